@@ -1,0 +1,293 @@
+//! The seam: a Windows machine as an administrator's program sees it.
+//!
+//! Plain data and few verbs, so that the two implementations (Windows through windows-sys; ntsim, in process or over
+//! a socket) can be compared line by line. Names and numbers are those of the Service Control Manager, fwpmu.h and
+//! DeviceIoControl.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A GUID in its usual order (`Data1-Data2-Data3-Data4`), as written: the first byte is the most significant of `Data1`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Guid(pub u128);
+
+impl fmt::Display for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v = self.0;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            (v >> 96) as u32,
+            (v >> 80) as u16,
+            (v >> 64) as u16,
+            (v >> 48) as u16,
+            v as u64 & 0xffff_ffff_ffff
+        )
+    }
+}
+
+impl fmt::Debug for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the operating system answered when it refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{operation}: {message} (error {code:#x})")]
+pub struct HostError {
+    /// The call that failed, by its Windows name: `FwpmFilterAdd0`, `CreateServiceW`.
+    pub operation: String,
+    /// A Win32 error or HRESULT (`FWP_E_*`): what the user-mode call returns on Windows.
+    pub code: u32,
+    /// What it means.
+    pub message: String,
+}
+
+/// The result of a call over the seam.
+pub type HostResult<T> = Result<T, HostError>;
+
+/// The state of a kernel service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceState {
+    /// No such service.
+    Absent,
+    /// Registered, not loaded.
+    Stopped,
+    /// The driver is loaded.
+    Running,
+    /// Unload was asked for and waits, e.g. for an open handle.
+    StopPending,
+}
+
+/// A kernel driver service to create (`SERVICE_KERNEL_DRIVER`, demand start).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceConfig {
+    /// The service's name.
+    pub name: String,
+    /// The name shown to people.
+    pub display_name: String,
+    /// The path of the .sys file in the machine's own terms.
+    pub driver: String,
+}
+
+/// `FWPM_PROVIDER0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provider {
+    /// providerKey.
+    pub key: Guid,
+    /// displayData.name.
+    pub name: String,
+    /// displayData.description.
+    pub description: String,
+    /// FWPM_PROVIDER_FLAG_PERSISTENT.
+    pub persistent: bool,
+    /// serviceName.
+    pub service: Option<String>,
+}
+
+/// `FWPM_SUBLAYER0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sublayer {
+    /// subLayerKey.
+    pub key: Guid,
+    /// displayData.name.
+    pub name: String,
+    /// displayData.description.
+    pub description: String,
+    /// FWPM_SUBLAYER_FLAG_PERSISTENT.
+    pub persistent: bool,
+    /// providerKey.
+    pub provider: Option<Guid>,
+    /// weight.
+    pub weight: u16,
+}
+
+/// `FWPM_CALLOUT0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callout {
+    /// calloutKey: the GUID the driver registers with FwpsCalloutRegister.
+    pub key: Guid,
+    /// displayData.name.
+    pub name: String,
+    /// displayData.description.
+    pub description: String,
+    /// FWPM_CALLOUT_FLAG_PERSISTENT.
+    pub persistent: bool,
+    /// providerKey.
+    pub provider: Option<Guid>,
+    /// applicableLayer.
+    pub layer: Guid,
+}
+
+/// `FWP_ACTION_TYPE` of a filter, with its callout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilterAction {
+    /// FWP_ACTION_PERMIT.
+    Permit,
+    /// FWP_ACTION_BLOCK.
+    Block,
+    /// FWP_ACTION_CALLOUT_TERMINATING.
+    CalloutTerminating(Guid),
+    /// FWP_ACTION_CALLOUT_INSPECTION.
+    CalloutInspection(Guid),
+    /// FWP_ACTION_CALLOUT_UNKNOWN.
+    CalloutUnknown(Guid),
+}
+
+/// `FWP_MATCH_TYPE`, with its number in fwptypes.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are those of FWP_MATCH_TYPE")]
+#[repr(u32)]
+pub enum MatchType {
+    Equal = 0,
+    Greater = 1,
+    Less = 2,
+    GreaterOrEqual = 3,
+    LessOrEqual = 4,
+    Range = 5,
+    FlagsAllSet = 6,
+    FlagsAnySet = 7,
+    FlagsNoneSet = 8,
+    EqualCaseInsensitive = 9,
+    NotEqual = 10,
+    Prefix = 11,
+    NotPrefix = 12,
+}
+
+/// `FWP_CONDITION_VALUE0`: those of its types a filter of ours or of a test can use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are those of FWP_DATA_TYPE")]
+pub enum ConditionValue {
+    Empty,
+    Uint8(u8),
+    Uint16(u16),
+    Uint32(u32),
+    Uint64(u64),
+    ByteArray16([u8; 16]),
+    ByteBlob(Vec<u8>),
+    /// Host order, as FWP_V4_ADDR_AND_MASK has it.
+    V4AddrMask { addr: u32, mask: u32 },
+    V6AddrMask { addr: [u8; 16], prefix_length: u8 },
+    Range { low: Box<ConditionValue>, high: Box<ConditionValue> },
+}
+
+/// `FWPM_FILTER_CONDITION0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// fieldKey: an FWPM_CONDITION_* GUID.
+    pub field: Guid,
+    /// matchType.
+    pub match_type: MatchType,
+    /// conditionValue.
+    pub value: ConditionValue,
+}
+
+/// A filter's weight as given when it is added (`FWPM_FILTER0.weight`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Weight {
+    /// FWP_EMPTY: BFE computes one from the conditions.
+    Auto,
+    /// FWP_UINT8, 0 to 15: the range; BFE computes the rest.
+    Range(u8),
+    /// FWP_UINT64: exactly this.
+    Exact(u64),
+}
+
+/// `FWPM_FILTER0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// filterKey; None lets BFE make one.
+    pub key: Option<Guid>,
+    /// displayData.name.
+    pub name: String,
+    /// displayData.description.
+    pub description: String,
+    /// flags: FWPM_FILTER_FLAG_*.
+    pub flags: u32,
+    /// providerKey.
+    pub provider: Option<Guid>,
+    /// layerKey.
+    pub layer: Guid,
+    /// subLayerKey.
+    pub sublayer: Guid,
+    /// weight.
+    pub weight: Weight,
+    /// filterCondition: all must match, alternatives for one field are "or".
+    pub conditions: Vec<Condition>,
+    /// action.
+    pub action: FilterAction,
+}
+
+/// A filter as BFE reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterEntry {
+    /// filterKey.
+    pub key: Guid,
+    /// filterId, the number in net events.
+    pub id: u64,
+    /// displayData.name.
+    pub name: String,
+    /// layerKey.
+    pub layer: Guid,
+    /// providerKey.
+    pub provider: Option<Guid>,
+}
+
+/// A machine as an administrator's program sees it.
+pub trait Host {
+    /// `QueryServiceStatus`, or [`ServiceState::Absent`] when it cannot be opened because it does not exist.
+    fn service_state(&self, name: &str) -> HostResult<ServiceState>;
+    /// `CreateServiceW`.
+    fn create_service(&self, config: &ServiceConfig) -> HostResult<()>;
+    /// `StartServiceW`: loads the driver and runs its DriverEntry.
+    fn start_service(&self, name: &str) -> HostResult<()>;
+    /// `ControlService(SERVICE_CONTROL_STOP)`: unloads the driver.
+    fn stop_service(&self, name: &str) -> HostResult<()>;
+    /// `DeleteService`.
+    fn delete_service(&self, name: &str) -> HostResult<()>;
+    /// `FwpmEngineOpen0`, with a session that is not dynamic.
+    fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>>;
+    /// `CreateFileW` on a device, e.g. `\\.\Sluice`, for reading and writing.
+    fn open_device(&self, path: &str) -> HostResult<Box<dyn Device>>;
+    /// `FwpmGetAppIdFromFileName0`: the lower-case NT path that ALE_APP_ID carries for this file, without the
+    /// terminating NUL. The file must exist.
+    fn app_id(&self, path: &str) -> HostResult<String>;
+}
+
+/// An open session with the Base Filtering Engine. Dropping it closes the handle (`FwpmEngineClose0`), which aborts
+/// a transaction in progress.
+pub trait Engine {
+    /// `FwpmTransactionBegin0`.
+    fn begin(&mut self) -> HostResult<()>;
+    /// `FwpmTransactionCommit0`.
+    fn commit(&mut self) -> HostResult<()>;
+    /// `FwpmTransactionAbort0`.
+    fn abort(&mut self) -> HostResult<()>;
+    /// `FwpmProviderAdd0`.
+    fn add_provider(&mut self, provider: &Provider) -> HostResult<()>;
+    /// `FwpmSubLayerAdd0`.
+    fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()>;
+    /// `FwpmCalloutAdd0`; returns the run-time id.
+    fn add_callout(&mut self, callout: &Callout) -> HostResult<u32>;
+    /// `FwpmFilterAdd0`; returns the run-time id.
+    fn add_filter(&mut self, filter: &Filter) -> HostResult<u64>;
+    /// `FwpmProviderDeleteByKey0`.
+    fn delete_provider(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmSubLayerDeleteByKey0`.
+    fn delete_sublayer(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmCalloutDeleteByKey0`.
+    fn delete_callout(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmFilterDeleteByKey0`.
+    fn delete_filter(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmFilterEnum0` over all filters of a provider, or of everybody.
+    fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>>;
+}
+
+/// An open device. Dropping it closes the handle, which cancels what is pending on it.
+pub trait Device: Send {
+    /// `DeviceIoControl`; returns how many bytes of `output` were written.
+    fn control(&self, code: u32, input: &[u8], output: &mut [u8]) -> HostResult<usize>;
+    /// `ReadFile`; waits at most `timeout`, then cancels the read (`CancelIoEx`) and returns 0.
+    fn read(&self, output: &mut [u8], timeout: std::time::Duration) -> HostResult<usize>;
+}

@@ -1,0 +1,1 @@
+//! Simulated processors: what a thread carries while it runs driver code.

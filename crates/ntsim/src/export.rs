@@ -1,0 +1,65 @@
+//! What the simulated kernel offers a driver to import.
+
+use crate::irql::Irql;
+
+/// One entry of a simulated module's export table.
+///
+/// The loader resolves a driver's imports against the tables that every room lists in its `EXPORTS`
+/// (see [`all`]), by module (ignoring case) and name. A function is not bound directly: the loader writes a
+/// small gate for it that refuses the call above [`Export::max_irql`], so the IRQL contract of every import is
+/// checked because it stands in the table, not because its author remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Export {
+    /// The module's name as drivers spell it: `ntoskrnl.exe`, `fwpkclnt.sys`, `WDFLDR.SYS`, `NDIS.SYS`, `HAL.dll`.
+    pub module: &'static str,
+    /// The exported name.
+    pub name: &'static str,
+    /// The highest IRQL at which the documentation allows the call.
+    pub max_irql: Irql,
+    /// The entry point, `extern "win64"`, or the address of a variable.
+    pub entry: Entry,
+}
+
+/// The address behind an export.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry {
+    /// A function of the win64 ABI.
+    Function(*const ()),
+    /// A variable; the driver's import slot gets its address, ungated.
+    Variable(*const ()),
+}
+
+// SAFETY: the pointers are addresses of functions and statics of this program; they are never written through here.
+unsafe impl Sync for Export {}
+// SAFETY: as above.
+unsafe impl Send for Export {}
+
+impl Export {
+    /// A function that may be called up to `max_irql`.
+    #[must_use]
+    pub const fn function(module: &'static str, name: &'static str, max_irql: Irql, entry: *const ()) -> Self {
+        Self { module, name, max_irql, entry: Entry::Function(entry) }
+    }
+
+    /// A variable.
+    #[must_use]
+    pub const fn variable(module: &'static str, name: &'static str, address: *const ()) -> Self {
+        Self { module, name, max_irql: Irql::HIGH, entry: Entry::Variable(address) }
+    }
+}
+
+/// Every export of every simulated module.
+pub fn all() -> impl Iterator<Item = &'static Export> {
+    [
+        crate::nt::ke::EXPORTS,
+        crate::nt::ex::EXPORTS,
+        crate::nt::io::EXPORTS,
+        crate::nt::rtl::EXPORTS,
+        crate::wdf::EXPORTS,
+        crate::wfp::fwps::EXPORTS,
+        crate::wfp::fwpm::EXPORTS,
+        crate::ndis::EXPORTS,
+    ]
+    .into_iter()
+    .flatten()
+}

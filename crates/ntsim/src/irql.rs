@@ -1,0 +1,37 @@
+//! Interrupt request levels.
+
+use core::fmt;
+
+/// An interrupt request level (`KIRQL`), as numbered on x64.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Irql(pub u8);
+
+impl Irql {
+    /// Threads run here: everything is allowed.
+    pub const PASSIVE: Self = Self(0);
+    /// Asynchronous procedure calls are held off.
+    pub const APC: Self = Self(1);
+    /// The scheduler is held off: no waiting, no paged memory.
+    pub const DISPATCH: Self = Self(2);
+    /// Everything is held off.
+    pub const HIGH: Self = Self(15);
+}
+
+impl fmt::Debug for Irql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::PASSIVE => f.write_str("PASSIVE_LEVEL"),
+            Self::APC => f.write_str("APC_LEVEL"),
+            Self::DISPATCH => f.write_str("DISPATCH_LEVEL"),
+            Self::HIGH => f.write_str("HIGH_LEVEL"),
+            Self(level) => write!(f, "IRQL {level}"),
+        }
+    }
+}
+
+impl fmt::Display for Irql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

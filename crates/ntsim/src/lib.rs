@@ -1,0 +1,28 @@
+//! `ntsim`: a simulated Windows kernel that loads a real driver (`.sys`) on Linux and runs it at native speed.
+//!
+//! The path of a packet through the rooms: [`net`] or [`replay`] reads it, [`shim`] turns it into the classify calls
+//! that Windows' network stack makes, [`wfp`] walks the layer's sublayers and filters and calls the driver's callout
+//! through [`cpu`], and the verdict comes back the same way. [`pe`] loads the driver, [`nt`], [`wdf`], [`ndis`] and
+//! [`wfp`] are what it imports, [`machine`] owns it all, and [`remote`] lets another process act as an administrator
+//! of the simulated machine.
+//!
+//! One rule holds in every room: **no lock is held while driver code runs**, because a bugcheck abandons the stack.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+pub mod cpu;
+pub mod export;
+pub mod irql;
+pub mod machine;
+pub mod ndis;
+pub mod net;
+pub mod nt;
+pub mod pe;
+pub mod remote;
+pub mod replay;
+pub mod shim;
+pub mod status;
+pub mod wdf;
+pub mod wfp;
+
+pub use irql::Irql;
+pub use status::NtStatus;

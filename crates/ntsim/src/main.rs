@@ -1,0 +1,2 @@
+//! The `ntsim` command.
+fn main() {}

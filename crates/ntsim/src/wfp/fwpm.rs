@@ -1,0 +1,6 @@
+//! Exports of fwpkclnt.sys.
+
+use crate::export::Export;
+
+/// The exports of this room.
+pub const EXPORTS: &[Export] = &[];

@@ -1,0 +1,2 @@
+//! Rule model, compiled image and matcher.
+#![cfg_attr(not(feature = "std"), no_std)]
