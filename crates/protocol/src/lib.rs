@@ -1,1 +1,30 @@
-//! protocol
+//! What `sluice.sys` and the programs that steer it say to each other: device names, IOCTL codes, the records that
+//! cross the boundary, and the fixed GUIDs under which its WFP objects are found again.
+//!
+//! The records are plain little-endian structures without padding. `tests/golden.rs` holds their bytes, so that a
+//! driver and a command of different builds cannot disagree unnoticed. [`PROTOCOL_VERSION`] changes with them.
+#![cfg_attr(not(test), no_std)]
+
+pub mod event;
+pub mod ioctl;
+pub mod object;
+pub mod status;
+
+pub use event::Event;
+pub use status::Status;
+
+/// Changes whenever a record or an IOCTL changes its meaning. The driver reports it in [`Status`].
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The service under which the driver is registered.
+pub const SERVICE_NAME: &str = "Sluice";
+/// The service's name for people.
+pub const SERVICE_DISPLAY_NAME: &str = "Sluicegate network filter";
+/// The control device's NT name.
+pub const DEVICE_NAME: &str = r"\Device\Sluice";
+/// The symbolic link that makes it visible to user mode.
+pub const SYMBOLIC_LINK: &str = r"\DosDevices\Sluice";
+/// The path user mode opens.
+pub const DEVICE_PATH: &str = r"\\.\Sluice";
+/// Who may open the device: SYSTEM and Administrators, all access; nobody else.
+pub const DEVICE_SDDL: &str = "D:P(A;;GA;;;SY)(A;;GA;;;BA)";

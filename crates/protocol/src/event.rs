@@ -1,0 +1,171 @@
+//! One decision, as the driver reports it.
+//!
+//! `ReadFile` on the device returns a whole number of events, at least one; it waits until there is one. A buffer
+//! shorter than one event is STATUS_BUFFER_TOO_SMALL.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How many bytes of application path an event carries.
+pub const APPLICATION_BYTES: usize = 160;
+
+/// One decision: 256 bytes, little-endian, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Event {
+    /// Counts every event since the driver was loaded, from 1; a gap says how many were dropped.
+    pub sequence: u64,
+    /// When, in 100 ns since 1601-01-01 UTC (FILETIME).
+    pub time: u64,
+    /// The WFP filter that called the callout (filterId in net events).
+    pub filter_id: u64,
+    /// The flow's handle, 0 where there is none yet.
+    pub flow: u64,
+    /// The process, 0 where the layer does not tell.
+    pub process_id: u32,
+    /// The policy's generation: 1 for the first policy after load, one more for each swap.
+    pub epoch: u32,
+    /// The deciding rule's index, or [`RULE_DEFAULT`].
+    pub rule: u32,
+    /// The run-time layer id (FWPS_LAYER_*).
+    pub layer: u16,
+    /// [`verdict`].
+    pub verdict: u8,
+    /// [`direction`].
+    pub direction: u8,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// [`flags`].
+    pub flags: u16,
+    /// Local port in host order; the ICMP type.
+    pub local_port: u16,
+    /// Remote port in host order; the ICMP code.
+    pub remote_port: u16,
+    /// Local address in network order; IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// Remote address likewise.
+    pub remote: [u8; 16],
+    /// How many bytes of [`Event::application`] count.
+    pub application_bytes: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
+    /// The application's NT path in UTF-16LE; its end, when [`flags::APPLICATION_CUT`] is set.
+    pub application: [u8; APPLICATION_BYTES],
+}
+
+const _: () = assert!(size_of::<Event>() == 256);
+
+impl Event {
+    /// An event of zeros.
+    #[must_use]
+    pub const fn zeroed() -> Self {
+        Self {
+            sequence: 0,
+            time: 0,
+            filter_id: 0,
+            flow: 0,
+            process_id: 0,
+            epoch: 0,
+            rule: 0,
+            layer: 0,
+            verdict: 0,
+            direction: 0,
+            protocol: 0,
+            ip_version: 0,
+            flags: 0,
+            local_port: 0,
+            remote_port: 0,
+            local: [0; 16],
+            remote: [0; 16],
+            application_bytes: 0,
+            reserved: [0; 6],
+            application: [0; APPLICATION_BYTES],
+        }
+    }
+
+    /// Writes the application's path, keeping its end when it does not fit.
+    pub fn set_application(&mut self, utf16le: &[u8]) {
+        let start = utf16le.len().saturating_sub(APPLICATION_BYTES);
+        let end = utf16le.get(start..).unwrap_or_default();
+        if start > 0 {
+            self.flags |= flags::APPLICATION_CUT;
+        }
+        if let Some(space) = self.application.get_mut(..end.len()) {
+            space.copy_from_slice(end);
+            self.application_bytes = end.len() as u16;
+        }
+    }
+
+    /// The bytes of the application's path that count.
+    #[must_use]
+    pub fn application(&self) -> &[u8] {
+        self.application.get(..usize::from(self.application_bytes)).unwrap_or_default()
+    }
+}
+
+/// [`Event::rule`] when no rule matched and the direction's default decided.
+pub const RULE_DEFAULT: u32 = u32::MAX;
+
+/// Values of [`Event::verdict`].
+pub mod verdict {
+    /// Permitted.
+    pub const PERMIT: u8 = 1;
+    /// Blocked.
+    pub const BLOCK: u8 = 2;
+}
+
+/// Values of [`Event::direction`].
+pub mod direction {
+    /// This machine opened the connection or sent the packet.
+    pub const OUTBOUND: u8 = 1;
+    /// The other side did.
+    pub const INBOUND: u8 = 2;
+}
+
+/// Bits of [`Event::flags`].
+pub mod flags {
+    /// The verdict was written so that filters of lesser weight cannot override it.
+    pub const HARD: u16 = 0x0001;
+    /// Windows asked again about a connection it had asked about before.
+    pub const REAUTHORIZE: u16 = 0x0002;
+    /// A new policy took away what an established flow had been granted.
+    pub const FLOW_REVOKED: u16 = 0x0004;
+    /// The verdict could not be written: an earlier filter had decided and kept the right.
+    pub const NO_RIGHT: u16 = 0x0008;
+    /// A block was written over a permit without the right to write (the documented veto).
+    pub const VETO: u16 = 0x0010;
+    /// The packet never leaves this machine.
+    pub const LOOPBACK: u16 = 0x0020;
+    /// Only the end of the application's path is in the event.
+    pub const APPLICATION_CUT: u16 = 0x0040;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_fits_is_kept_whole() {
+        let mut event = Event::zeroed();
+        event.set_application(&[7; 10]);
+        assert_eq!(event.application(), [7; 10]);
+        assert_eq!(event.flags & flags::APPLICATION_CUT, 0);
+    }
+
+    #[test]
+    fn a_longer_path_keeps_its_end() {
+        let mut path = vec![1; 40];
+        path.extend([2; APPLICATION_BYTES]);
+        let mut event = Event::zeroed();
+        event.set_application(&path);
+        assert_eq!(event.application(), [2; APPLICATION_BYTES]);
+        assert_ne!(event.flags & flags::APPLICATION_CUT, 0);
+    }
+
+    #[test]
+    fn a_record_that_claims_more_than_it_holds_reads_as_empty() {
+        let event = Event { application_bytes: u16::MAX, ..Event::zeroed() };
+        assert!(event.application().is_empty());
+    }
+}

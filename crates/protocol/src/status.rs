@@ -1,0 +1,142 @@
+//! What the driver says of itself.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The driver's state: little-endian, no padding. All counters count since the driver was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Status {
+    /// [`crate::PROTOCOL_VERSION`] of the driver.
+    pub protocol_version: u32,
+    /// The policy's generation, 0 without a policy.
+    pub epoch: u32,
+    /// How many rules the policy in force has.
+    pub rules: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The size of the image in force, in bytes.
+    pub policy_bytes: u64,
+    /// The identity of the image in force, zeros without a policy.
+    pub policy_identity: [u8; 16],
+    /// What was decided and seen.
+    pub counters: Counters,
+}
+
+const _: () = assert!(size_of::<Status>() == 40 + size_of::<Counters>());
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident: $variant:ident),* $(,)?) => {
+        /// The driver's counters.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+        #[repr(C)]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        /// One of [`Counters`]' fields; its value is the field's place.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of the fields, with its name.
+            pub const ALL: &[(Self, &'static str)] = &[$((Self::$variant, stringify!($field)),)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+        }
+
+        impl Counters {
+            /// One counter by its name in the code.
+            #[must_use]
+            pub const fn get(&self, counter: Counter) -> u64 {
+                match counter { $(Counter::$variant => self.$field,)* }
+            }
+
+            /// Writable, likewise.
+            pub const fn get_mut(&mut self, counter: Counter) -> &mut u64 {
+                match counter { $(Counter::$variant => &mut self.$field,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Outbound connections permitted at ALE_AUTH_CONNECT.
+    connects_permitted: ConnectsPermitted,
+    /// Outbound connections blocked there.
+    connects_blocked: ConnectsBlocked,
+    /// Inbound connections permitted at ALE_AUTH_RECV_ACCEPT.
+    accepts_permitted: AcceptsPermitted,
+    /// Inbound connections blocked there.
+    accepts_blocked: AcceptsBlocked,
+    /// Packets without a flow (ICMP and the like) permitted at the transport layers.
+    packets_permitted: PacketsPermitted,
+    /// Packets without a flow blocked there.
+    packets_blocked: PacketsBlocked,
+    /// Decisions that could not be written because an earlier filter had kept the right.
+    decisions_without_right: DecisionsWithoutRight,
+    /// Connections that Windows asked about again.
+    reauthorizations: Reauthorizations,
+    /// Flows that were given a context.
+    flows_opened: FlowsOpened,
+    /// Flows whose context was freed.
+    flows_closed: FlowsClosed,
+    /// Flows that could not be given a context (out of memory, or WFP refused); they pass uncounted.
+    flows_untracked: FlowsUntracked,
+    /// Flows that a new policy forbade after they were established.
+    flows_revoked: FlowsRevoked,
+    /// Packets of revoked flows that were dropped.
+    revoked_packets: RevokedPackets,
+    /// Packets of tracked flows sent.
+    packets_out: PacketsOut,
+    /// Packets of tracked flows received.
+    packets_in: PacketsIn,
+    /// Bytes of those packets behind the transport header, sent.
+    bytes_out: BytesOut,
+    /// The same, received.
+    bytes_in: BytesIn,
+    /// Bytes of stream data sent.
+    stream_bytes_out: StreamBytesOut,
+    /// Bytes of stream data received.
+    stream_bytes_in: StreamBytesIn,
+    /// Events written to the ring.
+    events_written: EventsWritten,
+    /// Events lost because the ring was full.
+    events_dropped: EventsDropped,
+    /// Policies put in force.
+    policies_loaded: PoliciesLoaded,
+    /// Policies refused.
+    policies_refused: PoliciesRefused,
+}
+
+/// The answer to [`crate::ioctl::SET_POLICY`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyReply {
+    /// 0 when the image is in force; else the number of the validator's reason.
+    pub refusal: u32,
+    /// The generation now in force.
+    pub epoch: u32,
+    /// Where in the image the fault is, in bytes from its start.
+    pub offset: u64,
+}
+
+const _: () = assert!(size_of::<PolicyReply>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_names_its_own_field() {
+        for (place, (counter, _)) in Counter::ALL.iter().enumerate() {
+            let mut counters = Counters::default();
+            *counters.get_mut(*counter) = 1;
+            let words: Vec<u64> =
+                counters.as_bytes().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+            assert_eq!(words.iter().position(|&word| word == 1), Some(place));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The bytes of every record that crosses the boundary. A change here is a new protocol version.
+
+use sluice_protocol::{
+    Event, PROTOCOL_VERSION, Status,
+    event::{RULE_DEFAULT, direction, flags, verdict},
+    status::{Counter, PolicyReply},
+};
+use zerocopy::IntoBytes;
+
+#[test]
+fn event_v1() {
+    assert_eq!(PROTOCOL_VERSION, 1);
+    let mut event = Event {
+        sequence: 0x0102_0304_0506_0708,
+        time: 0x1112_1314_1516_1718,
+        filter_id: 0x2122_2324_2526_2728,
+        flow: 0x3132_3334_3536_3738,
+        process_id: 0x4142_4344,
+        epoch: 0x5152_5354,
+        rule: RULE_DEFAULT,
+        layer: 48,
+        verdict: verdict::BLOCK,
+        direction: direction::OUTBOUND,
+        protocol: 6,
+        ip_version: 4,
+        flags: flags::HARD | flags::LOOPBACK,
+        local_port: 50_000,
+        remote_port: 443,
+        ..Event::zeroed()
+    };
+    event.local[..4].copy_from_slice(&[10, 0, 0, 1]);
+    event.remote[..4].copy_from_slice(&[203, 0, 113, 9]);
+    event.set_application(&[b'a', 0, b'b', 0]);
+    let mut golden = Vec::new();
+    golden.extend([8, 7, 6, 5, 4, 3, 2, 1]);
+    golden.extend([0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
+    golden.extend([0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21]);
+    golden.extend([0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31]);
+    golden.extend([0x44, 0x43, 0x42, 0x41, 0x54, 0x53, 0x52, 0x51, 0xff, 0xff, 0xff, 0xff]);
+    golden.extend([48, 0, 2, 1, 6, 4, 0x21, 0, 0x50, 0xc3, 0xbb, 0x01]);
+    golden.extend([10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.extend([203, 0, 113, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.extend([4, 0, 0, 0, 0, 0, 0, 0, b'a', 0, b'b', 0]);
+    golden.resize(256, 0);
+    assert_eq!(event.as_bytes(), golden);
+}
+
+#[test]
+fn status_v1() {
+    let mut status = Status {
+        protocol_version: 1,
+        epoch: 2,
+        rules: 3,
+        policy_bytes: 4,
+        policy_identity: [5; 16],
+        ..Status::default()
+    };
+    *status.counters.get_mut(Counter::ConnectsBlocked) = 6;
+    let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
+    golden.extend([5; 16]);
+    golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
+    golden.resize(40 + 23 * 8, 0);
+    assert_eq!(status.as_bytes(), golden);
+}
+
+#[test]
+fn policy_reply_v1() {
+    let reply = PolicyReply { refusal: 1, epoch: 2, offset: 3 };
+    assert_eq!(reply.as_bytes(), [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+}
