@@ -4,6 +4,8 @@
 //! a socket) can be compared line by line. Names and numbers are those of the Service Control Manager, fwpmu.h and
 //! DeviceIoControl.
 
+pub mod code;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -42,6 +44,20 @@ pub struct HostError {
     pub code: u32,
     /// What it means.
     pub message: String,
+}
+
+impl HostError {
+    /// A refusal of `operation` with a Win32 or `FWP_E_*` code; the message is that code's, where this crate knows it.
+    #[must_use]
+    pub fn new(operation: &str, code: u32) -> Self {
+        Self { operation: operation.to_owned(), code, message: code::message(code).to_owned() }
+    }
+
+    /// The same with what the caller knows to say about it.
+    #[must_use]
+    pub fn with_message(operation: &str, code: u32, message: impl Into<String>) -> Self {
+        Self { operation: operation.to_owned(), code, message: message.into() }
+    }
 }
 
 /// The result of a call over the seam.
@@ -167,9 +183,50 @@ pub enum ConditionValue {
     ByteArray16([u8; 16]),
     ByteBlob(Vec<u8>),
     /// Host order, as FWP_V4_ADDR_AND_MASK has it.
-    V4AddrMask { addr: u32, mask: u32 },
-    V6AddrMask { addr: [u8; 16], prefix_length: u8 },
-    Range { low: Box<ConditionValue>, high: Box<ConditionValue> },
+    V4AddrMask {
+        addr: u32,
+        mask: u32,
+    },
+    V6AddrMask {
+        addr: [u8; 16],
+        prefix_length: u8,
+    },
+    /// `FWP_RANGE0`. Its ends are never ranges themselves, and reading one from outside refuses that.
+    Range {
+        #[serde(deserialize_with = "range_end")]
+        low: Box<ConditionValue>,
+        #[serde(deserialize_with = "range_end")]
+        high: Box<ConditionValue>,
+    },
+}
+
+/// Reads an end of a range. [`ConditionValue`] is recursive, and so would its reading be: a hostile sender could nest
+/// ranges until the reader's stack ends.
+fn range_end<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Box<ConditionValue>, D::Error> {
+    /// [`ConditionValue`] without its range, in the same order.
+    #[derive(Deserialize)]
+    enum End {
+        Empty,
+        Uint8(u8),
+        Uint16(u16),
+        Uint32(u32),
+        Uint64(u64),
+        ByteArray16([u8; 16]),
+        ByteBlob(Vec<u8>),
+        V4AddrMask { addr: u32, mask: u32 },
+        V6AddrMask { addr: [u8; 16], prefix_length: u8 },
+    }
+    Ok(Box::new(match End::deserialize(deserializer)? {
+        End::Empty => ConditionValue::Empty,
+        End::Uint8(value) => ConditionValue::Uint8(value),
+        End::Uint16(value) => ConditionValue::Uint16(value),
+        End::Uint32(value) => ConditionValue::Uint32(value),
+        End::Uint64(value) => ConditionValue::Uint64(value),
+        End::ByteArray16(value) => ConditionValue::ByteArray16(value),
+        End::ByteBlob(value) => ConditionValue::ByteBlob(value),
+        End::V4AddrMask { addr, mask } => ConditionValue::V4AddrMask { addr, mask },
+        End::V6AddrMask { addr, prefix_length } => ConditionValue::V6AddrMask { addr, prefix_length },
+    }))
 }
 
 /// `FWPM_FILTER_CONDITION0`.
@@ -238,6 +295,9 @@ pub struct FilterEntry {
 pub trait Host {
     /// `QueryServiceStatus`, or [`ServiceState::Absent`] when it cannot be opened because it does not exist.
     fn service_state(&self, name: &str) -> HostResult<ServiceState>;
+    /// `QueryServiceConfigW`: the path of the service's .sys file as it was given when the service was created
+    /// (without the `\??\` that the Service Control Manager puts before it), or `None` when there is no such service.
+    fn service_driver(&self, name: &str) -> HostResult<Option<String>>;
     /// `CreateServiceW`.
     fn create_service(&self, config: &ServiceConfig) -> HostResult<()>;
     /// `StartServiceW`: loads the driver and runs its DriverEntry.

@@ -1,0 +1,195 @@
+//! The administrator's side.
+
+use super::wire::{self, DeviceRequest, EngineRequest, HELLO, Hello, MAX_OUTPUT, Request};
+use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
+use sluice_control::Host;
+use sluice_control::host::{
+    Callout, Device, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, ServiceConfig, ServiceState,
+    Sublayer, code,
+};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A simulated machine in another process.
+#[derive(Debug)]
+pub struct RemoteHost {
+    socket: PathBuf,
+    /// Carries the plain calls; engines and devices have their own connections.
+    connection: Mutex<Connection>,
+}
+
+impl RemoteHost {
+    /// Connects to the machine that serves at `socket`.
+    ///
+    /// # Errors
+    /// Nobody listens there, the socket is another user's, or the other side speaks another version.
+    pub fn connect(socket: &Path) -> HostResult<Self> {
+        Ok(Self { socket: socket.to_owned(), connection: Mutex::new(Connection::open(socket)?) })
+    }
+
+    fn call<T: DeserializeOwned>(&self, request: &Request) -> HostResult<T> {
+        self.connection.lock().call(request)
+    }
+}
+
+impl Host for RemoteHost {
+    fn service_state(&self, name: &str) -> HostResult<ServiceState> {
+        self.call(&Request::ServiceState(name.to_owned()))
+    }
+
+    fn service_driver(&self, name: &str) -> HostResult<Option<String>> {
+        self.call(&Request::ServiceDriver(name.to_owned()))
+    }
+
+    fn create_service(&self, config: &ServiceConfig) -> HostResult<()> {
+        self.call(&Request::CreateService(config.clone()))
+    }
+
+    fn start_service(&self, name: &str) -> HostResult<()> {
+        self.call(&Request::StartService(name.to_owned()))
+    }
+
+    fn stop_service(&self, name: &str) -> HostResult<()> {
+        self.call(&Request::StopService(name.to_owned()))
+    }
+
+    fn delete_service(&self, name: &str) -> HostResult<()> {
+        self.call(&Request::DeleteService(name.to_owned()))
+    }
+
+    fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
+        let mut connection = Connection::open(&self.socket)?;
+        connection.call::<()>(&Request::OpenEngine)?;
+        Ok(Box::new(RemoteEngine(connection)))
+    }
+
+    fn open_device(&self, path: &str) -> HostResult<Box<dyn Device>> {
+        let mut connection = Connection::open(&self.socket)?;
+        connection.call::<()>(&Request::OpenDevice(path.to_owned()))?;
+        Ok(Box::new(RemoteDevice(Mutex::new(connection))))
+    }
+
+    fn app_id(&self, path: &str) -> HostResult<String> {
+        self.call(&Request::AppId(path.to_owned()))
+    }
+}
+
+struct RemoteEngine(Connection);
+
+impl Engine for RemoteEngine {
+    fn begin(&mut self) -> HostResult<()> {
+        self.0.call(&EngineRequest::Begin)
+    }
+
+    fn commit(&mut self) -> HostResult<()> {
+        self.0.call(&EngineRequest::Commit)
+    }
+
+    fn abort(&mut self) -> HostResult<()> {
+        self.0.call(&EngineRequest::Abort)
+    }
+
+    fn add_provider(&mut self, provider: &Provider) -> HostResult<()> {
+        self.0.call(&EngineRequest::AddProvider(provider.clone()))
+    }
+
+    fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()> {
+        self.0.call(&EngineRequest::AddSublayer(sublayer.clone()))
+    }
+
+    fn add_callout(&mut self, callout: &Callout) -> HostResult<u32> {
+        self.0.call(&EngineRequest::AddCallout(callout.clone()))
+    }
+
+    fn add_filter(&mut self, filter: &Filter) -> HostResult<u64> {
+        self.0.call(&EngineRequest::AddFilter(filter.clone()))
+    }
+
+    fn delete_provider(&mut self, key: Guid) -> HostResult<()> {
+        self.0.call(&EngineRequest::DeleteProvider(key))
+    }
+
+    fn delete_sublayer(&mut self, key: Guid) -> HostResult<()> {
+        self.0.call(&EngineRequest::DeleteSublayer(key))
+    }
+
+    fn delete_callout(&mut self, key: Guid) -> HostResult<()> {
+        self.0.call(&EngineRequest::DeleteCallout(key))
+    }
+
+    fn delete_filter(&mut self, key: Guid) -> HostResult<()> {
+        self.0.call(&EngineRequest::DeleteFilter(key))
+    }
+
+    fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
+        self.0.call(&EngineRequest::Filters(provider))
+    }
+}
+
+struct RemoteDevice(Mutex<Connection>);
+
+impl RemoteDevice {
+    fn call(&self, operation: &str, request: &DeviceRequest<'_>, output: &mut [u8]) -> HostResult<usize> {
+        let bytes: Vec<u8> = self.0.lock().call(request)?;
+        let Some(space) = output.get_mut(..bytes.len()) else {
+            let what = format!("the machine returned {} bytes for a buffer of {}", bytes.len(), output.len());
+            return Err(HostError::with_message(operation, code::ERROR_INVALID_DATA, what));
+        };
+        space.copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+}
+
+impl Device for RemoteDevice {
+    fn control(&self, code: u32, input: &[u8], output: &mut [u8]) -> HostResult<usize> {
+        let capacity = output.len().min(MAX_OUTPUT) as u64;
+        self.call("DeviceIoControl", &DeviceRequest::Control { code, input, capacity }, output)
+    }
+
+    fn read(&self, output: &mut [u8], timeout: Duration) -> HostResult<usize> {
+        let capacity = output.len().min(MAX_OUTPUT) as u64;
+        let start = Instant::now();
+        loop {
+            let wait = timeout.saturating_sub(start.elapsed());
+            let read = self.call("ReadFile", &DeviceRequest::Read { capacity, wait }, output)?;
+            if read > 0 || start.elapsed() >= timeout {
+                return Ok(read);
+            }
+        }
+    }
+}
+
+/// One connection after its greeting.
+#[derive(Debug)]
+struct Connection(UnixStream);
+
+impl Connection {
+    fn open(socket: &Path) -> HostResult<Self> {
+        let fail = |what: String| HostError::with_message("connect", code::ERROR_PIPE_NOT_CONNECTED, what);
+        let shown = socket.display();
+        let stream =
+            UnixStream::connect(socket).map_err(|error| fail(format!("no simulated machine at {shown}: {error}")))?;
+        wire::send(&stream, &HELLO).map_err(|error| fail(format!("{shown}: {error}")))?;
+        match wire::receive::<Hello>(&stream) {
+            Ok(HELLO) => Ok(Self(stream)),
+            Ok(Hello { magic, version }) if magic == HELLO.magic => Err(fail(format!(
+                "the simulated machine at {shown} speaks version {version}, this program version {}: \
+                 use programs of one build",
+                HELLO.version
+            ))),
+            Ok(_) | Err(_) => Err(fail(format!("{shown} is not a simulated machine, or it does not serve this user"))),
+        }
+    }
+
+    fn call<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> HostResult<T> {
+        let reply: io::Result<HostResult<T>> =
+            wire::send(&self.0, request).and_then(|()| wire::receive::<HostResult<T>>(&self.0));
+        reply.unwrap_or_else(|error| {
+            let what = format!("the simulated machine is gone: {error}");
+            Err(HostError::with_message("call", code::ERROR_PIPE_NOT_CONNECTED, what))
+        })
+    }
+}
