@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// An interrupt request level (`KIRQL`), as numbered on x64.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[repr(transparent)]
 pub struct Irql(pub u8);
 

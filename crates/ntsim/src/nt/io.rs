@@ -1,18 +1,568 @@
-//! Exports of ntoskrnl.exe.
+//! The I/O manager as user mode sees it: named devices, symbolic links, open files and their requests.
 
+use crate::cpu::{self, Bugcheck, code};
 use crate::export::Export;
+use crate::irql::Irql;
+use crate::machine::Machine;
+use crate::status::NtStatus;
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// The exports of this room.
 pub const EXPORTS: &[Export] = &[];
 
-/// Devices, symbolic links and open files.
-#[derive(Debug, Default)]
-pub struct IoManager {}
+/// How long a driver may take to complete a request it was asked to cancel before that counts as a violation.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// An open file (`FILE_OBJECT`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct FileId(pub u64);
+
+/// A request (`IRP`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct IrpId(pub u64);
+
+/// What a request asks for. All transfers are buffered (`METHOD_BUFFERED`, `DO_BUFFERED_IO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum IrpKind {
+    /// `IRP_MJ_READ` of at most this many bytes.
+    Read {
+        /// Bytes.
+        length: usize,
+    },
+    /// `IRP_MJ_WRITE` of this many bytes.
+    Write {
+        /// Bytes.
+        length: usize,
+    },
+    /// `IRP_MJ_DEVICE_CONTROL`.
+    DeviceControl {
+        /// The control code.
+        code: u32,
+        /// Bytes of input in the system buffer.
+        input: usize,
+        /// Bytes of output the caller takes.
+        output: usize,
+    },
+}
+
+/// What stands behind a device: a framework, or WDM dispatch routines.
+///
+/// Every method is called inside [`cpu::enter`] at PASSIVE_LEVEL, with no lock held.
+pub trait DeviceBackend: Send + Sync {
+    /// A file is opened (`IRP_MJ_CREATE`); a failure refuses it.
+    fn create(&self, file: FileId) -> NtStatus;
+    /// The last handle of a file was closed (`IRP_MJ_CLEANUP`): its pending requests must be completed.
+    fn cleanup(&self, file: FileId);
+    /// The last reference to a file is gone (`IRP_MJ_CLOSE`).
+    fn close(&self, file: FileId);
+    /// A read, write or control request. It is completed, now or later, by [`IrpRequest::complete`].
+    fn submit(&self, irp: IrpRequest);
+    /// The caller does not want to wait any longer. The backend completes the request with STATUS_CANCELLED if it
+    /// still can; a request that is already completed is ignored.
+    fn cancel(&self, irp: IrpId);
+}
+
+/// A request as the device has it. It must be completed once; the I/O manager counts those that are dropped.
+pub struct IrpRequest {
+    shared: Arc<Irp>,
+    file: FileId,
+}
+
+struct Irp {
+    id: IrpId,
+    kind: IrpKind,
+    buffer: SystemBuffer,
+    state: Mutex<IrpState>,
+    done: Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IrpState {
+    Pending,
+    /// Dropped by the device without completion: nobody can complete it any more.
+    Lost,
+    Completed(NtStatus, usize),
+}
+
+/// The system buffer of a buffered request: the larger of input and output, as on Windows.
+struct SystemBuffer {
+    memory: Box<[core::cell::UnsafeCell<u128>]>,
+    length: usize,
+}
+
+// SAFETY: the cells are written by whoever owns the request: the caller before it is submitted and after it is
+// completed, the driver in between. The state mutex orders the hand-over.
+unsafe impl Sync for SystemBuffer {}
+// SAFETY: plain memory.
+unsafe impl Send for SystemBuffer {}
+
+impl SystemBuffer {
+    fn new(input: &[u8], output: usize) -> Self {
+        let length = input.len().max(output);
+        let memory: Box<[_]> = (0..length.div_ceil(16)).map(|_| core::cell::UnsafeCell::new(0_u128)).collect();
+        let buffer = Self { memory, length };
+        // SAFETY: the memory is at least as long as the input, and nobody else has it yet.
+        unsafe { core::ptr::copy_nonoverlapping(input.as_ptr(), buffer.address(), input.len()) };
+        buffer
+    }
+
+    fn address(&self) -> *mut u8 {
+        self.memory.as_ptr().cast_mut().cast()
+    }
+
+    fn first(&self, length: usize) -> Vec<u8> {
+        // SAFETY: within the memory; called when the request is completed, so nobody writes any more (a driver that
+        // does violates the contract of completion, and tears only this copy).
+        unsafe { core::slice::from_raw_parts(self.address(), length.min(self.length)) }.to_vec()
+    }
+}
+
+impl IrpRequest {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> IrpId {
+        self.shared.id
+    }
+
+    /// The file it was sent to.
+    #[must_use]
+    pub fn file(&self) -> FileId {
+        self.file
+    }
+
+    /// What it asks for.
+    #[must_use]
+    pub fn kind(&self) -> IrpKind {
+        self.shared.kind
+    }
+
+    /// The system buffer: input first, output in the same place. 16-byte aligned; valid until completion. Not null,
+    /// but without a byte to touch when both lengths are 0.
+    #[must_use]
+    pub fn system_buffer(&self) -> *mut u8 {
+        self.shared.buffer.address()
+    }
+
+    /// Completes the request (`IoCompleteRequest`). `information` is how many bytes of output the caller gets.
+    ///
+    /// Inside [`cpu::enter`], an `information` beyond the output's length stops the machine: Windows would copy kernel memory
+    /// to the caller.
+    pub fn complete(self, status: NtStatus, information: usize) {
+        let irp = Arc::clone(&self.shared);
+        drop(self.into_completed(status, information));
+        let limit = match irp.kind {
+            IrpKind::Read { length } | IrpKind::Write { length } => length,
+            IrpKind::DeviceControl { output, .. } => output,
+        };
+        // Only a read or control copies out, and only below an error status (warnings copy too).
+        if information > limit && status.0 as u32 >> 30 != 3 && cpu::inside() {
+            let kind = irp.kind;
+            let id = irp.id.0;
+            drop(irp);
+            cpu::bugcheck(
+                code::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [0x2000, id, information as u64, limit as u64],
+                format!("{kind:?} was completed with {information} bytes, but its caller takes {limit}"),
+            );
+        }
+    }
+
+    fn into_completed(self, status: NtStatus, information: usize) -> Self {
+        *self.shared.state.lock() = IrpState::Completed(status, information);
+        self.shared.done.notify_all();
+        self
+    }
+}
+
+impl Drop for IrpRequest {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        if *state == IrpState::Pending {
+            *state = IrpState::Lost;
+            self.shared.done.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for IrpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IrpRequest")
+            .field("id", &self.id())
+            .field("file", &self.file)
+            .field("kind", &self.kind())
+            .finish()
+    }
+}
+
+/// A registered device.
+struct Device {
+    name: String,
+    sddl: String,
+    driver: String,
+    backend: Arc<dyn DeviceBackend>,
+    open: AtomicUsize,
+}
+
+/// What is known of a device without opening it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceInfo {
+    /// The name in the object directory, e.g. `\Device\Sluice`; empty for an unnamed device.
+    pub name: String,
+    /// The security descriptor it was created with, as SDDL.
+    pub sddl: String,
+    /// The service whose driver made it.
+    pub driver: String,
+    /// How many files are open on it.
+    pub open_files: usize,
+    /// The symbolic links that lead to it.
+    pub links: Vec<String>,
+}
+
+/// Devices, symbolic links and open files of one machine.
+#[derive(Default)]
+pub struct IoManager {
+    namespace: Mutex<Namespace>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Namespace {
+    /// By lower-case name.
+    devices: BTreeMap<String, Arc<Device>>,
+    /// Lower-case link to (link as created, target).
+    links: BTreeMap<String, (String, String)>,
+    /// Requests not completed, for the leak report.
+    pending: HashMap<IrpId, (String, Weak<Irp>)>,
+}
+
+impl fmt::Debug for IoManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoManager").field("devices", &self.devices()).finish_non_exhaustive()
+    }
+}
+
+/// Object names compare without case. A prefix a user-mode path carries for the same directory is made one.
+fn canonical(path: &str) -> String {
+    let path = path.strip_prefix(r"\\.\").or_else(|| path.strip_prefix(r"\\?\")).map_or_else(
+        || path.strip_prefix(r"\DosDevices\").or_else(|| path.strip_prefix(r"\GLOBAL??\")).map(str::to_owned),
+        |rest| Some(rest.to_owned()),
+    );
+    path.map_or_else(String::new, |rest| format!(r"\??\{rest}"))
+}
+
+fn key(path: &str) -> String {
+    let made_one = canonical(path);
+    if made_one.is_empty() { path.to_lowercase() } else { made_one.to_lowercase() }
+}
 
 impl IoManager {
     /// No device yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Puts a device into the object directory. `driver` is the service's name.
+    ///
+    /// STATUS_OBJECT_NAME_COLLISION when the name is taken, STATUS_OBJECT_NAME_INVALID when it does not begin with `\`.
+    pub fn register_device(&self, name: &str, sddl: &str, backend: Arc<dyn DeviceBackend>, driver: &str) -> NtStatus {
+        if !name.starts_with('\\') {
+            return NtStatus::OBJECT_NAME_INVALID;
+        }
+        let device = Device {
+            name: name.to_owned(),
+            sddl: sddl.to_owned(),
+            driver: driver.to_owned(),
+            backend,
+            open: AtomicUsize::new(0),
+        };
+        let mut space = self.namespace.lock();
+        match space.devices.entry(key(name)) {
+            std::collections::btree_map::Entry::Occupied(_) => NtStatus::OBJECT_NAME_COLLISION,
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(Arc::new(device));
+                NtStatus::SUCCESS
+            }
+        }
+    }
+
+    /// Takes a device out of the directory, with nothing said about files that are open on it.
+    pub fn unregister_device(&self, name: &str) -> NtStatus {
+        let removed = self.namespace.lock().devices.remove(&key(name));
+        if removed.is_some() { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND }
+    }
+
+    /// `IoCreateSymbolicLink`. STATUS_OBJECT_NAME_COLLISION when the link exists.
+    pub fn create_symlink(&self, link: &str, target: &str) -> NtStatus {
+        let mut space = self.namespace.lock();
+        match space.links.entry(key(link)) {
+            std::collections::btree_map::Entry::Occupied(_) => NtStatus::OBJECT_NAME_COLLISION,
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert((link.to_owned(), target.to_owned()));
+                NtStatus::SUCCESS
+            }
+        }
+    }
+
+    /// `IoDeleteSymbolicLink`.
+    pub fn delete_symlink(&self, link: &str) -> NtStatus {
+        let removed = self.namespace.lock().links.remove(&key(link));
+        if removed.is_some() { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND }
+    }
+
+    /// The devices there are.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        let space = self.namespace.lock();
+        let info = |d: &Arc<Device>| DeviceInfo {
+            name: d.name.clone(),
+            sddl: d.sddl.clone(),
+            driver: d.driver.clone(),
+            open_files: d.open.load(Ordering::Acquire),
+            links: space.links.values().filter(|(_, to)| key(to) == key(&d.name)).map(|(l, _)| l.clone()).collect(),
+        };
+        space.devices.values().map(info).collect()
+    }
+
+    /// How many files are open on devices of a driver.
+    #[must_use]
+    pub fn open_files(&self, driver: &str) -> usize {
+        let space = self.namespace.lock();
+        space.devices.values().filter(|d| d.driver == driver).map(|d| d.open.load(Ordering::Acquire)).sum()
+    }
+
+    /// The requests a driver was given and has not completed.
+    #[must_use]
+    pub fn pending(&self, driver: &str) -> Vec<(IrpId, IrpKind)> {
+        let mut space = self.namespace.lock();
+        space.pending.retain(|_, (_, irp)| {
+            irp.upgrade().is_some_and(|irp| !matches!(*irp.state.lock(), IrpState::Completed(..)))
+        });
+        let of_driver = space.pending.iter().filter(|(_, (owner, _))| owner == driver);
+        let mut list: Vec<_> = of_driver.filter_map(|(id, (_, irp))| Some((*id, irp.upgrade()?.kind))).collect();
+        list.sort_by_key(|(id, _)| *id);
+        list
+    }
+
+    fn find(&self, path: &str) -> Option<Arc<Device>> {
+        let space = self.namespace.lock();
+        let mut name = key(path);
+        // A link may lead to a link; a loop of links leads nowhere.
+        for _ in 0..32 {
+            if let Some(device) = space.devices.get(&name) {
+                return Some(Arc::clone(device));
+            }
+            name = key(&space.links.get(&name)?.1);
+        }
+        None
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Opens a device by its name or a link to it: `\Device\Sluice`, `\DosDevices\Sluice`, `\\.\Sluice`.
+    ///
+    /// # Errors
+    /// STATUS_OBJECT_NAME_NOT_FOUND, or what the driver's create routine answered.
+    pub fn open(&self, machine: &Arc<Machine>, path: &str) -> Result<OpenFile, NtStatus> {
+        let device = self.find(path).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+        let file = FileId(self.number());
+        device.open.fetch_add(1, Ordering::AcqRel);
+        let backend = Arc::clone(&device.backend);
+        let created = cpu::enter(machine, Irql::PASSIVE, || backend.create(file));
+        match created {
+            Ok(status) if status.is_success() => Ok(OpenFile { machine: Arc::clone(machine), device, file }),
+            Ok(status) => {
+                device.open.fetch_sub(1, Ordering::AcqRel);
+                Err(status)
+            }
+            // The machine keeps the bugcheck; this open has failed.
+            Err(_) => Err(NtStatus::UNSUCCESSFUL),
+        }
+    }
+}
+
+/// A handle to a device. Dropping it closes it: cleanup, then close.
+pub struct OpenFile {
+    machine: Arc<Machine>,
+    device: Arc<Device>,
+    file: FileId,
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile").field("device", &self.device.name).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl OpenFile {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        self.file
+    }
+
+    /// `DeviceIoControl`: sends `input`, takes at most `out_len` bytes, waits for completion.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn ioctl(&self, code: u32, input: &[u8], out_len: usize) -> Result<(NtStatus, Vec<u8>), Bugcheck> {
+        self.start(IrpKind::DeviceControl { code, input: input.len(), output: out_len }, input)?.wait(None)
+    }
+
+    /// `ReadFile`: takes at most `length` bytes. After `timeout` the request is cancelled, and what comes back is what
+    /// the driver then completed it with: STATUS_CANCELLED, or data that won the race.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn read(&self, length: usize, timeout: Option<Duration>) -> Result<(NtStatus, Vec<u8>), Bugcheck> {
+        self.start(IrpKind::Read { length }, &[])?.wait(timeout)
+    }
+
+    /// `WriteFile`.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn write(&self, data: &[u8]) -> Result<NtStatus, Bugcheck> {
+        Ok(self.start(IrpKind::Write { length: data.len() }, data)?.wait(None)?.0)
+    }
+
+    /// Sends a request without waiting (`FILE_FLAG_OVERLAPPED`).
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn start(&self, kind: IrpKind, input: &[u8]) -> Result<PendingIo, Bugcheck> {
+        let output = match kind {
+            IrpKind::Read { length } => length,
+            IrpKind::DeviceControl { output, .. } => output,
+            IrpKind::Write { .. } => 0,
+        };
+        let irp = Arc::new(Irp {
+            id: IrpId(self.machine.io.number()),
+            kind,
+            buffer: SystemBuffer::new(input, output),
+            state: Mutex::new(IrpState::Pending),
+            done: Condvar::new(),
+        });
+        let entry = (self.device.driver.clone(), Arc::downgrade(&irp));
+        self.machine.io.namespace.lock().pending.insert(irp.id, entry);
+        let request = IrpRequest { shared: Arc::clone(&irp), file: self.file };
+        let backend = Arc::clone(&self.device.backend);
+        cpu::enter(&self.machine, Irql::PASSIVE, || backend.submit(request))?;
+        Ok(PendingIo { machine: Arc::clone(&self.machine), backend: Arc::clone(&self.device.backend), irp, output })
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let backend = Arc::clone(&self.device.backend);
+        let file = self.file;
+        // A stopped machine keeps its bugcheck; there is nothing to close on it any more.
+        let _stopped = cpu::enter(&self.machine, Irql::PASSIVE, || {
+            backend.cleanup(file);
+            backend.close(file);
+        });
+        self.device.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A request under way. Dropping it forgets it without cancelling it.
+pub struct PendingIo {
+    machine: Arc<Machine>,
+    backend: Arc<dyn DeviceBackend>,
+    irp: Arc<Irp>,
+    output: usize,
+}
+
+impl fmt::Debug for PendingIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingIo").field("irp", &self.irp.id).finish_non_exhaustive()
+    }
+}
+
+impl PendingIo {
+    /// Whether it is completed.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(*self.irp.state.lock(), IrpState::Completed(..))
+    }
+
+    /// `CancelIoEx`.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn cancel(&self) -> Result<(), Bugcheck> {
+        if self.is_done() {
+            return Ok(());
+        }
+        cpu::enter(&self.machine, Irql::PASSIVE, || self.backend.cancel(self.irp.id))
+    }
+
+    /// Waits for completion; after `timeout` cancels, and then waits for what becomes of that.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine; a driver that does not complete a request it was asked to cancel, or
+    /// that lost it, is one.
+    pub fn wait(self, timeout: Option<Duration>) -> Result<(NtStatus, Vec<u8>), Bugcheck> {
+        let mut deadline = timeout.map(|t| Instant::now() + t);
+        let mut cancelled = false;
+        loop {
+            if let Some(result) = self.wait_until(deadline)? {
+                return Ok(result);
+            }
+            if cancelled {
+                return Err(self.violation("was asked to cancel", "and did not complete it"));
+            }
+            self.cancel()?;
+            cancelled = true;
+            deadline = Some(Instant::now() + CANCEL_PATIENCE);
+        }
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<(NtStatus, Vec<u8>)>, Bugcheck> {
+        /// Another thread may stop the machine, which completes nothing.
+        const LOOK: Duration = Duration::from_millis(50);
+        let mut state = self.irp.state.lock();
+        loop {
+            match *state {
+                IrpState::Completed(status, information) => {
+                    // Buffered output is copied back unless the status is an error (severity 3).
+                    let copied = if status.0 as u32 >> 30 == 3 { 0 } else { information.min(self.output) };
+                    drop(state);
+                    return Ok(Some((status, self.irp.buffer.first(copied))));
+                }
+                IrpState::Lost => {
+                    drop(state);
+                    return Err(self.violation("was given", "and lost it: nobody can complete it any more"));
+                }
+                IrpState::Pending => {}
+            }
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                return Ok(None);
+            }
+            let look = Instant::now() + LOOK;
+            self.irp.done.wait_until(&mut state, deadline.map_or(look, |d| d.min(look)));
+            if *state == IrpState::Pending {
+                self.machine.check_running()?;
+            }
+        }
+    }
+
+    fn violation(&self, was: &str, did: &str) -> Bugcheck {
+        let why = format!("the driver {was} {:?} {did}", self.irp.kind);
+        let stopped = cpu::enter(&self.machine, Irql::PASSIVE, || {
+            cpu::bugcheck(code::DRIVER_VERIFIER_IOMANAGER_VIOLATION, [0, self.irp.id.0, 0, 0], why.clone());
+        });
+        match stopped {
+            Err(bugcheck) => bugcheck,
+            Ok(()) => unreachable!("a bugcheck does not return"),
+        }
     }
 }

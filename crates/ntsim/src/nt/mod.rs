@@ -3,4 +3,5 @@
 pub mod ex;
 pub mod io;
 pub mod ke;
+pub mod pool;
 pub mod rtl;
