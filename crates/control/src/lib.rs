@@ -1,6 +1,24 @@
 //! What `sluice` does to a machine: install, load a policy, look, remove, over one seam ([`Host`]) with two real
-//! implementations: Windows itself and a machine simulated by `ntsim`.
+//! implementations: Windows itself (module `windows`) and a machine simulated by `ntsim`.
+//!
+//! Every verb takes the host first, changes all or nothing, and returns a report that a program can read; printing is
+//! the command's business. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
 
+pub mod device;
+pub mod error;
+pub mod events;
 pub mod host;
+pub mod install;
+pub mod objects;
+pub mod status;
+#[cfg(windows)]
+pub mod windows;
 
+pub use error::{ControlError, Kind};
+pub use events::{EventLine, EventOptions, Item, events};
 pub use host::Host;
+pub use install::{InstallReport, UninstallReport, install, uninstall};
+pub use status::{StatusReport, status};
+
+#[cfg(test)]
+mod testing;

@@ -104,6 +104,18 @@ codes! {
     FWP_E_CALLOUT_NOTIFICATION_FAILED = 0x8032_0037, "the driver refused the filter";
 }
 
+/// Shows a code as people look it up: by name and number, HRESULTs in hexadecimal.
+pub(super) struct Shown(pub(super) u32);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(name) = name(self.0) {
+            write!(f, "{name}, ")?;
+        }
+        if self.0 > 0xffff { write!(f, "error {:#010x}", self.0) } else { write!(f, "error {}", self.0) }
+    }
+}
+
 /// Whether a code says that the object asked for is not there.
 #[must_use]
 pub const fn is_absent(code: u32) -> bool {

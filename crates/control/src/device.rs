@@ -1,0 +1,113 @@
+//! The driver's control device, with typed requests.
+
+use crate::error::ControlError;
+use crate::host::{Device, Host, HostError, ServiceState, code};
+use sluice_protocol::status::PolicyReply;
+use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, SERVICE_NAME, Status, ioctl};
+use std::time::Duration;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The open control device of a driver that speaks our protocol.
+pub struct Control(Box<dyn Device>);
+
+impl Control {
+    /// Opens the device and checks the protocol.
+    ///
+    /// # Errors
+    /// The driver is not installed, not loaded or of another build, or the caller may not open it.
+    pub fn open(host: &dyn Host) -> Result<(Self, Status), ControlError> {
+        let device = match host.open_device(DEVICE_PATH) {
+            Ok(device) => Self(device),
+            Err(error) if matches!(error.code, code::ERROR_FILE_NOT_FOUND | code::ERROR_PATH_NOT_FOUND) => {
+                return Err(absence(host, error));
+            }
+            Err(error) => return Err(ControlError::step("opening the driver's device")(error)),
+        };
+        let status = device.status()?;
+        if status.protocol_version != PROTOCOL_VERSION {
+            return Err(ControlError::Protocol { driver: status.protocol_version, ours: PROTOCOL_VERSION });
+        }
+        Ok((device, status))
+    }
+
+    /// [`ioctl::GET_STATUS`].
+    ///
+    /// # Errors
+    /// The driver refused or its answer has another length.
+    pub fn status(&self) -> Result<Status, ControlError> {
+        let mut status = Status::default();
+        let written = self.control("the status", ioctl::GET_STATUS, &[], status.as_mut_bytes())?;
+        whole::<Status>("the status", written)?;
+        Ok(status)
+    }
+
+    /// [`ioctl::SET_POLICY`].
+    ///
+    /// # Errors
+    /// The request failed. That the driver refused the image is no error here: the reply says so.
+    pub fn set_policy(&self, image: &[u8]) -> Result<PolicyReply, ControlError> {
+        let mut reply = PolicyReply::default();
+        let written = self.control("a policy", ioctl::SET_POLICY, image, reply.as_mut_bytes())?;
+        whole::<PolicyReply>("a policy", written)?;
+        Ok(reply)
+    }
+
+    /// [`ioctl::GET_POLICY`]: the image in force, `None` without one.
+    ///
+    /// # Errors
+    /// The request failed, or the policy was swapped for a larger one each time it was asked for.
+    pub fn policy(&self) -> Result<Option<Vec<u8>>, ControlError> {
+        /// How often a swap between asking for the size and for the image is forgiven.
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            let bytes = self.status()?.policy_bytes;
+            let Some(size) = usize::try_from(bytes).ok().filter(|&size| size <= ioctl::MAX_POLICY_BYTES) else {
+                let what = format!("it claims a policy of {bytes} bytes");
+                return Err(ControlError::Answer { request: "the policy", what });
+            };
+            let mut image = vec![0; size];
+            match self.0.control(ioctl::GET_POLICY, &[], &mut image) {
+                Ok(written) => {
+                    image.truncate(written);
+                    return Ok(Some(image));
+                }
+                Err(error) if error.code == code::ERROR_NOT_FOUND => return Ok(None),
+                Err(error) if error.code == code::ERROR_INSUFFICIENT_BUFFER => {}
+                Err(error) => return Err(ControlError::step("asking the driver for the policy")(error)),
+            }
+        }
+        Err(ControlError::Answer { request: "the policy", what: "it grew while it was being read".to_owned() })
+    }
+
+    /// Reads events; 0 bytes when none came within `timeout`.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub fn read(&self, output: &mut [u8], timeout: Duration) -> Result<usize, ControlError> {
+        self.0.read(output, timeout).map_err(ControlError::step("reading events from the driver"))
+    }
+
+    fn control(&self, what: &str, code: u32, input: &[u8], output: &mut [u8]) -> Result<usize, ControlError> {
+        let doing = if input.is_empty() { "asking the driver for" } else { "giving the driver" };
+        self.0.control(code, input, output).map_err(ControlError::step(format!("{doing} {what}")))
+    }
+}
+
+/// Why there is no device.
+fn absence(host: &dyn Host, error: HostError) -> ControlError {
+    match host.service_state(SERVICE_NAME) {
+        Ok(ServiceState::Absent) => ControlError::NotInstalled,
+        Ok(ServiceState::Stopped) => ControlError::NotLoaded,
+        Ok(ServiceState::StopPending) => ControlError::Unloading,
+        Ok(ServiceState::Running) => ControlError::step("opening the driver's device")(error),
+        Err(error) => ControlError::step("looking for the service")(error),
+    }
+}
+
+/// Refuses an answer that is not exactly one `T`.
+fn whole<T: FromBytes>(request: &'static str, written: usize) -> Result<(), ControlError> {
+    if written == size_of::<T>() {
+        return Ok(());
+    }
+    Err(ControlError::Answer { request, what: format!("{written} bytes instead of {}", size_of::<T>()) })
+}

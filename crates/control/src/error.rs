@@ -1,0 +1,167 @@
+//! Why a verb failed, and what to do about it.
+
+use crate::host::{HostError, code};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The driver file cannot be read or has no place in a file system.
+    #[error("driver file {}: {source}", path.display())]
+    DriverFile {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// The service exists with another driver file.
+    #[error("the driver is already installed from {installed}, not from {wanted}")]
+    OtherDriver {
+        /// The file of the existing service.
+        installed: String,
+        /// The file asked for.
+        wanted: String,
+    },
+    /// The machine refused a step.
+    #[error("{doing}: {source}{left}")]
+    Step {
+        /// What was being done.
+        doing: String,
+        /// The refusal.
+        source: HostError,
+        /// What could not be undone afterwards.
+        left: Left,
+    },
+    /// An unload was asked for and waits.
+    #[error("the driver is still unloading: a program has its device open")]
+    Unloading,
+    /// There is no service.
+    #[error("the driver is not installed")]
+    NotInstalled,
+    /// The service exists and the driver is not loaded.
+    #[error("the driver is installed but not loaded")]
+    NotLoaded,
+    /// Driver and command are of different builds.
+    #[error("the driver speaks protocol {driver}, this program protocol {ours}")]
+    Protocol {
+        /// The driver's version.
+        driver: u32,
+        /// This program's version.
+        ours: u32,
+    },
+    /// The driver sent what the protocol does not allow.
+    #[error("the driver's answer to {request} is not valid: {what}")]
+    Answer {
+        /// The request.
+        request: &'static str,
+        /// What is wrong with the answer.
+        what: String,
+    },
+}
+
+/// What a failed verb could not undo; empty when everything was undone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Left(pub Vec<String>);
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for what in &self.0 {
+            write!(f, "; then undoing failed too: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The kinds of failure that a caller (or an exit status) tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The machine or the driver refused.
+    Refused,
+    /// The driver is not installed or not loaded.
+    Absent,
+    /// The policy is not valid.
+    Policy,
+    /// The caller is not an administrator.
+    Rights,
+}
+
+impl ControlError {
+    /// A refused step with nothing left to undo.
+    pub(crate) fn step(doing: impl Into<String>) -> impl FnOnce(HostError) -> Self {
+        |source| Self::Step { doing: doing.into(), source, left: Left::default() }
+    }
+
+    /// Which kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotInstalled | Self::NotLoaded => Kind::Absent,
+            Self::Step { source, .. } if is_denied(source.code) => Kind::Rights,
+            _ => Kind::Refused,
+        }
+    }
+
+    /// What to do about it, as one sentence, where there is something to do.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let advice = match self {
+            Self::DriverFile { .. } => "give the path of sluice.sys",
+            Self::OtherDriver { .. } => "run `sluice uninstall` first",
+            Self::Unloading => "end the programs that have it open (`sluice events`, for example) and try again",
+            Self::NotInstalled => "run `sluice install PATH\\sluice.sys` first",
+            Self::NotLoaded => "run `sluice install` again with the same driver file: it loads the driver",
+            Self::Protocol { .. } => "use a sluice command and a sluice.sys of the same build",
+            Self::Answer { .. } => "use a sluice command and a sluice.sys of the same build; if they are, this is a defect",
+            Self::Step { left: Left(left), .. } if !left.is_empty() => "run `sluice uninstall` to remove what is left",
+            Self::Step { source, .. } => advice_for(source.code)?,
+        };
+        Some(advice.to_owned())
+    }
+}
+
+fn is_denied(code: u32) -> bool {
+    matches!(code, code::ERROR_ACCESS_DENIED | code::ERROR_ELEVATION_REQUIRED)
+}
+
+fn advice_for(code: u32) -> Option<&'static str> {
+    Some(match code {
+        code if is_denied(code) => "run this in a terminal opened with \"Run as administrator\"",
+        code::ERROR_INVALID_IMAGE_HASH => {
+            "sign the driver; for a test-signed one switch on test signing (`bcdedit /set testsigning on`) and restart"
+        }
+        code::EPT_S_NOT_REGISTERED | code::RPC_S_SERVER_UNAVAILABLE => "start the service BFE (`sc start BFE`)",
+        code::ERROR_SERVICE_MARKED_FOR_DELETE => "close the programs that look at services (services.msc), then try again",
+        code::FWP_E_TIMEOUT => "another program is changing the filters: try again",
+        code::FWP_E_IN_USE => "another product's filters refer to these objects: remove those first",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_and_where_and_what_to_do() {
+        let error = ControlError::step("creating the service")(HostError::new("CreateServiceW", 5));
+        assert_eq!(
+            error.to_string(),
+            "creating the service: CreateServiceW: access is denied (ERROR_ACCESS_DENIED, error 5)"
+        );
+        assert_eq!(error.kind(), Kind::Rights);
+        assert!(error.advice().unwrap().contains("administrator"));
+    }
+
+    #[test]
+    fn what_could_not_be_undone_is_named() {
+        let error = ControlError::Step {
+            doing: "starting the driver".into(),
+            source: HostError::new("StartServiceW", code::ERROR_FILE_NOT_FOUND),
+            left: Left(vec!["deleting the service: no".into()]),
+        };
+        assert!(error.to_string().ends_with("; then undoing failed too: deleting the service: no"), "{error}");
+        assert!(error.advice().unwrap().contains("sluice uninstall"));
+    }
+}

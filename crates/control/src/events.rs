@@ -1,0 +1,426 @@
+//! The driver's decisions as they happen.
+//!
+//! A read on the device waits in the driver until there is an event (an inverted call), so following costs nothing
+//! while nothing happens. The driver's ring is bounded: when a reader is too slow the oldest go, and the gap in the
+//! sequence numbers becomes an [`Item::Lost`] in its place.
+
+use crate::device::Control;
+use crate::error::ControlError;
+use crate::host::Host;
+use jiff::Timestamp;
+use serde::Serialize;
+use sluice_protocol::event::{RULE_DEFAULT, direction, flags, verdict};
+use sluice_protocol::{Event, object};
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+use zerocopy::FromBytes;
+
+/// How many events one read can bring.
+const BATCH: usize = 256;
+/// The longest one read waits when no end is given; then it is asked again.
+const LONG_WAIT: Duration = Duration::from_secs(3600);
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventOptions {
+    /// Wait for events that have not happened yet; without it only what the ring holds is read.
+    pub follow: bool,
+    /// Stop after so many events. Implies waiting for them.
+    pub count: Option<u64>,
+    /// Stop after so long.
+    pub timeout: Option<Duration>,
+}
+
+/// What the sink is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Item {
+    /// A decision.
+    Event(Box<EventLine>),
+    /// So many events were lost before the next one, because the ring was full.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// One decision in words. `Display` gives the line that `sluice events` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventLine {
+    /// The driver's number of the event, from 1.
+    pub sequence: u64,
+    /// When the driver decided, UTC.
+    pub time: Timestamp,
+    /// `permit` or `block`.
+    pub verdict: Cow<'static, str>,
+    /// `out` or `in`.
+    pub direction: Cow<'static, str>,
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, or the IANA number.
+    pub protocol: Cow<'static, str>,
+    /// The local address.
+    pub local_address: IpAddr,
+    /// The local port; the type for ICMP.
+    pub local_port: u16,
+    /// The remote address.
+    pub remote_address: IpAddr,
+    /// The remote port; the code for ICMP.
+    pub remote_port: u16,
+    /// The process, where the layer tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process_id: Option<u32>,
+    /// The application's NT path, where the layer tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// The deciding rule's place in the policy, from 0; `None` for the direction's default.
+    pub rule: Option<u32>,
+    /// The generation of the policy that decided.
+    pub epoch: u32,
+    /// The layer, without FWPM_LAYER_.
+    pub layer: Cow<'static, str>,
+    /// The filter that asked the driver, as in net events.
+    pub filter_id: u64,
+    /// The flow's handle, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow: Option<u64>,
+    /// What else there is to say.
+    pub notes: Vec<&'static str>,
+}
+
+impl From<&Event> for EventLine {
+    fn from(event: &Event) -> Self {
+        let utf16: Vec<u16> =
+            event.application().as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
+        let application = String::from_utf16_lossy(&utf16);
+        let application = application.trim_end_matches('\0');
+        Self {
+            sequence: event.sequence,
+            time: timestamp(event.time),
+            verdict: match event.verdict {
+                verdict::PERMIT => "permit".into(),
+                verdict::BLOCK => "block".into(),
+                other => format!("verdict {other}").into(),
+            },
+            direction: match event.direction {
+                direction::OUTBOUND => "out".into(),
+                direction::INBOUND => "in".into(),
+                other => format!("direction {other}").into(),
+            },
+            protocol: match event.protocol {
+                1 => "icmp".into(),
+                6 => "tcp".into(),
+                17 => "udp".into(),
+                58 => "icmpv6".into(),
+                other => format!("protocol {other}").into(),
+            },
+            local_address: address(event.ip_version, event.local),
+            local_port: event.local_port,
+            remote_address: address(event.ip_version, event.remote),
+            remote_port: event.remote_port,
+            process_id: (event.process_id != 0).then_some(event.process_id),
+            application: (!application.is_empty()).then(|| application.to_owned()),
+            rule: (event.rule != RULE_DEFAULT).then_some(event.rule),
+            epoch: event.epoch,
+            layer: match object::CALLOUTS.iter().find(|place| place.layer_id == event.layer) {
+                Some(place) => place.name.into(),
+                None => format!("layer {}", event.layer).into(),
+            },
+            filter_id: event.filter_id,
+            flow: (event.flow != 0).then_some(event.flow),
+            notes: NOTES.iter().filter(|(bit, _)| event.flags & bit != 0).map(|&(_, note)| note).collect(),
+        }
+    }
+}
+
+const NOTES: [(u16, &str); 7] = [
+    (flags::HARD, "hard"),
+    (flags::REAUTHORIZE, "reauthorized"),
+    (flags::FLOW_REVOKED, "flow revoked"),
+    (flags::NO_RIGHT, "no right to write"),
+    (flags::VETO, "veto"),
+    (flags::LOOPBACK, "loopback"),
+    (flags::APPLICATION_CUT, "application cut"),
+];
+
+impl EventLine {
+    fn is_icmp(&self) -> bool {
+        self.protocol.starts_with("icmp")
+    }
+}
+
+impl fmt::Display for EventLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = self.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
+        write!(f, "{time} {:6} {:3} {} ", self.verdict, self.direction, self.protocol)?;
+        if self.is_icmp() {
+            let (kind, code) = (self.local_port, self.remote_port);
+            write!(f, "{} {} type {kind} code {code}", self.local_address, self.remote_address)?;
+        } else {
+            endpoint(f, self.local_address, self.local_port)?;
+            f.write_str(" ")?;
+            endpoint(f, self.remote_address, self.remote_port)?;
+        }
+        match self.rule {
+            Some(rule) => write!(f, " rule {rule}")?,
+            None => f.write_str(" default")?,
+        }
+        write!(f, " filter {} {}", self.filter_id, self.layer)?;
+        if let Some(application) = &self.application {
+            let cut = if self.notes.contains(&"application cut") { "..." } else { "" };
+            write!(f, " {cut}{}", application.escape_debug().to_string().replace("\\\\", "\\"))?;
+        }
+        if let Some(process) = self.process_id {
+            write!(f, " pid {process}")?;
+        }
+        for note in self.notes.iter().filter(|&&note| note != "application cut") {
+            write!(f, " [{note}]")?;
+        }
+        Ok(())
+    }
+}
+
+fn endpoint(f: &mut fmt::Formatter<'_>, address: IpAddr, port: u16) -> fmt::Result {
+    match address {
+        IpAddr::V4(address) => write!(f, "{address}:{port}"),
+        IpAddr::V6(address) => write!(f, "[{address}]:{port}"),
+    }
+}
+
+fn address(ip_version: u8, bytes: [u8; 16]) -> IpAddr {
+    let [a, b, c, d, ..] = bytes;
+    if ip_version == 4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() }
+}
+
+/// A FILETIME, in 100 ns since 1601-01-01 UTC, as far as a calendar reaches.
+fn timestamp(filetime: u64) -> Timestamp {
+    /// 1601-01-01 to 1970-01-01 in 100 ns.
+    const TO_UNIX: i128 = 116_444_736_000_000_000;
+    Timestamp::from_nanosecond((i128::from(filetime) - TO_UNIX) * 100).unwrap_or(Timestamp::MAX)
+}
+
+/// Reads events and gives them to `sink` in their order until `options` or the sink say stop. Returns how many.
+///
+/// # Errors
+/// The driver is not there, or a read failed or brought something else than events.
+pub fn events(
+    host: &dyn Host,
+    options: &EventOptions,
+    sink: &mut dyn FnMut(&Item) -> ControlFlow<()>,
+) -> Result<u64, ControlError> {
+    let (device, _) = Control::open(host)?;
+    let mut stream = EventStream { seen: 0, last: None, wanted: options.count.unwrap_or(u64::MAX) };
+    let waits = options.follow || options.count.is_some() || options.timeout.is_some();
+    let start = Instant::now();
+    let mut buffer = vec![0; BATCH * size_of::<Event>()];
+    while stream.seen < stream.wanted {
+        let left = options.timeout.map_or(LONG_WAIT, |timeout| timeout.saturating_sub(start.elapsed()));
+        let wait = if waits { left } else { Duration::ZERO };
+        let read = device.read(&mut buffer, wait)?;
+        if read == 0 && (!waits || options.timeout.is_some_and(|timeout| start.elapsed() >= timeout)) {
+            break;
+        }
+        if stream.take(buffer.get(..read).unwrap_or_default(), sink)?.is_break() {
+            break;
+        }
+    }
+    Ok(stream.seen)
+}
+
+/// Where a stream of events stands.
+struct EventStream {
+    seen: u64,
+    last: Option<u64>,
+    wanted: u64,
+}
+
+impl EventStream {
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        sink: &mut dyn FnMut(&Item) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ControlError> {
+        let (records, rest) = bytes.as_chunks::<{ size_of::<Event>() }>();
+        if !rest.is_empty() {
+            let what = format!("{} bytes are not a whole number of {}-byte events", bytes.len(), size_of::<Event>());
+            return Err(ControlError::Answer { request: "a read", what });
+        }
+        for record in records {
+            let Ok(event) = Event::read_from_bytes(record) else { continue };
+            let lost = self.last.map_or(0, |last| event.sequence.saturating_sub(last).saturating_sub(1));
+            self.last = Some(event.sequence);
+            if lost > 0 && sink(&Item::Lost { count: lost }).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.seen += 1;
+            if sink(&Item::Event(Box::new(EventLine::from(&event)))).is_break() || self.seen == self.wanted {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install;
+    use crate::testing::Memory;
+    use zerocopy::IntoBytes;
+
+    fn sample() -> Event {
+        let path: Vec<u8> =
+            r"\device\harddiskvolume1\windows\curl.exe".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let mut event = Event {
+            sequence: 9,
+            time: 133_800_000_001_230_000,
+            filter_id: 66_017,
+            process_id: 4242,
+            epoch: 2,
+            rule: 3,
+            layer: 48,
+            verdict: verdict::BLOCK,
+            direction: direction::OUTBOUND,
+            protocol: 6,
+            ip_version: 4,
+            flags: flags::HARD,
+            local_port: 50_123,
+            remote_port: 443,
+            ..Event::zeroed()
+        };
+        event.local[..4].copy_from_slice(&[10, 0, 0, 1]);
+        event.remote[..4].copy_from_slice(&[192, 0, 2, 7]);
+        event.set_application(&path);
+        event
+    }
+
+    #[test]
+    fn a_line_says_who_where_and_why() {
+        assert_eq!(
+            EventLine::from(&sample()).to_string(),
+            "2024-12-30T02:40:00.123Z block  out tcp 10.0.0.1:50123 192.0.2.7:443 rule 3 filter 66017 \
+             ALE_AUTH_CONNECT_V4 \\device\\harddiskvolume1\\windows\\curl.exe pid 4242 [hard]"
+        );
+    }
+
+    #[test]
+    fn icmp_shows_type_and_code_and_the_default_rule() {
+        let event = Event {
+            protocol: 58,
+            ip_version: 6,
+            local_port: 128,
+            remote_port: 0,
+            rule: RULE_DEFAULT,
+            layer: 18,
+            process_id: 0,
+            application_bytes: 0,
+            flags: 0,
+            verdict: verdict::PERMIT,
+            remote: Ipv6Addr::LOCALHOST.octets(),
+            local: Ipv6Addr::UNSPECIFIED.octets(),
+            ..sample()
+        };
+        let line = EventLine::from(&event).to_string();
+        assert!(line.ends_with("out icmpv6 :: ::1 type 128 code 0 default filter 66017 OUTBOUND_TRANSPORT_V6"), "{line}");
+    }
+
+    #[test]
+    fn a_strange_record_is_shown_as_it_is() {
+        let event = Event { verdict: 9, direction: 8, protocol: 200, layer: 999, time: u64::MAX, ..sample() };
+        let line = EventLine::from(&event);
+        assert_eq!(line.verdict, "verdict 9");
+        assert_eq!(line.direction, "direction 8");
+        assert_eq!(line.protocol, "protocol 200");
+        assert_eq!(line.layer, "layer 999");
+        assert_eq!(line.time, Timestamp::MAX);
+    }
+
+    #[test]
+    fn control_characters_of_a_path_do_not_reach_the_terminal() {
+        let mut event = sample();
+        let path: Vec<u8> = "\\x\u{1b}[31m\u{202e}y".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        event.application_bytes = 0;
+        event.set_application(&path);
+        let line = EventLine::from(&event).to_string();
+        assert!(line.contains("\\x\\u{1b}[31m\\u{202e}y"), "{line}");
+    }
+
+    #[test]
+    fn a_gap_in_the_numbers_is_reported_in_its_place() {
+        let records: Vec<u8> = [1_u64, 2, 7]
+            .iter()
+            .flat_map(|&sequence| Event { sequence, ..sample() }.as_bytes().to_vec())
+            .collect();
+        let mut items = Vec::new();
+        let mut stream = EventStream { seen: 0, last: None, wanted: u64::MAX };
+        let flow = stream.take(&records, &mut |item| {
+            items.push(match item {
+                Item::Event(line) => line.sequence as i64,
+                Item::Lost { count } => -(*count as i64),
+            });
+            ControlFlow::Continue(())
+        });
+        assert!(flow.unwrap().is_continue());
+        assert_eq!(items, [1, 2, -4, 7]);
+        assert_eq!(stream.seen, 3);
+    }
+
+    #[test]
+    fn half_a_record_is_an_error() {
+        let mut stream = EventStream { seen: 0, last: None, wanted: 1 };
+        let error = stream.take(&[0; 300], &mut |_| ControlFlow::Continue(())).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the driver's answer to a read is not valid: 300 bytes are not a whole number of 256-byte events"
+        );
+    }
+
+    /// A machine whose driver has these events to give, one per read.
+    fn machine(sequences: impl IntoIterator<Item = u64>) -> Memory {
+        let driver = tempfile::NamedTempFile::new().unwrap();
+        let memory = Memory::new();
+        install(&memory, driver.path()).unwrap();
+        memory.driver.lock().unwrap().reads =
+            sequences.into_iter().map(|sequence| Event { sequence, ..sample() }.as_bytes().to_vec()).collect();
+        memory
+    }
+
+    #[test]
+    fn without_options_what_is_there_is_read_and_no_more() {
+        let memory = machine(1..=3);
+        let start = Instant::now();
+        assert_eq!(events(&memory, &EventOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap(), 3);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_count_stops_there_and_a_timeout_ends_the_wait() {
+        let memory = machine(1..=3);
+        let options = EventOptions { count: Some(2), ..EventOptions::default() };
+        assert_eq!(events(&memory, &options, &mut |_| ControlFlow::Continue(())).unwrap(), 2);
+        let options = EventOptions { count: Some(2), timeout: Some(Duration::from_millis(60)), follow: true };
+        let start = Instant::now();
+        assert_eq!(events(&memory, &options, &mut |_| ControlFlow::Continue(())).unwrap(), 1);
+        assert!(start.elapsed() >= Duration::from_millis(60));
+    }
+
+    #[test]
+    fn the_sink_can_stop() {
+        let memory = machine(1..=3);
+        let options = EventOptions { follow: true, ..EventOptions::default() };
+        assert_eq!(events(&memory, &options, &mut |_| ControlFlow::Break(())).unwrap(), 1);
+    }
+
+    #[test]
+    fn without_a_driver_it_says_which_step_is_missing() {
+        let memory = Memory::new();
+        let mut sink = |_: &Item| ControlFlow::Continue(());
+        let error = events(&memory, &EventOptions::default(), &mut sink).unwrap_err();
+        assert!(matches!(error, ControlError::NotInstalled));
+        let memory = machine([]);
+        memory.stop_service("Sluice").unwrap();
+        let error = events(&memory, &EventOptions::default(), &mut sink).unwrap_err();
+        assert!(matches!(error, ControlError::NotLoaded), "{error}");
+    }
+}

@@ -1,0 +1,173 @@
+//! The objects that make the Base Filtering Engine ask the driver: one provider, one sublayer, and a callout with its
+//! filter for every place in [`sluice_protocol::object::CALLOUTS`].
+//!
+//! All are persistent, so they outlive a restart of the machine. The service is demand-start, so after a restart the
+//! driver may not be loaded: the filters carry FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED, and such a machine has
+//! its network, unfiltered, instead of none. The provider names no service: BFE leaves out at its start the persistent
+//! objects of a provider whose service is not auto-start (FwpmProviderAdd0, remarks), and a driver loaded later would
+//! then never be asked.
+
+use crate::host::{
+    Callout, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer, Weight, code,
+};
+use sluice_protocol::object::{self, CALLOUTS, CalloutObject, Role};
+
+/// FWPM_FILTER_FLAG_PERSISTENT (fwpmtypes.h).
+const FILTER_PERSISTENT: u32 = 0x01;
+/// FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED.
+const FILTER_PERMIT_IF_CALLOUT_UNREGISTERED: u32 = 0x10;
+
+/// The provider's key.
+pub const PROVIDER: Guid = Guid(object::PROVIDER);
+/// The sublayer's key.
+pub const SUBLAYER: Guid = Guid(object::SUBLAYER);
+
+/// Our provider.
+#[must_use]
+pub fn provider() -> Provider {
+    Provider {
+        key: PROVIDER,
+        name: object::NAME.to_owned(),
+        description: "Asks sluice.sys about connections and packets".to_owned(),
+        persistent: true,
+        service: None,
+    }
+}
+
+/// Our sublayer.
+#[must_use]
+pub fn sublayer() -> Sublayer {
+    Sublayer {
+        key: SUBLAYER,
+        name: object::NAME.to_owned(),
+        description: "The filters that call sluice.sys".to_owned(),
+        persistent: true,
+        provider: Some(PROVIDER),
+        weight: object::SUBLAYER_WEIGHT,
+    }
+}
+
+/// The callout of one place.
+#[must_use]
+pub fn callout(place: &CalloutObject) -> Callout {
+    Callout {
+        key: Guid(place.callout),
+        name: name(place),
+        description: "Implemented by sluice.sys".to_owned(),
+        persistent: true,
+        provider: Some(PROVIDER),
+        layer: Guid(place.layer),
+    }
+}
+
+/// The filter that calls it, for everything at its layer.
+#[must_use]
+pub fn filter(place: &CalloutObject) -> Filter {
+    let key = Guid(place.callout);
+    Filter {
+        key: Some(Guid(place.filter)),
+        name: name(place),
+        description: "Asks sluice.sys".to_owned(),
+        flags: FILTER_PERSISTENT | FILTER_PERMIT_IF_CALLOUT_UNREGISTERED,
+        provider: Some(PROVIDER),
+        layer: Guid(place.layer),
+        sublayer: SUBLAYER,
+        weight: Weight::Auto,
+        conditions: Vec::new(),
+        action: match place.role {
+            Role::Decide => FilterAction::CalloutUnknown(key),
+            Role::Observe => FilterAction::CalloutInspection(key),
+        },
+    }
+}
+
+fn name(place: &CalloutObject) -> String {
+    format!("{} {}", object::NAME, place.name)
+}
+
+/// The layer's name for a key, of those we use.
+#[must_use]
+pub fn layer_name(layer: Guid) -> Option<&'static str> {
+    CALLOUTS.iter().find(|place| place.layer == layer.0).map(|place| place.name)
+}
+
+/// Whether every one of our filters is among `filters`. A filter keeps its callout, its sublayer and its provider from
+/// being deleted, so then every object is there.
+#[must_use]
+pub fn complete(filters: &[FilterEntry]) -> bool {
+    CALLOUTS.iter().all(|place| filters.iter().any(|filter| filter.key.0 == place.filter))
+}
+
+/// What [`remove`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// How many objects were there and were deleted.
+    pub count: usize,
+    /// Objects that stayed because something that is not ours refers to them.
+    pub kept: Vec<Guid>,
+}
+
+/// Deletes our objects and every filter of our provider, whichever build added it. What is not there is no error.
+/// Runs inside the caller's transaction.
+///
+/// # Errors
+/// BFE refused; an object in use is refused only when `keep_in_use` is false.
+pub fn remove(engine: &mut dyn Engine, keep_in_use: bool) -> HostResult<Removed> {
+    let mut removed = Removed::default();
+    let mut count = |key: Guid, result: HostResult<()>| match result {
+        Ok(()) => {
+            removed.count += 1;
+            Ok(())
+        }
+        Err(error) if code::is_absent(error.code) => Ok(()),
+        Err(error) if keep_in_use && error.code == code::FWP_E_IN_USE => {
+            removed.kept.push(key);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    for filter in engine.filters(Some(PROVIDER))? {
+        count(filter.key, engine.delete_filter(filter.key))?;
+    }
+    for place in &CALLOUTS {
+        let key = Guid(place.callout);
+        count(key, engine.delete_callout(key))?;
+    }
+    count(SUBLAYER, engine.delete_sublayer(SUBLAYER))?;
+    count(PROVIDER, engine.delete_provider(PROVIDER))?;
+    Ok(removed)
+}
+
+/// Adds our objects, but those in `kept`, and returns the filters with their run-time ids. Runs inside the caller's
+/// transaction.
+///
+/// # Errors
+/// BFE refused one; the message names it.
+pub fn add(engine: &mut dyn Engine, kept: &[Guid]) -> HostResult<Vec<FilterEntry>> {
+    if !kept.contains(&PROVIDER) {
+        engine.add_provider(&provider()).map_err(naming("the provider"))?;
+    }
+    if !kept.contains(&SUBLAYER) {
+        engine.add_sublayer(&sublayer()).map_err(naming("the sublayer"))?;
+    }
+    let mut filters = Vec::with_capacity(CALLOUTS.len());
+    for place in &CALLOUTS {
+        let (callout, filter) = (callout(place), filter(place));
+        if !kept.contains(&callout.key) {
+            engine.add_callout(&callout).map_err(naming(place.name))?;
+        }
+        let id = engine.add_filter(&filter).map_err(naming(place.name))?;
+        filters.push(FilterEntry {
+            key: Guid(place.filter),
+            id,
+            name: filter.name,
+            layer: filter.layer,
+            provider: filter.provider,
+        });
+    }
+    Ok(filters)
+}
+
+fn naming(what: &str) -> impl FnOnce(HostError) -> HostError {
+    move |error| HostError { message: format!("{what}: {}", error.message), ..error }
+}

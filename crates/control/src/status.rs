@@ -1,0 +1,162 @@
+//! What is there.
+
+use crate::device::Control;
+use crate::error::ControlError;
+use crate::host::{FilterEntry, Guid, Host, ServiceState};
+use crate::objects;
+use serde::Serialize;
+use sluice_protocol::status::Counter;
+use sluice_protocol::{SERVICE_NAME, Status, object};
+use std::collections::BTreeMap;
+
+/// A machine as far as we are concerned.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StatusReport {
+    /// The service.
+    pub service: ServiceState,
+    /// The driver file of the service.
+    pub driver_file: Option<String>,
+    /// Our filters, in the order of the layers.
+    pub filters: Vec<FilterLine>,
+    /// Whether every filter is there.
+    pub filters_complete: bool,
+    /// What the driver says, when it is loaded.
+    pub driver: Option<DriverState>,
+}
+
+/// One of our filters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FilterLine {
+    /// filterId, the number in net events.
+    pub id: u64,
+    /// The layer, without FWPM_LAYER_.
+    pub layer: String,
+    /// filterKey.
+    pub key: Guid,
+}
+
+impl From<&FilterEntry> for FilterLine {
+    fn from(entry: &FilterEntry) -> Self {
+        let layer = objects::layer_name(entry.layer).map_or_else(|| entry.layer.to_string(), str::to_owned);
+        Self { id: entry.id, layer, key: entry.key }
+    }
+}
+
+/// What the driver says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DriverState {
+    /// The protocol it speaks.
+    pub protocol_version: u32,
+    /// The policy in force.
+    pub policy: Option<PolicyState>,
+    /// Its counters by name, since it was loaded.
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyState {
+    /// Its identity, as `sluice load` printed it.
+    pub identity: String,
+    /// Its generation: 1 for the first since the driver was loaded.
+    pub epoch: u32,
+    /// How many rules it has.
+    pub rules: u32,
+    /// How large its image is, in bytes.
+    pub bytes: u64,
+}
+
+impl From<&Status> for DriverState {
+    fn from(status: &Status) -> Self {
+        Self {
+            protocol_version: status.protocol_version,
+            policy: (status.policy_bytes != 0).then(|| PolicyState {
+                identity: identity(&status.policy_identity),
+                epoch: status.epoch,
+                rules: status.rules,
+                bytes: status.policy_bytes,
+            }),
+            counters: Counter::ALL.iter().map(|&(counter, name)| (name, status.counters.get(counter))).collect(),
+        }
+    }
+}
+
+/// A policy's identity as it is written.
+#[must_use]
+pub fn identity(bytes: &[u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(*bytes))
+}
+
+/// Looks at the service, the filters and, when it is loaded, the driver.
+///
+/// # Errors
+/// The machine refused to be looked at. That nothing is installed is no error.
+pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
+    let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+    let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+    let mut engine = host.open_engine().map_err(ControlError::step("opening the filter engine"))?;
+    let mut entries =
+        engine.filters(Some(objects::PROVIDER)).map_err(ControlError::step("looking for the filters"))?;
+    let place = |entry: &FilterEntry| object::CALLOUTS.iter().position(|place| place.filter == entry.key.0);
+    entries.sort_by_key(|entry| (place(entry).unwrap_or(usize::MAX), entry.id));
+    let driver = match service {
+        ServiceState::Running => Some(DriverState::from(&Control::open(host)?.1)),
+        _ => None,
+    };
+    Ok(StatusReport {
+        service,
+        driver_file,
+        filters: entries.iter().map(FilterLine::from).collect(),
+        filters_complete: objects::complete(&entries),
+        driver,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install;
+    use crate::testing::Memory;
+
+    #[test]
+    fn an_empty_machine_is_described_not_refused() {
+        let report = status(&Memory::new()).unwrap();
+        assert_eq!(report.service, ServiceState::Absent);
+        assert!(report.filters.is_empty() && !report.filters_complete && report.driver.is_none());
+    }
+
+    #[test]
+    fn an_installed_one_shows_filters_policy_and_counters() {
+        let driver = tempfile::NamedTempFile::new().unwrap();
+        let memory = Memory::new();
+        install(&memory, driver.path()).unwrap();
+        {
+            let mut driver = memory.driver.lock().unwrap();
+            driver.status.epoch = 3;
+            driver.status.rules = 12;
+            driver.status.policy_bytes = 4096;
+            driver.status.policy_identity = *b"\x00\x01456789abcdefgh";
+            driver.status.counters.connects_blocked = 7;
+        }
+        let report = status(&memory).unwrap();
+        assert!(report.filters_complete);
+        assert_eq!(report.filters[0].layer, "ALE_AUTH_CONNECT_V4");
+        assert_eq!(report.filters[0].id, 1001);
+        let state = report.driver.unwrap();
+        let policy = state.policy.unwrap();
+        assert_eq!((policy.epoch, policy.rules, policy.bytes), (3, 12, 4096));
+        assert_eq!(policy.identity, "00013435363738396162636465666768");
+        assert_eq!(state.counters["connects_blocked"], 7);
+        assert_eq!(state.counters["connects_permitted"], 0);
+    }
+
+    #[test]
+    fn a_driver_of_another_protocol_is_named() {
+        let driver = tempfile::NamedTempFile::new().unwrap();
+        let memory = Memory::new();
+        install(&memory, driver.path()).unwrap();
+        memory.driver.lock().unwrap().status.protocol_version = 99;
+        let error = status(&memory).unwrap_err();
+        assert_eq!(error.to_string(), "the driver speaks protocol 99, this program protocol 1");
+    }
+}

@@ -1,0 +1,305 @@
+//! A host in memory, for tests only: it keeps what it is told and fails at the call a test names.
+
+use crate::host::{
+    Callout, Device, Engine, Filter, FilterEntry, Guid, Host, HostError, HostResult, Provider, ServiceConfig,
+    ServiceState, Sublayer, code,
+};
+use sluice_protocol::status::PolicyReply;
+use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, Status, ioctl};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use zerocopy::IntoBytes;
+
+/// The objects in BFE.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Objects {
+    pub(crate) providers: Vec<Guid>,
+    pub(crate) sublayers: Vec<Guid>,
+    pub(crate) callouts: Vec<Guid>,
+    pub(crate) filters: Vec<Filter>,
+}
+
+/// What the driver would answer.
+#[derive(Debug, Default)]
+pub(crate) struct Driver {
+    pub(crate) status: Status,
+    pub(crate) reply: PolicyReply,
+    pub(crate) policies: Vec<Vec<u8>>,
+    pub(crate) reads: VecDeque<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) service: RefCell<Option<(ServiceConfig, ServiceState)>>,
+    pub(crate) objects: RefCell<Objects>,
+    pub(crate) driver: Arc<Mutex<Driver>>,
+    /// Every call that changes something, in order.
+    pub(crate) calls: RefCell<Vec<&'static str>>,
+    /// The number of the call, from 0, that fails.
+    pub(crate) fail_at: Cell<Option<usize>>,
+    /// How often the service still reports that it is stopping.
+    pub(crate) stop_polls: Cell<usize>,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        let memory = Self::default();
+        memory.driver.lock().unwrap().status.protocol_version = PROTOCOL_VERSION;
+        memory
+    }
+
+    pub(crate) fn failing_at(call: usize) -> Self {
+        let memory = Self::new();
+        memory.fail_at.set(Some(call));
+        memory
+    }
+
+    /// Whether nothing of ours is left.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.service.borrow().is_none() && *self.objects.borrow() == Objects::default()
+    }
+
+    fn call(&self, name: &'static str) -> HostResult<()> {
+        let number = self.calls.borrow().len();
+        self.calls.borrow_mut().push(name);
+        if self.fail_at.get() == Some(number) {
+            return Err(HostError::new(name, code::ERROR_NO_SYSTEM_RESOURCES));
+        }
+        Ok(())
+    }
+}
+
+impl Host for Memory {
+    fn service_state(&self, _: &str) -> HostResult<ServiceState> {
+        let mut service = self.service.borrow_mut();
+        let Some((_, state)) = &mut *service else { return Ok(ServiceState::Absent) };
+        if *state == ServiceState::StopPending {
+            match self.stop_polls.get() {
+                0 => *state = ServiceState::Stopped,
+                more => self.stop_polls.set(more - 1),
+            }
+        }
+        Ok(*state)
+    }
+
+    fn service_driver(&self, _: &str) -> HostResult<Option<String>> {
+        Ok(self.service.borrow().as_ref().map(|(config, _)| config.driver.clone()))
+    }
+
+    fn create_service(&self, config: &ServiceConfig) -> HostResult<()> {
+        self.call("CreateServiceW")?;
+        let old = self.service.replace(Some((config.clone(), ServiceState::Stopped)));
+        assert!(old.is_none(), "a service created twice");
+        Ok(())
+    }
+
+    fn start_service(&self, _: &str) -> HostResult<()> {
+        self.call("StartServiceW")?;
+        let mut service = self.service.borrow_mut();
+        let (_, state) = service.as_mut().expect("a service to start");
+        assert_eq!(std::mem::replace(state, ServiceState::Running), ServiceState::Stopped);
+        Ok(())
+    }
+
+    fn stop_service(&self, _: &str) -> HostResult<()> {
+        self.call("ControlService")?;
+        let mut service = self.service.borrow_mut();
+        let (_, state) = service.as_mut().expect("a service to stop");
+        assert_eq!(std::mem::replace(state, ServiceState::StopPending), ServiceState::Running);
+        Ok(())
+    }
+
+    fn delete_service(&self, _: &str) -> HostResult<()> {
+        self.call("DeleteService")?;
+        assert!(self.service.take().is_some(), "a service to delete");
+        Ok(())
+    }
+
+    fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
+        self.call("FwpmEngineOpen0")?;
+        Ok(Box::new(Session { memory: self, transaction: None }))
+    }
+
+    fn open_device(&self, path: &str) -> HostResult<Box<dyn Device>> {
+        assert_eq!(path, DEVICE_PATH);
+        match self.service.borrow().as_ref() {
+            Some((_, ServiceState::Running)) => Ok(Box::new(Handle(Arc::clone(&self.driver)))),
+            _ => Err(HostError::new("CreateFileW", code::ERROR_FILE_NOT_FOUND)),
+        }
+    }
+
+    fn app_id(&self, path: &str) -> HostResult<String> {
+        match path.strip_prefix("C:") {
+            Some(rest) => Ok(format!(r"\device\harddiskvolume1{}", rest.to_lowercase())),
+            None => Err(HostError::new("FwpmGetAppIdFromFileName0", code::ERROR_FILE_NOT_FOUND)),
+        }
+    }
+}
+
+struct Session<'a> {
+    memory: &'a Memory,
+    /// What to go back to.
+    transaction: Option<Objects>,
+}
+
+impl Session<'_> {
+    fn add(&self, name: &'static str, list: fn(&mut Objects) -> &mut Vec<Guid>, key: Guid) -> HostResult<()> {
+        self.memory.call(name)?;
+        let mut objects = self.memory.objects.borrow_mut();
+        let list = list(&mut objects);
+        if list.contains(&key) {
+            return Err(HostError::new(name, code::FWP_E_ALREADY_EXISTS));
+        }
+        list.push(key);
+        Ok(())
+    }
+
+    fn delete(
+        &self,
+        name: &'static str,
+        list: fn(&mut Objects) -> &mut Vec<Guid>,
+        key: Guid,
+        in_use: fn(&Objects, Guid) -> bool,
+    ) -> HostResult<()> {
+        self.memory.call(name)?;
+        let mut objects = self.memory.objects.borrow_mut();
+        if !list(&mut objects).contains(&key) {
+            return Err(HostError::new(name, code::FWP_E_NOT_FOUND));
+        }
+        if in_use(&objects, key) {
+            return Err(HostError::new(name, code::FWP_E_IN_USE));
+        }
+        list(&mut objects).retain(|&other| other != key);
+        Ok(())
+    }
+}
+
+impl Engine for Session<'_> {
+    fn begin(&mut self) -> HostResult<()> {
+        self.memory.call("FwpmTransactionBegin0")?;
+        self.transaction = Some(self.memory.objects.borrow().clone());
+        Ok(())
+    }
+
+    fn commit(&mut self) -> HostResult<()> {
+        self.memory.call("FwpmTransactionCommit0")?;
+        self.transaction = None;
+        Ok(())
+    }
+
+    fn abort(&mut self) -> HostResult<()> {
+        self.memory.call("FwpmTransactionAbort0")?;
+        if let Some(before) = self.transaction.take() {
+            *self.memory.objects.borrow_mut() = before;
+        }
+        Ok(())
+    }
+
+    fn add_provider(&mut self, provider: &Provider) -> HostResult<()> {
+        self.add("FwpmProviderAdd0", |objects| &mut objects.providers, provider.key)
+    }
+
+    fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()> {
+        self.add("FwpmSubLayerAdd0", |objects| &mut objects.sublayers, sublayer.key)
+    }
+
+    fn add_callout(&mut self, callout: &Callout) -> HostResult<u32> {
+        self.add("FwpmCalloutAdd0", |objects| &mut objects.callouts, callout.key).map(|()| 1)
+    }
+
+    fn add_filter(&mut self, filter: &Filter) -> HostResult<u64> {
+        self.memory.call("FwpmFilterAdd0")?;
+        let mut objects = self.memory.objects.borrow_mut();
+        objects.filters.push(filter.clone());
+        Ok(1000 + objects.filters.len() as u64)
+    }
+
+    fn delete_provider(&mut self, key: Guid) -> HostResult<()> {
+        self.delete("FwpmProviderDeleteByKey0", |objects| &mut objects.providers, key, |objects, key| {
+            objects.filters.iter().any(|filter| filter.provider == Some(key))
+        })
+    }
+
+    fn delete_sublayer(&mut self, key: Guid) -> HostResult<()> {
+        self.delete("FwpmSubLayerDeleteByKey0", |objects| &mut objects.sublayers, key, |objects, key| {
+            objects.filters.iter().any(|filter| filter.sublayer == key)
+        })
+    }
+
+    fn delete_callout(&mut self, key: Guid) -> HostResult<()> {
+        self.delete("FwpmCalloutDeleteByKey0", |objects| &mut objects.callouts, key, |objects, key| {
+            objects.filters.iter().any(|filter| match filter.action {
+                crate::host::FilterAction::CalloutTerminating(callout)
+                | crate::host::FilterAction::CalloutInspection(callout)
+                | crate::host::FilterAction::CalloutUnknown(callout) => callout == key,
+                _ => false,
+            })
+        })
+    }
+
+    fn delete_filter(&mut self, key: Guid) -> HostResult<()> {
+        self.memory.call("FwpmFilterDeleteByKey0")?;
+        self.memory.objects.borrow_mut().filters.retain(|filter| filter.key != Some(key));
+        Ok(())
+    }
+
+    fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
+        let objects = self.memory.objects.borrow();
+        let wanted = objects.filters.iter().filter(|filter| provider.is_none() || filter.provider == provider);
+        Ok(wanted
+            .zip(1001..)
+            .map(|(filter, id)| FilterEntry {
+                key: filter.key.expect("our filters have keys"),
+                id,
+                name: filter.name.clone(),
+                layer: filter.layer,
+                provider: filter.provider,
+            })
+            .collect())
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.transaction.take() {
+            *self.memory.objects.borrow_mut() = before;
+        }
+    }
+}
+
+struct Handle(Arc<Mutex<Driver>>);
+
+impl Device for Handle {
+    fn control(&self, code: u32, input: &[u8], output: &mut [u8]) -> HostResult<usize> {
+        let mut driver = self.0.lock().unwrap();
+        let answer = match code {
+            ioctl::GET_STATUS => driver.status.as_bytes().to_vec(),
+            ioctl::SET_POLICY => {
+                driver.policies.push(input.to_vec());
+                driver.reply.as_bytes().to_vec()
+            }
+            ioctl::GET_POLICY => match driver.policies.last() {
+                Some(image) => image.clone(),
+                None => return Err(HostError::new("DeviceIoControl", code::ERROR_NOT_FOUND)),
+            },
+            _ => return Err(HostError::new("DeviceIoControl", code::ERROR_INVALID_FUNCTION)),
+        };
+        let Some(space) = output.get_mut(..answer.len()) else {
+            return Err(HostError::new("DeviceIoControl", code::ERROR_INSUFFICIENT_BUFFER));
+        };
+        space.copy_from_slice(&answer);
+        Ok(answer.len())
+    }
+
+    fn read(&self, output: &mut [u8], timeout: Duration) -> HostResult<usize> {
+        let next = self.0.lock().unwrap().reads.pop_front();
+        let Some(bytes) = next else {
+            std::thread::sleep(timeout.min(Duration::from_millis(20)));
+            return Ok(0);
+        };
+        output[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+}
