@@ -1,0 +1,3 @@
+/* What the kernel offers to drivers beyond wdm.h: nothing that this project uses yet. */
+#pragma once
+#include "wdm.h"

@@ -1,0 +1,3 @@
+/* What the kernel offers to file systems beyond wdm.h: nothing that this project uses. */
+#pragma once
+#include "wdm.h"

@@ -1,0 +1,16 @@
+/* The Kernel-Mode Driver Framework, version 1.15, as far as this project uses it. */
+#pragma once
+#include "wdm.h"
+#include "wdffuncenum.h"
+#include "wdftypes.h"
+#include "wdfobject.h"
+#include "wdfsync.h"
+#include "wdfdriver.h"
+#include "wdfdevice.h"
+#include "wdfio.h"
+#include "wdfrequest.h"
+#include "wdfdpc.h"
+#include "wdftimer.h"
+#include "wdfworkitem.h"
+#include "wdfregistry.h"
+#include "wdfldr.h"
