@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-use bindgen::callbacks::{ImplementsTrait, ParseCallbacks, DeriveTrait};
+use bindgen::callbacks::{DeriveTrait, ImplementsTrait, ParseCallbacks};
 use wdk_build::{ApiSubset, BuilderExt, Config, configure_wdk_library_build_and_then};
 
 /// Headers whose declarations `wdk-sys` has already: the bindings use its types.

@@ -6,9 +6,9 @@ use core::{
 };
 
 use wdk_sys::{
+    _WDFFUNCENUM::WdfFunctionTableNumEntries,
     DRIVER_OBJECT, NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT, PDRIVER_UNLOAD, PUNICODE_STRING, PWDF_DRIVER_GLOBALS,
     ULONG, UNICODE_STRING, USHORT, WCHAR, WDF_BIND_INFO, WDF_VERSION, WDFFUNC,
-    _WDFFUNCENUM::WdfFunctionTableNumEntries,
     ntddk::RtlCopyUnicodeString,
     wdf::{WdfVersionBind, WdfVersionUnbind},
 };

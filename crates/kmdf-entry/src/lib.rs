@@ -17,5 +17,4 @@
 
 #[cfg(all(windows, not(wdf_driver_entry_lib)))]
 mod entry;
-#[cfg(any(windows, test))]
 mod layout;

@@ -26,7 +26,9 @@ pub enum ConfigError {
     #[error(transparent)]
     IoError(#[from] IoError),
     /// No manifest in the workspace has a `metadata.wdk.driver-model` section.
-    #[error("no manifest of the workspace has a section [package.metadata.wdk.driver-model] or [workspace.metadata.wdk.driver-model]")]
+    #[error(
+        "no manifest of the workspace has a section [package.metadata.wdk.driver-model] or [workspace.metadata.wdk.driver-model]"
+    )]
     NoWdkConfigurationsDetected,
     /// Two manifests of the workspace ask for different driver models.
     #[error("the manifests of the workspace ask for different driver models (metadata.wdk.driver-model): {0} and {1}")]
@@ -74,7 +76,9 @@ pub enum ConfigError {
     #[error("the headers of {0:?} are not among those of this crate: set WDKContentRoot to a Windows Driver Kit")]
     HeadersNotIncluded(crate::ApiSubset),
     /// A program of the LLVM tool chain is missing.
-    #[error("{name} was not found, neither as {name}-22 nor as {name}: install LLVM 22 (llvm-22, lld-22, clang-22) or set {variable}")]
+    #[error(
+        "{name} was not found, neither as {name}-22 nor as {name}: install LLVM 22 (llvm-22, lld-22, clang-22) or set {variable}"
+    )]
     ToolNotFound {
         /// Name without a version.
         name: &'static str,

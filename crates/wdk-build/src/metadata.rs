@@ -8,10 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    ConfigError, DriverConfig, IoError, KmdfConfig,
-    config::cargo_variable,
-};
+use crate::{ConfigError, DriverConfig, IoError, KmdfConfig, config::cargo_variable};
 
 /// Asks Cargo for the manifests of the workspace above the build output and reads the one driver model in them.
 pub(crate) fn driver_config_of_workspace() -> Result<DriverConfig, ConfigError> {
@@ -75,7 +72,10 @@ fn driver_config(metadata: &Value) -> Result<DriverConfig, ConfigError> {
 }
 
 fn version(model: &Value, key: &'static str) -> Result<u8, ConfigError> {
-    model[key].as_u64().and_then(|number| number.try_into().ok()).ok_or_else(|| bad(model, key, "a number from 0 to 255"))
+    model[key]
+        .as_u64()
+        .and_then(|number| number.try_into().ok())
+        .ok_or_else(|| bad(model, key, "a number from 0 to 255"))
 }
 
 fn bad(model: &Value, key: &'static str, expected: &'static str) -> ConfigError {

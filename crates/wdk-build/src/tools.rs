@@ -1,11 +1,6 @@
 //! Programs of the LLVM tool chain.
 
-use std::{
-    env,
-    ffi::OsString,
-    path::Path,
-    process::Command,
-};
+use std::{env, ffi::OsString, path::Path, process::Command};
 
 use crate::{ConfigError, IoError};
 

@@ -175,7 +175,10 @@ mod tests {
         assert_eq!(config.library_paths().unwrap().count(), 0);
         let contents = config.bindgen_header_contents([ApiSubset::Base, ApiSubset::Wdf]).unwrap();
         assert_eq!(contents.lines().last(), Some("#include \"wdf.h\""));
-        assert!(matches!(config.headers(ApiSubset::Usb).map(drop), Err(ConfigError::HeadersNotIncluded(ApiSubset::Usb))));
+        assert!(matches!(
+            config.headers(ApiSubset::Usb).map(drop),
+            Err(ConfigError::HeadersNotIncluded(ApiSubset::Usb))
+        ));
     }
 
     #[test]

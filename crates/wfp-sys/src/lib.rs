@@ -2,11 +2,12 @@
 //!
 //! `wdk-sys` has no bindings to fwpsk.h; they are generated here, in the same way and over the same headers, with the
 //! types of `wdk-sys` where it has them. Names are those of C. Structures, constants and enumerations that the driver
-//! relies on are checked against their documented layout when this is compiled ([`layout`]).
+//! relies on are checked against their documented layout and value when this is compiled (`layout`, `values`).
 #![no_std]
 
 mod layout;
 pub mod ndis;
+mod values;
 
 pub use bindings::*;
 pub use ndis::{NET_BUFFER, NET_BUFFER_LIST, PNET_BUFFER, PNET_BUFFER_LIST};

@@ -28,6 +28,7 @@ pub struct NET_BUFFER {
     pub MdlChain: PMDL,
     /// Offset of the first byte from the start of `MdlChain`.
     pub DataOffset: ULONG,
+    padding: ULONG,
     /// Used by NDIS.
     pub ChecksumBias: USHORT,
     /// Used by NDIS.

@@ -14,6 +14,7 @@ typedef struct _WDF_TIMER_CONFIG {
     ULONG Period; /* milliseconds; 0: once */
     BOOLEAN AutomaticSerialization;
     ULONG TolerableDelay;
+    ULONG Padding0; /* the next member is aligned to 8 bytes */
     BOOLEAN UseHighResolutionTimer;
 } WDF_TIMER_CONFIG, *PWDF_TIMER_CONFIG;
 
