@@ -1,2 +1,37 @@
-//! Rule model, compiled image and matcher.
+//! Sluicegate's policy: one language, compiled to one image, decided by one matcher.
+//!
+//! ```text
+//! policy.toml + lists --parse--> Policy --compile--> bytes --Image::validate--> Image --decide(flow)--> Decision
+//!                      user mode, feature `std`               |            no_std, no allocation
+//! ```
+//!
+//! The driver links the right half only. [`Image::validate`] accepts or refuses hostile bytes in time linear in their
+//! size; afterwards [`Image::decide`] cannot fail, does not allocate, does not recurse and holds a small fixed amount
+//! of stack.
 #![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod flow;
+pub mod image;
+
+pub use flow::{AppId, Decision, Direction, Flow, Name, Sid, Verdict};
+pub use image::{Image, InvalidImage, StableBytes};
+
+#[cfg(feature = "std")]
+mod compile;
+#[cfg(feature = "std")]
+pub mod diagnostic;
+#[cfg(feature = "std")]
+mod file;
+#[cfg(feature = "std")]
+pub mod model;
+
+#[cfg(feature = "std")]
+pub use self::{
+    compile::{CompileOptions, compile},
+    diagnostic::{Diagnostic, Errors, Severity},
+    file::{Disk, Files, parse, parse_flow},
+    model::Policy,
+};

@@ -1,0 +1,176 @@
+//! What is wrong with a policy file or a list, and where.
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::Serialize;
+use std::{fmt, ops::Range, path::PathBuf};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The policy can be compiled and probably does not mean what its author meant.
+    Warning,
+    /// The policy cannot be compiled.
+    Error,
+}
+
+/// One finding. It carries the line it is about, so that it can be shown when the file is no longer at hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// What is wrong, one sentence without a full stop.
+    pub message: String,
+    /// The file.
+    pub file: PathBuf,
+    /// 1-based line.
+    pub line: usize,
+    /// 1-based column, in characters.
+    pub column: usize,
+    /// The key at fault, as in `rule[3].remote-port`; empty in list files.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// What would be accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    #[serde(skip)]
+    excerpt: String,
+    #[serde(skip)]
+    marked: Range<usize>,
+}
+
+/// The longest excerpt kept of a line: lists may have lines of any length.
+const EXCERPT: usize = 240;
+
+impl Diagnostic {
+    /// A finding about the bytes `span` of `text`.
+    pub(crate) fn new(severity: Severity, file: &std::path::Path, text: &str, span: Range<usize>) -> Self {
+        let floor = |mut at: usize| {
+            at = at.min(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let (start, end) = (floor(span.start), floor(span.end.max(span.start)));
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let excerpt_start = floor(line_start.max(start.saturating_sub(EXCERPT / 2)));
+        let excerpt_end = floor(line_end.min(excerpt_start + EXCERPT));
+        Self {
+            severity,
+            message: String::new(),
+            file: file.to_owned(),
+            line: text[..line_start].bytes().filter(|&byte| byte == b'\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            key: String::new(),
+            expected: None,
+            help: None,
+            excerpt: text[excerpt_start..excerpt_end].trim_end_matches('\r').to_owned(),
+            marked: start - excerpt_start..end.clamp(start, excerpt_end.max(start)) - excerpt_start,
+        }
+    }
+
+    pub(crate) fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    pub(crate) fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    pub(crate) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The finding with its line, marked, as for a terminal.
+    #[must_use]
+    pub fn render(&self, colour: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let path = self.file.display().to_string();
+        let length = self.excerpt.len();
+        let marked = self.marked.start.min(length)..self.marked.end.min(length);
+        let mut annotation = AnnotationKind::Primary.span(marked);
+        let label = self.expected.as_ref().map(|expected| format!("expected {expected}"));
+        annotation = annotation.label(label);
+        let mut group = level.primary_title(&self.message).element(
+            Snippet::source(&self.excerpt).line_start(self.line).path(path).fold(false).annotation(annotation),
+        );
+        if !self.key.is_empty() {
+            group = group.element(Level::NOTE.message(format!("key: {}", self.key)));
+        }
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        renderer.render(&[group]).to_string()
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{}:{}:{}: {severity}: ", self.file.display(), self.line, self.column)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(expected) = &self.expected {
+            write!(f, " (expected {expected})")?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "; {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything found wrong with a policy, in the order of the file; at least one is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+pub struct Errors {
+    /// The findings, warnings among them.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Errors {
+    /// All findings as for a terminal.
+    #[must_use]
+    pub fn render(&self, colour: bool) -> String {
+        render(&self.diagnostics, colour)
+    }
+}
+
+/// Findings as for a terminal, a blank line between.
+#[must_use]
+pub fn render(diagnostics: &[Diagnostic], colour: bool) -> String {
+    diagnostics.iter().map(|diagnostic| diagnostic.render(colour) + "\n").collect::<Vec<_>>().join("\n")
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.diagnostics.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            diagnostic.fmt(f)?;
+        }
+        Ok(())
+    }
+}

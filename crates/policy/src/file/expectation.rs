@@ -1,0 +1,187 @@
+//! `[[expect]]` and `[[rule.expect]]`: flows and what must become of them.
+
+use super::{
+    ACTIONS, moment,
+    reader::{Context, Reader, Word, nearest},
+    values,
+};
+use crate::{
+    flow::Direction,
+    model::{Expectation, Rule, SidBuf, names},
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const ENDPOINT: &str = "an address with or without a port: `203.0.113.9:443`, `[2001:db8::1]:443`, `10.0.0.5`";
+
+/// Reads one. Beside a rule, that rule is expected to decide unless the expectation says otherwise.
+pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Option<&str>) -> Option<Expectation> {
+    let at = reader.at.clone();
+    let endpoint = |context: &mut Context<'_>, item: super::reader::Item<'_>| {
+        let text = item.text(context)?;
+        let found = values::endpoint(text);
+        if found.is_none() {
+            context.expected(&item.at, format!("`{text}` is not an endpoint"), ENDPOINT);
+        }
+        found
+    };
+    let remote_item = reader.take("remote");
+    if remote_item.is_none() {
+        context.expected(&at, "the expectation has no `remote`", ENDPOINT);
+    }
+    let remote = remote_item.and_then(|item| endpoint(context, item));
+    let local_item = reader.take("local");
+    let local_at = local_item.as_ref().map(|item| item.at.clone());
+    let local = local_item.and_then(|item| endpoint(context, item));
+    let directions = [("outbound", Direction::Outbound), ("inbound", Direction::Inbound)];
+    let direction = reader.take("direction").and_then(|item| item.choice(context, &directions));
+    let protocol = match reader.take("protocol") {
+        Some(item) => {
+            let words = item.words(context, "one protocol");
+            match &words[..] {
+                [word] => values::protocol(context, word),
+                _ => {
+                    context.expected(&item.at, "a flow has one protocol", "one protocol");
+                    None
+                }
+            }
+        }
+        None => Some(6),
+    };
+    let application = reader.take("application").and_then(|item| item.text(context)).map(str::to_owned);
+    let user = reader.take("user").and_then(|item| {
+        let text = item.text(context)?;
+        values::user(context, &Word { text, at: item.at.clone() })
+    });
+    let interface = reader.take("interface").and_then(|item| {
+        let text = item.text(context)?;
+        let ranges = values::interface(context, &Word { text, at: item.at.clone() });
+        ranges.first().map(|range| range.0.max(1))
+    });
+    let name = reader.take("remote-name").and_then(|item| {
+        let text = item.text(context)?;
+        if text == "undecidable" {
+            return Some(None);
+        }
+        let name = names::normalize(text);
+        if name.is_none() {
+            context.expected(&item.at, format!("`{text}` is not a host name"), "a host name, or `undecidable`");
+        }
+        name.map(Some)
+    });
+    let verdict = reader.take("verdict").and_then(|item| item.choice(context, &ACTIONS));
+    let mut decider = rule.map(|rule| Some(rule.to_owned()));
+    if let Some(item) = reader.take("rule") {
+        decider = item.text(context).map(|text| (text != "default").then(|| text.to_owned()));
+    }
+    let moment = reader.take("at").and_then(|item| moment(context, &item));
+    reader.finish(context);
+    if verdict.is_none() && decider.is_none() {
+        context.expected(&at, "nothing is expected of this flow", "`verdict`, `rule` or both");
+    }
+    let remote = remote?;
+    let local = local.unwrap_or_else(|| unspecified(remote.0));
+    if let Some(at) = local_at.filter(|_| local.0.is_ipv4() != remote.0.is_ipv4()) {
+        context.error(&at, "`local` and `remote` are of different families");
+    }
+    Some(Expectation {
+        direction: direction.unwrap_or(Direction::Outbound),
+        protocol: protocol?,
+        local,
+        remote,
+        application,
+        user,
+        interface,
+        name,
+        verdict,
+        rule: decider,
+        at: moment,
+        span: at.span,
+    })
+}
+
+/// The address that stands for none, in the family of another.
+pub(crate) fn unspecified(other: IpAddr) -> (IpAddr, u16) {
+    match other {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
+}
+
+/// Rules that expectations name must be there.
+pub(super) fn check_names(context: &mut Context<'_>, rules: &[Rule], expectations: &[Expectation]) {
+    let all = expectations.iter().chain(rules.iter().flat_map(|rule| &rule.expectations));
+    for expectation in all {
+        let Some(Some(name)) = &expectation.rule else { continue };
+        if rules.iter().any(|rule| rule.name == *name) {
+            continue;
+        }
+        let near = nearest(name, rules.iter().map(|rule| rule.name.as_str()));
+        let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let at = super::reader::At { span: expectation.span.clone(), key: "expect.rule".to_owned() };
+        context.expected(&at, format!("there is no rule `{name}`{hint}"), "the name of a rule, or `default`");
+    }
+}
+
+/// A flow as a command's arguments give it: the words of `--tcp LOCAL REMOTE` and its companions.
+///
+/// # Errors
+/// Says which argument is wrong and what was expected.
+#[allow(clippy::too_many_arguments, reason = "one argument of a command each")]
+pub fn parse_flow(
+    protocol: &str,
+    local: &str,
+    remote: &str,
+    inbound: bool,
+    application: Option<&str>,
+    user: Option<&str>,
+    interface: Option<&str>,
+    name: Option<&str>,
+) -> Result<Expectation, String> {
+    let wrong =
+        |what: &str, text: &str, expected: &str| format!("{what} `{text}` is not understood: {expected} is expected");
+    let number = values::PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(protocol)).map(|(_, n)| *n);
+    let end = |what: &str, text: &str| values::endpoint(text).ok_or_else(|| wrong(what, text, ENDPOINT));
+    let (local, remote) = (end("the local end", local)?, end("the remote end", remote)?);
+    if local.0.is_ipv4() != remote.0.is_ipv4() {
+        return Err("the two ends are of different families: two IPv4 or two IPv6 addresses are expected".to_owned());
+    }
+    let user = match user {
+        Some(text) => Some(SidBuf::parse(text).ok_or_else(|| wrong("the user", text, "a SID"))?),
+        None => None,
+    };
+    let interface = match interface {
+        Some(text) => {
+            let mut context = Context { path: std::path::Path::new(""), text, diagnostics: Vec::new() };
+            let at = super::reader::At { span: 0..text.len(), key: String::new() };
+            let ranges = values::interface(&mut context, &Word { text, at });
+            Some(
+                ranges
+                    .first()
+                    .map(|range| range.0.max(1))
+                    .ok_or_else(|| wrong("the interface", text, "a type or LUID"))?,
+            )
+        }
+        None => None,
+    };
+    let name = match name {
+        Some("undecidable") => Some(None),
+        Some(text) => Some(Some(names::normalize(text).ok_or_else(|| wrong("the name", text, "a host name"))?)),
+        None => None,
+    };
+    Ok(Expectation {
+        direction: if inbound { Direction::Inbound } else { Direction::Outbound },
+        protocol: number
+            .or_else(|| protocol.parse().ok())
+            .ok_or_else(|| wrong("the protocol", protocol, "a name or a number from 0 to 255"))?,
+        local,
+        remote,
+        application: application.map(str::to_owned),
+        user,
+        interface,
+        name,
+        verdict: None,
+        rule: None,
+        at: None,
+        span: 0..0,
+    })
+}

@@ -1,0 +1,159 @@
+//! `[[rule]]`.
+
+use super::{
+    ACTIONS, expectation,
+    reader::{At, Context, Reader, nearest},
+    scope::Scope,
+    values,
+};
+use crate::{
+    flow::Direction,
+    model::{Action, NumberSet, Rule, Schedule},
+};
+use std::collections::HashMap;
+
+/// Protocols whose packets carry ports.
+const WITH_PORTS: [u64; 5] = [6, 17, 33, 132, 136];
+/// ICMP and ICMPv6.
+const ICMP: [u64; 2] = [1, 58];
+
+/// The words of a rule's direction.
+const DIRECTIONS: [(&str, Option<Direction>); 3] =
+    [("outbound", Some(Direction::Outbound)), ("inbound", Some(Direction::Inbound)), ("both", None)];
+
+/// Reads all rules. Names must differ, since events and expectations speak of rules by name.
+pub(super) fn rules(
+    context: &mut Context<'_>,
+    root: &mut Reader<'_>,
+    scope: &Scope,
+    schedules: &[Schedule],
+) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let mut names: HashMap<String, usize> = HashMap::new();
+    for (index, reader) in root.tables(context, "rule").into_iter().enumerate() {
+        let at = reader.at.clone();
+        let rule = rule(context, reader, scope, schedules, index);
+        if let Some(first) = names.insert(rule.name.clone(), index) {
+            context.error(&at, format!("rule {first} is called `{}` too", rule.name));
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn rule(
+    context: &mut Context<'_>,
+    mut reader: Reader<'_>,
+    scope: &Scope,
+    schedules: &[Schedule],
+    index: usize,
+) -> Rule {
+    let at = reader.at.clone();
+    let name = name(context, &mut reader, index);
+    let action = match reader.take("action") {
+        Some(item) => item.choice(context, &ACTIONS).unwrap_or(Action::Block),
+        None => {
+            context.expected(&at, "the rule has no `action`", "`permit`, `block` or `drop`");
+            Action::Block
+        }
+    };
+    let hard = reader.take("strength").and_then(|item| item.choice(context, &[("hard", true), ("soft", false)]));
+    let mut rule = Rule {
+        name,
+        note: reader.take("note").and_then(|item| item.text(context)).map(str::to_owned),
+        action,
+        hard: hard.unwrap_or(action != Action::Permit),
+        log: reader.take("log").and_then(|item| item.flag(context)).unwrap_or(false),
+        enabled: reader.take("enabled").and_then(|item| item.flag(context)).unwrap_or(true),
+        direction: reader.take("direction").and_then(|item| item.choice(context, &DIRECTIONS)).flatten(),
+        protocols: None,
+        remote: reader.take("remote").and_then(|item| scope.addresses(context, &item)),
+        local: reader.take("local").and_then(|item| scope.addresses(context, &item)),
+        remote_ports: None,
+        local_ports: None,
+        applications: reader.take("application").map(|item| scope.applications(context, &item)),
+        users: reader.take("user").map(|item| scope.users(context, &item)),
+        interfaces: reader.take("interface").map(|item| {
+            let words = item.words(context, "interface types or LUIDs");
+            NumberSet::from_ranges(words.iter().flat_map(|word| values::interface(context, word)).collect())
+        }),
+        names: reader.take("remote-name").map(|item| scope.names(context, &item)),
+        undecidable_matches: false,
+        schedule: reader.take("schedule").and_then(|item| {
+            let text = item.text(context)?;
+            let found = schedules.iter().position(|schedule| schedule.name == text);
+            if found.is_none() {
+                let near = nearest(text, schedules.iter().map(|schedule| schedule.name.as_str()));
+                let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                context.expected(
+                    &item.at,
+                    format!("there is no schedule `{text}`{hint}"),
+                    format!("a [schedule.{text}]"),
+                );
+            }
+            found
+        }),
+        expectations: Vec::new(),
+        span: at.span.clone(),
+    };
+    if let Some(item) = reader.take("when-undecidable") {
+        rule.undecidable_matches = item.choice(context, &[("skip", false), ("match", true)]).unwrap_or(false);
+        if rule.names.is_none() {
+            context.expected(
+                &item.at,
+                "the rule asks for no name that could be undecidable",
+                "`remote-name` beside it",
+            );
+        }
+    }
+    protocols_and_ports(context, &mut reader, scope, &mut rule);
+    for expected in reader.tables(context, "expect") {
+        rule.expectations.extend(expectation::read(context, expected, Some(&rule.name)));
+    }
+    reader.finish(context);
+    rule
+}
+
+fn name(context: &mut Context<'_>, reader: &mut Reader<'_>, index: usize) -> String {
+    let Some(item) = reader.take("name") else { return format!("rule {index}") };
+    let Some(text) = item.text(context) else { return String::new() };
+    if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+        context.expected(&item.at, "this cannot be a rule's name", "1 to 255 bytes without control characters");
+    }
+    text.to_owned()
+}
+
+/// Ports mean TCP and UDP unless a protocol is given; ICMP types and codes mean ICMP and ICMPv6.
+fn protocols_and_ports(context: &mut Context<'_>, reader: &mut Reader<'_>, scope: &Scope, rule: &mut Rule) {
+    let protocol = reader.take("protocol");
+    let explicit = protocol.is_some();
+    rule.protocols = protocol.as_ref().and_then(|item| values::protocols(context, item));
+    let check = |context: &mut Context<'_>, rule: &mut Rule, at: &At, carriers: &[u64], implied: &[u64], what: &str| {
+        match &rule.protocols {
+            None if !explicit => {
+                rule.protocols = Some(NumberSet::from_ranges(implied.iter().map(|&one| (one, one)).collect()));
+            }
+            Some(set) if !set.ranges().iter().all(|&(low, high)| (low..=high).all(|one| carriers.contains(&one))) => {
+                context.error_with_help(
+                    at,
+                    format!("the rule's protocols do not all have {what}"),
+                    "make two rules of it, or remove one of the two keys",
+                );
+            }
+            _ => {}
+        }
+    };
+    for (key, remote) in [("remote-port", true), ("local-port", false)] {
+        let Some(item) = reader.take(key) else { continue };
+        let ports = scope.numbers(context, &item, 65535);
+        check(context, rule, &item.at, &WITH_PORTS, &[6, 17], "ports");
+        *(if remote { &mut rule.remote_ports } else { &mut rule.local_ports }) = ports;
+    }
+    // A flow's local port is the ICMP type, its remote port the code, as at the ALE and transport layers.
+    for (key, code) in [("icmp-type", false), ("icmp-code", true)] {
+        let Some(item) = reader.take(key) else { continue };
+        let numbers = scope.numbers(context, &item, 255);
+        check(context, rule, &item.at, &ICMP, &ICMP, "ICMP types and codes");
+        *(if code { &mut rule.remote_ports } else { &mut rule.local_ports }) = numbers;
+    }
+}

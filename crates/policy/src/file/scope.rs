@@ -1,0 +1,388 @@
+//! What `@name` stands for: lists and groups, and the sets every policy has.
+
+use super::{
+    Files,
+    list::{self, Contents, Format},
+    reader::{At, Context, Item, Reader, Word, nearest, one_of},
+    values,
+};
+use crate::model::{
+    AddressSet, Located, NameSet, NumberSet, SidBuf,
+    address::{self, AddressCollector},
+    names,
+};
+use std::{cell::Cell, collections::BTreeMap, path::PathBuf, sync::Arc};
+
+/// Address sets every policy has.
+const BUILT_IN: [(&str, &[&str]); 5] = [
+    ("loopback", &["127.0.0.0/8", "::1"]),
+    ("private", &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]),
+    ("link-local", &["169.254.0.0/16", "fe80::/10"]),
+    ("multicast", &["224.0.0.0/4", "ff00::/8"]),
+    ("broadcast", &["255.255.255.255"]),
+];
+
+/// What a name stands for. A group may hold several kinds; each condition takes the kind it needs.
+#[derive(Default)]
+struct Named {
+    addresses: Option<Arc<AddressSet>>,
+    names: Option<Arc<NameSet>>,
+    ports: Option<NumberSet>,
+    applications: Option<Vec<Located<String>>>,
+    users: Option<Vec<SidBuf>>,
+    used: Cell<bool>,
+    at: Option<At>,
+}
+
+impl Named {
+    fn kinds(&self) -> String {
+        let kinds = [
+            (self.addresses.is_some(), "addresses"),
+            (self.names.is_some(), "names"),
+            (self.ports.is_some(), "ports"),
+            (self.applications.is_some(), "applications"),
+            (self.users.is_some(), "users"),
+        ];
+        let held: Vec<_> = kinds.into_iter().filter(|(held, _)| *held).map(|(_, kind)| kind).collect();
+        if held.is_empty() { "nothing".to_owned() } else { held.join(" and ") }
+    }
+}
+
+/// All names of a policy.
+pub(super) struct Scope {
+    named: BTreeMap<String, Named>,
+    built_in: BTreeMap<&'static str, Arc<AddressSet>>,
+}
+
+impl Scope {
+    /// Reads `[list.*]` and `[group.*]`.
+    pub(super) fn read<'t>(context: &mut Context<'_>, root: &mut Reader<'t>, files: &dyn Files) -> Self {
+        let mut built_in = BTreeMap::new();
+        for (name, ranges) in BUILT_IN {
+            let mut collector = AddressCollector::default();
+            ranges.iter().filter_map(|text| address::parse_range(text).ok()).for_each(|range| collector.add(range));
+            built_in.insert(name, Arc::new(collector.finish()));
+        }
+        let mut scope = Self { named: BTreeMap::new(), built_in };
+        for (name, reader) in root.named(context, "list") {
+            let at = reader.at.clone();
+            let mut named = read_list(context, reader, files);
+            named.at = Some(at);
+            scope.named.insert(name.to_owned(), named);
+        }
+        for (name, reader) in root.named(context, "group") {
+            let at = reader.at.clone();
+            let mut named = read_group(context, reader, &scope);
+            named.at = Some(at.clone());
+            if scope.named.insert(name.to_owned(), named).is_some() {
+                context.error(&at, format!("`{name}` is a list already"));
+            }
+        }
+        for name in scope.named.keys().filter(|name| scope.built_in.contains_key(name.as_str())) {
+            if let Some(at) = scope.named[name].at.clone() {
+                context.error(&at, format!("`@{name}` has a meaning in every policy; choose another name"));
+            }
+        }
+        scope
+    }
+
+    fn find<'s, T>(
+        &'s self,
+        context: &mut Context<'_>,
+        word: &Word<'_>,
+        wanted: &str,
+        get: impl Fn(&'s Named) -> Option<&'s T>,
+    ) -> Option<&'s T> {
+        let name = word.text.trim_start_matches(['!', '@']);
+        let Some(named) = self.named.get(name) else {
+            let near = nearest(name, self.named.keys().map(String::as_str).chain(self.built_in.keys().copied()));
+            let hint = near.map_or(String::new(), |near| format!("; did you mean `@{near}`?"));
+            context.expected(
+                &word.at,
+                format!("there is no list or group `{name}`{hint}"),
+                format!("a [list.{name}] or [group.{name}]"),
+            );
+            return None;
+        };
+        named.used.set(true);
+        let found = get(named);
+        if found.is_none() {
+            context.expected(&word.at, format!("`@{name}` holds {}", named.kinds()), wanted);
+        }
+        found
+    }
+
+    /// An address condition: `None` is every address.
+    pub(super) fn addresses(&self, context: &mut Context<'_>, item: &Item<'_>) -> Option<Arc<AddressSet>> {
+        let words = item.words(context, "addresses, prefixes, ranges or `@list`, or a list of them");
+        if words.iter().any(|word| word.text == "any") {
+            if words.len() > 1 {
+                context.error(&item.at, "`any` already holds every address; remove it or the rest");
+            }
+            return None;
+        }
+        // One list alone is shared, however large.
+        if let [word] = &words[..]
+            && word.text.starts_with('@')
+        {
+            return Some(self.address_set(context, word).unwrap_or_default());
+        }
+        let (mut within, mut except) = (AddressCollector::default(), AddressCollector::default());
+        let (mut any_within, mut any_except) = (false, false);
+        for word in &words {
+            let (negative, text) = match word.text.strip_prefix('!') {
+                Some(text) => (true, text),
+                None => (false, word.text),
+            };
+            let into = if negative { &mut except } else { &mut within };
+            any_except |= negative;
+            any_within |= !negative;
+            if text.starts_with('@') {
+                if let Some(set) = self.address_set(context, word) {
+                    into.add_set(&set);
+                }
+            } else if let Some(range) = values::address_range(context, text, &word.at) {
+                into.add(range);
+            }
+        }
+        let mut set = if any_within { within.finish() } else { all_addresses() };
+        if any_except {
+            let except = except.finish();
+            set = AddressSet { v4: set.v4.without(&except.v4), v6: set.v6.without(&except.v6) };
+            if set.is_empty() {
+                context.error(&item.at, "nothing is left of these addresses, so the rule could never match");
+            }
+        }
+        Some(Arc::new(set))
+    }
+
+    fn address_set(&self, context: &mut Context<'_>, word: &Word<'_>) -> Option<Arc<AddressSet>> {
+        let name = word.text.trim_start_matches(['!', '@']);
+        if let Some(set) = self.built_in.get(name) {
+            return Some(Arc::clone(set));
+        }
+        self.find(context, word, "addresses", |named| named.addresses.as_ref()).cloned()
+    }
+
+    /// Ports, or ICMP types and codes, up to `limit`; `None` is every one.
+    pub(super) fn numbers(&self, context: &mut Context<'_>, item: &Item<'_>, limit: u64) -> Option<NumberSet> {
+        let (mut within, mut except) = (Vec::new(), Vec::new());
+        let mut any_except = false;
+        let words = item.words(context, "numbers, ranges (\"1000-2000\") or `@group`, or a list of them");
+        for word in &words {
+            if word.text == "any" {
+                return None;
+            }
+            let negative = word.text.starts_with('!');
+            any_except |= negative;
+            let into = if negative { &mut except } else { &mut within };
+            if word.text.trim_start_matches('!').starts_with('@') {
+                if let Some(set) = self.find(context, word, "ports", |named| named.ports.as_ref()) {
+                    into.extend_from_slice(set.ranges());
+                }
+            } else {
+                let bare = Word { text: word.text.trim_start_matches('!'), at: word.at.clone() };
+                into.extend(values::number_range(context, &bare, limit));
+            }
+        }
+        if any_except && within.is_empty() {
+            within.push((0, limit));
+        }
+        let set = NumberSet::from_ranges(within).without(&NumberSet::from_ranges(except));
+        if any_except && set.ranges().is_empty() {
+            context.error(&item.at, "nothing is left of these numbers, so the rule could never match");
+        }
+        Some(set)
+    }
+
+    /// Programs.
+    pub(super) fn applications(&self, context: &mut Context<'_>, item: &Item<'_>) -> Vec<Located<String>> {
+        let mut paths = Vec::new();
+        for word in item.words(context, "paths of programs or `@group`, or a list of them") {
+            if word.text.starts_with('@') {
+                if let Some(group) = self.find(context, &word, "applications", |named| named.applications.as_ref()) {
+                    paths.extend(
+                        group.iter().map(|path| Located { value: path.value.clone(), span: word.at.span.clone() }),
+                    );
+                }
+            } else {
+                check_path(context, &word);
+                paths.push(word.located());
+            }
+        }
+        paths
+    }
+
+    /// Users.
+    pub(super) fn users(&self, context: &mut Context<'_>, item: &Item<'_>) -> Vec<SidBuf> {
+        let mut users = Vec::new();
+        for word in item.words(context, "SIDs or `@group`, or a list of them") {
+            if word.text.starts_with('@') {
+                if let Some(group) = self.find(context, &word, "users", |named| named.users.as_ref()) {
+                    users.extend_from_slice(group);
+                }
+            } else {
+                users.extend(values::user(context, &word));
+            }
+        }
+        users
+    }
+
+    /// Names.
+    pub(super) fn names(&self, context: &mut Context<'_>, item: &Item<'_>) -> Arc<NameSet> {
+        let words = item.words(context, "host names or `@list`, or a list of them");
+        if let [word] = &words[..]
+            && word.text.starts_with('@')
+        {
+            return self.find(context, word, "names", |named| named.names.as_ref()).cloned().unwrap_or_default();
+        }
+        let mut set = NameSet::default();
+        for word in &words {
+            if word.text.starts_with('@') {
+                if let Some(list) = self.find(context, word, "names", |named| named.names.as_ref()) {
+                    set.extend(list);
+                }
+            } else {
+                add_name(context, word, &mut set);
+            }
+        }
+        Arc::new(set)
+    }
+
+    /// Warns of names nobody uses.
+    pub(super) fn report_unused(&self, context: &mut Context<'_>) {
+        for (name, named) in self.named.iter().filter(|(_, named)| !named.used.get()) {
+            if let Some(at) = &named.at {
+                context.warning(at, format!("no rule uses `@{name}`"), None);
+            }
+        }
+    }
+}
+
+/// Every address of both families.
+pub(crate) fn all_addresses() -> AddressSet {
+    let mut all = AddressCollector::default();
+    all.add(address::AddressRange::V4(0, u32::MAX));
+    all.add(address::AddressRange::V6(0, u128::MAX));
+    all.finish()
+}
+
+/// A program is named by its whole path: a bare file name could be anybody's.
+fn check_path(context: &mut Context<'_>, word: &Word<'_>) {
+    let rooted = word.text.starts_with(['\\', '/', '%']) || word.text.get(1..3).is_some_and(|root| root == ":\\");
+    let inner = word.text.strip_suffix("\\*").unwrap_or(word.text);
+    if word.text.eq_ignore_ascii_case("system") {
+        return;
+    }
+    if !rooted || inner.contains(['*', '?']) || inner.is_empty() {
+        context.expected(
+            &word.at,
+            format!("`{}` is not the whole path of a program", word.text),
+            r"`C:\Program Files\App\app.exe`, `C:\Program Files\App\*`, `\Device\HarddiskVolume3\...` or `System`",
+        );
+    }
+}
+
+fn add_name(context: &mut Context<'_>, word: &Word<'_>, set: &mut NameSet) {
+    match names::parse(word.text) {
+        Some((name, scope)) => set.push(&name, scope),
+        None => context.expected(
+            &word.at,
+            format!("`{}` is not a host name", word.text),
+            "`name` for the name itself, `*.name` for all below, `.name` for both, or `@list`",
+        ),
+    }
+}
+
+fn read_group(context: &mut Context<'_>, mut reader: Reader<'_>, scope: &Scope) -> Named {
+    let mut group = Named::default();
+    if let Some(item) = reader.take("addresses") {
+        group.addresses = Some(scope.addresses(context, &item).unwrap_or_else(|| Arc::new(all_addresses())));
+    }
+    if let Some(item) = reader.take("names") {
+        group.names = Some(scope.names(context, &item));
+    }
+    if let Some(item) = reader.take("ports") {
+        group.ports =
+            Some(scope.numbers(context, &item, 65535).unwrap_or_else(|| NumberSet::from_ranges(vec![(0, 65535)])));
+    }
+    if let Some(item) = reader.take("applications") {
+        group.applications = Some(scope.applications(context, &item));
+    }
+    if let Some(item) = reader.take("users") {
+        group.users = Some(scope.users(context, &item));
+    }
+    reader.finish(context);
+    group
+}
+
+fn read_list(context: &mut Context<'_>, mut reader: Reader<'_>, files: &dyn Files) -> Named {
+    let format = reader.take("format").and_then(|item| item.choice(context, &list::FORMATS)).unwrap_or(Format::Auto);
+    let subdomains = reader.take("subdomains").and_then(|item| item.flag(context));
+    let strict = reader.take("strict").and_then(|item| item.flag(context)).unwrap_or(false);
+    let mut collector = list::Collector::default();
+    let mut sources = 0;
+    for key in ["file", "files"] {
+        let Some(item) = reader.take(key) else { continue };
+        for word in item.words(context, "the path of a file, or a list of them") {
+            sources += 1;
+            let base = context.path.parent().map_or_else(PathBuf::new, PathBuf::from);
+            let path = base.join(word.text);
+            match files.read(&path) {
+                Ok(bytes) => {
+                    let before = collector.lines;
+                    collector.read(&path, &String::from_utf8_lossy(&bytes), format, subdomains);
+                    if collector.lines == before {
+                        let formats = one_of(list::FORMATS.iter().map(|(word, _)| *word));
+                        let help = format!("if the file is not empty, say its format: {formats}");
+                        context.warning(&word.at, format!("`{}` has no entries", word.text), Some(help));
+                    }
+                }
+                Err(error) => {
+                    context.error(&word.at, format!("`{}` cannot be read: {error}", path.display()));
+                }
+            }
+        }
+    }
+    if let Some(item) = reader.take("entries") {
+        sources += 1;
+        for word in item.words(context, "entries as they stand in a list file") {
+            let mut one = list::Collector::default();
+            one.read(context.path, word.text, format, subdomains);
+            if one.lines == 0 {
+                context.expected(
+                    &word.at,
+                    format!("`{}` is not an entry", word.text),
+                    "an address, prefix, range or name",
+                );
+            }
+            collector.read(context.path, word.text, format, subdomains);
+            collector.diagnostics.retain(|found| found.file != context.path);
+        }
+    }
+    if sources == 0 {
+        context.expected(&reader.at.clone(), "the list has no source", "`file`, `files` or `entries`");
+    }
+    let mut found = std::mem::take(&mut collector.diagnostics);
+    if strict {
+        found.iter_mut().for_each(|one| one.severity = crate::diagnostic::Severity::Error);
+    }
+    context.diagnostics.append(&mut found);
+    let at = reader.at.clone();
+    reader.finish(context);
+
+    let mut named = Named::default();
+    let (has_addresses, has_names) = (collector.address_count > 0, !collector.names.is_empty());
+    if has_addresses && has_names {
+        context.error(&at, "the list holds both addresses and names; make two lists of it");
+    }
+    // A list without entries serves as either.
+    for contents in [Contents::Addresses(collector.addresses.finish()), Contents::Names(collector.names)] {
+        match contents {
+            Contents::Addresses(set) if !has_names => named.addresses = Some(Arc::new(set)),
+            Contents::Names(set) if !has_addresses => named.names = Some(Arc::new(set)),
+            _ => {}
+        }
+    }
+    named
+}

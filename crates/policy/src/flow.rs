@@ -1,0 +1,153 @@
+//! What is decided, and what a decision says.
+
+use core::net::IpAddr;
+
+/// Who opened the conversation, seen from this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "std", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum Direction {
+    /// This machine connects or sends first.
+    Outbound,
+    /// Another machine connects or sends first.
+    Inbound,
+}
+
+/// What becomes of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "std", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum Verdict {
+    /// Let it pass.
+    Permit,
+    /// Refuse it.
+    Block,
+}
+
+/// An application as `FWPS_FIELD_ALE_AUTH_CONNECT_V4_ALE_APP_ID` carries it: the UTF-16LE bytes of the image's NT path
+/// in lower case (`\device\harddiskvolume3\windows\system32\svchost.exe`), with or without the terminating NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppId<'a>(pub &'a [u8]);
+
+impl<'a> AppId<'a> {
+    /// The bytes without the terminating NUL.
+    #[must_use]
+    pub fn path(self) -> &'a [u8] {
+        self.0.strip_suffix(&[0, 0]).filter(|rest| rest.len() % 2 == 0).unwrap_or(self.0)
+    }
+}
+
+/// A user's security identifier in its binary form (`SID` of winnt.h: revision, count, authority, sub-authorities).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sid<'a>(pub &'a [u8]);
+
+/// What is known of the name the flow's content asks for (TLS SNI, HTTP Host, DNS question).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Name<'a> {
+    /// No content was seen yet. A rule with a name does not match, and [`Decision::needs_name`] says when one might.
+    #[default]
+    Unknown,
+    /// Content was seen and has no name, or one that cannot be read. Only rules that say
+    /// `when-undecidable = "match"` match.
+    Undecidable,
+    /// The name as it was sent: ASCII, any case, with or without a final dot.
+    Known(&'a [u8]),
+}
+
+/// A flow to decide: the fields of a classify call that rules can speak of.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Flow<'a> {
+    /// Who opened it.
+    pub direction: Direction,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// This machine's address.
+    pub local: IpAddr,
+    /// This machine's port; the ICMP type for ICMP and ICMPv6.
+    pub local_port: u16,
+    /// The other machine's address.
+    pub remote: IpAddr,
+    /// The other machine's port; the ICMP code for ICMP and ICMPv6.
+    pub remote_port: u16,
+    /// The program, where the layer knows it. A rule with an application does not match a flow without.
+    pub application: Option<AppId<'a>>,
+    /// The user, where the layer knows it. A rule with a user does not match a flow without.
+    pub user: Option<Sid<'a>>,
+    /// The local interface as `NET_LUID` (its top 16 bits are the IANA interface type), where the layer knows it.
+    pub interface: Option<u64>,
+    /// The name its content asks for.
+    pub name: Name<'a>,
+}
+
+impl<'a> Flow<'a> {
+    /// A flow of which no more than the 5-tuple and direction is known.
+    #[must_use]
+    pub fn new(
+        direction: Direction,
+        protocol: u8,
+        local: IpAddr,
+        local_port: u16,
+        remote: IpAddr,
+        remote_port: u16,
+    ) -> Self {
+        Self {
+            direction,
+            protocol,
+            local,
+            local_port,
+            remote,
+            remote_port,
+            application: None,
+            user: None,
+            interface: None,
+            name: Name::Unknown,
+        }
+    }
+
+    /// The same, of this program.
+    #[must_use]
+    pub fn with_application(mut self, application: AppId<'a>) -> Self {
+        self.application = Some(application);
+        self
+    }
+
+    /// The same, of this user.
+    #[must_use]
+    pub fn with_user(mut self, user: Sid<'a>) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// The same, on this interface.
+    #[must_use]
+    pub fn with_interface(mut self, luid: u64) -> Self {
+        self.interface = Some(luid);
+        self
+    }
+
+    /// The same, with what its content says.
+    #[must_use]
+    pub fn with_name(mut self, name: Name<'a>) -> Self {
+        self.name = name;
+        self
+    }
+}
+
+/// What a policy says about a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "std", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Decision {
+    /// Permit or block.
+    pub verdict: Verdict,
+    /// The verdict takes the right to override it from filters of lower weight (`FWPS_RIGHT_ACTION_WRITE` cleared).
+    pub hard: bool,
+    /// A block that is not to be told to the program where the layer allows (`action = "drop"`).
+    pub silent: bool,
+    /// The rule that decided, its 0-based place in the file; `None` is the direction's default.
+    pub rule: Option<u32>,
+    /// The rule, or the default, asks for an event.
+    pub log: bool,
+    /// [`Name::Unknown`] only: an earlier rule asks for a name and would match with the right one, so the verdict is
+    /// provisional until the content was seen.
+    pub needs_name: bool,
+}

@@ -1,0 +1,100 @@
+//! The compiled policy: flat, versioned, little-endian bytes with offsets only.
+
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the writer of these numbers is the compiler"))]
+pub(crate) mod layout;
+mod matcher;
+mod table;
+mod validate;
+
+use crate::flow::{Decision, Flow};
+use layout::{Header, RuleRecord};
+
+pub use validate::InvalidImage;
+#[cfg(feature = "std")]
+pub(crate) use validate::checksum;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for &[u8] {}
+    impl Sealed for alloc::boxed::Box<[u8]> {}
+    impl Sealed for alloc::vec::Vec<u8> {}
+}
+
+/// Bytes that stay what they were when they were validated: no interior mutability, the same slice at every call.
+pub trait StableBytes: sealed::Sealed {
+    /// The bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+impl StableBytes for &[u8] {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+impl StableBytes for alloc::boxed::Box<[u8]> {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+impl StableBytes for alloc::vec::Vec<u8> {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A compiled policy whose bytes were checked. Nothing it does can fail.
+#[derive(Clone, Debug)]
+pub struct Image<B> {
+    bytes: B,
+    header: Header,
+}
+
+impl<B: StableBytes> Image<B> {
+    /// Checks every offset, bound and order in `bytes` that the matcher relies on, in time linear in their length.
+    ///
+    /// # Errors
+    /// [`InvalidImage`] says what is wrong and where. Bytes of any kind may be passed.
+    pub fn validate(bytes: B) -> Result<Self, InvalidImage> {
+        let header = validate::validate(bytes.bytes())?;
+        Ok(Self { bytes, header })
+    }
+
+    /// Decides a flow: the first rule that matches, else the direction's default.
+    #[must_use]
+    pub fn decide(&self, flow: &Flow<'_>) -> Decision {
+        matcher::decide(self.bytes.bytes(), &self.header, flow)
+    }
+
+    /// How many rules the policy has, those that are disabled or out of schedule included.
+    #[must_use]
+    pub fn rule_count(&self) -> u32 {
+        self.header.rules.count::<{ RuleRecord::SIZE }>()
+    }
+
+    /// The name of a rule, by the number [`Decision::rule`] gives.
+    #[must_use]
+    pub fn rule_name(&self, rule: u32) -> Option<&str> {
+        let bytes = self.bytes.bytes();
+        let record = RuleRecord::read(self.header.rules.record::<{ RuleRecord::SIZE }>(bytes, rule)?);
+        let names = self.header.rule_names.of(bytes);
+        core::str::from_utf8(names.get(record.name as usize..)?.get(..record.name_length as usize)?).ok()
+    }
+
+    /// The bytes that were validated.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+
+    /// Names these bytes: equal images have equal identities. It guards against damage and mix-ups, not against
+    /// somebody who makes two images to collide.
+    #[must_use]
+    pub fn identity(&self) -> [u8; 16] {
+        self.header.checksum
+    }
+}

@@ -1,0 +1,176 @@
+//! A policy as its author wrote it, names resolved and lists read.
+
+pub mod address;
+pub mod identity;
+pub mod names;
+pub mod numbers;
+pub mod schedule;
+
+pub use address::AddressSet;
+pub use identity::SidBuf;
+pub use names::NameSet;
+pub use numbers::NumberSet;
+pub use schedule::{Moment, Schedule};
+
+use crate::{
+    diagnostic::Diagnostic,
+    flow::{Direction, Verdict},
+};
+use std::{net::IpAddr, ops::Range, path::PathBuf, sync::Arc};
+
+/// A policy file, parsed and checked.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// What happens to flows no rule matches, by direction.
+    pub defaults: Defaults,
+    /// The rules in the file's order.
+    pub rules: Vec<Rule>,
+    /// Named times.
+    pub schedules: Vec<Schedule>,
+    /// Expectations that stand outside rules.
+    pub expectations: Vec<Expectation>,
+    /// What parsing found questionable.
+    pub warnings: Vec<Diagnostic>,
+    /// The text, for diagnostics of later steps.
+    pub(crate) text: Arc<str>,
+}
+
+/// What happens to flows no rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// For flows this machine opens.
+    pub outbound: Action,
+    /// For flows other machines open.
+    pub inbound: Action,
+    /// Whether they are logged.
+    pub log: bool,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Let pass.
+    Permit,
+    /// Refuse, and let the program know.
+    Block,
+    /// Discard without a word where the layer allows.
+    Drop,
+}
+
+impl Action {
+    /// Permit or block.
+    #[must_use]
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Self::Permit => Verdict::Permit,
+            Self::Block | Self::Drop => Verdict::Block,
+        }
+    }
+
+    /// The word the file uses.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Block => "block",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// A rule. Conditions that are `None` hold for every flow.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// Its author's remark.
+    pub note: Option<String>,
+    /// What it does.
+    pub action: Action,
+    /// Whether the verdict is hard: block unless the file says soft, permit only if it says hard.
+    pub hard: bool,
+    /// Whether an event is wanted.
+    pub log: bool,
+    /// Whether it takes part.
+    pub enabled: bool,
+    /// Outbound, inbound, or both (`None`).
+    pub direction: Option<Direction>,
+    /// IP protocol numbers.
+    pub protocols: Option<NumberSet>,
+    /// Addresses of the other machine.
+    pub remote: Option<Arc<AddressSet>>,
+    /// Addresses of this machine.
+    pub local: Option<Arc<AddressSet>>,
+    /// The other machine's ports; ICMP codes.
+    pub remote_ports: Option<NumberSet>,
+    /// This machine's ports; ICMP types.
+    pub local_ports: Option<NumberSet>,
+    /// Paths of programs as written; one that ends in `\*` stands for everything below.
+    pub applications: Option<Vec<Located<String>>>,
+    /// Users.
+    pub users: Option<Vec<SidBuf>>,
+    /// Interface LUIDs.
+    pub interfaces: Option<NumberSet>,
+    /// Names the content asks for.
+    pub names: Option<Arc<NameSet>>,
+    /// Whether a flow whose name cannot be told matches all the same.
+    pub undecidable_matches: bool,
+    /// Index into [`Policy::schedules`].
+    pub schedule: Option<usize>,
+    /// Expectations beside the rule.
+    pub expectations: Vec<Expectation>,
+    /// Where the rule lies in the file, in bytes.
+    pub span: Range<usize>,
+}
+
+impl Rule {
+    /// Whether it takes part at `moment` (always, if none is given).
+    #[must_use]
+    pub fn active(&self, schedules: &[Schedule], moment: Option<Moment>) -> bool {
+        let in_time = match (self.schedule.and_then(|index| schedules.get(index)), moment) {
+            (Some(schedule), Some(moment)) => schedule.contains(moment),
+            _ => true,
+        };
+        self.enabled && in_time
+    }
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Bytes of the policy file.
+    pub span: Range<usize>,
+}
+
+/// A flow and what must become of it: the policy's own tests.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// Who opens it.
+    pub direction: Direction,
+    /// IP protocol.
+    pub protocol: u8,
+    /// This machine's side.
+    pub local: (IpAddr, u16),
+    /// The other machine's side.
+    pub remote: (IpAddr, u16),
+    /// The program's path, as in rules.
+    pub application: Option<String>,
+    /// The user.
+    pub user: Option<SidBuf>,
+    /// The interface's LUID.
+    pub interface: Option<u64>,
+    /// The name the content asks for; `Some(None)` where it cannot be told.
+    pub name: Option<Option<String>>,
+    /// The verdict that is expected.
+    pub verdict: Option<Action>,
+    /// The rule that is expected to decide; `Some(None)` is the default.
+    pub rule: Option<Option<String>>,
+    /// The moment it is evaluated at; all schedules are active without.
+    pub at: Option<Moment>,
+    /// Where it was written.
+    pub span: Range<usize>,
+}
