@@ -1,5 +1,7 @@
 //! What the driver says of itself.
 
+use core::fmt::{self, Write};
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The driver's state: little-endian, no padding. All counters count since the driver was loaded.
@@ -111,19 +113,61 @@ counters! {
     policies_refused: PoliciesRefused,
 }
 
-/// The answer to [`crate::ioctl::SET_POLICY`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+/// The answer to [`crate::ioctl::SET_POLICY`]: 256 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PolicyReply {
-    /// 0 when the image is in force; else the number of the validator's reason.
-    pub refusal: u32,
     /// The generation now in force.
     pub epoch: u32,
-    /// Where in the image the fault is, in bytes from its start.
-    pub offset: u64,
+    /// How many bytes of [`PolicyReply::reason`] count: 0 when the image is in force.
+    pub reason_bytes: u32,
+    /// Why the image was refused, in UTF-8.
+    pub reason: [u8; 248],
 }
 
-const _: () = assert!(size_of::<PolicyReply>() == 16);
+const _: () = assert!(size_of::<PolicyReply>() == 256);
+
+impl PolicyReply {
+    /// The image is in force.
+    #[must_use]
+    pub const fn accepted(epoch: u32) -> Self {
+        Self { epoch, reason_bytes: 0, reason: [0; 248] }
+    }
+
+    /// The image was refused; what does not fit of the reason is cut.
+    #[must_use]
+    pub fn refused(epoch: u32, reason: &dyn fmt::Display) -> Self {
+        let mut reply = Self::accepted(epoch);
+        // Writing fails only when the room is used up, and then the rest is left out.
+        let _ = write!(reply, "{reason}");
+        if reply.reason_bytes == 0 {
+            let _ = reply.write_str("refused");
+        }
+        reply
+    }
+
+    /// Why the image was refused; None when it is in force.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        let reason = self.reason.get(..self.reason_bytes as usize).unwrap_or(&self.reason);
+        (!reason.is_empty()).then(|| core::str::from_utf8(reason).unwrap_or("refused, with an unreadable reason"))
+    }
+}
+
+impl Write for PolicyReply {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.reason.get_mut(self.reason_bytes as usize..).unwrap_or_default();
+        let mut length = text.len().min(room.len());
+        while !text.is_char_boundary(length) {
+            length -= 1;
+        }
+        if let (Some(room), Some(text)) = (room.get_mut(..length), text.as_bytes().get(..length)) {
+            room.copy_from_slice(text);
+            self.reason_bytes += length as u32;
+        }
+        if length < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -138,5 +182,14 @@ mod tests {
                 counters.as_bytes().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
             assert_eq!(words.iter().position(|&word| word == 1), Some(place));
         }
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_reason_and_cuts_what_does_not_fit() {
+        assert_eq!(PolicyReply::accepted(3).reason(), None);
+        assert_eq!(PolicyReply::refused(3, &"damaged").reason(), Some("damaged"));
+        let long = "é".repeat(200);
+        assert_eq!(PolicyReply::refused(3, &long).reason(), Some("é".repeat(124).as_str()));
+        assert_eq!(PolicyReply::refused(3, &"").reason(), Some("refused"));
     }
 }

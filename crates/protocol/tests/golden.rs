@@ -65,6 +65,8 @@ fn status_v1() {
 
 #[test]
 fn policy_reply_v1() {
-    let reply = PolicyReply { refusal: 1, epoch: 2, offset: 3 };
-    assert_eq!(reply.as_bytes(), [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    let reply = PolicyReply::refused(2, &"no");
+    let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, b'n', b'o'];
+    golden.resize(256, 0);
+    assert_eq!(reply.as_bytes(), golden);
 }

@@ -1,0 +1,51 @@
+//! The one safe layer between the driver's logic and the Windows kernel.
+//!
+//! Everything here that touches `wdk-sys` or `wfp-sys` is private to this crate; the driver sees types that cannot be
+//! misused without `unsafe`, which the driver forbids itself.
+//!
+//! * [`wdf`]: the control device, its queues and requests, DPCs.
+//! * [`wfp`]: callouts, what a classify carries and how it is answered, flow contexts.
+//! * [`swap`]: a value that is read on every packet and replaced now and then; readers never wait.
+//! * [`ring`]: a bounded queue that any processor writes to without waiting.
+//! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
+//!
+//! # IRQL
+//! Every function states the highest IRQL at which it may be called. What a callout's classify may use is callable at
+//! DISPATCH_LEVEL.
+//!
+//! # Lifetime of the driver
+//! State lives in statics that are never dropped, because WFP and WDF call back through plain function pointers. What
+//! makes that sound is the order in [`wdf::Driver`]'s contract: callouts are unregistered and the device deleted
+//! before the image goes away, and both wait for running callbacks.
+#![no_std]
+
+extern crate alloc;
+
+#[cfg(not(test))]
+extern crate kmdf_entry as _;
+#[cfg(not(test))]
+extern crate wdk_panic as _;
+
+/// The pool behind `alloc`. Its allocations have the pool's alignment, 16 bytes, and no more.
+#[cfg(not(test))]
+#[global_allocator]
+static POOL: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;
+
+pub mod memory;
+pub mod processor;
+pub mod ring;
+pub mod spin;
+pub mod status;
+pub mod swap;
+pub mod text;
+pub mod time;
+pub mod wdf;
+pub mod wfp;
+
+pub use status::NtStatus;
+
+/// The types that [`driver!`] needs in the driver's crate.
+#[doc(hidden)]
+pub mod raw {
+    pub use wdk_sys::{NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT, WDFDRIVER};
+}

@@ -1,0 +1,42 @@
+//! Allocation that can fail: the kernel's pool runs out, and a driver that stops the machine then is worse than none.
+
+use alloc::{boxed::Box, vec::Vec};
+use core::alloc::Layout;
+
+use crate::status::{NtResult, NtStatus};
+
+/// What the pool guarantees on 64-bit Windows (MEMORY_ALLOCATION_ALIGNMENT).
+const POOL_ALIGNMENT: usize = 16;
+
+/// `Box::new` that reports exhaustion. IRQL <= DISPATCH_LEVEL.
+///
+/// # Errors
+/// STATUS_INSUFFICIENT_RESOURCES.
+pub fn try_box<T>(value: T) -> NtResult<Box<T>> {
+    const {
+        assert!(align_of::<T>() <= POOL_ALIGNMENT, "the pool aligns to 16 bytes");
+        assert!(size_of::<T>() > 0, "nothing to allocate");
+    }
+    // SAFETY: the layout's size is not zero, as asserted above.
+    let memory = unsafe { alloc::alloc::alloc(Layout::new::<T>()) }.cast::<T>();
+    if memory.is_null() {
+        return Err(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    // SAFETY: `memory` is fresh from the global allocator with T's layout (its alignment is one the pool guarantees),
+    // and is initialised before the Box owns it.
+    Ok(unsafe {
+        memory.write(value);
+        Box::from_raw(memory)
+    })
+}
+
+/// A copy of `bytes` in pool. IRQL <= DISPATCH_LEVEL.
+///
+/// # Errors
+/// STATUS_INSUFFICIENT_RESOURCES.
+pub fn try_copy(bytes: &[u8]) -> NtResult<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| NtStatus::INSUFFICIENT_RESOURCES)?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}

@@ -1,0 +1,21 @@
+//! Which processor this is.
+
+use core::ptr::null_mut;
+
+/// Data kept per processor is padded to this, so that two processors never share a cache line (two lines, because
+/// x64 prefetches pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Padded<T>(pub T);
+
+/// How many per-processor slots such data has. Processors beyond share slots; that costs time, not correctness.
+pub const SLOTS: usize = 64;
+
+/// The slot of the current processor, below [`SLOTS`]. A thread below DISPATCH_LEVEL may be moved right after.
+/// Any IRQL.
+#[must_use]
+pub fn slot() -> usize {
+    // SAFETY: KeGetCurrentProcessorNumberEx takes an optional out parameter and may be called at any IRQL (wdm.h).
+    let number = unsafe { wdk_sys::ntddk::KeGetCurrentProcessorNumberEx(null_mut()) };
+    number as usize % SLOTS
+}

@@ -1,0 +1,135 @@
+//! A value that every packet reads and an administrator replaces now and then.
+//!
+//! Readers never wait and never take a lock: they announce themselves in a counter of their processor, look which of
+//! two places is current, and read. A writer fills the other place, makes it current, and waits until nobody reads
+//! the first one any more.
+//!
+//! ```text
+//! reader: count up (place, processor)   writer: put the value in the free place
+//!         is the place still current?           make it current
+//!         no: count down, again                 wait until every counter of the old place is 0
+//!         yes: read, count down                 free the old value
+//! ```
+//!
+//! Why a reader that passed the check is safe: counting up and looking are both sequentially consistent, and so are
+//! the writer's change and its look at the counters. If the reader saw the place as current, its count came before
+//! the change in the one order all processors agree on, so the writer sees it and waits.
+//!
+//! Cost of a read: two locked additions on a cache line that only this processor uses.
+
+use alloc::boxed::Box;
+use core::{
+    ops::Deref,
+    ptr::null_mut,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering},
+};
+
+use crate::{
+    processor::{self, Padded, SLOTS},
+    status::{NtResult, NtStatus},
+    time,
+};
+
+struct Place<T> {
+    value: AtomicPtr<T>,
+    readers: [Padded<AtomicU32>; SLOTS],
+}
+
+impl<T> Place<T> {
+    const fn new() -> Self {
+        Self { value: AtomicPtr::new(null_mut()), readers: [const { Padded(AtomicU32::new(0)) }; SLOTS] }
+    }
+}
+
+/// The replaceable value; empty at first.
+pub struct Swap<T> {
+    places: [Place<T>; 2],
+    /// Counts replacements; its lowest bit names the current place.
+    generation: AtomicUsize,
+    writing: AtomicBool,
+}
+
+// SAFETY: the value is shared with readers on any processor (T: Sync) and dropped by the writer (T: Send); the counters
+// keep the two apart.
+unsafe impl<T: Send + Sync> Sync for Swap<T> {}
+
+impl<T> Default for Swap<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Swap<T> {
+    /// Nothing to read yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { places: [Place::new(), Place::new()], generation: AtomicUsize::new(0), writing: AtomicBool::new(false) }
+    }
+
+    /// The current value, which lives at least as long as the guard; None when there is none. IRQL <= DISPATCH_LEVEL.
+    pub fn read(&self) -> Option<Guard<'_, T>> {
+        let slot = processor::slot();
+        loop {
+            let generation = self.generation.load(Ordering::SeqCst);
+            let place = &self.places[generation & 1];
+            let readers = &place.readers[slot].0;
+            readers.fetch_add(1, Ordering::SeqCst);
+            if self.generation.load(Ordering::SeqCst) == generation {
+                let value = place.value.load(Ordering::Acquire);
+                if value.is_null() {
+                    readers.fetch_sub(1, Ordering::Release);
+                    return None;
+                }
+                // SAFETY: the place was current after this reader was counted, so no writer frees the value before the
+                // guard counts down (see the module's text).
+                return Some(Guard { value: unsafe { &*value }, readers });
+            }
+            readers.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Makes `new` current and frees the old value once nobody reads it. IRQL = PASSIVE_LEVEL: it waits for readers.
+    ///
+    /// # Errors
+    /// STATUS_DEVICE_BUSY when another replacement is under way; `new` is dropped and nothing has changed.
+    pub fn replace(&self, new: Option<Box<T>>) -> NtResult<()> {
+        if self.writing.swap(true, Ordering::Acquire) {
+            return Err(NtStatus::DEVICE_BUSY);
+        }
+        let generation = self.generation.load(Ordering::SeqCst);
+        let (old, next) = (&self.places[generation & 1], &self.places[(generation + 1) & 1]);
+        next.value.store(new.map_or(null_mut(), Box::into_raw), Ordering::Release);
+        self.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
+        for readers in &old.readers {
+            while readers.0.load(Ordering::SeqCst) != 0 {
+                time::sleep_a_moment();
+            }
+        }
+        let value = old.value.swap(null_mut(), Ordering::AcqRel);
+        if !value.is_null() {
+            // SAFETY: it came from Box::into_raw above, no reader is left, and the place no longer names it.
+            drop(unsafe { Box::from_raw(value) });
+        }
+        self.writing.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// A value being read.
+pub struct Guard<'a, T> {
+    value: &'a T,
+    readers: &'a AtomicU32,
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.value
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    fn drop(&mut self) {
+        self.readers.fetch_sub(1, Ordering::Release);
+    }
+}

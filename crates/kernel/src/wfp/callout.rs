@@ -1,0 +1,172 @@
+//! Registering callouts, and the functions the filter engine calls.
+
+use core::{ffi::c_void, slice};
+
+use wfp_sys::{
+    FWPS_CALLOUT3, FWPS_CALLOUT_NOTIFY_TYPE, FWPS_CLASSIFY_OUT0, FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0,
+    FWPS_INCOMING_VALUES0, FwpsCalloutRegister3, FwpsCalloutUnregisterById0,
+};
+use wdk_sys::{GUID, NTSTATUS};
+
+use super::{Classify, Flow, FlowRef};
+use crate::{
+    status::{NtResult, NtStatus},
+    time,
+    wdf::{ControlDevice, DeviceEvents},
+};
+
+/// A callout: where it stands and what it does.
+pub trait Callout: 'static {
+    /// What a flow context holds.
+    type Flow: Send + Sync + 'static;
+    /// calloutKey.
+    const KEY: u128;
+    /// The run-time id of the layer it stands at.
+    const LAYER: u16;
+    /// FWP_CALLOUT_FLAG_*.
+    const FLAGS: u32;
+
+    /// Decides. IRQL <= DISPATCH_LEVEL.
+    fn classify(request: &mut Classify<'_, Self::Flow>);
+}
+
+/// A registered callout, as flow contexts name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CalloutId {
+    /// The run-time layer id.
+    pub layer: u16,
+    /// The callout's run-time id, never 0.
+    pub id: u32,
+}
+
+/// A callout to register, its type erased.
+#[derive(Clone, Copy, Debug)]
+pub struct CalloutEntry {
+    layer: u16,
+    register: fn(*mut c_void) -> NtResult<u32>,
+}
+
+impl CalloutEntry {
+    /// The entry of a callout.
+    #[must_use]
+    pub const fn of<C: Callout>() -> Self {
+        Self { layer: C::LAYER, register: register::<C> }
+    }
+}
+
+/// Registered callouts. Dropping unregisters them and waits until none of their functions runs or will run.
+/// IRQL = PASSIVE_LEVEL.
+#[derive(Debug)]
+pub struct Callouts<const N: usize> {
+    ids: [CalloutId; N],
+    release_flows: fn(),
+}
+
+impl<const N: usize> Callouts<N> {
+    /// Registers every entry. `release_flows` asks WFP to give back all flow contexts; it is called on the way out,
+    /// because a callout with contexts cannot be unregistered.
+    ///
+    /// # Errors
+    /// What FwpsCalloutRegister3 answers; those registered before are unregistered then.
+    pub fn register<E: DeviceEvents>(
+        device: &ControlDevice<E>,
+        entries: &[CalloutEntry; N],
+        release_flows: fn(),
+    ) -> NtResult<Self> {
+        let object = device.wdm_object();
+        let mut this = Self { ids: [CalloutId { layer: 0, id: 0 }; N], release_flows };
+        for (slot, entry) in this.ids.iter_mut().zip(entries) {
+            *slot = CalloutId { layer: entry.layer, id: (entry.register)(object)? };
+        }
+        Ok(this)
+    }
+
+    /// The registered callouts, in the entries' order.
+    #[must_use]
+    pub const fn ids(&self) -> &[CalloutId; N] {
+        &self.ids
+    }
+}
+
+impl<const N: usize> Drop for Callouts<N> {
+    fn drop(&mut self) {
+        for callout in self.ids.iter().rev().filter(|callout| callout.id != 0) {
+            loop {
+                // SAFETY: a plain number, at PASSIVE_LEVEL.
+                let status = NtStatus::check(unsafe { FwpsCalloutUnregisterById0(callout.id) });
+                match status {
+                    // Contexts remain, or another thread is registering: both pass.
+                    Err(NtStatus::DEVICE_BUSY | NtStatus::FWP_IN_USE) => {
+                        (self.release_flows)();
+                        time::sleep_a_moment();
+                    }
+                    // Done, or the engine does not know it any more: nothing of ours will be called.
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// A GUID from its 128 bits read in order.
+const fn guid(bits: u128) -> GUID {
+    let bytes = (bits as u64).to_be_bytes();
+    GUID { Data1: (bits >> 96) as u32, Data2: (bits >> 80) as u16, Data3: (bits >> 64) as u16, Data4: bytes }
+}
+
+fn register<C: Callout>(device_object: *mut c_void) -> NtResult<u32> {
+    let callout = FWPS_CALLOUT3 {
+        calloutKey: guid(C::KEY),
+        flags: C::FLAGS,
+        classifyFn: Some(classify::<C>),
+        notifyFn: Some(notify),
+        flowDeleteFn: Some(flow_delete::<C>),
+    };
+    let mut id = 0;
+    // SAFETY: the device object exists until after unregistration; the structure is copied; the functions live as long
+    // as the image, which the driver's contract keeps mapped until all are unregistered.
+    NtStatus::check(unsafe { FwpsCalloutRegister3(device_object, &raw const callout, &raw mut id) })?;
+    Ok(id)
+}
+
+unsafe extern "C" fn classify<C: Callout>(
+    values: *const FWPS_INCOMING_VALUES0,
+    metadata: *const FWPS_INCOMING_METADATA_VALUES0,
+    layer_data: *mut c_void,
+    _classify_context: *const c_void,
+    filter: *const FWPS_FILTER3,
+    flow_context: u64,
+    out: *mut FWPS_CLASSIFY_OUT0,
+) {
+    // SAFETY: the engine passes valid structures that live for the time of the call, and exclusive access to `out`.
+    let (values, metadata, filter, out) = unsafe {
+        match (values.as_ref(), metadata.as_ref(), filter.as_ref(), out.as_mut()) {
+            (Some(values), Some(metadata), Some(filter), Some(out)) => (values, metadata, filter, out),
+            _ => return,
+        }
+    };
+    let fields = if values.incomingValue.is_null() {
+        &[][..]
+    } else {
+        // SAFETY: the engine passes an array of that many values.
+        unsafe { slice::from_raw_parts(values.incomingValue, values.valueCount as usize) }
+    };
+    // SAFETY: a context that is not 0 is one that this driver associated for this callout (`Flow::associate`), and WFP
+    // does not call flowDeleteFn for it while a classify with it runs.
+    let flow = unsafe { (flow_context as *const Flow<C::Flow>).as_ref() };
+    C::classify(&mut Classify { layer: values.layerId, values: fields, metadata, layer_data, filter, flow, out });
+}
+
+unsafe extern "C" fn notify(
+    _kind: FWPS_CALLOUT_NOTIFY_TYPE,
+    _filter_key: *const GUID,
+    _filter: *mut FWPS_FILTER3,
+) -> NTSTATUS {
+    // Filters may come and go: what a classify needs of its filter it gets with the call.
+    NtStatus::SUCCESS.raw()
+}
+
+unsafe extern "C" fn flow_delete<C: Callout>(_layer: u16, _callout: u32, flow_context: u64) {
+    // SAFETY: WFP gives back the count that `Flow::associate` gave it, once.
+    drop(unsafe { FlowRef::<C::Flow>::from_context(flow_context) });
+}

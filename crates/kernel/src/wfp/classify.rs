@@ -1,0 +1,188 @@
+//! What the filter engine hands to a classify, and the answer.
+
+use core::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    slice,
+};
+
+use wfp_sys::{
+    FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_DATA_TYPE_, FWP_VALUE0, FWPS_CLASSIFY_OUT0,
+    FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0, FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE,
+    FWPS_METADATA_FIELD_PROCESS_ID, FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE,
+    FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST,
+};
+
+use super::{
+    Answer, Flow, Outcome, PacketList, Stream,
+    answer::{Action, State, apply},
+};
+
+/// One call of classifyFn. Everything it lends lives until the call returns. IRQL <= DISPATCH_LEVEL.
+pub struct Classify<'a, F: 'static> {
+    pub(super) layer: u16,
+    pub(super) values: &'a [FWPS_INCOMING_VALUE0],
+    pub(super) metadata: &'a FWPS_INCOMING_METADATA_VALUES0,
+    pub(super) layer_data: *mut core::ffi::c_void,
+    pub(super) filter: &'a FWPS_FILTER3,
+    pub(super) flow: Option<&'a Flow<F>>,
+    pub(super) out: &'a mut FWPS_CLASSIFY_OUT0,
+}
+
+impl<'a, F: 'static> Classify<'a, F> {
+    /// The run-time layer id.
+    #[must_use]
+    pub const fn layer(&self) -> u16 {
+        self.layer
+    }
+
+    /// The run-time id of the filter that called the callout.
+    #[must_use]
+    pub const fn filter_id(&self) -> u64 {
+        self.filter.filterId
+    }
+
+    /// The flow context that this driver associated with the flow for this callout.
+    #[must_use]
+    pub const fn flow(&self) -> Option<&'a Flow<F>> {
+        self.flow
+    }
+
+    fn value(&self, field: u16) -> Option<&'a FWP_VALUE0> {
+        self.values.get(usize::from(field)).map(|incoming| &incoming.value)
+    }
+
+    /// A field of type FWP_UINT8.
+    #[must_use]
+    pub fn u8(&self, field: u16) -> Option<u8> {
+        let value = self.value(field)?;
+        // SAFETY: the type says that uint8 is the member in use.
+        (value.type_ == FWP_DATA_TYPE_::FWP_UINT8).then(|| unsafe { value.__bindgen_anon_1.uint8 })
+    }
+
+    /// A field of type FWP_UINT16.
+    #[must_use]
+    pub fn u16(&self, field: u16) -> Option<u16> {
+        let value = self.value(field)?;
+        // SAFETY: the type says that uint16 is the member in use.
+        (value.type_ == FWP_DATA_TYPE_::FWP_UINT16).then(|| unsafe { value.__bindgen_anon_1.uint16 })
+    }
+
+    /// A field of type FWP_UINT32.
+    #[must_use]
+    pub fn u32(&self, field: u16) -> Option<u32> {
+        let value = self.value(field)?;
+        // SAFETY: the type says that uint32 is the member in use.
+        (value.type_ == FWP_DATA_TYPE_::FWP_UINT32).then(|| unsafe { value.__bindgen_anon_1.uint32 })
+    }
+
+    /// An address field: FWP_UINT32 in host order, or FWP_BYTE_ARRAY16_TYPE in network order.
+    #[must_use]
+    pub fn address(&self, field: u16) -> Option<IpAddr> {
+        if let Some(address) = self.u32(field) {
+            return Some(Ipv4Addr::from(address).into());
+        }
+        let value = self.value(field)?;
+        if value.type_ != FWP_DATA_TYPE_::FWP_BYTE_ARRAY16_TYPE {
+            return None;
+        }
+        // SAFETY: the type says that byteArray16 is the member in use: null or a pointer to 16 bytes that live as long
+        // as the call.
+        let bytes = unsafe { value.__bindgen_anon_1.byteArray16.as_ref() }?;
+        Some(Ipv6Addr::from(bytes.byteArray16).into())
+    }
+
+    /// A field of type FWP_BYTE_BLOB_TYPE.
+    #[must_use]
+    pub fn blob(&self, field: u16) -> Option<&'a [u8]> {
+        let value = self.value(field)?;
+        if value.type_ != FWP_DATA_TYPE_::FWP_BYTE_BLOB_TYPE {
+            return None;
+        }
+        // SAFETY: the type says that byteBlob is the member in use: null or a pointer to a blob that lives as long as
+        // the call.
+        let blob = unsafe { value.__bindgen_anon_1.byteBlob.as_ref() }?;
+        if blob.data.is_null() {
+            return None;
+        }
+        // SAFETY: the blob describes that many bytes, which live as long as the call.
+        Some(unsafe { slice::from_raw_parts(blob.data, blob.size as usize) })
+    }
+
+    const fn has(&self, metadata_field: u32) -> bool {
+        self.metadata.currentMetadataValues & metadata_field != 0
+    }
+
+    /// The flow's handle, where the layer gives one.
+    #[must_use]
+    pub fn flow_handle(&self) -> Option<u64> {
+        self.has(FWPS_METADATA_FIELD_FLOW_HANDLE).then_some(self.metadata.flowHandle)
+    }
+
+    /// The process, where the layer tells.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u64> {
+        self.has(FWPS_METADATA_FIELD_PROCESS_ID).then_some(self.metadata.processId)
+    }
+
+    /// The size of the transport header in bytes, where the layer tells.
+    #[must_use]
+    pub fn transport_header_size(&self) -> Option<u32> {
+        self.has(FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE).then_some(self.metadata.transportHeaderSize)
+    }
+
+    /// The packets, at a transport layer; None elsewhere.
+    #[must_use]
+    pub fn packets(&self) -> Option<PacketList<'a>> {
+        if !is_transport(self.layer) {
+            return None;
+        }
+        // SAFETY: at these layers the layer data is a NET_BUFFER_LIST or null, lent for the time of the call; the layer
+        // id comes from the engine.
+        unsafe { self.layer_data.cast::<NET_BUFFER_LIST>().as_ref() }.map(PacketList::new)
+    }
+
+    /// The stream data, at a stream layer; None elsewhere.
+    pub fn stream(&mut self) -> Option<Stream<'_>> {
+        if !is_stream(self.layer) {
+            return None;
+        }
+        // SAFETY: at these layers the layer data is a FWPS_STREAM_CALLOUT_IO_PACKET0, lent for the time of the call; the
+        // layer id comes from the engine.
+        unsafe { self.layer_data.cast::<FWPS_STREAM_CALLOUT_IO_PACKET0>().as_mut() }.and_then(Stream::new)
+    }
+
+    /// Answers, as far as the rights allow.
+    pub fn answer(&mut self, answer: Answer) -> Outcome {
+        let before = State {
+            action: match self.out.actionType {
+                FWP_ACTION_PERMIT => Action::Permit,
+                FWP_ACTION_BLOCK => Action::Block,
+                FWP_ACTION_CONTINUE => Action::Continue,
+                _ => Action::Undecided,
+            },
+            may_write: self.out.rights & FWPS_RIGHT_ACTION_WRITE != 0,
+        };
+        let (after, outcome) = apply(before, answer);
+        if after.action != before.action {
+            self.out.actionType = match after.action {
+                Action::Permit => FWP_ACTION_PERMIT,
+                Action::Block => FWP_ACTION_BLOCK,
+                Action::Continue | Action::Undecided => FWP_ACTION_CONTINUE,
+            };
+        }
+        if !after.may_write {
+            self.out.rights &= !FWPS_RIGHT_ACTION_WRITE;
+        }
+        outcome
+    }
+}
+
+/// The transport layers: INBOUND_TRANSPORT_V4 and V6, OUTBOUND_TRANSPORT_V4 and V6 (fwpsk.h).
+const fn is_transport(layer: u16) -> bool {
+    matches!(layer, 12 | 14 | 16 | 18)
+}
+
+/// The stream layers, V4 and V6 (fwpsk.h).
+const fn is_stream(layer: u16) -> bool {
+    matches!(layer, 20 | 22)
+}

@@ -1,0 +1,277 @@
+//! Flow contexts: what the driver remembers of a connection.
+//!
+//! A context has one count for every association WFP holds and one for every [`FlowRef`]. An association's count is
+//! given to WFP when the association succeeds and comes back in flowDeleteFn, never otherwise. The set keeps every
+//! living context in a list, so that all associations can be removed before the driver goes away: FwpsCalloutUnregister
+//! answers STATUS_DEVICE_BUSY while one remains.
+
+use alloc::boxed::Box;
+use core::{
+    cell::UnsafeCell,
+    ops::Deref,
+    ptr::{NonNull, null_mut},
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+};
+
+use wfp_sys::{FwpsFlowAbort0, FwpsFlowAssociateContext0, FwpsFlowRemoveContext0};
+
+use super::CalloutId;
+use crate::{
+    memory::try_box,
+    processor::Padded,
+    spin::SpinLock,
+    status::{NtResult, NtStatus},
+};
+
+/// Lists are split by flow handle, so that processors opening connections rarely meet.
+const SHARDS: usize = 64;
+/// How many callouts one flow can be associated with.
+const ASSOCIATIONS: usize = 4;
+
+/// What the driver remembers of one flow.
+pub struct Flow<T: 'static> {
+    value: T,
+    handle: u64,
+    set: &'static FlowSet<T>,
+    references: AtomicU32,
+    /// Layer id and callout id, packed; 0 is none.
+    associations: [AtomicU64; ASSOCIATIONS],
+    /// Guarded by the shard's lock.
+    links: UnsafeCell<Links<T>>,
+}
+
+struct Links<T: 'static> {
+    previous: *mut Flow<T>,
+    next: *mut Flow<T>,
+}
+
+/// Every living flow context of one kind. To be kept in a static.
+pub struct FlowSet<T: 'static> {
+    shards: [Padded<SpinLock<Head<T>>>; SHARDS],
+    living: AtomicUsize,
+}
+
+struct Head<T: 'static>(*mut Flow<T>);
+
+// SAFETY: the pointers are followed only under the shard's lock, and what they point to is Send + Sync.
+unsafe impl<T: Send + Sync> Send for Head<T> {}
+
+impl<T: Send + Sync + 'static> Default for FlowSet<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Send + Sync + 'static> FlowSet<T> {
+    /// No flow.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { shards: [const { Padded(SpinLock::new(Head(null_mut()))) }; SHARDS], living: AtomicUsize::new(0) }
+    }
+
+    /// A context for the flow `handle`, associated with nothing yet. IRQL <= DISPATCH_LEVEL.
+    ///
+    /// # Errors
+    /// STATUS_INSUFFICIENT_RESOURCES.
+    pub fn create(&'static self, handle: u64, value: T) -> NtResult<FlowRef<T>> {
+        let flow = try_box(Flow {
+            value,
+            handle,
+            set: self,
+            references: AtomicU32::new(1),
+            associations: [const { AtomicU64::new(0) }; ASSOCIATIONS],
+            links: UnsafeCell::new(Links { previous: null_mut(), next: null_mut() }),
+        })?;
+        let flow = NonNull::from(Box::leak(flow));
+        let mut head = self.shard(handle).lock();
+        // SAFETY: both nodes are alive (members of a list are) and their links are guarded by the lock held.
+        unsafe {
+            (*flow.as_ref().links.get()).next = head.0;
+            if let Some(next) = head.0.as_ref() {
+                (*next.links.get()).previous = flow.as_ptr();
+            }
+        }
+        head.0 = flow.as_ptr();
+        drop(head);
+        self.living.fetch_add(1, Ordering::AcqRel);
+        Ok(FlowRef(flow))
+    }
+
+    fn shard(&self, handle: u64) -> &SpinLock<Head<T>> {
+        // Handles may be pointers or counters: mix them so that both spread.
+        let mixed = handle.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58;
+        &self.shards[mixed as usize % SHARDS].0
+    }
+
+    /// Whether no context lives any more.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.living.load(Ordering::Acquire) == 0
+    }
+
+    /// Calls `visit` for every flow that lives all the while; no lock is held meanwhile. IRQL <= DISPATCH_LEVEL.
+    pub fn for_each(&'static self, mut visit: impl FnMut(&Flow<T>)) {
+        for shard in &self.shards {
+            let mut current = Self::next(&shard.0, None);
+            while let Some(flow) = current {
+                visit(&flow);
+                // The current flow is still in the list, because `flow` keeps it alive.
+                current = Self::next(&shard.0, Some(&flow));
+            }
+        }
+    }
+
+    /// The first flow behind `after`, or of the list, that is not about to be freed.
+    fn next(shard: &SpinLock<Head<T>>, after: Option<&FlowRef<T>>) -> Option<FlowRef<T>> {
+        let head = shard.lock();
+        let mut candidate = match after {
+            // SAFETY: `after` is alive and so in this list; its links are guarded by the lock held.
+            Some(flow) => unsafe { (*flow.links.get()).next },
+            None => head.0,
+        };
+        // SAFETY: members of the list are alive while the lock is held: freeing one takes the lock first.
+        while let Some(flow) = unsafe { candidate.as_ref() } {
+            if flow.try_reference() {
+                return Some(FlowRef(NonNull::from(flow)));
+            }
+            // SAFETY: guarded by the lock held.
+            candidate = unsafe { (*flow.links.get()).next };
+        }
+        None
+    }
+
+    fn unlink(&self, flow: &Flow<T>) {
+        let mut head = self.shard(flow.handle).lock();
+        // SAFETY: the node is a member of this list, its neighbours are alive, and the links are guarded by the lock.
+        unsafe {
+            let links = &*flow.links.get();
+            match links.previous.as_ref() {
+                Some(previous) => (*previous.links.get()).next = links.next,
+                None => head.0 = links.next,
+            }
+            if let Some(next) = links.next.as_ref() {
+                (*next.links.get()).previous = links.previous;
+            }
+        }
+    }
+}
+
+// SAFETY: the links are guarded by the shard's lock, the rest is atomic, constant or T: Sync.
+unsafe impl<T: Send + Sync> Sync for Flow<T> {}
+// SAFETY: as above, and T: Send.
+unsafe impl<T: Send + Sync> Send for Flow<T> {}
+
+impl<T: Send + Sync + 'static> Flow<T> {
+    /// The flow's handle.
+    #[must_use]
+    pub const fn handle(&self) -> u64 {
+        self.handle
+    }
+
+    /// Keeps the context alive.
+    #[must_use]
+    pub fn reference(&self) -> FlowRef<T> {
+        self.references.fetch_add(1, Ordering::Relaxed);
+        FlowRef(NonNull::from(self))
+    }
+
+    fn try_reference(&self) -> bool {
+        let mut count = self.references.load(Ordering::Relaxed);
+        while count != 0 {
+            match self.references.compare_exchange_weak(count, count + 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => count = now,
+            }
+        }
+        false
+    }
+
+    /// Has WFP pass this context to `callout` with every packet of the flow. IRQL <= DISPATCH_LEVEL.
+    ///
+    /// # Errors
+    /// What FwpsFlowAssociateContext0 answers; STATUS_INSUFFICIENT_RESOURCES beyond four callouts.
+    pub fn associate(&self, callout: CalloutId) -> NtResult<()> {
+        let packed = u64::from(callout.layer) << 32 | u64::from(callout.id);
+        let slot = self
+            .associations
+            .iter()
+            .find(|slot| slot.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+            .ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
+        let owned = self.reference().into_context();
+        // SAFETY: the context is a reference of its own, which WFP gives back through flowDeleteFn of this callout.
+        let status = unsafe { FwpsFlowAssociateContext0(self.handle, callout.layer, callout.id, owned) };
+        NtStatus::check(status).inspect_err(|_| {
+            slot.store(0, Ordering::Release);
+            // SAFETY: the association failed, so WFP does not hold the reference.
+            drop(unsafe { FlowRef::<T>::from_context(owned) });
+        })
+    }
+
+    /// Asks WFP to give every association back; flowDeleteFn runs now or, while packets are being classified, soon.
+    /// IRQL <= DISPATCH_LEVEL.
+    pub fn remove_associations(&self) {
+        for slot in &self.associations {
+            let packed = slot.swap(0, Ordering::AcqRel);
+            if packed != 0 {
+                // SAFETY: plain numbers. STATUS_PENDING means that flowDeleteFn will run; any failure that the flow is
+                // gone, in which case flowDeleteFn has run or will.
+                let _ = unsafe { FwpsFlowRemoveContext0(self.handle, (packed >> 32) as u16, packed as u32) };
+            }
+        }
+    }
+
+    /// Ends the flow: the stack resets the connection. IRQL <= DISPATCH_LEVEL.
+    pub fn abort(&self) {
+        // SAFETY: a plain number. A failure means that the flow is gone already.
+        let _ = unsafe { FwpsFlowAbort0(self.handle) };
+    }
+}
+
+impl<T> Deref for Flow<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// One count on a [`Flow`].
+pub struct FlowRef<T: Send + Sync + 'static>(NonNull<Flow<T>>);
+
+// SAFETY: it gives shared access to a Flow, which is Sync, and may drop it anywhere, because it is Send.
+unsafe impl<T: Send + Sync> Send for FlowRef<T> {}
+
+impl<T: Send + Sync> FlowRef<T> {
+    fn into_context(self) -> u64 {
+        let context = self.0.as_ptr() as u64;
+        core::mem::forget(self);
+        context
+    }
+
+    /// # Safety
+    /// `context` came from `into_context` of the same T, and this is the only use of that count.
+    pub(super) unsafe fn from_context(context: u64) -> Option<Self> {
+        NonNull::new(context as *mut Flow<T>).map(Self)
+    }
+}
+
+impl<T: Send + Sync> Deref for FlowRef<T> {
+    type Target = Flow<T>;
+    fn deref(&self) -> &Flow<T> {
+        // SAFETY: this count keeps the flow alive.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Send + Sync> Drop for FlowRef<T> {
+    fn drop(&mut self) {
+        if self.references.fetch_sub(1, Ordering::Release) == 1 {
+            core::sync::atomic::fence(Ordering::Acquire);
+            let set = self.set;
+            set.unlink(self);
+            // SAFETY: the count is zero and can't rise again (try_reference refuses zero), and the list no longer
+            // names the flow; it was leaked from a Box.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+            set.living.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The Windows Filtering Platform: callouts, what a classify carries and how it is answered, flow contexts.
+
+mod answer;
+mod callout;
+mod classify;
+pub mod fields;
+mod flow;
+mod packet;
+mod stream;
+
+pub use answer::{Answer, Outcome};
+pub use callout::{Callout, CalloutEntry, CalloutId, Callouts};
+pub use classify::Classify;
+pub use flow::{Flow, FlowRef, FlowSet};
+pub use packet::{PacketList, PacketTotals};
+pub use stream::{Stream, StreamDirection};
+
+/// FWP_DIRECTION_INBOUND of fwptypes.h, the value of a DIRECTION field.
+pub const DIRECTION_INBOUND: u32 = 1;
+
+/// Bits of the FLAGS field of a classify (FWP_CONDITION_FLAG_*, fwptypes.h).
+pub mod condition_flag {
+    pub use wfp_sys::{FWP_CONDITION_FLAG_IS_LOOPBACK as IS_LOOPBACK, FWP_CONDITION_FLAG_IS_REAUTHORIZE as IS_REAUTHORIZE};
+}
+
+/// Flags of a callout (FWP_CALLOUT_FLAG_*, fwpsk.h).
+pub mod callout_flag {
+    pub use wfp_sys::FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW as CONDITIONAL_ON_FLOW;
+}

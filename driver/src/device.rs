@@ -1,0 +1,64 @@
+//! The door for user mode: `\\.\Sluice`.
+
+use kernel::{
+    status::{NtResult, NtStatus},
+    utf16,
+    wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, Request},
+};
+use sluice_protocol::{DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, ioctl};
+use zerocopy::IntoBytes;
+
+use crate::SLUICE;
+
+/// Creates the device; nobody can open it before `open_for_requests`. PASSIVE_LEVEL.
+pub(crate) fn create(driver: &Driver) -> NtResult<ControlDevice<Device>> {
+    let config = DeviceConfig { name: utf16!(DEVICE_NAME), link: utf16!(SYMBOLIC_LINK), sddl: utf16!(DEVICE_SDDL) };
+    ControlDevice::create(driver, &config)
+}
+
+/// What the device answers. PASSIVE_LEVEL, one request at a time.
+pub(crate) struct Device;
+
+impl DeviceEvents for Device {
+    fn control(request: Request, code: u32) {
+        match code {
+            ioctl::GET_STATUS => request.complete_with_bytes(status().as_bytes()),
+            ioctl::SET_POLICY => set_policy(request),
+            ioctl::GET_POLICY => get_policy(request),
+            _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
+        }
+    }
+
+    fn read(request: Request) {
+        SLUICE.events.wait(request);
+    }
+}
+
+fn status() -> Status {
+    let mut status = Status { protocol_version: PROTOCOL_VERSION, counters: SLUICE.counters.sums(), ..Status::default() };
+    if let Some(policy) = SLUICE.policy.read() {
+        status.epoch = policy.epoch;
+        status.rules = policy.image.rule_count();
+        status.policy_bytes = policy.image.as_bytes().len() as u64;
+        status.policy_identity = policy.image.identity();
+    }
+    status
+}
+
+fn set_policy(mut request: Request) {
+    // A caller who could not be told why must not change anything.
+    if let Err(status) = request.output(size_of::<sluice_protocol::status::PolicyReply>()) {
+        return request.complete(status);
+    }
+    match SLUICE.policy.load(request.input()) {
+        Ok(reply) => request.complete_with_bytes(reply.as_bytes()),
+        Err(status) => request.complete(status),
+    }
+}
+
+fn get_policy(request: Request) {
+    match SLUICE.policy.read() {
+        Some(policy) => request.complete_with_bytes(policy.image.as_bytes()),
+        None => request.complete(NtStatus::NOT_FOUND),
+    }
+}

@@ -1,0 +1,182 @@
+//! A conversation: how it is named, and what is remembered of it once it is established.
+
+use alloc::vec::Vec;
+use core::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use kernel::wfp::{Classify, DIRECTION_INBOUND, Flow, fields::Fields};
+use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Verdict};
+use sluice_protocol::{Event, event, status::Counter};
+
+use crate::{SLUICE, policy::Policy};
+
+/// What a decision is made of, but for the application.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FlowKey {
+    pub(crate) direction: Direction,
+    pub(crate) protocol: u8,
+    pub(crate) local: IpAddr,
+    pub(crate) local_port: u16,
+    pub(crate) remote: IpAddr,
+    pub(crate) remote_port: u16,
+}
+
+impl FlowKey {
+    /// Reads the conversation from a classify; None when the layer did not fill a field in.
+    ///
+    /// `direction` is the layer's own where it sees only one.
+    pub(crate) fn read<F>(request: &Classify<'_, F>, fields: &Fields, direction: Option<Direction>) -> Option<Self> {
+        let direction = match (direction, fields.direction) {
+            (Some(direction), _) => direction,
+            (None, Some(field)) if request.u32(field)? == DIRECTION_INBOUND => Direction::Inbound,
+            (None, Some(_)) => Direction::Outbound,
+            (None, None) => return None,
+        };
+        Some(Self {
+            direction,
+            protocol: request.u8(fields.protocol)?,
+            local: request.address(fields.local_address)?,
+            local_port: request.u16(fields.local_port).unwrap_or(0),
+            remote: request.address(fields.remote_address)?,
+            remote_port: request.u16(fields.remote_port).unwrap_or(0),
+        })
+    }
+
+    /// What `policy` says of it.
+    pub(crate) fn decide(&self, policy: &Policy, application: Option<&[u8]>) -> Decision {
+        let mut flow = PolicyFlow::new(
+            self.direction,
+            self.protocol,
+            self.local,
+            self.local_port,
+            self.remote,
+            self.remote_port,
+        );
+        flow.application = application.map(AppId);
+        policy.image.decide(&flow)
+    }
+
+    /// An event about it, for the caller to complete.
+    pub(crate) fn event(&self, policy: &Policy, decision: Decision) -> Event {
+        let (ip_version, local) = octets(self.local);
+        let (_, remote) = octets(self.remote);
+        Event {
+            epoch: policy.epoch,
+            rule: decision.rule.unwrap_or(event::RULE_DEFAULT),
+            verdict: match decision.verdict {
+                Verdict::Permit => event::verdict::PERMIT,
+                Verdict::Block => event::verdict::BLOCK,
+            },
+            direction: match self.direction {
+                Direction::Outbound => event::direction::OUTBOUND,
+                Direction::Inbound => event::direction::INBOUND,
+            },
+            protocol: self.protocol,
+            ip_version,
+            flags: if decision.hard { event::flags::HARD } else { 0 },
+            local_port: self.local_port,
+            remote_port: self.remote_port,
+            local,
+            remote,
+            ..Event::zeroed()
+        }
+    }
+}
+
+/// The IP version and the address in network order, IPv4 in the first four bytes.
+fn octets(address: IpAddr) -> (u8, [u8; 16]) {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            (4, [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        }
+        IpAddr::V6(address) => (6, address.octets()),
+    }
+}
+
+/// What is remembered of an established flow: the context that WFP passes along with its packets.
+#[derive(Debug)]
+pub(crate) struct FlowState {
+    pub(crate) key: FlowKey,
+    /// The application's path as ALE_APP_ID gave it; empty when it did not.
+    pub(crate) application: Vec<u8>,
+    pub(crate) process_id: u32,
+    /// The generation under which it was decided, and in the lowest bit whether that revoked it.
+    standing: AtomicU64,
+}
+
+/// What a packet of a flow meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The policy in force permits the flow.
+    Permitted,
+    /// It does not.
+    Revoked,
+}
+
+impl FlowState {
+    /// A flow that its connection's decision permitted. It counts as decided under no policy, so its first packet has
+    /// it decided under the one in force: a swap between connection and establishment is not missed.
+    pub(crate) fn new(key: FlowKey, application: Vec<u8>, process_id: u32) -> Self {
+        SLUICE.counters.add(Counter::FlowsOpened, 1);
+        Self { key, application, process_id, standing: AtomicU64::new(pack(0, Standing::Permitted)) }
+    }
+
+    fn application(&self) -> Option<&[u8]> {
+        (!self.application.is_empty()).then_some(self.application.as_slice())
+    }
+
+    /// How the flow stands under the policy in force, at a packet that `request` is about. It is decided again only
+    /// when that policy is not the one it was decided under; when the new one forbids it, that is counted and recorded
+    /// once. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn standing(&self, request: &Classify<'_, Self>) -> Standing {
+        let known = self.standing.load(Ordering::Relaxed);
+        if unpack_epoch(known) == SLUICE.policy.epoch() {
+            return unpack_standing(known);
+        }
+        let Some(policy) = SLUICE.policy.read() else { return unpack_standing(known) };
+        let decision = self.key.decide(&policy, self.application());
+        let standing = match decision.verdict {
+            Verdict::Permit => Standing::Permitted,
+            Verdict::Block => Standing::Revoked,
+        };
+        let before = self.standing.swap(pack(policy.epoch, standing), Ordering::Relaxed);
+        if standing == Standing::Revoked && unpack_standing(before) == Standing::Permitted {
+            let mut event = self.key.event(&policy, decision);
+            event.flags |= event::flags::FLOW_REVOKED;
+            event.process_id = self.process_id;
+            event.set_application(trim_nul(&self.application));
+            event.layer = request.layer();
+            event.filter_id = request.filter_id();
+            event.flow = request.flow().map_or(0, Flow::handle);
+            SLUICE.counters.add(Counter::FlowsRevoked, 1);
+            SLUICE.events.record(event);
+        }
+        standing
+    }
+}
+
+impl Drop for FlowState {
+    fn drop(&mut self) {
+        SLUICE.counters.add(Counter::FlowsClosed, 1);
+    }
+}
+
+const fn pack(epoch: u32, standing: Standing) -> u64 {
+    (epoch as u64) << 1 | matches!(standing, Standing::Revoked) as u64
+}
+
+const fn unpack_epoch(packed: u64) -> u32 {
+    (packed >> 1) as u32
+}
+
+const fn unpack_standing(packed: u64) -> Standing {
+    if packed & 1 == 0 { Standing::Permitted } else { Standing::Revoked }
+}
+
+/// A UTF-16 path without its terminating NUL.
+pub(crate) fn trim_nul(path: &[u8]) -> &[u8] {
+    path.strip_suffix(&[0, 0]).unwrap_or(path)
+}

@@ -1,0 +1,82 @@
+//! `sluice.sys`: decides in the kernel which connections and packets pass.
+//!
+//! The path of a decision: [`callouts`] (one file per place in the stack) reads what the filter engine hands over,
+//! [`flow::FlowKey`] names the conversation, [`policy`] looks it up in the image in force, the verdict goes back with
+//! the rights honoured, and [`counters`] and [`events`] keep what happened. [`device`] is the door for user mode.
+//!
+//! There is no `unsafe` here: what touches the kernel is in the `kernel` crate.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+mod callouts;
+mod counters;
+mod device;
+mod events;
+mod flow;
+mod policy;
+
+use kernel::{
+    spin::SpinLock,
+    status::NtResult,
+    wdf::{ControlDevice, Driver},
+    wfp::{Callouts, FlowSet},
+};
+use sluice_protocol::object::CALLOUTS;
+
+use crate::{counters::PerProcessor, device::Device, events::Events, flow::FlowState, policy::InForce};
+
+/// Everything the callbacks share. A static, because the kernel calls back through plain functions.
+struct Sluice {
+    policy: InForce,
+    counters: PerProcessor,
+    events: Events,
+    flows: FlowSet<FlowState>,
+    registered: SpinLock<Option<Registered>>,
+}
+
+static SLUICE: Sluice = Sluice {
+    policy: InForce::new(),
+    counters: PerProcessor::new(),
+    events: Events::new(),
+    flows: FlowSet::new(),
+    registered: SpinLock::new(None),
+};
+
+/// What must be given back before the driver goes, in the order of the fields: no callout runs any more when the
+/// device goes.
+struct Registered {
+    callouts: Callouts<{ CALLOUTS.len() }>,
+    device: ControlDevice<Device>,
+}
+
+kernel::driver!(start: start, stop: stop);
+
+/// PASSIVE_LEVEL.
+fn start(driver: &Driver) -> NtResult<()> {
+    let device = device::create(driver)?;
+    let result = SLUICE.events.start(&device).and_then(|()| callouts::register(&device));
+    let callouts = match result {
+        Ok(callouts) => callouts,
+        Err(status) => {
+            SLUICE.events.stop();
+            return Err(status); // the device goes with its owner
+        }
+    };
+    device.open_for_requests();
+    *SLUICE.registered.lock() = Some(Registered { callouts, device });
+    Ok(())
+}
+
+/// PASSIVE_LEVEL, with no handle open to the device.
+fn stop() {
+    let registered = SLUICE.registered.lock().take();
+    if let Some(Registered { callouts, device }) = registered {
+        callouts::close();
+        drop(callouts);
+        SLUICE.events.stop();
+        drop(device);
+    }
+    SLUICE.policy.clear();
+}

@@ -1,0 +1,76 @@
+//! The policy in force.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use kernel::{
+    memory::{try_box, try_copy},
+    status::{NtResult, NtStatus},
+    swap::{Guard, Swap},
+};
+use sluice_policy::Image;
+use sluice_protocol::{
+    ioctl::MAX_POLICY_BYTES,
+    status::{Counter, PolicyReply},
+};
+
+use crate::SLUICE;
+
+/// A validated image and its generation.
+pub(crate) struct Policy {
+    pub(crate) image: Image<Vec<u8>>,
+    pub(crate) epoch: u32,
+}
+
+/// The place where the policy in force is kept. Readers never wait.
+pub(crate) struct InForce {
+    policy: Swap<Policy>,
+    /// The generation in force, for flows to compare theirs with; 0 without a policy.
+    epoch: AtomicU32,
+}
+
+impl InForce {
+    pub(crate) const fn new() -> Self {
+        Self { policy: Swap::new(), epoch: AtomicU32::new(0) }
+    }
+
+    /// The policy in force. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn read(&self) -> Option<Guard<'_, Policy>> {
+        self.policy.read()
+    }
+
+    /// The generation in force. A flow decided under another one must be decided again. Any IRQL.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Validates `bytes` and puts them in force; a refused image changes nothing. PASSIVE_LEVEL.
+    ///
+    /// # Errors
+    /// STATUS_INVALID_PARAMETER for no image or one beyond [`MAX_POLICY_BYTES`], STATUS_INSUFFICIENT_RESOURCES, and
+    /// STATUS_DEVICE_BUSY while another policy is being put in force.
+    pub(crate) fn load(&self, bytes: &[u8]) -> NtResult<PolicyReply> {
+        if bytes.is_empty() || bytes.len() > MAX_POLICY_BYTES {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+        let image = match Image::validate(try_copy(bytes)?) {
+            Ok(image) => image,
+            Err(refusal) => {
+                SLUICE.counters.add(Counter::PoliciesRefused, 1);
+                return Ok(PolicyReply::refused(self.epoch(), &refusal));
+            }
+        };
+        // 0 means "no policy": skip it when the count wraps.
+        let epoch = self.epoch().checked_add(1).unwrap_or(1);
+        self.policy.replace(Some(try_box(Policy { image, epoch })?))?;
+        self.epoch.store(epoch, Ordering::Release);
+        SLUICE.counters.add(Counter::PoliciesLoaded, 1);
+        Ok(PolicyReply::accepted(epoch))
+    }
+
+    /// Forgets the policy. PASSIVE_LEVEL.
+    pub(crate) fn clear(&self) {
+        // Nobody else replaces it any more: the device is gone.
+        let _ = self.policy.replace(None);
+    }
+}
