@@ -46,7 +46,7 @@ impl Control {
     /// # Errors
     /// The request failed. That the driver refused the image is no error here: the reply says so.
     pub fn set_policy(&self, image: &[u8]) -> Result<PolicyReply, ControlError> {
-        let mut reply = PolicyReply::default();
+        let mut reply = PolicyReply::accepted(0);
         let written = self.control("a policy", ioctl::SET_POLICY, image, reply.as_mut_bytes())?;
         whole::<PolicyReply>("a policy", written)?;
         Ok(reply)

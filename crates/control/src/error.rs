@@ -51,6 +51,39 @@ pub enum ControlError {
         /// This program's version.
         ours: u32,
     },
+    /// The policy file cannot be read.
+    #[error("policy file {}: {source}", path.display())]
+    PolicyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// The policy does not compile. [`Errors::render`](sluice_policy::Errors::render) shows the lines at fault.
+    #[error("the policy is not valid: {0}")]
+    Policy(sluice_policy::Errors),
+    /// The policy has more than the driver takes.
+    #[error("the compiled policy has {bytes} bytes, and the driver takes at most {limit}")]
+    PolicySize {
+        /// The image's size.
+        bytes: usize,
+        /// The most the driver takes.
+        limit: usize,
+    },
+    /// The key of the image's hashes cannot be drawn.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The compiler made an image that the driver's own validator refuses.
+    #[error("the compiled policy is damaged: {0}")]
+    BadImage(sluice_policy::InvalidImage),
+    /// The driver looked at the policy and refused it.
+    #[error("the driver refused the policy: {reason}")]
+    PolicyRefused {
+        /// Why, in the driver's words.
+        reason: String,
+        /// The generation that stays in force, 0 for none.
+        epoch: u32,
+    },
     /// The driver sent what the protocol does not allow.
     #[error("the driver's answer to {request} is not valid: {what}")]
     Answer {
@@ -98,6 +131,9 @@ impl ControlError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotInstalled | Self::NotLoaded => Kind::Absent,
+            Self::PolicyFile { .. } | Self::Policy(_) | Self::PolicySize { .. } | Self::PolicyRefused { .. } => {
+                Kind::Policy
+            }
             Self::Step { source, .. } if is_denied(source.code) => Kind::Rights,
             _ => Kind::Refused,
         }
@@ -113,7 +149,22 @@ impl ControlError {
             Self::NotInstalled => "run `sluice install PATH\\sluice.sys` first",
             Self::NotLoaded => "run `sluice install` again with the same driver file: it loads the driver",
             Self::Protocol { .. } => "use a sluice command and a sluice.sys of the same build",
-            Self::Answer { .. } => "use a sluice command and a sluice.sys of the same build; if they are, this is a defect",
+            Self::Random(_) => return None,
+            Self::BadImage(_) => "this is a defect: please report it with the policy",
+            Self::PolicyFile { .. } => "give the path of a policy file (TOML)",
+            Self::Policy(_) => "correct the file; the policy in force stays in force",
+            Self::PolicySize { .. } => {
+                "split the lists or merge neighbouring prefixes; the policy in force stays in force"
+            }
+            Self::PolicyRefused { epoch: 0, .. } => {
+                "use a sluice command and a sluice.sys of the same build; no policy is in force"
+            }
+            Self::PolicyRefused { .. } => {
+                "use a sluice command and a sluice.sys of the same build; the policy in force stays in force"
+            }
+            Self::Answer { .. } => {
+                "use a sluice command and a sluice.sys of the same build; if they are, this is a defect"
+            }
             Self::Step { left: Left(left), .. } if !left.is_empty() => "run `sluice uninstall` to remove what is left",
             Self::Step { source, .. } => advice_for(source.code)?,
         };
@@ -132,7 +183,9 @@ fn advice_for(code: u32) -> Option<&'static str> {
             "sign the driver; for a test-signed one switch on test signing (`bcdedit /set testsigning on`) and restart"
         }
         code::EPT_S_NOT_REGISTERED | code::RPC_S_SERVER_UNAVAILABLE => "start the service BFE (`sc start BFE`)",
-        code::ERROR_SERVICE_MARKED_FOR_DELETE => "close the programs that look at services (services.msc), then try again",
+        code::ERROR_SERVICE_MARKED_FOR_DELETE => {
+            "close the programs that look at services (services.msc), then try again"
+        }
         code::FWP_E_TIMEOUT => "another program is changing the filters: try again",
         code::FWP_E_IN_USE => "another product's filters refer to these objects: remove those first",
         _ => return None,

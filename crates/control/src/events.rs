@@ -91,8 +91,7 @@ pub struct EventLine {
 
 impl From<&Event> for EventLine {
     fn from(event: &Event) -> Self {
-        let utf16: Vec<u16> =
-            event.application().as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
+        let utf16: Vec<u16> = event.application().as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
         let application = String::from_utf16_lossy(&utf16);
         let application = application.trim_end_matches('\0');
         Self {
@@ -322,7 +321,10 @@ mod tests {
             ..sample()
         };
         let line = EventLine::from(&event).to_string();
-        assert!(line.ends_with("out icmpv6 :: ::1 type 128 code 0 default filter 66017 OUTBOUND_TRANSPORT_V6"), "{line}");
+        assert!(
+            line.ends_with("out icmpv6 :: ::1 type 128 code 0 default filter 66017 OUTBOUND_TRANSPORT_V6"),
+            "{line}"
+        );
     }
 
     #[test]
@@ -348,10 +350,8 @@ mod tests {
 
     #[test]
     fn a_gap_in_the_numbers_is_reported_in_its_place() {
-        let records: Vec<u8> = [1_u64, 2, 7]
-            .iter()
-            .flat_map(|&sequence| Event { sequence, ..sample() }.as_bytes().to_vec())
-            .collect();
+        let records: Vec<u8> =
+            [1_u64, 2, 7].iter().flat_map(|&sequence| Event { sequence, ..sample() }.as_bytes().to_vec()).collect();
         let mut items = Vec::new();
         let mut stream = EventStream { seen: 0, last: None, wanted: u64::MAX };
         let flow = stream.take(&records, &mut |item| {

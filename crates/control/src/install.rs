@@ -309,13 +309,13 @@ mod tests {
             install(&memory, &setup.driver).unwrap();
             memory.calls.into_inner()
         };
-        for call in 0..whole.len() {
+        for (call, name) in whole.iter().enumerate() {
             let memory = installed(&setup);
             memory.objects.borrow_mut().filters.pop();
             let before = memory.objects.borrow().clone();
             memory.fail_at.set(Some(call));
             install(&memory, &setup.driver).unwrap_err();
-            assert_eq!(*memory.objects.borrow(), before, "call {call}, {}", whole[call]);
+            assert_eq!(*memory.objects.borrow(), before, "call {call}, {name}");
             assert_eq!(memory.service_state(SERVICE_NAME), Ok(ServiceState::Running));
         }
     }
@@ -371,14 +371,14 @@ mod tests {
             uninstall(&memory).unwrap();
             memory.calls.into_inner()
         };
-        for call in 0..whole.len() {
+        for (call, name) in whole.iter().enumerate() {
             let memory = installed(&setup);
             memory.fail_at.set(Some(call));
             uninstall(&memory).unwrap_err();
-            assert!(!memory.is_clean(), "call {call}, {}", whole[call]);
+            assert!(!memory.is_clean(), "call {call}, {name}");
             memory.fail_at.set(None);
             uninstall(&memory).unwrap();
-            assert!(memory.is_clean(), "call {call}, {}: {memory:?}", whole[call]);
+            assert!(memory.is_clean(), "call {call}, {name}: {memory:?}");
         }
     }
 

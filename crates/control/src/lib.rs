@@ -10,6 +10,7 @@ pub mod events;
 pub mod host;
 pub mod install;
 pub mod objects;
+pub mod policy;
 pub mod status;
 #[cfg(windows)]
 pub mod windows;
@@ -18,6 +19,7 @@ pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use host::Host;
 pub use install::{InstallReport, UninstallReport, install, uninstall};
+pub use policy::{CheckReport, LoadReport, check, load, load_image};
 pub use status::{StatusReport, status};
 
 #[cfg(test)]

@@ -95,8 +95,7 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
     let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
     let mut engine = host.open_engine().map_err(ControlError::step("opening the filter engine"))?;
-    let mut entries =
-        engine.filters(Some(objects::PROVIDER)).map_err(ControlError::step("looking for the filters"))?;
+    let mut entries = engine.filters(Some(objects::PROVIDER)).map_err(ControlError::step("looking for the filters"))?;
     let place = |entry: &FilterEntry| object::CALLOUTS.iter().position(|place| place.filter == entry.key.0);
     entries.sort_by_key(|entry| (place(entry).unwrap_or(usize::MAX), entry.id));
     let driver = match service {

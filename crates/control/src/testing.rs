@@ -22,12 +22,19 @@ pub(crate) struct Objects {
 }
 
 /// What the driver would answer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) status: Status,
     pub(crate) reply: PolicyReply,
     pub(crate) policies: Vec<Vec<u8>>,
     pub(crate) reads: VecDeque<Vec<u8>>,
+}
+
+impl Default for Driver {
+    fn default() -> Self {
+        let reply = PolicyReply::accepted(1);
+        Self { status: Status::default(), reply, policies: Vec::new(), reads: VecDeque::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -217,26 +224,37 @@ impl Engine for Session<'_> {
     }
 
     fn delete_provider(&mut self, key: Guid) -> HostResult<()> {
-        self.delete("FwpmProviderDeleteByKey0", |objects| &mut objects.providers, key, |objects, key| {
-            objects.filters.iter().any(|filter| filter.provider == Some(key))
-        })
+        self.delete(
+            "FwpmProviderDeleteByKey0",
+            |objects| &mut objects.providers,
+            key,
+            |objects, key| objects.filters.iter().any(|filter| filter.provider == Some(key)),
+        )
     }
 
     fn delete_sublayer(&mut self, key: Guid) -> HostResult<()> {
-        self.delete("FwpmSubLayerDeleteByKey0", |objects| &mut objects.sublayers, key, |objects, key| {
-            objects.filters.iter().any(|filter| filter.sublayer == key)
-        })
+        self.delete(
+            "FwpmSubLayerDeleteByKey0",
+            |objects| &mut objects.sublayers,
+            key,
+            |objects, key| objects.filters.iter().any(|filter| filter.sublayer == key),
+        )
     }
 
     fn delete_callout(&mut self, key: Guid) -> HostResult<()> {
-        self.delete("FwpmCalloutDeleteByKey0", |objects| &mut objects.callouts, key, |objects, key| {
-            objects.filters.iter().any(|filter| match filter.action {
-                crate::host::FilterAction::CalloutTerminating(callout)
-                | crate::host::FilterAction::CalloutInspection(callout)
-                | crate::host::FilterAction::CalloutUnknown(callout) => callout == key,
-                _ => false,
-            })
-        })
+        self.delete(
+            "FwpmCalloutDeleteByKey0",
+            |objects| &mut objects.callouts,
+            key,
+            |objects, key| {
+                objects.filters.iter().any(|filter| match filter.action {
+                    crate::host::FilterAction::CalloutTerminating(callout)
+                    | crate::host::FilterAction::CalloutInspection(callout)
+                    | crate::host::FilterAction::CalloutUnknown(callout) => callout == key,
+                    _ => false,
+                })
+            },
+        )
     }
 
     fn delete_filter(&mut self, key: Guid) -> HostResult<()> {

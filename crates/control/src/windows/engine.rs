@@ -1,0 +1,229 @@
+//! The Base Filtering Engine.
+
+use super::convert::{Arena, guid, guid_back};
+use super::{check, wide};
+use crate::host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer, code};
+use std::ptr::{null, null_mut};
+use windows_sys::Win32::Foundation::HANDLE;
+use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform as wfp;
+use windows_sys::Win32::System::Rpc::RPC_C_AUTHN_DEFAULT;
+use windows_sys::core::{GUID, PWSTR};
+
+/// How many filters one call of the enumeration asks for.
+const PAGE: u32 = 128;
+
+/// An open session.
+pub(super) struct Session(HANDLE);
+
+impl Session {
+    pub(super) fn open() -> HostResult<Self> {
+        let mut handle = null_mut();
+        // SAFETY: null names mean this machine, the caller's identity and a session of defaults, which is not dynamic;
+        // `handle` outlives the call.
+        let result =
+            unsafe { wfp::FwpmEngineOpen0(null(), RPC_C_AUTHN_DEFAULT as u32, null(), null(), &raw mut handle) };
+        check("FwpmEngineOpen0", result)?;
+        Ok(Self(handle))
+    }
+
+    fn delete(
+        &self,
+        operation: &str,
+        call: unsafe extern "system" fn(HANDLE, *const GUID) -> u32,
+        key: Guid,
+    ) -> HostResult<()> {
+        let key = guid(key);
+        // SAFETY: `call` is one of the Fwpm*DeleteByKey0 functions, which want an open engine and a key to read.
+        check(operation, unsafe { call(self.0, &raw const key) })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from FwpmEngineOpen0 and is closed only here.
+        unsafe { wfp::FwpmEngineClose0(self.0) };
+    }
+}
+
+impl Engine for Session {
+    fn begin(&mut self) -> HostResult<()> {
+        // SAFETY: the engine is open; 0 asks for a read/write transaction.
+        check("FwpmTransactionBegin0", unsafe { wfp::FwpmTransactionBegin0(self.0, 0) })
+    }
+
+    fn commit(&mut self) -> HostResult<()> {
+        // SAFETY: the engine is open.
+        check("FwpmTransactionCommit0", unsafe { wfp::FwpmTransactionCommit0(self.0) })
+    }
+
+    fn abort(&mut self) -> HostResult<()> {
+        // SAFETY: the engine is open.
+        check("FwpmTransactionAbort0", unsafe { wfp::FwpmTransactionAbort0(self.0) })
+    }
+
+    fn add_provider(&mut self, provider: &Provider) -> HostResult<()> {
+        let mut arena = Arena::default();
+        let provider = arena.provider(provider)?;
+        // SAFETY: the engine is open; `arena` keeps what the structure points to beyond the call; a null descriptor
+        // asks for the default one.
+        check("FwpmProviderAdd0", unsafe { wfp::FwpmProviderAdd0(self.0, &raw const provider, null_mut()) })
+    }
+
+    fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()> {
+        let mut arena = Arena::default();
+        let sublayer = arena.sublayer(sublayer)?;
+        // SAFETY: as in add_provider.
+        check("FwpmSubLayerAdd0", unsafe { wfp::FwpmSubLayerAdd0(self.0, &raw const sublayer, null_mut()) })
+    }
+
+    fn add_callout(&mut self, callout: &Callout) -> HostResult<u32> {
+        let mut arena = Arena::default();
+        let callout = arena.callout(callout)?;
+        let mut id = 0;
+        // SAFETY: as in add_provider; `id` outlives the call.
+        let result = unsafe { wfp::FwpmCalloutAdd0(self.0, &raw const callout, null_mut(), &raw mut id) };
+        check("FwpmCalloutAdd0", result).map(|()| id)
+    }
+
+    fn add_filter(&mut self, filter: &Filter) -> HostResult<u64> {
+        let mut arena = Arena::default();
+        let filter = arena.filter(filter)?;
+        let mut id = 0;
+        // SAFETY: as in add_provider; `id` outlives the call.
+        let result = unsafe { wfp::FwpmFilterAdd0(self.0, &raw const filter, null_mut(), &raw mut id) };
+        check("FwpmFilterAdd0", result).map(|()| id)
+    }
+
+    fn delete_provider(&mut self, key: Guid) -> HostResult<()> {
+        self.delete("FwpmProviderDeleteByKey0", wfp::FwpmProviderDeleteByKey0, key)
+    }
+
+    fn delete_sublayer(&mut self, key: Guid) -> HostResult<()> {
+        self.delete("FwpmSubLayerDeleteByKey0", wfp::FwpmSubLayerDeleteByKey0, key)
+    }
+
+    fn delete_callout(&mut self, key: Guid) -> HostResult<()> {
+        self.delete("FwpmCalloutDeleteByKey0", wfp::FwpmCalloutDeleteByKey0, key)
+    }
+
+    fn delete_filter(&mut self, key: Guid) -> HostResult<()> {
+        self.delete("FwpmFilterDeleteByKey0", wfp::FwpmFilterDeleteByKey0, key)
+    }
+
+    fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
+        // All filters, and ours picked here: a template would also have to name one layer.
+        let mut enumeration = Enumeration::open(self.0)?;
+        let mut filters = Vec::new();
+        while let Some(page) = enumeration.next_page()? {
+            filters.extend(page.entries().filter(|filter| provider.is_none() || filter.provider == provider));
+        }
+        Ok(filters)
+    }
+}
+
+/// An enumeration of all filters.
+struct Enumeration {
+    engine: HANDLE,
+    handle: HANDLE,
+}
+
+impl Enumeration {
+    fn open(engine: HANDLE) -> HostResult<Self> {
+        let mut handle = null_mut();
+        // SAFETY: the engine is open; a null template asks for every filter; `handle` outlives the call.
+        let result = unsafe { wfp::FwpmFilterCreateEnumHandle0(engine, null(), &raw mut handle) };
+        check("FwpmFilterCreateEnumHandle0", result)?;
+        Ok(Self { engine, handle })
+    }
+
+    fn next_page(&mut self) -> HostResult<Option<Page>> {
+        let mut page = Page { entries: null_mut(), count: 0 };
+        // SAFETY: engine and enumeration are open; `page` outlives the call and frees what the call allocates.
+        let result =
+            unsafe { wfp::FwpmFilterEnum0(self.engine, self.handle, PAGE, &raw mut page.entries, &raw mut page.count) };
+        check("FwpmFilterEnum0", result)?;
+        Ok((page.count > 0).then_some(page))
+    }
+}
+
+impl Drop for Enumeration {
+    fn drop(&mut self) {
+        // SAFETY: from FwpmFilterCreateEnumHandle0 on this engine, which its session keeps open, and closed only here.
+        unsafe { wfp::FwpmFilterDestroyEnumHandle0(self.engine, self.handle) };
+    }
+}
+
+/// What one call of the enumeration allocated.
+struct Page {
+    entries: *mut *mut wfp::FWPM_FILTER0,
+    count: u32,
+}
+
+impl Page {
+    fn entries(&self) -> impl Iterator<Item = FilterEntry> {
+        // SAFETY: FwpmFilterEnum0 returned `count` pointers at `entries`, each to a filter, and they live until this
+        // page is dropped, which the iterator's borrow prevents.
+        unsafe { std::slice::from_raw_parts(self.entries, self.count as usize) }.iter().map(|&filter| {
+            // SAFETY: as above; providerKey is null or points to a GUID of the same allocation, and the name is null
+            // or a NUL-terminated string of it.
+            unsafe {
+                let filter = &*filter;
+                FilterEntry {
+                    key: guid_back(&filter.filterKey),
+                    id: filter.filterId,
+                    name: text(filter.displayData.name),
+                    layer: guid_back(&filter.layerKey),
+                    provider: filter.providerKey.as_ref().map(guid_back),
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        free(&mut self.entries.cast());
+    }
+}
+
+/// Frees what an Fwpm function allocated.
+fn free(memory: &mut *mut core::ffi::c_void) {
+    // SAFETY: the callers pass memory that an Fwpm function returned and that they do not use afterwards; null is
+    // allowed.
+    unsafe { wfp::FwpmFreeMemory0(memory) };
+}
+
+/// The text at `start`.
+///
+/// # Safety
+/// `start` is null or points to a NUL-terminated string.
+unsafe fn text(start: PWSTR) -> String {
+    if start.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller says that the string ends with a NUL, and the walk stops there.
+    unsafe {
+        let length = (0..).take_while(|&at| *start.add(at) != 0).count();
+        String::from_utf16_lossy(std::slice::from_raw_parts(start, length))
+    }
+}
+
+/// `FwpmGetAppIdFromFileName0`.
+pub(super) fn app_id(path: &str) -> HostResult<String> {
+    const OPERATION: &str = "FwpmGetAppIdFromFileName0";
+    let name = wide(OPERATION, path)?;
+    let mut blob: *mut wfp::FWP_BYTE_BLOB = null_mut();
+    // SAFETY: `name` is NUL-terminated and, like `blob`, outlives the call.
+    check(OPERATION, unsafe { wfp::FwpmGetAppIdFromFileName0(name.as_ptr(), &raw mut blob) })?;
+    // SAFETY: the call succeeded: `blob` points to a blob whose data are `size` bytes, until it is freed below.
+    let bytes = unsafe {
+        let blob = &*blob;
+        std::slice::from_raw_parts(blob.data, blob.size as usize).to_vec()
+    };
+    free(&mut blob.cast());
+    let units: Vec<u16> = bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
+    let units = units.strip_suffix(&[0]).unwrap_or(&units);
+    String::from_utf16(units).map_err(|_| {
+        HostError::with_message(OPERATION, code::ERROR_INVALID_DATA, format!("the NT path of {path} is not Unicode"))
+    })
+}

@@ -1,0 +1,101 @@
+//! The seam on Windows: the Service Control Manager, the Base Filtering Engine and the control device, through
+//! windows-sys.
+//!
+//! Every handle is owned by a type that closes it. Each `unsafe` block is one call, whose pointers are of values that
+//! live in the same function.
+
+mod convert;
+mod device;
+mod engine;
+mod service;
+mod token;
+
+use crate::host::{Device, Engine, Host, HostError, HostResult, ServiceConfig, ServiceState, code};
+
+/// This machine.
+#[derive(Debug)]
+pub struct WindowsHost(());
+
+impl WindowsHost {
+    /// This machine, for an administrator.
+    ///
+    /// # Errors
+    /// `ERROR_ELEVATION_REQUIRED` when the process is not elevated: asked once, here, rather than found out at the
+    /// first of many calls that would be refused.
+    pub fn open() -> HostResult<Self> {
+        if token::is_elevated()? {
+            Ok(Self(()))
+        } else {
+            Err(HostError::new("TokenElevation", code::ERROR_ELEVATION_REQUIRED))
+        }
+    }
+}
+
+impl Host for WindowsHost {
+    fn service_state(&self, name: &str) -> HostResult<ServiceState> {
+        service::state(name)
+    }
+
+    fn service_driver(&self, name: &str) -> HostResult<Option<String>> {
+        service::driver(name)
+    }
+
+    fn create_service(&self, config: &ServiceConfig) -> HostResult<()> {
+        service::create(config)
+    }
+
+    fn start_service(&self, name: &str) -> HostResult<()> {
+        service::start(name)
+    }
+
+    fn stop_service(&self, name: &str) -> HostResult<()> {
+        service::stop(name)
+    }
+
+    fn delete_service(&self, name: &str) -> HostResult<()> {
+        service::delete(name)
+    }
+
+    fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
+        Ok(Box::new(engine::Session::open()?))
+    }
+
+    fn open_device(&self, path: &str) -> HostResult<Box<dyn Device>> {
+        Ok(Box::new(device::Handle::open(path)?))
+    }
+
+    fn app_id(&self, path: &str) -> HostResult<String> {
+        engine::app_id(path)
+    }
+}
+
+/// UTF-16 with the terminating NUL.
+///
+/// # Errors
+/// The text has a NUL within: Windows would take what stands before it for the whole.
+fn wide(operation: &str, text: &str) -> HostResult<Vec<u16>> {
+    if text.contains('\0') {
+        let what = format!("{text:?} contains a NUL character");
+        return Err(HostError::with_message(operation, code::ERROR_INVALID_PARAMETER, what));
+    }
+    Ok(text.encode_utf16().chain([0]).collect())
+}
+
+/// A refusal in the words of this crate, or of the system where it has none.
+fn refusal(operation: &str, code: u32) -> HostError {
+    match code::name(code) {
+        Some(_) => HostError::new(operation, code),
+        None => HostError::with_message(operation, code, std::io::Error::from_raw_os_error(code as i32).to_string()),
+    }
+}
+
+/// The calling thread's last error.
+fn last_error(operation: &str) -> HostError {
+    let code = std::io::Error::last_os_error().raw_os_error().map_or(0, i32::cast_unsigned);
+    refusal(operation, code)
+}
+
+/// `Ok` when a call that returns its error returned none.
+fn check(operation: &str, result: u32) -> HostResult<()> {
+    if result == 0 { Ok(()) } else { Err(refusal(operation, result)) }
+}
