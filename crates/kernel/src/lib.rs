@@ -31,6 +31,8 @@ extern crate wdk_panic as _;
 #[global_allocator]
 static POOL: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;
 
+#[cfg(test)]
+mod doubles;
 pub mod memory;
 pub mod processor;
 pub mod ring;

@@ -133,3 +133,75 @@ impl<T> Drop for Guard<'_, T> {
         self.readers.fetch_sub(1, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::{sync::Arc, thread, vec::Vec};
+
+    /// Says when it is gone, and never changes while it is there.
+    struct Value {
+        number: usize,
+        check: usize,
+        gone: Arc<AtomicUsize>,
+    }
+
+    impl Value {
+        fn boxed(number: usize, gone: &Arc<AtomicUsize>) -> Box<Self> {
+            Box::new(Self { number, check: !number, gone: gone.clone() })
+        }
+    }
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.check = 0;
+            self.gone.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn every_value_is_freed_once_and_none_while_it_is_read() {
+        const SWAPS: usize = 300;
+        let gone = Arc::new(AtomicUsize::new(0));
+        let swap = Arc::new(Swap::<Value>::new());
+        assert!(swap.read().is_none());
+        let stop = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (swap, stop) = (swap.clone(), stop.clone());
+                thread::spawn(move || {
+                    let mut last = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Some(value) = swap.read() {
+                            assert!(value.number >= last, "an older value came back");
+                            last = value.number;
+                            thread::yield_now();
+                            assert_eq!(value.check, !value.number, "freed while it was read");
+                        }
+                    }
+                })
+            })
+            .collect();
+        for number in 1..=SWAPS {
+            swap.replace(Some(Value::boxed(number, &gone))).unwrap();
+            assert_eq!(gone.load(Ordering::SeqCst), number - 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        swap.replace(None).unwrap();
+        assert_eq!(gone.load(Ordering::SeqCst), SWAPS);
+        assert!(swap.read().is_none());
+    }
+
+    #[test]
+    fn a_second_writer_is_refused_and_its_value_freed() {
+        let gone = Arc::new(AtomicUsize::new(0));
+        let swap = Swap::<Value>::new();
+        swap.writing.store(true, Ordering::SeqCst);
+        assert_eq!(swap.replace(Some(Value::boxed(1, &gone))), Err(NtStatus::DEVICE_BUSY));
+        assert_eq!(gone.load(Ordering::SeqCst), 1);
+    }
+}

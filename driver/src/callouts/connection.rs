@@ -53,6 +53,9 @@ pub(super) fn finish(request: &mut Request<'_>, decision: Decision, mut event: E
             event.flags |= event::flags::NO_RIGHT;
         }
     }
+    if decision.silent {
+        request.absorb();
+    }
     if flags & condition_flag::IS_REAUTHORIZE != 0 {
         event.flags |= event::flags::REAUTHORIZE;
     }

@@ -6,7 +6,7 @@ use core::{
 };
 
 use wfp_sys::{
-    FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_DATA_TYPE_, FWP_VALUE0, FWPS_CLASSIFY_OUT0,
+    FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_DATA_TYPE_, FWP_VALUE0, FWPS_CLASSIFY_OUT0, FWPS_CLASSIFY_OUT_FLAG_ABSORB,
     FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0, FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE,
     FWPS_METADATA_FIELD_PROCESS_ID, FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE,
     FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST,
@@ -174,6 +174,15 @@ impl<'a, F: 'static> Classify<'a, F> {
             self.out.rights &= !FWPS_RIGHT_ACTION_WRITE;
         }
         outcome
+    }
+
+    /// Has blocked packets vanish without a word to their sender and without an entry in the event log or the net
+    /// events (FWPS_CLASSIFY_OUT_FLAG_ABSORB). At the transport layers only; elsewhere the flag means other things and
+    /// nothing is done.
+    pub fn absorb(&mut self) {
+        if is_transport(self.layer) && self.out.actionType == FWP_ACTION_BLOCK {
+            self.out.flags |= FWPS_CLASSIFY_OUT_FLAG_ABSORB;
+        }
     }
 }
 
