@@ -1,6 +1,12 @@
-//! NDIS.SYS: net buffer lists and what drivers do with them.
+//! NDIS.SYS: packets as drivers see them.
+
+pub mod layout;
+pub mod packet;
+
+pub use layout::{Mdl, NetBuffer, NetBufferList};
+pub use packet::PacketBuffer;
 
 use crate::export::Export;
 
-/// What NDIS.SYS exports.
+/// The exports of this room.
 pub const EXPORTS: &[Export] = &[];

@@ -1,1 +1,14 @@
-//! To come: shim.
+//! Turns packets into the classify calls that Windows' network stack makes, in Windows' order.
+//!
+//! [`stack::Stack`] holds the order, the flows and as much of TCP as that takes; it asks a [`classifier::Classifier`]
+//! and gives back what becomes of each packet. It knows nothing of devices or files: [`crate::net`] feeds it from TUN
+//! devices, [`crate::replay`] from captures.
+
+pub mod classifier;
+pub mod flow;
+pub mod fragment;
+pub mod layer;
+pub mod packet;
+pub mod reply;
+pub mod stack;
+pub mod tcp;

@@ -1,0 +1,653 @@
+//! The order in which Windows' network stack asks the filter engine, packet by packet.
+//!
+//! The orders, with `_V4` standing for both versions, are those of "TCP Packet Flows" and "UDP Packet Flows" (win32
+//! desktop-src/FWP/tcp-packet-flows.md, udp-packet-flows.md) and "Packet Inspection Points" (windows-driver-docs
+//! network/packet-inspection-points.md):
+//!
+//! | event | layers |
+//! |---|---|
+//! | TCP connect | ALE_RESOURCE_ASSIGNMENT, ALE_AUTH_CONNECT, SYN: OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
+//! | its SYN-ACK | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_FLOW_ESTABLISHED |
+//! | TCP accept | SYN: INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT |
+//! | its last ACK | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_FLOW_ESTABLISHED |
+//! | TCP data out | STREAM, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
+//! | TCP data in | INBOUND_IPPACKET, INBOUND_TRANSPORT, STREAM |
+//! | first datagram out | ALE_RESOURCE_ASSIGNMENT, ALE_AUTH_CONNECT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
+//! | first datagram in | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA |
+//! | ICMP error out | OUTBOUND_ICMP_ERROR, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
+//! | ICMP error in | INBOUND_IPPACKET, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR |
+//!
+//! A filter added to or removed from the ALE layer that authorized a flow makes the next packet of the flow, whichever
+//! way it goes, pass that layer again with `FWP_CONDITION_FLAG_IS_REAUTHORIZE` ("ALE Reauthorization", win32
+//! desktop-src/FWP/ale-re-authorization.md): inbound between INBOUND_TRANSPORT and STREAM or DATAGRAM_DATA. For
+//! outbound packets the documentation gives no place; here a segment passes it between STREAM (which Windows asks
+//! before there are segments) and OUTBOUND_TRANSPORT, a datagram where it would pass ALE_AUTH_CONNECT first.
+//!
+//! Connection termination is indicated to no filtering layer of the packet path; ALE_ENDPOINT_CLOSURE and
+//! ALE_RESOURCE_RELEASE tell of it, and the flow's contexts are handed back.
+
+mod connection;
+mod datagram;
+#[cfg(test)]
+mod tests;
+
+use super::classifier::{Classifier, Data, Indication, Outcome, condition_flag};
+use super::flow::{Endpoints, FlowKey, Owner};
+use super::fragment::{Added, Reassembly};
+use super::layer::{Direction, Layer};
+use super::packet::{Malformed, Packet, Upper, protocol};
+use super::reply;
+use super::tcp::{Connection, Phase};
+use crate::ndis::PacketBuffer;
+use foldhash::HashMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It travels on; after the pieces in [`Output::earlier`], if there are any.
+    Forward,
+    /// It disappears.
+    Drop,
+    /// It disappears and its local sender is told so at once: [`Output::to_local`].
+    Refuse,
+    /// It disappears and both ends of its connection are reset: [`Output::to_local`], [`Output::to_remote`].
+    Abort,
+    /// It is a piece of a datagram and waits for the others.
+    Hold,
+    /// It cannot be read and disappears.
+    Malformed(Malformed),
+}
+
+/// The layer and filter that decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    /// The layer.
+    pub layer: Layer,
+    /// The filter; 0 when no filter decided.
+    pub filter_id: u64,
+}
+
+/// A verdict and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What becomes of the packet.
+    pub verdict: Verdict,
+    /// Who decided: of a packet that does not travel, the one who stopped it; of the first packet of a flow, the one
+    /// who authorized the flow.
+    pub by: Option<By>,
+    /// The packet opened a flow.
+    pub opened: bool,
+}
+
+impl Decision {
+    const FORWARD: Self = Self { verdict: Verdict::Forward, by: None, opened: false };
+
+    const fn stopped(verdict: Verdict, layer: Layer, outcome: Outcome) -> Self {
+        Self { verdict, by: Some(By { layer, filter_id: outcome.filter_id }), opened: false }
+    }
+}
+
+/// Packets that a verdict brings with it. The buffers are used again for the next packet.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// A packet for this machine; empty when there is none.
+    pub to_local: Vec<u8>,
+    /// A packet for the other side; empty when there is none.
+    pub to_remote: Vec<u8>,
+    /// Pieces that waited, to be sent before the packet itself.
+    pub earlier: Vec<PacketBuffer>,
+}
+
+/// How the stack behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Take a connection whose SYN was not seen for one that stood before the first packet (a capture that starts in
+    /// the middle): it is authorized as an existing flow is after a policy change. Otherwise its packets pass the
+    /// transport and IP layers only, as packets without an endpoint.
+    pub pick_up: bool,
+}
+
+/// Idle time after which a flow of datagrams ends ("ALE Stateful Filtering": 60 seconds by default).
+pub const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time after which a handshake that nobody completes ends: Windows gives a connect up after 21 seconds.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(21);
+/// Idle time after which an established connection is taken for dead: Windows' keep-alive interval, two hours.
+pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(7200);
+/// How long a closed connection is remembered, so that its last segments are not taken for strays.
+pub const CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(Box<Connection>),
+    Datagram,
+}
+
+/// What indications say of a flow.
+#[derive(Debug)]
+struct Head<F> {
+    /// Who opened it.
+    direction: Direction,
+    owner: Option<Arc<Owner>>,
+    /// The engine's flow, from ALE_FLOW_ESTABLISHED to the end.
+    handle: Option<F>,
+    endpoint: u64,
+    /// [`Classifier::generation`] when it was last authorized.
+    generation: u64,
+}
+
+impl<F> Head<F> {
+    /// The layer that authorizes the flow.
+    const fn authority(&self) -> Layer {
+        match self.direction {
+            Direction::Outbound => Layer::AleAuthConnect,
+            Direction::Inbound => Layer::AleAuthRecvAccept,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Flow<F> {
+    head: Head<F>,
+    kind: Kind,
+    /// It opened a local port (ALE_RESOURCE_ASSIGNMENT) and counts among its users.
+    bound: bool,
+    last: Duration,
+    /// The entry in [`Ledger::deadlines`] that counts.
+    deadline: Duration,
+}
+
+impl<F> Flow<F> {
+    fn timeout(&self) -> Duration {
+        match &self.kind {
+            Kind::Datagram => DATAGRAM_TIMEOUT,
+            Kind::Tcp(connection) => match connection.phase {
+                Phase::Opening | Phase::HalfOpen => HANDSHAKE_TIMEOUT,
+                Phase::Established => CONNECTION_TIMEOUT,
+                Phase::Closed => CLOSED_TIMEOUT,
+            },
+        }
+    }
+}
+
+type Flows<F> = HashMap<FlowKey, Flow<F>>;
+
+/// A local port in use: protocol, address and port (of ICMP: the identifier's flow).
+type Bind = (u8, std::net::IpAddr, u16);
+
+/// The flows of one simulated processor. A flow's packets must all come to the same stack.
+#[derive(Debug)]
+pub struct Stack<F> {
+    config: Config,
+    flows: Flows<F>,
+    ledger: Ledger,
+    reassembly: Reassembly,
+    next_reassembly_check: Duration,
+    /// Packets that come with the last verdict.
+    pub output: Output,
+}
+
+/// What the flows of a stack share.
+#[derive(Debug)]
+struct Ledger {
+    /// When to look whether a flow is still in use. An entry whose time is not the flow's own is void.
+    deadlines: BinaryHeap<Reverse<(Duration, FlowKey)>>,
+    /// How many flows use a local port.
+    binds: HashMap<Bind, u32>,
+    next_endpoint: u64,
+}
+
+/// Everything about the packet at hand.
+struct Context<'a, C: Classifier> {
+    classifier: &'a mut C,
+    endpoints: &'a mut dyn Endpoints,
+    buffer: &'a mut PacketBuffer,
+    packet: &'a Packet,
+    key: FlowKey,
+    direction: Direction,
+    /// Flags that hold for the packet at every layer.
+    flags: u32,
+    now: Duration,
+}
+
+/// The part of a flow that indications carry.
+struct FlowView<'a, F> {
+    direction: Direction,
+    owner: Option<&'a Owner>,
+    handle: Option<&'a F>,
+    endpoint: u64,
+}
+
+// Not derived: that would ask `F: Copy`.
+impl<F> Clone for FlowView<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<F> Copy for FlowView<'_, F> {}
+
+impl<F> Head<F> {
+    fn view(&self) -> FlowView<'_, F> {
+        FlowView {
+            direction: self.direction,
+            owner: self.owner.as_deref(),
+            handle: self.handle.as_ref(),
+            endpoint: self.endpoint,
+        }
+    }
+}
+
+impl<'a, F> FlowView<'a, F> {
+    /// A packet that belongs to no flow.
+    const fn none(direction: Direction) -> Self {
+        Self { direction, owner: None, handle: None, endpoint: 0 }
+    }
+}
+
+/// Which part of the packet a layer is shown ("Data Offset Positions", windows-driver-docs
+/// network/data-offset-positions.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    /// Nothing: `layerData` is NULL.
+    Nothing,
+    /// The packet from its IP header.
+    IpHeader,
+    /// From the transport header, with the IP header in reach.
+    BehindIpHeader,
+    /// From the transport header; there is no IP header yet.
+    TransportHeader,
+    /// From the transport payload, with both headers in reach.
+    Payload,
+    /// From the packet that an ICMP error quotes, with the headers in reach.
+    Quoted,
+}
+
+impl Position {
+    /// Where layers that tell directions apart start.
+    const fn by_direction(direction: Direction) -> Self {
+        match direction {
+            Direction::Outbound => Self::TransportHeader,
+            Direction::Inbound => Self::Payload,
+        }
+    }
+}
+
+impl<C: Classifier> Context<'_, C> {
+    /// Asks one layer.
+    fn ask(&mut self, layer: Layer, position: Position, flags: u32, flow: FlowView<'_, C::Flow>) -> Outcome {
+        if !self.classifier.wants(layer, self.key.version()) {
+            return Outcome::default();
+        }
+        let packet = self.packet;
+        // "For inbound packets received on the ICMP socket the offset is the beginning of the ICMP header."
+        let payload = match packet.upper {
+            Upper::Icmp(_) => packet.ip_header_len,
+            _ => packet.data_offset(),
+        };
+        let window = match position {
+            Position::Nothing => None,
+            Position::IpHeader => Some((0, 0)),
+            Position::BehindIpHeader => Some((0, packet.ip_header_len)),
+            Position::TransportHeader => Some((packet.ip_header_len, packet.ip_header_len)),
+            Position::Payload => Some((0, payload)),
+            Position::Quoted => Some((0, packet.data_offset())),
+        };
+        let data = match window {
+            None => Data::None,
+            Some((start, offset)) => Data::Packet { buffer: self.buffer, start, offset, end: packet.len },
+        };
+        self.classifier.classify(Indication {
+            layer,
+            key: &self.key,
+            direction: self.direction,
+            flow_direction: flow.direction,
+            packet: Some(packet),
+            flags: self.flags | flags,
+            flow: flow.handle,
+            owner: flow.owner,
+            endpoint: flow.endpoint,
+            data,
+        })
+    }
+
+    /// Asks one layer and turns a block into `verdict`.
+    fn pass(
+        &mut self,
+        layer: Layer,
+        position: Position,
+        flow: FlowView<'_, C::Flow>,
+        verdict: Verdict,
+    ) -> Result<Outcome, Decision> {
+        let outcome = self.ask(layer, position, 0, flow);
+        if outcome.blocked { Err(Decision::stopped(verdict, layer, outcome)) } else { Ok(outcome) }
+    }
+
+    /// The layers below every outbound packet.
+    fn leave(&mut self, flow: FlowView<'_, C::Flow>) -> Result<(), Decision> {
+        self.pass(Layer::OutboundTransport, Position::TransportHeader, flow, Verdict::Drop)?;
+        self.pass(Layer::OutboundIpPacket, Position::IpHeader, flow, Verdict::Drop)?;
+        Ok(())
+    }
+
+    /// The layers below every inbound packet. `authorize`: an ALE layer comes next.
+    fn arrive(&mut self, flow: FlowView<'_, C::Flow>, authorize: bool) -> Result<(), Decision> {
+        self.pass(Layer::InboundIpPacket, Position::BehindIpHeader, flow, Verdict::Drop)?;
+        let flags = if authorize { condition_flag::REQUIRES_ALE_CLASSIFY } else { 0 };
+        let outcome = self.ask(Layer::InboundTransport, Position::Payload, flags, flow);
+        if outcome.blocked {
+            return Err(Decision::stopped(Verdict::Drop, Layer::InboundTransport, outcome));
+        }
+        Ok(())
+    }
+
+    /// Whether the flow must be authorized again.
+    fn is_stale(&self, flow: &Head<C::Flow>) -> bool {
+        self.classifier.generation(flow.authority(), self.key.version()) != flow.generation
+    }
+
+    /// Authorizes an existing flow again when the policy at its ALE layer changed.
+    fn reauthorize(&mut self, flow: &mut Head<C::Flow>) -> Result<Option<By>, Decision> {
+        if !self.is_stale(flow) {
+            return Ok(None);
+        }
+        let layer = flow.authority();
+        let generation = self.classifier.generation(layer, self.key.version());
+        let outcome = self.ask(layer, self.authority_position(), condition_flag::IS_REAUTHORIZE, flow.view());
+        if outcome.blocked {
+            let verdict = if self.packet.protocol == protocol::TCP { Verdict::Abort } else { Verdict::Drop };
+            return Err(Decision::stopped(verdict, layer, outcome));
+        }
+        flow.generation = generation;
+        Ok(Some(By { layer, filter_id: outcome.filter_id }))
+    }
+
+    /// What the authorizing layers are shown of a packet: of an outbound TCP segment nothing.
+    const fn authority_position(&self) -> Position {
+        match self.direction {
+            Direction::Outbound if self.packet.protocol == protocol::TCP => Position::Nothing,
+            direction => Position::by_direction(direction),
+        }
+    }
+}
+
+impl<F> Stack<F> {
+    /// A stack without flows.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            flows: HashMap::default(),
+            ledger: Ledger { deadlines: BinaryHeap::new(), binds: HashMap::default(), next_endpoint: 1 },
+            reassembly: Reassembly::default(),
+            next_reassembly_check: Duration::ZERO,
+            output: Output::default(),
+        }
+    }
+
+    /// How many flows there are, closed connections that are still remembered included.
+    #[must_use]
+    pub fn flow_count(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Which way a packet travels when that is told by who spoke first: the packet's flow if it is known; else the
+    /// sender is taken for this machine, except that the sender of a SYN-ACK, of an ICMP reply, or (when a TCP segment
+    /// is the first seen of its connection) of the lower port is taken for the other side.
+    #[must_use]
+    pub fn direction_by_first_speaker(&self, packet: &Packet) -> Direction {
+        if self.flows.contains_key(&FlowKey::of(packet, Direction::Outbound)) {
+            return Direction::Outbound;
+        }
+        if self.flows.contains_key(&FlowKey::of(packet, Direction::Inbound)) {
+            return Direction::Inbound;
+        }
+        let answers = match packet.upper {
+            Upper::Tcp(tcp) if tcp.has(super::packet::tcp_flag::SYN) => tcp.has(super::packet::tcp_flag::ACK),
+            Upper::Tcp(tcp) => tcp.source < tcp.destination,
+            Upper::Icmp(icmp) => icmp.error || matches!((packet.protocol, icmp.kind), (1, 0) | (58, 129)),
+            _ => false,
+        };
+        if answers { Direction::Inbound } else { Direction::Outbound }
+    }
+
+    /// Passes one packet, travelling in `direction` at time `now` (any clock that does not go back), through the
+    /// layers. What the verdict brings with it is in [`Stack::output`].
+    ///
+    /// With the real engine this must run inside [`crate::cpu::enter`] at PASSIVE_LEVEL, as must [`Stack::expire`] and
+    /// [`Stack::finish`].
+    pub fn process<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        buffer: &mut PacketBuffer,
+        direction: Direction,
+        now: Duration,
+    ) -> Decision {
+        self.output.to_local.clear();
+        self.output.to_remote.clear();
+        self.output.earlier.clear();
+        self.expire(classifier, now);
+        let packet = match Packet::parse(buffer.bytes()) {
+            Ok(packet) => packet,
+            Err(malformed) => {
+                return Decision { verdict: Verdict::Malformed(malformed), by: None, opened: false };
+            }
+        };
+        let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
+        if packet.fragment.is_none() {
+            let key = FlowKey::of(&packet, direction);
+            let context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, now };
+            return self.whole(context);
+        }
+        // "IP packet fragments are not indicated" on their way out, but each is on its way in.
+        if direction == Direction::Inbound {
+            let key = FlowKey::of(&packet, direction);
+            let flags = flags | condition_flag::IS_FRAGMENT;
+            let mut context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, now };
+            let none = FlowView::none(direction);
+            if let Err(decision) = context.pass(Layer::InboundIpPacket, Position::BehindIpHeader, none, Verdict::Drop) {
+                return decision;
+            }
+        }
+        match self.reassembly.add(&packet, buffer.bytes(), direction, now) {
+            Added::Waiting => Decision { verdict: Verdict::Hold, by: None, opened: false },
+            Added::Discarded => Decision { verdict: Verdict::Malformed(Malformed::IpHeader), by: None, opened: false },
+            Added::Whole(mut datagram) => {
+                let packet = match Packet::parse(datagram.whole.bytes()) {
+                    Ok(packet) => packet,
+                    Err(malformed) => {
+                        return Decision { verdict: Verdict::Malformed(malformed), by: None, opened: false };
+                    }
+                };
+                let key = FlowKey::of(&packet, direction);
+                let flags = flags | condition_flag::IS_REASSEMBLED;
+                let buffer = &mut datagram.whole;
+                let decision =
+                    self.whole(Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, now });
+                if decision.verdict == Verdict::Forward {
+                    self.output.earlier = datagram.pieces;
+                }
+                decision
+            }
+        }
+    }
+
+    fn whole<C: Classifier<Flow = F>>(&mut self, mut context: Context<'_, C>) -> Decision {
+        match context.packet.upper {
+            Upper::Tcp(tcp) => self.segment(&mut context, &tcp),
+            Upper::Icmp(icmp) if icmp.error => self.icmp_error(&mut context),
+            _ => self.datagram(&mut context),
+        }
+    }
+
+    /// Opens the local port of an outbound flow and authorizes it: what `connect` and the first `sendto` do.
+    fn connect<C: Classifier<Flow = F>>(
+        &mut self,
+        context: &mut Context<'_, C>,
+        kind: Kind,
+    ) -> Result<(Flow<F>, By), Decision> {
+        let layer = Layer::AleAuthConnect;
+        let mut flow = self.ledger.flow(context, Direction::Outbound, kind);
+        flow.bound = true;
+        if self.ledger.bind(&context.key) {
+            let layer = Layer::AleResourceAssignment;
+            let outcome = context.ask(layer, Position::Nothing, condition_flag::IS_WILDCARD_BIND, flow.head.view());
+            if outcome.blocked {
+                self.ledger.unbind(&context.key);
+                return Err(refuse(&mut self.output, context, layer, outcome));
+            }
+        }
+        let outcome = context.ask(layer, context.authority_position(), 0, flow.head.view());
+        if outcome.blocked {
+            let decision = refuse(&mut self.output, context, layer, outcome);
+            self.ledger.close(context.classifier, &context.key, &mut flow);
+            return Err(decision);
+        }
+        Ok((flow, By { layer, filter_id: outcome.filter_id }))
+    }
+
+    /// Authorizes an inbound flow, whose first packet passed the transport layer.
+    fn accept<C: Classifier<Flow = F>>(
+        &mut self,
+        context: &mut Context<'_, C>,
+        kind: Kind,
+    ) -> Result<(Flow<F>, By), Decision> {
+        let layer = Layer::AleAuthRecvAccept;
+        let flow = self.ledger.flow(context, Direction::Inbound, kind);
+        let outcome = context.pass(layer, Position::Payload, flow.head.view(), Verdict::Drop)?;
+        Ok((flow, By { layer, filter_id: outcome.filter_id }))
+    }
+
+    /// Ends the flows that were idle for too long.
+    pub fn expire<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, now: Duration) {
+        while let Some(&Reverse((deadline, key))) = self.ledger.deadlines.peek() {
+            if deadline > now {
+                break;
+            }
+            self.ledger.deadlines.pop();
+            let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.deadline == deadline) else { continue };
+            if flow.last + flow.timeout() > now {
+                self.ledger.schedule(key, flow);
+            } else if let Some(mut flow) = self.flows.remove(&key) {
+                self.ledger.close(classifier, &key, &mut flow);
+            }
+        }
+        if now >= self.next_reassembly_check {
+            self.next_reassembly_check = now + Duration::from_secs(1);
+            self.reassembly.expire(now);
+        }
+    }
+
+    /// Ends every flow: the machine goes off the network.
+    pub fn finish<C: Classifier<Flow = F>>(&mut self, classifier: &mut C) {
+        for (key, mut flow) in std::mem::take(&mut self.flows) {
+            self.ledger.close(classifier, &key, &mut flow);
+        }
+        self.ledger.deadlines.clear();
+    }
+}
+
+impl Ledger {
+    /// A flow that `context`'s packet opens.
+    fn flow<C: Classifier>(&mut self, context: &mut Context<'_, C>, direction: Direction, kind: Kind) -> Flow<C::Flow> {
+        self.next_endpoint += 1;
+        let mut head = Head {
+            direction,
+            owner: context.endpoints.owner(&context.key),
+            handle: None,
+            endpoint: self.next_endpoint,
+            generation: 0,
+        };
+        head.generation = context.classifier.generation(head.authority(), context.key.version());
+        Flow { head, kind, bound: false, last: context.now, deadline: Duration::ZERO }
+    }
+
+    /// Remembers a flow.
+    fn insert<'a, F>(&mut self, flows: &'a mut Flows<F>, key: FlowKey, mut flow: Flow<F>) -> &'a mut Flow<F> {
+        self.schedule(key, &mut flow);
+        match flows.entry(key) {
+            Entry::Occupied(mut old) => {
+                old.insert(flow);
+                old.into_mut()
+            }
+            Entry::Vacant(place) => place.insert(flow),
+        }
+    }
+
+    fn schedule<F>(&mut self, key: FlowKey, flow: &mut Flow<F>) {
+        flow.deadline = flow.last + flow.timeout();
+        self.deadlines.push(Reverse((flow.deadline, key)));
+    }
+
+    /// Counts a local port as used; `true` when this is its first use.
+    fn bind(&mut self, key: &FlowKey) -> bool {
+        let users = self.binds.entry(bind_of(key)).or_insert(0);
+        *users += 1;
+        *users == 1
+    }
+
+    /// `true` when that was its last use.
+    fn unbind(&mut self, key: &FlowKey) -> bool {
+        let Entry::Occupied(mut users) = self.binds.entry(bind_of(key)) else { return false };
+        *users.get_mut() -= 1;
+        let last = *users.get() == 0;
+        if last {
+            users.remove();
+        }
+        last
+    }
+
+    /// Ends a flow: the engine hands its contexts back, then the endpoint's closure is told. A TCP flow may stay in
+    /// the table, closed, so that its last segments are known for what they are.
+    fn close<C: Classifier>(&mut self, classifier: &mut C, key: &FlowKey, flow: &mut Flow<C::Flow>) {
+        if let Some(handle) = flow.head.handle.take() {
+            classifier.end_flow(handle);
+            if matches!(flow.kind, Kind::Tcp(_)) {
+                tell(classifier, Layer::AleEndpointClosure, key, &flow.head);
+            }
+        }
+        if std::mem::take(&mut flow.bound) && self.unbind(key) {
+            tell(classifier, Layer::AleResourceRelease, key, &flow.head);
+        }
+        if let Kind::Tcp(connection) = &mut flow.kind {
+            **connection = Connection::closed();
+            self.schedule(*key, flow);
+        }
+    }
+}
+
+fn bind_of(key: &FlowKey) -> Bind {
+    (key.protocol, key.local(), key.local_port)
+}
+
+/// Tells the local sender that its packet is refused.
+fn refuse<C: Classifier>(output: &mut Output, context: &Context<'_, C>, layer: Layer, outcome: Outcome) -> Decision {
+    match context.packet.protocol {
+        protocol::TCP => reply::refuse_tcp(&mut output.to_local, context.packet),
+        _ => reply::refuse_datagram(&mut output.to_local, context.buffer.bytes(), context.packet),
+    }
+    Decision::stopped(Verdict::Refuse, layer, outcome)
+}
+
+/// Tells a layer about something that no packet brings.
+fn tell<C: Classifier>(classifier: &mut C, layer: Layer, key: &FlowKey, flow: &Head<C::Flow>) {
+    if classifier.wants(layer, key.version()) {
+        let view = flow.view();
+        classifier.classify(Indication {
+            layer,
+            key,
+            direction: flow.direction,
+            flow_direction: flow.direction,
+            packet: None,
+            flags: 0,
+            flow: view.handle,
+            owner: view.owner,
+            endpoint: view.endpoint,
+            data: Data::None,
+        });
+    }
+}
