@@ -1,16 +1,90 @@
 //! The Windows Filtering Platform.
+//!
+//! [`bfe`] keeps the management objects and hands the [`engine`] a snapshot of the filters; the [`engine`] classifies
+//! and arbitrates, calls [`callout`]s with what their [`flow`]s carry, and leaves [`netevent`]s, which [`xml`] writes as
+//! `netsh wfp` does. [`fwps`] and [`fwpm`] are the two sides of fwpkclnt.sys as drivers import them.
 
+pub mod abi;
+mod arena;
+pub mod bfe;
+pub mod callout;
+pub mod condition;
+pub mod engine;
+mod error;
+pub mod flow;
 pub mod fwpm;
 pub mod fwps;
+pub mod layers;
+pub mod names;
+pub mod netevent;
+mod pend;
+pub mod security;
+#[cfg(test)]
+mod tests;
+pub mod value;
+
+pub use bfe::UserSession;
+pub use error::{BfeError, BfeResult};
+
+use arc_swap::ArcSwap;
+use engine::Snapshot;
+use layers::{LayerTable, WindowsVersion};
+use std::fmt;
 
 /// The platform's state on one machine.
-#[derive(Debug, Default)]
-pub struct Platform {}
+pub struct Platform {
+    table: &'static LayerTable,
+    /// The policy that is classified against.
+    snapshot: ArcSwap<Snapshot>,
+    /// The Base Filtering Engine's store.
+    pub bfe: bfe::Bfe,
+    /// The callouts drivers have registered.
+    pub callouts: callout::Callouts,
+    /// The data flows.
+    pub flows: flow::Flows,
+    /// The net events.
+    pub events: netevent::EventStore,
+}
+
+impl fmt::Debug for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Platform")
+            .field("version", &self.table.version())
+            .field("flows", &self.flows.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Platform {
-    /// A platform with the built-in layers and nothing else.
+    /// A platform with the built-in layers and sublayers and nothing else.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::of(WindowsVersion::default())
+    }
+
+    /// A platform as a version of Windows has it.
+    #[must_use]
+    pub fn of(version: WindowsVersion) -> Self {
+        let table = LayerTable::of(version);
+        Self {
+            table,
+            snapshot: ArcSwap::from_pointee(Snapshot::empty(table)),
+            bfe: bfe::Bfe::default(),
+            callouts: callout::Callouts::default(),
+            flows: flow::Flows::default(),
+            events: netevent::EventStore::default(),
+        }
+    }
+
+    /// The layers.
+    #[must_use]
+    pub fn layers(&self) -> &'static LayerTable {
+        self.table
     }
 }

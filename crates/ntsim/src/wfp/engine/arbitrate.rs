@@ -1,0 +1,341 @@
+//! Arbitration, as "Filter Arbitration" (win32 documentation) describes it:
+//!
+//! - within a sublayer the matching filters are asked from the heaviest to the lightest, until one permits or blocks;
+//! - every sublayer is asked, from the heaviest to the lightest, even after one has blocked;
+//! - the engine carries the current action and the right to change it (`FWPS_RIGHT_ACTION_WRITE`). A permit or a block
+//!   that leaves the right is soft: a lighter sublayer may turn it round. One that takes it is hard: a hard block stays,
+//!   and a hard permit yields only to a veto, a block that a callout returns although it had no right to.
+//! - a filter's permit is soft and its block hard; a callout says itself, by leaving or clearing the right.
+//!   `FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT` makes a filter's permit hard.
+//!
+//! Where the sources disagree: the same page says that a block "stops the evaluation", about the basic policy, and that all
+//! sublayers are evaluated even so; and it describes CLEAR_ACTION_RIGHT the wrong way round in one sentence ("if this
+//! flag is cleared, then the action type is hard"), against its own table and FWPM_FILTER0.
+
+use super::Classify;
+use super::filter::{Action, CompiledFilter};
+use super::snapshot::{LayerFilters, SublayerFilters};
+use crate::wfp::abi::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
+use crate::wfp::callout::{self, CalloutSlot};
+use crate::wfp::pend::ClassifyContext;
+use arrayvec::ArrayVec;
+use sluice_control::host::Guid;
+
+/// What becomes of the traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    #[default]
+    Permit,
+    /// It is dropped.
+    Block,
+}
+
+/// A filter that decided for its sublayer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminatingFilter {
+    /// filterId.
+    pub filter_id: u64,
+    /// Its sublayer.
+    pub sublayer: Guid,
+    /// What it said.
+    pub verdict: Verdict,
+    /// The callout that said it; 0 when the filter itself did.
+    pub callout_id: u32,
+}
+
+/// What a stream callout asked for beside its verdict (`FWPS_STREAM_ACTION_TYPE`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of FWPS_STREAM_ACTION_TYPE")]
+pub enum StreamAction {
+    #[default]
+    None,
+    NeedMoreData,
+    DropConnection,
+    Defer,
+    AllowConnection,
+}
+
+/// What came of a classify call at a stream layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamOutcome {
+    /// What was asked for; anything but `None` ended the evaluation there.
+    pub action: StreamAction,
+    /// countBytesRequired, with `NeedMoreData`.
+    pub bytes_required: u32,
+    /// countBytesEnforced: how many of the leading bytes the verdict is about; 0 means all of them.
+    pub bytes_enforced: usize,
+    /// The callout that asked, or that enforced a part; 0 when none did.
+    pub callout_id: u32,
+}
+
+/// The result of a classify call.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What becomes of the traffic.
+    pub verdict: Verdict,
+    /// Whether any filter decided; otherwise the verdict is the permit that a layer without filters gives.
+    pub decided: bool,
+    /// The last decision took the right to change it.
+    pub hard: bool,
+    /// A callout blocked what a hard permit had let pass.
+    pub vetoed: bool,
+    /// `FWPS_CLASSIFY_OUT_FLAG_ABSORB` with a block: drop silently, without an event.
+    pub absorb: bool,
+    /// The filter whose decision stands; 0 when none decided.
+    pub filter_id: u64,
+    /// The filters that decided for their sublayers, in order; at most sixteen are remembered.
+    pub terminating: ArrayVec<TerminatingFilter, 16>,
+    /// At the stream layers.
+    pub stream: Option<StreamOutcome>,
+    /// How often a callout wrote an action it had no right to write and that is no veto.
+    pub rights_violations: u32,
+}
+
+/// What one filter said.
+enum Said {
+    Nothing,
+    Decided {
+        verdict: Verdict,
+        hard: bool,
+        by_callout: u32,
+        flags: u32,
+    },
+    /// A stream callout asked for something that ends the evaluation.
+    Stop,
+}
+
+/// The state of one walk through a layer.
+pub(super) struct Arbiter<'c> {
+    classify: &'c Classify<'c>,
+    fixed: FwpsIncomingValues0,
+    context: ClassifyContext,
+    out: Outcome,
+}
+
+impl<'c> Arbiter<'c> {
+    pub(super) fn new(classify: &'c Classify<'c>, stream: bool) -> Self {
+        let fixed = FwpsIncomingValues0 {
+            layer_id: classify.layer.0,
+            value_count: classify.values.len() as u32,
+            incoming_value: classify.values.as_ptr().cast(),
+        };
+        let out = Outcome { stream: stream.then(StreamOutcome::default), ..Outcome::default() };
+        Self { classify, fixed, context: ClassifyContext::new(classify.layer), out }
+    }
+
+    pub(super) fn run(mut self, layer: &LayerFilters) -> Outcome {
+        for sublayer in &layer.sublayers {
+            if !self.sublayer(sublayer) {
+                break;
+            }
+        }
+        self.out
+    }
+
+    /// Asks one sublayer; false when the walk ends here.
+    fn sublayer(&mut self, sublayer: &SublayerFilters) -> bool {
+        for filter in &sublayer.filters {
+            if !filter.matches(self.classify.values) {
+                continue;
+            }
+            match self.ask(filter) {
+                Said::Nothing => {}
+                Said::Decided { verdict, hard, by_callout, flags } => {
+                    self.decide(sublayer.key, filter, verdict, hard, by_callout, flags);
+                    return true;
+                }
+                Said::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn decide(
+        &mut self,
+        sublayer: Guid,
+        filter: &CompiledFilter,
+        verdict: Verdict,
+        hard: bool,
+        callout: u32,
+        flags: u32,
+    ) {
+        let out = &mut self.out;
+        let decision = TerminatingFilter { filter_id: filter.id(), sublayer, verdict, callout_id: callout };
+        let _ = out.terminating.try_push(decision); // the seventeenth and later are not remembered, as documented
+        let may_write = !(out.decided && out.hard);
+        let veto = !may_write && out.verdict == Verdict::Permit && verdict == Verdict::Block && callout != 0;
+        if !(may_write || veto) {
+            return;
+        }
+        out.vetoed |= veto;
+        out.decided = true;
+        out.verdict = verdict;
+        out.hard = hard || veto;
+        out.filter_id = filter.id();
+        out.absorb = verdict == Verdict::Block && flags & consts::FWPS_CLASSIFY_OUT_FLAG_ABSORB != 0;
+    }
+
+    fn ask(&mut self, filter: &CompiledFilter) -> Said {
+        let clears = filter.flags & consts::FWPS_FILTER_FLAG_CLEAR_ACTION_RIGHT != 0;
+        match &filter.action {
+            Action::Permit => Said::Decided { verdict: Verdict::Permit, hard: clears, by_callout: 0, flags: 0 },
+            Action::Block => Said::Decided { verdict: Verdict::Block, hard: true, by_callout: 0, flags: 0 },
+            Action::Callout { slot, inspection } => {
+                let Some(entered) = slot.enter() else { return unregistered(filter, *inspection, clears) };
+                let said = self.call(filter, slot, &entered, *inspection);
+                entered.leave();
+                said
+            }
+        }
+    }
+
+    /// Calls classifyFn and reads what it said.
+    fn call(
+        &mut self,
+        filter: &CompiledFilter,
+        slot: &CalloutSlot,
+        entered: &callout::Entered<'_>,
+        inspection: bool,
+    ) -> Said {
+        let flow = self.classify.flow;
+        let lease = flow.and_then(|flow| flow.enter(self.classify.layer, slot.id()));
+        if lease.is_none() && entered.registration.conditional_on_flow() {
+            return Said::Nothing;
+        }
+        if self.out.stream.is_some() {
+            if flow.is_some_and(|flow| flow.is_allowed(slot.id())) {
+                return Said::Nothing;
+            }
+            self.reset_stream();
+        }
+        // A callout without the right sees what it would have to veto; one with it starts from no decision.
+        let may_write = !(self.out.decided && self.out.hard);
+        let current = match self.out.verdict {
+            _ if may_write => consts::FWP_ACTION_CONTINUE,
+            Verdict::Permit => consts::FWP_ACTION_PERMIT,
+            Verdict::Block => consts::FWP_ACTION_BLOCK,
+        };
+        let mut out = FwpsClassifyOut0 {
+            action_type: current,
+            filter_id: filter.id(),
+            rights: if may_write { consts::FWPS_RIGHT_ACTION_WRITE } else { 0 },
+            ..FwpsClassifyOut0::default()
+        };
+        let flow_context = lease.map_or(0, |lease| lease.value);
+        let Classify { metadata, layer_data, .. } = *self.classify;
+        // SAFETY: the driver registered a function of this type and, having been counted in, cannot unload before it has
+        // returned. All pointers are to memory that outlives the call; `layer_data` is what the layer promises.
+        unsafe {
+            match entered.registration.classify {
+                callout::Classify::V0(f) => f(&self.fixed, metadata, layer_data, filter.fwps(), flow_context, &mut out),
+                callout::Classify::V1(f) => {
+                    let context = self.context.as_ptr();
+                    f(&self.fixed, metadata, layer_data, context, filter.fwps(), flow_context, &mut out);
+                }
+            }
+        }
+        if let (Some(flow), Some(lease)) = (flow, lease)
+            && let Some(deletion) = flow.leave(lease)
+        {
+            deletion.run();
+        }
+        if self.out.stream.is_some() && self.read_stream(slot, &out) {
+            return Said::Stop;
+        }
+        if inspection {
+            return Said::Nothing;
+        }
+        self.read(may_write, current, &out, slot.id())
+    }
+
+    /// What a callout's classifyOut means.
+    fn read(&mut self, may_write: bool, before: u32, out: &FwpsClassifyOut0, callout_id: u32) -> Said {
+        let hard = out.rights & consts::FWPS_RIGHT_ACTION_WRITE == 0;
+        let decided = |verdict| Said::Decided { verdict, hard, by_callout: callout_id, flags: out.flags };
+        match out.action_type {
+            consts::FWP_ACTION_PERMIT if may_write => decided(Verdict::Permit),
+            consts::FWP_ACTION_BLOCK if may_write => decided(Verdict::Block),
+            // The veto: the one action a callout without the right may write.
+            consts::FWP_ACTION_BLOCK if before == consts::FWP_ACTION_PERMIT => decided(Verdict::Block),
+            unchanged if !may_write && unchanged == before => Said::Nothing,
+            _ if !may_write => {
+                self.out.rights_violations += 1;
+                Said::Nothing
+            }
+            // CONTINUE, NONE and NONE_NO_MATCH pass the decision on.
+            _ => Said::Nothing,
+        }
+    }
+
+    fn io_packet(&self) -> *mut FwpsStreamCalloutIoPacket0 {
+        self.classify.layer_data.cast()
+    }
+
+    fn reset_stream(&mut self) {
+        // SAFETY: at a stream layer the layer data is null or a writable packet of the caller's.
+        if let Some(packet) = unsafe { self.io_packet().as_mut() } {
+            packet.stream_action = consts::FWPS_STREAM_ACTION_NONE;
+            packet.count_bytes_required = 0;
+            packet.count_bytes_enforced = 0;
+        }
+    }
+
+    /// Reads what a stream callout asked for; true when the walk ends with it.
+    fn read_stream(&mut self, slot: &CalloutSlot, out: &FwpsClassifyOut0) -> bool {
+        // SAFETY: as in `reset_stream`.
+        let Some(packet) = (unsafe { self.io_packet().as_ref() }) else { return false };
+        let action = match packet.stream_action {
+            consts::FWPS_STREAM_ACTION_NEED_MORE_DATA => StreamAction::NeedMoreData,
+            consts::FWPS_STREAM_ACTION_DROP_CONNECTION => StreamAction::DropConnection,
+            consts::FWPS_STREAM_ACTION_DEFER => StreamAction::Defer,
+            consts::FWPS_STREAM_ACTION_ALLOW_CONNECTION => StreamAction::AllowConnection,
+            _ => StreamAction::None,
+        };
+        let Some(stream) = &mut self.out.stream else { return false };
+        match action {
+            StreamAction::None => {
+                // SAFETY: the caller's packet leads to its stream data or to nothing.
+                let length = unsafe { packet.stream_data.as_ref() }.map_or(0, |data| data.data_length);
+                let part = (1..length).contains(&packet.count_bytes_enforced);
+                let decides = matches!(out.action_type, consts::FWP_ACTION_PERMIT | consts::FWP_ACTION_BLOCK);
+                // The shortest part that any callout decided about is what the verdict covers; the rest is indicated
+                // again.
+                if part
+                    && decides
+                    && (stream.bytes_enforced == 0 || packet.count_bytes_enforced < stream.bytes_enforced)
+                {
+                    stream.bytes_enforced = packet.count_bytes_enforced;
+                    stream.callout_id = slot.id();
+                }
+                false
+            }
+            StreamAction::AllowConnection => {
+                if let Some(flow) = self.classify.flow {
+                    flow.allow(slot.id());
+                }
+                stream.action = action;
+                stream.callout_id = slot.id();
+                false
+            }
+            _ => {
+                stream.action = action;
+                stream.bytes_required = packet.count_bytes_required;
+                stream.bytes_enforced = 0;
+                stream.callout_id = slot.id();
+                true
+            }
+        }
+    }
+}
+
+/// A filter whose callout nobody has registered: TERMINATING and UNKNOWN act as a block, unless the filter says permit;
+/// INSPECTION is passed over (FwpsCalloutRegister1 documentation).
+fn unregistered(filter: &CompiledFilter, inspection: bool, clears: bool) -> Said {
+    if inspection {
+        return Said::Nothing;
+    }
+    let permit = filter.flags & consts::FWPS_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED != 0;
+    let (verdict, hard) = if permit { (Verdict::Permit, clears) } else { (Verdict::Block, true) };
+    Said::Decided { verdict, hard, by_callout: 0, flags: 0 }
+}

@@ -1,0 +1,195 @@
+//! A filter made ready: its conditions as tests, its action with the callout it names, and the FWPS_FILTER a driver sees.
+
+use crate::status::NtStatus;
+use crate::wfp::abi::{FwpsAction0, FwpsFilter0, FwpsFilterCondition0, consts};
+use crate::wfp::arena::Arena;
+use crate::wfp::callout::CalloutSlot;
+use crate::wfp::condition::{self, Condition, Test};
+use crate::wfp::error::{BfeError, BfeResult};
+use crate::wfp::layers::Layer;
+use crate::wfp::value::Value;
+use core::ffi::c_void;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a matching filter does.
+#[derive(Debug)]
+pub(super) enum Action {
+    Permit,
+    Block,
+    Callout { slot: Arc<CalloutSlot>, inspection: bool },
+}
+
+/// One field's tests; one of them must pass.
+#[derive(Debug)]
+struct Group {
+    field: usize,
+    tests: Box<[Test]>,
+}
+
+/// What a filter is compiled from.
+pub(in crate::wfp) struct FilterParts<'a> {
+    pub(in crate::wfp) id: u64,
+    pub(in crate::wfp) layer: &'a Layer,
+    pub(in crate::wfp) sublayer_weight: u16,
+    /// The effective weight.
+    pub(in crate::wfp) weight: u64,
+    /// `FWPM_FILTER_FLAG_*`.
+    pub(in crate::wfp) flags: u32,
+    pub(in crate::wfp) conditions: &'a [Condition],
+    /// `FWP_ACTION_*`.
+    pub(in crate::wfp) action: u32,
+    /// The callout, for a callout action.
+    pub(in crate::wfp) callout: Option<Arc<CalloutSlot>>,
+    /// rawContext, or the provider context's id.
+    pub(in crate::wfp) context: u64,
+    /// A kept-alive FWPM_PROVIDER_CONTEXT, or null.
+    pub(in crate::wfp) provider_context: *const c_void,
+}
+
+/// A filter made ready for matching.
+pub(in crate::wfp) struct CompiledFilter {
+    groups: Box<[Group]>,
+    pub(super) action: Action,
+    /// In the arena. Drivers read it in classifyFn and may write its `context` in notifyFn, before the filter is in any
+    /// snapshot; the engine itself never reads that member.
+    fwps: *mut FwpsFilter0,
+    id: u64,
+    weight: u64,
+    pub(super) flags: u16,
+    _arena: Arena,
+}
+
+// SAFETY: `fwps` leads into the arena, which the filter owns and nobody writes once the filter is shared.
+unsafe impl Send for CompiledFilter {}
+// SAFETY: as above.
+unsafe impl Sync for CompiledFilter {}
+
+impl fmt::Debug for CompiledFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompiledFilter")
+            .field("id", &self.id)
+            .field("weight", &self.weight)
+            .field("action", &self.action)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CompiledFilter {
+    /// Checks the conditions against the layer's fields and makes the filter ready.
+    ///
+    /// Consecutive conditions on one field are alternatives (FWPM_FILTER0: "evaluated using the OR operator", since
+    /// Windows 7); everything else must hold together. Conditions on one field that do not stand together form separate
+    /// groups, taking "consecutive" at its word.
+    ///
+    /// # Errors
+    /// `FWP_CONDITION_NOT_FOUND` for a field the layer lacks, and the errors of [`condition::compile`].
+    pub(in crate::wfp) fn new(parts: FilterParts<'_>) -> BfeResult<Self> {
+        let mut arena = Arena::default();
+        let mut groups: Vec<(usize, Vec<Test>)> = Vec::new();
+        let mut run_time = Vec::with_capacity(parts.conditions.len());
+        for condition in parts.conditions {
+            let index = parts.layer.field_by_key(condition.field).ok_or_else(|| {
+                let named = crate::wfp::names::Named(condition.field);
+                BfeError::new(
+                    NtStatus::FWP_CONDITION_NOT_FOUND,
+                    format!("FWPM_LAYER_{} has no field {named}", parts.layer.name),
+                )
+            })?;
+            let test = condition::compile(&parts.layer.fields[index], condition.match_type, &condition.value)?;
+            match groups.last_mut() {
+                Some((field, tests)) if *field == index => tests.push(test),
+                _ => groups.push((index, vec![test])),
+            }
+            run_time.push(FwpsFilterCondition0 {
+                field_id: index as u16,
+                reserved: 0,
+                match_type: condition.match_type as u32,
+                condition_value: arena.value(&condition.value),
+            });
+        }
+        let mut flags = run_time_flags(parts.flags);
+        if groups.iter().any(|(_, tests)| tests.len() > 1) {
+            flags |= consts::FWPS_FILTER_FLAG_OR_CONDITIONS;
+        }
+        let filter_condition =
+            if run_time.is_empty() { core::ptr::null() } else { arena.put_slice(&run_time).cast_const() };
+        let fwps = FwpsFilter0 {
+            filter_id: parts.id,
+            weight: arena.uint64(parts.weight),
+            sub_layer_weight: parts.sublayer_weight,
+            flags,
+            num_filter_conditions: run_time.len() as u32,
+            filter_condition,
+            action: FwpsAction0 { kind: parts.action, callout_id: parts.callout.as_ref().map_or(0, |slot| slot.id()) },
+            context: parts.context,
+            provider_context: parts.provider_context,
+        };
+        let fwps = arena.put(fwps);
+        let action = match (parts.action, parts.callout) {
+            (consts::FWP_ACTION_PERMIT, _) => Action::Permit,
+            (consts::FWP_ACTION_BLOCK, _) => Action::Block,
+            (action, Some(slot)) => {
+                Action::Callout { slot, inspection: action == consts::FWP_ACTION_CALLOUT_INSPECTION }
+            }
+            (action, None) => {
+                let what = format!("action {action:#x} without a callout");
+                return Err(BfeError::new(NtStatus::FWP_INVALID_ACTION_TYPE, what));
+            }
+        };
+        let groups = groups.into_iter().map(|(field, tests)| Group { field, tests: tests.into() }).collect();
+        Ok(Self { groups, action, fwps, id: parts.id, weight: parts.weight, flags, _arena: arena })
+    }
+
+    /// Whether every condition holds. A value the caller left out counts as empty.
+    #[inline]
+    pub(super) fn matches(&self, values: &[Value<'_>]) -> bool {
+        self.groups.iter().all(|group| {
+            let value = values.get(group.field).map_or(crate::wfp::value::Read::Empty, Value::read);
+            group.tests.iter().any(|test| test.passes(value))
+        })
+    }
+
+    /// filterId.
+    pub(in crate::wfp) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The effective weight.
+    pub(in crate::wfp) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// The callout the action names.
+    pub(in crate::wfp) fn callout(&self) -> Option<&Arc<CalloutSlot>> {
+        match &self.action {
+            Action::Callout { slot, .. } => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// The structure a driver sees.
+    pub(in crate::wfp) fn fwps(&self) -> *mut FwpsFilter0 {
+        self.fwps
+    }
+}
+
+/// `FWPM_FILTER_FLAG_*` as `FWPS_FILTER_FLAG_*`.
+fn run_time_flags(flags: u32) -> u16 {
+    [
+        (consts::FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT, consts::FWPS_FILTER_FLAG_CLEAR_ACTION_RIGHT),
+        (
+            consts::FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED,
+            consts::FWPS_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED,
+        ),
+        (
+            consts::FWPM_FILTER_FLAG_HAS_SECURITY_REALM_PROVIDER_CONTEXT,
+            consts::FWPS_FILTER_FLAG_HAS_SECURITY_REALM_PROVIDER_CONTEXT,
+        ),
+        (consts::FWPM_FILTER_FLAG_SILENT_MODE, consts::FWPS_FILTER_FLAG_SILENT_MODE),
+        (consts::FWPM_FILTER_FLAG_IPSEC_NO_ACQUIRE_INITIATE, consts::FWPS_FILTER_FLAG_IPSEC_NO_ACQUIRE_INITIATE),
+    ]
+    .into_iter()
+    .filter(|(managed, _)| flags & managed != 0)
+    .fold(0, |set, (_, run_time)| set | run_time)
+}

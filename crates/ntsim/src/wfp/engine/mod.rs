@@ -1,0 +1,71 @@
+//! The filter engine: walks a layer's sublayers and filters, calls callouts and arbitrates between their decisions.
+//!
+//! What is classified against is an immutable snapshot; whoever changes filters builds another and swaps it in, so a
+//! classify call takes no lock and sees one state of the policy.
+
+mod arbitrate;
+mod filter;
+mod snapshot;
+
+pub use arbitrate::{Outcome, StreamAction, StreamOutcome, TerminatingFilter, Verdict};
+pub(super) use filter::{CompiledFilter, FilterParts};
+pub(super) use snapshot::{LayerFilters, Snapshot};
+
+use super::abi::{FwpsIncomingMetadataValues0, consts};
+use super::flow::Flow;
+use super::layers::LayerId;
+use super::netevent;
+use super::value::Value;
+use crate::machine::Machine;
+use arbitrate::Arbiter;
+use core::ffi::c_void;
+use std::sync::Arc;
+
+/// One indication of traffic to a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Classify<'a> {
+    /// The layer.
+    pub layer: LayerId,
+    /// One value per field, by index; the layer's table says which types.
+    pub values: &'a [Value<'a>],
+    /// inMetaValues, handed to callouts as it is.
+    pub metadata: &'a FwpsIncomingMetadataValues0,
+    /// layerData: a NET_BUFFER_LIST, at the stream layers an FWPS_STREAM_CALLOUT_IO_PACKET0, or null.
+    pub layer_data: *mut c_void,
+    /// The data flow, where there is one.
+    pub flow: Option<&'a Arc<Flow>>,
+}
+
+/// Classifies: asks every matching filter of the layer, and says what becomes of the traffic.
+///
+/// A drop is recorded as a net event, and so is the authorization of a connection when that is switched on. A layer that
+/// discards has its `_DISCARD` twin classified too.
+///
+/// Must run on a simulated processor, at DISPATCH_LEVEL or below.
+pub fn classify(machine: &Machine, c: &Classify<'_>) -> Outcome {
+    let platform = &machine.wfp;
+    let snapshot = platform.snapshot.load();
+    let Some(layer) = snapshot.layer(c.layer) else { return Outcome::default() };
+    let outcome = Arbiter::new(c, layer.is_stream()).run(layer);
+    let blocked = outcome.verdict == Verdict::Block && !outcome.absorb;
+    if blocked || platform.events.wants_allow(c.layer, &outcome) {
+        netevent::record(platform, c, &outcome);
+    }
+    if blocked && let Some(twin) = snapshot.discard_twin(c.layer) {
+        let mut metadata = *c.metadata;
+        metadata.current_metadata_values |= consts::FWPS_METADATA_FIELD_DISCARD_REASON;
+        metadata.discard_metadata.discard_module = consts::FWPS_DISCARD_MODULE_GENERAL;
+        metadata.discard_metadata.discard_reason = consts::FWPS_DISCARD_FIREWALL_POLICY;
+        metadata.discard_metadata.filter_id = outcome.filter_id;
+        // What callouts say at a discard layer changes nothing: the traffic is gone.
+        let discarded = Classify { layer: LayerId(c.layer.0 + 1), metadata: &metadata, ..*c };
+        let _ = Arbiter::new(&discarded, false).run(twin);
+    }
+    outcome
+}
+
+/// Whether any filter stands at a layer. A shim may leave out building what only a classify call would need.
+#[must_use]
+pub fn has_filters(machine: &Machine, layer: LayerId) -> bool {
+    machine.wfp.snapshot.load().layer(layer).is_some()
+}

@@ -1,0 +1,88 @@
+//! The policy as the engine sees it: per layer the sublayers by weight, per sublayer the filters by weight.
+
+use super::CompiledFilter;
+use crate::wfp::layers::{LayerId, LayerTable};
+use sluice_control::host::Guid;
+use std::sync::Arc;
+
+/// All filters, layer by layer.
+#[derive(Debug)]
+pub(in crate::wfp) struct Snapshot {
+    table: &'static LayerTable,
+    layers: Box<[Option<Arc<LayerFilters>>]>,
+}
+
+impl Snapshot {
+    /// No filter anywhere.
+    pub(in crate::wfp) fn empty(table: &'static LayerTable) -> Self {
+        Self { table, layers: vec![None; table.id_end()].into() }
+    }
+
+    /// This snapshot with other filters at some layers.
+    pub(in crate::wfp) fn with(&self, changes: impl IntoIterator<Item = (LayerId, LayerFilters)>) -> Self {
+        let mut layers = self.layers.clone();
+        for (id, filters) in changes {
+            if let Some(slot) = layers.get_mut(usize::from(id.0)) {
+                *slot = (!filters.sublayers.is_empty()).then(|| Arc::new(filters));
+            }
+        }
+        Self { table: self.table, layers }
+    }
+
+    /// The filters at a layer; `None` when there are none.
+    #[inline]
+    pub(in crate::wfp) fn layer(&self, id: LayerId) -> Option<&LayerFilters> {
+        self.layers.get(usize::from(id.0))?.as_deref()
+    }
+
+    /// The filters at a layer's discard twin.
+    pub(super) fn discard_twin(&self, id: LayerId) -> Option<&LayerFilters> {
+        self.layer(self.table.discard_twin(id)?.id)
+    }
+}
+
+/// The filters of one layer.
+#[derive(Debug)]
+pub(in crate::wfp) struct LayerFilters {
+    pub(super) sublayers: Box<[SublayerFilters]>,
+    stream: bool,
+}
+
+/// The filters of one sublayer at one layer, heaviest first.
+#[derive(Debug)]
+pub(super) struct SublayerFilters {
+    pub(super) key: Guid,
+    pub(super) weight: u16,
+    /// Breaks a tie between sublayers of one weight: the one added first comes first.
+    order: u64,
+    pub(super) filters: Box<[Arc<CompiledFilter>]>,
+}
+
+impl LayerFilters {
+    /// Sorts filters into their sublayers; each comes with its sublayer's key, weight and order of creation.
+    pub(in crate::wfp) fn new(
+        filters: impl IntoIterator<Item = (Guid, u16, u64, Arc<CompiledFilter>)>,
+        stream: bool,
+    ) -> Self {
+        let mut sublayers: Vec<(SublayerFilters, Vec<Arc<CompiledFilter>>)> = Vec::new();
+        for (key, weight, order, filter) in filters {
+            match sublayers.iter_mut().find(|(sublayer, _)| sublayer.key == key) {
+                Some((_, list)) => list.push(filter),
+                None => sublayers.push((SublayerFilters { key, weight, order, filters: [].into() }, vec![filter])),
+            }
+        }
+        sublayers.sort_by(|(a, _), (b, _)| b.weight.cmp(&a.weight).then(a.order.cmp(&b.order)));
+        let sort = |(mut sublayer, mut list): (SublayerFilters, Vec<Arc<CompiledFilter>>)| {
+            // Filters of one weight have no documented order; here the one added first, which has the lower id, is asked
+            // first.
+            list.sort_by(|a, b| b.weight().cmp(&a.weight()).then(a.id().cmp(&b.id())));
+            sublayer.filters = list.into();
+            sublayer
+        };
+        Self { sublayers: sublayers.into_iter().map(sort).collect(), stream }
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.stream
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of the platform as a whole: management calls in, classify calls out, callouts that are `extern "win64"`
+//! functions in between.
+
+mod arbitration;
+mod bed;
+mod flows;
+mod management;
