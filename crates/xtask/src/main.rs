@@ -1,2 +1,130 @@
-//! Build steps.
-fn main() {}
+//! Build steps that cargo cannot do alone. `./dev VERB` installs what a verb needs and ends here; on Windows and wherever
+//! everything is installed, `cargo xtask VERB` does the same.
+
+mod build;
+mod demo;
+mod lint;
+mod places;
+mod process;
+mod test;
+mod toolchain;
+
+use std::{ffi::OsString, fs, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use xtask::image;
+
+use crate::{build::Product, places::Places};
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Builds, checks and runs Sluicegate", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Builds sluice.sys for x86_64 and aarch64 and sluice.exe into target/sluice, and checks each driver image
+    Build {
+        /// Only this product
+        #[arg(long)]
+        only: Option<Product>,
+    },
+    /// Builds what the tests need, runs every test, and prints the runners' closing lines last
+    Test {
+        /// Passed on to the test runner of the programs
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Shows the driver deciding over real connections in a simulated Windows kernel
+    Demo,
+    /// Runs the simulated kernel: `ntsim load target/sluice/x86_64/sluice.sys`
+    Ntsim {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Runs the sluice command
+    Sluice {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Runs the benchmarks
+    Bench {
+        /// Passed on to `cargo bench`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Checks format, clippy (programs and driver) and the project's own rules
+    Lint,
+    /// Checks that a driver image is one that Windows would load and that this project would ship
+    CheckImage {
+        /// The .sys file
+        file: PathBuf,
+    },
+}
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Process(#[from] process::ProcessError),
+    #[error(transparent)]
+    Toolchain(#[from] toolchain::ToolchainError),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{} is not fit to ship:\n{}", path.display(), defects.iter().map(|d| format!("  - {d}")).collect::<Vec<_>>().join("\n"))]
+    Image { path: PathBuf, defects: Vec<image::Defect> },
+    #[error("{0} rule(s) of the project broken, listed above")]
+    Lint(usize),
+}
+
+impl Error {
+    fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        // A program that reported its own failure has said why; its status is ours.
+        Err(Error::Process(process::ProcessError::Failed { status, reported: true, .. })) => {
+            ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<(), Error> {
+    let places = Places::here();
+    match verb {
+        Verb::Build { only: Some(product) } => build::one(&places, product),
+        Verb::Build { only: None } => Product::SHIPPED.iter().try_for_each(|product| build::one(&places, *product)),
+        Verb::Test { arguments } => test::run(&places, &arguments),
+        Verb::Demo => demo::run(&places),
+        Verb::Ntsim { arguments } => build::host_program(&places, "ntsim", &arguments),
+        Verb::Sluice { arguments } => build::host_program(&places, "sluice", &arguments),
+        Verb::Bench { arguments } => {
+            build::one(&places, Product::DriverX64)?;
+            let mut cargo = toolchain::host_cargo(&places);
+            Ok(process::run(cargo.args(["bench", "--workspace"]).args(arguments))?)
+        }
+        Verb::Lint => lint::run(&places),
+        Verb::CheckImage { file } => check_image(&file),
+    }
+}
+
+/// Checks a driver image and says what it imports from where.
+fn check_image(file: &std::path::Path) -> Result<(), Error> {
+    let bytes = fs::read(file).map_err(Error::file(file))?;
+    let summary = image::check(&bytes).map_err(|defects| Error::Image { path: file.to_owned(), defects })?;
+    eprintln!("{}: {summary}", file.display());
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Building the products into target/sluice.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use clap::ValueEnum;
+
+use crate::{
+    Error, check_image,
+    places::Places,
+    process,
+    toolchain::{Toolchain, host_cargo},
+};
+
+const COMMAND_TARGET: &str = if cfg!(windows) { "x86_64-pc-windows-msvc" } else { "x86_64-pc-windows-gnu" };
+
+/// Something that can be built alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Product {
+    /// sluice.sys for x86_64
+    DriverX64,
+    /// sluice.sys for aarch64
+    DriverArm64,
+    /// sluice.exe for x86_64 Windows
+    Command,
+    /// ntsim and sluice for this machine
+    Host,
+}
+
+impl Product {
+    /// What `build` makes without `--only`.
+    pub(crate) const SHIPPED: [Self; 3] = [Self::DriverX64, Self::DriverArm64, Self::Command];
+}
+
+/// Builds one product and checks it.
+pub(crate) fn one(places: &Places, product: Product) -> Result<(), Error> {
+    match product {
+        Product::DriverX64 => driver(places, "x86_64", "x86_64-pc-windows-msvc"),
+        Product::DriverArm64 => driver(places, "aarch64", "aarch64-pc-windows-msvc"),
+        Product::Command => command(places),
+        Product::Host => {
+            Ok(process::run(host_cargo(places).args(["build", "--release", "-p", "ntsim", "-p", "sluice"]))?)
+        }
+    }
+}
+
+/// Builds a driver, puts it in place under its name and checks the image.
+fn driver(places: &Places, architecture: &str, target: &'static str) -> Result<(), Error> {
+    let toolchain = Toolchain::for_target(target)?;
+    eprintln!("driver for {architecture}: {toolchain}");
+    process::run(toolchain.driver_cargo(places, "build", target).arg("--release"))?;
+    let built = places.driver_target.join(target).join("release");
+    let shipped = places.products.join(architecture);
+    put(&built.join("sluice.dll"), &shipped.join("sluice.sys"))?;
+    put(&built.join("sluice.pdb"), &shipped.join("sluice.pdb"))?;
+    check_image(&shipped.join("sluice.sys"))
+}
+
+/// Builds the sluice command for Windows.
+fn command(places: &Places) -> Result<(), Error> {
+    let toolchain = Toolchain::for_target(COMMAND_TARGET)?;
+    eprintln!("sluice.exe: {toolchain}");
+    let mut cargo = toolchain.cargo("build", COMMAND_TARGET, "std,panic_abort");
+    cargo.current_dir(&places.root).env("CARGO_TARGET_DIR", &places.target);
+    process::run(cargo.args(["--release", "-p", "sluice", "--bin", "sluice"]))?;
+    let built = places.target.join(COMMAND_TARGET).join("release/sluice.exe");
+    put(&built, &places.products.join("x86_64/sluice.exe"))
+}
+
+/// Builds the programs for this machine and runs one of them.
+pub(crate) fn host_program(places: &Places, name: &str, arguments: &[OsString]) -> Result<(), Error> {
+    process::run(host_cargo(places).args(["build", "--release", "--quiet", "-p", name, "--bin", name]))?;
+    Ok(process::run_for_user(host_command(places, name).args(arguments))?)
+}
+
+/// A program for this machine, as [`Product::Host`] builds it.
+pub(crate) fn host_command(places: &Places, name: &str) -> Command {
+    let program: PathBuf = [name, std::env::consts::EXE_SUFFIX].concat().into();
+    Command::new(places.target.join("release").join(program))
+}
+
+fn put(from: &Path, to: &Path) -> Result<(), Error> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    }
+    fs::copy(from, to).map(drop).map_err(Error::file(from))
+}

@@ -1,0 +1,84 @@
+//! Format, clippy, and the rules that neither knows.
+
+mod rules;
+
+use std::{fs, process::Command};
+
+use crate::{
+    Error,
+    places::Places,
+    process::{self, ProcessError},
+    toolchain::{Toolchain, driver_host_cargo, host_cargo},
+};
+
+const DRIVER_TARGET: &str = "x86_64-pc-windows-msvc";
+
+/// Runs every check, so that one run shows all that is wrong, and fails if any did.
+pub(crate) fn run(places: &Places) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    let mut check = |what: &str, result: Result<(), Error>| {
+        if let Err(error) = result {
+            eprintln!("{what}: {error}");
+            if outcome.is_ok() {
+                outcome = Err(error);
+            }
+        }
+    };
+    check("format of the programs", plain(host_cargo(places).args(["fmt", "--all", "--check"])));
+    check("format of the driver", driver_format(places));
+    check(
+        "clippy of the programs",
+        plain(host_cargo(places).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    );
+    check("clippy of the driver", driver_clippy(places));
+    check("rules of the project", project_rules(places));
+    outcome
+}
+
+fn plain(command: &mut Command) -> Result<(), Error> {
+    Ok(process::run(command)?)
+}
+
+/// `cargo fmt` takes no --target-dir and needs none: it is called on the members' files by name.
+fn driver_format(places: &Places) -> Result<(), Error> {
+    let mut cargo = host_cargo(places);
+    plain(cargo.current_dir(&places.driver).args(["fmt", "--check"]).args(
+        ["sluice-driver", "sluice-kernel", "wfp-sys", "kmdf-entry", "wdk-build"].iter().flat_map(|name| ["-p", name]),
+    ))
+}
+
+/// Clippy over the driver for the target it ships on, and over the stand-in for wdk-build, which runs here.
+fn driver_clippy(places: &Places) -> Result<(), Error> {
+    let toolchain = Toolchain::for_target(DRIVER_TARGET)?;
+    let mut cargo = toolchain.driver_cargo(places, "clippy", DRIVER_TARGET);
+    plain(
+        cargo
+            .args(["-p", "sluice-driver", "-p", "sluice-kernel", "-p", "wfp-sys", "-p", "kmdf-entry"])
+            .args(["--", "-D", "warnings"]),
+    )?;
+    if cfg!(windows) {
+        return Ok(());
+    }
+    plain(driver_host_cargo(places, "clippy").args(["-p", "wdk-build", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// The rules of [`rules`], over every file that git knows and the latest commits.
+fn project_rules(places: &Places) -> Result<(), Error> {
+    let git = |arguments: &[&str]| -> Result<String, ProcessError> {
+        process::output(Command::new("git").current_dir(&places.root).args(arguments))
+    };
+    let mut broken = Vec::new();
+    for file in git(&["ls-files", "--cached", "--others", "--exclude-standard"])?.lines() {
+        // What is not text, or was just removed, has no lines to judge.
+        if let Ok(text) = fs::read_to_string(places.root.join(file)) {
+            broken.extend(rules::broken_by_file(file, &text));
+        }
+    }
+    for subject in git(&["log", "--no-merges", "--max-count=20", "--format=%s"])?.lines() {
+        broken.extend(rules::broken_by_subject(subject));
+    }
+    for rule in &broken {
+        eprintln!("{rule}");
+    }
+    if broken.is_empty() { Ok(()) } else { Err(Error::Lint(broken.len())) }
+}
