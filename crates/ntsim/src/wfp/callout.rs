@@ -130,6 +130,16 @@ impl CalloutSlot {
         !self.current.load(Ordering::Acquire).is_null()
     }
 
+    /// The flags its registration brought, with FWPM_CALLOUT_FLAG_REGISTERED; 0 while nobody has registered it.
+    #[must_use]
+    pub fn registered_flags(&self) -> u32 {
+        self.enter().map_or(0, |entered| {
+            let flags = entered.registration.flags | consts::FWPM_CALLOUT_FLAG_REGISTERED;
+            entered.leave();
+            flags
+        })
+    }
+
     /// How many flows carry a context of this callout.
     #[must_use]
     pub fn flow_contexts(&self) -> usize {

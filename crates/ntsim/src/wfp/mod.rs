@@ -22,6 +22,7 @@ pub mod security;
 #[cfg(test)]
 mod tests;
 pub mod value;
+pub mod xml;
 
 pub use bfe::UserSession;
 pub use error::{BfeError, BfeResult};

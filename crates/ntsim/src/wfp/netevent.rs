@@ -302,6 +302,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_oldest_events_give_way() {
+        let store = EventStore::with_capacity(2);
+        for filter_id in 1..=5 {
+            store.push(NetEvent {
+                time: FileTime(filter_id),
+                kind: NetEventKind::ClassifyDrop,
+                protocol: None,
+                local: None,
+                remote: None,
+                local_port: None,
+                remote_port: None,
+                scope_id: None,
+                app_id: None,
+                user: None,
+                package: None,
+                filter_id,
+                layer: LayerId::INBOUND_IPPACKET_V4,
+                reauth_reason: 0,
+                original_profile: 0,
+                current_profile: 0,
+                direction: Direction::In,
+                loopback: false,
+                terminating: Vec::new(),
+            });
+        }
+        assert_eq!(store.to_vec().iter().map(|event| event.filter_id).collect::<Vec<_>>(), [4, 5]);
+        assert_eq!(store.dropped(), 3);
+        assert_eq!(store.take().iter().map(NetEvent::flags).collect::<Vec<_>>(), [0, 0]);
+        assert!(store.to_vec().is_empty());
+    }
+
+    #[test]
     fn a_file_time_counts_from_1601() {
         let time = FileTime::from(UNIX_EPOCH + std::time::Duration::new(1, 200));
         assert_eq!(time, FileTime(116_444_736_010_000_002));

@@ -69,3 +69,10 @@ pub fn classify(machine: &Machine, c: &Classify<'_>) -> Outcome {
 pub fn has_filters(machine: &Machine, layer: LayerId) -> bool {
     machine.wfp.snapshot.load().layer(layer).is_some()
 }
+
+/// A number that changes whenever a filter is added to a layer or removed from it: flows authorized under another one
+/// must be authorized again.
+#[must_use]
+pub fn generation(machine: &Machine, layer: LayerId) -> u64 {
+    machine.wfp.snapshot.load().generation(layer)
+}

@@ -10,29 +10,39 @@ use std::sync::Arc;
 pub(in crate::wfp) struct Snapshot {
     table: &'static LayerTable,
     layers: Box<[Option<Arc<LayerFilters>>]>,
+    /// How often each layer's filters changed.
+    generations: Box<[u64]>,
 }
 
 impl Snapshot {
     /// No filter anywhere.
     pub(in crate::wfp) fn empty(table: &'static LayerTable) -> Self {
-        Self { table, layers: vec![None; table.id_end()].into() }
+        Self { table, layers: vec![None; table.id_end()].into(), generations: vec![0; table.id_end()].into() }
     }
 
     /// This snapshot with other filters at some layers.
     pub(in crate::wfp) fn with(&self, changes: impl IntoIterator<Item = (LayerId, LayerFilters)>) -> Self {
         let mut layers = self.layers.clone();
+        let mut generations = self.generations.clone();
         for (id, filters) in changes {
-            if let Some(slot) = layers.get_mut(usize::from(id.0)) {
+            let index = usize::from(id.0);
+            if let (Some(slot), Some(generation)) = (layers.get_mut(index), generations.get_mut(index)) {
                 *slot = (!filters.sublayers.is_empty()).then(|| Arc::new(filters));
+                *generation += 1;
             }
         }
-        Self { table: self.table, layers }
+        Self { table: self.table, layers, generations }
     }
 
     /// The filters at a layer; `None` when there are none.
     #[inline]
     pub(in crate::wfp) fn layer(&self, id: LayerId) -> Option<&LayerFilters> {
         self.layers.get(usize::from(id.0))?.as_deref()
+    }
+
+    /// How often a layer's filters changed.
+    pub(super) fn generation(&self, id: LayerId) -> u64 {
+        self.generations.get(usize::from(id.0)).copied().unwrap_or(0)
     }
 
     /// The filters at a layer's discard twin.

@@ -5,3 +5,4 @@ mod arbitration;
 mod bed;
 mod flows;
 mod management;
+mod xml;
