@@ -1,2 +1,36 @@
-//! The `sluice` command.
-fn main() {}
+//! The `sluice` command: installs the Sluicegate driver, gives it policies, and shows what it does.
+
+mod cli;
+mod events;
+mod failure;
+mod install;
+mod load;
+mod machine;
+mod output;
+mod status;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use failure::Failure;
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = Output::new(cli.json, cli.color);
+    match run(&cli, &mut output) {
+        Ok(code) => code,
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
+    match &cli.command {
+        Command::Install { driver } => install::install(&*machine::open(cli)?, driver, output),
+        Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
+        Command::Load { policy, check: true } => load::check(policy, output),
+        Command::Load { policy, check: false } => load::load(&*machine::open(cli)?, policy, output),
+        Command::Status => status::status(&*machine::open(cli)?, output),
+        Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
+    }
+}

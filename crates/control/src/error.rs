@@ -152,7 +152,7 @@ impl ControlError {
             Self::Random(_) => return None,
             Self::BadImage(_) => "this is a defect: please report it with the policy",
             Self::PolicyFile { .. } => "give the path of a policy file (TOML)",
-            Self::Policy(_) => "correct the file; the policy in force stays in force",
+            Self::Policy(_) => "correct the file; a policy that is in force stays in force",
             Self::PolicySize { .. } => {
                 "split the lists or merge neighbouring prefixes; the policy in force stays in force"
             }

@@ -9,6 +9,7 @@ use crate::error::ControlError;
 use crate::host::Host;
 use jiff::Timestamp;
 use serde::Serialize;
+use sluice_policy::Image;
 use sluice_protocol::event::{RULE_DEFAULT, direction, flags, verdict};
 use sluice_protocol::{Event, object};
 use std::borrow::Cow;
@@ -76,6 +77,9 @@ pub struct EventLine {
     pub application: Option<String>,
     /// The deciding rule's place in the policy, from 0; `None` for the direction's default.
     pub rule: Option<u32>,
+    /// The deciding rule's name, when the policy that decided is still in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule_name: Option<String>,
     /// The generation of the policy that decided.
     pub epoch: u32,
     /// The layer, without FWPM_LAYER_.
@@ -121,6 +125,7 @@ impl From<&Event> for EventLine {
             process_id: (event.process_id != 0).then_some(event.process_id),
             application: (!application.is_empty()).then(|| application.to_owned()),
             rule: (event.rule != RULE_DEFAULT).then_some(event.rule),
+            rule_name: None,
             epoch: event.epoch,
             layer: match object::CALLOUTS.iter().find(|place| place.layer_id == event.layer) {
                 Some(place) => place.name.into(),
@@ -161,9 +166,10 @@ impl fmt::Display for EventLine {
             f.write_str(" ")?;
             endpoint(f, self.remote_address, self.remote_port)?;
         }
-        match self.rule {
-            Some(rule) => write!(f, " rule {rule}")?,
-            None => f.write_str(" default")?,
+        match (self.rule, &self.rule_name) {
+            (Some(_), Some(name)) => write!(f, " rule {name:?}")?,
+            (Some(rule), None) => write!(f, " rule {rule}")?,
+            (None, _) => f.write_str(" default")?,
         }
         write!(f, " filter {} {}", self.filter_id, self.layer)?;
         if let Some(application) = &self.application {
@@ -209,7 +215,7 @@ pub fn events(
     sink: &mut dyn FnMut(&Item) -> ControlFlow<()>,
 ) -> Result<u64, ControlError> {
     let (device, _) = Control::open(host)?;
-    let mut stream = EventStream { seen: 0, last: None, wanted: options.count.unwrap_or(u64::MAX) };
+    let mut stream = EventStream::new(options.count.unwrap_or(u64::MAX));
     let waits = options.follow || options.count.is_some() || options.timeout.is_some();
     let start = Instant::now();
     let mut buffer = vec![0; BATCH * size_of::<Event>()];
@@ -220,11 +226,41 @@ pub fn events(
         if read == 0 && (!waits || options.timeout.is_some_and(|timeout| start.elapsed() >= timeout)) {
             break;
         }
-        if stream.take(buffer.get(..read).unwrap_or_default(), sink)?.is_break() {
+        let names = |names: &mut RuleNames| names.refresh(&device);
+        if stream.take(buffer.get(..read).unwrap_or_default(), names, sink)?.is_break() {
             break;
         }
     }
     Ok(stream.seen)
+}
+
+/// The rule names of one generation of the policy.
+#[derive(Default)]
+struct RuleNames {
+    epoch: u32,
+    policy: Option<Image<Vec<u8>>>,
+}
+
+impl RuleNames {
+    /// Takes the names of the policy in force. A policy that is swapped all the time has none.
+    fn refresh(&mut self, device: &Control) -> Result<(), ControlError> {
+        /// How often a swap in between is forgiven.
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let before = device.status()?.epoch;
+            let policy = device.policy()?.and_then(|bytes| Image::validate(bytes).ok());
+            if device.status()?.epoch == before {
+                *self = Self { epoch: before, policy };
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, line: &EventLine) -> Option<String> {
+        let policy = self.policy.as_ref().filter(|_| self.epoch == line.epoch)?;
+        policy.rule_name(line.rule?).map(str::to_owned)
+    }
 }
 
 /// Where a stream of events stands.
@@ -232,12 +268,18 @@ struct EventStream {
     seen: u64,
     last: Option<u64>,
     wanted: u64,
+    names: RuleNames,
 }
 
 impl EventStream {
+    fn new(wanted: u64) -> Self {
+        Self { seen: 0, last: None, wanted, names: RuleNames::default() }
+    }
+
     fn take(
         &mut self,
         bytes: &[u8],
+        refresh: impl Fn(&mut RuleNames) -> Result<(), ControlError>,
         sink: &mut dyn FnMut(&Item) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ControlError> {
         let (records, rest) = bytes.as_chunks::<{ size_of::<Event>() }>();
@@ -252,8 +294,13 @@ impl EventStream {
             if lost > 0 && sink(&Item::Lost { count: lost }).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
+            let mut line = EventLine::from(&event);
+            if event.epoch > self.names.epoch {
+                refresh(&mut self.names)?;
+            }
+            line.rule_name = self.names.name(&line);
             self.seen += 1;
-            if sink(&Item::Event(Box::new(EventLine::from(&event)))).is_break() || self.seen == self.wanted {
+            if sink(&Item::Event(Box::new(line))).is_break() || self.seen == self.wanted {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -353,8 +400,8 @@ mod tests {
         let records: Vec<u8> =
             [1_u64, 2, 7].iter().flat_map(|&sequence| Event { sequence, ..sample() }.as_bytes().to_vec()).collect();
         let mut items = Vec::new();
-        let mut stream = EventStream { seen: 0, last: None, wanted: u64::MAX };
-        let flow = stream.take(&records, &mut |item| {
+        let mut stream = EventStream::new(u64::MAX);
+        let flow = stream.take(&records, |_| Ok(()), &mut |item| {
             items.push(match item {
                 Item::Event(line) => line.sequence as i64,
                 Item::Lost { count } => -(*count as i64),
@@ -368,8 +415,8 @@ mod tests {
 
     #[test]
     fn half_a_record_is_an_error() {
-        let mut stream = EventStream { seen: 0, last: None, wanted: 1 };
-        let error = stream.take(&[0; 300], &mut |_| ControlFlow::Continue(())).unwrap_err();
+        let mut stream = EventStream::new(1);
+        let error = stream.take(&[0; 300], |_| Ok(()), &mut |_| ControlFlow::Continue(())).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the driver's answer to a read is not valid: 300 bytes are not a whole number of 256-byte events"
@@ -392,6 +439,41 @@ mod tests {
         let start = Instant::now();
         assert_eq!(events(&memory, &EventOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap(), 3);
         assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn rules_have_the_names_of_the_policy_that_decided() {
+        let memory = machine(1..=2);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let policy = r#"
+            [default]
+            outbound = "permit"
+            inbound = "permit"
+            [[rule]]
+            name = "no bell"
+            action = "block"
+            remote-port = 7
+        "#;
+        std::io::Write::write_all(&mut file, policy.as_bytes()).unwrap();
+        crate::load(&memory, file.path()).unwrap();
+        {
+            let mut driver = memory.driver.lock().unwrap();
+            driver.status.epoch = 2;
+            driver.status.policy_bytes = driver.policies[0].len() as u64;
+            let of = |epoch| Event { sequence: 1, epoch, rule: 0, ..sample() }.as_bytes().to_vec();
+            driver.reads = [of(1), of(2)].into();
+        }
+        let mut lines = Vec::new();
+        let mut sink = |item: &Item| {
+            lines.extend(match item {
+                Item::Event(line) => Some(line.to_string()),
+                Item::Lost { .. } => None,
+            });
+            ControlFlow::Continue(())
+        };
+        events(&memory, &EventOptions::default(), &mut sink).unwrap();
+        assert!(lines[0].contains(" rule 0 filter "), "of a policy that is gone: {}", lines[0]);
+        assert!(lines[1].contains(r#" rule "no bell" filter "#), "{}", lines[1]);
     }
 
     #[test]

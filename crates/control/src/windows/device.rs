@@ -57,7 +57,7 @@ impl Handle {
         if unsafe { GetOverlappedResult(self.0.as_raw_handle(), overlapped, &raw mut bytes, 1) } != 0 {
             return Ok(Some(bytes as usize));
         }
-        // SAFETY: as above.
+        // SAFETY: reads a value of this thread.
         match unsafe { GetLastError() } {
             ERROR_OPERATION_ABORTED if wait != INFINITE => Ok(None),
             error => Err(refusal(operation, error)),

@@ -1,8 +1,8 @@
 //! The Base Filtering Engine.
 
+use super::check;
 use super::convert::{Arena, guid, guid_back};
-use super::{check, wide};
-use crate::host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer, code};
+use crate::host::{Callout, Engine, Filter, FilterEntry, Guid, HostResult, Provider, Sublayer};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform as wfp;
@@ -187,7 +187,7 @@ impl Drop for Page {
 }
 
 /// Frees what an Fwpm function allocated.
-fn free(memory: &mut *mut core::ffi::c_void) {
+pub(super) fn free(memory: &mut *mut core::ffi::c_void) {
     // SAFETY: the callers pass memory that an Fwpm function returned and that they do not use afterwards; null is
     // allowed.
     unsafe { wfp::FwpmFreeMemory0(memory) };
@@ -206,24 +206,4 @@ unsafe fn text(start: PWSTR) -> String {
         let length = (0..).take_while(|&at| *start.add(at) != 0).count();
         String::from_utf16_lossy(std::slice::from_raw_parts(start, length))
     }
-}
-
-/// `FwpmGetAppIdFromFileName0`.
-pub(super) fn app_id(path: &str) -> HostResult<String> {
-    const OPERATION: &str = "FwpmGetAppIdFromFileName0";
-    let name = wide(OPERATION, path)?;
-    let mut blob: *mut wfp::FWP_BYTE_BLOB = null_mut();
-    // SAFETY: `name` is NUL-terminated and, like `blob`, outlives the call.
-    check(OPERATION, unsafe { wfp::FwpmGetAppIdFromFileName0(name.as_ptr(), &raw mut blob) })?;
-    // SAFETY: the call succeeded: `blob` points to a blob whose data are `size` bytes, until it is freed below.
-    let bytes = unsafe {
-        let blob = &*blob;
-        std::slice::from_raw_parts(blob.data, blob.size as usize).to_vec()
-    };
-    free(&mut blob.cast());
-    let units: Vec<u16> = bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
-    let units = units.strip_suffix(&[0]).unwrap_or(&units);
-    String::from_utf16(units).map_err(|_| {
-        HostError::with_message(OPERATION, code::ERROR_INVALID_DATA, format!("the NT path of {path} is not Unicode"))
-    })
 }

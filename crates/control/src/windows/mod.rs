@@ -7,6 +7,7 @@
 mod convert;
 mod device;
 mod engine;
+mod path;
 mod service;
 mod token;
 
@@ -65,7 +66,7 @@ impl Host for WindowsHost {
     }
 
     fn app_id(&self, path: &str) -> HostResult<String> {
-        engine::app_id(path)
+        path::app_id(path)
     }
 }
 

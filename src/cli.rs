@@ -1,0 +1,101 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The exit statuses, as the help shows them.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  the machine or the driver refused
+  2  the command line is not valid, or there is no machine
+  3  the driver is not installed or not loaded
+  4  the policy is not valid, or the driver refused it
+  5  the caller is not an administrator";
+
+/// Installs and steers the Sluicegate network filter driver.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, about, after_help = EXIT_STATUS, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The socket of a simulated machine (ntsim) to act on.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[arg(long, global = true, value_name = "SOCKET", env = ntsim::remote::SOCKET_VARIABLE)]
+    pub(crate) machine: Option<PathBuf>,
+    /// Print JSON: one object, or one per line for events.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colours; auto is on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Install the driver, load it and add its filters; repairs an installation that lacks something.
+    Install {
+        /// The driver file, sluice.sys. It is used where it lies.
+        driver: PathBuf,
+    },
+    /// Remove the filters, the driver and the service.
+    Uninstall,
+    /// Compile a policy and put it in force.
+    Load {
+        /// The policy file (TOML).
+        policy: PathBuf,
+        /// Only say whether the policy is valid: needs no driver and no rights.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Show the service, the filters, the policy in force and the counters.
+    Status,
+    /// Show what the driver decided: the events it holds, or those to come as well.
+    Events(EventArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventArgs {
+    /// Wait for more until stopped.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Stop after so many events, waiting for them.
+    #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Stop after so many seconds; with --count, fewer events by then are a failure.
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected seconds, as in 2 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("expected seconds, as in 2 or 0.5: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_nothing_else() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "-1", "NaN", "1e300", "2s"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `sluice events`.
+
+use crate::cli::EventArgs;
+use crate::failure::Failure;
+use crate::output::{BAD, GOOD, Output, WARNING};
+use sluice_control::{EventOptions, Host, Item};
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) -> Result<ExitCode, Failure> {
+    let mut failed = None;
+    let wanted = EventOptions { follow: options.follow, count: options.count, timeout: options.timeout };
+    let seen = sluice_control::events(host, &wanted, &mut |item| {
+        let printed = output.report(item, |out| match item {
+            Item::Event(event) => {
+                let style = match event.verdict.as_ref() {
+                    "permit" => GOOD,
+                    "block" => BAD,
+                    _ => WARNING,
+                };
+                // The verdict is the second word of the line.
+                let line = event.to_string();
+                match line.split_once(' ') {
+                    Some((time, rest)) => {
+                        let rest = rest.strip_prefix(event.verdict.as_ref()).unwrap_or(rest);
+                        writeln!(out, "{time} {style}{}{style:#}{rest}", event.verdict)
+                    }
+                    None => writeln!(out, "{line}"),
+                }
+            }
+            Item::Lost { count } => {
+                writeln!(out, "{WARNING}{count} events were lost here{WARNING:#}: the reader was too slow")
+            }
+        });
+        match printed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    match options.count {
+        Some(wanted) if seen < wanted => Err(Failure::FewerEvents { seen, wanted }),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

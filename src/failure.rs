@@ -1,0 +1,71 @@
+//! Why the command failed, and its exit status.
+
+use serde_json::{Value, json};
+use sluice_control::host::HostError;
+use sluice_control::{ControlError, Kind};
+use std::io;
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// This is not Windows and no simulated machine was named.
+    #[cfg_attr(windows, expect(dead_code, reason = "Windows is a machine"))]
+    #[error("this system is not Windows, so there is no machine to act on")]
+    NoMachine,
+    /// A verb failed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// `events --count` ran into its timeout.
+    #[error("{seen} of the {wanted} events came before the timeout")]
+    FewerEvents { seen: u64, wanted: u64 },
+    /// The output cannot be written.
+    #[error("writing the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// The machine cannot be reached.
+    pub(crate) fn machine(doing: &str, source: HostError) -> Self {
+        let left = Default::default();
+        Self::Control(ControlError::Step { doing: doing.to_owned(), source, left })
+    }
+
+    /// The exit status, as the help says.
+    pub(crate) fn exit_status(&self) -> u8 {
+        match self {
+            Self::NoMachine => 2,
+            Self::FewerEvents { .. } | Self::Output(_) => 1,
+            Self::Control(error) => match error.kind() {
+                Kind::Refused => 1,
+                Kind::Absent => 3,
+                Kind::Policy => 4,
+                Kind::Rights => 5,
+            },
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn advice(&self) -> Option<String> {
+        match self {
+            Self::NoMachine if cfg!(all(target_os = "linux", target_arch = "x86_64")) => {
+                Some("name the socket of a simulated machine with --machine or NTSIM_SOCKET".to_owned())
+            }
+            Self::NoMachine => Some("use this command on Windows, or on Linux x86-64 with ntsim".to_owned()),
+            Self::Control(error) => error.advice(),
+            Self::FewerEvents { .. } | Self::Output(_) => None,
+        }
+    }
+
+    /// The failure as JSON.
+    pub(crate) fn json(&self) -> Value {
+        let mut value = json!({ "error": self.to_string(), "exit_status": self.exit_status() });
+        if let Some(advice) = self.advice() {
+            value["advice"] = advice.into();
+        }
+        if let Self::Control(ControlError::Policy(errors)) = self {
+            value["error"] = "the policy is not valid".into();
+            value["diagnostics"] = json!(errors.diagnostics);
+        }
+        value
+    }
+}

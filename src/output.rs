@@ -1,0 +1,88 @@
+//! The one place that prints.
+
+use crate::cli::Color;
+use crate::failure::Failure;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use sluice_control::ControlError;
+use sluice_policy::Diagnostic;
+use std::io::{self, Stderr, Stdout, Write};
+use std::process::ExitCode;
+
+/// What went wrong.
+pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
+/// What may be wrong.
+pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+/// What is well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// What is refused.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+/// Names of things.
+pub(crate) const LABEL: Style = Style::new().bold();
+
+/// Standard output and standard error, as text or JSON, with colours where they are wanted.
+pub(crate) struct Output {
+    json: bool,
+    stdout: AutoStream<Stdout>,
+    stderr: AutoStream<Stderr>,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool, color: Color) -> Self {
+        let choice = match color {
+            Color::Auto => ColorChoice::Auto,
+            Color::Always => ColorChoice::Always,
+            Color::Never => ColorChoice::Never,
+        };
+        Self { json, stdout: AutoStream::new(io::stdout(), choice), stderr: AutoStream::new(io::stderr(), choice) }
+    }
+
+    /// Prints a report: itself as JSON, or what `text` writes.
+    pub(crate) fn report<T: Serialize>(
+        &mut self,
+        report: &T,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let written = if self.json {
+            serde_json::to_writer(&mut self.stdout, report)
+                .map_err(io::Error::from)
+                .and_then(|()| self.stdout.write_all(b"\n"))
+        } else {
+            text(&mut self.stdout)
+        };
+        Ok(written.and_then(|()| self.stdout.flush())?)
+    }
+
+    /// Prints the warnings of a policy that compiles. With JSON they are in the report.
+    pub(crate) fn warnings(&mut self, warnings: &[Diagnostic]) -> Result<(), Failure> {
+        if !self.json && !warnings.is_empty() {
+            writeln!(self.stderr, "{}", sluice_policy::diagnostic::render(warnings, true))?;
+        }
+        Ok(())
+    }
+
+    /// Prints a failure and returns its exit status. Whoever closed the pipe we write to has seen enough.
+    pub(crate) fn failure(&mut self, failure: &Failure) -> ExitCode {
+        if let Failure::Output(error) = failure
+            && error.kind() == io::ErrorKind::BrokenPipe
+        {
+            return ExitCode::SUCCESS;
+        }
+        // When standard error is gone too, the exit status is all that is left to say.
+        let _ = if self.json { writeln!(self.stderr, "{}", failure.json()) } else { self.failure_text(failure) };
+        ExitCode::from(failure.exit_status())
+    }
+
+    fn failure_text(&mut self, failure: &Failure) -> io::Result<()> {
+        if let Failure::Control(ControlError::Policy(errors)) = failure {
+            write!(self.stderr, "{}", errors.render(true))?;
+        } else {
+            writeln!(self.stderr, "{ERROR}error{ERROR:#}: {failure}")?;
+        }
+        match failure.advice() {
+            Some(advice) => writeln!(self.stderr, "  {advice}"),
+            None => Ok(()),
+        }
+    }
+}

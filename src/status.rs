@@ -1,0 +1,69 @@
+//! `sluice status`.
+
+use crate::failure::Failure;
+use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
+use sluice_control::host::ServiceState;
+use sluice_control::status::{DriverState, StatusReport};
+use sluice_control::{ControlError, Host};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// The width of the first column.
+const COLUMN: usize = 9;
+
+pub(crate) fn status(host: &dyn Host, output: &mut Output) -> Result<ExitCode, Failure> {
+    let report = sluice_control::status(host)?;
+    output.report(&report, |out| text(&report, out))?;
+    // The same statuses as a verb that needs the driver would have.
+    let absent = match report.service {
+        ServiceState::Absent => ControlError::NotInstalled,
+        ServiceState::Stopped | ServiceState::StopPending => ControlError::NotLoaded,
+        ServiceState::Running => return Ok(ExitCode::SUCCESS),
+    };
+    Ok(ExitCode::from(Failure::from(absent).exit_status()))
+}
+
+fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    let (style, state) = match report.service {
+        ServiceState::Absent => (BAD, "not installed"),
+        ServiceState::Stopped => (WARNING, "installed, not loaded"),
+        ServiceState::Running => (GOOD, "loaded"),
+        ServiceState::StopPending => (WARNING, "unloading: a program has its device open"),
+    };
+    line(out, "driver", format_args!("{style}{state}{style:#}"))?;
+    if let Some(file) = &report.driver_file {
+        line(out, "file", file)?;
+    }
+    if report.filters_complete {
+        line(out, "filters", format_args!("{GOOD}{}{GOOD:#}", report.filters.len()))?;
+    } else if report.filters.is_empty() {
+        line(out, "filters", format_args!("{BAD}none{BAD:#}"))?;
+    } else {
+        let count = report.filters.len();
+        line(out, "filters", format_args!("{BAD}{count}, not all{BAD:#}; `sluice install` adds what is missing"))?;
+    }
+    for filter in &report.filters {
+        line(out, "", format_args!("{:24} filter {}", filter.layer, filter.id))?;
+    }
+    report.driver.as_ref().map_or(Ok(()), |driver| driver_text(driver, out))
+}
+
+fn driver_text(driver: &DriverState, out: &mut dyn Write) -> io::Result<()> {
+    match &driver.policy {
+        Some(policy) => {
+            line(out, "policy", format_args!("{} rules, {} bytes", policy.rules, policy.bytes))?;
+            line(out, "", format_args!("identity {}, generation {}", policy.identity, policy.epoch))?;
+        }
+        None => line(out, "policy", format_args!("{WARNING}none{WARNING:#}: nothing is decided here"))?,
+    }
+    let width = driver.counters.keys().map(|name| name.len()).max().unwrap_or(0);
+    for (number, (name, value)) in driver.counters.iter().enumerate() {
+        let label = if number == 0 { "counters" } else { "" };
+        line(out, label, format_args!("{:width$} {value}", name.replace('_', " ")))?;
+    }
+    Ok(())
+}
+
+fn line(out: &mut dyn Write, label: &str, value: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(out, "{LABEL}{label:COLUMN$}{LABEL:#}{value}")
+}
