@@ -1,13 +1,25 @@
 //! From rules to bytes.
+//!
+//! Conditions become sets; sets that overlap become classes; rules become boxes over addresses, ports and classes;
+//! boxes become a forest. Every step is ordered by the policy alone, so that the same policy, key and moment give the
+//! same bytes everywhere.
 
+mod addresses;
+mod boxes;
+mod classes;
+mod forest;
+mod identifiers;
+mod names;
+mod resolve;
+mod rules;
 mod writer;
 
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
     image::layout::*,
-    model::{AddressSet, Moment, NumberSet, Policy, Rule, address::AddressBits},
+    model::{Action, Moment, Policy},
 };
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 use writer::Writer;
 
 /// What compiling needs beside the policy.
@@ -33,65 +45,45 @@ impl fmt::Debug for CompileOptions<'_> {
 /// # Errors
 /// What cannot be resolved or does not fit into an image, by rule.
 pub fn compile(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<u8>, Errors> {
-    let mut diagnostics = Vec::new();
-    let mut paths: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
-    let mut users: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
-    let mut resolved = Vec::new();
-    for rule in &policy.rules {
-        let mut ids = Vec::new();
-        for path in rule.applications.iter().flatten() {
-            match (options.application)(&path.value) {
-                Ok(path) => {
-                    let next = paths.len() as u32 + 2;
-                    ids.push(u64::from(*paths.entry(utf16(&path)).or_insert(next)));
-                }
-                Err(error) => diagnostics.push(
-                    Diagnostic::new(Severity::Error, &policy.path, &policy.text, path.span.clone())
-                        .message(format!("the program `{}` cannot be found: {error}", path.value))
-                        .key(format!("rule `{}`", rule.name)),
-                ),
-            }
-        }
-        if rule.names.is_some() {
-            diagnostics.push(
-                Diagnostic::new(Severity::Error, &policy.path, &policy.text, rule.span.clone())
-                    .message("`remote-name` cannot be compiled yet")
-                    .key(format!("rule `{}`", rule.name)),
-            );
-        }
-        for user in rule.users.iter().flatten() {
-            let next = users.len() as u32 + 2;
-            users.entry(user.bytes().to_vec()).or_insert(next);
-        }
-        resolved.push(ids);
-    }
-    if !diagnostics.is_empty() {
-        return Err(Errors { diagnostics });
-    }
-
-    let mut writer = Writer::default();
-    for (rule, ids) in policy.rules.iter().zip(&resolved) {
-        let active = rule.active(&policy.schedules, options.at);
-        let mut conditions = Vec::new();
-        if active {
-            conditions = rule_conditions(rule, ids, &users);
-        }
-        let index = writer.rule(&rule.name, flags(rule.action, rule.hard, rule.log), &conditions);
-        if active {
-            entries(&mut writer, rule, index, !conditions.is_empty());
-        }
-    }
-    writer.identifiers(&paths, &users);
-    let hard = |action: crate::model::Action| action != crate::model::Action::Permit;
-    let defaults = [policy.defaults.outbound, policy.defaults.inbound]
-        .map(|action| flags(action, hard(action), policy.defaults.log));
-    writer.finish(defaults, options.key).map_err(|message| Errors {
+    let whole = |message: String| Errors {
         diagnostics: vec![Diagnostic::new(Severity::Error, &policy.path, &policy.text, 0..0).message(message)],
-    })
+    };
+    let mut writer = Writer::default();
+    let spaces = resolve::Spaces::of(policy, options)?;
+    let resolved = spaces.write(options.key, &mut writer.parts).map_err(whole)?;
+
+    let mut boxes4 = rules::Boxes::<u32>::default();
+    let mut boxes6 = rules::Boxes::<u128>::default();
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let conditions = resolved.conditions.get(&index);
+        let flags = flags(rule.action, rule.hard, rule.log);
+        let number = writer.rule(&rule.name, flags, conditions.map_or(&[], Vec::as_slice));
+        if let Some(conditions) = conditions {
+            boxes4.add(rule, number, conditions, resolved.by_set[index], |set| &set.v4);
+            boxes6.add(rule, number, conditions, resolved.by_set[index], |set| &set.v6);
+        }
+    }
+    let (four, six) = (boxes4.grow().map_err(whole)?, boxes6.grow().map_err(whole)?);
+    for &place in &four.entries {
+        let one = &boxes4.boxes[place as usize];
+        Entry4 { remote: one.remote, local: one.local, tail: one.tail }.write(&mut writer.parts.entries4);
+    }
+    for &place in &six.entries {
+        let one = &boxes6.boxes[place as usize];
+        Entry6 { remote: one.remote, local: one.local, tail: one.tail }.write(&mut writer.parts.entries6);
+    }
+    drop((boxes4, boxes6));
+    writer.parts.forest4 = four.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    writer.parts.forest6 = six.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let roots = std::array::from_fn(|index| if index < 4 { four.roots[index] } else { six.roots[index - 4] });
+    drop((four.words, six.words));
+
+    let defaults = [policy.defaults.outbound, policy.defaults.inbound]
+        .map(|action| flags(action, action != Action::Permit, policy.defaults.log));
+    writer.finish(defaults, options.key, roots, resolved.undecidable).map_err(whole)
 }
 
-fn flags(action: crate::model::Action, hard: bool, log: bool) -> u8 {
-    use crate::model::Action;
+fn flags(action: Action, hard: bool, log: bool) -> u8 {
     let mut flags = match action {
         Action::Permit => RULE_PERMIT,
         Action::Block => 0,
@@ -104,94 +96,4 @@ fn flags(action: crate::model::Action, hard: bool, log: bool) -> u8 {
         flags |= RULE_LOG;
     }
     flags
-}
-
-/// The UTF-16LE bytes of a path in lower case.
-pub(crate) fn utf16(path: &str) -> Vec<u8> {
-    path.chars().map(lower).collect::<String>().encode_utf16().flat_map(u16::to_le_bytes).collect()
-}
-
-/// One letter's lower case where that is one letter, as the file system folds names.
-fn lower(letter: char) -> char {
-    let mut folded = letter.to_lowercase();
-    match (folded.next(), folded.next()) {
-        (Some(one), None) => one,
-        _ => letter,
-    }
-}
-
-/// The conditions that do not fit into an entry.
-fn rule_conditions(rule: &Rule, applications: &[u64], users: &BTreeMap<Vec<u8>, u32>) -> Vec<(Dimension, NumberSet)> {
-    let mut conditions = Vec::new();
-    let points = |ids: &mut dyn Iterator<Item = u64>| NumberSet::from_ranges(ids.map(|id| (id, id)).collect());
-    if rule.protocols.as_ref().is_some_and(|set| single(set).is_none()) {
-        conditions.push((Dimension::Protocol, rule.protocols.clone().unwrap_or_default()));
-    }
-    for (dimension, ports) in [(Dimension::RemotePort, &rule.remote_ports), (Dimension::LocalPort, &rule.local_ports)] {
-        if let Some(set) = ports
-            && set.ranges().len() != 1
-        {
-            conditions.push((dimension, set.clone()));
-        }
-    }
-    if rule.applications.is_some() {
-        conditions.push((Dimension::Application, points(&mut applications.iter().copied())));
-    }
-    if let Some(wanted) = &rule.users {
-        let mut ids = wanted.iter().filter_map(|user| users.get(user.bytes())).map(|&id| u64::from(id));
-        conditions.push((Dimension::User, points(&mut ids)));
-    }
-    if let Some(set) = &rule.interfaces {
-        conditions.push((Dimension::Interface, set.clone()));
-    }
-    conditions
-}
-
-fn single(set: &NumberSet) -> Option<u8> {
-    match set.ranges() {
-        [(low, high)] if low == high => u8::try_from(*low).ok(),
-        _ => None,
-    }
-}
-
-fn entries(writer: &mut Writer, rule: &Rule, index: u32, conditions: bool) {
-    let ports = |set: &Option<NumberSet>| match set.as_ref().map(NumberSet::ranges) {
-        Some([(low, high)]) => (*low as u16, *high as u16),
-        _ => (0, u16::MAX),
-    };
-    let protocol = rule.protocols.as_ref().and_then(single);
-    let tail = EntryTail {
-        remote_port: ports(&rule.remote_ports),
-        local_port: ports(&rule.local_ports),
-        remote_length: 0,
-        local_length: 0,
-        protocol: protocol.unwrap_or(0),
-        flags: if protocol.is_none() { ENTRY_ANY_PROTOCOL } else { 0 } | if conditions { ENTRY_CONDITIONS } else { 0 },
-        rule: index,
-    };
-    let prefixes = |set: &Option<std::sync::Arc<AddressSet>>| match set {
-        Some(set) => (set.v4.prefixes().collect(), set.v6.prefixes().collect()),
-        None => (vec![(0, 0)], vec![(0, 0)]),
-    };
-    let (remote4, remote6): (Vec<(u32, u8)>, Vec<(u128, u8)>) = prefixes(&rule.remote);
-    let (local4, local6): (Vec<(u32, u8)>, Vec<(u128, u8)>) = prefixes(&rule.local);
-    for direction in 0..2 {
-        if rule.direction.is_some_and(|only| only as usize != direction) {
-            continue;
-        }
-        cross(&remote4, &local4, tail, |remote, local, tail| {
-            writer.entries4[direction].push(Entry4 { remote, local, tail })
-        });
-        cross(&remote6, &local6, tail, |remote, local, tail| {
-            writer.entries6[direction].push(Entry6 { remote, local, tail })
-        });
-    }
-}
-
-fn cross<A: AddressBits>(remote: &[(A, u8)], local: &[(A, u8)], tail: EntryTail, mut add: impl FnMut(A, A, EntryTail)) {
-    for &(remote, remote_length) in remote {
-        for &(local, local_length) in local {
-            add(remote, local, EntryTail { remote_length, local_length, ..tail });
-        }
-    }
 }

@@ -1,15 +1,16 @@
 //! Where everything lies in an image. All numbers are little-endian; sections follow the header in the order of
-//! [`Header::sections`], each on a 64-byte boundary, and lie nowhere else.
+//! [`Sections`], each on a 64-byte boundary, and lie nowhere else.
 //!
 //! ```text
-//! 0    magic "SLUICEPI"        8
-//! 8    version                 4
-//! 12   length of the image     4
-//! 16   XXH3-128 of bytes 32..  16
-//! 32   defaults: outbound, inbound (rule flags)  2, zero 6
-//! 40   key of the hashes       16
-//! 56   forest roots            4 x 8 (see Root)
-//! 88   section table           SECTIONS x (offset 4, length 4)
+//! 0    magic "SLUICEPI"                         8
+//! 8    version                                  4
+//! 12   length of the image                      4
+//! 16   XXH3-128 of bytes 32..                   16
+//! 32   defaults: outbound, inbound (rule flags) 2, zero 6
+//! 40   key of the hashes                        16
+//! 56   roots of the forest                      8 x 8
+//! 120  class of a name that cannot be told      4, zero 4
+//! 128  section table                            SECTIONS x (offset 4, length 4)
 //! ```
 
 use super::table::{Section, u16_at, u32_at, u64_at, u128_at};
@@ -17,11 +18,20 @@ use super::table::{Section, u16_at, u32_at, u64_at, u128_at};
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// Where the roots begin.
+pub(crate) const ROOT_TABLE: usize = 56;
+/// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
+pub(crate) const ROOTS: usize = 8;
+/// The place of a root.
+#[inline]
+pub(crate) fn root(family: usize, waiting: bool, inbound: bool) -> usize {
+    family * 4 + usize::from(waiting) * 2 + usize::from(inbound)
+}
+/// Where the class of undecidable names stands.
+pub(crate) const UNDECIDABLE: usize = 120;
 /// Where the section table begins.
-pub(crate) const SECTION_TABLE: usize = 88;
-/// How many sections there are.
-pub(crate) const SECTIONS: usize = 10;
+pub(crate) const SECTION_TABLE: usize = 128;
 /// The header's length: fixed part and section table, rounded up to a section boundary.
 pub(crate) const HEADER_LENGTH: usize = (SECTION_TABLE + SECTIONS * 8).next_multiple_of(SECTION_ALIGNMENT);
 /// Every section begins at a multiple of this.
@@ -43,7 +53,8 @@ pub(crate) const ENTRY_ANY_PROTOCOL: u8 = 1;
 /// The rule has conditions beyond what the entry holds.
 pub(crate) const ENTRY_CONDITIONS: u8 = 2;
 
-/// The numbers a flow is reduced to; a condition is ranges of one of them.
+/// The numbers a flow is reduced to. A class is what all addresses, programs, users or names have in common that lie
+/// in the same sets; 0 is the class of those in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub(crate) enum Dimension {
@@ -57,96 +68,153 @@ pub(crate) enum Dimension {
     LocalPort = 3,
     /// The IP protocol.
     Protocol = 4,
-    /// Rank of the application; 0 where it is not known, 1 where no rule names it.
+    /// Class of the application.
     Application = 5,
-    /// Number of the user; 0 where it is not known, 1 where no rule names it.
+    /// Class of the user.
     User = 6,
     /// The interface's LUID; 0 where it is not known.
     Interface = 7,
+    /// Class of the name.
+    Name = 8,
+    /// Class of the remote address among the sets.
+    RemoteSet = 9,
+    /// Class of the local address among the sets.
+    LocalSet = 10,
+    /// v6: the lower half of the remote address.
+    RemoteLow = 11,
+    /// v6: the lower half of the local address.
+    LocalLow = 12,
 }
 
 /// How many dimensions a key has room for: a power of two, so that any number can be masked into it.
 pub(crate) const DIMENSIONS: usize = 16;
 /// Dimensions in use.
-pub(crate) const DIMENSION_LIMIT: u32 = 8;
+pub(crate) const DIMENSION_LIMIT: u32 = 13;
+
+/// A flow as numbers, indexed by [`Dimension`].
+pub(crate) type Key = [u64; DIMENSIONS];
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $name:ident: $size:expr,)*) => {
+        /// The parts of an image, in order.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct Sections {
+            $($(#[$doc])* pub(crate) $name: Section,)*
+        }
+
+        impl Sections {
+            /// The sections in order.
+            pub(crate) fn all(&self) -> [Section; SECTIONS] {
+                [$(self.$name),*]
+            }
+
+            fn read(bytes: &[u8]) -> Self {
+                let mut at = SECTION_TABLE;
+                let mut next = || {
+                    at += 8;
+                    Section { offset: u32_at(bytes, at - 8), length: u32_at(bytes, at - 4) }
+                };
+                Self { $($name: next()),* }
+            }
+        }
+
+        /// How many sections there are.
+        pub(crate) const SECTIONS: usize = [$(stringify!($name)),*].len();
+        /// The size of a record of each, in bytes.
+        pub(crate) const RECORD_SIZES: [usize; SECTIONS] = [$($size),*];
+        /// The name of each.
+        pub(crate) const SECTION_NAMES: [&str; SECTIONS] = [$(stringify!($name)),*];
+
+        /// The bytes of each section, while an image is put together.
+        #[cfg(feature = "std")]
+        #[derive(Debug, Default)]
+        pub(crate) struct Parts {
+            $($(#[$doc])* pub(crate) $name: Vec<u8>,)*
+        }
+
+        #[cfg(feature = "std")]
+        impl Parts {
+            /// The bytes in order.
+            pub(crate) fn all(self) -> [Vec<u8>; SECTIONS] {
+                [$(self.$name),*]
+            }
+        }
+    };
+}
+
+sections! {
+    /// [`RuleRecord`]s in the file's order.
+    rules: RuleRecord::SIZE,
+    /// The rules' names, UTF-8, one after the other.
+    rule_names: 1,
+    /// [`ConditionRecord`]s, those of each rule together, in the rules' order.
+    conditions: ConditionRecord::SIZE,
+    /// Where each range list ends, in ranges: u32.
+    lists: 4,
+    /// Ranges: first and last, u64 each.
+    ranges: 16,
+    /// [`Entry4`]s.
+    entries4: Entry4::SIZE,
+    /// [`Entry6`]s.
+    entries6: Entry6::SIZE,
+    /// The words of the IPv4 forest (see [`super::forest`]).
+    forest4: 8,
+    /// The words of the IPv6 forest.
+    forest6: 8,
+    /// Classes of remote IPv4 addresses (see [`super::addresses`]).
+    remote4: 4,
+    /// Classes of local IPv4 addresses.
+    local4: 4,
+    /// Classes of remote IPv6 addresses.
+    remote6: 4,
+    /// Classes of local IPv6 addresses.
+    local6: 4,
+    /// Which names may be there (see [`super::names`]).
+    name_filter: 8,
+    /// Buckets of name hashes.
+    name_buckets: super::names::BUCKET,
+    /// For each place in a bucket, its record, where buckets have no room for it: u32.
+    name_places: 4,
+    /// Classes of a name itself and of those below: u32 each.
+    name_records: 8,
+    /// Hash table of applications: u32, a record's number plus one (see [`super::identifiers`]).
+    application_slots: 4,
+    /// Applications.
+    application_records: 8,
+    /// Lengths of the directories among them, in bytes, longest first: u32.
+    directory_lengths: 4,
+    /// Hash table of users.
+    user_slots: 4,
+    /// Users.
+    user_records: 8,
+    /// The bytes of applications, then of users.
+    strings: 1,
+}
 
 /// What validation read from the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) checksum: [u8; 16],
     pub(crate) defaults: [u8; 2],
-    pub(crate) key: [u8; 16],
-    pub(crate) roots: [Root; 4],
-    /// [`RuleRecord`]s in the file's order.
-    pub(crate) rules: Section,
-    /// The rules' names, UTF-8, one after the other.
-    pub(crate) rule_names: Section,
-    /// [`ConditionRecord`]s, those of each rule together, in the rules' order.
-    pub(crate) conditions: Section,
-    /// Where each range list ends, in ranges: u32.
-    pub(crate) lists: Section,
-    /// Ranges: first and last, u64 each.
-    pub(crate) ranges: Section,
-    /// [`Entry4`]s.
-    pub(crate) entries4: Section,
-    /// [`Entry6`]s.
-    pub(crate) entries6: Section,
-    /// Applications and users in byte order: u32 end of the bytes, u32 number.
-    pub(crate) applications: Section,
-    pub(crate) users: Section,
-    /// The bytes of applications, then of users.
-    pub(crate) strings: Section,
+    pub(crate) key: [u64; 2],
+    pub(crate) roots: [u64; ROOTS],
+    pub(crate) undecidable: u32,
+    pub(crate) sections: Sections,
 }
 
 impl Header {
     /// Reads a header; the caller made sure that [`HEADER_LENGTH`] bytes are there.
     pub(crate) fn read(bytes: &[u8]) -> Self {
-        let section = |index: usize| Section {
-            offset: u32_at(bytes, SECTION_TABLE + index * 8),
-            length: u32_at(bytes, SECTION_TABLE + index * 8 + 4),
-        };
-        let root = |index: usize| Root { first: u32_at(bytes, 56 + index * 8), count: u32_at(bytes, 60 + index * 8) };
         let [outbound, inbound] = u16_at(bytes, 32).to_le_bytes();
         Self {
             checksum: u128_at(bytes, 16).to_le_bytes(),
             defaults: [outbound, inbound],
-            key: u128_at(bytes, 40).to_le_bytes(),
-            roots: [root(0), root(1), root(2), root(3)],
-            rules: section(0),
-            rule_names: section(1),
-            conditions: section(2),
-            lists: section(3),
-            ranges: section(4),
-            entries4: section(5),
-            entries6: section(6),
-            applications: section(7),
-            users: section(8),
-            strings: section(9),
+            key: [u64_at(bytes, 40), u64_at(bytes, 48)],
+            roots: core::array::from_fn(|index| u64_at(bytes, ROOT_TABLE + index * 8)),
+            undecidable: u32_at(bytes, UNDECIDABLE),
+            sections: Sections::read(bytes),
         }
     }
-
-    /// The sections in the order of the table and of the image.
-    pub(crate) fn sections(&self) -> [Section; SECTIONS] {
-        [
-            self.rules,
-            self.rule_names,
-            self.conditions,
-            self.lists,
-            self.ranges,
-            self.entries4,
-            self.entries6,
-            self.applications,
-            self.users,
-            self.strings,
-        ]
-    }
-}
-
-/// Where the entries of one (direction, family) lie: outbound v4, inbound v4, outbound v6, inbound v6.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Root {
-    pub(crate) first: u32,
-    pub(crate) count: u32,
 }
 
 /// A rule: where its name lies, what it says, where its conditions lie.
@@ -182,25 +250,42 @@ impl RuleRecord {
     }
 }
 
-/// A condition: the dimension's number must lie in a range list.
+/// A condition: the dimension's number must lie in a range, or in one of a list of ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConditionRecord {
     pub(crate) dimension: u32,
-    pub(crate) list: u32,
+    pub(crate) within: Within,
+}
+
+/// Where a condition's number must lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// First and last.
+    Range(u32, u32),
+    /// A list's number.
+    List(u32),
 }
 
 impl ConditionRecord {
-    pub(crate) const SIZE: usize = 8;
+    pub(crate) const SIZE: usize = 12;
+    const LIST: u32 = 1 << 31;
 
     #[inline]
     pub(crate) fn read(bytes: &[u8; Self::SIZE]) -> Self {
-        Self { dimension: u32_at(bytes, 0), list: u32_at(bytes, 4) }
+        let (tagged, a, b) = (u32_at(bytes, 0), u32_at(bytes, 4), u32_at(bytes, 8));
+        let within = if tagged & Self::LIST != 0 { Within::List(a) } else { Within::Range(a, b) };
+        Self { dimension: tagged & !Self::LIST, within }
     }
 
     #[cfg(feature = "std")]
     pub(crate) fn write(self, out: &mut Vec<u8>) {
-        out.extend(self.dimension.to_le_bytes());
-        out.extend(self.list.to_le_bytes());
+        let (tag, a, b) = match self.within {
+            Within::Range(low, high) => (0, low, high),
+            Within::List(list) => (Self::LIST, list, 0),
+        };
+        for word in [self.dimension | tag, a, b] {
+            out.extend(word.to_le_bytes());
+        }
     }
 }
 

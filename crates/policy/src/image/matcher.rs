@@ -1,14 +1,28 @@
-//! First match: the flow is reduced to a key of numbers, and entries are compared in the rules' order.
+//! First match: the flow is reduced to a key of numbers, the forest leads to a few boxes, and the least rule among
+//! those that hold decides.
 
 use super::{
+    addresses,
+    forest,
+    identifiers,
     layout::*,
-    table::{Section, u32_at},
+    names,
+    table::u32_at,
 };
-use crate::flow::{Decision, Direction, Flow, Verdict};
+use crate::flow::{Decision, Direction, Flow, Name, Verdict};
 use core::net::IpAddr;
 
-/// A flow as numbers, indexed by [`Dimension`].
-type Key = [u64; DIMENSIONS];
+/// No rule.
+const NONE: u32 = u32::MAX;
+/// An empty word of the forest.
+const EMPTY: u64 = 0;
+
+/// A flow's addresses, and where they live.
+#[derive(Clone, Copy)]
+enum Ends {
+    V4 { remote: u32, local: u32 },
+    V6 { remote: u128, local: u128 },
+}
 
 pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision {
     let mut key: Key = [0; DIMENSIONS];
@@ -16,90 +30,193 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
     key[Dimension::LocalPort as usize] = u64::from(flow.local_port);
     key[Dimension::Protocol as usize] = u64::from(flow.protocol);
     key[Dimension::Interface as usize] = flow.interface.unwrap_or(0);
-    if let Some(application) = flow.application {
-        key[Dimension::Application as usize] = identify(image, header, header.applications, 0, application.path());
-    }
-    if let Some(user) = flow.user {
-        let first = last_end(header.applications.of(image));
-        key[Dimension::User as usize] = identify(image, header, header.users, first, user.0);
-    }
-    let inbound = usize::from(flow.direction == Direction::Inbound);
-    let found = match (flow.remote, flow.local) {
-        (IpAddr::V4(remote), IpAddr::V4(local)) => {
-            find4(image, header, header.roots[inbound], &key, remote.to_bits(), local.to_bits())
-        }
-        (remote, local) => find6(image, header, header.roots[2 + inbound], &key, bits6(remote), bits6(local)),
-    };
-    let flags = match found {
-        Some(rule) => header.rules.record(image, rule).map_or(0, |record| RuleRecord::read(record).flags),
-        None => header.defaults[inbound],
-    };
+    identify(image, header, flow, &mut key);
+    let ends = addresses(image, header, flow, &mut key);
+
+    let inbound = flow.direction == Direction::Inbound;
+    let family = usize::from(matches!(ends, Ends::V6 { .. }));
+    let found = search(image, header, header.roots[root(family, false, inbound)], &key, &ends, NONE, None);
+    let waiting = header.roots[root(family, true, inbound)];
+    let needs_name = waiting != EMPTY
+        && flow.name == Name::Unknown
+        && search(image, header, waiting, &key, &ends, found, Some(Dimension::Name)) < found;
+
+    let rule = header.sections.rules.record(image, found).map(RuleRecord::read);
+    let flags = rule.map_or(header.defaults[usize::from(inbound)], |rule| rule.flags);
     Decision {
         verdict: if flags & RULE_PERMIT != 0 { Verdict::Permit } else { Verdict::Block },
         hard: flags & RULE_HARD != 0,
         silent: flags & RULE_SILENT != 0,
-        rule: found,
+        rule: rule.map(|_| found),
         log: flags & RULE_LOG != 0,
-        needs_name: false,
+        needs_name,
     }
 }
 
-/// An address as an IPv6 number; the families of one flow differ only when the caller made it so.
-fn bits6(address: IpAddr) -> u128 {
+/// The classes of program, user and name, where rules ask for them.
+#[inline]
+fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
+    let sections = &header.sections;
+    if let Some(application) = flow.application
+        && sections.application_slots.length != 0
+    {
+        key[Dimension::Application as usize] = u64::from(identifiers::application(image, header, application.path()));
+    }
+    if let Some(user) = flow.user
+        && sections.user_slots.length != 0
+    {
+        key[Dimension::User as usize] = u64::from(identifiers::user(image, header, user.0));
+    }
+    key[Dimension::Name as usize] = match flow.name {
+        Name::Unknown => 0,
+        Name::Undecidable => u64::from(header.undecidable),
+        Name::Known(name) => u64::from(names::class(image, header, name)),
+    };
+}
+
+/// The flow's addresses and the classes of the sets they lie in. Should the caller have mixed families, the IPv4
+/// address is taken in its IPv6 form.
+#[inline]
+fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> Ends {
+    let sections = &header.sections;
+    let ends = match (flow.remote, flow.local) {
+        (IpAddr::V4(remote), IpAddr::V4(local)) => Ends::V4 { remote: remote.to_bits(), local: local.to_bits() },
+        (remote, local) => Ends::V6 { remote: wide(remote), local: wide(local) },
+    };
+    match ends {
+        Ends::V4 { remote, local } => {
+            key[Dimension::Remote as usize] = u64::from(remote);
+            key[Dimension::Local as usize] = u64::from(local);
+            for (dimension, map, address) in
+                [(Dimension::RemoteSet, sections.remote4, remote), (Dimension::LocalSet, sections.local4, local)]
+            {
+                if map.length != 0 {
+                    key[dimension as usize] = u64::from(addresses::class(map.of(image), address));
+                }
+            }
+        }
+        Ends::V6 { remote, local } => {
+            key[Dimension::Remote as usize] = (remote >> 64) as u64;
+            key[Dimension::RemoteLow as usize] = remote as u64;
+            key[Dimension::Local as usize] = (local >> 64) as u64;
+            key[Dimension::LocalLow as usize] = local as u64;
+            for (dimension, map, address) in
+                [(Dimension::RemoteSet, sections.remote6, remote), (Dimension::LocalSet, sections.local6, local)]
+            {
+                if map.length != 0 {
+                    key[dimension as usize] = u64::from(addresses::class(map.of(image), address));
+                }
+            }
+        }
+    }
+    ends
+}
+
+fn wide(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
     }
 }
 
-fn find4(image: &[u8], header: &Header, root: Root, key: &Key, remote: u32, local: u32) -> Option<u32> {
-    let entries = header.entries4.of(image);
-    for index in root.first..root.first.saturating_add(root.count) {
-        let entry = Entry4::read(super::table::record(entries, index)?);
-        let tail = entry.tail;
-        let addresses = u64::from(remote ^ entry.remote).wrapping_shr(32 - u32::from(tail.remote_length))
-            | u64::from(local ^ entry.local).wrapping_shr(32 - u32::from(tail.local_length));
-        if addresses == 0 && rest_matches(image, header, key, &tail) {
-            return Some(tail.rule);
+/// The least matching rule below `best`, or `best`.
+#[inline]
+fn search(
+    image: &[u8],
+    header: &Header,
+    root: u64,
+    key: &Key,
+    ends: &Ends,
+    best: u32,
+    ignored: Option<Dimension>,
+) -> u32 {
+    match *ends {
+        Ends::V4 { remote, local } => {
+            let words = header.sections.forest4.of(image);
+            let entries = header.sections.entries4.of(image);
+            forest::search(words, root, key, best, |first, count, best| {
+                let leaf = leaf::<{ Entry4::SIZE }>(entries, first, count);
+                for entry in leaf {
+                    let Entry4 { remote: within, local: own, tail } = Entry4::read(entry);
+                    if tail.rule >= best {
+                        break;
+                    }
+                    let differs = u64::from(remote ^ within).wrapping_shr(32 - u32::from(tail.remote_length))
+                        | u64::from(local ^ own).wrapping_shr(32 - u32::from(tail.local_length));
+                    if (differs == 0) & plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
+                        return tail.rule;
+                    }
+                }
+                best
+            })
+        }
+        Ends::V6 { remote, local } => {
+            let words = header.sections.forest6.of(image);
+            let entries = header.sections.entries6.of(image);
+            forest::search(words, root, key, best, |first, count, best| {
+                let leaf = leaf::<{ Entry6::SIZE }>(entries, first, count);
+                for entry in leaf {
+                    let Entry6 { remote: within, local: own, tail } = Entry6::read(entry);
+                    if tail.rule >= best {
+                        break;
+                    }
+                    let same = same_prefix(remote, within, tail.remote_length)
+                        & same_prefix(local, own, tail.local_length)
+                        & plain_fields(key, &tail);
+                    if same && conditions(image, header, key, &tail, ignored) {
+                        return tail.rule;
+                    }
+                }
+                best
+            })
         }
     }
-    None
 }
 
-fn find6(image: &[u8], header: &Header, root: Root, key: &Key, remote: u128, local: u128) -> Option<u32> {
-    let entries = header.entries6.of(image);
-    let differs = |a: u128, b: u128, length: u8| (a ^ b).checked_shr(128 - u32::from(length)).unwrap_or(0) != 0;
-    for index in root.first..root.first.saturating_add(root.count) {
-        let entry = Entry6::read(super::table::record(entries, index)?);
-        let tail = entry.tail;
-        if !differs(remote, entry.remote, tail.remote_length)
-            && !differs(local, entry.local, tail.local_length)
-            && rest_matches(image, header, key, &tail)
-        {
-            return Some(tail.rule);
-        }
-    }
-    None
+/// The entries of a leaf.
+#[inline]
+fn leaf<const SIZE: usize>(entries: &[u8], first: u32, count: u32) -> &[[u8; SIZE]] {
+    let start = first as usize * SIZE;
+    entries.get(start..start + count as usize * SIZE).unwrap_or(&[]).as_chunks().0
 }
 
 #[inline]
-fn rest_matches(image: &[u8], header: &Header, key: &Key, tail: &EntryTail) -> bool {
-    let within = |dimension: Dimension, (low, high): (u16, u16)| {
-        let value = key[dimension as usize];
-        value >= u64::from(low) && value <= u64::from(high)
-    };
-    within(Dimension::RemotePort, tail.remote_port)
-        && within(Dimension::LocalPort, tail.local_port)
-        && (tail.flags & ENTRY_ANY_PROTOCOL != 0 || key[Dimension::Protocol as usize] == u64::from(tail.protocol))
-        && (tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, tail.rule))
+fn same_prefix(a: u128, b: u128, length: u8) -> bool {
+    (a ^ b).checked_shr(128 - u32::from(length)).unwrap_or(0) == 0
 }
 
-fn conditions_match(image: &[u8], header: &Header, key: &Key, rule: u32) -> bool {
-    let Some(record) = header.rules.record(image, rule).map(RuleRecord::read) else { return false };
-    let first = record.conditions;
-    for index in first..first.saturating_add(u32::from(record.condition_count)) {
-        let Some(condition) = header.conditions.record(image, index).map(ConditionRecord::read) else { return false };
-        if !in_list(image, header, condition.list, key[condition.dimension as usize % DIMENSIONS]) {
+/// Ports and protocol, without a branch between them: which of them fails is not predictable.
+#[inline]
+fn plain_fields(key: &Key, tail: &EntryTail) -> bool {
+    let within = |dimension: Dimension, (low, high): (u16, u16)| {
+        let value = key[dimension as usize] as u16;
+        (value >= low) & (value <= high)
+    };
+    within(Dimension::RemotePort, tail.remote_port)
+        & within(Dimension::LocalPort, tail.local_port)
+        & ((tail.flags & ENTRY_ANY_PROTOCOL != 0) | (key[Dimension::Protocol as usize] as u8 == tail.protocol))
+}
+
+#[inline]
+fn conditions(image: &[u8], header: &Header, key: &Key, tail: &EntryTail, ignored: Option<Dimension>) -> bool {
+    tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, tail.rule, ignored)
+}
+
+fn conditions_match(image: &[u8], header: &Header, key: &Key, rule: u32, ignored: Option<Dimension>) -> bool {
+    let Some(rule) = header.sections.rules.record(image, rule).map(RuleRecord::read) else { return false };
+    for index in rule.conditions..rule.conditions.saturating_add(u32::from(rule.condition_count)) {
+        let Some(condition) = header.sections.conditions.record(image, index).map(ConditionRecord::read) else {
+            return false;
+        };
+        if ignored.is_some_and(|ignored| ignored as u32 == condition.dimension) {
+            continue;
+        }
+        let value = key[condition.dimension as usize % DIMENSIONS];
+        let holds = match condition.within {
+            Within::Range(low, high) => value >= u64::from(low) && value <= u64::from(high),
+            Within::List(list) => in_list(image, header, list, value),
+        };
+        if !holds {
             return false;
         }
     }
@@ -108,10 +225,10 @@ fn conditions_match(image: &[u8], header: &Header, key: &Key, rule: u32) -> bool
 
 /// Whether `value` lies in one of the ascending ranges of `list`.
 fn in_list(image: &[u8], header: &Header, list: u32, value: u64) -> bool {
-    let lists = header.lists.of(image);
+    let lists = header.sections.lists.of(image);
     let mut low = if list == 0 { 0 } else { u32_at(lists, (list as usize).wrapping_sub(1).wrapping_mul(4)) };
     let mut high = u32_at(lists, (list as usize).wrapping_mul(4));
-    let ranges = header.ranges.of(image);
+    let ranges = header.sections.ranges.of(image);
     while low < high {
         let middle = low.midpoint(high);
         let (first, last) = range(ranges, middle);
@@ -126,25 +243,3 @@ fn in_list(image: &[u8], header: &Header, list: u32, value: u64) -> bool {
     false
 }
 
-/// Where the strings of a table end.
-fn last_end(table: &[u8]) -> u32 {
-    table.len().checked_sub(8).map_or(0, |at| u32_at(table, at))
-}
-
-/// The number of an identifier, 1 where no rule names it. Tables are in byte order.
-fn identify(image: &[u8], header: &Header, section: Section, start: u32, wanted: &[u8]) -> u64 {
-    let (table, strings) = (section.of(image), header.strings.of(image));
-    let (mut low, mut high) = (0, section.count::<8>());
-    while low < high {
-        let middle = low.midpoint(high);
-        let at = middle as usize * 8;
-        let begin = if middle == 0 { start } else { u32_at(table, at - 8) };
-        let found = strings.get(begin as usize..u32_at(table, at) as usize).unwrap_or(&[]);
-        match found.cmp(wanted) {
-            core::cmp::Ordering::Less => low = middle + 1,
-            core::cmp::Ordering::Greater => high = middle,
-            core::cmp::Ordering::Equal => return u64::from(u32_at(table, at + 4)),
-        }
-    }
-    1
-}

@@ -2,8 +2,12 @@
 
 #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the writer of these numbers is the compiler"))]
 pub(crate) mod layout;
+pub(crate) mod addresses;
+pub(crate) mod forest;
+pub(crate) mod identifiers;
 mod matcher;
-mod table;
+pub(crate) mod names;
+pub(crate) mod table;
 mod validate;
 
 use crate::flow::{Decision, Flow};
@@ -73,15 +77,15 @@ impl<B: StableBytes> Image<B> {
     /// How many rules the policy has, those that are disabled or out of schedule included.
     #[must_use]
     pub fn rule_count(&self) -> u32 {
-        self.header.rules.count::<{ RuleRecord::SIZE }>()
+        self.header.sections.rules.count::<{ RuleRecord::SIZE }>()
     }
 
     /// The name of a rule, by the number [`Decision::rule`] gives.
     #[must_use]
     pub fn rule_name(&self, rule: u32) -> Option<&str> {
         let bytes = self.bytes.bytes();
-        let record = RuleRecord::read(self.header.rules.record::<{ RuleRecord::SIZE }>(bytes, rule)?);
-        let names = self.header.rule_names.of(bytes);
+        let record = RuleRecord::read(self.header.sections.rules.record::<{ RuleRecord::SIZE }>(bytes, rule)?);
+        let names = self.header.sections.rule_names.of(bytes);
         core::str::from_utf8(names.get(record.name as usize..)?.get(..record.name_length as usize)?).ok()
     }
 

@@ -52,6 +52,12 @@ impl NameSet {
             .map(|&(start, length, scope)| (&self.text[start as usize..start as usize + usize::from(length)], scope))
     }
 
+    /// The entry at a place.
+    pub(crate) fn get(&self, place: usize) -> (&str, Scope) {
+        let (start, length, scope) = self.entries[place];
+        (&self.text[start as usize..start as usize + usize::from(length)], scope)
+    }
+
     /// How many entries.
     #[must_use]
     pub fn len(&self) -> usize {

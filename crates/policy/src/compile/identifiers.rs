@@ -1,0 +1,80 @@
+//! Tables of programs and users.
+
+use super::classes::{Classes, Numbering};
+use crate::image::{identifiers::hash, layout::Parts};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a set of programs names, by its NT path in lower case as UTF-16LE; directories end in a backslash.
+pub(super) type Identifiers = BTreeSet<Vec<u8>>;
+
+/// A backslash in UTF-16LE.
+const BACKSLASH: [u8; 2] = [b'\\', 0];
+
+/// Writes the table of programs.
+pub(super) fn applications(sets: &[Identifiers], key: [u8; 16], parts: &mut Parts) -> Numbering {
+    let (records, numbering) = records(sets, true);
+    let lengths: BTreeSet<usize> =
+        records.keys().filter(|path| path.ends_with(&BACKSLASH)).map(|path| path.len()).collect();
+    for length in lengths.iter().rev() {
+        parts.directory_lengths.extend((*length as u32).to_le_bytes());
+    }
+    let (slots, table) = table(&records, key, &mut parts.strings);
+    (parts.application_slots, parts.application_records) = (slots, table);
+    numbering
+}
+
+/// Writes the table of users; programs come first.
+pub(super) fn users(sets: &[Identifiers], key: [u8; 16], parts: &mut Parts) -> Numbering {
+    let (records, numbering) = records(sets, false);
+    let (slots, table) = table(&records, key, &mut parts.strings);
+    (parts.user_slots, parts.user_records) = (slots, table);
+    numbering
+}
+
+/// Every identifier with its class; what lies in a directory is in the directory's sets too.
+fn records(sets: &[Identifiers], directories: bool) -> (BTreeMap<Vec<u8>, u32>, Numbering) {
+    let mut classes = Classes::default();
+    let mut records: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    for (set, identifiers) in sets.iter().enumerate() {
+        for identifier in identifiers {
+            let class = records.get(identifier).copied().unwrap_or(0);
+            records.insert(identifier.clone(), classes.with(class, set as u32));
+        }
+    }
+    if directories {
+        // In byte order a directory comes before what lies in it, so its class is whole when it is passed on.
+        let paths: Vec<Vec<u8>> = records.keys().cloned().collect();
+        for path in &paths {
+            let above = (2..path.len()).step_by(2).rev().find_map(|end| {
+                let directory = path.get(..end).filter(|head| head.ends_with(&BACKSLASH))?;
+                records.get(directory).copied()
+            });
+            if let (Some(above), Some(own)) = (above, records.get(path).copied()) {
+                records.insert(path.clone(), classes.union(own, above));
+            }
+        }
+    }
+    let numbering = classes.finish(sets.len());
+    for class in records.values_mut() {
+        *class = numbering.classes[*class as usize];
+    }
+    (records, numbering)
+}
+
+fn table(records: &BTreeMap<Vec<u8>, u32>, key: [u8; 16], strings: &mut Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let halves = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|index| key[at + index])));
+    let count = records.len() * 2;
+    let mut slots = vec![0u32; count];
+    let mut table = Vec::with_capacity(records.len() * 8);
+    for (number, (bytes, class)) in records.iter().enumerate() {
+        strings.extend_from_slice(bytes);
+        table.extend((strings.len() as u32).to_le_bytes());
+        table.extend(class.to_le_bytes());
+        let mut slot = ((u64::from(hash(halves, bytes)) * count as u64) >> 32) as usize;
+        while slots[slot] != 0 {
+            slot = (slot + 1) % count;
+        }
+        slots[slot] = number as u32 + 1;
+    }
+    (slots.into_iter().flat_map(u32::to_le_bytes).collect(), table)
+}

@@ -1,0 +1,232 @@
+//! Accepts or refuses bytes, in time linear in their length and without allocating.
+
+mod addresses;
+mod forest;
+
+use super::{
+    layout::*,
+    names,
+    table::{Section, u32_at},
+};
+use core::fmt;
+
+/// Why bytes are not an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidImage {
+    /// Shorter than a header, or not as long as the header says.
+    Length,
+    /// The first eight bytes are not an image's.
+    Magic,
+    /// Made by a compiler of another version.
+    Version(u32),
+    /// The checksum differs: damaged on its way.
+    Checksum,
+    /// A field holds what it must not.
+    Field {
+        /// The part of the image.
+        section: &'static str,
+        /// The record in it.
+        index: u32,
+        /// What must hold.
+        rule: &'static str,
+    },
+}
+
+impl fmt::Display for InvalidImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length => f.write_str("the policy image is cut short or has bytes too many"),
+            Self::Magic => f.write_str("these bytes are not a policy image"),
+            Self::Version(found) => {
+                write!(f, "the policy image has version {found}, version {VERSION} is expected: compile it again")
+            }
+            Self::Checksum => f.write_str("the policy image is damaged: its checksum differs"),
+            Self::Field { section, index, rule } => {
+                write!(f, "the policy image is malformed: {section}, record {index}: {rule}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for InvalidImage {}
+
+/// The checksum an image carries: over everything behind it.
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; 16] {
+    xxhash_rust::xxh3::xxh3_128(bytes.get(32..).unwrap_or(&[])).to_le_bytes()
+}
+
+/// Holds, or says where and what does not.
+fn require(holds: bool, section: &'static str, index: u32, rule: &'static str) -> Result<(), InvalidImage> {
+    if holds { Ok(()) } else { Err(InvalidImage::Field { section, index, rule }) }
+}
+
+pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
+    if bytes.get(..8).is_some_and(|magic| magic != MAGIC) {
+        return Err(InvalidImage::Magic);
+    }
+    if bytes.len() < HEADER_LENGTH || bytes.len() as u64 != u64::from(u32_at(bytes, 12)) {
+        return Err(InvalidImage::Length);
+    }
+    let version = u32_at(bytes, 8);
+    if version != VERSION {
+        return Err(InvalidImage::Version(version));
+    }
+    let header = Header::read(bytes);
+    if header.checksum != checksum(bytes) {
+        return Err(InvalidImage::Checksum);
+    }
+    let sections = &header.sections;
+    layout(bytes, sections)?;
+    let known = header.defaults.iter().all(|flags| flags & !RULE_FLAGS == 0);
+    require(known, "defaults", 0, "only known flags are set")?;
+    lists(bytes, sections)?;
+    rules(bytes, sections)?;
+    entries(bytes, sections)?;
+    forest::validate(bytes, &header)?;
+    for (map, what, bits) in [
+        (sections.remote4, "remote4", 32),
+        (sections.local4, "local4", 32),
+        (sections.remote6, "remote6", 128),
+        (sections.local6, "local6", 128),
+    ] {
+        addresses::validate(map.of(bytes), what, bits)?;
+    }
+    name_tables(bytes, sections)?;
+    identifiers(bytes, sections)?;
+    Ok(header)
+}
+
+/// Every section follows the one before it, on a boundary, in whole records; nothing lies between.
+fn layout(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let mut end = HEADER_LENGTH as u64;
+    for (index, (section, size)) in sections.all().into_iter().zip(RECORD_SIZES).enumerate() {
+        let name = SECTION_NAMES[index];
+        require(u64::from(section.offset) == end, name, 0, "follows the section before it")?;
+        require(section.length as usize % size == 0, name, 0, "consists of whole records")?;
+        end = (end + u64::from(section.length)).next_multiple_of(SECTION_ALIGNMENT as u64);
+    }
+    if end == bytes.len() as u64 { Ok(()) } else { Err(InvalidImage::Length) }
+}
+
+fn lists(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let (lists, ranges) = (sections.lists.of(bytes), sections.ranges.of(bytes));
+    let mut start = 0;
+    for index in 0..sections.lists.count::<4>() {
+        let end = u32_at(lists, index as usize * 4);
+        require(end >= start && end <= sections.ranges.count::<16>(), "lists", index, "ends behind its start")?;
+        let mut last = None;
+        for position in start..end {
+            let (low, high) = range(ranges, position);
+            let ascends = low <= high && last.is_none_or(|last| last < low);
+            require(ascends, "ranges", position, "is above the range before it")?;
+            last = Some(high);
+        }
+        start = end;
+    }
+    require(start == sections.ranges.count::<16>(), "ranges", start, "belongs to a list")
+}
+
+fn rules(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let names = sections.rule_names.of(bytes);
+    let (mut name_end, mut condition_end) = (0u32, 0u32);
+    for index in 0..sections.rules.count::<{ RuleRecord::SIZE }>() {
+        let record = sections.rules.record(bytes, index).map(RuleRecord::read).unwrap_or_default();
+        require(record.name == name_end, "rules", index, "names follow each other")?;
+        name_end = name_end.saturating_add(u32::from(record.name_length));
+        let name = names.get(record.name as usize..name_end as usize);
+        let readable = name.is_some_and(|name| core::str::from_utf8(name).is_ok());
+        require(readable, "rules", index, "the name is UTF-8")?;
+        require(record.flags & !RULE_FLAGS == 0, "rules", index, "only known flags are set")?;
+        require(record.conditions == condition_end, "rules", index, "conditions follow each other")?;
+        condition_end = condition_end.saturating_add(u32::from(record.condition_count));
+    }
+    require(name_end == sections.rule_names.length, "rule_names", name_end, "belongs to a rule")?;
+    let count = sections.conditions.count::<{ ConditionRecord::SIZE }>();
+    require(condition_end == count, "conditions", condition_end, "belongs to a rule")?;
+    for index in 0..count {
+        let holds = sections.conditions.record(bytes, index).map(ConditionRecord::read).is_some_and(|condition| {
+            condition.dimension < DIMENSION_LIMIT
+                && match condition.within {
+                    Within::Range(low, high) => low <= high,
+                    Within::List(list) => list < sections.lists.count::<4>(),
+                }
+        });
+        require(holds, "conditions", index, "names a dimension and a range or list")?;
+    }
+    Ok(())
+}
+
+fn entries(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let rules = sections.rules.count::<{ RuleRecord::SIZE }>();
+    let sound = |tail: EntryTail, bits: u8| {
+        tail.rule < rules
+            && tail.remote_length <= bits
+            && tail.local_length <= bits
+            && tail.flags & !(ENTRY_ANY_PROTOCOL | ENTRY_CONDITIONS) == 0
+    };
+    const RULE: &str = "names a rule, prefix lengths of its family and known flags";
+    for index in 0..sections.entries4.count::<{ Entry4::SIZE }>() {
+        let entry = sections.entries4.record(bytes, index).map(Entry4::read);
+        require(entry.is_some_and(|entry| sound(entry.tail, 32)), "entries4", index, RULE)?;
+    }
+    for index in 0..sections.entries6.count::<{ Entry6::SIZE }>() {
+        let entry = sections.entries6.record(bytes, index).map(Entry6::read);
+        require(entry.is_some_and(|entry| sound(entry.tail, 128)), "entries6", index, RULE)?;
+    }
+    Ok(())
+}
+
+/// Whatever hash a name has, it leads to a word, a bucket and a record that are there.
+fn name_tables(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let records = sections.name_records.count::<8>();
+    let buckets = sections.name_buckets.count::<{ names::BUCKET }>();
+    if records == 0 {
+        return require(buckets == 0, "name_records", 0, "are there when buckets are");
+    }
+    require(sections.name_filter.length != 0, "name_filter", 0, "is there when records are")?;
+    require(buckets != 0, "name_buckets", 0, "are there when records are")?;
+    let places = sections.name_places.of(bytes);
+    if places.is_empty() {
+        return require(records <= names::INLINE_RECORDS, "name_places", 0, "are there for more records than fit inline");
+    }
+    let needed = u64::from(buckets) * names::TAGS as u64;
+    require(u64::from(sections.name_places.count::<4>()) == needed, "name_places", 0, "one for each tag")?;
+    for (index, place) in places.as_chunks::<4>().0.iter().enumerate() {
+        require(u32::from_le_bytes(*place) < records, "name_places", index as u32, "names a record")?;
+    }
+    Ok(())
+}
+
+fn identifiers(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let mut end = 0;
+    for (slots, records, what) in [
+        (sections.application_slots, sections.application_records, "application_records"),
+        (sections.user_slots, sections.user_records, "user_records"),
+    ] {
+        end = identifier_table(bytes, slots, records, what, end)?;
+    }
+    require(end == sections.strings.length, "strings", end, "belongs to a record")?;
+    let lengths = sections.directory_lengths.of(bytes);
+    // Each length costs a look-up; a policy has as many as its directories have, never more than a path has letters.
+    require(lengths.len() / 4 <= 1024, "directory_lengths", 1024, "are few")
+}
+
+fn identifier_table(
+    bytes: &[u8],
+    slots: Section,
+    records: Section,
+    what: &'static str,
+    mut start: u32,
+) -> Result<u32, InvalidImage> {
+    let table = records.of(bytes);
+    for index in 0..records.count::<8>() {
+        let end = u32_at(table, index as usize * 8);
+        require(end >= start, what, index, "ends behind its start")?;
+        start = end;
+    }
+    for (index, slot) in slots.of(bytes).as_chunks::<4>().0.iter().enumerate() {
+        require(u32::from_le_bytes(*slot) <= records.count::<8>(), what, index as u32, "the slot names a record")?;
+    }
+    Ok(start)
+}
