@@ -1,1 +1,4 @@
-//! To come: replay.
+//! Passing a capture through the simulated stack.
+
+pub mod capture;
+pub mod link;

@@ -120,6 +120,8 @@ pub enum StreamAction {
 pub struct Outcome {
     /// Blocked; permitted otherwise, also when no filter decided.
     pub blocked: bool,
+    /// Blocked without a word (`FWPS_CLASSIFY_OUT_FLAG_ABSORB`): nobody is told.
+    pub absorbed: bool,
     /// The filter that decided; 0 when none did.
     pub filter_id: u64,
     /// The stream action.

@@ -110,6 +110,8 @@ const fn request_type(protocol: u8, kind: u8) -> u8 {
 pub struct Owner {
     /// Process identifier.
     pub pid: u32,
+    /// The user it runs as.
+    pub uid: Option<u32>,
     /// The executable as an NT path in lower case, without the terminating NUL: what `ALE_APP_ID` carries.
     pub app_id: Arc<str>,
 }

@@ -5,6 +5,7 @@
 //! devices, [`crate::replay`] from captures.
 
 pub mod classifier;
+pub mod engine;
 pub mod flow;
 pub mod fragment;
 pub mod layer;

@@ -624,8 +624,11 @@ fn bind_of(key: &FlowKey) -> Bind {
     (key.protocol, key.local(), key.local_port)
 }
 
-/// Tells the local sender that its packet is refused.
+/// Tells the local sender that its packet is refused, unless the block is to be silent.
 fn refuse<C: Classifier>(output: &mut Output, context: &Context<'_, C>, layer: Layer, outcome: Outcome) -> Decision {
+    if outcome.absorbed {
+        return Decision::stopped(Verdict::Drop, layer, outcome);
+    }
     match context.packet.protocol {
         protocol::TCP => reply::refuse_tcp(&mut output.to_local, context.packet),
         _ => reply::refuse_datagram(&mut output.to_local, context.buffer.bytes(), context.packet),

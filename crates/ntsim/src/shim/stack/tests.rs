@@ -21,6 +21,7 @@ struct Script {
     block: Vec<Layer>,
     unwanted: Vec<Layer>,
     drop_connection: bool,
+    absorb: bool,
     generation: u64,
     flows: u64,
     ended: Vec<u64>,
@@ -64,6 +65,7 @@ impl Classifier for Script {
         let drop = self.drop_connection && layer == Layer::Stream;
         Outcome {
             blocked: drop || self.block.contains(&layer),
+            absorbed: self.absorb,
             filter_id: 7,
             stream: if drop { StreamAction::DropConnection } else { StreamAction::None },
         }
@@ -103,7 +105,7 @@ struct Owners(Rc<RefCell<Vec<FlowKey>>>);
 impl Endpoints for Owners {
     fn owner(&mut self, key: &FlowKey) -> Option<Arc<Owner>> {
         self.0.borrow_mut().push(*key);
-        Some(Arc::new(Owner { pid: 42, app_id: r"\device\harddiskvolume1\usr\bin\curl".into() }))
+        Some(Arc::new(Owner { pid: 42, uid: Some(0), app_id: r"\device\harddiskvolume1\usr\bin\curl".into() }))
     }
 }
 
@@ -406,6 +408,15 @@ fn a_blocked_connect_is_refused_and_leaves_nothing() {
         assert!(matches!(error.upper, Upper::Icmp(icmp) if icmp.error));
         assert_eq!(b.stack.flow_count(), 0);
     });
+}
+
+#[test]
+fn an_absorbed_connect_is_told_to_nobody() {
+    let b = &mut Bench::new(false);
+    b.script.block = vec![Layer::AleAuthConnect];
+    b.script.absorb = true;
+    assert_eq!(b.send(SYN, 100, 0, b"").verdict, Verdict::Drop);
+    assert!(b.stack.output.to_local.is_empty());
 }
 
 #[test]

@@ -9,7 +9,9 @@
 //!   `FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT` makes a filter's permit hard.
 //!
 //! Where the sources disagree: the same page says that a block "stops the evaluation", about the basic policy, and that all
-//! sublayers are evaluated even so; and it describes CLEAR_ACTION_RIGHT the wrong way round in one sentence ("if this
+//! sublayers are evaluated even so. The net events of a live machine (windows-itpro-docs, "Troubleshooting UWP App
+//! Connectivity Issues") show a permit of a lighter sublayer listed after the heavier one's block that stood, so all are.
+//! And the page describes CLEAR_ACTION_RIGHT the wrong way round in one sentence ("if this
 //! flag is cleared, then the action type is hard"), against its own table and FWPM_FILTER0.
 
 use super::Classify;
@@ -240,8 +242,12 @@ impl<'c> Arbiter<'c> {
         {
             deletion.run();
         }
-        if self.out.stream.is_some() && self.read_stream(slot, &out) {
-            return Said::Stop;
+        if self.out.stream.is_some() {
+            match self.read_stream(slot, &out, inspection) {
+                AskedOfStream::Nothing => {}
+                AskedOfStream::Stop => return Said::Stop,
+                AskedOfStream::PassOn => return Said::Nothing,
+            }
         }
         if inspection {
             return Said::Nothing;
@@ -281,10 +287,12 @@ impl<'c> Arbiter<'c> {
         }
     }
 
-    /// Reads what a stream callout asked for; true when the walk ends with it.
-    fn read_stream(&mut self, slot: &CalloutSlot, out: &FwpsClassifyOut0) -> bool {
+    /// Reads what a stream callout asked for. The action it returned counts only when it asked for nothing
+    /// (FWPS_STREAM_CALLOUT_IO_PACKET0 documentation).
+    fn read_stream(&mut self, slot: &CalloutSlot, out: &FwpsClassifyOut0, inspection: bool) -> AskedOfStream {
         // SAFETY: as in `reset_stream`.
-        let Some(packet) = (unsafe { self.io_packet().as_ref() }) else { return false };
+        let Some(packet) = (unsafe { self.io_packet().as_ref() }) else { return AskedOfStream::Nothing };
+        let Some(stream) = &mut self.out.stream else { return AskedOfStream::Nothing };
         let action = match packet.stream_action {
             consts::FWPS_STREAM_ACTION_NEED_MORE_DATA => StreamAction::NeedMoreData,
             consts::FWPS_STREAM_ACTION_DROP_CONNECTION => StreamAction::DropConnection,
@@ -292,7 +300,6 @@ impl<'c> Arbiter<'c> {
             consts::FWPS_STREAM_ACTION_ALLOW_CONNECTION => StreamAction::AllowConnection,
             _ => StreamAction::None,
         };
-        let Some(stream) = &mut self.out.stream else { return false };
         match action {
             StreamAction::None => {
                 // SAFETY: the caller's packet leads to its stream data or to nothing.
@@ -301,32 +308,39 @@ impl<'c> Arbiter<'c> {
                 let decides = matches!(out.action_type, consts::FWP_ACTION_PERMIT | consts::FWP_ACTION_BLOCK);
                 // The shortest part that any callout decided about is what the verdict covers; the rest is indicated
                 // again.
-                if part
-                    && decides
-                    && (stream.bytes_enforced == 0 || packet.count_bytes_enforced < stream.bytes_enforced)
-                {
+                let shorter = stream.bytes_enforced == 0 || packet.count_bytes_enforced < stream.bytes_enforced;
+                if part && decides && !inspection && shorter {
                     stream.bytes_enforced = packet.count_bytes_enforced;
                     stream.callout_id = slot.id();
                 }
-                false
+                AskedOfStream::Nothing
             }
+            // An inspecting callout cannot drop a connection (same page).
+            StreamAction::DropConnection if inspection => AskedOfStream::PassOn,
             StreamAction::AllowConnection => {
                 if let Some(flow) = self.classify.flow {
                     flow.allow(slot.id());
                 }
-                stream.action = action;
-                stream.callout_id = slot.id();
-                false
+                AskedOfStream::PassOn
             }
             _ => {
                 stream.action = action;
                 stream.bytes_required = packet.count_bytes_required;
                 stream.bytes_enforced = 0;
                 stream.callout_id = slot.id();
-                true
+                AskedOfStream::Stop
             }
         }
     }
+}
+
+/// What a stream callout asked for beside its action.
+enum AskedOfStream {
+    Nothing,
+    /// The evaluation ends here.
+    Stop,
+    /// The action it returned does not count.
+    PassOn,
 }
 
 /// A filter whose callout nobody has registered: TERMINATING and UNKNOWN act as a block, unless the filter says permit;
