@@ -153,7 +153,8 @@ impl std::str::FromStr for WindowsVersion {
     }
 }
 
-/// The data type of a layer's field, as the value that is classified has it.
+/// The data type of a layer's field, as the value that is classified has it. The layers whose fields are known use the
+/// unsigned integers, BYTE_ARRAY16, BYTE_BLOB, SID and TOKEN_ACCESS_INFORMATION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of FWP_DATA_TYPE")]
 #[repr(u32)]
@@ -162,10 +163,43 @@ pub enum FieldType {
     Uint16 = consts::FWP_UINT16,
     Uint32 = consts::FWP_UINT32,
     Uint64 = consts::FWP_UINT64,
+    Int8 = consts::FWP_INT8,
+    Int16 = consts::FWP_INT16,
+    Int32 = consts::FWP_INT32,
+    Int64 = consts::FWP_INT64,
+    Float = consts::FWP_FLOAT,
+    Double = consts::FWP_DOUBLE,
     ByteArray16 = consts::FWP_BYTE_ARRAY16_TYPE,
     ByteBlob = consts::FWP_BYTE_BLOB_TYPE,
     Sid = consts::FWP_SID,
     TokenAccessInformation = consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE,
+    UnicodeString = consts::FWP_UNICODE_STRING_TYPE,
+    ByteArray6 = consts::FWP_BYTE_ARRAY6_TYPE,
+}
+
+impl FieldType {
+    /// The name in fwptypes.h.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uint8 => "FWP_UINT8",
+            Self::Uint16 => "FWP_UINT16",
+            Self::Uint32 => "FWP_UINT32",
+            Self::Uint64 => "FWP_UINT64",
+            Self::Int8 => "FWP_INT8",
+            Self::Int16 => "FWP_INT16",
+            Self::Int32 => "FWP_INT32",
+            Self::Int64 => "FWP_INT64",
+            Self::Float => "FWP_FLOAT",
+            Self::Double => "FWP_DOUBLE",
+            Self::ByteArray16 => "FWP_BYTE_ARRAY16_TYPE",
+            Self::ByteBlob => "FWP_BYTE_BLOB_TYPE",
+            Self::Sid => "FWP_SID",
+            Self::TokenAccessInformation => "FWP_TOKEN_ACCESS_INFORMATION_TYPE",
+            Self::UnicodeString => "FWP_UNICODE_STRING_TYPE",
+            Self::ByteArray6 => "FWP_BYTE_ARRAY6_TYPE",
+        }
+    }
 }
 
 /// `FWPM_FIELD_TYPE`.

@@ -5,4 +5,6 @@ mod arbitration;
 mod bed;
 mod flows;
 mod management;
+mod matching;
+mod model;
 mod xml;

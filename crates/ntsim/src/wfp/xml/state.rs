@@ -9,7 +9,7 @@ use super::{Xml, flags, time, value};
 use crate::machine::Machine;
 use crate::wfp::abi::consts;
 use crate::wfp::bfe::{Objects, SessionInfo, StoredCallout};
-use crate::wfp::layers::{FieldKind, FieldType, Layer, LayerTable};
+use crate::wfp::layers::{FieldKind, Layer, LayerTable};
 use crate::wfp::names::{Named, SUBLAYER_UNIVERSAL};
 use crate::wfp::netevent::FileTime;
 use std::io::{self, Write};
@@ -88,7 +88,7 @@ fn standing<W: Write>(xml: &mut Xml<W>, layer: &Layer, objects: &Objects, table:
             xml.element("item", |xml| {
                 xml.text("fieldKey", Named(field.key))?;
                 xml.text("type", kind(field.kind))?;
-                xml.text("dataType", data_type(field.data_type))
+                xml.text("dataType", field.data_type.name())
             })
         })?;
         xml.text("defaultSubLayerKey", Named(SUBLAYER_UNIVERSAL))?;
@@ -124,18 +124,5 @@ fn kind(kind: FieldKind) -> &'static str {
         FieldKind::RawData => "FWPM_FIELD_RAW_DATA",
         FieldKind::IpAddress => "FWPM_FIELD_IP_ADDRESS",
         FieldKind::Flags => "FWPM_FIELD_FLAGS",
-    }
-}
-
-fn data_type(data_type: FieldType) -> &'static str {
-    match data_type {
-        FieldType::Uint8 => "FWP_UINT8",
-        FieldType::Uint16 => "FWP_UINT16",
-        FieldType::Uint32 => "FWP_UINT32",
-        FieldType::Uint64 => "FWP_UINT64",
-        FieldType::ByteArray16 => "FWP_BYTE_ARRAY16_TYPE",
-        FieldType::ByteBlob => "FWP_BYTE_BLOB_TYPE",
-        FieldType::Sid => "FWP_SID",
-        FieldType::TokenAccessInformation => "FWP_TOKEN_ACCESS_INFORMATION_TYPE",
     }
 }
