@@ -540,3 +540,7 @@ fn with_stream(
     };
     ask((&raw mut io).cast())
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
