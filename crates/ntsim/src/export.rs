@@ -48,18 +48,30 @@ impl Export {
     }
 }
 
+/// Writes a room's `EXPORTS`: functions under their own names, each with the highest IRQL it may be called at.
+macro_rules! exports {
+    ($module:literal; $($name:ident: $limit:ident),* $(,)?) => {
+        /// What this room exports.
+        pub const EXPORTS: &[$crate::export::Export] = &[
+            $($crate::export::Export::function(
+                $module,
+                stringify!($name),
+                $crate::irql::Irql::$limit,
+                $name as *const (),
+            )),*
+        ];
+    };
+}
+pub(crate) use exports;
+
 /// Every export of every simulated module.
 pub fn all() -> impl Iterator<Item = &'static Export> {
     [
-        crate::nt::ke::EXPORTS,
-        crate::nt::ex::EXPORTS,
-        crate::nt::io::EXPORTS,
-        crate::nt::rtl::EXPORTS,
-        crate::wdf::EXPORTS,
-        crate::wfp::fwps::EXPORTS,
-        crate::wfp::fwpm::EXPORTS,
-        crate::ndis::EXPORTS,
+        crate::nt::EXPORTS,
+        &[crate::wdf::EXPORTS, crate::wfp::fwps::EXPORTS, crate::wfp::fwpm::EXPORTS, crate::ndis::EXPORTS],
     ]
     .into_iter()
+    .flatten()
+    .copied()
     .flatten()
 }

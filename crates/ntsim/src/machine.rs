@@ -1,6 +1,12 @@
 //! One simulated machine.
 
 use crate::cpu::Bugcheck;
+mod driver;
+mod leak;
+
+pub use driver::{DriverInfo, DriverState, UnloadError};
+pub use leak::LeakReport;
+
 use crate::cpu::processor::Processors;
 use crate::cpu::thread::SystemThreads;
 use crate::nt::pool::Pool;
@@ -19,10 +25,21 @@ pub struct Machine {
     pub io: crate::nt::io::IoManager,
     /// Pool memory.
     pub pool: Pool,
+    /// What drivers print.
+    pub log: crate::nt::log::DebugLog,
+    /// Failures to inject.
+    pub low_resources: crate::verifier::low_resources::LowResources,
+    /// Time.
+    pub clock: crate::nt::clock::Clock,
+    /// What driver threads wait for.
+    pub dispatcher: crate::nt::ke::dispatcher::Dispatcher,
+    /// Timers that are set.
+    pub timers: crate::nt::ke::timer::Timers,
     /// The processors driver code runs on.
     pub processors: Processors,
     /// The system threads that run.
     pub threads: SystemThreads,
+    drivers: driver::Drivers,
     stopped: OnceLock<Bugcheck>,
 }
 
@@ -31,11 +48,14 @@ pub struct Machine {
 pub struct Config {
     /// How many processors it has.
     pub processors: u32,
+    /// Whether every pool block ends at a guard page (Driver Verifier's special pool). Slow; finds overruns at the
+    /// instruction that does them.
+    pub special_pool: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { processors: 8 }
+        Self { processors: 8, special_pool: false }
     }
 }
 
@@ -55,9 +75,15 @@ impl Machine {
             wfp: crate::wfp::Platform::new(),
             wdf: crate::wdf::Framework::new(),
             io: crate::nt::io::IoManager::new(),
-            pool: Pool::new(),
+            pool: Pool::new(config.special_pool),
+            log: crate::nt::log::DebugLog::default(),
+            low_resources: crate::verifier::low_resources::LowResources::default(),
+            clock: crate::nt::clock::Clock::default(),
+            dispatcher: crate::nt::ke::dispatcher::Dispatcher::default(),
+            timers: crate::nt::ke::timer::Timers::default(),
             processors: Processors::new(config.processors),
             threads: SystemThreads::default(),
+            drivers: driver::Drivers::default(),
             stopped: OnceLock::new(),
         })
     }
@@ -74,6 +100,12 @@ impl Machine {
         self.stopped.get().cloned()
     }
 
+    /// Whether a bugcheck has stopped this machine.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.get().is_some()
+    }
+
     /// Refuses to go on once a bugcheck has stopped the machine.
     ///
     /// # Errors
@@ -88,8 +120,15 @@ impl Machine {
     /// Stops the machine with a bugcheck; the first one counts and is returned.
     pub(crate) fn stop(&self, bugcheck: Bugcheck) -> Bugcheck {
         let first = self.stopped.get_or_init(|| bugcheck).clone();
+        self.dispatcher.notify();
         tracing::error!(%first, "the machine has stopped");
         first
+    }
+
+    /// A number that is hard to guess: for security cookies and the like.
+    pub(crate) fn random(&self) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        std::hash::RandomState::new().build_hasher().finish()
     }
 
     /// The address that stands for the EPROCESS of the System process.

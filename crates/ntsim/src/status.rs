@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// An `NTSTATUS` as it crosses the import boundary. Negative values are errors.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[repr(transparent)]
 pub struct NtStatus(pub i32);
 
@@ -35,7 +35,9 @@ statuses! {
     INFO_LENGTH_MISMATCH = 0xC000_0004,
     INVALID_HANDLE = 0xC000_0008,
     INVALID_PARAMETER = 0xC000_000D,
+    NO_SUCH_DEVICE = 0xC000_000E,
     INVALID_DEVICE_REQUEST = 0xC000_0010,
+    NO_MEMORY = 0xC000_0017,
     ACCESS_DENIED = 0xC000_0022,
     BUFFER_TOO_SMALL = 0xC000_0023,
     OBJECT_NAME_INVALID = 0xC000_0033,
@@ -45,6 +47,7 @@ statuses! {
     INSUFFICIENT_RESOURCES = 0xC000_009A,
     NOT_SUPPORTED = 0xC000_00BB,
     OBJECT_NAME_EXISTS = 0x4000_0000,
+    NAME_TOO_LONG = 0xC000_0106,
     CANCELLED = 0xC000_0120,
     INVALID_DEVICE_STATE = 0xC000_0184,
     DEVICE_BUSY = 0x8000_0011,

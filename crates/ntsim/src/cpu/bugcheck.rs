@@ -34,6 +34,14 @@ pub struct Frame {
     pub address: u64,
 }
 
+impl Frame {
+    /// Whether this is a driver's code, or nobody's.
+    #[must_use]
+    pub fn is_driver(&self) -> bool {
+        self.module.as_deref().is_none_or(|m| m.to_ascii_lowercase().ends_with(".sys"))
+    }
+}
+
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.module {
@@ -58,9 +66,8 @@ impl fmt::Display for Bugcheck {
 impl Bugcheck {
     /// The stack without ntsim's own frames; the whole of it when no frame is a driver's.
     pub fn driver_frames(&self) -> impl Iterator<Item = &Frame> {
-        let is_driver = |f: &Frame| f.module.as_deref().is_none_or(|m| m.to_ascii_lowercase().ends_with(".sys"));
-        let any = self.stack.iter().any(is_driver);
-        self.stack.iter().filter(move |f| !any || is_driver(f))
+        let any = self.stack.iter().any(Frame::is_driver);
+        self.stack.iter().filter(move |f| !any || f.is_driver())
     }
 }
 

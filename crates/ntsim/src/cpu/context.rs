@@ -34,7 +34,6 @@ pub(super) struct State {
     /// Where to go when the stack is abandoned.
     pub(super) host_rsp: UnsafeCell<u64>,
     pub(super) stack: Cell<(u64, u64)>,
-    pub(super) guard: Cell<(u64, u64)>,
     /// Written by the signal handler.
     pub(super) fault: Cell<Option<Fault>>,
 }
@@ -46,7 +45,6 @@ thread_local! {
             machine: Cell::new(ptr::null()),
             host_rsp: UnsafeCell::new(0),
             stack: Cell::new((0, 0)),
-            guard: Cell::new((0, 0)),
             fault: Cell::new(None),
         }
     };
@@ -96,8 +94,8 @@ impl Context {
         let ended = STATE.with(|state| {
             state.machine.set(machine);
             state.kpcr.set(Some(kpcr));
-            state.stack.set(bounds(&stack.range()));
-            state.guard.set(bounds(&stack.guard()));
+            let Range { start, end } = stack.range();
+            state.stack.set((start, end));
             kpcr.set_irql(Irql::PASSIVE);
             if irql >= Irql::DISPATCH {
                 super::processor::claim(kpcr);
@@ -125,7 +123,7 @@ impl Context {
             Cause::Raised { code, parameters, why, registers } => {
                 Some(bugcheck::raised(code, parameters, why, kpcr.irql(), &registers, &stack.range()))
             }
-            Cause::Fault => fault.map(|f| f.bugcheck(kpcr.irql(), &stack.range(), &stack.guard())),
+            Cause::Fault => fault.map(|f| f.bugcheck(machine, kpcr.irql(), &stack.range(), &stack.guard())),
         };
         DPCS.take();
         // Driver code, and this machine's waiters, may still point into the stack: it stays mapped for ever.
@@ -136,10 +134,6 @@ impl Context {
             None => unreachable!("a stack is abandoned with a cause"),
         }
     }
-}
-
-fn bounds(range: &Range<u64>) -> (u64, u64) {
-    (range.start, range.end)
 }
 
 /// Whether this thread is inside `enter`.
@@ -171,6 +165,12 @@ pub(super) fn machine<'a>() -> &'a Arc<Machine> {
     unsafe { &*STATE.with(|state| state.machine.get()) }
 }
 
+/// The kernel stack this thread runs on.
+pub(super) fn stack_range() -> Option<Range<u64>> {
+    let (start, end) = if_inside(|state, _| state.stack.get())?;
+    Some(start..end)
+}
+
 /// The DPC queue of this thread's processor.
 pub(super) fn with_dpcs<R>(f: impl FnOnce(&mut VecDeque<Dpc>) -> R) -> R {
     DPCS.with_borrow_mut(f)
@@ -184,7 +184,11 @@ pub(super) fn if_inside<R>(f: impl FnOnce(&State, &'static Kpcr) -> R) -> Option
 /// See [`super::bugcheck`].
 #[inline(never)]
 pub(super) fn abandon(code: u32, parameters: [u64; 4], why: String) -> ! {
-    let registers = Registers::here();
+    abandon_at(code, parameters, why, Registers::here())
+}
+
+/// [`abandon`] with the registers a walk is to begin at.
+pub(super) fn abandon_at(code: u32, parameters: [u64; 4], why: String, registers: Registers) -> ! {
     if !inside() {
         panic!("bugcheck {code:#x} outside cpu::enter: {why}");
     }

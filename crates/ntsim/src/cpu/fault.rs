@@ -10,6 +10,7 @@ use super::context;
 use super::switch;
 use super::unwind::Registers;
 use crate::irql::Irql;
+use crate::machine::Machine;
 use core::ops::Range;
 use core::ptr;
 use std::sync::Once;
@@ -186,7 +187,7 @@ impl Fault {
     ///
     /// Sources: the Bug Check Code Reference for each code. A fault that Windows would raise as an exception is taken
     /// as unhandled: structured exception handling is not simulated.
-    pub(super) fn bugcheck(&self, irql: Irql, stack: &Range<u64>, guard: &Range<u64>) -> Bugcheck {
+    pub(super) fn bugcheck(&self, machine: &Machine, irql: Irql, stack: &Range<u64>, guard: &Range<u64>) -> Bugcheck {
         let rip = self.registers.rip;
         let (code, parameters, why) = match self.vector {
             vector::PAGE_FAULT if guard.contains(&self.address) => (
@@ -194,7 +195,13 @@ impl Fault {
                 [8, self.address, self.registers.rsp, rip],
                 "the kernel stack overflowed".to_owned(),
             ),
-            vector::PAGE_FAULT => self.page_fault(irql),
+            vector::PAGE_FAULT => {
+                let (code, parameters, mut why) = self.page_fault(irql);
+                if let Some(pool) = machine.pool.explain(self.address) {
+                    why = format!("{why} ({pool})");
+                }
+                (code, parameters, why)
+            }
             vector::GENERAL_PROTECTION if self.instruction.starts_with(&[0xcd, 0x29]) => (
                 code::KERNEL_SECURITY_CHECK_FAILURE,
                 [self.rcx, 0, 0, 0],

@@ -22,8 +22,8 @@ pub mod thread;
 mod unwind;
 
 pub use bugcheck::{Bugcheck, Frame, code};
+pub(crate) use modules::frame_of;
 pub use modules::{CodeModule, register_module, unregister_module};
-pub(crate) use modules::{frame_of, module_base};
 
 use crate::irql::Irql;
 use crate::machine::Machine;
@@ -97,6 +97,15 @@ fn nested<R>(machine: &Arc<Machine>, irql: Irql, f: impl FnOnce() -> R) -> R {
 /// Outside [`enter`].
 pub fn with_machine<R>(f: impl FnOnce(&Arc<Machine>) -> R) -> R {
     f(context::machine())
+}
+
+/// The control region of the processor this thread runs as.
+///
+/// # Panics
+/// Outside [`enter`].
+#[must_use]
+pub fn current_processor() -> &'static kpcr::Kpcr {
+    context::kpcr()
 }
 
 /// Whether this thread is inside [`enter`].
@@ -179,6 +188,21 @@ pub fn bugcheck(code: u32, parameters: [u64; 4], why: impl Into<String>) -> ! {
     context::abandon(code, parameters, why.into())
 }
 
+/// [`bugcheck`] on behalf of code that was called with its return address at `return_slot` and has not yet touched the
+/// stack: the reported stack begins at the caller.
+pub(crate) fn bugcheck_of_caller(code: u32, parameters: [u64; 4], why: String, return_slot: u64, rbp: u64) -> ! {
+    // SAFETY: the address of a return address on the running stack.
+    let rip = unsafe { (return_slot as *const u64).read() };
+    context::abandon_at(code, parameters, why, unwind::Registers::new(rip, return_slot + 8, rbp))
+}
+
+/// The frames of the kernel stack from here down. Slow: for findings, not for every call.
+#[must_use]
+pub fn stack_here() -> Vec<Frame> {
+    let registers = unwind::Registers::here();
+    context::stack_range().map(|range| unwind::walk(&registers, &range)).unwrap_or_default()
+}
+
 /// The return address of the driver's last call through an import gate, 0 when there was none since [`enter`].
 ///
 /// For an export that wants to know who called it; read before anything else is called.
@@ -196,7 +220,7 @@ pub fn caller() -> u64 {
 /// Abandons this thread's kernel stack if another thread has stopped the machine. Every loop that waits for another
 /// thread calls this, so that no thread waits for one that will never run again.
 pub fn leave_if_stopped() {
-    if context::machine().stopped().is_some() {
+    if context::machine().has_stopped() {
         context::abandon_stopped()
     }
 }

@@ -77,13 +77,6 @@ pub(crate) fn frame_of(address: u64) -> Frame {
     Names(&registry.get_or_insert_with(Registry::of_this_program).modules).frame(address)
 }
 
-/// The base of the module an address lies in, 0 when it lies in none.
-pub(crate) fn module_base(address: u64) -> u64 {
-    let registry = REGISTRY.read();
-    let modules = registry.as_ref().map_or(&[][..], |r| &r.modules);
-    modules.iter().find(|m| m.range.contains(&address)).map_or(0, |m| m.range.start)
-}
-
 pub(super) fn with_unwinder(f: impl FnOnce(&UnwinderX86_64<Arc<[u8]>>, &Names<'_>)) {
     let mut registry = REGISTRY.write();
     let registry = registry.get_or_insert_with(Registry::of_this_program);

@@ -67,3 +67,16 @@ pub(super) fn claim(kpcr: &Kpcr) {
 pub(super) fn release(kpcr: &Kpcr) {
     super::context::machine().processors.free(kpcr.number());
 }
+
+/// Waits until processor `number` has been below DISPATCH_LEVEL once, for a caller that is.
+pub(crate) fn pass_through(number: u32) {
+    let machine = super::context::machine();
+    for round in 1_u32.. {
+        if machine.processors.try_claim(number) {
+            machine.processors.free(number);
+            return;
+        }
+        super::leave_if_stopped();
+        if round.is_multiple_of(16) { std::thread::yield_now() } else { std::hint::spin_loop() }
+    }
+}

@@ -201,7 +201,7 @@ fn an_unbalanced_raise_is_found() {
 
 #[test]
 fn only_one_thread_at_dispatch_has_a_processor_number() {
-    let m = Machine::with(crate::machine::Config { processors: 2 });
+    let m = Machine::with(crate::machine::Config { processors: 2, ..Default::default() });
     let inside: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
     std::thread::scope(|scope| {
         for _ in 0..4 {

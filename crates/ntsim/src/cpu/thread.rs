@@ -5,6 +5,7 @@ use crate::machine::Machine;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The system threads of one machine.
 #[derive(Debug, Default)]
@@ -29,23 +30,28 @@ pub fn spawn_system_thread(machine: &Arc<Machine>, f: Box<dyn FnOnce() + Send>) 
 }
 
 impl SystemThreads {
-    /// Waits until every system thread has ended; one that panicked panics here.
+    /// Waits until every system thread has ended, or `patience` is over; returns how many still run. One that panicked
+    /// panics here.
     ///
     /// Called outside [`super::enter`].
-    pub fn join(&self) {
+    pub fn join_within(&self, patience: Duration) -> usize {
+        let deadline = Instant::now() + patience;
+        while self.reap() != 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.reap()
+    }
+
+    /// Forgets the threads that have ended; returns how many have not.
+    fn reap(&self) -> usize {
         loop {
-            let Some(handle) = self.running.lock().pop() else { return };
+            let mut running = self.running.lock();
+            let Some(ended) = running.iter().position(JoinHandle::is_finished) else { return running.len() };
+            let handle = running.swap_remove(ended);
+            drop(running);
             if let Err(panic) = handle.join() {
                 std::panic::resume_unwind(panic);
             }
         }
-    }
-
-    /// How many have not been waited for and still run.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        let mut running = self.running.lock();
-        running.retain(|handle| !handle.is_finished());
-        running.len()
     }
 }

@@ -21,6 +21,11 @@ pub(super) struct Registers {
 }
 
 impl Registers {
+    /// Only what a walk cannot do without.
+    pub(super) fn new(rip: u64, rsp: u64, rbp: u64) -> Self {
+        Self { rip, rsp, rbp, others: [(0, 0); 7] }
+    }
+
     /// The registers of the function this is inlined into.
     #[inline(always)]
     pub(super) fn here() -> Self {
@@ -37,7 +42,7 @@ impl Registers {
                 options(nomem, nostack, preserves_flags),
             );
         }
-        Self { rip, rsp, rbp, others: [(0, 0); 7] }
+        Self::new(rip, rsp, rbp)
     }
 
     fn to_framehop(self) -> UnwindRegsX86_64 {

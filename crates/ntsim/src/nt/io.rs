@@ -1,9 +1,9 @@
 //! The I/O manager as user mode sees it: named devices, symbolic links, open files and their requests.
 
 use crate::cpu::{self, Bugcheck, code};
-use crate::export::Export;
+
 use crate::irql::Irql;
-use crate::machine::Machine;
+use crate::machine::{DriverState, Machine};
 use crate::status::NtStatus;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
@@ -12,9 +12,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-
-/// The exports of this room.
-pub const EXPORTS: &[Export] = &[];
 
 /// How long a driver may take to complete a request it was asked to cancel before that counts as a violation.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
@@ -350,6 +347,13 @@ impl IoManager {
         list
     }
 
+    /// The links that lead to a device of `driver`, or to no device at all.
+    #[must_use]
+    pub fn dangling_links(&self, driver: &str) -> Vec<String> {
+        let links: Vec<String> = self.namespace.lock().links.values().map(|(link, _)| link.clone()).collect();
+        links.into_iter().filter(|link| self.find(link).is_none_or(|d| d.driver == driver)).collect()
+    }
+
     fn find(&self, path: &str) -> Option<Arc<Device>> {
         let space = self.namespace.lock();
         let mut name = key(path);
@@ -373,6 +377,9 @@ impl IoManager {
     /// STATUS_OBJECT_NAME_NOT_FOUND, or what the driver's create routine answered.
     pub fn open(&self, machine: &Arc<Machine>, path: &str) -> Result<OpenFile, NtStatus> {
         let device = self.find(path).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+        if machine.driver_state(&device.driver) == Some(DriverState::UnloadPending) {
+            return Err(NtStatus::NO_SUCH_DEVICE);
+        }
         let file = FileId(self.number());
         device.open.fetch_add(1, Ordering::AcqRel);
         let backend = Arc::clone(&device.backend);
@@ -381,6 +388,7 @@ impl IoManager {
             Ok(status) if status.is_success() => Ok(OpenFile { machine: Arc::clone(machine), device, file }),
             Ok(status) => {
                 device.open.fetch_sub(1, Ordering::AcqRel);
+                machine.file_closed(&device.driver);
                 Err(status)
             }
             // The machine keeps the bugcheck; this open has failed.
@@ -470,6 +478,10 @@ impl Drop for OpenFile {
             backend.close(file);
         });
         self.device.open.fetch_sub(1, Ordering::AcqRel);
+        // Inside driver code (a driver that closes a handle) the unload waits for the next close outside.
+        if !cpu::inside() {
+            self.machine.file_closed(&self.device.driver);
+        }
     }
 }
 

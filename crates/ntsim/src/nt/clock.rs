@@ -1,0 +1,67 @@
+//! The machine's time.
+//!
+//! Three scales, as on Windows: system time (100 ns since 1601-01-01 UTC), interrupt time (100 ns since the machine
+//! started), and the performance counter, which ticks at 10 MHz as on every machine with an invariant TSC since
+//! Windows 10. All run with the host's clocks; a test can push them forward.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// 100 ns units in a second; also the frequency of the performance counter.
+pub const PER_SECOND: u64 = 10_000_000;
+/// Seconds between 1601-01-01 and 1970-01-01.
+const EPOCH_DIFFERENCE: u64 = 11_644_473_600;
+
+/// A machine's clock.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    pushed: AtomicU64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { started: Instant::now(), pushed: AtomicU64::new(0) }
+    }
+}
+
+/// A duration in units of 100 ns.
+#[must_use]
+pub fn units(duration: Duration) -> u64 {
+    duration.as_secs() * PER_SECOND + u64::from(duration.subsec_nanos()) / 100
+}
+
+impl Clock {
+    fn pushed(&self) -> u64 {
+        self.pushed.load(Ordering::Acquire)
+    }
+
+    /// System time, in 100 ns since 1601.
+    #[must_use]
+    pub fn system_time(&self) -> u64 {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        EPOCH_DIFFERENCE * PER_SECOND + units(since_1970) + self.pushed()
+    }
+
+    /// Interrupt time, in 100 ns since the machine started.
+    #[must_use]
+    pub fn interrupt_time(&self) -> u64 {
+        units(self.started.elapsed()) + self.pushed()
+    }
+
+    /// Moves every scale forward. What waits for a time that is then past finds out within a millisecond or two.
+    pub fn push(&self, by: Duration) {
+        self.pushed.fetch_add(units(by), Ordering::AcqRel);
+    }
+
+    /// The interrupt time a `LARGE_INTEGER` timeout means: negative is relative, else it is an absolute system time.
+    #[must_use]
+    pub fn due(&self, timeout: i64) -> u64 {
+        let now = self.interrupt_time();
+        if timeout < 0 {
+            now.saturating_add(timeout.unsigned_abs())
+        } else {
+            now.saturating_add((timeout as u64).saturating_sub(self.system_time()))
+        }
+    }
+}

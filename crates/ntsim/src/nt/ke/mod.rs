@@ -1,0 +1,13 @@
+//! Kernel core: IRQL, spin locks, dispatcher objects, DPCs, timers, time. IRQL limits: the routines' pages in the WDK
+//! documentation.
+
+pub mod dispatcher;
+pub mod dpc;
+pub mod irql;
+pub mod spinlock;
+pub mod system;
+pub mod time;
+pub mod timer;
+
+#[cfg(test)]
+mod tests;

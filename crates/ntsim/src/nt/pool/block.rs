@@ -1,0 +1,212 @@
+//! The memory of one block and its guards.
+
+use core::fmt;
+use core::ops::Range;
+use core::ptr;
+use serde::Serialize;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+const PAGE: usize = 4096;
+/// Guard bytes after a block, and before one that is smaller than a page.
+const GUARD: usize = super::ALIGNMENT;
+const GUARD_BYTE: u8 = 0xfd;
+/// What freed memory is filled with.
+pub(super) const FREED_BYTE: u8 = 0xdd;
+
+/// A pool tag: four characters, read as a little-endian number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Tag(pub u32);
+
+impl Tag {
+    /// PROTECTED_POOL, the bit that some drivers set on one side only, does not count.
+    pub(super) fn without_protection(self) -> u32 {
+        self.0 & 0x7fff_ffff
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.without_protection().to_le_bytes() {
+            let shown = if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' };
+            write!(f, "{shown}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{self}'")
+    }
+}
+
+/// Which pool a block comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Kind {
+    /// Always resident, not executable.
+    NonPaged,
+    /// Always resident and executable.
+    NonPagedExecute,
+    /// May only be touched below DISPATCH_LEVEL.
+    Paged,
+}
+
+/// Where a guard was overwritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    Before,
+    After,
+}
+
+/// The memory of one block, freed when dropped.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Where the allocation begins, guards included.
+    base: *mut u8,
+    /// Where the block begins.
+    offset: usize,
+    size: usize,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Heap(Layout),
+    /// A mapping of this many bytes, the last page of which is inaccessible.
+    Pages(usize),
+}
+
+// SAFETY: the memory belongs to this value alone as far as Rust is concerned; the driver's use of it is by address.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// Zeroed memory for a block, or None when there is none.
+    pub(super) fn allocate(size: usize, kind: Kind, special: bool) -> Option<Self> {
+        if special || kind == Kind::NonPagedExecute { Self::map(size, kind) } else { Self::take(size) }
+    }
+
+    fn take(size: usize) -> Option<Self> {
+        let offset = if size >= PAGE { PAGE } else { GUARD };
+        let total = offset.checked_add(size)?.checked_add(GUARD)?;
+        let layout = Layout::from_size_align(total, offset).ok()?;
+        // SAFETY: the layout has a non-zero size.
+        let base = unsafe { alloc_zeroed(layout) };
+        if base.is_null() {
+            return None;
+        }
+        let memory = Self { base, offset, size, backing: Backing::Heap(layout) };
+        // SAFETY: the guards lie inside the allocation, on either side of the block.
+        unsafe {
+            memory.address().sub(GUARD).write_bytes(GUARD_BYTE, GUARD);
+            memory.address().add(size).write_bytes(GUARD_BYTE, GUARD);
+        }
+        Some(memory)
+    }
+
+    fn map(size: usize, kind: Kind) -> Option<Self> {
+        let pages = size.max(1).checked_next_multiple_of(PAGE)?;
+        let total = pages.checked_add(PAGE)?;
+        let mut protection = libc::PROT_READ | libc::PROT_WRITE;
+        if kind == Kind::NonPagedExecute {
+            protection |= libc::PROT_EXEC;
+        }
+        // SAFETY: a fresh anonymous mapping; its last page is made inaccessible before anybody has it.
+        let base: *mut u8 = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let base = libc::mmap(ptr::null_mut(), total, protection, flags, -1, 0);
+            if base == libc::MAP_FAILED {
+                return None;
+            }
+            libc::mprotect(base.add(pages), PAGE, libc::PROT_NONE);
+            base.cast()
+        };
+        // The block ends at the guard page, up to its alignment; blocks of whole pages begin on a page.
+        let offset = if size >= PAGE { 0 } else { (pages - size) & !(super::ALIGNMENT - 1) };
+        let memory = Self { base, offset, size, backing: Backing::Pages(total) };
+        let (before, after) = memory.slack();
+        // SAFETY: both lie inside the accessible pages, on either side of the block.
+        unsafe {
+            base.add(before.start).write_bytes(GUARD_BYTE, before.len());
+            base.add(after.start).write_bytes(GUARD_BYTE, after.len());
+        }
+        Some(memory)
+    }
+
+    /// The guard bytes before and after, as offsets from `base`.
+    fn slack(&self) -> (Range<usize>, Range<usize>) {
+        let end = self.offset + self.size;
+        match self.backing {
+            Backing::Heap(_) => (self.offset - GUARD..self.offset, end..end + GUARD),
+            Backing::Pages(total) => (self.offset - self.offset.min(GUARD)..self.offset, end..total - PAGE),
+        }
+    }
+
+    /// Where the block begins.
+    pub(super) fn address(&self) -> *mut u8 {
+        // SAFETY: inside the allocation.
+        unsafe { self.base.add(self.offset) }
+    }
+
+    /// The size that was asked for.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Everything around the block that is its own, guards included.
+    pub(super) fn extent(&self) -> Range<u64> {
+        let total = match self.backing {
+            Backing::Heap(layout) => layout.size(),
+            Backing::Pages(total) => total,
+        };
+        self.base as u64..self.base as u64 + total as u64
+    }
+
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        // SAFETY: inside the accessible part of the allocation, as the callers' ranges are; a driver that writes
+        // meanwhile tears what is only compared.
+        unsafe { core::slice::from_raw_parts(self.base.add(range.start), range.len()) }
+    }
+
+    /// Looks at the guards.
+    pub(super) fn check(&self) -> Result<(), Damage> {
+        let (before, after) = self.slack();
+        let intact = |range| self.bytes(range).iter().all(|&b| b == GUARD_BYTE);
+        if !intact(before) {
+            return Err(Damage::Before);
+        }
+        if intact(after) { Ok(()) } else { Err(Damage::After) }
+    }
+
+    /// Makes the memory useless to whoever still has its address.
+    pub(super) fn spoil(&self) {
+        match self.backing {
+            // SAFETY: the block's own memory.
+            Backing::Heap(_) => unsafe { self.address().write_bytes(FREED_BYTE, self.size) },
+            // SAFETY: this block's own mapping.
+            Backing::Pages(total) => unsafe {
+                libc::mprotect(self.base.cast(), total, libc::PROT_NONE);
+            },
+        }
+    }
+
+    /// Whether nobody has written to it since [`Self::spoil`].
+    pub(super) fn is_unspoiled(&self) -> bool {
+        match self.backing {
+            Backing::Heap(_) => self.bytes(self.offset..self.offset + self.size).iter().all(|&b| b == FREED_BYTE),
+            Backing::Pages(_) => true,
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        match self.backing {
+            // SAFETY: allocated with this layout and dropped once.
+            Backing::Heap(layout) => unsafe { dealloc(self.base, layout) },
+            // SAFETY: mapped with this length and dropped once.
+            Backing::Pages(total) => unsafe {
+                libc::munmap(self.base.cast(), total);
+            },
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Checks beyond what Windows itself makes: what Driver Verifier would add, and more.
+
+pub mod low_resources;
