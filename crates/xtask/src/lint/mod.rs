@@ -13,6 +13,9 @@ use crate::{
 
 const DRIVER_TARGET: &str = "x86_64-pc-windows-msvc";
 
+/// Folders of the crates of the driver's workspace.
+const DRIVER_CRATES: [&str; 5] = ["driver", "crates/kernel", "crates/wfp-sys", "crates/kmdf-entry", "crates/wdk-build"];
+
 /// Runs every check, so that one run shows all that is wrong, and fails if any did.
 pub(crate) fn run(places: &Places) -> Result<(), Error> {
     let mut outcome = Ok(());
@@ -39,12 +42,20 @@ fn plain(command: &mut Command) -> Result<(), Error> {
     Ok(process::run(command)?)
 }
 
-/// `cargo fmt` takes no --target-dir and needs none: it is called on the members' files by name.
+/// rustfmt alone: `cargo fmt` would read the driver's workspace without driver/.cargo/linux.toml and rewrite its
+/// Cargo.lock.
 fn driver_format(places: &Places) -> Result<(), Error> {
-    let mut cargo = host_cargo(places);
-    plain(cargo.current_dir(&places.driver).args(["fmt", "--check"]).args(
-        ["sluice-driver", "sluice-kernel", "wfp-sys", "kmdf-entry", "wdk-build"].iter().flat_map(|name| ["-p", name]),
-    ))
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.current_dir(&places.root).args(["--check", "--edition", "2024"]);
+    for folder in DRIVER_CRATES {
+        for file in ["src/lib.rs", "build.rs"] {
+            let file = places.root.join(folder).join(file);
+            if file.is_file() {
+                rustfmt.arg(file);
+            }
+        }
+    }
+    plain(&mut rustfmt)
 }
 
 /// Clippy over the driver for the target it ships on, and over the stand-in for wdk-build, which runs here.
