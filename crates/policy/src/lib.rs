@@ -27,6 +27,8 @@ pub mod diagnostic;
 mod file;
 #[cfg(feature = "std")]
 pub mod model;
+#[cfg(feature = "std")]
+pub mod reference;
 
 #[cfg(feature = "std")]
 pub use self::{
@@ -34,4 +36,5 @@ pub use self::{
     diagnostic::{Diagnostic, Errors, Severity},
     file::{Disk, Files, parse, parse_flow},
     model::Policy,
+    reference::{Explanation, Outcome, Reference, Tried},
 };

@@ -88,7 +88,10 @@ pub(super) fn map<A: AddressBits + Bits>(segments: &[Segment<A>]) -> Result<Vec<
         Value::Class(class) => Ok(class),
         Value::Node(plan) => {
             let at = free;
-            free = free.checked_add(plan.node.words()).filter(|end| *end < NODE).ok_or("the address lists are too large")?;
+            free = free
+                .checked_add(plan.node.words())
+                .filter(|end| *end < NODE)
+                .ok_or("the address lists are too large")?;
             queue.push_back(plan);
             Ok::<u32, String>(at | NODE)
         }

@@ -100,7 +100,9 @@ mod tests {
         assert_eq!(numbering.classes[0], 0);
         let zero = &numbering.members[0];
         let one = &numbering.members[1];
-        for (class, in_zero, in_one) in [(0, false, false), (only_one, false, true), (both, true, true), (only_zero, true, false)] {
+        for (class, in_zero, in_one) in
+            [(0, false, false), (only_one, false, true), (both, true, true), (only_zero, true, false)]
+        {
             let number = u64::from(numbering.classes[class as usize]);
             assert_eq!((zero.contains(number), one.contains(number)), (in_zero, in_one));
         }

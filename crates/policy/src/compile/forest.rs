@@ -20,6 +20,10 @@ const BYTE: f64 = 0.04;
 const SMALL: usize = 3;
 /// The most copies of one box under one cut.
 const COPIES: u64 = 4;
+/// Copies of all boxes together, for each box there is, before no more are made.
+const GROWTH: usize = 3;
+/// The most pairs of dimensions a hashed cut is looked for among.
+const PAIRS: usize = 24;
 
 /// What is expected of the best tree over this many boxes.
 fn expected(boxes: f64) -> f64 {
@@ -45,8 +49,15 @@ struct Task {
 /// Grows the trees of four lists of boxes, each in the rules' order.
 pub(super) fn grow<A: AddressBits>(boxes: &[Box<A>], trees: [Vec<u32>; 4]) -> Result<Forest, String> {
     let columns = Columns::new(boxes);
-    let mut grower =
-        Grower { boxes, columns, forest: Forest::default(), queue: VecDeque::new(), leaves: HashMap::new(), loads: Vec::new() };
+    let mut grower = Grower {
+        boxes,
+        columns,
+        forest: Forest::default(),
+        queue: VecDeque::new(),
+        leaves: HashMap::new(),
+        loads: Vec::new(),
+        spare: boxes.len() * GROWTH + 4096,
+    };
     for index in 0..4 {
         grower.forest.roots[index] = if index % 2 == 1 && trees[index] == trees[index - 1] {
             grower.forest.roots[index - 1]
@@ -69,6 +80,8 @@ struct Grower<'b, A> {
     /// Leaves written so far by a hash of their boxes: where they begin.
     leaves: HashMap<u64, Vec<(u32, u32)>>,
     loads: Vec<u32>,
+    /// How many more copies of boxes may be made.
+    spare: usize,
 }
 
 /// A cut that could be made.
@@ -115,7 +128,9 @@ impl<A: AddressBits> Grower<'_, A> {
         if count >= 1 << 24 {
             return Err("too many rules are alike in all that can be told apart".to_owned());
         }
-        let hash = boxes.iter().fold(0u64, |sum, &number| (sum ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23));
+        let hash = boxes
+            .iter()
+            .fold(0u64, |sum, &number| (sum ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23));
         let known = self.leaves.entry(hash).or_default();
         let entries = &mut self.forest.entries;
         let same = known.iter().find(|(first, length)| {
@@ -144,6 +159,8 @@ impl<A: AddressBits> Grower<'_, A> {
                 rest.push(number);
             }
         }
+        let stands: usize = children.iter().map(Vec::len).sum::<usize>() + rest.len();
+        self.spare = self.spare.saturating_sub(stands - boxes.len());
         let below = room - u8::from(!rest.is_empty());
         let base = self.forest.words.len();
         let (first, second) = (candidate.first, candidate.second.unwrap_or(candidate.first));
@@ -242,13 +259,14 @@ impl<A: AddressBits> Grower<'_, A> {
             }
         }
         let largest = loads.iter().copied().max().unwrap_or(0) as usize;
-        // Trees that are small may grow a little; large ones must not.
-        let allowed = if total > 256 { total * 2 } else { total * 4 };
+        // Copies must pay for themselves at once: cuts that only spread boxes would be made without end.
+        let allowed = total + (total / 2).min(self.spare);
         if largest >= total || rest == total || (rest > 0 && room == 0) || copies + rest > allowed {
             return f64::INFINITY;
         }
         let bytes = (8usize << candidate.bits) + (copies + rest - total) * 24;
-        let fixed = CUT + BYTE * bytes as f64 / total as f64 + if rest > 0 { REST + expected(rest as f64) } else { 0.0 };
+        let fixed =
+            CUT + BYTE * bytes as f64 / total as f64 + if rest > 0 { REST + expected(rest as f64) } else { 0.0 };
         if fixed >= limit {
             return fixed;
         }
@@ -264,6 +282,7 @@ impl<A: AddressBits> Grower<'_, A> {
         let bits_for = |boxes: usize| ((boxes.max(2) - 1).ilog2() + 1).min(u32::from(MAX_BITS)) as u8;
         let most = bits_for(boxes.len());
         let mut candidates = Vec::new();
+        let mut pairs = PAIRS;
         let shifts: Vec<Vec<(u8, usize)>> =
             self.columns.dimensions.iter().map(|column| popular_shifts(column, boxes)).collect();
         for (index, column) in self.columns.dimensions.iter().enumerate() {
@@ -272,9 +291,19 @@ impl<A: AddressBits> Grower<'_, A> {
                 candidates.push(Candidate { first: (index, shift), second: None, bits, hashed: true, copies: COPIES });
                 for (other, other_shifts) in shifts.iter().enumerate().skip(index + 1) {
                     for &(other_shift, other_fitting) in other_shifts {
+                        if pairs == 0 || fitting.min(other_fitting) * 4 < boxes.len() {
+                            continue;
+                        }
+                        pairs -= 1;
                         let bits = bits_for(fitting.min(other_fitting));
                         let second = Some((other, other_shift));
-                        candidates.push(Candidate { first: (index, shift), second, bits, hashed: true, copies: COPIES });
+                        candidates.push(Candidate {
+                            first: (index, shift),
+                            second,
+                            bits,
+                            hashed: true,
+                            copies: COPIES,
+                        });
                     }
                 }
             }
@@ -326,7 +355,8 @@ fn popular_shifts(column: &Column, boxes: &[u32]) -> Vec<(u8, usize)> {
         let (low, high) = column.ranges[number as usize];
         by_free[64 - (low ^ high).leading_zeros() as usize] += 1;
     }
-    let mut popular: Vec<(usize, u8)> = (0..64u8).map(|free| (by_free[usize::from(free)], free)).filter(|(count, _)| *count > 0).collect();
+    let mut popular: Vec<(usize, u8)> =
+        (0..64u8).map(|free| (by_free[usize::from(free)], free)).filter(|(count, _)| *count > 0).collect();
     popular.sort_unstable_by_key(|(count, free)| (usize::MAX - count, *free));
     popular.truncate(4);
     // The longest common one keeps the most boxes together with their like.

@@ -22,6 +22,8 @@ use crate::{
 use std::fmt;
 use writer::Writer;
 
+pub(crate) use resolve::resolved_applications;
+
 /// What compiling needs beside the policy.
 pub struct CompileOptions<'a> {
     /// Turns a program's path as a policy writes it into the NT path the kernel reports; of `...\*`, the path before

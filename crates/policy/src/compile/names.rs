@@ -158,7 +158,8 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
             Some(found) => (listed[found as usize].exact, listed[found as usize].below),
             None => (above, above),
         };
-        let add = |classes: &mut Classes, class: u32, applies: bool| if applies { classes.with(class, set) } else { class };
+        let add =
+            |classes: &mut Classes, class: u32, applies: bool| if applies { classes.with(class, set) } else { class };
         let exact = add(classes, exact, scope != Scope::Below);
         let below = add(classes, below, scope != Scope::Exact);
         match own {

@@ -85,7 +85,12 @@ impl<T: Clone + Eq + Hash> Interned<T> {
 struct Places(HashMap<usize, u32>);
 
 impl Places {
-    fn number<T, K: Clone + Eq + Hash>(&mut self, shared: &Arc<T>, interned: &mut Interned<K>, key: impl Fn() -> K) -> u32 {
+    fn number<T, K: Clone + Eq + Hash>(
+        &mut self,
+        shared: &Arc<T>,
+        interned: &mut Interned<K>,
+        key: impl Fn() -> K,
+    ) -> u32 {
         *self.0.entry(Arc::as_ptr(shared).cast::<()>() as usize).or_insert_with(|| interned.number(&key()))
     }
 }
@@ -149,7 +154,8 @@ impl Spaces {
             *out6 = addresses::map(&six)?;
             members.insert(dimension, numbering.members);
         }
-        members.insert(Dimension::Application, identifiers::applications(&self.applications.values, key, parts).members);
+        members
+            .insert(Dimension::Application, identifiers::applications(&self.applications.values, key, parts).members);
         members.insert(Dimension::User, identifiers::users(&self.users.values, key, parts).members);
         let named: Vec<(&NameSet, bool)> = self.names.values.iter().map(|(set, flag)| (&**set, *flag)).collect();
         let names = names::compile(&named, key, parts)?;
@@ -211,6 +217,22 @@ fn applications(
         }
     }
     set
+}
+
+/// The programs each active rule names, as the kernel would report them.
+pub(crate) fn resolved_applications(
+    policy: &Policy,
+    options: &CompileOptions<'_>,
+) -> Result<Vec<Vec<Vec<u8>>>, Errors> {
+    let mut diagnostics = Vec::new();
+    let mut resolve = |rule: &Rule| {
+        if rule.applications.is_none() || !rule.active(&policy.schedules, options.at) {
+            return Vec::new();
+        }
+        applications(policy, rule, options, &mut diagnostics).into_iter().collect()
+    };
+    let all = policy.rules.iter().map(&mut resolve).collect();
+    if diagnostics.is_empty() { Ok(all) } else { Err(Errors { diagnostics }) }
 }
 
 /// The UTF-16LE bytes of a path in lower case.

@@ -46,7 +46,8 @@ impl<A: AddressBits> Boxes<A> {
         if conditions.iter().any(|(_, set)| set.ranges().is_empty()) {
             return;
         }
-        let several = |(dimension, set): &(Dimension, NumberSet)| *dimension != Dimension::Name && set.ranges().len() > 1;
+        let several =
+            |(dimension, set): &(Dimension, NumberSet)| *dimension != Dimension::Name && set.ranges().len() > 1;
         let exact_but_for_name = !conditions.iter().any(several);
         for &remote in &remotes {
             for &local in &locals {
@@ -79,7 +80,9 @@ impl<A: AddressBits> Boxes<A> {
             if shape.exact {
                 shape.tail.rule = 0;
             }
-            if rule.direction.is_none_or(|only| only as usize == direction) && self.waiting.insert((direction == 1, shape)) {
+            if rule.direction.is_none_or(|only| only as usize == direction)
+                && self.waiting.insert((direction == 1, shape))
+            {
                 let place = *place.get_or_insert_with(|| {
                     self.boxes.push(waiting);
                     self.boxes.len() as u32 - 1
@@ -115,7 +118,9 @@ fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, Num
         rule: number,
         ..EntryTail::default()
     });
-    for (dimension, ports) in [(Dimension::RemotePort, shape.tail.remote_port), (Dimension::LocalPort, shape.tail.local_port)] {
+    for (dimension, ports) in
+        [(Dimension::RemotePort, shape.tail.remote_port), (Dimension::LocalPort, shape.tail.local_port)]
+    {
         if ports != (0, u16::MAX) {
             shape.within(dimension, (ports.0.into(), ports.1.into()));
         }

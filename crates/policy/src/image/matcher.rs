@@ -1,14 +1,7 @@
 //! First match: the flow is reduced to a key of numbers, the forest leads to a few boxes, and the least rule among
 //! those that hold decides.
 
-use super::{
-    addresses,
-    forest,
-    identifiers,
-    layout::*,
-    names,
-    table::u32_at,
-};
+use super::{addresses, forest, identifiers, layout::*, names, table::u32_at};
 use crate::flow::{Decision, Direction, Flow, Name, Verdict};
 use core::net::IpAddr;
 
@@ -242,4 +235,3 @@ fn in_list(image: &[u8], header: &Header, list: u32, value: u64) -> bool {
     }
     false
 }
-

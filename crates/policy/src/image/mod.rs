@@ -1,10 +1,10 @@
 //! The compiled policy: flat, versioned, little-endian bytes with offsets only.
 
-#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the writer of these numbers is the compiler"))]
-pub(crate) mod layout;
 pub(crate) mod addresses;
 pub(crate) mod forest;
 pub(crate) mod identifiers;
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the writer of these numbers is the compiler"))]
+pub(crate) mod layout;
 mod matcher;
 pub(crate) mod names;
 pub(crate) mod table;

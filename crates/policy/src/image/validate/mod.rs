@@ -188,7 +188,12 @@ fn name_tables(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     require(buckets != 0, "name_buckets", 0, "are there when records are")?;
     let places = sections.name_places.of(bytes);
     if places.is_empty() {
-        return require(records <= names::INLINE_RECORDS, "name_places", 0, "are there for more records than fit inline");
+        return require(
+            records <= names::INLINE_RECORDS,
+            "name_places",
+            0,
+            "are there for more records than fit inline",
+        );
     }
     let needed = u64::from(buckets) * names::TAGS as u64;
     require(u64::from(sections.name_places.count::<4>()) == needed, "name_places", 0, "one for each tag")?;

@@ -1,0 +1,222 @@
+//! What a policy means, rule by rule. The compiled image must say the same; explanations and tests are made of this.
+
+use crate::{
+    compile::{CompileOptions, resolved_applications},
+    diagnostic::Errors,
+    flow::{AppId, Decision, Direction, Flow, Name, Verdict},
+    model::{Action, Policy, Rule},
+};
+use serde::Serialize;
+
+/// A policy ready to be asked, one rule after the other.
+#[derive(Debug)]
+pub struct Reference<'p> {
+    policy: &'p Policy,
+    /// By rule: the UTF-16LE bytes of its programs; directories end in a backslash.
+    applications: Vec<Vec<Vec<u8>>>,
+    active: Vec<bool>,
+}
+
+/// A rule that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tried {
+    /// Its place in the file.
+    pub rule: u32,
+    /// Its name.
+    pub name: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Why it did not match: every condition that does not hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+/// What came of trying a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It matches and decides.
+    Decides,
+    /// A condition does not hold.
+    DoesNotMatch,
+    /// It would match with the right name, which is not known yet.
+    WaitsForName,
+    /// It is disabled or out of its schedule.
+    Inactive,
+}
+
+/// Every rule that was tried, in order, and the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Up to and including the rule that decides.
+    pub tried: Vec<Tried>,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+impl<'p> Reference<'p> {
+    /// Prepares a policy with the programs resolved and the moment judged by `options`.
+    ///
+    /// # Errors
+    /// Programs that cannot be resolved.
+    pub fn new(policy: &'p Policy, options: &CompileOptions<'_>) -> Result<Self, Errors> {
+        let applications = resolved_applications(policy, options)?;
+        let active = policy.rules.iter().map(|rule| rule.active(&policy.schedules, options.at)).collect();
+        Ok(Self { policy, applications, active })
+    }
+
+    /// Decides a flow.
+    #[must_use]
+    pub fn decide(&self, flow: &Flow<'_>) -> Decision {
+        let mut needs_name = false;
+        for (index, rule) in self.policy.rules.iter().enumerate() {
+            if !self.active[index] || !self.conditions_hold(index, flow) {
+                continue;
+            }
+            match name_holds(rule, flow) {
+                Some(true) => return decision(rule.action, rule.hard, rule.log, Some(index as u32), needs_name),
+                Some(false) => {}
+                None => needs_name = true,
+            }
+        }
+        self.default(flow, needs_name)
+    }
+
+    fn default(&self, flow: &Flow<'_>, needs_name: bool) -> Decision {
+        let defaults = self.policy.defaults;
+        let action = if flow.direction == Direction::Outbound { defaults.outbound } else { defaults.inbound };
+        decision(action, action != Action::Permit, defaults.log, None, needs_name)
+    }
+
+    /// Decides a flow and says of every rule up to the deciding one why it did or did not match.
+    #[must_use]
+    pub fn explain(&self, flow: &Flow<'_>) -> Explanation {
+        let decision = self.decide(flow);
+        let last = decision.rule.map_or(self.policy.rules.len(), |rule| rule as usize + 1);
+        let tried = (0..last).map(|index| self.tried(index, flow, decision.rule)).collect();
+        Explanation { tried, decision }
+    }
+
+    fn tried(&self, index: usize, flow: &Flow<'_>, decider: Option<u32>) -> Tried {
+        let rule = &self.policy.rules[index];
+        let mut reasons = Vec::new();
+        let outcome = if decider == Some(index as u32) {
+            Outcome::Decides
+        } else if !self.active[index] {
+            reasons.push(if rule.enabled { "out of its schedule" } else { "disabled" }.to_owned());
+            Outcome::Inactive
+        } else {
+            self.reasons(index, flow, &mut reasons);
+            if reasons.is_empty() && name_holds(rule, flow).is_none() {
+                Outcome::WaitsForName
+            } else {
+                if name_holds(rule, flow) != Some(true) {
+                    reasons.push(name_reason(flow));
+                }
+                Outcome::DoesNotMatch
+            }
+        };
+        Tried { rule: index as u32, name: rule.name.clone(), outcome, reasons }
+    }
+
+    /// All conditions but the name.
+    fn conditions_hold(&self, index: usize, flow: &Flow<'_>) -> bool {
+        let rule = &self.policy.rules[index];
+        rule.direction.is_none_or(|direction| direction == flow.direction)
+            && rule.protocols.as_ref().is_none_or(|set| set.contains(flow.protocol.into()))
+            && rule.remote.as_ref().is_none_or(|set| set.contains(flow.remote))
+            && rule.local.as_ref().is_none_or(|set| set.contains(flow.local))
+            && rule.remote_ports.as_ref().is_none_or(|set| set.contains(flow.remote_port.into()))
+            && rule.local_ports.as_ref().is_none_or(|set| set.contains(flow.local_port.into()))
+            && (rule.applications.is_none()
+                || flow.application.is_some_and(|program| self.application_holds(index, program)))
+            && rule
+                .users
+                .as_ref()
+                .is_none_or(|users| flow.user.is_some_and(|user| users.iter().any(|one| one.bytes() == user.0)))
+            && rule.interfaces.as_ref().is_none_or(|set| flow.interface.is_some_and(|luid| set.contains(luid)))
+    }
+
+    fn application_holds(&self, index: usize, program: AppId<'_>) -> bool {
+        let path = program.path();
+        self.applications[index]
+            .iter()
+            .any(|wanted| path == &wanted[..] || (wanted.ends_with(&[b'\\', 0]) && path.starts_with(wanted)))
+    }
+
+    fn reasons(&self, index: usize, flow: &Flow<'_>, reasons: &mut Vec<String>) {
+        let rule = &self.policy.rules[index];
+        let mut require = |holds: bool, reason: &dyn Fn() -> String| {
+            if !holds {
+                reasons.push(reason());
+            }
+        };
+        require(rule.direction.is_none_or(|one| one == flow.direction), &|| {
+            let word = if flow.direction == Direction::Outbound { "outbound" } else { "inbound" };
+            format!("the flow is {word}")
+        });
+        let within =
+            |set: &Option<crate::model::NumberSet>, value: u64| set.as_ref().is_none_or(|set| set.contains(value));
+        require(within(&rule.protocols, flow.protocol.into()), &|| {
+            format!("protocol {} is not asked for", flow.protocol)
+        });
+        for (set, address, side) in [(&rule.remote, flow.remote, "remote"), (&rule.local, flow.local, "local")] {
+            let holds = set.as_ref().is_none_or(|set| set.contains(address));
+            require(holds, &|| format!("{side} address {address} is not among its addresses"));
+        }
+        let ports = [(&rule.remote_ports, flow.remote_port, "remote"), (&rule.local_ports, flow.local_port, "local")];
+        for (set, port, side) in ports {
+            let icmp = matches!(flow.protocol, 1 | 58);
+            let what = match (icmp, side) {
+                (true, "remote") => "ICMP code".to_owned(),
+                (true, _) => "ICMP type".to_owned(),
+                (false, side) => format!("{side} port"),
+            };
+            require(within(set, port.into()), &|| format!("{what} {port} is not asked for"));
+        }
+        if rule.applications.is_some() {
+            match flow.application {
+                None => require(false, &|| "the program is not known".to_owned()),
+                Some(program) => {
+                    require(self.application_holds(index, program), &|| "it is another program".to_owned());
+                }
+            }
+        }
+        if let Some(users) = &rule.users {
+            let reason = if flow.user.is_none() { "the user is not known" } else { "it is another user" };
+            let holds = flow.user.is_some_and(|user| users.iter().any(|one| one.bytes() == user.0));
+            require(holds, &|| reason.to_owned());
+        }
+        if let Some(set) = &rule.interfaces {
+            let reason =
+                if flow.interface.is_none() { "the interface is not known" } else { "it is another interface" };
+            require(flow.interface.is_some_and(|luid| set.contains(luid)), &|| reason.to_owned());
+        }
+    }
+}
+
+/// Whether the name is among the rule's; `None` while it is not known.
+fn name_holds(rule: &Rule, flow: &Flow<'_>) -> Option<bool> {
+    let Some(names) = &rule.names else { return Some(true) };
+    match flow.name {
+        Name::Unknown => None,
+        Name::Undecidable => Some(rule.undecidable_matches),
+        Name::Known(name) => {
+            let name = name.strip_suffix(b".").unwrap_or(name).to_ascii_lowercase();
+            Some(std::str::from_utf8(&name).is_ok_and(|name| names.contains(name)))
+        }
+    }
+}
+
+fn name_reason(flow: &Flow<'_>) -> String {
+    match flow.name {
+        Name::Unknown => "the name is not known yet".to_owned(),
+        Name::Undecidable => "the name cannot be told".to_owned(),
+        Name::Known(name) => format!("`{}` is not among its names", String::from_utf8_lossy(name)),
+    }
+}
+
+fn decision(action: Action, hard: bool, log: bool, rule: Option<u32>, needs_name: bool) -> Decision {
+    let verdict = action.verdict();
+    Decision { verdict, hard, silent: action == Action::Drop && verdict == Verdict::Block, rule, log, needs_name }
+}

@@ -1,0 +1,372 @@
+//! The image says what the language means: random policies and flows, biased to the edges of what rules say, decided
+//! by the image and by trying the rules one after the other. `SLUICE_CASES` sets how many flows are decided.
+#![cfg(feature = "std")]
+
+use sluice_policy::{
+    AppId, CompileOptions, Decision, Direction, Flow, Image, Name, Reference, Sid, compile, model::Moment,
+    model::SidBuf, parse,
+};
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path, path::PathBuf};
+
+/// Xorshift: the tests must be the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+
+    fn pick<'t, T>(&mut self, from: &'t [T]) -> &'t T {
+        &from[self.below(from.len())]
+    }
+}
+
+const NAMES: [&str; 10] = [
+    "example.com",
+    "a.example.com",
+    "b.a.example.com",
+    "example.org",
+    "www.example.org",
+    "org",
+    "xn--bcher-kva.test",
+    "averyveryverylonglabelindeed.test",
+    "seven77.test",
+    "x.seven77.test",
+];
+const PROGRAMS: [&str; 8] = [
+    r"C:\a.exe",
+    r"C:\tools\a.exe",
+    r"C:\tools\b.exe",
+    r"C:\tools\deep\c.exe",
+    r"C:\tools\*",
+    r"C:\tools\deep\*",
+    r"C:\*",
+    r"D:\other.exe",
+];
+const USERS: [&str; 4] = ["S-1-5-18", "S-1-5-21-1-2-3-1000", "S-1-5-21-1-2-3-1001", "S-1-5-21-1-2-3-1002"];
+const INTERFACES: [&str; 5] = ["ethernet", "wireless", "mobile", "luid:0x6008001000000", "type:53"];
+
+fn nt_path(path: &str) -> Result<String, String> {
+    let (drive, rest) = path.split_once(':').ok_or("no drive")?;
+    Ok(format!(r"\Device\HarddiskVolume{}{rest}", drive.len() + usize::from(drive == "D")))
+}
+
+/// What flows are made of: the edges of what the rules say.
+#[derive(Default)]
+struct Edges {
+    addresses: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+struct Generator {
+    random: Random,
+    edges: Edges,
+    lists: BTreeMap<PathBuf, Vec<u8>>,
+    text: String,
+}
+
+impl Generator {
+    fn prefix(&mut self) -> String {
+        let v6 = self.random.chance(35);
+        // Few bases, so that rules overlap.
+        let near = u128::from(self.random.next() & self.random.next() & 0xf0f);
+        let (value, bits) = if v6 {
+            (0x2001_0db8_0000_0000_0000_0000_0000_0000 | near << (self.random.below(15) * 8), 128)
+        } else {
+            (u128::from(0x0a00_0000u32) | near << (self.random.below(3) * 8), 32)
+        };
+        let value = if v6 { value } else { value & 0xffff_ffff };
+        let length = match self.random.below(5) {
+            0 => bits,
+            1 => self.random.below(bits as usize + 1) as u32,
+            _ => bits - self.random.below(bits as usize / 2) as u32,
+        };
+        let rest = u128::MAX.checked_shr(128 - bits + length).unwrap_or(0);
+        let (low, high) = (value & !rest, value | rest);
+        let address =
+            |value: u128| -> IpAddr { if v6 { IpAddr::V6(value.into()) } else { IpAddr::V4((value as u32).into()) } };
+        for edge in [low, high, low.wrapping_sub(1), high.wrapping_add(1)] {
+            self.edges.addresses.push(address(edge));
+        }
+        if self.random.chance(15) && low < high {
+            return format!("{}-{}", address(low), address(high - 1));
+        }
+        format!("{}/{length}", address(low))
+    }
+
+    fn addresses(&mut self) -> String {
+        let mut words: Vec<String> = Vec::new();
+        let count = match self.random.below(8) {
+            0 => 1 + self.random.below(40),
+            1..=2 => 1 + self.random.below(6),
+            _ => 1,
+        };
+        for _ in 0..count {
+            let word = match self.random.below(12) {
+                0 if !self.lists.is_empty() => format!("@list{}", self.random.below(self.lists.len())),
+                1 => self.random.pick(&["@private", "@loopback", "ipv4", "ipv6", "@multicast"]).to_string(),
+                _ => self.prefix(),
+            };
+            words.push(word);
+        }
+        if self.random.chance(10) {
+            words.push(format!("!{}", self.prefix()));
+        }
+        format!("{words:?}")
+    }
+
+    fn ports(&mut self) -> String {
+        let mut words = Vec::new();
+        for _ in 0..*self.random.pick(&[1, 1, 1, 2, 5]) {
+            let low = *self.random.pick(&[0u16, 22, 53, 80, 443, 1023, 1024, 8080, 50000, 65535]);
+            let high = if self.random.chance(40) { low.saturating_add(self.random.below(3000) as u16) } else { low };
+            self.edges.ports.extend([low, high, low.wrapping_sub(1), high.wrapping_add(1)]);
+            words.push(format!("{low}-{high}"));
+        }
+        format!("{words:?}")
+    }
+
+    fn several(&mut self, from: &[&str]) -> String {
+        let count = 1 + self.random.below(3);
+        let words: Vec<&str> = (0..count).map(|_| *self.random.pick(from)).collect();
+        format!("{words:?}")
+    }
+
+    fn names(&mut self) -> String {
+        if self.random.chance(20) {
+            return "\"@names\"".to_owned();
+        }
+        let count = 1 + self.random.below(3);
+        let words: Vec<String> =
+            (0..count).map(|_| format!("{}{}", self.random.pick(&["", "*.", "."]), self.random.pick(&NAMES))).collect();
+        format!("{words:?}")
+    }
+
+    fn policy(&mut self) -> String {
+        for number in 0..self.random.below(4) {
+            let mut text = String::new();
+            for _ in 0..self.random.below(60) {
+                let entry = self.prefix();
+                writeln!(text, "{entry} # entry").unwrap();
+            }
+            self.lists.insert(PathBuf::from(format!("list{number}")), text.into_bytes());
+        }
+        let action = |random: &mut Random| *random.pick(&["permit", "block", "drop"]);
+        let (outbound, inbound) = (action(&mut self.random), action(&mut self.random));
+        let mut text = format!("[default]\noutbound = \"{outbound}\"\ninbound = \"{inbound}\"\n");
+        for number in 0..self.lists.len() {
+            writeln!(text, "[list.list{number}]\nfile = \"list{number}\"\nformat = \"addresses\"").unwrap();
+        }
+        writeln!(text, "[list.names]\nentries = [\"example.com\", \"*.test\"]\nsubdomains = true").unwrap();
+        writeln!(text, "[schedule.office]\ndays = \"mon-fri\"\nhours = \"08:00-18:00\"").unwrap();
+        let rules = match self.random.below(6) {
+            0 => self.random.below(200),
+            1 => self.random.below(4),
+            _ => self.random.below(40),
+        };
+        for _ in 0..rules {
+            self.text.clear();
+            self.rule();
+            text.push_str(&self.text);
+        }
+        text
+    }
+
+    fn rule(&mut self) {
+        let mut text = format!("[[rule]]\naction = \"{}\"\n", self.random.pick(&["permit", "block", "drop"]));
+        let mut key = |name: &str, value: String| writeln!(text, "{name} = {value}").unwrap();
+        if self.random.chance(20) {
+            key("strength", format!("{:?}", self.random.pick(&["hard", "soft"])));
+        }
+        if self.random.chance(20) {
+            key("log", "true".to_owned());
+        }
+        if self.random.chance(5) {
+            key("enabled", "false".to_owned());
+        }
+        if self.random.chance(8) {
+            key("schedule", "\"office\"".to_owned());
+        }
+        if self.random.chance(50) {
+            key("direction", format!("{:?}", self.random.pick(&["outbound", "inbound", "both"])));
+        }
+        if self.random.chance(60) {
+            key("remote", self.addresses());
+        }
+        if self.random.chance(25) {
+            key("local", self.addresses());
+        }
+        if self.random.chance(40) {
+            if self.random.chance(40) {
+                key("protocol", format!("{:?}", self.random.pick(&["tcp", "udp", "any"])));
+            }
+            if self.random.chance(70) {
+                key("remote-port", self.ports());
+            }
+            if self.random.chance(40) {
+                key("local-port", self.ports());
+            }
+        } else if self.random.chance(15) {
+            key("icmp-type", format!("{}", self.random.below(20)));
+        } else if self.random.chance(20) {
+            key("protocol", self.random.pick(&["\"tcp\"", "[1, 58]", "47", "[\"tcp\", \"udp\"]"]).to_string());
+        }
+        if self.random.chance(20) {
+            let programs: Vec<&str> = PROGRAMS.to_vec();
+            key("application", self.several(&programs));
+        }
+        if self.random.chance(10) {
+            key("user", self.several(&USERS));
+        }
+        if self.random.chance(10) {
+            key("interface", self.several(&INTERFACES));
+        }
+        if self.random.chance(20) {
+            key("remote-name", self.names());
+            if self.random.chance(30) {
+                key("when-undecidable", format!("{:?}", self.random.pick(&["skip", "match"])));
+            }
+        }
+        self.text = text;
+    }
+
+    fn address(&mut self, v4: bool) -> IpAddr {
+        for _ in 0..8 {
+            if !self.edges.addresses.is_empty() && self.random.chance(90) {
+                let address = *self.random.pick(&self.edges.addresses);
+                if address.is_ipv4() == v4 {
+                    return address;
+                }
+            }
+        }
+        if v4 {
+            IpAddr::V4((self.random.next() as u32).into())
+        } else {
+            IpAddr::V6((u128::from(self.random.next()) << 64 | u128::from(self.random.next())).into())
+        }
+    }
+
+    fn port(&mut self) -> u16 {
+        if self.edges.ports.is_empty() || self.random.chance(10) {
+            return self.random.next() as u16;
+        }
+        *self.random.pick(&self.edges.ports)
+    }
+}
+
+fn cases() -> usize {
+    std::env::var("SLUICE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000)
+}
+
+fn same(image: Decision, reference: Decision) -> bool {
+    image == reference
+}
+
+#[test]
+fn image_and_language_agree() {
+    let flows_each = 400;
+    let wide: Vec<Vec<u8>> = [
+        r"\device\harddiskvolume1\a.exe",
+        r"\device\harddiskvolume1\tools\a.exe",
+        r"\device\harddiskvolume1\tools\b.exe",
+        r"\device\harddiskvolume1\tools\deep\c.exe",
+        r"\device\harddiskvolume1\tools\deep\other.exe",
+        r"\device\harddiskvolume1\tools",
+        r"\device\harddiskvolume2\other.exe",
+        r"\device\harddiskvolume2\none.exe",
+        "",
+    ]
+    .iter()
+    .map(|path| path.encode_utf16().flat_map(u16::to_le_bytes).collect())
+    .collect();
+    let users: Vec<SidBuf> = USERS.iter().map(|text| SidBuf::parse(text).unwrap()).collect();
+    let (mut compiled, mut decided, mut by_rule, mut waited) = (0, 0, 0, 0);
+    for seed in 1..=(cases() / flows_each) as u64 {
+        let mut generator = Generator {
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            edges: Edges::default(),
+            lists: BTreeMap::new(),
+            text: String::new(),
+        };
+        let text = generator.policy();
+        let policy = match parse(Path::new("random.toml"), &text, &generator.lists) {
+            Ok(policy) => policy,
+            // Exceptions can leave nothing of a condition, which is an error by design.
+            Err(errors) => {
+                assert!(
+                    errors.diagnostics.iter().all(|one| one.message.starts_with("nothing is left")
+                        || one.severity == sluice_policy::Severity::Warning
+                        || one.message.contains("protocols do not all have")),
+                    "seed {seed}: {errors}\n{text}"
+                );
+                continue;
+            }
+        };
+        let at = generator
+            .random
+            .chance(50)
+            .then(|| Moment::parse(["mon 09:00", "sun 09:00"][generator.random.below(2)]).unwrap());
+        let key = std::array::from_fn(|_| generator.random.next() as u8);
+        let options = CompileOptions { application: &nt_path, key, at };
+        let reference = Reference::new(&policy, &options).unwrap();
+        let image = Image::validate(compile(&policy, &options).unwrap_or_else(|e| panic!("{e}")))
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{text}"));
+        compiled += 1;
+        for _ in 0..flows_each {
+            let v4 = generator.random.chance(60);
+            let direction = *generator.random.pick(&[Direction::Outbound, Direction::Inbound]);
+            let protocol = *generator.random.pick(&[6u8, 6, 17, 1, 58, 47]);
+            let mut flow = Flow::new(
+                direction,
+                protocol,
+                generator.address(v4),
+                generator.port(),
+                generator.address(v4),
+                generator.port(),
+            );
+            if matches!(protocol, 1 | 58) {
+                flow.local_port = generator.random.below(22) as u16;
+            }
+            if generator.random.chance(70) {
+                flow = flow.with_application(AppId(&wide[generator.random.below(wide.len())]));
+            }
+            if generator.random.chance(50) {
+                flow = flow.with_user(Sid(generator.random.pick(&users).bytes()));
+            }
+            if generator.random.chance(50) {
+                flow = flow.with_interface(*generator.random.pick(&[
+                    6 << 48 | 0x800_1000_0000u64,
+                    71 << 48,
+                    243 << 48 | 1,
+                    53 << 48,
+                    1,
+                ]));
+            }
+            let name =
+                format!("{}{}", generator.random.pick(&["", "", "www.", "x", "A."]), generator.random.pick(&NAMES));
+            flow = flow.with_name(match generator.random.below(4) {
+                0 => Name::Unknown,
+                1 => Name::Undecidable,
+                _ => Name::Known(name.as_bytes()),
+            });
+            let (found, expected) = (image.decide(&flow), reference.decide(&flow));
+            decided += 1;
+            by_rule += u64::from(found.rule.is_some());
+            waited += u64::from(found.needs_name);
+            assert!(same(found, expected), "seed {seed}\n{text}\n{flow:?}\nimage {found:?}\nlanguage {expected:?}");
+        }
+    } // A test that decides little proves little.
+    println!("{compiled} policies, {decided} flows, {by_rule} decided by a rule, {waited} waited for a name");
+    assert!(compiled * 3 > cases() / flows_each * 2 && by_rule * 4 > decided && waited * 100 > decided);
+}
