@@ -82,6 +82,7 @@ pub struct CalloutSlot {
     id: u32,
     current: AtomicPtr<Registration>,
     /// Every registration there ever was: a classify that is under way may still use an old one's flags.
+    #[expect(clippy::vec_box, reason = "`current` points to them, so they must not move when the vector grows")]
     registrations: Mutex<Vec<Box<Registration>>>,
     /// Set while a registration or its removal is under way on some thread.
     changing: AtomicBool,

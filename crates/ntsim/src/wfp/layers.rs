@@ -336,7 +336,7 @@ impl LayerTable {
     #[must_use]
     pub fn discard_twin(&self, id: LayerId) -> Option<&Layer> {
         // Up to 55 every even id is a layer and the odd one after it its discard layer; no other layer has one.
-        let twin = (id.0 < 56 && id.0 % 2 == 0).then_some(LayerId(id.0 + 1))?;
+        let twin = (id.0 < 56 && id.0.is_multiple_of(2)).then_some(LayerId(id.0 + 1))?;
         self.get(twin).filter(|layer| layer.is_discard())
     }
 }

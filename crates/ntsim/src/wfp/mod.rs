@@ -14,6 +14,7 @@ mod error;
 pub mod flow;
 pub mod fwpm;
 pub mod fwps;
+mod handle;
 pub mod layers;
 pub mod names;
 pub mod netevent;
@@ -45,6 +46,7 @@ pub struct Platform {
     pub flows: flow::Flows,
     /// The net events.
     pub events: netevent::EventStore,
+    clients: fwpm::Clients,
 }
 
 impl fmt::Debug for Platform {
@@ -80,7 +82,17 @@ impl Platform {
             callouts: callout::Callouts::default(),
             flows: flow::Flows::default(),
             events: netevent::EventStore::default(),
+            clients: fwpm::Clients::default(),
         }
+    }
+
+    /// What drivers have taken through fwpkclnt.sys and not given back, each kind with its number; none means none.
+    #[must_use]
+    pub fn leaks(&self) -> Vec<(&'static str, usize)> {
+        let registered = self.callouts.registered().len();
+        let contexts = self.flows.context_count();
+        let own = [("registered callouts", registered), ("flow contexts", contexts)];
+        self.clients.open().into_iter().chain(own).filter(|(_, count)| *count != 0).collect()
     }
 
     /// The layers.

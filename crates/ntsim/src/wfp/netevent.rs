@@ -187,6 +187,18 @@ impl EventStore {
         self.collect_allow.store(on, Ordering::Relaxed);
     }
 
+    /// Whether events are collected.
+    #[must_use]
+    pub fn collects(&self) -> bool {
+        self.collect.load(Ordering::Relaxed)
+    }
+
+    /// Whether allows are recorded too.
+    #[must_use]
+    pub fn collects_allow(&self) -> bool {
+        self.collect_allow.load(Ordering::Relaxed)
+    }
+
     /// Stamps the events that follow with this time, e.g. that of a packet in a capture; `None` means the present.
     pub fn set_time(&self, time: Option<FileTime>) {
         self.time.store(time.unwrap_or_default().0, Ordering::Relaxed);

@@ -6,15 +6,16 @@ use super::objects::{
     StoredCallout, StoredFilter, Sublayer,
 };
 use super::transaction::{Holder, Transaction};
-use super::{Bfe, weight};
+use super::weight;
 use crate::machine::Machine;
 use crate::status::NtStatus;
 use crate::wfp::abi::consts;
 use crate::wfp::engine::{CompiledFilter, FilterParts};
-use crate::wfp::error::{BfeError, BfeResult};
+use crate::wfp::error::{BfeError, BfeResult, FWP_PROVIDER_CONTEXT_NOT_FOUND};
 use crate::wfp::names::{Named, SUBLAYER_UNIVERSAL};
 use sluice_control::host::{Guid, Weight};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How a session is opened (`FWPM_SESSION0`).
@@ -50,11 +51,12 @@ pub struct SessionInfo {
 /// [`super::UserSession`] is for callers that are not on one.
 #[derive(Debug)]
 pub struct Session {
-    machine: Arc<Machine>,
+    /// Weak, because the machine itself keeps the sessions that drivers leave open.
+    machine: Weak<Machine>,
     id: SessionId,
     dynamic: bool,
     wait: Option<Duration>,
-    closed: bool,
+    closed: AtomicBool,
 }
 
 impl Session {
@@ -63,7 +65,7 @@ impl Session {
     pub fn open(machine: &Arc<Machine>, options: SessionOptions) -> Self {
         const DEFAULT_WAIT: Duration = Duration::from_secs(15);
         let bfe = &machine.wfp.bfe;
-        let id = SessionId(bfe.next_session.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let id = SessionId(bfe.next_session.fetch_add(1, Ordering::Relaxed));
         let key = options.key.unwrap_or_else(|| bfe.make_key(id.0 << 32));
         let dynamic = options.dynamic;
         let wait = match options.wait_ms {
@@ -72,7 +74,7 @@ impl Session {
             ms => Some(Duration::from_millis(ms.into())),
         };
         bfe.state.lock().sessions.insert(id, SessionInfo { id, key, options });
-        Self { machine: machine.clone(), id, dynamic, wait, closed: false }
+        Self { machine: Arc::downgrade(machine), id, dynamic, wait, closed: AtomicBool::new(false) }
     }
 
     /// The session's number.
@@ -81,14 +83,16 @@ impl Session {
         self.id
     }
 
-    fn bfe(&self) -> &Bfe {
-        &self.machine.wfp.bfe
+    /// The machine. Every call comes from one of its processors or from whoever holds it.
+    fn machine(&self) -> Arc<Machine> {
+        self.machine.upgrade().expect("a machine outlives the calls made on it")
     }
 
     /// The objects as this session sees them: with its own uncommitted changes.
     #[must_use]
     pub fn objects(&self) -> Objects {
-        let state = self.bfe().state.lock();
+        let machine = self.machine();
+        let state = machine.wfp.bfe.state.lock();
         match &state.holder {
             Some(Holder { session, transaction: Some(transaction), .. }) if *session == self.id => {
                 transaction.objects.clone()
@@ -98,7 +102,9 @@ impl Session {
     }
 
     fn in_transaction(&self) -> bool {
-        self.bfe().state.lock().holder.as_ref().is_some_and(|holder| holder.session == self.id)
+        let machine = self.machine();
+        let state = machine.wfp.bfe.state.lock();
+        state.holder.as_ref().is_some_and(|holder| holder.session == self.id)
     }
 
     /// `FwpmTransactionBegin0`.
@@ -116,7 +122,8 @@ impl Session {
     fn acquire(&self, read_only: bool) -> BfeResult<()> {
         // The wait is cut in slices so that a machine that stops meanwhile is noticed.
         const SLICE: Duration = Duration::from_millis(20);
-        let bfe = self.bfe();
+        let machine = self.machine();
+        let bfe = &machine.wfp.bfe;
         let deadline = self.wait.map(|wait| Instant::now() + wait);
         let thread = std::thread::current().id();
         loop {
@@ -146,14 +153,16 @@ impl Session {
     }
 
     fn release(&self) {
-        let bfe = self.bfe();
+        let machine = self.machine();
+        let bfe = &machine.wfp.bfe;
         bfe.state.lock().holder = None;
         bfe.released.notify_all();
     }
 
     /// Takes the transaction out of the holder, which goes on holding the store.
     fn take(&self) -> BfeResult<Transaction> {
-        let mut state = self.bfe().state.lock();
+        let machine = self.machine();
+        let mut state = machine.wfp.bfe.state.lock();
         let mine = state.holder.as_mut().filter(|holder| holder.session == self.id);
         mine.and_then(|holder| {
             holder.thread = std::thread::current().id();
@@ -168,9 +177,14 @@ impl Session {
     /// `FWP_NO_TXN_IN_PROGRESS`, `FWP_CALLOUT_NOTIFICATION_FAILED`.
     pub fn commit(&self) -> BfeResult<()> {
         let transaction = self.take()?;
-        let result = self.bfe().commit(&self.machine, transaction);
+        let result = self.commit_to(transaction);
         self.release();
         result
+    }
+
+    fn commit_to(&self, transaction: Transaction) -> BfeResult<()> {
+        let machine = self.machine();
+        machine.wfp.bfe.commit(&machine, transaction)
     }
 
     /// `FwpmTransactionAbort0`.
@@ -190,7 +204,8 @@ impl Session {
             self.acquire(false)?;
         }
         let result = {
-            let mut state = self.bfe().state.lock();
+            let machine = self.machine();
+            let mut state = machine.wfp.bfe.state.lock();
             match state.holder.as_mut().and_then(|holder| holder.transaction.as_mut()) {
                 Some(transaction) if transaction.read_only => {
                     refuse(NtStatus::FWP_INCOMPATIBLE_TXN, "the transaction is read-only")
@@ -221,7 +236,7 @@ impl Session {
         check::flags(provider.flags, consts::FWPM_PROVIDER_FLAG_PERSISTENT, &of)?;
         let persistent = provider.flags & consts::FWPM_PROVIDER_FLAG_PERSISTENT != 0;
         let lifetime = check::lifetime(persistent, self.id, self.dynamic, &of)?;
-        let order = self.bfe().new_order();
+        let order = self.machine().wfp.bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.providers.contains_key(&provider.key) {
                 return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
@@ -242,7 +257,7 @@ impl Session {
         check::flags(sublayer.flags, consts::FWPM_SUBLAYER_FLAG_PERSISTENT, &of)?;
         let persistent = sublayer.flags & consts::FWPM_SUBLAYER_FLAG_PERSISTENT != 0;
         let lifetime = check::lifetime(persistent, self.id, self.dynamic, &of)?;
-        let order = self.bfe().new_order();
+        let order = self.machine().wfp.bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.sublayers.contains_key(&sublayer.key) {
                 return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
@@ -265,17 +280,17 @@ impl Session {
         check::flags(callout.flags, known, &of)?;
         let persistent = callout.flags & consts::FWPM_CALLOUT_FLAG_PERSISTENT != 0;
         let lifetime = check::lifetime(persistent, self.id, self.dynamic, &of)?;
-        if self.machine.wfp.layers().by_key(callout.layer).is_none() {
+        if self.machine().wfp.layers().by_key(callout.layer).is_none() {
             let what = format!("{of} applies to layer {}, which does not exist", Named(callout.layer));
             return refuse(NtStatus::FWP_LAYER_NOT_FOUND, what);
         }
-        let order = self.bfe().new_order();
+        let order = self.machine().wfp.bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.callouts.contains_key(&callout.key) {
                 return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
             }
             check::provider(&transaction.objects, &of, lifetime, callout.provider)?;
-            let slot = self.machine.wfp.callouts.slot(callout.key);
+            let slot = self.machine().wfp.callouts.slot(callout.key);
             let id = slot.id();
             let stored = StoredCallout { stored: Stored { object: callout, lifetime, order }, slot };
             Arc::make_mut(&mut transaction.objects.callouts).insert(stored.stored.object.key, stored);
@@ -283,17 +298,17 @@ impl Session {
         })
     }
 
-    /// `FwpmProviderContextAdd`, for contexts that are a plain buffer; returns nothing BFE makes but the object itself.
+    /// `FwpmProviderContextAdd`, for contexts that are a plain buffer; returns the run-time id.
     ///
     /// # Errors
     /// As for a sublayer.
-    pub fn add_provider_context(&self, context: ProviderContext) -> BfeResult<()> {
+    pub fn add_provider_context(&self, context: ProviderContext) -> BfeResult<u64> {
         let of = format!("provider context {}", Named(context.key));
         check::display(&context.display, &of)?;
         check::flags(context.flags, consts::FWPM_PROVIDER_CONTEXT_FLAG_PERSISTENT, &of)?;
         let persistent = context.flags & consts::FWPM_PROVIDER_CONTEXT_FLAG_PERSISTENT != 0;
         let lifetime = check::lifetime(persistent, self.id, self.dynamic, &of)?;
-        let order = self.bfe().new_order();
+        let order = self.machine().wfp.bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.contexts.contains_key(&context.key) {
                 return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
@@ -301,7 +316,7 @@ impl Session {
             check::provider(&transaction.objects, &of, lifetime, context.provider)?;
             let stored = Stored { object: context, lifetime, order };
             Arc::make_mut(&mut transaction.objects.contexts).insert(stored.object.key, stored);
-            Ok(())
+            Ok(order)
         })
     }
 
@@ -322,7 +337,7 @@ impl Session {
             _ if boot_time => Lifetime::BootTime,
             lifetime => lifetime,
         };
-        let layer = self.machine.wfp.layers().by_key(filter.layer).ok_or_else(|| {
+        let layer = self.machine().wfp.layers().by_key(filter.layer).ok_or_else(|| {
             let what = format!("filter stands at layer {}, which does not exist", Named(filter.layer));
             BfeError::new(NtStatus::FWP_LAYER_NOT_FOUND, what)
         })?;
@@ -337,9 +352,10 @@ impl Session {
                 return refuse(NtStatus::FWP_INVALID_WEIGHT, format!("weight range {range}: there are 0 to 15"));
             }
         };
-        let id = self.bfe().new_filter_id();
+        let machine = self.machine();
+        let id = machine.wfp.bfe.new_filter_id();
         if filter.key == Guid(0) {
-            filter.key = self.bfe().make_key(id);
+            filter.key = machine.wfp.bfe.make_key(id);
         }
         self.change(|transaction| {
             let objects = &transaction.objects;
@@ -358,9 +374,11 @@ impl Session {
                 false => None,
             };
             let (context, provider_context) = match filter.context {
-                FilterContext::Raw(raw) => (raw, core::ptr::null()),
-                // Drivers get the context's id in FWPS_FILTER.context; the structure itself is not built yet.
-                FilterContext::Provider(key) => (objects.contexts[&key].order, core::ptr::null()),
+                FilterContext::Raw(raw) => (raw, None),
+                FilterContext::Provider(key) => {
+                    let stored = objects.contexts.get(&key);
+                    (stored.map_or(0, |stored| stored.order), stored)
+                }
             };
             let compiled = CompiledFilter::new(FilterParts {
                 id,
@@ -458,8 +476,8 @@ impl Session {
         let of = format!("provider context {}", Named(key));
         self.change(|transaction| {
             let objects = &transaction.objects;
-            let not_found = crate::wfp::error::FWP_PROVIDER_CONTEXT_NOT_FOUND;
-            let stored = objects.contexts.get(&key).ok_or_else(|| BfeError::new(not_found, of.clone()))?;
+            let not_found = || BfeError::new(FWP_PROVIDER_CONTEXT_NOT_FOUND, of.clone());
+            let stored = objects.contexts.get(&key).ok_or_else(not_found)?;
             check::deletable(&of, stored.lifetime, self.id)?;
             if objects.filters.values().any(|f| f.filter.context == FilterContext::Provider(key)) {
                 return refuse(NtStatus::FWP_IN_USE, format!("{of} has filters"));
@@ -467,6 +485,28 @@ impl Session {
             Arc::make_mut(&mut transaction.objects.contexts).remove(&key);
             Ok(())
         })
+    }
+
+    /// `FwpmProviderContextDeleteById0`.
+    ///
+    /// # Errors
+    /// As by key.
+    pub fn delete_provider_context_by_id(&self, id: u64) -> BfeResult<()> {
+        let objects = self.objects();
+        let key = objects.contexts.values().find(|c| c.order == id).map(|c| c.object.key);
+        let not_found = || BfeError::new(FWP_PROVIDER_CONTEXT_NOT_FOUND, format!("provider context {id}"));
+        self.delete_provider_context(key.ok_or_else(not_found)?)
+    }
+
+    /// `FwpmCalloutDeleteById0`.
+    ///
+    /// # Errors
+    /// As by key.
+    pub fn delete_callout_by_id(&self, id: u32) -> BfeResult<()> {
+        let objects = self.objects();
+        let key = objects.callouts.values().find(|c| c.slot.id() == id).map(|c| c.stored.object.key);
+        let not_found = || BfeError::new(NtStatus::FWP_CALLOUT_NOT_FOUND, format!("callout {id}"));
+        self.delete_callout(key.ok_or_else(not_found)?)
     }
 
     /// `FwpmFilterDeleteByKey0`.
@@ -500,12 +540,9 @@ impl Session {
     ///
     /// # Errors
     /// `FWP_TIMEOUT` when a dynamic session cannot get at the store to clean up.
-    pub fn close(mut self) -> BfeResult<()> {
-        self.close_once()
-    }
-
-    pub(super) fn close_once(&mut self) -> BfeResult<()> {
-        if std::mem::replace(&mut self.closed, true) {
+    pub fn close(&self) -> BfeResult<()> {
+        // With the machine gone there is nothing left to close.
+        if self.closed.swap(true, Ordering::AcqRel) || self.machine.strong_count() == 0 {
             return Ok(());
         }
         if self.in_transaction() {
@@ -515,21 +552,21 @@ impl Session {
             self.acquire(false).and_then(|()| {
                 let mut transaction = self.take()?;
                 transaction.remove_session(self.id);
-                let result = self.bfe().commit(&self.machine, transaction);
+                let result = self.commit_to(transaction);
                 self.release();
                 result
             })
         } else {
             Ok(())
         };
-        self.bfe().state.lock().sessions.remove(&self.id);
+        self.machine().wfp.bfe.state.lock().sessions.remove(&self.id);
         cleaned
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Err(error) = self.close_once() {
+        if let Err(error) = self.close() {
             tracing::warn!(%error, "closing a BFE session");
         }
     }

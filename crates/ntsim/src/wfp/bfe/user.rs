@@ -50,8 +50,8 @@ fn stopped(operation: &str, bugcheck: &Bugcheck) -> HostError {
 
 impl Drop for UserSession {
     fn drop(&mut self) {
-        if let Some(mut session) = self.session.take() {
-            let result = cpu::enter(&self.machine, Irql::PASSIVE, || session.close_once());
+        if let Some(session) = self.session.take() {
+            let result = cpu::enter(&self.machine, Irql::PASSIVE, || session.close());
             match result {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "closing a BFE session"),

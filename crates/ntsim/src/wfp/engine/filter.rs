@@ -3,12 +3,13 @@
 use crate::status::NtStatus;
 use crate::wfp::abi::{FwpsAction0, FwpsFilter0, FwpsFilterCondition0, consts};
 use crate::wfp::arena::Arena;
+use crate::wfp::bfe::{ProviderContext, Stored};
 use crate::wfp::callout::CalloutSlot;
 use crate::wfp::condition::{self, Condition, Test};
 use crate::wfp::error::{BfeError, BfeResult};
+use crate::wfp::fwpm::marshal;
 use crate::wfp::layers::Layer;
 use crate::wfp::value::Value;
-use core::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ pub(in crate::wfp) struct FilterParts<'a> {
     pub(in crate::wfp) callout: Option<Arc<CalloutSlot>>,
     /// rawContext, or the provider context's id.
     pub(in crate::wfp) context: u64,
-    /// A kept-alive FWPM_PROVIDER_CONTEXT, or null.
-    pub(in crate::wfp) provider_context: *const c_void,
+    /// The provider context, which drivers get as a structure.
+    pub(in crate::wfp) provider_context: Option<&'a Stored<ProviderContext>>,
 }
 
 /// A filter made ready for matching.
@@ -123,7 +124,10 @@ impl CompiledFilter {
             filter_condition,
             action: FwpsAction0 { kind: parts.action, callout_id: parts.callout.as_ref().map_or(0, |slot| slot.id()) },
             context: parts.context,
-            provider_context: parts.provider_context,
+            provider_context: parts.provider_context.map_or(core::ptr::null(), |stored| {
+                let raw = marshal::provider_context(&mut arena, stored);
+                arena.put(raw).cast_const().cast()
+            }),
         };
         let fwps = arena.put(fwps);
         let action = match (parts.action, parts.callout) {

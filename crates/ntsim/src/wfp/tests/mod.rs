@@ -3,6 +3,7 @@
 
 mod arbitration;
 mod bed;
+mod exports;
 mod flows;
 mod management;
 mod matching;

@@ -12,8 +12,11 @@ use proptest::prelude::*;
 use sluice_control::host::{MatchType, Weight};
 use std::sync::Arc;
 
-/// The fields the policies are about: name, and how a number becomes a value of the field.
-const FIELDS: [(&str, fn(u8) -> ConditionValue); 5] = [
+/// A field by name, and how a number becomes a value of it.
+type FieldOf = (&'static str, fn(u8) -> ConditionValue);
+
+/// The fields the policies are about.
+const FIELDS: [FieldOf; 5] = [
     ("IP_REMOTE_PORT", |n| ConditionValue::Uint16(n.into())),
     ("IP_PROTOCOL", |n| ConditionValue::Uint8(n)),
     ("IP_REMOTE_ADDRESS", |n| ConditionValue::Uint32(n.into())),

@@ -1,6 +1,0 @@
-//! Exports of fwpkclnt.sys.
-
-use crate::export::Export;
-
-/// The exports of this room.
-pub const EXPORTS: &[Export] = &[];

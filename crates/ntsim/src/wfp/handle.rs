@@ -1,0 +1,46 @@
+//! Handles: numbers that stand for objects on the other side of the import boundary.
+
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The objects of one kind behind their handles.
+#[derive(Debug)]
+pub(super) struct Handles<T> {
+    inner: Mutex<Inner<T>>,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    objects: HashMap<u64, Arc<T>>,
+    next: u64,
+}
+
+impl<T> Handles<T> {
+    /// Handles counted from `first` in steps of eight: a kind of its own range for each kind of object, so that a handle
+    /// passed to the wrong function stands for nothing there.
+    pub(super) fn new(first: u64) -> Self {
+        Self { inner: Mutex::new(Inner { objects: HashMap::new(), next: first }) }
+    }
+
+    pub(super) fn add(&self, object: T) -> u64 {
+        let mut inner = self.inner.lock();
+        let handle = inner.next;
+        inner.next += 8;
+        inner.objects.insert(handle, Arc::new(object));
+        handle
+    }
+
+    pub(super) fn get(&self, handle: u64) -> Option<Arc<T>> {
+        self.inner.lock().objects.get(&handle).cloned()
+    }
+
+    pub(super) fn remove(&self, handle: u64) -> Option<Arc<T>> {
+        self.inner.lock().objects.remove(&handle)
+    }
+
+    /// How many there are: what a driver leaves open.
+    pub(super) fn len(&self) -> usize {
+        self.inner.lock().objects.len()
+    }
+}
