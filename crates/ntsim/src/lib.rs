@@ -11,6 +11,7 @@
 
 pub mod cpu;
 pub mod export;
+pub mod host;
 pub mod irql;
 pub mod machine;
 pub mod ndis;

@@ -55,6 +55,7 @@ codes! {
     ERROR_ELEVATION_REQUIRED = 740, "this needs the rights of an administrator";
     ERROR_OPERATION_ABORTED = 995, "the request was cancelled";
     ERROR_IO_PENDING = 997, "the request waits";
+    ERROR_INVALID_SERVICE_CONTROL = 1052, "the service does not take this control";
     ERROR_SERVICE_ALREADY_RUNNING = 1056, "the service is running already";
     ERROR_SERVICE_DOES_NOT_EXIST = 1060, "there is no such service";
     ERROR_SERVICE_CANNOT_ACCEPT_CTRL = 1061, "the service cannot take this control now";

@@ -1,0 +1,376 @@
+//! The simulated machine as an administrator's program sees it: the seam of `sluice-control`, in process.
+//!
+//! Services are kept here, as the Service Control Manager keeps them apart from the kernel; the Base Filtering Engine
+//! is [`crate::wfp`], and devices are [`crate::nt::io`]. The machine's drive C: is this system's `/`, on
+//! `\device\harddiskvolume1`; a driver's path may be written either way.
+
+use crate::cpu::Bugcheck;
+use crate::machine::{DriverState, LeakReport, Machine, UnloadError};
+use crate::nt::io::OpenFile;
+use crate::pe::LoadError;
+use crate::status::NtStatus;
+use crate::wfp::UserSession;
+use parking_lot::Mutex;
+use sluice_control::Host;
+use sluice_control::host::{Device, Engine, HostError, HostResult, ServiceConfig, ServiceState, code};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The NT path under which this system's `/` is seen.
+const VOLUME: &str = r"\device\harddiskvolume1";
+
+/// The ALE_APP_ID text of a program on this system: `/usr/bin/curl` is `\device\harddiskvolume1\usr\bin\curl`.
+///
+/// In lower case letter by letter, as policies fold paths, and without the terminating NUL. The path should be
+/// absolute and without symbolic links, as `/proc/PID/exe` is.
+#[must_use]
+pub fn nt_path(path: &Path) -> String {
+    let letters = path.to_string_lossy();
+    let folded = letters.chars().map(|letter| match letter {
+        '/' => '\\',
+        letter => {
+            let mut folded = letter.to_lowercase();
+            match (folded.next(), folded.next()) {
+                (Some(one), None) => one,
+                _ => letter,
+            }
+        }
+    });
+    VOLUME.chars().chain(folded).collect()
+}
+
+/// A simulated machine in this process. Clones are the same machine with the same services.
+#[derive(Clone, Debug)]
+pub struct LocalHost {
+    machine: Arc<Machine>,
+    services: Arc<Mutex<Services>>,
+}
+
+#[derive(Debug, Default)]
+struct Services {
+    /// By name in lower case.
+    by_name: BTreeMap<String, Service>,
+    /// What drivers left behind when they were unloaded.
+    reports: Vec<LeakReport>,
+}
+
+#[derive(Debug)]
+struct Service {
+    config: ServiceConfig,
+    /// Deleted while its driver was loaded: it goes when the driver does.
+    delete_pending: bool,
+}
+
+impl LocalHost {
+    /// A host on a machine. The services belong to the host: clone it rather than make a second one.
+    #[must_use]
+    pub fn new(machine: Arc<Machine>) -> Self {
+        Self { machine, services: Arc::default() }
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// What drivers left behind when their services were stopped, taken out: one report for each unload.
+    #[must_use]
+    pub fn unload_reports(&self) -> Vec<LeakReport> {
+        let mut reports = std::mem::take(&mut self.services.lock().reports);
+        reports.extend(self.machine.unload_reports());
+        reports
+    }
+
+    /// The service, unless it was deleted and its driver has gone since. No lock is held afterwards.
+    fn service(&self, name: &str) -> Option<(ServiceConfig, bool)> {
+        let loaded = self.machine.driver_state(name).is_some();
+        let mut services = self.services.lock();
+        let key = name.to_lowercase();
+        let (config, delete_pending) = {
+            let service = services.by_name.get(&key)?;
+            (service.config.clone(), service.delete_pending)
+        };
+        if delete_pending && !loaded {
+            services.by_name.remove(&key);
+            return None;
+        }
+        Some((config, delete_pending))
+    }
+
+    fn existing(&self, name: &str) -> HostResult<(ServiceConfig, bool)> {
+        self.service(name).ok_or_else(|| HostError::new("OpenServiceW", code::ERROR_SERVICE_DOES_NOT_EXIST))
+    }
+}
+
+impl Host for LocalHost {
+    fn service_state(&self, name: &str) -> HostResult<ServiceState> {
+        if self.service(name).is_none() {
+            return Ok(ServiceState::Absent);
+        }
+        Ok(match self.machine.driver_state(name) {
+            None => ServiceState::Stopped,
+            Some(DriverState::Running) => ServiceState::Running,
+            Some(DriverState::UnloadPending) => ServiceState::StopPending,
+        })
+    }
+
+    fn service_driver(&self, name: &str) -> HostResult<Option<String>> {
+        Ok(self.service(name).map(|(config, _)| config.driver))
+    }
+
+    fn create_service(&self, config: &ServiceConfig) -> HostResult<()> {
+        const OPERATION: &str = "CreateServiceW";
+        match self.service(&config.name) {
+            Some((_, true)) => return Err(HostError::new(OPERATION, code::ERROR_SERVICE_MARKED_FOR_DELETE)),
+            Some((_, false)) => return Err(HostError::new(OPERATION, code::ERROR_SERVICE_EXISTS)),
+            None => {}
+        }
+        // As the Service Control Manager: 1 to 256 characters without slashes.
+        if config.name.is_empty() || config.name.chars().count() > 256 || config.name.contains(['/', '\\', '\0']) {
+            return Err(HostError::new(OPERATION, code::ERROR_INVALID_NAME));
+        }
+        let service = Service { config: config.clone(), delete_pending: false };
+        self.services.lock().by_name.insert(config.name.to_lowercase(), service);
+        Ok(())
+    }
+
+    fn start_service(&self, name: &str) -> HostResult<()> {
+        const OPERATION: &str = "StartServiceW";
+        let (config, delete_pending) = self.existing(name)?;
+        if delete_pending {
+            return Err(HostError::new(OPERATION, code::ERROR_SERVICE_MARKED_FOR_DELETE));
+        }
+        let path =
+            local_path(&config.driver).map_err(|error| HostError { operation: OPERATION.to_owned(), ..error })?;
+        let image = std::fs::read(&path).map_err(|error| file_error(OPERATION, &path, &error))?;
+        match self.machine.load_driver(&config.name, &image) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(HostError::with_message(OPERATION, load_code(&error), error.to_string())),
+        }
+    }
+
+    fn stop_service(&self, name: &str) -> HostResult<()> {
+        const OPERATION: &str = "ControlService";
+        let (config, _) = self.existing(name)?;
+        let refused = |code, error: &UnloadError| Err(HostError::with_message(OPERATION, code, error.to_string()));
+        match self.machine.unload_driver(&config.name) {
+            Ok(report) => {
+                self.services.lock().reports.push(report);
+                Ok(())
+            }
+            Err(UnloadError::Bugcheck(bugcheck)) => Err(stopped(OPERATION, &bugcheck)),
+            // The service reports that it is stopping, and does so when the last file is closed.
+            Err(UnloadError::Pending { .. }) => Ok(()),
+            Err(error @ UnloadError::NotLoaded(_)) => refused(code::ERROR_SERVICE_NOT_ACTIVE, &error),
+            Err(error @ UnloadError::NoUnloadRoutine(_)) => refused(code::ERROR_INVALID_SERVICE_CONTROL, &error),
+        }
+    }
+
+    fn delete_service(&self, name: &str) -> HostResult<()> {
+        let (config, delete_pending) = self.existing(name)?;
+        if delete_pending {
+            return Err(HostError::new("DeleteService", code::ERROR_SERVICE_MARKED_FOR_DELETE));
+        }
+        let loaded = self.machine.driver_state(&config.name).is_some();
+        let mut services = self.services.lock();
+        let key = name.to_lowercase();
+        if loaded {
+            if let Some(service) = services.by_name.get_mut(&key) {
+                service.delete_pending = true;
+            }
+        } else {
+            services.by_name.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
+        self.machine.check_running().map_err(|bugcheck| stopped("FwpmEngineOpen0", &bugcheck))?;
+        Ok(Box::new(UserSession::open(&self.machine, false)))
+    }
+
+    fn open_device(&self, path: &str) -> HostResult<Box<dyn Device>> {
+        const OPERATION: &str = "CreateFileW";
+        self.machine.check_running().map_err(|bugcheck| stopped(OPERATION, &bugcheck))?;
+        match self.machine.io.open(&self.machine, path) {
+            Ok(file) => Ok(Box::new(LocalDevice(file))),
+            Err(status) => {
+                // A driver that stops the machine in its create routine is reported as what it is.
+                self.machine.check_running().map_err(|bugcheck| stopped(OPERATION, &bugcheck))?;
+                Err(failure(OPERATION, status))
+            }
+        }
+    }
+
+    fn app_id(&self, path: &str) -> HostResult<String> {
+        const OPERATION: &str = "FwpmGetAppIdFromFileName0";
+        let local = local_path(path).map_err(|error| HostError { operation: OPERATION.to_owned(), ..error })?;
+        match local.canonicalize() {
+            Ok(path) => Ok(nt_path(&path)),
+            Err(error) => Err(file_error(OPERATION, &local, &error)),
+        }
+    }
+}
+
+/// An open device of the simulated machine.
+struct LocalDevice(OpenFile);
+
+impl Device for LocalDevice {
+    fn control(&self, code: u32, input: &[u8], output: &mut [u8]) -> HostResult<usize> {
+        const OPERATION: &str = "DeviceIoControl";
+        let answer = self.0.ioctl(code, input, output.len());
+        let (status, bytes) = answer.map_err(|bugcheck| stopped(OPERATION, &bugcheck))?;
+        copied(OPERATION, status, &bytes, output)
+    }
+
+    fn read(&self, output: &mut [u8], timeout: Duration) -> HostResult<usize> {
+        const OPERATION: &str = "ReadFile";
+        match self.0.read(output.len(), Some(timeout)) {
+            Ok((NtStatus::CANCELLED, _)) => Ok(0),
+            Ok((status, bytes)) => copied(OPERATION, status, &bytes, output),
+            Err(bugcheck) => Err(stopped(OPERATION, &bugcheck)),
+        }
+    }
+}
+
+/// What a request returned, in the caller's buffer.
+fn copied(operation: &str, status: NtStatus, bytes: &[u8], output: &mut [u8]) -> HostResult<usize> {
+    if !status.is_success() {
+        return Err(failure(operation, status));
+    }
+    let count = bytes.len().min(output.len());
+    for (to, from) in output.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    Ok(count)
+}
+
+/// A path of the machine on this system: `/usr/bin/curl` or `C:\usr\bin\curl`.
+fn local_path(path: &str) -> HostResult<PathBuf> {
+    match path.as_bytes() {
+        [b'/', ..] => Ok(PathBuf::from(path)),
+        [b'c' | b'C', b':', b'\\' | b'/', ..] => Ok(PathBuf::from(path[2..].replace('\\', "/"))),
+        [_, b':', ..] => {
+            let what = format!("{path}: the simulated machine has the drive C: only, which is this system's /");
+            Err(HostError::with_message("CreateFileW", code::ERROR_PATH_NOT_FOUND, what))
+        }
+        _ => {
+            let what = format!("{path}: the path is not absolute, as in /usr/bin/curl");
+            Err(HostError::with_message("CreateFileW", code::ERROR_INVALID_NAME, what))
+        }
+    }
+}
+
+fn file_error(operation: &str, path: &Path, error: &std::io::Error) -> HostError {
+    let code = match error.kind() {
+        ErrorKind::NotFound => code::ERROR_FILE_NOT_FOUND,
+        ErrorKind::NotADirectory => code::ERROR_PATH_NOT_FOUND,
+        ErrorKind::PermissionDenied => code::ERROR_ACCESS_DENIED,
+        _ => code::ERROR_GEN_FAILURE,
+    };
+    HostError::with_message(operation, code, format!("{}: {error}", path.display()))
+}
+
+/// A status of the kernel as user mode sees it, with the status itself for who knows it.
+fn failure(operation: &str, status: NtStatus) -> HostError {
+    let code = code::from_ntstatus(status.0);
+    HostError::with_message(operation, code, format!("{}, {status}", code::message(code)))
+}
+
+/// Nobody returns from a call into a machine that a bugcheck stopped; here the caller lives on and hears of it.
+fn stopped(operation: &str, bugcheck: &Bugcheck) -> HostError {
+    HostError::with_message(operation, code::ERROR_IO_DEVICE, format!("the machine has stopped: {bugcheck}"))
+}
+
+/// What StartServiceW returns for a driver that does not load.
+fn load_code(error: &LoadError) -> u32 {
+    match error {
+        LoadError::UnknownImports(_) => code::ERROR_PROC_NOT_FOUND,
+        LoadError::AlreadyLoaded(_) => code::ERROR_SERVICE_ALREADY_RUNNING,
+        LoadError::NoMemory { .. } => code::ERROR_NO_SYSTEM_RESOURCES,
+        LoadError::EntryFailed { status, .. } => code::from_ntstatus(status.0),
+        LoadError::Bugcheck(_) => code::ERROR_IO_DEVICE,
+        _ => code::ERROR_BAD_EXE_FORMAT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> LocalHost {
+        LocalHost::new(Machine::new())
+    }
+
+    fn config(driver: &str) -> ServiceConfig {
+        ServiceConfig { name: "Test".into(), display_name: "A test".into(), driver: driver.into() }
+    }
+
+    #[test]
+    fn programs_have_nt_paths() {
+        assert_eq!(nt_path(Path::new("/usr/bin/Curl")), r"\device\harddiskvolume1\usr\bin\curl");
+        // Letters whose lower case is longer, or depends on the word, stay as policies leave them.
+        assert_eq!(nt_path(Path::new("/İΣ")), "\\device\\harddiskvolume1\\İσ");
+    }
+
+    #[test]
+    fn an_app_id_is_that_of_the_file_behind_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (program, link) = (root.join("Program"), root.join("link"));
+        std::fs::write(&program, "").unwrap();
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        let expected = nt_path(&program);
+        assert_eq!(host().app_id(link.to_str().unwrap()), Ok(expected.clone()));
+        let dos = format!("C:{}", program.to_str().unwrap().replace('/', "\\"));
+        assert_eq!(host().app_id(&dos), Ok(expected));
+        let error = host().app_id(&format!("{}/none", root.display())).unwrap_err();
+        assert_eq!(error.code, code::ERROR_FILE_NOT_FOUND);
+        assert_eq!(host().app_id(r"D:\x").unwrap_err().code, code::ERROR_PATH_NOT_FOUND);
+        assert_eq!(host().app_id("curl").unwrap_err().code, code::ERROR_INVALID_NAME);
+    }
+
+    #[test]
+    fn a_service_is_kept_until_it_is_deleted() {
+        let host = host();
+        assert_eq!(host.service_state("test"), Ok(ServiceState::Absent));
+        host.create_service(&config("/x.sys")).unwrap();
+        assert_eq!(host.create_service(&config("/x.sys")).unwrap_err().code, code::ERROR_SERVICE_EXISTS);
+        assert_eq!(host.service_state("TEST"), Ok(ServiceState::Stopped));
+        assert_eq!(host.clone().service_driver("test"), Ok(Some("/x.sys".to_owned())));
+        assert_eq!(host.stop_service("test").unwrap_err().code, code::ERROR_SERVICE_NOT_ACTIVE);
+        host.delete_service("test").unwrap();
+        assert_eq!(host.delete_service("test").unwrap_err().code, code::ERROR_SERVICE_DOES_NOT_EXIST);
+        assert_eq!(host.start_service("test").unwrap_err().code, code::ERROR_SERVICE_DOES_NOT_EXIST);
+    }
+
+    #[test]
+    fn what_is_no_driver_does_not_start() {
+        let host = host();
+        host.create_service(&config("/nowhere/x.sys")).unwrap();
+        assert_eq!(host.start_service("Test").unwrap_err().code, code::ERROR_FILE_NOT_FOUND);
+        host.delete_service("Test").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        host.create_service(&config(file.path().to_str().unwrap())).unwrap();
+        assert_eq!(host.start_service("Test").unwrap_err().code, code::ERROR_BAD_EXE_FORMAT);
+        assert_eq!(host.service_state("Test"), Ok(ServiceState::Stopped));
+    }
+
+    #[test]
+    fn names_that_no_service_can_have_are_refused() {
+        for name in ["", "a/b", "a\\b", &"x".repeat(257)] {
+            let config = ServiceConfig { name: name.to_owned(), ..config("/x") };
+            assert_eq!(host().create_service(&config).unwrap_err().code, code::ERROR_INVALID_NAME, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_no_device_without_a_driver() {
+        let error = host().open_device(r"\\.\Sluice").err().unwrap();
+        assert_eq!((error.operation.as_str(), error.code), ("CreateFileW", code::ERROR_FILE_NOT_FOUND));
+    }
+}
