@@ -27,4 +27,6 @@ pub struct LoadOptions {
 }
 
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;
