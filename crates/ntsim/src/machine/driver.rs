@@ -202,7 +202,7 @@ impl Machine {
             links: self.io.dangling_links(name),
             requests: self.io.pending(name),
             threads,
-            others: Vec::new(),
+            others: self.wdf.take_leaks(name),
         };
         driver.mapped.unload(&file_name(name));
         report

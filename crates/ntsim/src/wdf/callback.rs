@@ -1,0 +1,37 @@
+//! Calling the driver back: the one place where framework code enters driver code.
+//!
+//! No lock of this program is held across a call. What looks like one, the callback lock of a device or queue with a
+//! synchronization scope, is simulated state that survives an abandoned stack.
+
+use core::fmt::Display;
+
+use super::kernel;
+use super::lock::CallbackLock;
+use super::violation::Violation;
+
+/// Calls a driver function and checks that it comes back at the IRQL it was called at.
+///
+/// # Errors
+/// WDF_VIOLATION 0xE when it does not.
+pub(crate) fn unlocked<R>(name: &dyn Display, call: impl FnOnce() -> R) -> Result<R, Box<Violation>> {
+    let before = kernel::irql();
+    let result = call();
+    let after = kernel::irql();
+    if before == after { Ok(result) } else { Err(Violation::callback_irql(&name.to_string(), before, after)) }
+}
+
+/// The same under the callback lock that synchronizes the driver's callbacks, when there is one.
+///
+/// # Errors
+/// As [`unlocked`], and WDF_VIOLATION 0x2 when this thread holds the lock already.
+pub(crate) fn locked<R>(
+    lock: Option<&CallbackLock>,
+    name: &dyn Display,
+    call: impl FnOnce() -> R,
+) -> Result<R, Box<Violation>> {
+    let Some(lock) = lock else { return unlocked(name, call) };
+    lock.acquire()?;
+    let result = unlocked(name, call)?;
+    lock.release()?;
+    Ok(result)
+}

@@ -1,0 +1,172 @@
+//! Delivering a queue's events to the driver, where and when that is allowed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::callback;
+use super::super::ddi::body;
+use super::super::kernel;
+use super::super::object::Object;
+use super::super::request::{self, Operation, Request};
+use super::super::violation::Violation;
+use super::core::Event;
+use super::{Notice, Queue};
+use crate::Irql;
+use crate::machine::Machine;
+use crate::status::NtStatus;
+
+/// Delivers what there is, on this thread if it may run the callbacks, else on a worker thread or as a DPC.
+///
+/// # Errors
+/// A violation in a callback.
+pub(crate) fn dispatch(machine: &Arc<Machine>, object: &Arc<Object>) -> Result<(), Box<Violation>> {
+    let queue = body::<Queue>(object)?;
+    let above_passive = kernel::irql() > Irql::PASSIVE;
+    if (queue.passive && above_passive) || queue.presentation.is_mine() {
+        defer(machine, object, queue);
+        return Ok(());
+    }
+    queue.core.lock().enter();
+    loop {
+        // The lock is given back before anything is delivered.
+        let event = queue.core.lock().next();
+        let Some(event) = event else { return Ok(()) };
+        if matches!(event, Event::Deleted) {
+            queue.deleted.set();
+            return Ok(());
+        }
+        deliver(machine, object, queue, event)?;
+    }
+}
+
+/// The same unless a thread is delivering already, this one higher up its stack or another: that thread will see what
+/// happened, and recursion stays bounded.
+///
+/// # Errors
+/// A violation in a callback.
+pub(crate) fn dispatch_internal(machine: &Arc<Machine>, object: &Arc<Object>) -> Result<(), Box<Violation>> {
+    let active = body::<Queue>(object)?.core.lock().is_active();
+    if active { Ok(()) } else { dispatch(machine, object) }
+}
+
+/// The driver owns a request of this queue no longer.
+///
+/// # Errors
+/// A violation in a callback.
+pub(crate) fn released(
+    machine: &Arc<Machine>,
+    queue: &Arc<Object>,
+    request: &Arc<Object>,
+) -> Result<(), Box<Violation>> {
+    body::<Queue>(queue)?.core.lock().released(request.serial());
+    dispatch_internal(machine, queue)
+}
+
+/// Leaves delivery to somebody who may: the framework does this when the caller runs above the queue's execution
+/// level, or holds the lock that the callbacks need.
+fn defer(machine: &Arc<Machine>, object: &Arc<Object>, queue: &Queue) {
+    queue.deferred_again.store(true, Ordering::Release);
+    if queue.deferred.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let held = Arc::clone(object);
+    if queue.passive {
+        kernel::spawn_passive(machine, move |machine| deferred(machine, &held));
+    } else {
+        kernel::queue_dpc(move |machine| deferred(machine, &held));
+    }
+}
+
+fn deferred(machine: &Arc<Machine>, object: &Arc<Object>) -> Result<(), Box<Violation>> {
+    let queue = body::<Queue>(object)?;
+    while queue.deferred_again.swap(false, Ordering::AcqRel) {
+        dispatch(machine, object)?;
+    }
+    queue.deferred.store(false, Ordering::Release);
+    // Whoever asked between the last look and the store found delivery still deferred.
+    if queue.deferred_again.load(Ordering::Acquire) {
+        defer(machine, object, queue);
+    }
+    Ok(())
+}
+
+fn deliver(
+    machine: &Arc<Machine>,
+    object: &Arc<Object>,
+    queue: &Queue,
+    event: Event<Arc<Object>, Notice>,
+) -> Result<(), Box<Violation>> {
+    let handle = object.handle;
+    match event {
+        Event::Present(request) => present(machine, object, queue, &request),
+        Event::Cancel(request) => {
+            let Some(cancel) = body::<Request>(&request)?.take_due_cancel() else { return Ok(()) };
+            // SAFETY: the driver marked the request with this callback and owns it until it completes it.
+            callback::locked(queue.lock(), &"EvtRequestCancel", || unsafe { cancel(request.handle) })
+        }
+        Event::CanceledOnQueue(request) => {
+            let Some(canceled) = queue.config.canceled_on_queue else { return Ok(()) };
+            // SAFETY: the driver registered the callback; it owns the request from here on.
+            callback::locked(queue.lock(), &"EvtIoCanceledOnQueue", || unsafe { canceled(handle, request.handle) })
+        }
+        Event::Stopped(notice) => tell(queue, handle, &notice, "EvtIoQueueState (stopped)"),
+        Event::Purged(notice) => tell(queue, handle, &notice, "EvtIoQueueState (purged)"),
+        Event::Ready(notice) => tell(queue, handle, &notice, "EvtIoQueueState (ready)"),
+        Event::Deleted => Ok(()),
+    }
+}
+
+fn tell(queue: &Queue, handle: super::super::abi::Handle, notice: &Notice, name: &str) -> Result<(), Box<Violation>> {
+    match notice {
+        Notice::Callback(state, context) => {
+            // SAFETY: the driver registered the callback with this context.
+            callback::locked(queue.lock(), &name, || unsafe { state(handle, *context) })
+        }
+        Notice::Signal(signal) => {
+            signal.set();
+            Ok(())
+        }
+    }
+}
+
+/// Gives a request to the driver's callback for its type, or to the default one; one that nobody takes fails.
+fn present(
+    machine: &Arc<Machine>,
+    object: &Arc<Object>,
+    queue: &Queue,
+    request_object: &Arc<Object>,
+) -> Result<(), Box<Violation>> {
+    let request = body::<Request>(request_object)?;
+    let (this, handle) = (object.handle, request_object.handle);
+    let operation = request.operation();
+    let config = &queue.config;
+    let taken = queue.handles(operation);
+    if !taken || queue.completes_empty(request) {
+        let status = if taken { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_REQUEST };
+        request::complete_unowned(machine, request_object, status)?;
+        // This thread is delivering: it looks at the queue again when it comes back to its loop.
+        queue.core.lock().released(request_object.serial());
+        return Ok(());
+    }
+    request.presented();
+    let lock = queue.lock();
+    match (operation, config.read, config.write, config.control) {
+        (Operation::Read(length), Some(read), ..) => {
+            // SAFETY: the driver registered the callback for this queue, and owns the request from here on.
+            callback::locked(lock, &"EvtIoRead", || unsafe { read(this, handle, length) })
+        }
+        (Operation::Write(length), _, Some(write), _) => {
+            // SAFETY: as above.
+            callback::locked(lock, &"EvtIoWrite", || unsafe { write(this, handle, length) })
+        }
+        (Operation::Control { code, input, output }, .., Some(control)) => {
+            // SAFETY: as above.
+            callback::locked(lock, &"EvtIoDeviceControl", || unsafe { control(this, handle, output, input, code) })
+        }
+        _ => match config.default {
+            // SAFETY: as above.
+            Some(default) => callback::locked(lock, &"EvtIoDefault", || unsafe { default(this, handle) }),
+            None => Ok(()),
+        },
+    }
+}
