@@ -165,3 +165,14 @@ pub(crate) mod code {
         code
     }
 }
+
+/// The gate of an export of ntoskrnl.exe, as the function type the caller names.
+///
+/// # Panics
+/// When there is no such export.
+pub(crate) fn import<F: Copy>(name: &str) -> F {
+    const { assert!(size_of::<F>() == size_of::<usize>(), "a function pointer") };
+    let (_, address) = super::gate::Catalogue::get().find("ntoskrnl.exe", name).unwrap_or_else(|| panic!("no {name}"));
+    // SAFETY: the tests name the type that the export's documentation gives it.
+    unsafe { core::mem::transmute_copy(&address) }
+}

@@ -54,7 +54,9 @@ impl LowResources {
 
     #[cold]
     fn fails_here(&self, what: &str) -> bool {
-        let stack: Vec<cpu::Frame> = cpu::stack_here().into_iter().filter(cpu::Frame::is_driver).collect();
+        // Only named frames: an address in no module is what a walk without unwind tables makes up.
+        let named = |f: &cpu::Frame| f.is_driver() && f.module.is_some();
+        let stack: Vec<cpu::Frame> = cpu::stack_here().into_iter().filter(named).collect();
         if stack.is_empty() {
             return false;
         }
