@@ -86,6 +86,12 @@ impl FlowKey {
         self.address(self.remote)
     }
 
+    /// The identifier of an ICMP echo flow, else 0.
+    #[must_use]
+    pub const fn icmp_id(&self) -> u16 {
+        self.icmp_id
+    }
+
     /// A number that is the same for both directions of the flow, to spread flows over processors.
     #[must_use]
     pub fn spread(&self) -> u64 {

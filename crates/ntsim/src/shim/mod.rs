@@ -13,3 +13,4 @@ pub mod packet;
 pub mod reply;
 pub mod stack;
 pub mod tcp;
+pub mod verdicts;

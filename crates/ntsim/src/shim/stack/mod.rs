@@ -101,6 +101,8 @@ pub struct Output {
     pub to_remote: Vec<u8>,
     /// Pieces that waited, to be sent before the packet itself.
     pub earlier: Vec<PacketBuffer>,
+    /// The process that asked for the flow which the packet opens or was refused.
+    pub owner: Option<Arc<Owner>>,
 }
 
 /// How the stack behaves.
@@ -394,6 +396,12 @@ impl<F> Stack<F> {
         self.flows.len()
     }
 
+    /// The process behind a flow.
+    #[must_use]
+    pub fn owner(&self, key: &FlowKey) -> Option<Arc<Owner>> {
+        self.flows.get(key)?.head.owner.clone()
+    }
+
     /// Which way a packet travels when that is told by who spoke first: the packet's flow if it is known; else the
     /// sender is taken for this machine, except that the sender of a SYN-ACK, of an ICMP reply, or (when a TCP segment
     /// is the first seen of its connection) of the lower port is taken for the other side.
@@ -430,6 +438,7 @@ impl<F> Stack<F> {
         self.output.to_local.clear();
         self.output.to_remote.clear();
         self.output.earlier.clear();
+        self.output.owner = None;
         self.expire(classifier, now);
         let packet = match Packet::parse(buffer.bytes()) {
             Ok(packet) => packet,
@@ -493,6 +502,7 @@ impl<F> Stack<F> {
         let layer = Layer::AleAuthConnect;
         let mut flow = self.ledger.flow(context, Direction::Outbound, kind);
         flow.bound = true;
+        self.output.owner.clone_from(&flow.head.owner);
         if self.ledger.bind(&context.key) {
             let layer = Layer::AleResourceAssignment;
             let outcome = context.ask(layer, Position::Nothing, condition_flag::IS_WILDCARD_BIND, flow.head.view());
@@ -518,6 +528,7 @@ impl<F> Stack<F> {
     ) -> Result<(Flow<F>, By), Decision> {
         let layer = Layer::AleAuthRecvAccept;
         let flow = self.ledger.flow(context, Direction::Inbound, kind);
+        self.output.owner.clone_from(&flow.head.owner);
         let outcome = context.pass(layer, Position::Payload, flow.head.view(), Verdict::Drop)?;
         Ok((flow, By { layer, filter_id: outcome.filter_id }))
     }

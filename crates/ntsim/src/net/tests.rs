@@ -1,0 +1,186 @@
+//! Real sockets on both sides of the simulated machine, with plain filters in place of a driver.
+
+use super::*;
+use crate::wfp::UserSession;
+use crate::wfp::layers::{LayerId, condition};
+use crate::wfp::netevent::NetEventKind;
+use sluice_control::host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+const SUBLAYER_UNIVERSAL: Guid = Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74);
+
+/// The network, or a word why there is none.
+fn network() -> Option<Network> {
+    match Network::new(&["192.88.99.5".parse().expect("an address")]) {
+        Ok(network) => Some(network),
+        Err(error @ (NetError::Namespaces { .. } | NetError::Tun { .. })) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Runs `f` on a thread inside `namespace`.
+fn inside<R: Send + 'static>(namespace: &Namespace, f: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
+    let namespace = namespace.clone();
+    std::thread::spawn(move || {
+        namespace.join().expect("the namespace was made here");
+        f()
+    })
+}
+
+fn block(machine: &Arc<Machine>, address: SocketAddr) -> u64 {
+    let (layer, value) = match address.ip() {
+        IpAddr::V4(v4) => (LayerId::ALE_AUTH_CONNECT_V4, ConditionValue::Uint32(v4.to_bits())),
+        IpAddr::V6(v6) => (LayerId::ALE_AUTH_CONNECT_V6, ConditionValue::ByteArray16(v6.octets())),
+    };
+    let field = condition("IP_REMOTE_ADDRESS").expect("known");
+    let filter = Filter {
+        key: None,
+        name: "block".into(),
+        description: String::new(),
+        flags: 0,
+        provider: None,
+        layer: machine.wfp.layers().get(layer).expect("a layer").key,
+        sublayer: SUBLAYER_UNIVERSAL,
+        weight: Weight::Auto,
+        conditions: vec![Condition { field, match_type: MatchType::Equal, value }],
+        action: FilterAction::Block,
+    };
+    UserSession::open(machine, false).add_filter(&filter).expect("a good filter")
+}
+
+/// Echoes every connection and every datagram, on every address of the server side.
+fn serve(network: &Network) {
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    inside(&network.server, move || {
+        let tcp = TcpListener::bind("[::]:80").expect("port 80 is free here");
+        let udp = UdpSocket::bind("[::]:53").expect("port 53 is free here");
+        ready.send(()).expect("the test waits");
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok((len, from)) = udp.recv_from(&mut bytes) {
+                let _ = udp.send_to(&bytes[..len], from);
+            }
+        });
+        for mut stream in tcp.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 65536];
+                while let Ok(len @ 1..) = stream.read(&mut bytes) {
+                    if stream.write_all(&bytes[..len]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    is_ready.recv().expect("the server is ready");
+}
+
+const PERMITTED: [&str; 3] = ["203.0.113.10:80", "[2001:db8::10]:80", "192.88.99.5:80"];
+const BLOCKED: [&str; 2] = ["203.0.113.66:80", "[2001:db8::66]:80"];
+
+#[test]
+fn permitted_connections_carry_data_and_blocked_ones_fail_at_once() {
+    let Some(network) = network() else { return };
+    let machine = Machine::new();
+    machine.wfp.events.set_collect_allow(true);
+    let blocked: Vec<SocketAddr> = BLOCKED.iter().map(|a| a.parse().expect("an address")).collect();
+    let filters: Vec<u64> = blocked.iter().map(|address| block(&machine, *address)).collect();
+    serve(&network);
+    let running = network.start(machine.clone(), Verdicts::new(None)).expect("it starts");
+
+    inside(&network.client, move || {
+        for address in PERMITTED {
+            let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+            let sent: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
+            let mut writer = stream.try_clone().expect("a second handle");
+            let expected = sent.clone();
+            let writing = std::thread::spawn(move || writer.write_all(&sent).expect("the stream is open"));
+            let mut received = vec![0; expected.len()];
+            stream.read_exact(&mut received).expect("everything comes back");
+            writing.join().expect("written");
+            assert!(received == expected, "{address}: the bytes are the same");
+        }
+        for address in blocked {
+            let started = Instant::now();
+            let error = TcpStream::connect(address).expect_err("blocked");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
+            assert!(started.elapsed() < Duration::from_secs(1), "{address}: {:?}", started.elapsed());
+
+            let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("a socket");
+            socket.connect((address.ip(), 53)).expect("UDP connects locally");
+            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+            socket.send(b"question").expect("it is sent");
+            let error = socket.recv(&mut [0; 64]).expect_err("blocked");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
+        }
+        for nowhere in ["1.2.3.4:80", "[2a00::1]:80"] {
+            let started = Instant::now();
+            TcpStream::connect(nowhere).expect_err("there is no way to it");
+            assert!(started.elapsed() < Duration::from_secs(1), "{nowhere}: {:?}", started.elapsed());
+        }
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        for len in [5, 4000] {
+            // 4000 bytes travel in fragments.
+            socket.send_to(&vec![7; len], "203.0.113.10:53").expect("it is sent");
+            let mut bytes = [0; 4096];
+            assert_eq!(socket.recv(&mut bytes).expect("it comes back"), len);
+        }
+    })
+    .join()
+    .expect("the client's assertions hold");
+
+    let verdicts = running.stop().expect("the wire was there").expect("no bugcheck");
+    assert_eq!(verdicts.totals.refused, 4, "{:?}", verdicts.totals);
+    let events = machine.wfp.events.to_vec();
+    let this = crate::host::nt_path(&std::env::current_exe().expect("a path"));
+    for filter in filters {
+        let event = events.iter().find(|event| event.filter_id == filter).expect("a drop is recorded");
+        assert_eq!(event.kind, NetEventKind::ClassifyDrop);
+        let app: Vec<u16> = event.app_id.as_ref().expect("an app id").chunks(2).map(|c| c[0].into()).collect();
+        assert_eq!(String::from_utf16_lossy(&app).trim_end_matches('\0'), this);
+    }
+    assert_eq!(machine.wfp.flows.len(), 0, "no flow outlives the network");
+}
+
+#[test]
+fn a_new_filter_cuts_a_connection_at_its_next_packet() {
+    let Some(network) = network() else { return };
+    let machine = Machine::new();
+    serve(&network);
+    let running = network.start(machine.clone(), Verdicts::new(None)).expect("it starts");
+    inside(&network.client, move || {
+        let mut stream = TcpStream::connect("203.0.113.10:80").expect("permitted");
+        stream.write_all(b"before").expect("written");
+        stream.read_exact(&mut [0; 6]).expect("echoed");
+        block(&machine, "203.0.113.10:80".parse().expect("an address"));
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        stream.write_all(b"after").expect("the kernel takes it");
+        let error = stream.read(&mut [0; 6]).expect_err("the connection is gone");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    })
+    .join()
+    .expect("the client's assertions hold");
+    let verdicts = running.stop().expect("the wire was there").expect("no bugcheck");
+    assert_eq!(verdicts.totals.aborted, 1, "{:?}", verdicts.totals);
+}
+
+#[test]
+fn servers_are_awaited_and_ended() {
+    let Some(network) = network() else { return };
+    let error = network.spawn_servers(&["exit 3".to_owned()]).expect_err("it ends at once");
+    assert!(matches!(&error, NetError::ServerEnded { status, .. } if status.code() == Some(3)), "{error}");
+    let line = "exec python3 -m http.server -b 203.0.113.10 80 >/dev/null 2>&1".to_owned();
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: python3 is not installed");
+        return;
+    }
+    let servers = network.spawn_servers(&[line]).expect("it listens");
+    let pid = servers.children[0].1.id();
+    drop(servers);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
