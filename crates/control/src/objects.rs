@@ -64,20 +64,22 @@ pub fn callout(place: &CalloutObject) -> Callout {
 #[must_use]
 pub fn filter(place: &CalloutObject) -> Filter {
     let key = Guid(place.callout);
+    // The flag is for actions that can block; BFE refuses it on an inspection, which is skipped without its callout.
+    let (action, without_callout) = match place.role {
+        Role::Decide => (FilterAction::CalloutUnknown(key), FILTER_PERMIT_IF_CALLOUT_UNREGISTERED),
+        Role::Observe => (FilterAction::CalloutInspection(key), 0),
+    };
     Filter {
         key: Some(Guid(place.filter)),
         name: name(place),
         description: "Asks sluice.sys".to_owned(),
-        flags: FILTER_PERSISTENT | FILTER_PERMIT_IF_CALLOUT_UNREGISTERED,
+        flags: FILTER_PERSISTENT | without_callout,
         provider: Some(PROVIDER),
         layer: Guid(place.layer),
         sublayer: SUBLAYER,
         weight: Weight::Auto,
         conditions: Vec::new(),
-        action: match place.role {
-            Role::Decide => FilterAction::CalloutUnknown(key),
-            Role::Observe => FilterAction::CalloutInspection(key),
-        },
+        action,
     }
 }
 

@@ -1,0 +1,371 @@
+//! The `sluice` command on a machine served over a socket, with the real sluice.sys in it.
+
+mod support;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ntsim::{host::LocalHost, machine::Machine, remote, shim::stack::Verdict};
+use serde_json::Value;
+use sluice_control::{Host, host::ServiceState, objects};
+use sluice_protocol::SERVICE_NAME;
+use support::{PERMIT_ALL, driver};
+use tempfile::TempDir;
+use wire::Wire;
+
+/// How long something may take that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const QUARANTINE: &str = r#"
+[default]
+outbound = "permit"
+inbound = "permit"
+log = true
+
+[[rule]]
+name = "quarantine"
+action = "block"
+log = true
+remote = "203.0.113.66"
+"#;
+
+/// A machine with nothing installed, served.
+struct Served {
+    machine: Arc<Machine>,
+    host: LocalHost,
+    server: remote::Server,
+    files: TempDir,
+}
+
+fn served() -> Served {
+    let machine = Machine::new();
+    let host = LocalHost::new(machine.clone());
+    let files = TempDir::new().unwrap();
+    let server = remote::serve(Arc::new(host.clone()), &files.path().join("machine")).unwrap();
+    Served { machine, host, server, files }
+}
+
+impl Served {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = sluice(arguments);
+        command.env(remote::SOCKET_VARIABLE, self.server.path());
+        command
+    }
+
+    /// Runs the command, which must end with `status`.
+    fn run(&self, status: i32, arguments: &[&str]) -> Text {
+        ended(self.command(arguments).output().unwrap(), status)
+    }
+
+    fn json(&self, status: i32, arguments: &[&str]) -> Value {
+        let text = self.run(status, &[arguments, &["--json"]].concat());
+        serde_json::from_str(&text.out).unwrap_or_else(|error| panic!("{error}: {}", text.out))
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn install(&self) {
+        self.run(0, &["install", driver().to_str().unwrap()]);
+    }
+
+    fn state(&self) -> ServiceState {
+        self.host.service_state(SERVICE_NAME).unwrap()
+    }
+
+    /// Nothing is left and nothing was violated.
+    fn is_clean(&self) {
+        assert_eq!(self.state(), ServiceState::Absent);
+        let filters = self.host.open_engine().unwrap().filters(Some(objects::PROVIDER)).unwrap();
+        assert!(filters.is_empty(), "{filters:?}");
+        for report in self.host.unload_reports() {
+            assert!(report.is_clean(), "left behind: {report}");
+        }
+        if let Some(bugcheck) = self.machine.stopped() {
+            panic!("{bugcheck}");
+        }
+    }
+}
+
+fn sluice(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.args(arguments).env_remove(remote::SOCKET_VARIABLE).env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+}
+
+/// What a command printed.
+struct Text {
+    out: String,
+    error: String,
+}
+
+fn ended(output: Output, status: i32) -> Text {
+    let text =
+        Text { out: String::from_utf8(output.stdout).unwrap(), error: String::from_utf8(output.stderr).unwrap() };
+    assert_eq!(output.status.code(), Some(status), "{}{}", text.out, text.error);
+    text
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not happen");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A command that runs on, ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_whole_life_of_an_installation() {
+    let served = served();
+    let text = served.run(3, &["status"]);
+    assert!(text.out.contains("not installed") && text.out.contains("none"), "{}", text.out);
+    assert!(served.run(0, &["uninstall"]).out.contains("nothing of Sluicegate is installed"));
+
+    let driver = driver();
+    let text = served.run(0, &["install", driver.to_str().unwrap()]);
+    assert!(text.out.contains("12 filters were added"), "{}", text.out);
+    assert_eq!(served.state(), ServiceState::Running);
+    let text = served.run(0, &["install", driver.to_str().unwrap()]);
+    assert!(text.out.contains("installed already"), "{}", text.out);
+
+    let status = served.json(0, &["status"]);
+    assert_eq!(status["filters"].as_array().unwrap().len(), 12);
+    assert_eq!(status["filters_complete"], true);
+    assert_eq!(status["driver"]["policy"], Value::Null);
+
+    let policy = served.file("policy.toml", QUARANTINE);
+    let loaded = served.json(0, &["load", &policy]);
+    assert_eq!((&loaded["epoch"], &loaded["rules"]), (&1.into(), &1.into()));
+    let status = served.json(0, &["status"]);
+    assert_eq!(status["driver"]["policy"]["identity"], loaded["identity"]);
+    assert_eq!(status["driver"]["counters"]["policies_loaded"], 1);
+    let text = served.run(0, &["status"]);
+    assert!(text.out.contains(loaded["identity"].as_str().unwrap()), "{}", text.out);
+    assert!(!text.out.contains('\u{1b}'), "colours only on a terminal: {}", text.out);
+
+    let text = served.run(0, &["uninstall"]);
+    assert!(text.out.contains("the driver was unloaded"), "{}", text.out);
+    served.is_clean();
+    served.run(3, &["status"]);
+    served.run(3, &["load", &policy]);
+    assert!(served.run(3, &["events"]).error.contains("the driver is not installed"));
+}
+
+#[test]
+fn events_say_what_was_decided_as_text_and_as_json() {
+    let served = served();
+    served.install();
+    served.run(0, &["load", &served.file("policy.toml", QUARANTINE)]);
+    assert_eq!(served.run(0, &["events"]).out, "");
+    let mut wire = Wire::new(&served.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
+    let text = served.run(0, &["events"]);
+    for part in
+        [" block  out tcp ", " 203.0.113.66:443 ", r#" rule "quarantine" "#, " ALE_AUTH_CONNECT_V4 ", wire::APP_ID]
+    {
+        assert!(text.out.contains(part), "{part:?} in {}", text.out);
+    }
+    assert_eq!(text.out.lines().count(), 1, "{}", text.out);
+
+    // A reader that waits is told at once.
+    let reader =
+        served.command(&["events", "--count", "1", "--timeout", "20", "--json"]).stdout(Stdio::piped()).spawn();
+    let reader = thread::spawn(move || reader.unwrap().wait_with_output().unwrap());
+    let start = Instant::now();
+    while !reader.is_finished() {
+        assert!(start.elapsed() < PATIENCE, "the reader was told nothing");
+        assert_eq!(wire.connect("203.0.113.66", 22).0, Verdict::Refuse);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let event: Value = serde_json::from_str(&ended(reader.join().unwrap(), 0).out).unwrap();
+    assert_eq!(
+        (&event["type"], &event["verdict"], &event["remote_port"]),
+        (&"event".into(), &"block".into(), &22.into())
+    );
+    assert_eq!((&event["rule_name"], &event["process_id"]), (&"quarantine".into(), &wire::PID.into()));
+    let filters = served.json(0, &["status"])["filters"].clone();
+    let connect = filters.as_array().unwrap().iter().find(|filter| filter["layer"] == "ALE_AUTH_CONNECT_V4").unwrap();
+    assert_eq!(event["filter_id"], connect["id"]);
+
+    served.run(0, &["events"]);
+    let text = served.run(1, &["events", "--count", "2", "--timeout", "0.2"]);
+    assert!(text.error.contains("0 of the 2 events came before the timeout"), "{}", text.error);
+    wire.finish();
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn a_bad_policy_never_replaces_a_good_one() {
+    let served = served();
+    served.install();
+    let good = served.json(0, &["load", &served.file("good.toml", PERMIT_ALL)]);
+    let bad = served.file("bad.toml", "[default]\noutbound = \"permitt\"\n");
+    let text = served.run(4, &["load", &bad]);
+    assert!(text.error.contains("bad.toml:2:12") && text.error.contains("did you mean `permit`?"), "{}", text.error);
+    let missing =
+        served.file("missing.toml", "[[rule]]\nname = \"x\"\naction = \"block\"\napplication = '/no/such/program'\n");
+    let text = served.run(4, &["load", &missing]);
+    assert!(text.error.contains("missing.toml:4") && text.error.contains("/no/such/program"), "{}", text.error);
+    served.run(0, &["load", "--check", &missing]);
+    let status = served.json(0, &["status"]);
+    assert_eq!(status["driver"]["policy"]["identity"], good["identity"]);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn programs_are_found_behind_their_links() {
+    let served = served();
+    served.install();
+    let program = served.files.path().canonicalize().unwrap().join("Program");
+    let link = served.files.path().join("link");
+    std::fs::write(&program, "").unwrap();
+    std::os::unix::fs::symlink(&program, &link).unwrap();
+    let policy = format!("[[rule]]\nname = \"x\"\naction = \"block\"\napplication = '{}'\n", link.display());
+    served.run(0, &["load", &served.file("policy.toml", &policy)]);
+    let (control, _) = sluice_control::device::Control::open(&served.host).unwrap();
+    let image = control.policy().unwrap().unwrap();
+    drop(control);
+    let path: Vec<u8> = ntsim::host::nt_path(&program).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(image.windows(path.len()).any(|window| window == path), "the program's own NT path is in the image");
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn an_installation_that_lacks_something_is_repaired() {
+    let served = served();
+    served.install();
+    {
+        let mut engine = served.host.open_engine().unwrap();
+        let filters = engine.filters(Some(objects::PROVIDER)).unwrap();
+        engine.delete_filter(filters[5].key).unwrap();
+    }
+    let text = served.run(0, &["status"]);
+    assert!(text.out.contains("11, not all"), "{}", text.out);
+    let report = served.json(0, &["install", driver().to_str().unwrap()]);
+    assert_eq!((&report["objects_written"], &report["service_created"]), (&true.into(), &false.into()));
+    assert_eq!(served.json(0, &["status"])["filters_complete"], true);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn what_is_no_driver_leaves_nothing_behind() {
+    let served = served();
+    let text = served.run(1, &["install", "/no/such/sluice.sys"]);
+    assert!(text.error.contains("driver file /no/such/sluice.sys"), "{}", text.error);
+    let text = served.run(1, &["install", &served.file("sluice.sys", "this is not a driver")]);
+    assert!(text.error.contains("not a PE image") && text.error.contains("ERROR_BAD_EXE_FORMAT"), "{}", text.error);
+    served.is_clean();
+}
+
+#[test]
+fn an_unload_waits_for_the_last_reader() {
+    let served = served();
+    served.install();
+    let reader = Running(served.command(&["events", "--follow"]).stdout(Stdio::null()).spawn().unwrap());
+    eventually("the reader's open", || served.machine.io.open_files(SERVICE_NAME) > 0);
+    let text = served.run(0, &["uninstall"]);
+    assert!(text.out.contains("the driver stays loaded until"), "{}", text.out);
+    assert_eq!(served.state(), ServiceState::StopPending);
+    let text = served.run(1, &["install", driver().to_str().unwrap()]);
+    assert!(text.error.contains("still unloading"), "{}", text.error);
+    drop(reader);
+    eventually("the unload", || served.state() == ServiceState::Absent);
+    served.is_clean();
+    // And the machine is free for the next installation.
+    served.install();
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let served = served();
+    served.install();
+    served.run(0, &["load", &served.file("policy.toml", QUARANTINE)]);
+    let mut wire = Wire::new(&served.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
+    let mut events = served.command(&["events"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(events.stdout.take());
+    let text = ended(events.wait_with_output().unwrap(), 0);
+    assert_eq!(text.error, "");
+    wire.finish();
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn without_a_machine_it_says_how_to_name_one() {
+    let text = ended(sluice(&["status"]).output().unwrap(), 2);
+    insta::assert_snapshot!(text.error, @r"
+    error: this system is not Windows, so there is no machine to act on
+      name the socket of a simulated machine with --machine or NTSIM_SOCKET
+    ");
+    let text = ended(sluice(&["--machine", "/no/machine", "status"]).output().unwrap(), 1);
+    assert!(text.error.contains("no simulated machine at /no/machine"), "{}", text.error);
+    let text = ended(sluice(&["status", "--json"]).output().unwrap(), 2);
+    let error: Value = serde_json::from_str(&text.error).unwrap();
+    assert_eq!(error["exit_status"], 2);
+    assert!(error["advice"].as_str().unwrap().contains("NTSIM_SOCKET"));
+}
+
+#[test]
+fn the_help_is_what_people_read() {
+    let text = ended(sluice(&["--help"]).output().unwrap(), 0);
+    insta::assert_snapshot!(text.out);
+    let text = ended(sluice(&["events", "--help"]).output().unwrap(), 0);
+    insta::assert_snapshot!(text.out);
+    for wrong in [&["events", "--count", "0"][..], &["events", "--timeout", "-1"], &["load"], &["instal", "x"], &[]] {
+        let text = ended(sluice(wrong).output().unwrap(), 2);
+        assert!(
+            text.error.contains("Usage:") || text.error.contains("For more information"),
+            "{wrong:?}: {}",
+            text.error
+        );
+    }
+}
+
+#[test]
+fn a_check_says_what_is_wrong_and_where() {
+    let files = TempDir::new().unwrap();
+    let file = |text: &str| -> PathBuf {
+        let path = files.path().join("policy.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let check = |path: &PathBuf, status| {
+        let output = sluice(&["load", "--check"]).arg(path).current_dir(files.path()).output().unwrap();
+        let text = ended(output, status);
+        let folder = files.path().to_str().unwrap();
+        Text { out: text.out.replace(folder, "FOLDER"), error: text.error.replace(folder, "FOLDER") }
+    };
+    let text = check(&file(QUARANTINE), 0);
+    assert!(text.out.starts_with("valid: FOLDER/policy.toml with 1 rules, "), "{}", text.out);
+    let text = check(&file("[[rule]]\nname = \"x\"\naction = \"blok\"\nremote-port = 70000\n"), 4);
+    insta::assert_snapshot!(text.error);
+    let coloured = sluice(&["load", "--check", "--color", "always"]).arg(file("[default")).output().unwrap();
+    assert!(ended(coloured, 4).error.contains("\u{1b}["));
+}

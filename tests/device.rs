@@ -1,0 +1,159 @@
+//! The door for user mode, knocked at with everything that does not belong there.
+
+mod support;
+
+use std::time::Duration;
+
+use ntsim::host::LocalHost;
+use sluice_control::{Host, host::Device, load_image};
+use sluice_protocol::{DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl, status::PolicyReply};
+use support::{BLOCK_ALL, PERMIT_ALL, Rig};
+use zerocopy::{FromBytes, IntoBytes};
+
+fn device(host: &LocalHost) -> Box<dyn Device> {
+    host.open_device(DEVICE_PATH).expect("the device opens")
+}
+
+fn status(device: &dyn Device) -> Status {
+    let mut status = Status::default();
+    assert_eq!(device.control(ioctl::GET_STATUS, &[], status.as_mut_bytes()), Ok(size_of::<Status>()));
+    status
+}
+
+/// Hands the driver an image and returns its reply.
+fn set_policy(device: &dyn Device, image: &[u8]) -> PolicyReply {
+    let mut reply = PolicyReply::accepted(0);
+    let written = device.control(ioctl::SET_POLICY, image, reply.as_mut_bytes()).expect("the IOCTL itself succeeds");
+    assert_eq!(written, size_of::<PolicyReply>());
+    reply
+}
+
+#[test]
+fn a_fresh_driver_has_no_policy_and_counted_nothing() {
+    let rig = Rig::install();
+    let device = device(&rig.host);
+    let status = status(&*device);
+    assert_eq!(status, Status { protocol_version: PROTOCOL_VERSION, ..Status::default() });
+    assert!(device.control(ioctl::GET_POLICY, &[], &mut [0; 4096]).is_err(), "there is no policy to read");
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn output_buffers_of_every_length() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let device = device(&rig.host);
+    let image = rig.image();
+    for (code, size) in [(ioctl::GET_STATUS, size_of::<Status>()), (ioctl::GET_POLICY, image.len())] {
+        for length in (0..size + 16).filter(|length| *length < 300 || length + 20 > size) {
+            let mut output = vec![0xaa; length];
+            let answer = device.control(code, &[], &mut output);
+            if length < size {
+                assert!(answer.is_err(), "{code:#x} wrote {answer:?} into {length} bytes");
+                assert!(output.iter().all(|byte| *byte == 0xaa), "{code:#x} touched a buffer it refused");
+            } else {
+                assert_eq!(answer, Ok(size), "{code:#x} with {length} bytes");
+                assert!(output[size..].iter().all(|byte| *byte == 0xaa), "{code:#x} wrote beyond what it says");
+            }
+        }
+    }
+    let mut output = vec![0; image.len()];
+    device.control(ioctl::GET_POLICY, &[], &mut output).expect("the policy");
+    assert_eq!(output, image, "the driver gives back the image it got");
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn a_policy_cut_short_at_every_length_is_refused_and_the_old_one_stays() {
+    let rig = Rig::with_policy(BLOCK_ALL);
+    let device = device(&rig.host);
+    let before = status(&*device);
+    let image = rig.compile(PERMIT_ALL);
+    for length in 1..image.len() {
+        let reply = set_policy(&*device, &image[..length]);
+        assert!(reply.reason().is_some(), "{length} of {} bytes were taken for a policy", image.len());
+        assert_eq!(reply.epoch, before.epoch);
+    }
+    assert!(device.control(ioctl::SET_POLICY, &[], &mut [0; 256]).is_err(), "no policy at all");
+    let after = status(&*device);
+    assert_eq!(after.policy_identity, before.policy_identity);
+    assert_eq!(after.epoch, before.epoch);
+    assert_eq!(after.counters.policies_refused, image.len() as u64 - 1);
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn a_policy_with_any_byte_changed_is_refused_and_the_old_one_stays() {
+    let rig = Rig::with_policy(BLOCK_ALL);
+    let device = device(&rig.host);
+    let before = status(&*device);
+    let image = rig.compile(PERMIT_ALL);
+    for place in 0..image.len() {
+        let mut damaged = image.clone();
+        damaged[place] ^= 0x5a;
+        assert!(set_policy(&*device, &damaged).reason().is_some(), "byte {place} does not matter?");
+    }
+    assert_eq!(status(&*device).policy_identity, before.policy_identity);
+    let reply = set_policy(&*device, &image);
+    assert_eq!((reply.reason(), reply.epoch), (None, before.epoch + 1));
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn a_caller_without_room_for_the_reply_changes_nothing() {
+    let rig = Rig::with_policy(BLOCK_ALL);
+    let device = device(&rig.host);
+    let before = status(&*device);
+    let image = rig.compile(PERMIT_ALL);
+    for length in 0..size_of::<PolicyReply>() {
+        assert!(device.control(ioctl::SET_POLICY, &image, &mut vec![0; length]).is_err());
+    }
+    let after = status(&*device);
+    assert_eq!((after.epoch, after.policy_identity), (before.epoch, before.policy_identity));
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn unknown_codes_are_refused_with_buffers_of_every_length() {
+    let rig = Rig::install();
+    let device = device(&rig.host);
+    // Our own functions with other transfer methods and accesses, and neighbours.
+    let known = [ioctl::GET_STATUS, ioctl::SET_POLICY, ioctl::GET_POLICY];
+    let strangers = (0..8).flat_map(|function| (0..4).map(move |access| 0x0012_2000 | access << 14 | function << 2));
+    for code in strangers.chain([0, 1, u32::MAX, 0x0012_6ffc]).filter(|code| !known.contains(code)) {
+        for length in [0, 1, 7, 8, 255, 256, 257, 4096] {
+            let answer = device.control(code, &vec![0; length], &mut vec![0; length]);
+            assert!(answer.is_err(), "{code:#x} with {length} bytes: {answer:?}");
+        }
+    }
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn a_read_too_short_for_an_event_is_refused_and_one_without_events_waits() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let device = device(&rig.host);
+    for length in 0..size_of::<Event>() {
+        assert!(device.read(&mut vec![0; length], Duration::from_secs(5)).is_err(), "a read of {length} bytes");
+    }
+    let mut events = [0; 4 * size_of::<Event>()];
+    assert_eq!(device.read(&mut events, Duration::from_millis(50)), Ok(0), "nothing happened");
+    assert!(Event::read_from_bytes(&events[..size_of::<Event>()]).is_ok_and(|event| event == Event::zeroed()));
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn images_come_and_go_by_one_ioctl() {
+    let rig = Rig::install();
+    for (number, policy) in [PERMIT_ALL, BLOCK_ALL, PERMIT_ALL].into_iter().enumerate() {
+        let epoch = load_image(&rig.host, &rig.compile(policy)).expect("the image loads");
+        assert_eq!(epoch, number as u32 + 1);
+    }
+    rig.uninstall();
+}

@@ -1,0 +1,103 @@
+//! Decisions reach whoever reads them, and nobody waits for a reader.
+
+mod support;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::{ops::ControlFlow, thread, time::Duration};
+
+use ntsim::shim::stack::Verdict;
+use sluice_control::{EventLine, EventOptions, Host, Item, events};
+use sluice_protocol::{DEVICE_PATH, Event};
+use support::{BLOCK_ALL, PERMIT_ALL, Rig};
+use wire::{APP_ID, PID, Segment, Wire};
+
+/// What the ring holds now.
+fn drain(rig: &Rig) -> (Vec<EventLine>, u64) {
+    let (mut lines, mut lost) = (Vec::new(), 0);
+    events(&rig.host, &EventOptions::default(), &mut |item| {
+        match item {
+            Item::Event(line) => lines.push((**line).clone()),
+            Item::Lost { count } => lost += count,
+        }
+        ControlFlow::Continue(())
+    })
+    .expect("events");
+    (lines, lost)
+}
+
+#[test]
+fn an_event_says_who_where_and_which_rule() {
+    let rig = Rig::with_policy(
+        r#"
+        [[rule]]
+        name = "elsewhere"
+        action = "block"
+        remote = "192.0.2.1"
+        [[rule]]
+        name = "quarantine"
+        action = "block"
+        remote = "203.0.113.0/24"
+        remote-port = 443
+        "#,
+    );
+    let mut wire = Wire::new(&rig.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
+    wire.establish("203.0.113.66", 80);
+    let (lines, lost) = drain(&rig);
+    let [blocked, permitted] = &lines[..] else { panic!("two decisions, not {lines:?}") };
+    assert_eq!(blocked.verdict, "block");
+    assert_eq!((blocked.remote_address.to_string().as_str(), blocked.remote_port), ("203.0.113.66", 443));
+    assert_eq!((blocked.rule, blocked.layer.as_ref(), blocked.protocol.as_ref()), (Some(1), "ALE_AUTH_CONNECT_V4", "tcp"));
+    assert_eq!((blocked.process_id, blocked.application.as_deref()), (Some(PID), Some(APP_ID)));
+    let filter = rig.status().filters.into_iter().find(|filter| filter.layer == "ALE_AUTH_CONNECT_V4").unwrap();
+    assert_eq!(blocked.filter_id, filter.id);
+    assert_eq!((permitted.verdict.as_ref(), permitted.rule, lost), ("permit", None, 0));
+    wire.finish();
+    rig.uninstall();
+}
+
+#[test]
+fn a_pended_read_gets_the_next_decision() {
+    let rig = Rig::with_policy(BLOCK_ALL);
+    let device = rig.host.open_device(DEVICE_PATH).expect("the device opens");
+    let reader = thread::spawn(move || {
+        let mut buffer = [0; 8 * size_of::<Event>()];
+        device.read(&mut buffer, Duration::from_secs(20))
+    });
+    thread::sleep(Duration::from_millis(50)); // most likely the read waits by now; either way it must be answered
+    Wire::new(&rig.machine).connect("203.0.113.66", 443);
+    assert_eq!(reader.join().unwrap(), Ok(size_of::<Event>()));
+    rig.uninstall();
+}
+
+#[test]
+fn a_full_ring_loses_new_events_and_says_how_many() {
+    const DECISIONS: u64 = 5000;
+    let rig = Rig::with_policy(BLOCK_ALL);
+    let mut wire = Wire::new(&rig.machine);
+    for _ in 0..DECISIONS {
+        wire.connect("203.0.113.66", 443);
+    }
+    let (written, dropped) = (rig.counter("events_written"), rig.counter("events_dropped"));
+    assert_eq!(written + dropped, DECISIONS);
+    assert!(dropped > 0, "the ring holds more than {DECISIONS}");
+    let (lines, lost) = drain(&rig);
+    assert_eq!((lines.len() as u64, lost), (written, 0), "what was kept is in order");
+    wire.connect("203.0.113.66", 443);
+    let (lines, _) = drain(&rig);
+    assert_eq!(lines[0].sequence, DECISIONS + 1, "the gap in the numbers says how many were lost");
+    rig.uninstall();
+}
+
+#[test]
+fn a_waiting_read_does_not_hold_back_the_unload_once_its_handle_closes() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let device = rig.host.open_device(DEVICE_PATH).expect("the device opens");
+    assert_eq!(device.read(&mut [0; 256], Duration::from_millis(10)), Ok(0));
+    drop(device);
+    let mut wire = Wire::new(&rig.machine);
+    let mut tcp = wire.establish("203.0.113.10", 80);
+    assert_eq!(wire.send(&mut tcp, Segment::Data(b"x")), Verdict::Forward);
+    rig.uninstall();
+}

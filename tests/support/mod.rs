@@ -1,0 +1,97 @@
+//! A simulated machine with the real sluice.sys in it.
+#![allow(dead_code, unreachable_pub, reason = "every test program uses a part of this")]
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ntsim::{host::LocalHost, machine::Machine};
+use sluice_control::{StatusReport, device::Control, install, load, status, uninstall};
+use sluice_policy::CompileOptions;
+use tempfile::TempDir;
+
+/// The driver as `./dev build` leaves it; `SLUICE_SYS` names another one.
+pub fn driver() -> PathBuf {
+    let path = env::var_os("SLUICE_SYS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/sluice/x86_64/sluice.sys"),
+        PathBuf::from,
+    );
+    assert!(path.is_file(), "{} is missing: run `./dev build`, or `./dev test`, which builds it", path.display());
+    path
+}
+
+/// A machine on which sluice is installed.
+pub struct Rig {
+    pub machine: Arc<Machine>,
+    pub host: LocalHost,
+    files: TempDir,
+}
+
+impl Rig {
+    /// Boots a machine and installs the driver; no policy yet.
+    pub fn install() -> Self {
+        let machine = Machine::new();
+        let host = LocalHost::new(machine.clone());
+        install(&host, &driver()).expect("the driver installs");
+        Self { machine, host, files: TempDir::new().expect("a folder for policies") }
+    }
+
+    /// Boots a machine, installs the driver and loads a policy.
+    pub fn with_policy(toml: &str) -> Self {
+        let rig = Self::install();
+        rig.load(toml);
+        rig
+    }
+
+    /// Writes a policy file.
+    pub fn policy_file(&self, toml: &str) -> PathBuf {
+        let file = self.files.path().join("policy.toml");
+        fs::write(&file, toml).expect("the policy is written");
+        file
+    }
+
+    /// Loads a policy that must be accepted.
+    pub fn load(&self, toml: &str) {
+        load(&self.host, &self.policy_file(toml)).expect("the policy loads");
+    }
+
+    /// Compiles a policy without loading it.
+    pub fn compile(&self, toml: &str) -> Vec<u8> {
+        let policy = sluice_policy::parse(Path::new("policy.toml"), toml, &sluice_policy::Disk).expect("it parses");
+        let application = |path: &str| Ok(path.to_owned());
+        let options = CompileOptions { application: &application, key: [7; 16], at: None };
+        sluice_policy::compile(&policy, &options).expect("it compiles")
+    }
+
+    /// The image in force.
+    pub fn image(&self) -> Vec<u8> {
+        let (control, _) = Control::open(&self.host).expect("the device opens");
+        control.policy().expect("the driver answers").expect("a policy is in force")
+    }
+
+    pub fn status(&self) -> StatusReport {
+        status(&self.host).expect("a status")
+    }
+
+    /// One of the driver's counters, by its name.
+    pub fn counter(&self, name: &str) -> u64 {
+        let state = self.status().driver.expect("the driver is loaded");
+        *state.counters.get(name).unwrap_or_else(|| panic!("there is no counter {name}"))
+    }
+
+    /// Uninstalls, and makes sure that nothing is left and nothing was violated.
+    pub fn uninstall(self) {
+        let report = uninstall(&self.host).expect("the driver uninstalls");
+        assert!(!report.waiting, "the unload waits for something");
+        if let Some(bugcheck) = self.machine.stopped() {
+            panic!("{bugcheck}");
+        }
+    }
+}
+
+/// A policy under which everything passes.
+pub const PERMIT_ALL: &str = "[default]\noutbound = \"permit\"\ninbound = \"permit\"\n";
+/// A policy under which nothing passes.
+pub const BLOCK_ALL: &str = "[default]\noutbound = \"block\"\ninbound = \"block\"\n";

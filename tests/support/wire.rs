@@ -1,0 +1,184 @@
+//! Packets on the wire of a [`Rig`], each passed through the simulated stack and the real driver.
+#![allow(dead_code, unreachable_pub, reason = "every test program uses a part of this")]
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, PacketBuilderStep};
+use ntsim::{
+    Irql, cpu,
+    machine::Machine,
+    ndis::PacketBuffer,
+    shim::{
+        engine::EngineClassifier,
+        flow::{Endpoints, FlowKey, Owner},
+        layer::Direction,
+        stack::{Config, Decision, Stack, Verdict},
+    },
+    wfp::flow::Flow,
+};
+
+/// The process behind every local endpoint.
+pub const PID: u32 = 4242;
+/// Its executable.
+pub const APP_ID: &str = r"\device\harddiskvolume1\usr\bin\curl";
+
+struct OneProcess(Arc<Owner>);
+
+impl Endpoints for OneProcess {
+    fn owner(&mut self, _: &FlowKey) -> Option<Arc<Owner>> {
+        Some(self.0.clone())
+    }
+}
+
+/// What TCP sends.
+#[derive(Clone, Copy)]
+pub enum Segment {
+    Syn,
+    SynAck,
+    Ack,
+    Data(&'static [u8]),
+    Fin,
+}
+
+/// One processor's stack.
+pub struct Wire {
+    machine: Arc<Machine>,
+    classifier: EngineClassifier,
+    stack: Stack<Arc<Flow>>,
+    owner: OneProcess,
+    now: Duration,
+}
+
+impl Wire {
+    pub fn new(machine: &Arc<Machine>) -> Self {
+        Self {
+            machine: machine.clone(),
+            classifier: EngineClassifier::new(machine.clone()),
+            stack: Stack::new(Config { pick_up: false }),
+            owner: OneProcess(Arc::new(Owner { pid: PID, app_id: APP_ID.into(), uid: None })),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Passes one packet, a millisecond after the one before.
+    pub fn pass(&mut self, bytes: &[u8], direction: Direction) -> Decision {
+        self.now += Duration::from_millis(1);
+        let mut buffer = PacketBuffer::copy_of(bytes);
+        let Self { machine, classifier, stack, owner, now } = self;
+        cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|classifier| stack.process(classifier, owner, &mut buffer, direction, *now))
+        })
+        .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
+    }
+
+    /// Ends every flow, as when the machine goes off the network.
+    pub fn finish(&mut self) {
+        let Self { machine, classifier, stack, .. } = self;
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|classifier| stack.finish(classifier)))
+            .unwrap_or_else(|bugcheck| panic!("{bugcheck}"));
+    }
+
+    /// What connect() to this address meets.
+    pub fn connect(&mut self, remote: &str, port: u16) -> (Verdict, Tcp) {
+        let mut tcp = Tcp::new(remote, port, 50_000 + (self.now.as_millis() as u16 % 10_000));
+        let verdict = self.send(&mut tcp, Segment::Syn);
+        (verdict, tcp)
+    }
+
+    /// Connects and finishes the handshake; both must be permitted.
+    pub fn establish(&mut self, remote: &str, port: u16) -> Tcp {
+        let (verdict, mut tcp) = self.connect(remote, port);
+        assert_eq!(verdict, Verdict::Forward, "SYN");
+        assert_eq!(self.receive(&mut tcp, Segment::SynAck), Verdict::Forward, "SYN-ACK");
+        assert_eq!(self.send(&mut tcp, Segment::Ack), Verdict::Forward, "ACK");
+        tcp
+    }
+
+    pub fn send(&mut self, tcp: &mut Tcp, segment: Segment) -> Verdict {
+        let packet = tcp.packet(segment, Direction::Outbound);
+        self.pass(&packet, Direction::Outbound).verdict
+    }
+
+    pub fn receive(&mut self, tcp: &mut Tcp, segment: Segment) -> Verdict {
+        let packet = tcp.packet(segment, Direction::Inbound);
+        self.pass(&packet, Direction::Inbound).verdict
+    }
+}
+
+/// This machine's address of the same family.
+fn local(remote: IpAddr) -> IpAddr {
+    if remote.is_ipv4() { IpAddr::from([10, 77, 0, 2]) } else { "fd77::2".parse().unwrap() }
+}
+
+fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<etherparse::IpHeaders> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => PacketBuilder::ipv4(source.octets(), destination.octets(), 64),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => PacketBuilder::ipv6(source.octets(), destination.octets(), 64),
+        _ => panic!("{source} and {destination} are of different families"),
+    }
+}
+
+/// Both ends' view of a TCP connection.
+pub struct Tcp {
+    local: IpAddr,
+    local_port: u16,
+    remote: IpAddr,
+    remote_port: u16,
+    /// Next sequence number of this machine and of the other.
+    next: [u32; 2],
+}
+
+impl Tcp {
+    pub fn new(remote: &str, remote_port: u16, local_port: u16) -> Self {
+        let remote = remote.parse().unwrap();
+        Self { local: local(remote), local_port, remote, remote_port, next: [1000, 9000] }
+    }
+
+    /// The next segment of one end.
+    pub fn packet(&mut self, segment: Segment, direction: Direction) -> Vec<u8> {
+        let ours = [(self.local, self.local_port), (self.remote, self.remote_port)];
+        let (me, other) = match direction {
+            Direction::Outbound => (0, 1),
+            Direction::Inbound => (1, 0),
+        };
+        let step = ip(ours[me].0, ours[other].0).tcp(ours[me].1, ours[other].1, self.next[me], 0xffff);
+        let data: &[u8] = if let Segment::Data(data) = segment { data } else { &[] };
+        let step = match segment {
+            Segment::Syn => step.syn(),
+            Segment::SynAck => step.syn().ack(self.next[other]),
+            Segment::Fin => step.fin().ack(self.next[other]),
+            Segment::Ack | Segment::Data(_) => step.ack(self.next[other]),
+        };
+        let takes_one = matches!(segment, Segment::Syn | Segment::SynAck | Segment::Fin);
+        self.next[me] += data.len() as u32 + u32::from(takes_one);
+        let mut packet = Vec::new();
+        step.write(&mut packet, data).unwrap();
+        packet
+    }
+}
+
+/// A datagram between this machine and `remote`.
+pub fn udp(remote: &str, remote_port: u16, direction: Direction, data: &[u8]) -> Vec<u8> {
+    let remote = remote.parse().unwrap();
+    let (source, destination, from, to) = match direction {
+        Direction::Outbound => (local(remote), remote, 40_000, remote_port),
+        Direction::Inbound => (remote, local(remote), remote_port, 40_000),
+    };
+    let mut packet = Vec::new();
+    ip(source, destination).udp(from, to).write(&mut packet, data).unwrap();
+    packet
+}
+
+/// An echo request to `remote`.
+pub fn ping(remote: &str) -> Vec<u8> {
+    let remote = remote.parse().unwrap();
+    let echo = etherparse::IcmpEchoHeader { id: 7, seq: 1 };
+    let mut packet = Vec::new();
+    let step = ip(local(remote), remote);
+    if remote.is_ipv4() {
+        step.icmpv4(Icmpv4Type::EchoRequest(echo)).write(&mut packet, b"ping").unwrap();
+    } else {
+        step.icmpv6(Icmpv6Type::EchoRequest(echo)).write(&mut packet, b"ping").unwrap();
+    }
+    packet
+}

@@ -1,0 +1,217 @@
+//! The real driver decides packets that pass through the simulated stack in Windows' order.
+
+mod support;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use ntsim::shim::{layer::Direction, stack::Verdict};
+use sluice_control::load_image;
+use support::{BLOCK_ALL, PERMIT_ALL, Rig};
+use wire::{Segment, Wire, ping, udp};
+
+const QUARANTINE: &str = r#"
+    [default]
+    outbound = "permit"
+    inbound = "block"
+
+    [[rule]]
+    name = "quarantine"
+    action = "block"
+    remote = ["203.0.113.66", "2001:db8:1::66"]
+"#;
+
+#[test]
+fn without_a_policy_everything_passes_undecided() {
+    let rig = Rig::install();
+    let mut wire = Wire::new(&rig.machine);
+    for remote in ["203.0.113.66", "2001:db8:1::66"] {
+        wire.establish(remote, 443);
+    }
+    wire.finish();
+    assert_eq!(rig.counter("connects_permitted") + rig.counter("connects_blocked"), 0);
+    rig.uninstall();
+}
+
+#[test]
+fn a_blocked_connect_is_refused_at_once_v4_and_v6() {
+    let rig = Rig::with_policy(QUARANTINE);
+    let mut wire = Wire::new(&rig.machine);
+    for (blocked, permitted) in [("203.0.113.66", "203.0.113.10"), ("2001:db8:1::66", "2001:db8:1::10")] {
+        assert_eq!(wire.connect(blocked, 443).0, Verdict::Refuse, "{blocked}");
+        wire.establish(permitted, 443);
+    }
+    wire.finish();
+    assert_eq!((rig.counter("connects_blocked"), rig.counter("connects_permitted")), (2, 2));
+    rig.uninstall();
+}
+
+#[test]
+fn an_inbound_connection_is_decided_as_inbound() {
+    let rig = Rig::with_policy(QUARANTINE);
+    let mut wire = Wire::new(&rig.machine);
+    let mut tcp = wire::Tcp::new("198.51.100.9", 50_555, 22);
+    let verdict = wire.receive(&mut tcp, Segment::Syn);
+    assert_ne!(verdict, Verdict::Forward);
+    assert_eq!((rig.counter("accepts_blocked"), rig.counter("accepts_permitted")), (1, 0));
+    rig.load(PERMIT_ALL);
+    let mut tcp = wire::Tcp::new("198.51.100.9", 50_556, 22);
+    assert_eq!(wire.receive(&mut tcp, Segment::Syn), Verdict::Forward);
+    wire.finish();
+    rig.uninstall();
+}
+
+#[test]
+fn datagrams_are_decided_by_their_flow() {
+    let rig = Rig::with_policy(QUARANTINE);
+    let mut wire = Wire::new(&rig.machine);
+    for (blocked, permitted) in [("203.0.113.66", "203.0.113.10"), ("2001:db8:1::66", "2001:db8:1::10")] {
+        assert_eq!(wire.pass(&udp(blocked, 53, Direction::Outbound, b"?"), Direction::Outbound).verdict, Verdict::Refuse);
+        let question = udp(permitted, 53, Direction::Outbound, b"?");
+        assert_eq!(wire.pass(&question, Direction::Outbound).verdict, Verdict::Forward);
+        let answer = udp(permitted, 53, Direction::Inbound, b"!");
+        assert_eq!(wire.pass(&answer, Direction::Inbound).verdict, Verdict::Forward, "the answer belongs to the flow");
+    }
+    wire.finish();
+    rig.uninstall();
+}
+
+#[test]
+fn pings_are_decided() {
+    let rig = Rig::with_policy(
+        r#"
+        [[rule]]
+        name = "no pings"
+        action = "block"
+        protocol = "icmp"
+        [[rule]]
+        name = "nor there"
+        action = "block"
+        protocol = "icmpv6"
+        remote = "2001:db8:1::66"
+        "#,
+    );
+    let mut wire = Wire::new(&rig.machine);
+    assert_ne!(wire.pass(&ping("203.0.113.10"), Direction::Outbound).verdict, Verdict::Forward);
+    assert_ne!(wire.pass(&ping("2001:db8:1::66"), Direction::Outbound).verdict, Verdict::Forward);
+    assert_eq!(wire.pass(&ping("2001:db8:1::10"), Direction::Outbound).verdict, Verdict::Forward);
+    wire.finish();
+    rig.uninstall();
+}
+
+#[test]
+fn flows_are_counted_in_packets_and_bytes() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let mut wire = Wire::new(&rig.machine);
+    let mut tcp = wire.establish("203.0.113.10", 80);
+    assert_eq!(wire.send(&mut tcp, Segment::Data(b"GET / HTTP/1.0\r\n\r\n")), Verdict::Forward);
+    assert_eq!(wire.receive(&mut tcp, Segment::Data(b"HTTP/1.0 200 OK\r\n\r\nhello")), Verdict::Forward);
+    assert_eq!(wire.send(&mut tcp, Segment::Ack), Verdict::Forward);
+    assert_eq!((rig.counter("stream_bytes_out"), rig.counter("stream_bytes_in")), (18, 24));
+    assert_eq!((rig.counter("bytes_out"), rig.counter("bytes_in")), (18, 24));
+    assert_eq!((rig.counter("flows_opened"), rig.counter("flows_closed")), (1, 0));
+    assert!(rig.counter("packets_out") >= 2 && rig.counter("packets_in") >= 1);
+    for (send, segment) in [(true, Segment::Fin), (false, Segment::Fin), (true, Segment::Ack)] {
+        let verdict = if send { wire.send(&mut tcp, segment) } else { wire.receive(&mut tcp, segment) };
+        assert_eq!(verdict, Verdict::Forward);
+    }
+    wire.finish();
+    assert_eq!(rig.counter("flows_closed"), 1);
+    assert_eq!(rig.counter("flows_untracked"), 0);
+    rig.uninstall();
+}
+
+#[test]
+fn a_flow_that_a_new_policy_forbids_ends_at_its_next_packet() {
+    for outbound_first in [true, false] {
+        let rig = Rig::with_policy(PERMIT_ALL);
+        let mut wire = Wire::new(&rig.machine);
+        let mut doomed = wire.establish("203.0.113.66", 80);
+        let mut other = wire.establish("203.0.113.10", 80);
+        assert_eq!(wire.send(&mut doomed, Segment::Data(b"before")), Verdict::Forward);
+        rig.load(QUARANTINE);
+        assert_eq!(rig.counter("flows_revoked"), 0, "nothing happens before the next packet");
+        let verdict = if outbound_first {
+            wire.send(&mut doomed, Segment::Data(b"after"))
+        } else {
+            wire.receive(&mut doomed, Segment::Data(b"after"))
+        };
+        assert_eq!(verdict, Verdict::Abort, "both ends learn of it");
+        assert_eq!(rig.counter("flows_revoked"), 1);
+        assert_eq!(wire.send(&mut other, Segment::Data(b"still here")), Verdict::Forward);
+        assert_eq!(wire.connect("203.0.113.66", 80).0, Verdict::Refuse);
+        wire.finish();
+        rig.uninstall();
+    }
+}
+
+#[test]
+fn unload_with_flows_alive_leaves_nothing() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let mut wire = Wire::new(&rig.machine);
+    for port in 1..=50 {
+        wire.establish("203.0.113.10", port);
+        wire.establish("2001:db8:1::10", port);
+    }
+    assert_eq!(rig.counter("flows_opened"), 100);
+    assert_eq!(rig.counter("flows_closed"), 0);
+    let machine = rig.machine.clone();
+    rig.uninstall();
+    // The flows go on without us.
+    let mut tcp = wire::Tcp::new("203.0.113.10", 99, 51_999);
+    assert_eq!(wire.send(&mut tcp, Segment::Syn), Verdict::Forward);
+    wire.finish();
+    assert!(machine.stopped().is_none());
+}
+
+#[test]
+fn policies_swap_under_traffic() {
+    const SWAPS: u32 = 200;
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let (permit, block) = (rig.compile(PERMIT_ALL), rig.compile(BLOCK_ALL));
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let senders: Vec<_> = (0..2)
+        .map(|_| {
+            let (machine, stop, seen) = (rig.machine.clone(), stop.clone(), seen.clone());
+            thread::spawn(move || {
+                let mut wire = Wire::new(&machine);
+                while !stop.load(Ordering::Relaxed) {
+                    let verdict = wire.connect("203.0.113.10", 443).0;
+                    let outcome = match verdict {
+                        Verdict::Forward => 0,
+                        Verdict::Refuse => 1,
+                        other => panic!("a connect can be permitted or refused, not {other:?}"),
+                    };
+                    seen[outcome].fetch_add(1, Ordering::Relaxed);
+                }
+                wire.finish();
+            })
+        })
+        .collect();
+    for swap in 0..SWAPS {
+        load_image(&rig.host, if swap % 2 == 0 { &block } else { &permit }).expect("every swap succeeds");
+    }
+    // Let both verdicts be seen after the last swap as well.
+    while seen.iter().any(|outcome| outcome.load(Ordering::Relaxed) == 0) {
+        load_image(&rig.host, &block).expect("every swap succeeds");
+        thread::yield_now();
+        load_image(&rig.host, &permit).expect("every swap succeeds");
+    }
+    stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.join().expect("no verdict was torn");
+    }
+    let [permitted, refused] = [0, 1].map(|outcome| seen[outcome].load(Ordering::Relaxed));
+    assert_eq!(rig.counter("connects_permitted"), permitted);
+    assert_eq!(rig.counter("connects_blocked"), refused);
+    assert!(rig.counter("policies_loaded") > u64::from(SWAPS));
+    rig.uninstall();
+}
