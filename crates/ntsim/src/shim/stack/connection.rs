@@ -114,7 +114,10 @@ fn exchange<C: Classifier>(
             opened = opened.and(reauthorized.or(opened));
             Decision { verdict: Verdict::Forward, by: opened, opened: opened.is_some() }
         }
-        Err(stopped) => {
+        Err(mut stopped) => {
+            if context.check_aborted(&flow.head).is_err() {
+                stopped.verdict = Verdict::Abort; // the callout that stopped the packet has also ended the flow
+            }
             if stopped.verdict == Verdict::Abort {
                 resets(output, &context.key, connection, tcp, context.direction);
                 ledger.close(context.classifier, &context.key, flow);
