@@ -1,2 +1,11 @@
 //! The `ntsim` command.
-fn main() {}
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod cli;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::Cli::parse().run()
+}

@@ -250,7 +250,9 @@ pub(crate) mod tests {
         file
     }
 
-    fn frames(file: &[u8]) -> (Vec<(Duration, LinkType, Vec<u8>, Option<Direction>)>, Result<(), CaptureError>) {
+    type Seen = (Duration, LinkType, Vec<u8>, Option<Direction>);
+
+    fn frames(file: &[u8]) -> (Vec<Seen>, Result<(), CaptureError>) {
         let mut seen = Vec::new();
         let result = read(file, |frame| {
             seen.push((frame.time, frame.link, frame.bytes.to_vec(), frame.direction));

@@ -1,4 +1,253 @@
 //! Passing a capture through the simulated stack.
+//!
+//! Which side of a conversation is the simulated machine is told by [`Options::local`], else by the capture itself
+//! where it marks sent and received frames (Linux "cooked" captures, `epb_flags` of pcapng), else by who spoke first
+//! ([`Stack::direction_by_first_speaker`]).
 
 pub mod capture;
 pub mod link;
+
+use crate::cpu::{self, Bugcheck};
+use crate::irql::Irql;
+use crate::machine::Machine;
+use crate::ndis::PacketBuffer;
+use crate::net::Prefix;
+use crate::shim::engine::EngineClassifier;
+use crate::shim::flow::NoEndpoints;
+use crate::shim::layer::Direction;
+use crate::shim::packet::Packet;
+use crate::shim::stack::{Config, Stack};
+use crate::shim::verdicts::Verdicts;
+use crate::wfp::flow::Flow;
+use crate::wfp::netevent::FileTime;
+use capture::{CaptureError, Frame};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// How a capture is taken.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The simulated machine's addresses; packets between others are passed over. Empty: see the module's
+    /// description.
+    pub local: Vec<Prefix>,
+}
+
+/// Why a replay ended early.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The capture cannot be read to its end.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The driver stopped the machine.
+    #[error(transparent)]
+    Bugcheck(#[from] Bugcheck),
+}
+
+/// Frames that held nothing to replay, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassedOver(pub BTreeMap<String, u64>);
+
+impl PassedOver {
+    fn note(&mut self, reason: impl ToString) {
+        *self.0.entry(reason.to_string()).or_default() += 1;
+    }
+}
+
+/// Passes every packet of a capture through `machine`. Flows that are open at its end are ended.
+///
+/// # Errors
+/// What is wrong with the capture, or the bugcheck; verdicts up to there are in `verdicts`, and of a capture that is
+/// damaged the flows are ended.
+pub fn run(
+    machine: &Arc<Machine>,
+    input: impl Read + Send,
+    options: &Options,
+    verdicts: &mut Verdicts,
+) -> Result<PassedOver, ReplayError> {
+    let mut replay = Replay {
+        machine: machine.clone(),
+        stack: Stack::new(Config { pick_up: true }),
+        classifier: EngineClassifier::new(machine.clone()),
+        buffer: PacketBuffer::new(65_536),
+        first: None,
+        now: Duration::ZERO,
+        passed_over: PassedOver::default(),
+    };
+    let mut stopped = None;
+    let read = capture::read(input, |frame| match replay.pass(&frame, options, verdicts) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(bugcheck) => {
+            stopped = Some(bugcheck);
+            ControlFlow::Break(())
+        }
+    });
+    if let Some(bugcheck) = stopped {
+        return Err(bugcheck.into());
+    }
+    let Replay { stack, classifier, .. } = &mut replay;
+    cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))?;
+    machine.wfp.events.set_time(None);
+    read?;
+    Ok(replay.passed_over)
+}
+
+struct Replay {
+    machine: Arc<Machine>,
+    stack: Stack<Arc<Flow>>,
+    classifier: EngineClassifier,
+    buffer: PacketBuffer,
+    first: Option<Duration>,
+    now: Duration,
+    passed_over: PassedOver,
+}
+
+impl Replay {
+    fn pass(&mut self, frame: &Frame<'_>, options: &Options, verdicts: &mut Verdicts) -> Result<(), Bugcheck> {
+        let found = match link::find(frame.link, frame.bytes) {
+            Ok(found) => found,
+            Err(reason) => {
+                self.passed_over.note(reason);
+                return Ok(());
+            }
+        };
+        let Some(direction) = self.direction(found.packet, frame.direction.or(found.direction), options) else {
+            self.passed_over.note("packets between addresses that are not local");
+            return Ok(());
+        };
+        // Captures are not always in order; the stack's clock must be.
+        let first = *self.first.get_or_insert(frame.time);
+        self.now = self.now.max(frame.time.saturating_sub(first));
+        self.machine.wfp.events.set_time(Some(FileTime::from(UNIX_EPOCH + frame.time)));
+        self.buffer.fill(found.packet);
+        let Self { machine, stack, classifier, buffer, now, .. } = self;
+        let decision = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|classifier| stack.process(classifier, &mut NoEndpoints, buffer, direction, *now))
+        })?;
+        verdicts.note(stack, found.packet, direction, &decision, *now);
+        Ok(())
+    }
+
+    fn direction(&self, packet: &[u8], marked: Option<Direction>, options: &Options) -> Option<Direction> {
+        // A packet that cannot be read has no direction to speak of; it must be counted, so it gets one.
+        let Ok(packet) = Packet::parse(packet) else { return Some(marked.unwrap_or(Direction::Inbound)) };
+        if options.local.is_empty() {
+            return marked.or_else(|| Some(self.stack.direction_by_first_speaker(&packet)));
+        }
+        let is_local = |address| options.local.iter().any(|prefix| prefix.contains(address));
+        match (is_local(packet.source), is_local(packet.destination)) {
+            (true, true) => marked.or_else(|| Some(self.stack.direction_by_first_speaker(&packet))),
+            (true, false) => Some(Direction::Outbound),
+            (false, true) => Some(Direction::Inbound),
+            (false, false) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::capture::tests::pcap;
+    use super::link::LinkType;
+    use super::*;
+    use crate::shim::verdicts::Totals;
+    use crate::wfp::UserSession;
+    use crate::wfp::layers::{LayerId, condition};
+    use etherparse::{PacketBuilder, TcpHeader};
+    use sluice_control::host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
+
+    fn segment(out: bool, flags: u8, sequence: u32, acknowledgment: u32, data: &[u8]) -> Vec<u8> {
+        let (us, them) = ([192, 168, 1, 5], [203, 0, 113, 66]);
+        let (ip, source, destination) = if out {
+            (PacketBuilder::ipv4(us, them, 64), 40000, 443)
+        } else {
+            (PacketBuilder::ipv4(them, us, 64), 443, 40000)
+        };
+        let mut header = TcpHeader::new(source, destination, sequence, 100);
+        header.syn = flags & 2 != 0;
+        header.ack = flags & 16 != 0;
+        header.acknowledgment_number = acknowledgment;
+        let mut bytes = Vec::new();
+        ip.tcp_header(header).write(&mut bytes, data).unwrap();
+        bytes
+    }
+
+    fn conversation() -> Vec<Vec<u8>> {
+        vec![
+            segment(true, 2, 100, 0, b""),
+            segment(false, 18, 500, 101, b""),
+            segment(true, 16, 101, 501, b"hello"),
+            segment(false, 16, 501, 106, b"world"),
+        ]
+    }
+
+    fn replay(machine: &Arc<Machine>, options: &Options) -> (Totals, PassedOver) {
+        let packets = conversation();
+        let frames: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        let mut verdicts = Verdicts::new(None);
+        let passed_over = run(machine, &pcap(LinkType::RAW, &frames)[..], options, &mut verdicts).unwrap();
+        (verdicts.totals, passed_over)
+    }
+
+    fn block_https(machine: &Arc<Machine>) -> u64 {
+        let field = condition("IP_REMOTE_PORT").unwrap();
+        UserSession::open(machine, false)
+            .add_filter(&Filter {
+                key: None,
+                name: "block".into(),
+                description: String::new(),
+                flags: 0,
+                provider: None,
+                layer: machine.wfp.layers().get(LayerId::ALE_AUTH_CONNECT_V4).unwrap().key,
+                sublayer: Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74),
+                weight: Weight::Auto,
+                conditions: vec![Condition { field, match_type: MatchType::Equal, value: ConditionValue::Uint16(443) }],
+                action: FilterAction::Block,
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_conversation_passes() {
+        let machine = Machine::new();
+        let (totals, passed_over) = replay(&machine, &Options::default());
+        assert_eq!((totals.packets, totals.forwarded, totals.flows), (4, 4, 1));
+        assert_eq!(passed_over, PassedOver::default());
+        assert_eq!(machine.wfp.flows.len(), 0);
+    }
+
+    #[test]
+    fn a_blocked_conversation_is_refused_with_the_time_of_the_capture() {
+        let machine = Machine::new();
+        let filter = block_https(&machine);
+        let (totals, _) = replay(&machine, &Options::default());
+        assert_eq!(totals.refused, 1, "the SYN: {totals:?}");
+        let events = machine.wfp.events.to_vec();
+        assert_eq!(events[0].filter_id, filter);
+        assert_eq!(events[0].time.unix(), Some((1_700_000_000, 0)));
+    }
+
+    #[test]
+    fn local_addresses_decide_the_direction() {
+        let machine = Machine::new();
+        block_https(&machine); // remote port 443: from the server's side the remote port is 40000
+        let server = Options { local: vec!["203.0.113.0/24".parse().unwrap()] };
+        assert_eq!(replay(&machine, &server).0.forwarded, 4);
+        let elsewhere = Options { local: vec!["10.0.0.0/8".parse().unwrap()] };
+        let (totals, passed_over) = replay(&machine, &elsewhere);
+        assert_eq!(totals.packets, 0);
+        assert_eq!(passed_over.0.values().sum::<u64>(), 4);
+    }
+
+    #[test]
+    fn frames_without_a_packet_are_passed_over_and_damage_is_reported() {
+        let machine = Machine::new();
+        let file = pcap(LinkType::ETHERNET, &[&[0; 60]]);
+        let mut verdicts = Verdicts::new(None);
+        let passed_over = run(&machine, &file[..], &Options::default(), &mut verdicts).unwrap();
+        assert_eq!(passed_over.0.len(), 1);
+        let error = run(&machine, &file[..50], &Options::default(), &mut verdicts).unwrap_err();
+        assert!(matches!(error, ReplayError::Capture(CaptureError::CutOff { .. })), "{error}");
+    }
+}

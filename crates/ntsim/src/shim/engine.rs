@@ -374,6 +374,11 @@ impl Slot {
             }
             _ => carried &= !consts::FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE,
         }
+        // A scope belongs to addresses that mean something on one link only; this machine has one.
+        if !matches!(indication.key.remote(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast()) {
+            carried &= !consts::FWPS_METADATA_FIELD_REMOTE_SCOPE_ID;
+        }
+        metadata.remote_scope_id = interface::INDEX;
         if indication.flags & condition_flag::REQUIRES_ALE_CLASSIFY != 0 {
             carried |= consts::FWPS_METADATA_FIELD_ALE_CLASSIFY_REQUIRED;
         }

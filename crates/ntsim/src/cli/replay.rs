@@ -1,0 +1,63 @@
+//! `ntsim replay`.
+
+use super::Failure;
+use super::rig::{Driver, Rig};
+use ntsim::net::Prefix;
+use ntsim::replay::{self, Options, ReplayError};
+use ntsim::shim::verdicts::{Detail, Verdicts};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Pass a capture through the driver
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    driver: Driver,
+    /// An address or prefix of the simulated machine; may be given more than once. Without it, the capture's own marks
+    /// of direction decide, and where it has none, who spoke first is local (the sender of a SYN or of a flow's first
+    /// packet; in a connection under way the side with the higher port)
+    #[arg(long, value_name = "PREFIX")]
+    local: Vec<Prefix>,
+    /// Print every verdict as one JSON object a line, instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    rows: usize,
+    /// The capture: pcap or pcapng, `-` for standard input
+    #[arg(value_name = "CAPTURE")]
+    capture: PathBuf,
+}
+
+pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let context = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", args.capture.display()));
+    let input: Box<dyn io::Read + Send> = if args.capture.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(&args.capture).map_err(|error| context(&error))?)
+    };
+    let rig = Rig::start(&args.driver)?;
+    let json: Option<(Box<dyn Write + Send>, Detail)> =
+        args.json.then(|| (Box::new(io::BufWriter::new(io::stdout())) as _, Detail::Packets));
+    let mut verdicts = Verdicts::new(json);
+    let result = replay::run(&rig.machine, input, &Options { local: args.local.clone() }, &mut verdicts);
+    let written =
+        verdicts.finish().and_then(|()| if args.json { Ok(()) } else { verdicts.write_table(out, args.rows) });
+    let passed_over = result.as_ref().map(|passed_over| passed_over.0.clone()).unwrap_or_default();
+    for (reason, count) in passed_over {
+        let _ = writeln!(io::stderr(), "ntsim: passed over {count} {reason}");
+    }
+    let ended = rig.end();
+    match result {
+        Ok(_) => {}
+        Err(ReplayError::Capture(error)) => return Err(context(&error)),
+        Err(ReplayError::Bugcheck(bugcheck)) => return Err(Failure::stopped(&bugcheck)),
+    }
+    ended?;
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::context("writing the output")(error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

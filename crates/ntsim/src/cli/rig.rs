@@ -1,0 +1,121 @@
+//! The machine a command works with: made, installed and loaded as an administrator would do it, and taken down again.
+
+use super::{Failure, exit};
+use ntsim::host::LocalHost;
+use ntsim::machine::Machine;
+use sluice_control::Host;
+use sluice_control::host::{ServiceConfig, ServiceState};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is to be loaded.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Driver {
+    /// The driver: a .sys file
+    #[arg(long, value_name = "FILE")]
+    driver: PathBuf,
+    /// A Sluicegate policy: the driver is installed as Sluicegate's, with its filters, and gets this policy. Without
+    /// it the driver is only loaded
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Write what was dropped and allowed, in the XML form of `netsh wfp show netevents`
+    #[arg(long, value_name = "FILE")]
+    netevents: Option<PathBuf>,
+}
+
+/// A machine with the driver running.
+#[derive(Debug)]
+pub(super) struct Rig {
+    pub(super) machine: Arc<Machine>,
+    pub(super) host: Arc<LocalHost>,
+    netevents: Option<PathBuf>,
+    /// The service, when it is not Sluicegate's own.
+    service: Option<String>,
+}
+
+impl Rig {
+    /// Makes the machine and loads the driver.
+    pub(super) fn start(driver: &Driver) -> Result<Self, Failure> {
+        let path = driver.driver.canonicalize().map_err(Failure::context(driver.driver.display()))?;
+        let machine = Machine::new();
+        machine.wfp.events.set_collect_allow(true);
+        let host = Arc::new(LocalHost::new(machine.clone()));
+        let mut rig = Self { machine, host, netevents: driver.netevents.clone(), service: None };
+        let loaded = match &driver.policy {
+            Some(policy) => rig.install(&path, policy),
+            None => rig.load(&path),
+        };
+        match loaded {
+            Ok(()) => Ok(rig),
+            // The bugcheck says more than the step it interrupted.
+            Err(failure) => Err(rig.machine.stopped().map_or(failure, |bugcheck| Failure::stopped(&bugcheck))),
+        }
+    }
+
+    fn install(&self, driver: &Path, policy: &Path) -> Result<(), Failure> {
+        sluice_control::install(&*self.host, driver).map_err(Failure::context(driver.display()))?;
+        sluice_control::load(&*self.host, policy).map_err(Failure::new)?;
+        Ok(())
+    }
+
+    fn load(&mut self, driver: &Path) -> Result<(), Failure> {
+        let name = driver.file_stem().unwrap_or(driver.as_os_str()).to_string_lossy().into_owned();
+        let config = ServiceConfig {
+            name: name.clone(),
+            display_name: name.clone(),
+            driver: driver.to_string_lossy().into_owned(),
+        };
+        self.host.create_service(&config).map_err(Failure::new)?;
+        self.host.start_service(&name).map_err(Failure::new)?;
+        self.service = Some(name);
+        Ok(())
+    }
+
+    /// Unloads the driver, sees that it left nothing, and writes the net events.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        self.write_net_events()?;
+        if let Some(bugcheck) = self.machine.stopped() {
+            return Err(Failure::stopped(&bugcheck));
+        }
+        self.unload()?;
+        let left: Vec<String> = self
+            .host
+            .unload_reports()
+            .iter()
+            .flat_map(|report| report.lines().into_iter().map(|line| format!("  {}: {line}", report.driver)))
+            .collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::with(exit::DRIVER, format!("the driver left something behind:\n{}", left.join("\n"))))
+    }
+
+    fn unload(&self) -> Result<(), Failure> {
+        let result = match &self.service {
+            // The command may have stopped or removed it itself.
+            Some(service) => match self.host.service_state(service) {
+                Ok(ServiceState::Running) => self.host.stop_service(service).map_err(Failure::new),
+                _ => Ok(()),
+            },
+            None => sluice_control::uninstall(&*self.host).map(|_| ()).map_err(Failure::new),
+        };
+        match (result, self.machine.stopped()) {
+            (_, Some(bugcheck)) => Err(Failure::stopped(&bugcheck)),
+            (result, None) => result,
+        }
+    }
+
+    fn write_net_events(&self) -> Result<(), Failure> {
+        let Some(path) = &self.netevents else { return Ok(()) };
+        let write = || ntsim::wfp::xml::net_events(&self.machine, BufWriter::new(File::create(path)?));
+        write().map_err(Failure::context(path.display()))
+    }
+}
+
+/// A file to write a record to, buffered.
+pub(super) fn record(path: &Path) -> Result<Box<dyn std::io::Write + Send>, Failure> {
+    let file = File::create(path).map_err(Failure::context(path.display()))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
