@@ -36,6 +36,8 @@ pub enum Defect {
     NoImports,
     #[error("it imports {symbol} from {module}; only {} are allowed", MODULES.join(", "))]
     Module { module: String, symbol: String },
+    #[error("it imports KeBugCheckEx: code that can panic is reachable, and would stop the machine")]
+    Panics,
     #[error("it imports {symbol} from {module} by number, which differs between Windows versions")]
     Ordinal { module: String, symbol: String },
     #[error("section {0} is writable and executable")]
@@ -145,6 +147,9 @@ fn check_imports(file: &PeFile64<'_>, defects: &mut Vec<Defect>) -> BTreeMap<Str
             defects.push(Defect::Module { module: module.clone(), symbol: symbol.clone() });
         } else if symbol.starts_with('#') {
             defects.push(Defect::Ordinal { module: module.clone(), symbol: symbol.clone() });
+        } else if symbol == "KeBugCheckEx" {
+            // Only the panic handler of wdk-panic calls it, so the linker keeps the import only with a panic path.
+            defects.push(Defect::Panics);
         }
         by_module.entry(module).or_default().push(symbol);
     }

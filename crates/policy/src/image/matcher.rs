@@ -83,8 +83,8 @@ fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> E
             for (dimension, map, address) in
                 [(Dimension::RemoteSet, sections.remote4, remote), (Dimension::LocalSet, sections.local4, local)]
             {
-                if map.length != 0 {
-                    key[dimension as usize] = u64::from(addresses::class(map.of(image), address));
+                if let Some(slot) = key.get_mut(dimension as usize).filter(|_| map.length != 0) {
+                    *slot = u64::from(addresses::class(map.of(image), address));
                 }
             }
         }
@@ -96,8 +96,8 @@ fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> E
             for (dimension, map, address) in
                 [(Dimension::RemoteSet, sections.remote6, remote), (Dimension::LocalSet, sections.local6, local)]
             {
-                if map.length != 0 {
-                    key[dimension as usize] = u64::from(addresses::class(map.of(image), address));
+                if let Some(slot) = key.get_mut(dimension as usize).filter(|_| map.length != 0) {
+                    *slot = u64::from(addresses::class(map.of(image), address));
                 }
             }
         }

@@ -100,10 +100,9 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
 /// Every section follows the one before it, on a boundary, in whole records; nothing lies between.
 fn layout(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     let mut end = HEADER_LENGTH as u64;
-    for (index, (section, size)) in sections.all().into_iter().zip(RECORD_SIZES).enumerate() {
-        let name = SECTION_NAMES[index];
+    for ((section, size), name) in sections.all().into_iter().zip(RECORD_SIZES).zip(SECTION_NAMES) {
         require(u64::from(section.offset) == end, name, 0, "follows the section before it")?;
-        require(section.length as usize % size == 0, name, 0, "consists of whole records")?;
+        require((section.length as usize).checked_rem(size) == Some(0), name, 0, "consists of whole records")?;
         end = (end + u64::from(section.length)).next_multiple_of(SECTION_ALIGNMENT as u64);
     }
     if end == bytes.len() as u64 { Ok(()) } else { Err(InvalidImage::Length) }
