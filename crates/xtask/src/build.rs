@@ -1,11 +1,6 @@
 //! Building the products into target/sluice.
 
-use std::{
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{ffi::OsString, fs, path::Path, process::Command};
 
 use clap::ValueEnum;
 
@@ -42,9 +37,7 @@ pub(crate) fn one(places: &Places, product: Product) -> Result<(), Error> {
         Product::DriverX64 => driver(places, "x86_64", "x86_64-pc-windows-msvc"),
         Product::DriverArm64 => driver(places, "aarch64", "aarch64-pc-windows-msvc"),
         Product::Command => command(places),
-        Product::Host => {
-            Ok(process::run(host_cargo(places).args(["build", "--release", "-p", "ntsim", "-p", "sluice"]))?)
-        }
+        Product::Host => host_programs(places, Profile::Release),
     }
 }
 
@@ -71,16 +64,36 @@ fn command(places: &Places) -> Result<(), Error> {
     put(&built, &places.products.join("x86_64/sluice.exe"))
 }
 
-/// Builds the programs for this machine and runs one of them.
-pub(crate) fn host_program(places: &Places, name: &str, arguments: &[OsString]) -> Result<(), Error> {
-    process::run(host_cargo(places).args(["build", "--release", "--quiet", "-p", name, "--bin", name]))?;
-    Ok(process::run_for_user(host_command(places, name).args(arguments))?)
+/// How the programs for this machine are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quick to build, and shared with this program and the tests.
+    Dev,
+    /// Quick to run.
+    Release,
 }
 
-/// A program for this machine, as [`Product::Host`] builds it.
-pub(crate) fn host_command(places: &Places, name: &str) -> Command {
-    let program: PathBuf = [name, std::env::consts::EXE_SUFFIX].concat().into();
-    Command::new(places.target.join("release").join(program))
+impl Profile {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &[],
+            Self::Release => &["--release"],
+        }
+    }
+}
+
+/// Builds ntsim and sluice for this machine.
+pub(crate) fn host_programs(places: &Places, profile: Profile) -> Result<(), Error> {
+    let mut cargo = host_cargo(places);
+    Ok(process::run(cargo.args(["build", "-p", "ntsim", "-p", "sluice"]).args(profile.arguments()))?)
+}
+
+/// Builds one of the programs for this machine and runs it for the user.
+pub(crate) fn host_program(places: &Places, name: &str, arguments: &[OsString]) -> Result<(), Error> {
+    let mut cargo = host_cargo(places);
+    process::run(cargo.args(["build", "--release", "--quiet", "-p", name, "--bin", name]))?;
+    let program = [name, std::env::consts::EXE_SUFFIX].concat();
+    Ok(process::run_for_user(Command::new(places.target.join("release").join(program)).args(arguments))?)
 }
 
 fn put(from: &Path, to: &Path) -> Result<(), Error> {
