@@ -202,10 +202,23 @@ impl Machine {
             links: self.io.dangling_links(name),
             requests: self.io.pending(name),
             threads,
-            others: self.wdf.take_leaks(name),
+            others: self.others_left_by(name),
         };
         driver.mapped.unload(&file_name(name));
         report
+    }
+
+    /// What the other rooms found, in words.
+    fn others_left_by(&self, name: &str) -> Vec<String> {
+        let mut others = self.wdf.take_leaks(name);
+        // The platform counts for the whole machine: what is left is this driver's once no other is loaded.
+        if self.drivers.table.lock().is_empty() {
+            others.extend(self.wfp.leaks().into_iter().map(|(what, count)| format!("{count} {what}")));
+        }
+        if let Some((address, what)) = self.pool.inspect_freed() {
+            others.push(format!("a write after free at {address:#x} in {what}"));
+        }
+        others
     }
 
     /// Called when a file on a device of `driver` was closed: an unload that waited for it happens now.

@@ -1,27 +1,34 @@
 //! Low resources: every fallible import fails, once for each call stack that leads to it.
 //!
-//! A driver that is exercised again and again under this meets each of its failure paths once; when a run has no new
-//! stack left to fail, all have been met. Random failure, as Driver Verifier has it, finds the same paths if one waits
-//! long enough.
+//! [`survey`] runs a driver again and again. In each run the first call stack that has not failed yet fails, and
+//! nothing else, so that what goes wrong then has one cause; when a run has nothing left to fail, every failure path
+//! that the run can reach has been met. Random failure, as Driver Verifier has it, meets them too if one waits long enough.
 
-use crate::cpu;
+use crate::cpu::{self, Bugcheck, Frame};
+use crate::machine::{Config, Machine};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is to fail on one machine, and what has.
 #[derive(Debug, Default)]
 pub struct LowResources {
     enabled: AtomicBool,
-    failed: Mutex<Failed>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Failed {
-    stacks: HashSet<u64>,
+struct State {
+    /// Hashes of the stacks that have failed, here or in earlier runs.
+    known: HashSet<u64>,
+    /// What failed here.
     sites: Vec<Site>,
+    /// How many may fail here.
+    left: usize,
 }
 
 /// A failure that was injected.
@@ -30,12 +37,20 @@ pub struct Site {
     /// The import that failed.
     pub import: String,
     /// The driver's frames, innermost first.
-    pub stack: Vec<cpu::Frame>,
+    pub stack: Vec<Frame>,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.import)?;
+        self.stack.iter().try_for_each(|frame| write!(f, " < {frame}"))
+    }
 }
 
 impl LowResources {
-    /// Begins to fail imports.
-    pub fn enable(&self) {
+    /// Lets up to `count` imports fail from now on, each reached by another call stack.
+    pub fn enable(&self, count: usize) {
+        self.state.lock().left = count;
         self.enabled.store(true, Ordering::Release);
     }
 
@@ -54,9 +69,12 @@ impl LowResources {
 
     #[cold]
     fn fails_here(&self, what: &str) -> bool {
+        if self.state.lock().left == 0 {
+            return false;
+        }
         // Only named frames: an address in no module is what a walk without unwind tables makes up.
-        let named = |f: &cpu::Frame| f.is_driver() && f.module.is_some();
-        let stack: Vec<cpu::Frame> = cpu::stack_here().into_iter().filter(named).collect();
+        let named = |f: &Frame| f.is_driver() && f.module.is_some();
+        let stack: Vec<Frame> = cpu::stack_here().into_iter().filter(named).collect();
         if stack.is_empty() {
             return false;
         }
@@ -65,17 +83,82 @@ impl LowResources {
         for frame in &stack {
             (&frame.module, frame.offset).hash(&mut hasher);
         }
-        let mut failed = self.failed.lock();
-        let new = failed.stacks.insert(hasher.finish());
-        if new {
-            failed.sites.push(Site { import: what.to_owned(), stack });
+        let mut state = self.state.lock();
+        let fails = state.left != 0 && state.known.insert(hasher.finish());
+        if fails {
+            state.left -= 1;
+            state.sites.push(Site { import: what.to_owned(), stack });
         }
-        new
+        fails
     }
 
     /// The failures injected so far, in order.
     #[must_use]
     pub fn sites(&self) -> Vec<Site> {
-        self.failed.lock().sites.clone()
+        self.state.lock().sites.clone()
+    }
+}
+
+/// What a survey found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Survey {
+    /// Every call stack that failed once.
+    pub failed: Vec<Site>,
+    /// Those of them after which something went wrong, and what.
+    pub casualties: Vec<(Site, String)>,
+}
+
+impl Survey {
+    /// How many call stacks failed once.
+    #[must_use]
+    pub fn stacks(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// After how many of them nothing went wrong.
+    #[must_use]
+    pub fn survived(&self) -> usize {
+        self.failed.len() - self.casualties.len()
+    }
+}
+
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} call stacks failed once, {} survived", self.stacks(), self.survived())?;
+        self.casualties.iter().try_for_each(|(site, what)| write!(f, "\n{site}: {what}"))
+    }
+}
+
+/// Runs `run` on fresh machines until no call stack is left that has not failed.
+///
+/// `run` loads the driver, does with it what reaches the failure paths, and unloads it. It returns what went wrong in
+/// the driver beyond the failure it was made to meet: a leak, a bugcheck. That a load fails is not wrong.
+///
+/// # Errors
+/// What goes wrong in a run in which nothing failed: the driver, or `run`, is not sound to begin with.
+pub fn survey(config: &Config, mut run: impl FnMut(&Arc<Machine>) -> Result<(), String>) -> Result<Survey, String> {
+    let mut known = HashSet::new();
+    let mut survey = Survey::default();
+    loop {
+        let machine = Machine::with(config.clone());
+        machine.low_resources.state.lock().known = std::mem::take(&mut known);
+        machine.low_resources.enable(1);
+        let mut result = run(&machine);
+        machine.low_resources.disable();
+        if let Some(stopped) = machine.stopped() {
+            result = Err(Bugcheck::to_string(&stopped));
+        }
+        let mut state = machine.low_resources.state.lock();
+        known = std::mem::take(&mut state.known);
+        match (state.sites.pop(), result) {
+            (None, Ok(())) => return Ok(survey),
+            (None, Err(what)) => return Err(what),
+            (Some(site), result) => {
+                if let Err(what) = result {
+                    survey.casualties.push((site.clone(), what));
+                }
+                survey.failed.push(site);
+            }
+        }
     }
 }
