@@ -3,6 +3,9 @@
 //! Run without arguments this program starts `ntsim net`, and itself twice inside it: as the web server of the server
 //! side (`serve`) and as the visitor on the client side (`visit`). The visitor runs curl against every target, asks
 //! the driver what it decided, prints a table, and fails when any verdict is not the expected one.
+//!
+//! The end-to-end tests use three more parts of it: `echo`, a server that sends back what it gets, and the clients
+//! `probe` and `exchange`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo talks to whoever runs it")]
 
@@ -36,6 +39,9 @@ fn main() -> ExitCode {
         None => run(),
         Some("serve") => serve::run(),
         Some("visit") => visit::run(),
+        Some("echo") => serve::echo(),
+        Some("probe") => visit::probe(),
+        Some("exchange") => visit::exchange(),
         Some(other) => Err(format!("unknown part {other:?}; run the demo without arguments").into()),
     };
     match result {

@@ -21,6 +21,15 @@ pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Sends back what it gets, to every visitor, until it is ended from outside.
+pub(crate) fn echo() -> Result<ExitCode, Box<dyn Error>> {
+    for stream in TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80))?.incoming() {
+        let stream = stream?;
+        thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}

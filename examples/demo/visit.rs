@@ -3,10 +3,12 @@
 use std::{
     env,
     error::Error,
-    net::IpAddr,
+    io::{self, Read, Write},
+    net::{IpAddr, Shutdown, TcpStream},
     ops::ControlFlow,
     path::Path,
     process::{Command, ExitCode, Output, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -69,6 +71,34 @@ pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
         println!("\n{wrong} of {} verdicts are wrong", TARGETS.len());
         return Ok(ExitCode::FAILURE);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The address that the command line names, at the server's port.
+fn server() -> Result<TcpStream, Box<dyn Error>> {
+    let address: IpAddr = env::args().nth(2).ok_or("an address is missing")?.parse()?;
+    Ok(TcpStream::connect((address, 80))?)
+}
+
+/// Gets one page without curl and prints it.
+pub(crate) fn probe() -> Result<ExitCode, Box<dyn Error>> {
+    let mut stream = server()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    print!("{}", answer.split_once("\r\n\r\n").ok_or("the answer has no body")?.1);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends standard input to the server and what comes back to standard output, both at once.
+pub(crate) fn exchange() -> Result<ExitCode, Box<dyn Error>> {
+    let stream = server()?;
+    thread::scope(|scope| {
+        let sender =
+            scope.spawn(|| io::copy(&mut io::stdin().lock(), &mut &stream).and(stream.shutdown(Shutdown::Write)));
+        io::copy(&mut &stream, &mut io::stdout().lock())?;
+        sender.join().expect("the sender does not panic")
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,6 +27,10 @@ pub(crate) fn run(places: &Places, arguments: &[OsString]) -> Result<(), Error> 
         wine_library(places)?;
     }
 
+    // The programs that tests of other packages run: neither runner builds them by itself.
+    let programs = ["build", "-p", "ntsim", "-p", "sluice", "--bins", "--example", "demo"];
+    process::run(host_cargo(places).args(programs))?;
+
     let mut runs = Vec::new();
     // On Windows these crates take the published wdk-build, and their own stand-in for it has nothing to test.
     if !cfg!(windows) {

@@ -1,0 +1,126 @@
+//! Real programs in network namespaces, their connections decided by the real sluice.sys.
+//!
+//! Where the system allows no namespaces or no TUN device these tests say so and do nothing: there is no other way to
+//! have a real connect() classified.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+/// The folder of the programs that this build made.
+fn programs() -> PathBuf {
+    let test = env::current_exe().expect("this program has a path");
+    test.ancestors().nth(2).expect("it lies in the deps folder of a target folder").to_owned()
+}
+
+fn driver() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sluice/x86_64/sluice.sys");
+    env::var_os("SLUICE_SYS").map_or_else(built, PathBuf::from)
+}
+
+/// Runs a shell command behind the driver; None where the system does not allow it.
+fn behind_the_driver(policy: &str, servers: &[&str], command: &str) -> Option<(Output, String)> {
+    let ntsim = programs().join("ntsim");
+    assert!(ntsim.is_file(), "{} is missing: run `./dev test`, or `cargo build -p ntsim`", ntsim.display());
+    let folder = TempDir::new().expect("a folder");
+    let (policy_file, netevents) = (folder.path().join("policy.toml"), folder.path().join("netevents.xml"));
+    fs::write(&policy_file, policy).expect("the policy is written");
+    let mut run = Command::new(ntsim);
+    run.arg("net").arg("--driver").arg(driver()).arg("--policy").arg(&policy_file);
+    run.arg("--netevents").arg(&netevents);
+    for server in servers {
+        run.arg("--server").arg(server);
+    }
+    run.args(["--address", "203.0.113.0/24", "--address", "2001:db8:1::/64", "--", "sh", "-c", command]);
+    let output = run.output().expect("ntsim starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("network namespaces") || stderr.contains("TUN device") {
+        eprintln!("SKIPPED: {stderr}");
+        return None;
+    }
+    let events = fs::read_to_string(&netevents).unwrap_or_else(|error| panic!("no net events ({error}): {stderr}"));
+    Some((output, events))
+}
+
+/// A web server that answers every connection with one line; the demo's own.
+fn web_server() -> String {
+    format!("'{}' serve", programs().join("examples/demo").display())
+}
+
+const CURL: &str = "curl --silent --show-error --max-time 10 --noproxy '*' --globoff";
+
+const QUARANTINE: &str = r#"
+    [default]
+    outbound = "permit"
+    inbound = "block"
+    [[rule]]
+    name = "quarantine"
+    action = "block"
+    remote = ["203.0.113.66", "2001:db8:1::66"]
+"#;
+
+#[test]
+fn curl_reaches_what_is_permitted_and_is_refused_what_is_not() {
+    let demo = programs().join("examples/demo");
+    let script = format!(
+        "{CURL} http://203.0.113.10/ && {CURL} 'http://[2001:db8:1::10]/'
+         {CURL} http://203.0.113.66/; echo v4 $?
+         {CURL} 'http://[2001:db8:1::66]/'; echo v6 $?
+         '{demo}' probe 203.0.113.67 && '{demo}' probe 203.0.113.66",
+        demo = demo.display()
+    );
+    let Some((output, events)) = behind_the_driver(QUARANTINE, &[&web_server()], &script) else { return };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    // 7 is curl's "failed to connect"; a timeout would be 28.
+    let expected = "hello from 203.0.113.10\nhello from 2001:db8:1::10\nv4 7\nv6 7\nhello from 203.0.113.67\n";
+    assert_eq!(stdout, expected, "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("Connection refused"), "what connect() answers: {stderr}");
+
+    let dropped: Vec<&str> =
+        events.split("</item>\n\t<item>").filter(|item| item.contains("_CLASSIFY_DROP<")).collect();
+    for (remote, layer) in [("<remoteAddrV4>203.0.113.66<", 48), ("2001:db8:1::66", 50)] {
+        let of_ours = |item: &&&str| item.contains(remote) && item.contains(&format!("<layerId>{layer}<"));
+        let drops: Vec<_> = dropped.iter().filter(of_ours).collect();
+        let programs: Vec<_> = drops.iter().filter(|item| item.contains(r"\curl</asString>")).collect();
+        assert_eq!(programs.len(), 1, "one drop of curl at layer {layer} for {remote}:\n{events}");
+    }
+}
+
+#[test]
+fn a_rule_on_a_program_meets_that_program_only() {
+    let curl = Command::new("sh").args(["-c", "readlink -f $(command -v curl)"]).output().expect("sh runs");
+    let curl = String::from_utf8(curl.stdout).expect("a path");
+    let policy = format!("[[rule]]\nname = \"no curl\"\naction = \"block\"\napplication = \"{}\"\n", curl.trim());
+    let probe = format!("'{}' probe 203.0.113.10", programs().join("examples/demo").display());
+    let script = format!("{CURL} http://203.0.113.10/; echo curl $?; {probe}; echo probe $?");
+    let Some((output, _)) = behind_the_driver(&policy, &[&web_server()], &script) else { return };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(stdout, "curl 7\nhello from 203.0.113.10\nprobe 0\n", "{output:?}");
+}
+
+#[test]
+fn a_megabyte_arrives_whole_both_ways() {
+    let server = format!("'{}' echo", programs().join("examples/demo").display());
+    let script = "head -c 1048576 /dev/urandom > $$.out; ".to_owned()
+        + &format!("'{}' exchange 203.0.113.10 < $$.out > $$.in", programs().join("examples/demo").display())
+        + " && cmp $$.out $$.in && echo same; rm -f $$.out $$.in";
+    let Some((output, _)) = behind_the_driver(QUARANTINE, &[&server], &format!("cd /tmp; {script}")) else { return };
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "same\n", "{output:?}");
+}
+
+#[test]
+fn the_demo_ends_well() {
+    if behind_the_driver(QUARANTINE, &[], "true").is_none() {
+        return;
+    }
+    let output = Command::new(programs().join("examples/demo")).output().expect("the demo starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stdout.matches(" block ").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches(" permit ").count(), 2, "{stdout}");
+}
