@@ -22,6 +22,11 @@ const LINK_ARGUMENTS: &[&str] = &[
     // Checksum in the optional header: the kernel checks it for boot drivers and signing tools expect it.
     "/RELEASE",
     "/MANIFEST:NO",
+    // What /DRIVER makes link.exe do and lld does not: code and data stay in memory. For lld P means not paged.
+    "/SECTION:.text,ERP",
+    "/SECTION:.rdata,RP",
+    "/SECTION:.data,RWP",
+    "/SECTION:.pdata,RP",
 ];
 
 /// Libraries of a real WDK, beside those of callers such as `wfp-sys`.
