@@ -1,0 +1,320 @@
+//! The functions of NDIS.SYS that drivers import. Signatures: ndis.h and ndis/nblapi.h; the IRQL is that of each
+//! function's page in windows-driver-docs-ddi.
+
+#![allow(non_snake_case, reason = "exports have their Windows names")]
+
+use super::data;
+use super::layout::{Mdl, NetBuffer, NetBufferList};
+use super::pool::{self, PoolKind};
+use crate::cpu;
+use crate::export::exports;
+use crate::nt::pool::Kind;
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+/// `NDIS_STATUS_SUCCESS`.
+const SUCCESS: i32 = 0;
+/// `NDIS_STATUS_RESOURCES`: STATUS_INSUFFICIENT_RESOURCES.
+const RESOURCES: i32 = 0xC000_009Au32 as i32;
+/// `NdisGetVersion` of Windows 10 22H2: NDIS 6.83, in the form 0x00MMmmmm.
+const VERSION: u32 = 0x0006_0053;
+/// Tag of `NdisAllocateGenericObject`'s object when the driver gives none.
+const MDL_TAG: u32 = u32::from_le_bytes(*b"NDml");
+
+exports! {
+    "NDIS.SYS";
+    NdisGetVersion: HIGH,
+    NdisAllocateGenericObject: PASSIVE,
+    NdisFreeGenericObject: PASSIVE,
+    NdisAllocateNetBufferListPool: PASSIVE,
+    NdisFreeNetBufferListPool: PASSIVE,
+    NdisAllocateNetBufferPool: PASSIVE,
+    NdisFreeNetBufferPool: PASSIVE,
+    NdisAllocateNetBufferList: DISPATCH,
+    NdisFreeNetBufferList: DISPATCH,
+    NdisAllocateNetBuffer: DISPATCH,
+    NdisAllocateNetBufferMdlAndData: DISPATCH,
+    NdisFreeNetBuffer: DISPATCH,
+    NdisAllocateNetBufferAndNetBufferList: DISPATCH,
+    NdisAllocateCloneNetBufferList: DISPATCH,
+    NdisFreeCloneNetBufferList: DISPATCH,
+    NdisGetDataBuffer: DISPATCH,
+    NdisAdvanceNetBufferDataStart: DISPATCH,
+    NdisRetreatNetBufferDataStart: DISPATCH,
+    NdisAdvanceNetBufferListDataStart: DISPATCH,
+    NdisRetreatNetBufferListDataStart: DISPATCH,
+    NdisCopyFromNetBufferToNetBuffer: DISPATCH,
+    NdisAllocateMdl: DISPATCH,
+    NdisFreeMdl: DISPATCH,
+    NdisAllocateMemoryWithTagPriority: DISPATCH,
+    NdisFreeMemory: DISPATCH,
+}
+
+/// `NDIS_OBJECT_HEADER` and the members of `NET_BUFFER_LIST_POOL_PARAMETERS` of its first revision.
+#[repr(C)]
+struct ListPoolParameters {
+    object_type: u8,
+    revision: u8,
+    size: u16,
+    protocol_id: u8,
+    allocate_net_buffer: u8,
+    context_size: u16,
+    pool_tag: u32,
+    data_size: u32,
+}
+
+/// `NET_BUFFER_POOL_PARAMETERS`.
+#[repr(C)]
+struct BufferPoolParameters {
+    object_type: u8,
+    revision: u8,
+    size: u16,
+    pool_tag: u32,
+    data_size: u32,
+}
+
+const _: () = {
+    assert!(size_of::<ListPoolParameters>() == 16);
+    assert!(size_of::<BufferPoolParameters>() == 12);
+};
+
+// In every function below the driver vouches for its pointers, as it does on Windows: what it passes wrongly faults in
+// the simulated processor and stops the machine.
+
+extern "win64" fn NdisGetVersion() -> u32 {
+    VERSION
+}
+
+unsafe extern "win64" fn NdisAllocateGenericObject(_driver: *mut c_void, tag: u32, size: u16) -> *mut c_void {
+    let tag = if tag == 0 { MDL_TAG } else { tag };
+    let size = usize::from(size).max(16);
+    cpu::with_machine(|machine| machine.pool.allocate(tag, size, Kind::NonPaged)).cast()
+}
+
+unsafe extern "win64" fn NdisFreeGenericObject(object: *mut c_void) {
+    cpu::with_machine(|machine| machine.pool.free(object.cast(), 0));
+}
+
+unsafe extern "win64" fn NdisAllocateNetBufferListPool(
+    _handle: *mut c_void,
+    parameters: *const ListPoolParameters,
+) -> *mut c_void {
+    // SAFETY: the driver's promise.
+    let parameters = unsafe { &*parameters };
+    let kind = PoolKind::Lists { with_buffer: parameters.allocate_net_buffer != 0 };
+    pool::create(kind, parameters.pool_tag, parameters.context_size, parameters.data_size)
+}
+
+unsafe extern "win64" fn NdisFreeNetBufferListPool(handle: *mut c_void) {
+    // SAFETY: the driver's promise.
+    unsafe { pool::destroy(handle, "NdisFreeNetBufferListPool") };
+}
+
+unsafe extern "win64" fn NdisAllocateNetBufferPool(
+    _handle: *mut c_void,
+    parameters: *const BufferPoolParameters,
+) -> *mut c_void {
+    // SAFETY: the driver's promise.
+    let parameters = unsafe { &*parameters };
+    pool::create(PoolKind::Buffers, parameters.pool_tag, 0, parameters.data_size)
+}
+
+unsafe extern "win64" fn NdisFreeNetBufferPool(handle: *mut c_void) {
+    // SAFETY: the driver's promise.
+    unsafe { pool::destroy(handle, "NdisFreeNetBufferPool") };
+}
+
+unsafe extern "win64" fn NdisAllocateNetBufferList(
+    handle: *mut c_void,
+    context_size: u16,
+    _back_fill: u16,
+) -> *mut NetBufferList {
+    // SAFETY: the driver's promise.
+    unsafe { pool::allocate_list(handle, context_size, "NdisAllocateNetBufferList") }
+}
+
+unsafe extern "win64" fn NdisFreeNetBufferList(list: *mut NetBufferList) {
+    // SAFETY: the driver's promise.
+    unsafe { pool::free_list(list, false, "NdisFreeNetBufferList") };
+}
+
+unsafe extern "win64" fn NdisAllocateNetBuffer(
+    handle: *mut c_void,
+    chain: *mut Mdl,
+    data_offset: u32,
+    data_length: usize,
+) -> *mut NetBuffer {
+    // SAFETY: the driver's promise.
+    unsafe { pool::allocate_buffer(handle, chain, data_offset, data_length as u64, "NdisAllocateNetBuffer") }
+}
+
+unsafe extern "win64" fn NdisAllocateNetBufferMdlAndData(handle: *mut c_void) -> *mut NetBuffer {
+    // SAFETY: the driver's promise.
+    unsafe { pool::allocate_buffer(handle, null_mut(), 0, 0, "NdisAllocateNetBufferMdlAndData") }
+}
+
+unsafe extern "win64" fn NdisFreeNetBuffer(buffer: *mut NetBuffer) {
+    // SAFETY: the driver's promise.
+    unsafe { pool::free_buffer(buffer, "NdisFreeNetBuffer") };
+}
+
+unsafe extern "win64" fn NdisAllocateNetBufferAndNetBufferList(
+    handle: *mut c_void,
+    context_size: u16,
+    _back_fill: u16,
+    chain: *mut Mdl,
+    data_offset: u32,
+    data_length: usize,
+) -> *mut NetBufferList {
+    let call = "NdisAllocateNetBufferAndNetBufferList";
+    // SAFETY: the driver's promise.
+    unsafe { pool::allocate_list_over(handle, context_size, chain, data_offset, data_length as u64, call) }
+}
+
+unsafe extern "win64" fn NdisAllocateCloneNetBufferList(
+    original: *mut NetBufferList,
+    list_pool: *mut c_void,
+    _buffer_pool: *mut c_void,
+    _flags: u32,
+) -> *mut NetBufferList {
+    // SAFETY: the driver's promise.
+    unsafe { pool::clone_list(original, list_pool, "NdisAllocateCloneNetBufferList") }
+}
+
+unsafe extern "win64" fn NdisFreeCloneNetBufferList(list: *mut NetBufferList, _flags: u32) {
+    // SAFETY: the driver's promise.
+    unsafe { pool::free_list(list, true, "NdisFreeCloneNetBufferList") };
+}
+
+unsafe extern "win64" fn NdisGetDataBuffer(
+    buffer: *mut NetBuffer,
+    needed: u32,
+    storage: *mut u8,
+    align_multiple: u32,
+    align_offset: u32,
+) -> *mut u8 {
+    // SAFETY: the driver's promise.
+    unsafe { data::contiguous(buffer, needed, storage, align_multiple, align_offset) }
+}
+
+unsafe extern "win64" fn NdisAdvanceNetBufferDataStart(
+    buffer: *mut NetBuffer,
+    delta: u32,
+    free_mdl: u8,
+    free: Option<data::FreeMdl>,
+) {
+    // SAFETY: the driver's promise.
+    unsafe { data::advance(buffer, delta, free_mdl != 0, free) };
+}
+
+unsafe extern "win64" fn NdisRetreatNetBufferDataStart(
+    buffer: *mut NetBuffer,
+    delta: u32,
+    back_fill: u32,
+    allocate: Option<data::AllocateMdl>,
+) -> i32 {
+    // SAFETY: the driver's promise.
+    if unsafe { data::retreat(buffer, delta, back_fill, allocate) } { SUCCESS } else { RESOURCES }
+}
+
+unsafe extern "win64" fn NdisAdvanceNetBufferListDataStart(
+    list: *mut NetBufferList,
+    delta: u32,
+    free_mdl: u8,
+    free: Option<data::FreeMdl>,
+) {
+    // SAFETY: the driver's promise.
+    unsafe {
+        let mut buffer = (*list).first_net_buffer;
+        while !buffer.is_null() {
+            data::advance(buffer, delta, free_mdl != 0, free);
+            buffer = (*buffer).next;
+        }
+    }
+}
+
+unsafe extern "win64" fn NdisRetreatNetBufferListDataStart(
+    list: *mut NetBufferList,
+    delta: u32,
+    back_fill: u32,
+    allocate: Option<data::AllocateMdl>,
+    free: Option<data::FreeMdl>,
+) -> i32 {
+    // SAFETY: the driver's promise.
+    unsafe {
+        let first = (*list).first_net_buffer;
+        let mut buffer = first;
+        while !buffer.is_null() {
+            if !data::retreat(buffer, delta, back_fill, allocate) {
+                // All or nothing: undo those before.
+                let mut done = first;
+                while done != buffer {
+                    data::advance(done, delta, true, free);
+                    done = (*done).next;
+                }
+                return RESOURCES;
+            }
+            buffer = (*buffer).next;
+        }
+    }
+    SUCCESS
+}
+
+unsafe extern "win64" fn NdisCopyFromNetBufferToNetBuffer(
+    to: *mut NetBuffer,
+    to_offset: u32,
+    count: u32,
+    from: *const NetBuffer,
+    from_offset: u32,
+    copied: *mut u32,
+) -> i32 {
+    // The driver bounds the copy; whatever it says, no more is taken than the source has.
+    // SAFETY: the driver's promise.
+    unsafe {
+        let there = ((*from).data_length as u32).saturating_sub(from_offset);
+        let mut bytes = vec![0; count.min(there) as usize];
+        let read = data::copy_out(from, from_offset as usize, &mut bytes);
+        *copied = data::copy_in(to, to_offset as usize, &bytes[..read]) as u32;
+    }
+    SUCCESS
+}
+
+unsafe extern "win64" fn NdisAllocateMdl(_handle: *mut c_void, va: *mut u8, len: u32) -> *mut Mdl {
+    let block = cpu::with_machine(|machine| {
+        if machine.low_resources.fails("NdisAllocateMdl") {
+            return null_mut();
+        }
+        machine.pool.allocate(MDL_TAG, size_of::<Mdl>(), Kind::NonPaged)
+    });
+    let mdl = block.cast::<Mdl>();
+    if !mdl.is_null() {
+        // SAFETY: a new block of that size, aligned to 16.
+        unsafe {
+            mdl.write(Mdl::EMPTY);
+            (*mdl).describe(va, len);
+        }
+    }
+    mdl
+}
+
+unsafe extern "win64" fn NdisFreeMdl(mdl: *mut Mdl) {
+    cpu::with_machine(|machine| machine.pool.free(mdl.cast(), MDL_TAG));
+}
+
+unsafe extern "win64" fn NdisAllocateMemoryWithTagPriority(
+    _handle: *mut c_void,
+    len: u32,
+    tag: u32,
+    _priority: u32,
+) -> *mut c_void {
+    cpu::with_machine(|machine| {
+        if machine.low_resources.fails("NdisAllocateMemoryWithTagPriority") {
+            return null_mut();
+        }
+        machine.pool.allocate(tag, len as usize, Kind::NonPaged).cast()
+    })
+}
+
+unsafe extern "win64" fn NdisFreeMemory(memory: *mut c_void, _len: u32, _flags: u32) {
+    cpu::with_machine(|machine| machine.pool.free(memory.cast(), 0));
+}
