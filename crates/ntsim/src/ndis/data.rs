@@ -56,8 +56,7 @@ impl Iterator for Pieces {
     fn next(&mut self) -> Option<Self::Item> {
         while self.left > 0 && !self.mdl.is_null() {
             // SAFETY: `pieces` was promised live MDLs.
-            let (start, len, next) =
-                unsafe { (address(self.mdl), (*self.mdl).byte_count as usize, (*self.mdl).next) };
+            let (start, len, next) = unsafe { (address(self.mdl), (*self.mdl).byte_count as usize, (*self.mdl).next) };
             let here = len.saturating_sub(self.offset).min(self.left);
             let at = start.wrapping_add(self.offset);
             self.mdl = next;

@@ -18,18 +18,20 @@ const SUCCESS: i32 = 0;
 const RESOURCES: i32 = 0xC000_009Au32 as i32;
 /// `NdisGetVersion` of Windows 10 22H2: NDIS 6.83, in the form 0x00MMmmmm.
 const VERSION: u32 = 0x0006_0053;
-/// Tag of `NdisAllocateGenericObject`'s object when the driver gives none.
+/// Tag of MDLs, "NDml".
 const MDL_TAG: u32 = u32::from_le_bytes(*b"NDml");
+/// `sizeof(NDIS_GENERIC_OBJECT)`: an object header and three pointers; the driver's own memory lies behind it.
+const GENERIC_OBJECT: usize = 32;
 
 exports! {
     "NDIS.SYS";
     NdisGetVersion: HIGH,
-    NdisAllocateGenericObject: PASSIVE,
-    NdisFreeGenericObject: PASSIVE,
-    NdisAllocateNetBufferListPool: PASSIVE,
-    NdisFreeNetBufferListPool: PASSIVE,
-    NdisAllocateNetBufferPool: PASSIVE,
-    NdisFreeNetBufferPool: PASSIVE,
+    NdisAllocateGenericObject: DISPATCH,
+    NdisFreeGenericObject: DISPATCH,
+    NdisAllocateNetBufferListPool: DISPATCH,
+    NdisFreeNetBufferListPool: DISPATCH,
+    NdisAllocateNetBufferPool: DISPATCH,
+    NdisFreeNetBufferPool: DISPATCH,
     NdisAllocateNetBufferList: DISPATCH,
     NdisFreeNetBufferList: DISPATCH,
     NdisAllocateNetBuffer: DISPATCH,
@@ -86,9 +88,12 @@ extern "win64" fn NdisGetVersion() -> u32 {
 }
 
 unsafe extern "win64" fn NdisAllocateGenericObject(_driver: *mut c_void, tag: u32, size: u16) -> *mut c_void {
-    let tag = if tag == 0 { MDL_TAG } else { tag };
-    let size = usize::from(size).max(16);
-    cpu::with_machine(|machine| machine.pool.allocate(tag, size, Kind::NonPaged)).cast()
+    cpu::with_machine(|machine| {
+        if machine.low_resources.fails("NdisAllocateGenericObject") {
+            return null_mut();
+        }
+        machine.pool.allocate(tag, GENERIC_OBJECT + usize::from(size), Kind::NonPaged).cast()
+    })
 }
 
 unsafe extern "win64" fn NdisFreeGenericObject(object: *mut c_void) {

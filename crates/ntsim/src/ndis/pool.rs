@@ -138,10 +138,12 @@ pub unsafe fn allocate_list(handle: *mut c_void, context_size: u16, call: &str) 
     let from = unsafe { pool(handle, call) };
     let tag = from.map_or(TAG, |pool| pool.tag);
     let context = usize::from(from.map_or(0, |pool| pool.context_size).max(context_size));
-    // Behind the structure: the header of the context (16 bytes) and the context.
+    let data_size = from.map_or(0, |pool| pool.data_size) as usize;
+    // Behind the structure: the header of the context (16 bytes) and the context, then an MDL and the data.
     let context_at = size_of::<PoolList>().next_multiple_of(16);
     let room = if context > 0 { 16 + context } else { 0 };
-    let block = allocate(call, tag, context_at + room);
+    let mdl_at = (context_at + room).next_multiple_of(16);
+    let block = allocate(call, tag, mdl_at + if data_size > 0 { size_of::<Mdl>() + data_size } else { 0 });
     let new = block.cast::<PoolList>();
     if new.is_null() {
         return null_mut();
@@ -166,6 +168,13 @@ pub unsafe fn allocate_list(handle: *mut c_void, context_size: u16, call: &str) 
             let header = block.add(context_at);
             header.add(8).cast::<u16>().write(context as u16); // NET_BUFFER_LIST_CONTEXT.Size; Offset stays 0
             (*new).list.context = header.cast();
+        }
+        if data_size > 0 {
+            let mdl = block.add(mdl_at).cast::<Mdl>();
+            mdl.write(Mdl::EMPTY);
+            (*mdl).describe(block.add(mdl_at + size_of::<Mdl>()), data_size as u32);
+            (*new).list.first_net_buffer = &raw mut (*new).buffer;
+            data::describe(&raw mut (*new).buffer, mdl, 0, 0);
         }
     }
     if let Some(pool) = from {
@@ -478,6 +487,26 @@ mod tests {
             let bugcheck = on(&Machine::new(), misuse).expect_err(expected);
             assert!(bugcheck.why.contains(expected), "{}", bugcheck.why);
         }
+    }
+
+    #[test]
+    fn lists_of_a_pool_with_memory() {
+        let machine = Machine::new();
+        on(&machine, || {
+            let handle = create(PoolKind::Lists { with_buffer: true }, DRIVER_TAG, 16, 100);
+            // SAFETY: the pool is live.
+            unsafe {
+                let list = allocate_list(handle, 0, "test");
+                let buffer = (*list).first_net_buffer;
+                assert_eq!(((*buffer).data_length, (*(*buffer).mdl_chain).byte_count), (0, 100));
+                data::describe(buffer, (*buffer).mdl_chain, 0, 100);
+                assert_eq!(data::copy_in(buffer, 90, b"0123456789ab"), 10);
+                free_list(list, false, "test");
+                destroy(handle, "test");
+            }
+        })
+        .expect("no bugcheck");
+        assert_eq!(machine.pool.usage(), (0, 0));
     }
 
     #[test]

@@ -13,7 +13,14 @@ impl<F> Stack<F> {
                 self.end(context);
                 Decision { verdict: Verdict::Drop, ..stopped }
             }
-            Err(stopped) => stopped,
+            Err(stopped) => {
+                // The callout that stopped the packet may also have ended the flow.
+                let aborted = self.flows.get(&context.key).is_some_and(|f| context.check_aborted(&f.head).is_err());
+                if aborted {
+                    self.end(context);
+                }
+                stopped
+            }
         }
     }
 

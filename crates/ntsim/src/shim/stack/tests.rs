@@ -502,6 +502,25 @@ fn an_aborted_flow_is_reset_at_its_next_packet() {
 }
 
 #[test]
+fn a_packet_blocked_with_an_abort_ends_its_flow_at_once() {
+    let b = &mut Bench::new(false);
+    b.connected();
+    b.script.aborted = vec![1];
+    b.script.block = vec![Layer::InboundTransport];
+    let decision = b.receive(ACK, 501, 101, b"data");
+    assert_eq!((decision.verdict, decision.by.unwrap().layer), (Verdict::Abort, Layer::InboundTransport));
+    assert_eq!(b.script.ended, [1]);
+
+    let b = &mut Bench::new(false);
+    let out = b.udp(Direction::Outbound, b"q");
+    b.pass(Direction::Outbound, &out);
+    b.script.aborted = vec![1];
+    b.script.block = vec![Layer::OutboundTransport];
+    assert_eq!(b.pass(Direction::Outbound, &out).verdict, Verdict::Drop);
+    assert_eq!((b.stack.flow_count(), &b.script.ended[..]), (0, &[1][..]));
+}
+
+#[test]
 fn a_stream_block_withholds_the_bytes_and_all_after_them() {
     let b = &mut Bench::new(false);
     b.connected();
