@@ -1,5 +1,6 @@
 //! `ntsim load`: load a driver, look at it, unload it.
 
+use super::exit::{DRIVER as WRONG, FAILED as REFUSED};
 use clap::Args;
 use ntsim::cpu::Bugcheck;
 use ntsim::machine::{Config, DriverInfo, LeakReport, Machine, UnloadError};
@@ -15,8 +16,8 @@ use std::sync::Arc;
 
 /// Loads a driver, runs its entry point, lists what it made, unloads it and reports what it left behind.
 ///
-/// Exit status: 0 when all is well; 1 when the driver did something wrong (a bugcheck, a leak, a failing entry point);
-/// 2 when it cannot be loaded (no driver image, unknown imports) or read.
+/// Exit status: 0 when all is well; 70 when the driver did something wrong (a bugcheck, a leak, a failing entry point);
+/// 125 when it cannot be loaded (no driver image, unknown imports) or read.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LoadArgs {
     /// The driver
@@ -74,10 +75,6 @@ struct Callout {
     key: String,
     id: u32,
 }
-
-/// The exit status for something wrong in the driver, and for a driver that cannot be loaded.
-const WRONG: u8 = 1;
-const REFUSED: u8 = 2;
 
 /// Runs `ntsim load`.
 ///
