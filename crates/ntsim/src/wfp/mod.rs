@@ -15,11 +15,13 @@ pub mod flow;
 pub mod fwpm;
 pub mod fwps;
 mod handle;
+pub mod inject;
 pub mod layers;
 pub mod names;
 pub mod netevent;
-mod pend;
+pub mod pend;
 pub mod security;
+pub mod stack;
 #[cfg(test)]
 mod tests;
 pub mod value;
@@ -32,6 +34,7 @@ use arc_swap::ArcSwap;
 use engine::Snapshot;
 use layers::{LayerTable, WindowsVersion};
 use std::fmt;
+use std::sync::Arc;
 
 /// The platform's state on one machine.
 pub struct Platform {
@@ -46,7 +49,13 @@ pub struct Platform {
     pub flows: flow::Flows,
     /// The net events.
     pub events: netevent::EventStore,
+    /// Injected packets and the handles they are injected with.
+    pub injections: inject::Injections,
+    /// Operations of ALE that callouts may pend.
+    pub operations: pend::Operations,
+    classify_handles: pend::ClassifyHandles,
     clients: fwpm::Clients,
+    stack: ArcSwap<Box<dyn stack::Stack>>,
 }
 
 impl fmt::Debug for Platform {
@@ -82,8 +91,17 @@ impl Platform {
             callouts: callout::Callouts::default(),
             flows: flow::Flows::default(),
             events: netevent::EventStore::default(),
+            injections: inject::Injections::default(),
+            operations: pend::Operations::default(),
+            classify_handles: pend::ClassifyHandles::default(),
             clients: fwpm::Clients::default(),
+            stack: ArcSwap::from_pointee(Box::new(stack::NoStack)),
         }
+    }
+
+    /// Puts a network stack under the engine, in place of the one before.
+    pub fn set_stack(&self, stack: Box<dyn stack::Stack>) {
+        self.stack.store(Arc::new(stack));
     }
 
     /// What drivers have taken through fwpkclnt.sys and not given back, each kind with its number; none means none.
@@ -91,7 +109,13 @@ impl Platform {
     pub fn leaks(&self) -> Vec<(&'static str, usize)> {
         let registered = self.callouts.registered().len();
         let contexts = self.flows.context_count();
-        let own = [("registered callouts", registered), ("flow contexts", contexts)];
+        let own = [
+            ("registered callouts", registered),
+            ("flow contexts", contexts),
+            ("injection handles", self.injections.handle_count()),
+            ("classify handles", self.classify_handles.len()),
+            ("pended operations", self.operations.pended()),
+        ];
         self.clients.open().into_iter().chain(own).filter(|(_, count)| *count != 0).collect()
     }
 

@@ -126,9 +126,11 @@ impl TokenView<'_> {
     }
 }
 
-/// A self-relative security descriptor's DACL.
+/// A self-relative security descriptor's owner, group and DACL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecurityDescriptor {
+    owner: Option<Sid>,
+    group: Option<Sid>,
     /// `None`: no DACL, which grants everything.
     dacl: Option<Vec<Ace>>,
 }
@@ -155,8 +157,13 @@ impl SecurityDescriptor {
         if bytes[0] != 1 || control & SE_SELF_RELATIVE == 0 {
             return None;
         }
+        let sid_at = |at: usize| match u32_at(at)? as usize {
+            0 => Some(None),
+            offset => Sid::parse(bytes.get(offset..)?).map(Some),
+        };
+        let (owner, group) = (sid_at(4)?, sid_at(8)?);
         if control & SE_DACL_PRESENT == 0 || dacl == 0 {
-            return Some(Self { dacl: None });
+            return Some(Self { owner, group, dacl: None });
         }
         let (size, count) = (usize::from(u16_at(dacl + 2)?), u16_at(dacl + 4)?);
         let mut at = dacl + 8;
@@ -172,7 +179,7 @@ impl SecurityDescriptor {
             }
             at += len;
         }
-        Some(Self { dacl: Some(aces) })
+        Some(Self { owner, group, dacl: Some(aces) })
     }
 
     /// Whether the DACL grants `FWP_ACTRL_MATCH_FILTER`: the first ACE that speaks of it to one of the token's SIDs
@@ -183,21 +190,51 @@ impl SecurityDescriptor {
         aces.iter().find(speaks).is_some_and(|ace| ace.allow)
     }
 
-    /// In SDDL, as `netsh wfp` prints it: `D:(A;;CC;;;S-1-...)`.
+    /// In SDDL, as `netsh wfp` prints it: `O:LSD:(A;;CC;;;WD)`.
     #[must_use]
     pub fn sddl(&self) -> String {
-        let Some(aces) = &self.dacl else { return "D:NO_ACCESS_CONTROL".to_owned() };
-        let mut text = "D:".to_owned();
+        let mut text = String::new();
+        for (letter, sid) in [('O', &self.owner), ('G', &self.group)] {
+            if let Some(sid) = sid {
+                let _ = write!(text, "{letter}:{}", sddl_sid(sid));
+            }
+        }
+        let Some(aces) = &self.dacl else {
+            text.push_str("D:NO_ACCESS_CONTROL");
+            return text;
+        };
+        text.push_str("D:");
         for Ace { allow, mask, sid } in aces {
             let rights = match *mask {
                 FWP_ACTRL_MATCH_FILTER => "CC".to_owned(),
                 GENERIC_ALL => "GA".to_owned(),
                 other => format!("{other:#x}"),
             };
-            let _ = write!(text, "({};;{rights};;;{sid})", if *allow { 'A' } else { 'D' });
+            let _ = write!(text, "({};;{rights};;;{})", if *allow { 'A' } else { 'D' }, sddl_sid(sid));
         }
         text
     }
+}
+
+/// A SID as SDDL writes it: by the two letters of a well-known one, or in full ("SID Strings", win32 documentation).
+fn sddl_sid(sid: &Sid) -> String {
+    let full = sid.to_string();
+    let short = match full.as_str() {
+        "S-1-1-0" => "WD",
+        "S-1-3-0" => "CO",
+        "S-1-5-2" => "NU",
+        "S-1-5-4" => "IU",
+        "S-1-5-7" => "AN",
+        "S-1-5-11" => "AU",
+        "S-1-5-18" => "SY",
+        "S-1-5-19" => "LS",
+        "S-1-5-20" => "NS",
+        "S-1-5-32-544" => "BA",
+        "S-1-5-32-545" => "BU",
+        "S-1-15-2-1" => "AC",
+        _ => return full,
+    };
+    short.to_owned()
 }
 
 #[cfg(test)]
@@ -239,6 +276,21 @@ pub(super) mod tests {
         assert!(grants(&[(false, 2, &group), (true, GENERIC_ALL, &user)]), "another right says nothing");
         assert!(!grants(&[(true, 1, &other)]));
         assert!(!grants(&[]), "an empty DACL grants nothing");
+    }
+
+    #[test]
+    fn descriptors_are_written_in_sddl() {
+        let everyone = Sid::new(1, &[0]);
+        let sddl = |aces: &[(bool, u32, &Sid)]| SecurityDescriptor::parse(&descriptor(aces)).expect("good").sddl();
+        let capability = Sid::new(15, &[3, 1]);
+        assert_eq!(sddl(&[(true, 1, &capability), (false, 1, &everyone)]), "D:(A;;CC;;;S-1-15-3-1)(D;;CC;;;WD)");
+        // An owner behind the DACL, as Windows Firewall's own descriptors have one (LocalService).
+        let mut bytes = descriptor(&[(true, GENERIC_ALL, &Sid::local_system())]);
+        let at = bytes.len() as u32;
+        bytes[4..8].copy_from_slice(&at.to_le_bytes());
+        bytes.extend_from_slice(Sid::new(5, &[19]).bytes());
+        assert_eq!(SecurityDescriptor::parse(&bytes).expect("good").sddl(), "O:LSD:(A;;GA;;;SY)");
+        assert_eq!(SecurityDescriptor::parse(&bytes[..bytes.len() - 1]), None, "the owner is cut off");
     }
 
     #[test]

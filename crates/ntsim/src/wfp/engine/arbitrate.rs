@@ -19,7 +19,7 @@ use super::filter::{Action, CompiledFilter};
 use super::snapshot::{LayerFilters, SublayerFilters};
 use crate::wfp::abi::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
 use crate::wfp::callout::{self, CalloutSlot};
-use crate::wfp::pend::ClassifyContext;
+use crate::wfp::pend::{ClassifyContext, RedirectRequest};
 use arrayvec::ArrayVec;
 use sluice_control::host::Guid;
 
@@ -90,6 +90,10 @@ pub struct Outcome {
     pub terminating: ArrayVec<TerminatingFilter, 16>,
     /// At the stream layers.
     pub stream: Option<StreamOutcome>,
+    /// A callout pended the request (FwpsPendClassify0): its decision comes later, through the stack.
+    pub pended: bool,
+    /// The layer data as callouts changed it, at the redirect layers.
+    pub redirect: Option<Box<RedirectRequest>>,
     /// How often a callout wrote an action it had no right to write and that is no veto.
     pub rights_violations: u32,
 }
@@ -116,14 +120,14 @@ pub(super) struct Arbiter<'c> {
 }
 
 impl<'c> Arbiter<'c> {
-    pub(super) fn new(classify: &'c Classify<'c>, stream: bool) -> Self {
+    pub(super) fn new(classify: &'c Classify<'c>, stream: bool, context: ClassifyContext) -> Self {
         let fixed = FwpsIncomingValues0 {
             layer_id: classify.layer.0,
             value_count: classify.values.len() as u32,
             incoming_value: classify.values.as_ptr().cast(),
         };
         let out = Outcome { stream: stream.then(StreamOutcome::default), ..Outcome::default() };
-        Self { classify, fixed, context: ClassifyContext::new(classify.layer), out }
+        Self { classify, fixed, context, out }
     }
 
     pub(super) fn run(mut self, layer: &LayerFilters) -> Outcome {
@@ -132,6 +136,7 @@ impl<'c> Arbiter<'c> {
                 break;
             }
         }
+        (self.out.pended, self.out.redirect) = self.context.outcome();
         self.out
     }
 

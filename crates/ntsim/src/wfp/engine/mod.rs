@@ -15,6 +15,7 @@ use super::abi::{FwpsIncomingMetadataValues0, consts};
 use super::flow::Flow;
 use super::layers::LayerId;
 use super::netevent;
+use super::pend::{ClassifyContext, RedirectRequest};
 use super::value::Value;
 use crate::machine::Machine;
 use arbitrate::Arbiter;
@@ -43,10 +44,22 @@ pub struct Classify<'a> {
 ///
 /// Must run on a simulated processor, at DISPATCH_LEVEL or below.
 pub fn classify(machine: &Machine, c: &Classify<'_>) -> Outcome {
+    classify_request(machine, c, 0, None)
+}
+
+/// [`classify`] for a request whose layer data callouts may change (ALE_CONNECT_REDIRECT, ALE_BIND_REDIRECT) and which
+/// they may pend: `token` is the stack's own number for it.
+pub fn classify_request(
+    machine: &Machine,
+    c: &Classify<'_>,
+    token: u64,
+    redirect: Option<Box<RedirectRequest>>,
+) -> Outcome {
     let platform = &machine.wfp;
     let snapshot = platform.snapshot.load();
     let Some(layer) = snapshot.layer(c.layer) else { return Outcome::default() };
-    let outcome = Arbiter::new(c, layer.is_stream()).run(layer);
+    let context = ClassifyContext::new(c.layer, token, redirect);
+    let outcome = Arbiter::new(c, layer.is_stream(), context).run(layer);
     let blocked = outcome.verdict == Verdict::Block && !outcome.absorb;
     if blocked || platform.events.wants_allow(c.layer, &outcome) {
         netevent::record(platform, c, &outcome);
@@ -59,7 +72,8 @@ pub fn classify(machine: &Machine, c: &Classify<'_>) -> Outcome {
         metadata.discard_metadata.filter_id = outcome.filter_id;
         // What callouts say at a discard layer changes nothing: the traffic is gone.
         let discarded = Classify { layer: LayerId(c.layer.0 + 1), metadata: &metadata, ..*c };
-        let _ = Arbiter::new(&discarded, false).run(twin);
+        let context = ClassifyContext::new(discarded.layer, 0, None);
+        let _ = Arbiter::new(&discarded, false, context).run(twin);
     }
     outcome
 }

@@ -277,13 +277,16 @@ functions! {
                 return Err(BfeError::new(NtStatus::FWP_TYPE_MISMATCH, "an engine option is an FWP_UINT32"));
             }
             let value = value.value.uint32;
-            cpu::with_machine(|machine| match option {
-                consts::FWPM_ENGINE_COLLECT_NET_EVENTS => Ok(machine.wfp.events.set_collect(value != 0)),
-                consts::FWPM_ENGINE_NET_EVENT_MATCH_ANY_KEYWORDS => {
-                    let allow = value & consts::FWPM_NET_EVENT_KEYWORD_CLASSIFY_ALLOW != 0;
-                    Ok(machine.wfp.events.set_collect_allow(allow))
+            cpu::with_machine(|machine| {
+                let events = &machine.wfp.events;
+                match option {
+                    consts::FWPM_ENGINE_COLLECT_NET_EVENTS => events.set_collect(value != 0),
+                    consts::FWPM_ENGINE_NET_EVENT_MATCH_ANY_KEYWORDS => {
+                        events.set_collect_allow(value & consts::FWPM_NET_EVENT_KEYWORD_CLASSIFY_ALLOW != 0);
+                    }
+                    other => return Err(BfeError::new(NtStatus::NOT_SUPPORTED, format!("engine option {other}"))),
                 }
-                other => Err(BfeError::new(NtStatus::NOT_SUPPORTED, format!("engine option {other}"))),
+                Ok(())
             })
         })
     }

@@ -3,9 +3,11 @@
 
 mod arbitration;
 mod bed;
+mod concurrency;
 mod exports;
 mod flows;
 mod management;
 mod matching;
 mod model;
+mod pending;
 mod xml;

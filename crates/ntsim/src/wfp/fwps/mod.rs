@@ -1,4 +1,7 @@
 //! Exports of fwpkclnt.sys: the run-time side, `Fwps*`.
+//!
+//! Absent, and therefore unresolved imports: FwpsOpenToken0, FwpsClassifyOptionSet0, the ALE endpoint and vSwitch
+//! functions, packet and stream queries that need IPsec, and the Redirect handle functions.
 
 use super::abi::{FwpsCallout0, RawGuid};
 use super::callout::Registration;
@@ -9,7 +12,12 @@ use crate::export::Export;
 use crate::irql::Irql;
 use crate::status::NtStatus;
 use core::ffi::c_void;
+use inject::*;
+use pend::*;
 use sluice_control::host::Guid;
+
+mod inject;
+mod pend;
 
 const MODULE: &str = "fwpkclnt.sys";
 
@@ -21,15 +29,34 @@ macro_rules! exports {
 
 /// The exports of this room. IRQLs: fwpsk.h and the reference pages, which agree.
 pub const EXPORTS: &[Export] = exports![
+    FwpsAcquireClassifyHandle0 at DISPATCH,
+    FwpsAcquireWritableLayerDataPointer0 at DISPATCH,
+    FwpsApplyModifiedLayerData0 at DISPATCH,
     FwpsCalloutRegister0 at PASSIVE,
     FwpsCalloutRegister1 at PASSIVE,
     FwpsCalloutRegister2 at PASSIVE,
     FwpsCalloutRegister3 at PASSIVE,
     FwpsCalloutUnregisterById0 at PASSIVE,
     FwpsCalloutUnregisterByKey0 at PASSIVE,
+    FwpsCompleteClassify0 at DISPATCH,
+    FwpsCompleteOperation0 at DISPATCH,
     FwpsFlowAbort0 at DISPATCH,
     FwpsFlowAssociateContext0 at DISPATCH,
     FwpsFlowRemoveContext0 at DISPATCH,
+    FwpsInjectForwardAsync0 at DISPATCH,
+    FwpsInjectNetworkReceiveAsync0 at DISPATCH,
+    FwpsInjectNetworkSendAsync0 at DISPATCH,
+    FwpsInjectTransportReceiveAsync0 at DISPATCH,
+    FwpsInjectTransportSendAsync0 at DISPATCH,
+    FwpsInjectTransportSendAsync1 at DISPATCH,
+    FwpsInjectionHandleCreate0 at PASSIVE,
+    FwpsInjectionHandleDestroy0 at PASSIVE,
+    FwpsPendClassify0 at DISPATCH,
+    FwpsPendOperation0 at DISPATCH,
+    FwpsQueryPacketInjectionState0 at DISPATCH,
+    FwpsReleaseClassifyHandle0 at DISPATCH,
+    FwpsStreamContinue0 at DISPATCH,
+    FwpsStreamInjectAsync0 at DISPATCH,
 ];
 
 /// The status of a result, with a note of why a driver was refused.
