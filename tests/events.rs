@@ -48,7 +48,10 @@ fn an_event_says_who_where_and_which_rule() {
     let [blocked, permitted] = &lines[..] else { panic!("two decisions, not {lines:?}") };
     assert_eq!(blocked.verdict, "block");
     assert_eq!((blocked.remote_address.to_string().as_str(), blocked.remote_port), ("203.0.113.66", 443));
-    assert_eq!((blocked.rule, blocked.layer.as_ref(), blocked.protocol.as_ref()), (Some(1), "ALE_AUTH_CONNECT_V4", "tcp"));
+    assert_eq!(
+        (blocked.rule, blocked.layer.as_ref(), blocked.protocol.as_ref()),
+        (Some(1), "ALE_AUTH_CONNECT_V4", "tcp")
+    );
     assert_eq!((blocked.process_id, blocked.application.as_deref()), (Some(PID), Some(APP_ID)));
     let filter = rig.status().filters.into_iter().find(|filter| filter.layer == "ALE_AUTH_CONNECT_V4").unwrap();
     assert_eq!(blocked.filter_id, filter.id);

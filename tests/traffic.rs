@@ -73,7 +73,10 @@ fn datagrams_are_decided_by_their_flow() {
     let rig = Rig::with_policy(QUARANTINE);
     let mut wire = Wire::new(&rig.machine);
     for (blocked, permitted) in [("203.0.113.66", "203.0.113.10"), ("2001:db8:1::66", "2001:db8:1::10")] {
-        assert_eq!(wire.pass(&udp(blocked, 53, Direction::Outbound, b"?"), Direction::Outbound).verdict, Verdict::Refuse);
+        assert_eq!(
+            wire.pass(&udp(blocked, 53, Direction::Outbound, b"?"), Direction::Outbound).verdict,
+            Verdict::Refuse
+        );
         let question = udp(permitted, 53, Direction::Outbound, b"?");
         assert_eq!(wire.pass(&question, Direction::Outbound).verdict, Verdict::Forward);
         let answer = udp(permitted, 53, Direction::Inbound, b"!");

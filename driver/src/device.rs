@@ -35,7 +35,8 @@ impl DeviceEvents for Device {
 }
 
 fn status() -> Status {
-    let mut status = Status { protocol_version: PROTOCOL_VERSION, counters: SLUICE.counters.sums(), ..Status::default() };
+    let mut status =
+        Status { protocol_version: PROTOCOL_VERSION, counters: SLUICE.counters.sums(), ..Status::default() };
     if let Some(policy) = SLUICE.policy.read() {
         status.epoch = policy.epoch;
         status.rules = policy.image.rule_count();

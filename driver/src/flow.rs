@@ -46,14 +46,8 @@ impl FlowKey {
 
     /// What `policy` says of it.
     pub(crate) fn decide(&self, policy: &Policy, application: Option<&[u8]>) -> Decision {
-        let mut flow = PolicyFlow::new(
-            self.direction,
-            self.protocol,
-            self.local,
-            self.local_port,
-            self.remote,
-            self.remote_port,
-        );
+        let mut flow =
+            PolicyFlow::new(self.direction, self.protocol, self.local, self.local_port, self.remote, self.remote_port);
         flow.application = application.map(AppId);
         policy.image.decide(&flow)
     }

@@ -15,11 +15,11 @@ mod transport;
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use kernel::wdf::ControlDevice;
 use kernel::{
     status::NtResult,
     wfp::{Callout, CalloutEntry, CalloutId, Callouts, Classify, fields},
 };
-use kernel::wdf::ControlDevice;
 use sluice_policy::Direction;
 use sluice_protocol::object::{CALLOUTS, CalloutObject, Point};
 

@@ -1,13 +1,10 @@
 //! The control device: what user mode opens.
 
-use core::{
-    marker::PhantomData,
-    ptr::null_mut,
-};
+use core::{marker::PhantomData, ptr::null_mut};
 
 use wdk_sys::{
-    PWDFDEVICE_INIT, WDF_IO_QUEUE_CONFIG, WDFDEVICE, WDFOBJECT, WDFQUEUE, WDFREQUEST, _WDF_DEVICE_IO_TYPE,
-    _WDF_EXECUTION_LEVEL, _WDF_IO_QUEUE_DISPATCH_TYPE, _WDF_TRI_STATE, call_unsafe_wdf_function_binding,
+    _WDF_DEVICE_IO_TYPE, _WDF_EXECUTION_LEVEL, _WDF_IO_QUEUE_DISPATCH_TYPE, _WDF_TRI_STATE, PWDFDEVICE_INIT,
+    WDF_IO_QUEUE_CONFIG, WDFDEVICE, WDFOBJECT, WDFQUEUE, WDFREQUEST, call_unsafe_wdf_function_binding,
 };
 
 use super::{Driver, Request, attributes};
@@ -67,9 +64,8 @@ impl<E: DeviceEvents> ControlDevice<E> {
         let this = Self { device, events: PhantomData };
         let link = config.link.as_unicode_string();
         // SAFETY: the device was just created; the string is copied.
-        let status = unsafe {
-            call_unsafe_wdf_function_binding!(WdfDeviceCreateSymbolicLink, this.device, &raw const link)
-        };
+        let status =
+            unsafe { call_unsafe_wdf_function_binding!(WdfDeviceCreateSymbolicLink, this.device, &raw const link) };
         NtStatus::check(status)?;
         this.create_default_queue()?;
         Ok(this)
@@ -146,11 +142,7 @@ impl Init {
         unsafe {
             call_unsafe_wdf_function_binding!(WdfDeviceInitSetDeviceType, self.0, FILE_DEVICE_NETWORK);
             call_unsafe_wdf_function_binding!(WdfDeviceInitSetCharacteristics, self.0, FILE_DEVICE_SECURE_OPEN, 1);
-            call_unsafe_wdf_function_binding!(
-                WdfDeviceInitSetIoType,
-                self.0,
-                _WDF_DEVICE_IO_TYPE::WdfDeviceIoBuffered
-            );
+            call_unsafe_wdf_function_binding!(WdfDeviceInitSetIoType, self.0, _WDF_DEVICE_IO_TYPE::WdfDeviceIoBuffered);
             NtStatus::check(call_unsafe_wdf_function_binding!(WdfDeviceInitAssignName, self.0, &raw const name))
         }
     }
@@ -161,12 +153,7 @@ impl Init {
         let mut device: WDFDEVICE = null_mut();
         // SAFETY: the init structure is ours; on success the framework takes it over and sets the pointer to null.
         let status = unsafe {
-            call_unsafe_wdf_function_binding!(
-                WdfDeviceCreate,
-                &raw mut self.0,
-                &raw mut attributes,
-                &raw mut device
-            )
+            call_unsafe_wdf_function_binding!(WdfDeviceCreate, &raw mut self.0, &raw mut attributes, &raw mut device)
         };
         NtStatus::check(status)?;
         Ok(device)
@@ -197,4 +184,3 @@ unsafe extern "C" fn on_control<E: DeviceEvents>(
     // SAFETY: the framework hands over a request that nobody else owns.
     E::control(unsafe { Request::own(request) }, code);
 }
-

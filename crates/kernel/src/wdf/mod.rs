@@ -12,7 +12,7 @@ pub use driver::Driver;
 pub use queue::ManualQueue;
 pub use request::{Output, Request};
 
-use wdk_sys::{WDF_OBJECT_ATTRIBUTES, _WDF_EXECUTION_LEVEL, _WDF_SYNCHRONIZATION_SCOPE};
+use wdk_sys::{_WDF_EXECUTION_LEVEL, _WDF_SYNCHRONIZATION_SCOPE, WDF_OBJECT_ATTRIBUTES};
 
 /// WDF_OBJECT_ATTRIBUTES_INIT of wdfobject.h.
 const fn attributes() -> WDF_OBJECT_ATTRIBUTES {

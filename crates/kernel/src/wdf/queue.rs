@@ -6,7 +6,7 @@ use core::{
 };
 
 use wdk_sys::{
-    WDF_IO_QUEUE_CONFIG, WDFQUEUE, WDFREQUEST, _WDF_IO_QUEUE_DISPATCH_TYPE, _WDF_TRI_STATE,
+    _WDF_IO_QUEUE_DISPATCH_TYPE, _WDF_TRI_STATE, WDF_IO_QUEUE_CONFIG, WDFQUEUE, WDFREQUEST,
     call_unsafe_wdf_function_binding,
 };
 

@@ -2,11 +2,11 @@
 
 use core::{ffi::c_void, slice};
 
+use wdk_sys::{GUID, NTSTATUS};
 use wfp_sys::{
-    FWPS_CALLOUT3, FWPS_CALLOUT_NOTIFY_TYPE, FWPS_CLASSIFY_OUT0, FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0,
+    FWPS_CALLOUT_NOTIFY_TYPE, FWPS_CALLOUT3, FWPS_CLASSIFY_OUT0, FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0,
     FWPS_INCOMING_VALUES0, FwpsCalloutRegister3, FwpsCalloutUnregisterById0,
 };
-use wdk_sys::{GUID, NTSTATUS};
 
 use super::{Classify, Flow, FlowRef};
 use crate::{

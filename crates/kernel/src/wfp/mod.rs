@@ -20,7 +20,9 @@ pub const DIRECTION_INBOUND: u32 = 1;
 
 /// Bits of the FLAGS field of a classify (FWP_CONDITION_FLAG_*, fwptypes.h).
 pub mod condition_flag {
-    pub use wfp_sys::{FWP_CONDITION_FLAG_IS_LOOPBACK as IS_LOOPBACK, FWP_CONDITION_FLAG_IS_REAUTHORIZE as IS_REAUTHORIZE};
+    pub use wfp_sys::{
+        FWP_CONDITION_FLAG_IS_LOOPBACK as IS_LOOPBACK, FWP_CONDITION_FLAG_IS_REAUTHORIZE as IS_REAUTHORIZE,
+    };
 }
 
 /// Flags of a callout (FWP_CALLOUT_FLAG_*, fwpsk.h).
