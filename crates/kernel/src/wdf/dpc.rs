@@ -44,7 +44,6 @@ impl Dpc {
             Size: size_of::<WDF_DPC_CONFIG>() as u32,
             EvtDpcFunc: Some(on_dpc::<R>),
             AutomaticSerialization: 0, // the device's callbacks run at PASSIVE_LEVEL; a DPC cannot join their lock
-            ..WDF_DPC_CONFIG::default()
         };
         let mut attributes = attributes();
         attributes.ParentObject = device.handle() as WDFOBJECT;

@@ -55,25 +55,25 @@ impl<'a, F: 'static> Classify<'a, F> {
     /// A field of type FWP_UINT8.
     #[must_use]
     pub fn u8(&self, field: u16) -> Option<u8> {
-        let value = self.value(field)?;
+        let value = self.value(field).filter(|value| value.type_ == FWP_DATA_TYPE_::FWP_UINT8)?;
         // SAFETY: the type says that uint8 is the member in use.
-        (value.type_ == FWP_DATA_TYPE_::FWP_UINT8).then(|| unsafe { value.__bindgen_anon_1.uint8 })
+        Some(unsafe { value.__bindgen_anon_1.uint8 })
     }
 
     /// A field of type FWP_UINT16.
     #[must_use]
     pub fn u16(&self, field: u16) -> Option<u16> {
-        let value = self.value(field)?;
+        let value = self.value(field).filter(|value| value.type_ == FWP_DATA_TYPE_::FWP_UINT16)?;
         // SAFETY: the type says that uint16 is the member in use.
-        (value.type_ == FWP_DATA_TYPE_::FWP_UINT16).then(|| unsafe { value.__bindgen_anon_1.uint16 })
+        Some(unsafe { value.__bindgen_anon_1.uint16 })
     }
 
     /// A field of type FWP_UINT32.
     #[must_use]
     pub fn u32(&self, field: u16) -> Option<u32> {
-        let value = self.value(field)?;
+        let value = self.value(field).filter(|value| value.type_ == FWP_DATA_TYPE_::FWP_UINT32)?;
         // SAFETY: the type says that uint32 is the member in use.
-        (value.type_ == FWP_DATA_TYPE_::FWP_UINT32).then(|| unsafe { value.__bindgen_anon_1.uint32 })
+        Some(unsafe { value.__bindgen_anon_1.uint32 })
     }
 
     /// An address field: FWP_UINT32 in host order, or FWP_BYTE_ARRAY16_TYPE in network order.

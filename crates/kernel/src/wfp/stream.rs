@@ -40,7 +40,7 @@ impl<'a> Stream<'a> {
     /// How many bytes; zero for a bare FIN or RST.
     #[must_use]
     pub const fn length(&self) -> u64 {
-        self.data.dataLength as u64
+        self.data.dataLength
     }
 
     /// Has the connection dropped. The engine ignores the callout's action then; it obeys only when the filter's
