@@ -1,8 +1,8 @@
 //! The driver's decisions as they happen.
 //!
 //! A read on the device waits in the driver until there is an event (an inverted call), so following costs nothing
-//! while nothing happens. The driver's ring is bounded: when a reader is too slow the oldest go, and the gap in the
-//! sequence numbers becomes an [`Item::Lost`] in its place.
+//! while nothing happens. The driver's ring is bounded: when a reader is too slow the newest are lost, and the gap in
+//! the sequence numbers becomes an [`Item::Lost`] in their place.
 
 use crate::device::Control;
 use crate::error::ControlError;
