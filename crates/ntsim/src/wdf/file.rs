@@ -9,6 +9,7 @@ use super::ddi::{self, Function, Globals};
 use super::handle::Kind;
 use super::kernel::Allocation;
 use super::object::{Body, Object};
+use super::violation::Violation;
 use crate::machine::Machine;
 use crate::status::NtStatus;
 
@@ -83,6 +84,14 @@ impl Body for File {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// The address of a file's `FILE_OBJECT`.
+///
+/// # Errors
+/// A violation when the object is no file.
+pub(crate) fn file_object(file: &Object) -> Result<usize, Box<Violation>> {
+    Ok(ddi::body::<File>(file)?.wdm.address())
 }
 
 fn with<R>(file: Handle, f: impl FnOnce(&File) -> R) -> R {

@@ -67,9 +67,11 @@ fn a_wait_lock_is_held_by_one_thread_and_waiting_for_it_can_end() {
         let rig = &rig;
         rig.run(|| acquire(lock, None)).unwrap();
         let waiter = scope.spawn(move || rig.run(|| acquire(lock, Some(-36_000_000_000))).unwrap());
-        std::thread::sleep(Duration::from_millis(5));
-        rig.machine.clock.push(Duration::from_secs(3600));
-        assert_eq!(waiter.join().unwrap(), NtStatus::TIMEOUT, "an hour of the machine's clock has passed");
+        while !waiter.is_finished() {
+            rig.machine.clock.push(Duration::from_secs(3600));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(waiter.join().unwrap(), NtStatus::TIMEOUT, "hours of the machine's clock have passed");
         rig.run(|| release(lock)).unwrap();
     });
     rig.run(|| {

@@ -190,6 +190,14 @@ fn constrain(driver: &super::driver::Driver, attributes: &Attributes) -> (bool, 
     (passive, scope)
 }
 
+/// The address of a device's `DEVICE_OBJECT`.
+///
+/// # Errors
+/// A violation when the object is no device.
+pub(crate) fn device_object(device: &Object) -> Result<usize, Box<Violation>> {
+    Ok(body::<Device>(device)?.wdm.address())
+}
+
 /// A queue of the device is being deleted.
 ///
 /// # Errors

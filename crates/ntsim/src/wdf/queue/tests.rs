@@ -571,13 +571,16 @@ fn a_storm_of_requests_loses_none() {
     }
     extern "win64" fn read(_: Handle, request: Handle, _: usize) {
         let callback: super::super::request::CancelCallback = cancel;
-        OWNED.lock().push(request);
+        // Under the list's lock, as a driver does it: who finds the request in the list finds it marked.
+        let mut owned = OWNED.lock();
         let marked = wdf!(NO_RIG, WdfRequestMarkCancelableEx(
             request => Handle, Some(callback) => Option<super::super::request::CancelCallback>) -> NtStatus);
-        if marked == NtStatus::CANCELLED {
-            OWNED.lock().retain(|other| *other != request);
-            complete(request, NtStatus::CANCELLED, 0);
+        if marked.is_success() {
+            owned.push(request);
+            return;
         }
+        drop(owned);
+        complete(request, NtStatus::CANCELLED, 0);
     }
     let setup = setup(QueueConfig { io_read: Some(read), ..queue_config(2) });
     let (answered, cancelled) = (AtomicU32::new(0), AtomicU32::new(0));

@@ -32,7 +32,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
 
 /// Which of a request's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
     Input,
     Output,
 }
@@ -185,39 +185,48 @@ extern "win64" fn retrieve_output_memory(_: Globals, request: Handle, out: *mut 
     ddi::status(|machine| memory(machine, request, out, Direction::Output))
 }
 
-/// The MDL of a buffer; the request frees it.
+/// The address of a buffer's MDL, made when first asked for; the request frees it.
+///
+/// # Errors
+/// As [`Request::buffer`], and `STATUS_INSUFFICIENT_RESOURCES`.
+pub(super) fn mdl_of(machine: &Arc<Machine>, request: &Request, direction: Direction) -> Result<usize, NtStatus> {
+    let (address, length) = request.buffer(direction)?;
+    let mut views = request.views.lock();
+    let slot = &mut views.mdl[direction as usize];
+    if let Some(block) = slot {
+        return Ok(block.address());
+    }
+    // The page frame array follows; nothing reads it, but its room is part of the size.
+    let pages = (address % PAGE + length).div_ceil(PAGE);
+    let size = size_of::<Mdl>() + pages * size_of::<usize>();
+    let block = Allocation::zeroed(machine, super::super::kernel::TAG, size);
+    let block = block.ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
+    let mdl = Mdl {
+        next: 0,
+        size: size as u16,
+        flags: MDL_FLAGS,
+        processor: 0,
+        reserved: 0,
+        process: 0,
+        mapped_system_va: address,
+        start_va: address & !(PAGE - 1),
+        byte_count: u32::try_from(length).map_err(|_| NtStatus::INVALID_PARAMETER)?,
+        byte_offset: (address % PAGE) as u32,
+    };
+    // SAFETY: the block is at least as long as an MDL, and aligned for pool.
+    unsafe { (block.address() as *mut Mdl).write(mdl) };
+    let address = block.address();
+    *slot = Some(block);
+    Ok(address)
+}
+
+/// Gives the driver the MDL of a buffer.
 fn mdl(machine: &Arc<Machine>, handle: Handle, out: *mut usize, direction: Direction) -> Result<(), Fault> {
     let object = ddi::object(machine, handle, Kind::Request)?;
     ddi::not_null(out, "WdfRequestRetrieveWdmMdl", "Mdl")?;
     let request = ddi::body::<Request>(&object)?;
     request.expect_driver(handle, "WdfRequestRetrieveWdmMdl")?;
-    let (address, length) = request.buffer(direction)?;
-    let mut views = request.views.lock();
-    let slot = &mut views.mdl[direction as usize];
-    if slot.is_none() {
-        // The page frame array follows; nothing reads it, but its room is part of the size.
-        let pages = (address % PAGE + length).div_ceil(PAGE);
-        let size = size_of::<Mdl>() + pages * size_of::<usize>();
-        let block = Allocation::zeroed(machine, super::super::kernel::TAG, size);
-        let block = block.ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
-        let mdl = Mdl {
-            next: 0,
-            size: size as u16,
-            flags: MDL_FLAGS,
-            processor: 0,
-            reserved: 0,
-            process: 0,
-            mapped_system_va: address,
-            start_va: address & !(PAGE - 1),
-            byte_count: u32::try_from(length).map_err(|_| NtStatus::INVALID_PARAMETER)?,
-            byte_offset: (address % PAGE) as u32,
-        };
-        // SAFETY: the block is at least as long as an MDL, and aligned for pool.
-        unsafe { (block.address() as *mut Mdl).write(mdl) };
-        *slot = Some(block);
-    }
-    let address = slot.as_ref().map_or(0, |block| block.address());
-    drop(views);
+    let address = mdl_of(machine, request, direction)?;
     // SAFETY: not null.
     unsafe { out.write(address) };
     Ok(())

@@ -10,6 +10,7 @@
 
 mod buffer;
 mod ddi;
+mod irp;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use crate::status::NtStatus;
 
 pub(crate) use buffer::FUNCTIONS as BUFFER_FUNCTIONS;
 pub(crate) use ddi::{FUNCTIONS, enqueue_from_caller};
+pub(crate) use irp::FUNCTIONS as IRP_FUNCTIONS;
 
 /// `EvtRequestCancel`.
 pub(crate) type CancelCallback = unsafe extern "win64" fn(Handle);
@@ -204,6 +206,8 @@ pub(crate) struct Request {
     state: Mutex<State>,
     /// `WDFMEMORY` and MDL of each direction, made when asked for.
     views: Mutex<buffer::Views>,
+    /// The IRP, once the driver has asked for it.
+    irp_view: Mutex<Option<irp::Irp>>,
 }
 
 impl Body for Request {
@@ -275,6 +279,7 @@ impl Request {
                 information: 0,
             }),
             views: Mutex::new(buffer::Views::default()),
+            irp_view: Mutex::new(None),
         })
     }
 
@@ -403,6 +408,9 @@ impl Request {
 
     /// Somebody cancels it. Whether the driver's callback is due because of that.
     fn set_cancelled(&self) -> bool {
+        if let Some(irp) = &*self.irp_view.lock() {
+            irp.cancelled();
+        }
         let mut state = self.state.lock();
         state.cancelled = true;
         let Cancel::Marked(callback) = state.cancel else { return false };
@@ -462,10 +470,28 @@ impl Request {
 
     fn set_information(&self, information: usize) {
         self.state.lock().information = information;
+        if let Some(irp) = &*self.irp_view.lock() {
+            irp.set_information(information);
+        }
     }
 
+    /// What the driver said, here or in the IRP.
     fn information(&self) -> usize {
-        self.state.lock().information
+        let in_irp = self.irp_view.lock().as_ref().map(irp::Irp::information);
+        in_irp.unwrap_or_else(|| self.state.lock().information)
+    }
+
+    /// Where METHOD_NEITHER input lies; 0 for other requests.
+    fn user_input(&self) -> usize {
+        if self.operation.method() == Some(Method::Neither) { self.system_buffer } else { 0 }
+    }
+
+    /// Where METHOD_NEITHER output goes; 0 for other requests.
+    fn user_output(&self) -> usize {
+        match &self.direct {
+            Some(direct) if self.operation.method() == Some(Method::Neither) => direct.address(),
+            _ => 0,
+        }
     }
 
     /// Checks that the driver owns it, for functions that read or change it.

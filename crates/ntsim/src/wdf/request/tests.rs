@@ -462,6 +462,37 @@ fn a_purge_cancels_what_the_driver_marked() {
 }
 
 #[test]
+fn the_irp_describes_the_request_and_takes_its_information() {
+    let setup = setup();
+    let (pending, request) = setup.control(BUFFERED | 2, &[1, 2], 4);
+    setup
+        .rig
+        .run(|| {
+            let irp = wdf!(NO_RIG, WdfRequestWdmGetIrp(request => Handle) -> usize);
+            assert_eq!(wdf!(NO_RIG, WdfRequestWdmGetIrp(request => Handle) -> usize), irp);
+            let mut mdl = 0;
+            let status = wdf!(NO_RIG, WdfRequestRetrieveOutputWdmMdl(
+                request => Handle, &raw mut mdl => *mut usize) -> NtStatus);
+            // SAFETY: an IRP of documented layout, with one stack location.
+            unsafe {
+                let at = |offset: usize| ((irp + offset) as *const usize).read();
+                assert_eq!(at(0x18), input(request, 0).unwrap().0, "AssociatedIrp.SystemBuffer");
+                assert_eq!((status, at(0x08)), (NtStatus::SUCCESS, mdl), "MdlAddress");
+                let location = at(0xB8);
+                assert_eq!((location as *const u8).read(), 14, "IRP_MJ_DEVICE_CONTROL");
+                assert_eq!(((location + 0x08) as *const u32).read(), 4, "OutputBufferLength");
+                assert_eq!(((location + 0x10) as *const u32).read(), 2, "InputBufferLength");
+                assert_eq!(((location + 0x18) as *const u32).read(), BUFFERED | 2, "IoControlCode");
+                ((irp + 0x38) as *mut usize).write(3);
+            }
+            wdf!(NO_RIG, WdfRequestComplete(request => Handle, NtStatus::SUCCESS => NtStatus) -> ());
+        })
+        .unwrap();
+    assert_eq!(pending.wait(None).unwrap().1.len(), 3);
+    setup.end();
+}
+
+#[test]
 fn the_requests_attributes_give_each_a_context_that_is_cleaned_up_before_the_caller_goes_on() {
     static KIND: super::super::testing::Type = context_type(c"REQUEST_CONTEXT", 16);
     static CLEANED: AtomicU32 = AtomicU32::new(0);

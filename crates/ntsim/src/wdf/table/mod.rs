@@ -26,6 +26,7 @@ pub(crate) fn implemented() -> impl Iterator<Item = &'static Function> {
         super::queue::FUNCTIONS,
         super::request::FUNCTIONS,
         super::request::BUFFER_FUNCTIONS,
+        super::request::IRP_FUNCTIONS,
         super::dpc::FUNCTIONS,
         super::timer::FUNCTIONS,
         super::workitem::FUNCTIONS,
