@@ -28,6 +28,7 @@
 
 mod connection;
 mod datagram;
+mod ledger;
 #[cfg(test)]
 mod tests;
 
@@ -40,9 +41,9 @@ use super::reply;
 use super::tcp::{Connection, Phase};
 use crate::ndis::PacketBuffer;
 use foldhash::HashMap;
+use ledger::Ledger;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,9 +179,6 @@ impl<F> Flow<F> {
 
 type Flows<F> = HashMap<FlowKey, Flow<F>>;
 
-/// A local port in use: protocol, address and port (of ICMP: the identifier's flow).
-type Bind = (u8, std::net::IpAddr, u16);
-
 /// The flows of one simulated processor. A flow's packets must all come to the same stack.
 #[derive(Debug)]
 pub struct Stack<F> {
@@ -191,16 +189,6 @@ pub struct Stack<F> {
     next_reassembly_check: Duration,
     /// Packets that come with the last verdict.
     pub output: Output,
-}
-
-/// What the flows of a stack share.
-#[derive(Debug)]
-struct Ledger {
-    /// When to look whether a flow is still in use. An entry whose time is not the flow's own is void.
-    deadlines: BinaryHeap<Reverse<(Duration, FlowKey)>>,
-    /// How many flows use a local port.
-    binds: HashMap<Bind, u32>,
-    next_endpoint: u64,
 }
 
 /// Everything about the packet at hand.
@@ -562,79 +550,6 @@ impl<F> Stack<F> {
     }
 }
 
-impl Ledger {
-    /// A flow that `context`'s packet opens.
-    fn flow<C: Classifier>(&mut self, context: &mut Context<'_, C>, direction: Direction, kind: Kind) -> Flow<C::Flow> {
-        self.next_endpoint += 1;
-        let mut head = Head {
-            direction,
-            owner: context.endpoints.owner(&context.key),
-            handle: None,
-            endpoint: self.next_endpoint,
-            generation: 0,
-        };
-        head.generation = context.classifier.generation(head.authority(), context.key.version());
-        Flow { head, kind, bound: false, last: context.now, deadline: Duration::ZERO }
-    }
-
-    /// Remembers a flow.
-    fn insert<'a, F>(&mut self, flows: &'a mut Flows<F>, key: FlowKey, mut flow: Flow<F>) -> &'a mut Flow<F> {
-        self.schedule(key, &mut flow);
-        match flows.entry(key) {
-            Entry::Occupied(mut old) => {
-                old.insert(flow);
-                old.into_mut()
-            }
-            Entry::Vacant(place) => place.insert(flow),
-        }
-    }
-
-    fn schedule<F>(&mut self, key: FlowKey, flow: &mut Flow<F>) {
-        flow.deadline = flow.last + flow.timeout();
-        self.deadlines.push(Reverse((flow.deadline, key)));
-    }
-
-    /// Counts a local port as used; `true` when this is its first use.
-    fn bind(&mut self, key: &FlowKey) -> bool {
-        let users = self.binds.entry(bind_of(key)).or_insert(0);
-        *users += 1;
-        *users == 1
-    }
-
-    /// `true` when that was its last use.
-    fn unbind(&mut self, key: &FlowKey) -> bool {
-        let Entry::Occupied(mut users) = self.binds.entry(bind_of(key)) else { return false };
-        *users.get_mut() -= 1;
-        let last = *users.get() == 0;
-        if last {
-            users.remove();
-        }
-        last
-    }
-
-    /// Ends a flow: the engine hands its contexts back, then the endpoint's closure is told. A TCP flow may stay in
-    /// the table, closed, so that its last segments are known for what they are.
-    fn close<C: Classifier>(&mut self, classifier: &mut C, key: &FlowKey, flow: &mut Flow<C::Flow>) {
-        if let Some(handle) = flow.head.handle.take() {
-            classifier.end_flow(handle);
-            if matches!(flow.kind, Kind::Tcp(_)) {
-                tell(classifier, Layer::AleEndpointClosure, key, &flow.head);
-            }
-        }
-        if std::mem::take(&mut flow.bound) && self.unbind(key) {
-            tell(classifier, Layer::AleResourceRelease, key, &flow.head);
-        }
-        if let Kind::Tcp(connection) = &mut flow.kind {
-            **connection = Connection::closed();
-            self.schedule(*key, flow);
-        }
-    }
-}
-
-fn bind_of(key: &FlowKey) -> Bind {
-    (key.protocol, key.local(), key.local_port)
-}
-
 /// Tells the local sender that its packet is refused, unless the block is to be silent.
 fn refuse<C: Classifier>(output: &mut Output, context: &Context<'_, C>, layer: Layer, outcome: Outcome) -> Decision {
     if outcome.absorbed {
@@ -645,23 +560,4 @@ fn refuse<C: Classifier>(output: &mut Output, context: &Context<'_, C>, layer: L
         _ => reply::refuse_datagram(&mut output.to_local, context.buffer.bytes(), context.packet),
     }
     Decision::stopped(Verdict::Refuse, layer, outcome)
-}
-
-/// Tells a layer about something that no packet brings.
-fn tell<C: Classifier>(classifier: &mut C, layer: Layer, key: &FlowKey, flow: &Head<C::Flow>) {
-    if classifier.wants(layer, key.version()) {
-        let view = flow.view();
-        classifier.classify(Indication {
-            layer,
-            key,
-            direction: flow.direction,
-            flow_direction: flow.direction,
-            packet: None,
-            flags: 0,
-            flow: view.handle,
-            owner: view.owner,
-            endpoint: view.endpoint,
-            data: Data::None,
-        });
-    }
 }
