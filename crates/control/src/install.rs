@@ -263,8 +263,13 @@ mod tests {
         assert_eq!(memory.objects.borrow().callouts.len(), CALLOUTS.len());
         {
             let objects = memory.objects.borrow();
-            let flags = FLAGS_OF_A_MACHINE_THAT_KEEPS_ITS_NETWORK;
-            assert!(objects.filters.iter().all(|filter| filter.flags & flags == flags));
+            for filter in &objects.filters {
+                let keeps_its_network = match filter.action {
+                    FilterAction::CalloutInspection(_) => PERSISTENT, // cannot block, with or without its callout
+                    _ => PERSISTENT | PERMIT_IF_CALLOUT_UNREGISTERED,
+                };
+                assert_eq!(filter.flags, keeps_its_network, "{}", filter.name);
+            }
         }
         let (config, state) = memory.service.borrow().clone().unwrap();
         assert_eq!((config.name.as_str(), state), (SERVICE_NAME, ServiceState::Running));
@@ -276,8 +281,10 @@ mod tests {
         assert!(memory.is_clean());
     }
 
-    /// FWPM_FILTER_FLAG_PERSISTENT and FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED.
-    const FLAGS_OF_A_MACHINE_THAT_KEEPS_ITS_NETWORK: u32 = 0x11;
+    /// FWPM_FILTER_FLAG_PERSISTENT.
+    const PERSISTENT: u32 = 0x1;
+    /// FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED.
+    const PERMIT_IF_CALLOUT_UNREGISTERED: u32 = 0x10;
 
     #[test]
     fn a_failure_at_any_step_undoes_the_steps_before_it() {
