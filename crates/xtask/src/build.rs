@@ -37,7 +37,9 @@ pub(crate) fn one(places: &Places, product: Product) -> Result<(), Error> {
         Product::DriverX64 => driver(places, "x86_64", "x86_64-pc-windows-msvc"),
         Product::DriverArm64 => driver(places, "aarch64", "aarch64-pc-windows-msvc"),
         Product::Command => command(places),
-        Product::Host => host_programs(places, Profile::Release),
+        Product::Host => {
+            Ok(process::run(host_cargo(places).args(["build", "--release", "-p", "ntsim", "-p", "sluice"]))?)
+        }
     }
 }
 
@@ -62,30 +64,6 @@ fn command(places: &Places) -> Result<(), Error> {
     process::run(cargo.args(["--release", "-p", "sluice", "--bin", "sluice"]))?;
     let built = places.target.join(COMMAND_TARGET).join("release/sluice.exe");
     put(&built, &places.products.join("x86_64/sluice.exe"))
-}
-
-/// How the programs for this machine are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// Quick to build, and shared with this program and the tests.
-    Dev,
-    /// Quick to run.
-    Release,
-}
-
-impl Profile {
-    fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Dev => &[],
-            Self::Release => &["--release"],
-        }
-    }
-}
-
-/// Builds ntsim and sluice for this machine.
-pub(crate) fn host_programs(places: &Places, profile: Profile) -> Result<(), Error> {
-    let mut cargo = host_cargo(places);
-    Ok(process::run(cargo.args(["build", "-p", "ntsim", "-p", "sluice"]).args(profile.arguments()))?)
 }
 
 /// Builds one of the programs for this machine and runs it for the user.
