@@ -43,8 +43,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure>
         args.json.then(|| (Box::new(io::BufWriter::new(io::stdout())) as _, Detail::Packets));
     let mut verdicts = Verdicts::new(json);
     let result = replay::run(&rig.machine, input, &Options { local: args.local.clone() }, &mut verdicts);
-    let written =
-        verdicts.finish().and_then(|()| if args.json { Ok(()) } else { verdicts.write_table(out, args.rows) });
+    let table = !args.json && (result.is_ok() || verdicts.totals.packets > 0);
+    let written = verdicts.finish().and_then(|()| if table { verdicts.write_table(out, args.rows) } else { Ok(()) });
     let passed_over = result.as_ref().map(|passed_over| passed_over.0.clone()).unwrap_or_default();
     for (reason, count) in passed_over {
         let _ = writeln!(io::stderr(), "ntsim: passed over {count} {reason}");

@@ -155,6 +155,15 @@ fn server_side(answered: &[Prefix]) -> Result<Tun, NetError> {
     Ok(tun)
 }
 
+impl Drop for Network {
+    /// Ends what programs left running on either side: nobody could reach it any more.
+    fn drop(&mut self) {
+        for namespace in [&self.client, &self.server] {
+            owner::end_all_inside(namespace);
+        }
+    }
+}
+
 /// What both sides have.
 fn side(interface: &str, addresses: &[Prefix]) -> Result<(Tun, Links, u32), NetError> {
     let tun = Tun::open(interface)?;

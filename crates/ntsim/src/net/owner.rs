@@ -72,6 +72,17 @@ fn app_id(process: &Process) -> Option<Arc<str>> {
     Some(nt_path(path).into())
 }
 
+/// Ends every process inside a namespace but this one.
+pub(super) fn end_all_inside(namespace: &Namespace) {
+    use rustix::process::{Pid, Signal, getpid, kill_process};
+    let processes = Processes::of(namespace);
+    for process in all_processes().into_iter().flatten().flatten().filter(|process| processes.contains(process)) {
+        if let Some(pid) = Pid::from_raw(process.pid).filter(|pid| *pid != getpid()) {
+            let _ = kill_process(pid, Signal::KILL); // it may have ended meanwhile
+        }
+    }
+}
+
 /// How many sockets, listening or bound, the processes that descend from `ancestors` hold in the calling thread's
 /// namespace.
 #[must_use]

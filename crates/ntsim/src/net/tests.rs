@@ -184,3 +184,20 @@ fn servers_are_awaited_and_ended() {
     drop(servers);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
 }
+
+#[test]
+fn what_programs_leave_running_ends_with_the_network() {
+    let Some(network) = network() else { return };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "sleep 100 >/dev/null 2>&1 & echo $!"]).stdout(std::process::Stdio::piped());
+    let output = network.spawn_client(&mut shell).expect("sh runs").wait_with_output().expect("it ends");
+    let pid: i32 = String::from_utf8(output.stdout).expect("a number").trim().parse().expect("a number");
+    let is_sleeping = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"));
+    assert!(is_sleeping());
+    drop(network);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while is_sleeping() {
+        assert!(Instant::now() < deadline, "it still runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

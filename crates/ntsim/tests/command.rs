@@ -1,0 +1,159 @@
+//! The `ntsim` command from outside: exit codes, messages, output.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn ntsim(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ntsim")).args(args).output().expect("ntsim runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The built driver and a policy for it, or a word why there is none.
+fn driver() -> Option<(String, String)> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let driver = root.join("target/sluice/x86_64/sluice.sys");
+    if !driver.exists() {
+        eprintln!("skipped: {} is not built", driver.display());
+        return None;
+    }
+    let policy = root.join("examples/demo/policy.toml");
+    Some((driver.to_string_lossy().into_owned(), policy.to_string_lossy().into_owned()))
+}
+
+/// Runs `ntsim net` with the built driver; `None` with a word when this system does not allow it.
+fn net(more: &[&str]) -> Option<Output> {
+    let (driver, policy) = driver()?;
+    let mut args = vec!["net", "--driver", &driver, "--policy", &policy];
+    args.extend_from_slice(more);
+    let output = ntsim(&args);
+    let message = stderr(&output);
+    if message.contains("network namespaces") || message.contains("TUN device") {
+        eprintln!("skipped: {message}");
+        return None;
+    }
+    Some(output)
+}
+
+/// A capture of one connection attempt, to an address the demo's policy blocks.
+fn capture() -> Vec<u8> {
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4([192, 168, 1, 5], [203, 0, 113, 66], 64)
+        .tcp(40000, 80, 1, 1000)
+        .syn()
+        .write(&mut packet, &[])
+        .expect("a packet");
+    let mut file = Vec::new();
+    file.extend_from_slice(&0xa1b2_c3d4u32.to_le_bytes());
+    file.extend_from_slice(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 101, 0, 0, 0]);
+    file.extend_from_slice(&1_700_000_000u32.to_le_bytes());
+    file.extend_from_slice(&[0; 4]);
+    file.extend_from_slice(&(packet.len() as u32).to_le_bytes());
+    file.extend_from_slice(&(packet.len() as u32).to_le_bytes());
+    file.extend_from_slice(&packet);
+    file
+}
+
+#[test]
+fn wrong_arguments_are_2() {
+    for args in [&["net", "--driver", "x.sys"][..], &["nonsense"], &["replay", "--local", "somewhere", "x", "y"]] {
+        assert_eq!(ntsim(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let output = ntsim(&["replay", "--driver", "/nowhere/x.sys", "/nowhere/x.pcap"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("/nowhere/x.pcap"), "{}", stderr(&output));
+    let output = ntsim(&["replay", "--driver", "/nowhere/x.sys", "/proc/version"]);
+    assert!(stderr(&output).contains("/nowhere/x.sys"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_file_that_is_no_driver_and_one_that_is_no_capture() {
+    let output = ntsim(&["replay", "--driver", "/proc/version", "/proc/version"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("PE"), "{}", stderr(&output));
+    let Some((driver, policy)) = driver() else { return };
+    let output = ntsim(&["replay", "--driver", &driver, "--policy", &policy, "/proc/version"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("neither a pcap nor a pcapng"), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn replay_prints_a_table_or_json_and_writes_net_events() {
+    let Some((driver, policy)) = driver() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("one.pcap");
+    std::fs::write(&file, capture()).expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let events = folder.path().join("events.xml");
+    let events = events.to_str().expect("UTF-8");
+    let output = ntsim(&["replay", "--driver", &driver, "--policy", &policy, "--netevents", events, file]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("refuse") && table.contains("203.0.113.66:80"), "{table}");
+    let xml = std::fs::read_to_string(events).expect("the events");
+    for part in ["<netEvents>", "CLASSIFY_DROP", "<layerId>48</layerId>", "203.0.113.66", "2023-11-14T22:13:20"] {
+        assert!(xml.contains(part), "{part}: {xml}");
+    }
+
+    let output = ntsim(&["replay", "--driver", &driver, "--policy", &policy, "--json", file]);
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(line["verdict"], "refuse");
+    assert_eq!(line["layer"], "ALE_AUTH_CONNECT_V4");
+}
+
+#[test]
+fn net_ends_as_its_command_does() {
+    for (command, code) in [
+        (&["sh", "-c", "exit 7"][..], 7),
+        (&["sh", "-c", "kill -9 $$"], 128 + 9),
+        (&["/nowhere/command"], 127),
+        (&["/proc/version"], 126),
+    ] {
+        let mut args = vec!["--"];
+        args.extend_from_slice(command);
+        let Some(output) = net(&args) else { return };
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_command_finds_the_machines_socket() {
+    let Some(output) = net(&["--", "sh", "-c", "test -S \"$NTSIM_SOCKET\" && echo \"$NTSIM_SOCKET\""]) else { return };
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let socket = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(!std::path::Path::new(&socket).exists(), "{socket} is left behind");
+}
+
+#[test]
+fn a_server_that_ends_is_an_error() {
+    let Some(output) = net(&["--server", "exit 3", "--", "true"]) else { return };
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("`exit 3` ended at once (exit status: 3)"), "{}", stderr(&output));
+}
+
+#[test]
+fn verdicts_name_the_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let record = folder.path().join("verdicts.jsonl");
+    // bash opens the connection itself; 203.0.113.66 is blocked by the demo's policy.
+    let script = "exec 3<>/dev/tcp/203.0.113.66/80";
+    let Some(output) = net(&["--summary", "--verdicts", record.to_str().expect("UTF-8"), "--", "bash", "-c", script])
+    else {
+        return;
+    };
+    assert_eq!(output.status.code(), Some(1), "bash could not connect");
+    assert!(stderr(&output).contains("refused"), "{}", stderr(&output));
+    let text = std::fs::read_to_string(record).expect("the verdicts");
+    let line: serde_json::Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&line["verdict"], &line["remotePort"]), (&"refuse".into(), &80.into()));
+    let app = line["appId"].as_str().expect("an application");
+    assert!(app.starts_with(r"\device\harddiskvolume1\") && app.ends_with("bash"), "{app}");
+}
