@@ -9,7 +9,7 @@ use crate::wfp::engine::{LayerFilters, Snapshot};
 use crate::wfp::error::{BfeError, BfeResult};
 use crate::wfp::layers::LayerId;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -81,8 +81,15 @@ impl Bfe {
             let layers = changed.into_iter().map(|layer| (layer, layer_filters(&objects, layer)));
             let old = platform.snapshot.swap(Arc::new(platform.snapshot.load().with(layers)));
             self.publish(&objects);
+            let retired = {
+                let mut retired = self.retired.lock();
+                retired.push(Arc::downgrade(&old));
+                drop(old);
+                retired.retain(|snapshot| snapshot.strong_count() > 0);
+                retired.clone()
+            };
             if removed.iter().any(|filter| filter.compiled.callout().is_some_and(|slot| slot.is_registered())) {
-                wait_for_readers(&old);
+                wait_for_readers(&retired);
             }
         } else {
             self.publish(&objects);
@@ -134,12 +141,12 @@ fn notify(filter: &StoredFilter, kind: u32) -> NtStatus {
     NtStatus(status)
 }
 
-/// Waits until no classify call walks the snapshot that was replaced: a callout frees a filter's context when it is told
-/// that the filter is gone.
-fn wait_for_readers(old: &Arc<Snapshot>) {
+/// Waits until no classify call walks a snapshot that was replaced, this time or before: a callout frees a filter's
+/// context when it is told that the filter is gone.
+fn wait_for_readers(retired: &[Weak<Snapshot>]) {
     // Ten seconds are far beyond any classifyFn; the one way to get there is to delete a filter from within one.
     let patience = Instant::now() + Duration::from_secs(10);
-    while Arc::strong_count(old) > 1 {
+    while retired.iter().any(|snapshot| snapshot.strong_count() > 0) {
         crate::cpu::leave_if_stopped();
         if Instant::now() > patience {
             tracing::warn!("a classify call has been running for ten seconds while its filter was deleted");
