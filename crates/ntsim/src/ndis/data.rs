@@ -278,12 +278,26 @@ pub(super) unsafe fn advance(buffer: *mut NetBuffer, delta: u32, free_mdls: bool
     unsafe {
         (*buffer).data_offset += delta;
         (*buffer).data_length -= u64::from(delta);
-        while free_mdls {
+        if free_mdls {
+            free_unused(buffer, free);
+        }
+        find_current(buffer);
+    }
+}
+
+/// Takes MDLs off the front that the data does not reach any more and that [`retreat`] put there (or, with a function
+/// of the driver's, that it may free).
+///
+/// # Safety
+/// As [`retreat`].
+unsafe fn free_unused(buffer: *mut NetBuffer, free: Option<FreeMdl>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        loop {
             let first = (*buffer).mdl_chain;
             let unused = !first.is_null() && (*buffer).data_offset >= (*first).byte_count && !(*first).next.is_null();
-            let ours = unused && (*first).process.addr() == RETREAT_MARK;
-            if !unused || !(ours || free.is_some()) {
-                break;
+            if !unused || (free.is_none() && (*first).process.addr() != RETREAT_MARK) {
+                return;
             }
             (*buffer).data_offset -= (*first).byte_count;
             (*buffer).mdl_chain = (*first).next;
@@ -292,7 +306,6 @@ pub(super) unsafe fn advance(buffer: *mut NetBuffer, delta: u32, free_mdls: bool
                 None => cpu::with_machine(|machine| machine.pool.free(first.cast(), RETREAT_TAG)),
             }
         }
-        find_current(buffer);
     }
 }
 

@@ -10,6 +10,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 const SUBLAYER_UNIVERSAL: Guid = Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74);
 
+/// Far below the 130 seconds a connect without an answer takes, and above what a busy machine may need.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
 /// The network, or a word why there is none.
 fn network() -> Option<Network> {
     match Network::new(&["192.88.99.5".parse().expect("an address")]) {
@@ -108,7 +111,7 @@ fn permitted_connections_carry_data_and_blocked_ones_fail_at_once() {
             let started = Instant::now();
             let error = TcpStream::connect(address).expect_err("blocked");
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
-            assert!(started.elapsed() < Duration::from_secs(1), "{address}: {:?}", started.elapsed());
+            assert!(started.elapsed() < AT_ONCE, "{address}: {:?}", started.elapsed());
 
             let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("a socket");
             socket.connect((address.ip(), 53)).expect("UDP connects locally");
@@ -120,7 +123,7 @@ fn permitted_connections_carry_data_and_blocked_ones_fail_at_once() {
         for nowhere in ["1.2.3.4:80", "[2a00::1]:80"] {
             let started = Instant::now();
             TcpStream::connect(nowhere).expect_err("there is no way to it");
-            assert!(started.elapsed() < Duration::from_secs(1), "{nowhere}: {:?}", started.elapsed());
+            assert!(started.elapsed() < AT_ONCE, "{nowhere}: {:?}", started.elapsed());
         }
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
