@@ -342,6 +342,15 @@ impl Injections {
         }
     }
 
+    /// Whether a list carries an injected packet.
+    ///
+    /// # Safety
+    /// `list` is null or live.
+    pub(super) unsafe fn is_injected(&self, list: *const NetBufferList) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.mark_of(list) }.is_some()
+    }
+
     /// How many handles there are.
     pub(super) fn handle_count(&self) -> usize {
         self.handles.len()

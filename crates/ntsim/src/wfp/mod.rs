@@ -125,3 +125,8 @@ impl Platform {
         self.table
     }
 }
+
+/// Whether the import `what` has to fail for want of memory, by the verifier's will.
+fn scarce(what: &str) -> bool {
+    crate::cpu::with_machine(|machine| machine.low_resources.fails(what))
+}

@@ -18,8 +18,7 @@ use super::error::{BfeError, BfeResult};
 use super::handle::Handles;
 use super::layers::LayerId;
 use crate::cpu;
-use crate::export::Export;
-use crate::irql::Irql;
+use crate::export::exports;
 use crate::status::NtStatus;
 use core::ffi::c_void;
 use enumerate::*;
@@ -68,62 +67,57 @@ impl Clients {
     }
 }
 
-macro_rules! exports {
-    ($($name:ident at $irql:ident),* $(,)?) => {
-        &[$(Export::function("fwpkclnt.sys", stringify!($name), Irql::$irql, $name as *const ())),*]
-    };
+// IRQLs: fwpmk.h and the reference pages, which agree.
+exports! {
+    "fwpkclnt.sys";
+    FwpmBfeStateGet0: DISPATCH,
+    FwpmBfeStateSubscribeChanges0: PASSIVE,
+    FwpmBfeStateUnsubscribeChanges0: PASSIVE,
+    FwpmCalloutAdd0: PASSIVE,
+    FwpmCalloutCreateEnumHandle0: PASSIVE,
+    FwpmCalloutDeleteById0: PASSIVE,
+    FwpmCalloutDeleteByKey0: PASSIVE,
+    FwpmCalloutDestroyEnumHandle0: PASSIVE,
+    FwpmCalloutEnum0: PASSIVE,
+    FwpmCalloutGetById0: PASSIVE,
+    FwpmCalloutGetByKey0: PASSIVE,
+    FwpmEngineClose0: PASSIVE,
+    FwpmEngineGetOption0: PASSIVE,
+    FwpmEngineOpen0: PASSIVE,
+    FwpmEngineSetOption0: PASSIVE,
+    FwpmFilterAdd0: PASSIVE,
+    FwpmFilterCreateEnumHandle0: PASSIVE,
+    FwpmFilterDeleteById0: PASSIVE,
+    FwpmFilterDeleteByKey0: PASSIVE,
+    FwpmFilterDestroyEnumHandle0: PASSIVE,
+    FwpmFilterEnum0: PASSIVE,
+    FwpmFilterGetById0: PASSIVE,
+    FwpmFilterGetByKey0: PASSIVE,
+    FwpmFreeMemory0: DISPATCH,
+    FwpmLayerGetById0: PASSIVE,
+    FwpmLayerGetByKey0: PASSIVE,
+    FwpmProviderAdd0: PASSIVE,
+    FwpmProviderContextAdd0: PASSIVE,
+    FwpmProviderContextAdd1: PASSIVE,
+    FwpmProviderContextAdd2: PASSIVE,
+    FwpmProviderContextAdd3: PASSIVE,
+    FwpmProviderContextDeleteById0: PASSIVE,
+    FwpmProviderContextDeleteByKey0: PASSIVE,
+    FwpmProviderCreateEnumHandle0: PASSIVE,
+    FwpmProviderDeleteByKey0: PASSIVE,
+    FwpmProviderDestroyEnumHandle0: PASSIVE,
+    FwpmProviderEnum0: PASSIVE,
+    FwpmProviderGetByKey0: PASSIVE,
+    FwpmSubLayerAdd0: PASSIVE,
+    FwpmSubLayerCreateEnumHandle0: PASSIVE,
+    FwpmSubLayerDeleteByKey0: PASSIVE,
+    FwpmSubLayerDestroyEnumHandle0: PASSIVE,
+    FwpmSubLayerEnum0: PASSIVE,
+    FwpmSubLayerGetByKey0: PASSIVE,
+    FwpmTransactionAbort0: PASSIVE,
+    FwpmTransactionBegin0: PASSIVE,
+    FwpmTransactionCommit0: PASSIVE,
 }
-
-/// The exports of this room. IRQLs: fwpmk.h and the reference pages, which agree.
-pub const EXPORTS: &[Export] = exports![
-    FwpmBfeStateGet0 at DISPATCH,
-    FwpmBfeStateSubscribeChanges0 at PASSIVE,
-    FwpmBfeStateUnsubscribeChanges0 at PASSIVE,
-    FwpmCalloutAdd0 at PASSIVE,
-    FwpmCalloutCreateEnumHandle0 at PASSIVE,
-    FwpmCalloutDeleteById0 at PASSIVE,
-    FwpmCalloutDeleteByKey0 at PASSIVE,
-    FwpmCalloutDestroyEnumHandle0 at PASSIVE,
-    FwpmCalloutEnum0 at PASSIVE,
-    FwpmCalloutGetById0 at PASSIVE,
-    FwpmCalloutGetByKey0 at PASSIVE,
-    FwpmEngineClose0 at PASSIVE,
-    FwpmEngineGetOption0 at PASSIVE,
-    FwpmEngineOpen0 at PASSIVE,
-    FwpmEngineSetOption0 at PASSIVE,
-    FwpmFilterAdd0 at PASSIVE,
-    FwpmFilterCreateEnumHandle0 at PASSIVE,
-    FwpmFilterDeleteById0 at PASSIVE,
-    FwpmFilterDeleteByKey0 at PASSIVE,
-    FwpmFilterDestroyEnumHandle0 at PASSIVE,
-    FwpmFilterEnum0 at PASSIVE,
-    FwpmFilterGetById0 at PASSIVE,
-    FwpmFilterGetByKey0 at PASSIVE,
-    FwpmFreeMemory0 at DISPATCH,
-    FwpmLayerGetById0 at PASSIVE,
-    FwpmLayerGetByKey0 at PASSIVE,
-    FwpmProviderAdd0 at PASSIVE,
-    FwpmProviderContextAdd0 at PASSIVE,
-    FwpmProviderContextAdd1 at PASSIVE,
-    FwpmProviderContextAdd2 at PASSIVE,
-    FwpmProviderContextAdd3 at PASSIVE,
-    FwpmProviderContextDeleteById0 at PASSIVE,
-    FwpmProviderContextDeleteByKey0 at PASSIVE,
-    FwpmProviderCreateEnumHandle0 at PASSIVE,
-    FwpmProviderDeleteByKey0 at PASSIVE,
-    FwpmProviderDestroyEnumHandle0 at PASSIVE,
-    FwpmProviderEnum0 at PASSIVE,
-    FwpmProviderGetByKey0 at PASSIVE,
-    FwpmSubLayerAdd0 at PASSIVE,
-    FwpmSubLayerCreateEnumHandle0 at PASSIVE,
-    FwpmSubLayerDeleteByKey0 at PASSIVE,
-    FwpmSubLayerDestroyEnumHandle0 at PASSIVE,
-    FwpmSubLayerEnum0 at PASSIVE,
-    FwpmSubLayerGetByKey0 at PASSIVE,
-    FwpmTransactionAbort0 at PASSIVE,
-    FwpmTransactionBegin0 at PASSIVE,
-    FwpmTransactionCommit0 at PASSIVE,
-];
 
 /// An `HANDLE` as drivers hold it.
 type Handle = *mut c_void;
@@ -140,6 +134,14 @@ fn status(result: BfeResult<()>) -> NtStatus {
 
 fn null(what: &str) -> BfeError {
     BfeError::new(NtStatus::FWP_NULL_POINTER, format!("{what} is null"))
+}
+
+/// Fails where the verifier wants the import `what` to fail for want of memory.
+fn enough_memory(what: &str) -> BfeResult<()> {
+    match super::scarce(what) {
+        true => Err(BfeError::new(NtStatus::INSUFFICIENT_RESOURCES, what)),
+        false => Ok(()),
+    }
 }
 
 /// The session behind an engine handle.
@@ -228,6 +230,7 @@ functions! {
             if !server.is_null() {
                 return Err(BfeError::new(NtStatus::NOT_SUPPORTED, "serverName must be null: the engine is this machine's"));
             }
+            enough_memory("FwpmEngineOpen0")?;
             let mut options = SessionOptions { kernel_mode: true, process_id: 4, ..SessionOptions::default() };
             if let Some(raw) = session.as_ref() {
                 if raw.flags & !consts::FWPM_SESSION_FLAG_DYNAMIC != 0 {
@@ -296,6 +299,7 @@ functions! {
             if flags & !consts::FWPM_TXN_READ_ONLY != 0 {
                 return Err(BfeError::new(NtStatus::FWP_INVALID_FLAGS, format!("transaction flags {flags:#x}")));
             }
+            enough_memory("FwpmTransactionBegin0")?;
             session.begin(flags & consts::FWPM_TXN_READ_ONLY != 0)
         })
     }
@@ -309,7 +313,10 @@ functions! {
     }
 
     fn FwpmProviderAdd0(engine: Handle, provider: *const FwpmProvider0, _sd: Handle) -> NtStatus {
-        through(engine, |session| session.add_provider(read::provider(given(provider, "provider")?)))
+        through(engine, |session| {
+            enough_memory("FwpmProviderAdd0")?;
+            session.add_provider(read::provider(given(provider, "provider")?))
+        })
     }
 
     fn FwpmProviderDeleteByKey0(engine: Handle, provider: *const RawGuid) -> NtStatus {
@@ -327,7 +334,10 @@ functions! {
     }
 
     fn FwpmSubLayerAdd0(engine: Handle, sublayer: *const FwpmSublayer0, _sd: Handle) -> NtStatus {
-        through(engine, |session| session.add_sublayer(read::sublayer(given(sublayer, "subLayer")?)))
+        through(engine, |session| {
+            enough_memory("FwpmSubLayerAdd0")?;
+            session.add_sublayer(read::sublayer(given(sublayer, "subLayer")?))
+        })
     }
 
     fn FwpmSubLayerDeleteByKey0(engine: Handle, sublayer: *const RawGuid) -> NtStatus {
@@ -346,6 +356,7 @@ functions! {
 
     fn FwpmCalloutAdd0(engine: Handle, callout: *const FwpmCallout0, _sd: Handle, id: *mut u32) -> NtStatus {
         through(engine, |session| {
+            enough_memory("FwpmCalloutAdd0")?;
             let given = session.add_callout(read::callout(given(callout, "callout")?))?;
             if let Some(id) = id.as_mut() {
                 *id = given;
@@ -383,6 +394,7 @@ functions! {
 
     fn FwpmFilterAdd0(engine: Handle, filter: *const FwpmFilter0, _sd: Handle, id: *mut u64) -> NtStatus {
         through(engine, |session| {
+            enough_memory("FwpmFilterAdd0")?;
             let given = session.add_filter(read::filter(given(filter, "filter")?)?)?;
             if let Some(id) = id.as_mut() {
                 *id = given;
@@ -450,6 +462,7 @@ macro_rules! provider_context_add {
     ($($name:ident),*) => {functions! {$(
         fn $name(engine: Handle, context: *const FwpmProviderContext0, _sd: Handle, id: *mut u64) -> NtStatus {
             through(engine, |session| {
+                enough_memory(stringify!($name))?;
                 let given = session.add_provider_context(read::provider_context(given(context, "providerContext")?)?)?;
                 if let Some(id) = id.as_mut() {
                     *id = given;
@@ -471,6 +484,7 @@ provider_context_add!(
 /// # Safety
 /// `out` is null or writable.
 unsafe fn give<T: Copy>(out: *mut *mut T, what: &str, build: impl FnOnce(&mut Arena) -> T) -> BfeResult<()> {
+    enough_memory(what)?;
     let mut arena = Arena::default();
     let root = build(&mut arena);
     let pointer = cpu::with_machine(|machine| machine.wfp.clients.hand_out(arena, root));

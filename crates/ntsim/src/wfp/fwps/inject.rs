@@ -29,6 +29,9 @@ crate::wfp::abi::layout!(TransportSendParams, 48, 8, {
 /// # Safety
 /// The list is the driver's to give away and the function its own.
 unsafe fn inject(request: InjectionRequest) -> NtStatus {
+    if crate::wfp::scarce("an injection") {
+        return NtStatus::INSUFFICIENT_RESOURCES;
+    }
     cpu::with_machine(|machine| {
         let stack = machine.wfp.stack.load();
         // SAFETY: the caller's promise.
@@ -40,6 +43,9 @@ unsafe fn inject(request: InjectionRequest) -> NtStatus {
 pub(super) unsafe extern "win64" fn FwpsInjectionHandleCreate0(family: u16, flags: u32, out: *mut u64) -> NtStatus {
     if out.is_null() {
         return NtStatus::INVALID_PARAMETER;
+    }
+    if crate::wfp::scarce("FwpsInjectionHandleCreate0") {
+        return NtStatus::INSUFFICIENT_RESOURCES;
     }
     match cpu::with_machine(|machine| machine.wfp.injections.create(family, flags)) {
         Ok(handle) => {

@@ -1,63 +1,67 @@
 //! Exports of fwpkclnt.sys: the run-time side, `Fwps*`.
 //!
-//! Absent, and therefore unresolved imports: FwpsOpenToken0, FwpsClassifyOptionSet0, the ALE endpoint and vSwitch
-//! functions, packet and stream queries that need IPsec, and the Redirect handle functions.
+//! Absent, and therefore unresolved imports: FwpsOpenToken0, FwpsClassifyOptionSet0, FwpsConstructIpHeaderForTransportPacket0,
+//! the redirect handle functions, the functions of ALE endpoints and of vSwitches, and MAC frames.
 
 use super::abi::{FwpsCallout0, RawGuid};
 use super::callout::Registration;
 use super::error::BfeResult;
 use super::layers::LayerId;
 use crate::cpu;
-use crate::export::Export;
-use crate::irql::Irql;
+use crate::export::exports;
 use crate::status::NtStatus;
 use core::ffi::c_void;
 use inject::*;
+use lists::*;
 use pend::*;
 use sluice_control::host::Guid;
 
 mod inject;
+mod lists;
 mod pend;
 
-const MODULE: &str = "fwpkclnt.sys";
-
-macro_rules! exports {
-    ($($name:ident at $irql:ident),* $(,)?) => {
-        &[$(Export::function(MODULE, stringify!($name), Irql::$irql, $name as *const ())),*]
-    };
+// IRQLs: fwpsk.h and the reference pages, which agree.
+exports! {
+    "fwpkclnt.sys";
+    FwpsAcquireClassifyHandle0: DISPATCH,
+    FwpsAcquireWritableLayerDataPointer0: DISPATCH,
+    FwpsAllocateCloneNetBufferList0: DISPATCH,
+    FwpsAllocateNetBufferAndNetBufferList0: DISPATCH,
+    FwpsApplyModifiedLayerData0: DISPATCH,
+    FwpsCalloutRegister0: PASSIVE,
+    FwpsCalloutRegister1: PASSIVE,
+    FwpsCalloutRegister2: PASSIVE,
+    FwpsCalloutRegister3: PASSIVE,
+    FwpsCalloutUnregisterById0: PASSIVE,
+    FwpsCalloutUnregisterByKey0: PASSIVE,
+    FwpsCloneStreamData0: DISPATCH,
+    FwpsCompleteClassify0: DISPATCH,
+    FwpsCompleteOperation0: DISPATCH,
+    FwpsCopyStreamDataToBuffer0: DISPATCH,
+    FwpsDereferenceNetBufferList0: DISPATCH,
+    FwpsDiscardClonedStreamData0: DISPATCH,
+    FwpsFlowAbort0: DISPATCH,
+    FwpsFlowAssociateContext0: DISPATCH,
+    FwpsFlowRemoveContext0: DISPATCH,
+    FwpsFreeCloneNetBufferList0: DISPATCH,
+    FwpsFreeNetBufferList0: DISPATCH,
+    FwpsGetPacketListSecurityInformation0: DISPATCH,
+    FwpsInjectForwardAsync0: DISPATCH,
+    FwpsInjectNetworkReceiveAsync0: DISPATCH,
+    FwpsInjectNetworkSendAsync0: DISPATCH,
+    FwpsInjectTransportReceiveAsync0: DISPATCH,
+    FwpsInjectTransportSendAsync0: DISPATCH,
+    FwpsInjectTransportSendAsync1: DISPATCH,
+    FwpsInjectionHandleCreate0: PASSIVE,
+    FwpsInjectionHandleDestroy0: PASSIVE,
+    FwpsPendClassify0: DISPATCH,
+    FwpsPendOperation0: DISPATCH,
+    FwpsQueryPacketInjectionState0: DISPATCH,
+    FwpsReferenceNetBufferList0: DISPATCH,
+    FwpsReleaseClassifyHandle0: DISPATCH,
+    FwpsStreamContinue0: DISPATCH,
+    FwpsStreamInjectAsync0: DISPATCH,
 }
-
-/// The exports of this room. IRQLs: fwpsk.h and the reference pages, which agree.
-pub const EXPORTS: &[Export] = exports![
-    FwpsAcquireClassifyHandle0 at DISPATCH,
-    FwpsAcquireWritableLayerDataPointer0 at DISPATCH,
-    FwpsApplyModifiedLayerData0 at DISPATCH,
-    FwpsCalloutRegister0 at PASSIVE,
-    FwpsCalloutRegister1 at PASSIVE,
-    FwpsCalloutRegister2 at PASSIVE,
-    FwpsCalloutRegister3 at PASSIVE,
-    FwpsCalloutUnregisterById0 at PASSIVE,
-    FwpsCalloutUnregisterByKey0 at PASSIVE,
-    FwpsCompleteClassify0 at DISPATCH,
-    FwpsCompleteOperation0 at DISPATCH,
-    FwpsFlowAbort0 at DISPATCH,
-    FwpsFlowAssociateContext0 at DISPATCH,
-    FwpsFlowRemoveContext0 at DISPATCH,
-    FwpsInjectForwardAsync0 at DISPATCH,
-    FwpsInjectNetworkReceiveAsync0 at DISPATCH,
-    FwpsInjectNetworkSendAsync0 at DISPATCH,
-    FwpsInjectTransportReceiveAsync0 at DISPATCH,
-    FwpsInjectTransportSendAsync0 at DISPATCH,
-    FwpsInjectTransportSendAsync1 at DISPATCH,
-    FwpsInjectionHandleCreate0 at PASSIVE,
-    FwpsInjectionHandleDestroy0 at PASSIVE,
-    FwpsPendClassify0 at DISPATCH,
-    FwpsPendOperation0 at DISPATCH,
-    FwpsQueryPacketInjectionState0 at DISPATCH,
-    FwpsReleaseClassifyHandle0 at DISPATCH,
-    FwpsStreamContinue0 at DISPATCH,
-    FwpsStreamInjectAsync0 at DISPATCH,
-];
 
 /// The status of a result, with a note of why a driver was refused.
 fn status(result: BfeResult<()>) -> NtStatus {
@@ -73,6 +77,9 @@ fn status(result: BfeResult<()>) -> NtStatus {
 /// # Safety
 /// `callout` is null or an FWPS_CALLOUT of this version; `callout_id` is null or writable.
 unsafe fn register(callout: *const FwpsCallout0, callout_id: *mut u32, version: u32) -> NtStatus {
+    if super::scarce("FwpsCalloutRegister") {
+        return NtStatus::INSUFFICIENT_RESOURCES;
+    }
     // SAFETY: the caller's promise.
     let Some(callout) = (unsafe { callout.as_ref() }) else { return NtStatus::FWP_NULL_POINTER };
     status((|| {
@@ -123,6 +130,9 @@ unsafe extern "win64" fn FwpsCalloutUnregisterByKey0(key: *const RawGuid) -> NtS
 
 #[allow(non_snake_case, reason = "the export's name")]
 extern "win64" fn FwpsFlowAssociateContext0(flow: u64, layer: u16, callout_id: u32, context: u64) -> NtStatus {
+    if super::scarce("FwpsFlowAssociateContext0") {
+        return NtStatus::INSUFFICIENT_RESOURCES;
+    }
     cpu::with_machine(|machine| {
         let platform = &machine.wfp;
         platform.flows.associate(flow, LayerId(layer), platform.callouts.by_id(callout_id), context)

@@ -17,6 +17,9 @@ pub(super) unsafe extern "win64" fn FwpsPendOperation0(handle: *mut c_void, cont
     if handle.is_null() || context.is_null() {
         return NtStatus::FWP_NULL_POINTER;
     }
+    if crate::wfp::scarce("FwpsPendOperation0") {
+        return NtStatus::INSUFFICIENT_RESOURCES;
+    }
     let status = cpu::with_machine(|machine| machine.wfp.operations.pend(handle));
     if status.is_success() {
         // SAFETY: not null, and the driver's to be written.
@@ -42,6 +45,9 @@ pub(super) unsafe extern "win64" fn FwpsAcquireClassifyHandle0(
 ) -> NtStatus {
     if flags != 0 || out.is_null() {
         return NtStatus::INVALID_PARAMETER;
+    }
+    if crate::wfp::scarce("FwpsAcquireClassifyHandle0") {
+        return NtStatus::INSUFFICIENT_RESOURCES;
     }
     // SAFETY: the driver passes the classifyContext of the classify call it is in.
     match cpu::with_machine(|machine| unsafe { machine.wfp.classify_handles.acquire(context) }) {
@@ -71,6 +77,9 @@ pub(super) unsafe extern "win64" fn FwpsAcquireWritableLayerDataPointer0(
 ) -> NtStatus {
     if data.is_null() {
         return NtStatus::INVALID_PARAMETER;
+    }
+    if crate::wfp::scarce("FwpsAcquireWritableLayerDataPointer0") {
+        return NtStatus::INSUFFICIENT_RESOURCES;
     }
     // SAFETY: the driver passes the classifyOut of the classify call, or null.
     let classify_out = unsafe { classify_out.as_mut() };

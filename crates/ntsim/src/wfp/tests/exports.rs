@@ -16,7 +16,7 @@ use core::ptr::{null, null_mut};
 use sluice_control::host::Guid;
 
 /// The address of an export.
-fn entry(name: &str) -> *const () {
+pub(super) fn entry(name: &str) -> *const () {
     let all = || fwpm::EXPORTS.iter().chain(fwps::EXPORTS);
     let found: Vec<&Export> = all().filter(|export| export.name == name).collect();
     assert_eq!(found.len(), 1, "{name}");

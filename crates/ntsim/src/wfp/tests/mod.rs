@@ -6,6 +6,7 @@ mod bed;
 mod concurrency;
 mod exports;
 mod flows;
+mod lists;
 mod management;
 mod matching;
 mod model;
