@@ -88,6 +88,9 @@ impl Rig {
         if let Some(bugcheck) = self.machine.stopped() {
             panic!("{bugcheck}");
         }
+        let reports = self.host.unload_reports();
+        assert_eq!(reports.len(), 1, "the driver was unloaded once");
+        assert!(reports[0].is_clean(), "the driver left behind: {}", reports[0]);
     }
 }
 
