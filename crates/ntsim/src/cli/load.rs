@@ -101,7 +101,7 @@ fn examine(args: &LoadArgs) -> (Report, u8) {
             return (report, REFUSED);
         }
     };
-    let config = Config { processors: args.processors, special_pool: args.special_pool, ..Config::default() };
+    let config = Config { processors: args.processors, special_pool: args.special_pool };
     let options = LoadOptions {
         allow_unknown_imports: args.allow_unknown_imports,
         allow_writable_code: args.allow_writable_code,

@@ -33,11 +33,14 @@ pub enum Target {
     Unknown,
 }
 
+/// An import slot: its offset in the image, and the address that goes there.
+pub(crate) type Slot = (u32, u64);
+
 /// Finds the address for every import of `image`: (slot RVA, address), and the list for people.
 ///
 /// # Errors
 /// The unknown ones, all of them, unless they are allowed.
-pub(crate) fn bind(image: &Image, allow_unknown: bool) -> Result<(Vec<(u32, u64)>, Vec<Import>), LoadError> {
+pub(crate) fn bind(image: &Image, allow_unknown: bool) -> Result<(Vec<Slot>, Vec<Import>), LoadError> {
     let catalogue = Catalogue::get();
     let mut bound = Vec::with_capacity(image.imports.len());
     let mut list = Vec::with_capacity(image.imports.len());
