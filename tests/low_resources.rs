@@ -1,0 +1,66 @@
+//! Every fallible import of the driver fails once for each call stack that leads to it, over a whole life: install,
+//! policy, connections, a swap that revokes a flow, events, unload. Whatever fails, the machine stays up, nothing leaks,
+//! and a policy that was in force stays in force.
+
+mod support;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use ntsim::{
+    host::LocalHost,
+    machine::{Config, Machine},
+    shim::{layer::Direction, stack::Verdict},
+    verifier::low_resources::survey,
+};
+use sluice_control::{EventOptions, events, install, load_image, status, uninstall};
+use support::{BLOCK_ALL, PERMIT_ALL, Rig, driver};
+use wire::{Segment, Wire, udp};
+
+/// One life; every step may fail, none may do harm.
+fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), String> {
+    let host = LocalHost::new(machine.clone());
+    if install(&host, &driver()).is_ok() {
+        let policy = || status(&host).ok().and_then(|status| status.driver).and_then(|driver| driver.policy);
+        let mut wire = Wire::new(machine);
+        for image in [permit, block, permit] {
+            let before = policy();
+            let loaded = load_image(&host, image);
+            if loaded.is_err() && policy() != before {
+                return Err("a policy that failed to load has changed the one in force".to_owned());
+            }
+            let (verdict, mut tcp) = wire.connect("203.0.113.10", 443);
+            if verdict == Verdict::Forward {
+                wire.receive(&mut tcp, Segment::SynAck);
+                wire.send(&mut tcp, Segment::Ack);
+                wire.send(&mut tcp, Segment::Data(b"hello"));
+            }
+            wire.pass(&udp("2001:db8:1::10", 53, Direction::Outbound, b"?"), Direction::Outbound);
+        }
+        // No event at all is as good as any: what counts is that asking does no harm.
+        let _ = events(&host, &EventOptions::default(), &mut |_| ControlFlow::Continue(()));
+        wire.finish();
+    }
+    machine.low_resources.disable();
+    uninstall(&host).map_err(|error| format!("it does not uninstall: {error}"))?;
+    if let Some(report) = host.unload_reports().iter().find(|report| !report.is_clean()) {
+        return Err(format!("it left behind: {report}"));
+    }
+    machine.stopped().map_or(Ok(()), |bugcheck| Err(bugcheck.to_string()))
+}
+
+#[test]
+fn every_failing_call_stack_is_survived() {
+    let rig = Rig::install();
+    let (permit, block) = (rig.compile(PERMIT_ALL), rig.compile(BLOCK_ALL));
+    rig.uninstall();
+    let survey = survey(&Config::default(), |machine| live(machine, &permit, &block)).expect("the life is sound");
+    let casualties: Vec<_> = survey.casualties.iter().map(|(site, what)| format!("{site}: {what}")).collect();
+    assert!(casualties.is_empty(), "{}", casualties.join("\n"));
+    let imports: Vec<_> = survey.failed.iter().map(|site| site.import.as_str()).collect();
+    for import in ["ExAllocatePool2", "FwpsCalloutRegister", "FwpsFlowAssociateContext0"] {
+        assert!(imports.contains(&import), "{import} never failed: {imports:?}");
+    }
+    eprintln!("{} call stacks failed, {} survived", survey.stacks(), survey.survived());
+}
