@@ -26,14 +26,21 @@ pub(super) enum Cause {
     Stopped,
 }
 
-/// The part that the signal handler reads: plain cells without destructors, so that a look at them is one load.
+/// What a thread keeps in plain cells without destructors: a look at them is one load, and the signal handler may look.
 pub(super) struct State {
     /// Set while inside `enter`.
     kpcr: Cell<Option<&'static Kpcr>>,
     machine: Cell<*const Arc<Machine>>,
     /// Where to go when the stack is abandoned.
     pub(super) host_rsp: UnsafeCell<u64>,
-    pub(super) stack: Cell<(u64, u64)>,
+    /// The kernel stack: where it begins and ends. 0 when the thread has none.
+    stack: Cell<(u64, u64)>,
+    /// The machine that the control region is set up for, by its number.
+    prepared_for: Cell<u64>,
+    /// The control region, kept between calls.
+    own_kpcr: Cell<Option<&'static Kpcr>>,
+    /// Whether a DPC is queued.
+    has_dpcs: Cell<bool>,
     /// Written by the signal handler.
     pub(super) fault: Cell<Option<Fault>>,
 }
@@ -45,98 +52,114 @@ thread_local! {
             machine: Cell::new(ptr::null()),
             host_rsp: UnsafeCell::new(0),
             stack: Cell::new((0, 0)),
+            prepared_for: Cell::new(0),
+            own_kpcr: Cell::new(None),
+            has_dpcs: Cell::new(false),
             fault: Cell::new(None),
         }
     };
     static CAUSE: RefCell<Option<Cause>> = const { RefCell::new(None) };
     static DPCS: RefCell<VecDeque<Dpc>> = const { RefCell::new(VecDeque::new()) };
-    static OWNED: RefCell<Option<Context>> = const { RefCell::new(None) };
+    static OWNED: RefCell<Owned> = const { RefCell::new(Owned { stack: None, alternate: None }) };
 }
 
-/// What a thread owns to run driver code, made on its first [`super::enter`].
-pub(super) struct Context {
+/// What is to be given back when the thread ends.
+struct Owned {
     stack: Option<KernelStack>,
-    kpcr: &'static Kpcr,
-    /// The machine the processor number was assigned by.
-    assigned_by: u64,
-    _alternate: AlternateStack,
+    alternate: Option<AlternateStack>,
 }
 
-impl Context {
-    /// Takes this thread's context out of its slot, for the length of one outermost `enter`.
-    pub(super) fn for_this_thread() -> Self {
-        if let Some(context) = OWNED.take() {
-            return context;
-        }
-        fault::install();
-        Self { stack: None, kpcr: Kpcr::leak_new(), assigned_by: 0, _alternate: AlternateStack::install() }
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Another destructor of this thread that enters later must not find the stack that is unmapped now.
+        let _gone = STATE.try_with(|state| state.stack.set((0, 0)));
     }
+}
 
-    /// Calls `entry(argument)` on the kernel stack at `irql`.
-    pub(super) fn run(
-        mut self,
-        machine: &Arc<Machine>,
-        irql: Irql,
-        entry: extern "sysv64" fn(*mut c_void),
-        argument: *mut c_void,
-    ) -> Result<(), Bugcheck> {
-        let stack = self.stack.take().unwrap_or_else(|| match KernelStack::map() {
-            Ok(stack) => stack,
-            Err(error) => panic!("cannot map a kernel stack: {error}"),
-        });
-        let kpcr = self.kpcr;
-        if self.assigned_by != machine.id() {
-            self.assigned_by = machine.id();
-            kpcr.set_number(machine.processors.assign());
-            kpcr.set_process(machine.system_process());
+/// Calls `entry(argument)` on this thread's kernel stack at `irql`, as code of `machine`. The thread is not inside.
+#[inline]
+pub(super) fn run(
+    machine: &Arc<Machine>,
+    irql: Irql,
+    entry: extern "sysv64" fn(*mut c_void),
+    argument: *mut c_void,
+) -> Result<(), Bugcheck> {
+    STATE.with(|state| {
+        if state.prepared_for.get() != machine.id() || state.stack.get().1 == 0 {
+            prepare(state, machine);
         }
-        super::kpcr::load(kpcr);
-        let ended = STATE.with(|state| {
-            state.machine.set(machine);
-            state.kpcr.set(Some(kpcr));
-            let Range { start, end } = stack.range();
-            state.stack.set((start, end));
+        let Some(kpcr) = state.own_kpcr.get() else { unreachable!("`prepare` made one") };
+        let top = state.stack.get().1 as *mut u8;
+        state.machine.set(machine);
+        state.kpcr.set(Some(kpcr));
+        kpcr.set_gate_rsp(0);
+        if irql >= Irql::DISPATCH {
             kpcr.set_irql(Irql::PASSIVE);
-            if irql >= Irql::DISPATCH {
-                super::processor::claim(kpcr);
-            }
-            kpcr.set_irql(irql);
-            kpcr.set_gate_rsp(0);
-            // SAFETY: the stack is this thread's own and not in use (it was taken out of its slot); `entry` and
-            // `argument` belong together by this function's callers; `host_rsp` is this thread's cell.
-            let ended = unsafe { switch::call_on(state.host_rsp.get(), stack.top(), entry, argument) };
-            state.kpcr.set(None);
-            ended
-        });
+            super::processor::claim(kpcr);
+        }
+        kpcr.set_irql(irql);
+        // SAFETY: the stack is this thread's own and not in use, as the thread was not inside; `entry` and `argument`
+        // belong together by this function's callers; `host_rsp` is this thread's cell.
+        let ended = unsafe { switch::call_on(state.host_rsp.get(), top, entry, argument) };
+        state.kpcr.set(None);
         if kpcr.irql() >= Irql::DISPATCH {
             machine.processors.free(kpcr.number());
         }
-        if ended == switch::RETURNED {
-            self.stack = Some(stack);
-            OWNED.set(Some(self));
-            return Ok(());
-        }
-        let cause = CAUSE.take();
-        let fault = STATE.with(|state| state.fault.take());
-        let bugcheck = match cause.unwrap_or(Cause::Fault) {
-            Cause::Stopped => machine.stopped(),
-            Cause::Raised { code, parameters, why, registers } => {
-                Some(bugcheck::raised(code, parameters, why, kpcr.irql(), &registers, &stack.range()))
-            }
-            Cause::Fault => fault.map(|f| f.bugcheck(machine, kpcr.irql(), &stack.range(), &stack.guard())),
+        if ended == switch::RETURNED { Ok(()) } else { Err(abandoned(state, machine, kpcr)) }
+    })
+}
+
+/// Gives this thread what it needs to run as a processor of `machine`.
+#[cold]
+fn prepare(state: &State, machine: &Arc<Machine>) {
+    let kpcr = state.own_kpcr.get().unwrap_or_else(|| {
+        fault::install();
+        OWNED.with_borrow_mut(|owned| owned.alternate = Some(AlternateStack::install()));
+        let kpcr = Kpcr::leak_new();
+        super::kpcr::load(kpcr);
+        state.own_kpcr.set(Some(kpcr));
+        kpcr
+    });
+    if state.stack.get().1 == 0 {
+        let stack = match KernelStack::map() {
+            Ok(stack) => stack,
+            Err(error) => panic!("cannot map a kernel stack: {error}"),
         };
-        DPCS.take();
-        // Driver code, and this machine's waiters, may still point into the stack: it stays mapped for ever.
-        core::mem::forget(stack);
-        OWNED.set(Some(self));
-        match bugcheck {
-            Some(bugcheck) => Err(bugcheck),
-            None => unreachable!("a stack is abandoned with a cause"),
+        let Range { start, end } = stack.range();
+        state.stack.set((start, end));
+        OWNED.with_borrow_mut(|owned| owned.stack = Some(stack));
+    }
+    if state.prepared_for.replace(machine.id()) != machine.id() {
+        kpcr.set_number(machine.processors.assign());
+        kpcr.set_process(machine.system_process());
+    }
+}
+
+/// After the kernel stack was abandoned: why.
+#[cold]
+fn abandoned(state: &State, machine: &Machine, kpcr: &Kpcr) -> Bugcheck {
+    let Some(stack) = OWNED.with_borrow_mut(|owned| owned.stack.take()) else { unreachable!("it ran on one") };
+    state.stack.set((0, 0));
+    state.has_dpcs.set(false);
+    let fault = state.fault.take();
+    let bugcheck = match CAUSE.take().unwrap_or(Cause::Fault) {
+        Cause::Stopped => machine.stopped(),
+        Cause::Raised { code, parameters, why, registers } => {
+            Some(bugcheck::raised(code, parameters, why, kpcr.irql(), &registers, &stack.range()))
         }
+        Cause::Fault => fault.map(|f| f.bugcheck(machine, kpcr.irql(), &stack.range(), &stack.guard())),
+    };
+    drop(DPCS.take());
+    // Driver code, and this machine's waiters, may still point into the stack: it stays mapped for ever.
+    core::mem::forget(stack);
+    match bugcheck {
+        Some(bugcheck) => bugcheck,
+        None => unreachable!("a stack is abandoned with a cause"),
     }
 }
 
 /// Whether this thread is inside `enter`.
+#[inline]
 pub(super) fn inside() -> bool {
     STATE.with(|state| state.kpcr.get().is_some())
 }
@@ -171,9 +194,23 @@ pub(super) fn stack_range() -> Option<Range<u64>> {
     Some(start..end)
 }
 
-/// The DPC queue of this thread's processor.
-pub(super) fn with_dpcs<R>(f: impl FnOnce(&mut VecDeque<Dpc>) -> R) -> R {
-    DPCS.with_borrow_mut(f)
+/// Puts a DPC into the queue of this thread's processor.
+pub(super) fn push_dpc(dpc: Dpc) {
+    DPCS.with_borrow_mut(|queue| queue.push_back(dpc));
+    STATE.with(|state| state.has_dpcs.set(true));
+}
+
+/// Takes the next one out.
+#[inline]
+pub(super) fn pop_dpc() -> Option<Dpc> {
+    STATE.with(|state| {
+        if !state.has_dpcs.get() {
+            return None;
+        }
+        let next = DPCS.with_borrow_mut(|queue| queue.pop_front());
+        state.has_dpcs.set(next.is_some());
+        next
+    })
 }
 
 /// Calls `f` with the state if this thread is inside `enter`. Async-signal-safe.

@@ -12,7 +12,7 @@ pub type Dpc = Box<dyn FnOnce() + Send>;
 /// # Panics
 /// Outside [`super::enter`].
 pub fn queue_dpc(f: Dpc) {
-    context::with_dpcs(|queue| queue.push_back(f));
+    context::push_dpc(f);
     if super::irql() < Irql::DISPATCH {
         super::lower(super::raise(Irql::DISPATCH));
     }
@@ -22,7 +22,7 @@ pub fn queue_dpc(f: Dpc) {
 pub(super) fn drain(irql: Irql) {
     loop {
         // The queue is released before the call: a DPC may queue others, and may stop the machine.
-        let next = context::with_dpcs(|queue| queue.pop_front());
+        let next = context::pop_dpc();
         let Some(dpc) = next else { return };
         if irql < Irql::DISPATCH {
             super::at_irql(Irql::DISPATCH, dpc)

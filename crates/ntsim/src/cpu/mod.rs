@@ -27,7 +27,6 @@ pub use modules::{CodeModule, register_module, unregister_module};
 
 use crate::irql::Irql;
 use crate::machine::Machine;
-use context::Context;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -71,10 +70,12 @@ pub fn enter<R>(machine: &Arc<Machine>, irql: Irql, f: impl FnOnce() -> R) -> Re
     if context::inside() {
         return Ok(nested(machine, irql, f));
     }
-    machine.check_running()?;
+    if machine.has_stopped() {
+        machine.check_running()?;
+    }
     let mut job = Job { f: Some(f), irql, out: None };
     let entry = entry_of(&job);
-    let call = Context::for_this_thread().run(machine, irql, entry, (&raw mut job).cast());
+    let call = context::run(machine, irql, entry, (&raw mut job).cast());
     match call {
         Ok(()) => match job.out {
             Some(Ok(value)) => Ok(value),

@@ -75,6 +75,8 @@ struct Irp {
     id: IrpId,
     kind: IrpKind,
     buffer: SystemBuffer,
+    /// What the caller's output buffer held, for a control that passes data in it (METHOD_IN_DIRECT).
+    direct: Box<[u8]>,
     state: Mutex<IrpState>,
     done: Condvar,
 }
@@ -144,6 +146,13 @@ impl IrpRequest {
     #[must_use]
     pub fn system_buffer(&self) -> *mut u8 {
         self.shared.buffer.address()
+    }
+
+    /// What the caller's output buffer held when the request was sent: the data of a METHOD_IN_DIRECT control. Empty
+    /// when the caller gave none.
+    #[must_use]
+    pub fn direct_data(&self) -> &[u8] {
+        &self.shared.direct
     }
 
     /// Completes the request (`IoCompleteRequest`). `information` is how many bytes of output the caller gets.
@@ -447,6 +456,15 @@ impl OpenFile {
     /// # Errors
     /// The bugcheck that stopped the machine.
     pub fn start(&self, kind: IrpKind, input: &[u8]) -> Result<PendingIo, Bugcheck> {
+        self.start_direct(kind, input, &[])
+    }
+
+    /// [`Self::start`] with what the caller's output buffer holds, for a control that passes data in it
+    /// (METHOD_IN_DIRECT).
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn start_direct(&self, kind: IrpKind, input: &[u8], data: &[u8]) -> Result<PendingIo, Bugcheck> {
         let output = match kind {
             IrpKind::Read { length } => length,
             IrpKind::DeviceControl { output, .. } => output,
@@ -456,6 +474,7 @@ impl OpenFile {
             id: IrpId(self.machine.io.number()),
             kind,
             buffer: SystemBuffer::new(input, output),
+            direct: data.into(),
             state: Mutex::new(IrpState::Pending),
             done: Condvar::new(),
         });

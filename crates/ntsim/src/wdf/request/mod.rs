@@ -258,6 +258,12 @@ impl Request {
             if direct.is_none() {
                 return Err((NtStatus::INSUFFICIENT_RESOURCES, irp));
             }
+            if let (Some(direct), Irp::Io(irp)) = (&direct, &irp) {
+                let data = irp.direct_data();
+                let length = data.len().min(direct.size());
+                // SAFETY: the allocation is at least that long and nobody else has it yet.
+                unsafe { core::ptr::copy_nonoverlapping(data.as_ptr(), direct.address() as *mut u8, length) };
+            }
         }
         let system_buffer = match &irp {
             Irp::Io(irp) => irp.system_buffer() as usize,
