@@ -597,3 +597,6 @@ impl PendingIo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
