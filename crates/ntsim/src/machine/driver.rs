@@ -202,15 +202,16 @@ impl Machine {
             links: self.io.dangling_links(name),
             requests: self.io.pending(name),
             threads,
-            others: self.others_left_by(name),
+            others: self.others_left_by(name, &driver.mapped.range()),
         };
         driver.mapped.unload(&file_name(name));
         report
     }
 
     /// What the other rooms found, in words.
-    fn others_left_by(&self, name: &str) -> Vec<String> {
+    fn others_left_by(&self, name: &str, image: &Range<u64>) -> Vec<String> {
         let mut others = self.wdf.take_leaks(name);
+        others.extend(self.executive.left_by(image));
         // The platform counts for the whole machine: what is left is this driver's once no other is loaded.
         if self.drivers.table.lock().is_empty() {
             others.extend(self.wfp.leaks().into_iter().map(|(what, count)| format!("{count} {what}")));

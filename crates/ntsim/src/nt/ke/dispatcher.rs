@@ -133,7 +133,7 @@ unsafe fn probe(header: *mut Header) -> u8 {
 ///
 /// # Safety
 /// `header` is writable driver memory.
-pub(super) unsafe fn initialize(header: *mut Header, kind: u8, signal_state: i32) {
+pub(crate) unsafe fn initialize(header: *mut Header, kind: u8, signal_state: i32) {
     let list = header as u64 + core::mem::offset_of!(Header, wait_list) as u64;
     // SAFETY: the caller's promise.
     unsafe {

@@ -1,6 +1,7 @@
 //! Kernel core: IRQL, spin locks, dispatcher objects, DPCs, timers, time. IRQL limits: the routines' pages in the WDK
 //! documentation.
 
+pub mod apc;
 pub mod dispatcher;
 pub mod dpc;
 pub mod irql;

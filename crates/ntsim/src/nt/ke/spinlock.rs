@@ -103,6 +103,24 @@ unsafe fn word<'a>(lock: *const AtomicU64) -> &'a AtomicU64 {
     unsafe { &*lock }
 }
 
+/// Acquires a driver's spin lock at the current level.
+///
+/// # Safety
+/// As [`word`].
+pub(crate) unsafe fn acquire_at(lock: *const AtomicU64) {
+    // SAFETY: the caller's promise.
+    acquire(unsafe { word(lock) });
+}
+
+/// Releases what [`acquire_at`] acquired.
+///
+/// # Safety
+/// As [`word`].
+pub(crate) unsafe fn release_at(lock: *const AtomicU64) {
+    // SAFETY: the caller's promise.
+    release(unsafe { word(lock) });
+}
+
 unsafe extern "win64" fn KeInitializeSpinLock(lock: *const AtomicU64) {
     // SAFETY: the driver's lock.
     unsafe { word(lock) }.store(0, Ordering::Release);

@@ -18,11 +18,6 @@ exports! {
     KeGetProcessorNumberFromIndex: HIGH,
     KeGetProcessorIndexFromNumber: HIGH,
     KeGetCurrentThread: HIGH,
-    KeEnterCriticalRegion: APC,
-    KeLeaveCriticalRegion: APC,
-    KeEnterGuardedRegion: APC,
-    KeLeaveGuardedRegion: APC,
-    KeAreApcsDisabled: DISPATCH,
     KeSetSystemAffinityThreadEx: APC,
     KeRevertToUserAffinityThreadEx: APC,
     KeBugCheck: HIGH,
@@ -98,15 +93,6 @@ unsafe extern "win64" fn KeGetProcessorIndexFromNumber(number: *const u32) -> u3
 
 extern "win64" fn KeGetCurrentThread() -> u64 {
     cpu::current_processor().thread()
-}
-
-// There are no asynchronous procedure calls here, so there is nothing to hold off.
-extern "win64" fn KeEnterCriticalRegion() {}
-extern "win64" fn KeLeaveCriticalRegion() {}
-extern "win64" fn KeEnterGuardedRegion() {}
-extern "win64" fn KeLeaveGuardedRegion() {}
-extern "win64" fn KeAreApcsDisabled() -> u8 {
-    0
 }
 
 /// Threads are not bound to processors below DISPATCH_LEVEL; the old affinity is "all of them", 0.

@@ -70,6 +70,18 @@ impl Pool {
         Self { shards: Default::default(), quarantine: Mutex::default(), special }
     }
 
+    /// Whether every block lies before a guard page.
+    #[must_use]
+    pub fn is_special(&self) -> bool {
+        self.special
+    }
+
+    /// The pool of the block that begins at `address`; None when none does.
+    #[must_use]
+    pub fn kind_at(&self, address: u64) -> Option<Kind> {
+        self.shard(address).lock().get(&address).map(|entry| entry.kind)
+    }
+
     fn shard(&self, address: u64) -> &Mutex<HashMap<u64, Entry>> {
         &self.shards[(address >> 4) as usize % SHARDS]
     }

@@ -1,0 +1,169 @@
+//! What the memory manager says about the system and its addresses.
+
+#![allow(non_snake_case, non_upper_case_globals, reason = "exports have their Windows names")]
+
+use crate::cpu;
+use crate::export::{Export, exports};
+use crate::nt::string::UnicodeString;
+use crate::pe::gate::Catalogue;
+use core::ffi::c_void;
+
+exports! {
+    "ntoskrnl.exe";
+    MmGetSystemRoutineAddress: PASSIVE,
+    MmIsAddressValid: DISPATCH,
+    MmIsDriverVerifying: DISPATCH,
+    MmIsDriverVerifyingByAddress: DISPATCH,
+    MmIsThisAnNtAsSystem: APC,
+    MmQuerySystemSize: APC,
+    MmLockPagableDataSection: APC,
+    MmLockPagableSectionByHandle: APC,
+    MmUnlockPagableImageSection: APC,
+    MmPageEntireDriver: APC,
+    MmResetDriverPaging: APC,
+    ProbeForRead: APC,
+    ProbeForWrite: APC,
+}
+
+/// The variables: the limits between user and system addresses of x64 Windows with 47-bit user space.
+pub const VARIABLES: &[Export] = &[
+    Export::variable("ntoskrnl.exe", "MmHighestUserAddress", (&raw const MmHighestUserAddress).cast()),
+    Export::variable("ntoskrnl.exe", "MmUserProbeAddress", (&raw const MmUserProbeAddress).cast()),
+    Export::variable("ntoskrnl.exe", "MmSystemRangeStart", (&raw const MmSystemRangeStart).cast()),
+];
+
+static MmHighestUserAddress: u64 = 0x7fff_fffe_ffff;
+static MmUserProbeAddress: u64 = 0x7fff_ffff_0000;
+static MmSystemRangeStart: u64 = 0xffff_8000_0000_0000;
+
+/// Looks through ntoskrnl.exe and HAL.dll, as Windows does, and gives the same gate an import would get.
+unsafe extern "win64" fn MmGetSystemRoutineAddress(name: *const UnicodeString) -> *const () {
+    // SAFETY: the driver's string.
+    let name = unsafe { UnicodeString::read(name) };
+    let found = Catalogue::get().find("ntoskrnl.exe", &name);
+    if found.is_none() {
+        tracing::debug!(name, "MmGetSystemRoutineAddress: ntsim has no such routine");
+    }
+    found.map_or(core::ptr::null(), |(_, address)| address)
+}
+
+/// Asks the host whether a byte can be read.
+extern "win64" fn MmIsAddressValid(address: *const c_void) -> u8 {
+    let mut byte = 0_u8;
+    let to = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let from = libc::iovec { iov_base: address.cast_mut(), iov_len: 1 };
+    // SAFETY: reads one byte of this process into ours; an address that is not mapped is an error, not a fault.
+    let read = unsafe { libc::process_vm_readv(libc::getpid(), &to, 1, &from, 1, 0) };
+    u8::from(read == 1)
+}
+
+/// Drivers ask to be lenient under Driver Verifier; no leniency is wanted here.
+extern "win64" fn MmIsDriverVerifying(_driver: *const c_void) -> u32 {
+    0
+}
+
+extern "win64" fn MmIsDriverVerifyingByAddress(_address: *const c_void) -> u32 {
+    0
+}
+
+/// A workstation.
+extern "win64" fn MmIsThisAnNtAsSystem() -> u8 {
+    0
+}
+
+/// MmLargeSystem.
+extern "win64" fn MmQuerySystemSize() -> u32 {
+    2
+}
+
+// Nothing is paged out, so what these are documented to do is done from the start.
+extern "win64" fn MmLockPagableDataSection(address: *mut c_void) -> *mut c_void {
+    address
+}
+extern "win64" fn MmLockPagableSectionByHandle(_section: *mut c_void) {}
+extern "win64" fn MmUnlockPagableImageSection(_section: *mut c_void) {}
+extern "win64" fn MmPageEntireDriver(address: *mut c_void) -> *mut c_void {
+    address
+}
+extern "win64" fn MmResetDriverPaging(_address: *mut c_void) {}
+
+/// Stops the machine where Windows raises an exception, which nothing here can catch.
+fn probe(what: &str, address: usize, length: usize, alignment: u32) {
+    const STATUS_DATATYPE_MISALIGNMENT: u64 = 0xffff_ffff_8000_0002;
+    const STATUS_ACCESS_VIOLATION: u64 = 0xffff_ffff_c000_0005;
+    if length == 0 {
+        return;
+    }
+    let end = (address as u64).checked_add(length as u64);
+    let (status, why) = if alignment.is_power_of_two() && !address.is_multiple_of(alignment as usize) {
+        (STATUS_DATATYPE_MISALIGNMENT, "is not aligned as asked")
+    } else if end.is_none_or(|end| end > MmUserProbeAddress) {
+        (STATUS_ACCESS_VIOLATION, "is no user-mode memory")
+    } else {
+        return;
+    };
+    cpu::bugcheck(
+        cpu::code::KMODE_EXCEPTION_NOT_HANDLED,
+        [status, cpu::caller(), 0, address as u64],
+        format!("{what}: {length} bytes at {address:#x} {why}, and exceptions are not dispatched"),
+    );
+}
+
+extern "win64" fn ProbeForRead(address: usize, length: usize, alignment: u32) {
+    probe("ProbeForRead", address, length, alignment);
+}
+
+/// Writes a byte of every page back, as Windows does.
+unsafe extern "win64" fn ProbeForWrite(address: usize, length: usize, alignment: u32) {
+    probe("ProbeForWrite", address, length, alignment);
+    let mut at = address;
+    while at < address + length {
+        // SAFETY: the memory the driver wants to write; what cannot be written faults.
+        unsafe {
+            core::sync::atomic::AtomicU8::from_ptr(at as *mut u8).fetch_or(0, core::sync::atomic::Ordering::Relaxed);
+        }
+        at = (at | 0xfff) + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::irql::Irql;
+    use crate::machine::Machine;
+    use crate::nt::string::OwnedUnicodeString;
+
+    #[test]
+    fn routines_are_found_by_name_in_both_modules() {
+        cpu::enter(&Machine::new(), Irql::PASSIVE, || {
+            // SAFETY: the strings are ours.
+            let find = |name: &str| unsafe { MmGetSystemRoutineAddress(OwnedUnicodeString::new(name).as_ptr()) };
+            assert!(!find("ExAllocatePool2").is_null());
+            assert!(!find("KeQueryPerformanceCounter").is_null());
+            assert!(find("ExNoSuchRoutine").is_null());
+            assert!(find("FwpsCalloutRegister3").is_null(), "not the kernel's");
+            // SAFETY: the gate of a function without parameters.
+            let irql: extern "win64" fn() -> u8 = unsafe { core::mem::transmute(find("KeGetCurrentIrql")) };
+            assert_eq!(irql(), 0);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn an_address_is_valid_when_it_can_be_read() {
+        let byte = 1_u8;
+        assert_eq!(MmIsAddressValid((&raw const byte).cast()), 1);
+        assert_eq!(MmIsAddressValid(8 as *const c_void), 0);
+        assert_eq!(MmIsAddressValid(core::ptr::null()), 0);
+    }
+
+    #[test]
+    fn probing_refuses_system_addresses_and_bad_alignment() {
+        let probe =
+            |address, alignment| cpu::enter(&Machine::new(), Irql::PASSIVE, || ProbeForRead(address, 4, alignment));
+        assert!(probe(0x1001, 1).is_ok());
+        assert!(probe(0x1001, 4).unwrap_err().why.contains("aligned"));
+        assert!(probe(0xffff_8000_0000_0000, 4).unwrap_err().why.contains("no user-mode memory"));
+        assert!(probe(usize::MAX - 3, 4).unwrap_err().why.contains("no user-mode memory"));
+    }
+}

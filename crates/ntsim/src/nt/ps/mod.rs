@@ -1,0 +1,5 @@
+//! Processes and threads.
+
+pub mod notify;
+pub mod process;
+pub mod thread;
