@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// `__security_cookie` as the linker leaves it; the loader replaces it (`/GS`, "Buffer Security Check").
 const DEFAULT_COOKIE: u64 = 0x0000_2b99_2ddf_a232;
+/// The bits of a cookie on x64: `__security_check_cookie` takes any in the upper sixteen for an overrun.
+const COOKIE_BITS: u64 = 0x0000_FFFF_FFFF_FFFF;
 const PAGE: usize = 4096;
 
 /// A driver's image in memory. After [`Mapped::unload`] its addresses stay reserved and inaccessible for ever, so that a
@@ -56,7 +58,7 @@ impl Mapped {
         if let Some(rva) = image.security_cookie
             && image.get(rva) == Some(DEFAULT_COOKIE)
         {
-            image.put(rva, cookie);
+            image.put(rva, cookie & COOKIE_BITS);
         }
         // SAFETY: the mapping has exactly this size and nobody else knows it yet.
         unsafe { ptr::copy_nonoverlapping(image.bytes.as_ptr(), mapped.base, size) };

@@ -230,9 +230,9 @@ fn the_security_cookie_is_replaced() {
     let sample = Sample::new(code::SUCCEED, &default.to_le_bytes()).with_directory(10, ".rdata", config);
     let image = parse(&sample).unwrap();
     assert_eq!((image.security_cookie, image.warnings.len()), (Some(0x2000), 0));
-    let mapped = map::Mapped::new(image, "cookie.sys", &[], 0x1234).unwrap();
+    let mapped = map::Mapped::new(image, "cookie.sys", &[], 0xFFFF_0000_0000_1234).unwrap();
     // SAFETY: the data section of the image just mapped.
-    assert_eq!(unsafe { (mapped.address(0x2000) as *const u64).read() }, 0x1234);
+    assert_eq!(unsafe { (mapped.address(0x2000) as *const u64).read() }, 0x1234, "the upper sixteen bits are 0");
 }
 
 #[test]
