@@ -16,6 +16,8 @@ pub struct Flow {
     aborted: AtomicBool,
     /// How many contexts there are, readable without the lock: most flows have none at most layers.
     count: AtomicUsize,
+    /// Whether `allowed` holds anything, readable without the lock.
+    any_allowed: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -107,13 +109,14 @@ impl Flow {
 
     /// Whether a stream callout has said that it need not see the rest of the stream.
     pub(super) fn is_allowed(&self, callout_id: u32) -> bool {
-        self.inner.lock().allowed.contains(&callout_id)
+        self.any_allowed.load(Ordering::Acquire) && self.inner.lock().allowed.contains(&callout_id)
     }
 
     pub(super) fn allow(&self, callout_id: u32) {
         let mut inner = self.inner.lock();
         if !inner.allowed.contains(&callout_id) {
             inner.allowed.push(callout_id);
+            self.any_allowed.store(true, Ordering::Release);
         }
     }
 
@@ -176,6 +179,7 @@ impl Flows {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             aborted: AtomicBool::new(false),
             count: AtomicUsize::new(0),
+            any_allowed: AtomicBool::new(false),
             inner: Mutex::default(),
         });
         self.by_id.write().insert(flow.id, flow.clone());

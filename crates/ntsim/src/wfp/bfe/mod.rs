@@ -24,8 +24,8 @@ use super::names;
 use parking_lot::{Condvar, Mutex};
 use sluice_control::host::Guid;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use transaction::Holder;
 
 /// The engine's store and who is changing it.

@@ -244,3 +244,93 @@ fn sublayers_go_by_weight_and_not_by_age() {
     }
     assert_eq!(bed.classify().verdict, Permit, "the heavier sublayer's hard permit comes first");
 }
+
+/// A filter for one remote port in a sublayer, with a script for its callout if it has one.
+fn port_filter(
+    bed: &Bed,
+    port: Option<u16>,
+    sublayer: sluice_control::host::Guid,
+    action: u32,
+) -> crate::wfp::bfe::Filter {
+    let mut filter = bed.filter(action);
+    filter.sublayer = sublayer;
+    if let Some(port) = port {
+        let value = crate::wfp::condition::ConditionValue::Uint16(port);
+        filter.conditions = vec![bed.condition("IP_REMOTE_PORT", sluice_control::host::MatchType::Equal, value)];
+    }
+    filter
+}
+
+#[test]
+fn an_exception_for_remote_administration_and_two_firewalls() {
+    // "Remote administration port required to be opened even in the presence of a third-party firewall": the scenarios
+    // the page tells around its rules. The traffic goes to port 443; each row says which firewall stands where.
+    // (weight of the exception's sublayer, whether the exception is hard, whether the firewall blocks by a callout)
+    let table: &[(u16, bool, bool, Verdict)] = &[
+        // The exception stands above the firewall. Soft, it is overruled; hard, it holds, except against a veto.
+        (200, false, false, Block),
+        (200, true, false, Permit),
+        (200, true, true, Block),
+        // "In order to silently override hard permit filters a firewall has to add its filters within a higher priority
+        // sub-layer": there its block is hard and the exception comes too late. A callout's soft block is overruled.
+        (50, true, false, Block),
+        (50, true, true, Permit),
+    ];
+    for (row, (weight, hard, by_callout, expected)) in table.iter().enumerate() {
+        let bed = Bed::new();
+        let session = bed.session();
+        let callout = bed.callout(&session);
+        let (exception, firewall) = (bed.sublayer(&session, *weight), bed.sublayer(&session, 100));
+        let mut permit = port_filter(&bed, Some(443), exception, FWP_ACTION_PERMIT);
+        permit.flags = if *hard { FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT } else { 0 };
+        bed.add(&session, permit);
+        let mut block = port_filter(&bed, None, firewall, FWP_ACTION_BLOCK);
+        if *by_callout {
+            (block.action, block.action_key) = (FWP_ACTION_CALLOUT_UNKNOWN, callout);
+            block.context = bed.script(&Script::says(B));
+        }
+        bed.add(&session, block);
+        assert_eq!(bed.classify().verdict, *expected, "row {row}");
+    }
+    // Two firewalls: what both permit passes, and a second one that has not been asked about a port blocks it.
+    for (second_knows_port, expected) in [(true, Permit), (false, Block)] {
+        let bed = Bed::new();
+        let session = bed.session();
+        let (one, two) = (bed.sublayer(&session, 200), bed.sublayer(&session, 100));
+        let witness = Script::silent();
+        let mut last = port_filter(&bed, None, bed.sublayer(&session, 1), FWP_ACTION_CALLOUT_INSPECTION);
+        (last.action_key, last.context) = (bed.callout(&session), bed.script(&witness));
+        bed.add(&session, last);
+        for (sublayer, knows_port) in [(one, true), (two, second_knows_port)] {
+            let mut permit = port_filter(&bed, Some(if knows_port { 443 } else { 80 }), sublayer, FWP_ACTION_PERMIT);
+            permit.weight = Weight::Exact(10);
+            let mut rest = port_filter(&bed, None, sublayer, FWP_ACTION_BLOCK);
+            rest.weight = Weight::Exact(1);
+            bed.add(&session, permit);
+            bed.add(&session, rest);
+        }
+        assert_eq!(bed.classify().verdict, expected);
+        // "One way of ensuring that a filter always sees all traffic within a layer is to add a sub-layer that contains
+        // a single filter that matches all traffic."
+        assert_eq!(witness.calls(), 1);
+    }
+}
+
+#[test]
+fn a_drop_lists_the_sublayers_as_the_documented_event_does() {
+    // "Troubleshooting UWP App Connectivity Issues", case 2: WSH (weight 3) blocks, WF (weight 2) permits all the same.
+    let bed = Bed::new();
+    let session = bed.session();
+    let sublayer = |name: &str| {
+        let found = crate::wfp::names::builtin_sublayers().iter().find(|s| s.name == name);
+        found.expect("a built-in sublayer").key
+    };
+    let (wsh, wf) = (sublayer("FWPM_SUBLAYER_MPSSVC_WSH"), sublayer("FWPM_SUBLAYER_MPSSVC_WF"));
+    let permit = bed.add(&session, port_filter(&bed, Some(443), wf, FWP_ACTION_PERMIT));
+    let block = bed.add(&session, port_filter(&bed, None, wsh, FWP_ACTION_BLOCK));
+    bed.classify();
+    let events = bed.machine.wfp.events.take();
+    let said: Vec<_> = events[0].terminating.iter().map(|t| (t.filter_id, t.sublayer, t.verdict)).collect();
+    assert_eq!((events.len(), events[0].filter_id), (1, block));
+    assert_eq!(said, [(block, wsh, Block), (permit, wf, Permit)]);
+}

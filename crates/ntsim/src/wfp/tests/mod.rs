@@ -11,4 +11,5 @@ mod management;
 mod matching;
 mod model;
 mod pending;
+mod streams;
 mod xml;
