@@ -24,17 +24,31 @@ mod compile;
 #[cfg(feature = "std")]
 pub mod diagnostic;
 #[cfg(feature = "std")]
+pub mod diff;
+#[cfg(feature = "std")]
+pub mod expect;
+#[cfg(feature = "std")]
 mod file;
+#[cfg(feature = "std")]
+pub mod import;
+#[cfg(feature = "std")]
+pub mod lint;
 #[cfg(feature = "std")]
 pub mod model;
 #[cfg(feature = "std")]
 pub mod reference;
+#[cfg(feature = "std")]
+pub mod show;
 
 #[cfg(feature = "std")]
 pub use self::{
     compile::{CompileOptions, compile},
-    diagnostic::{Diagnostic, Errors, Severity},
+    diagnostic::{Diagnostic, Errors, Severity, render},
+    diff::{Change, diff},
+    expect::{Tested, test},
     file::{Disk, Files, parse, parse_flow},
+    lint::lint,
     model::Policy,
     reference::{Explanation, Outcome, Reference, Tried},
+    show::{Shown, show},
 };

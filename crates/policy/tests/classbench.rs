@@ -174,7 +174,9 @@ fn real_sets() {
     for name in ["acl1_1k", "fw1_1k", "ipc1_1k", "acl1_10k", "fw1_10k", "ipc1_10k"] {
         let read = |name: String| std::fs::read_to_string(folder.join(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let filters = filters(&read(name.to_owned()));
-        let headers = headers(&read(format!("{name}_trace")));
+        // Scanning ten thousand rules for each of ninety thousand headers is for optimized builds.
+        let every = if cfg!(debug_assertions) && filters.len() > 5000 { 16 } else { 1 };
+        let headers: Vec<Header> = headers(&read(format!("{name}_trace"))).into_iter().step_by(every).collect();
         check(name, &filters, &headers);
     }
 }

@@ -3,9 +3,9 @@
 //! The promise is a number of nanoseconds from a simple model: a word costs what a line of the second-level cache
 //! costs, an entry what comparing it costs, and a flow is expected where rules are.
 
-use super::boxes::{Box, Column, Columns};
+use super::boxes::{Boxes, Column};
 use crate::{
-    image::forest::{Cut, MAX_BITS, ROOM, Word, mix},
+    image::forest::{Cut, MAX_BITS, MAX_WORDS, ROOM, Word, mix},
     model::address::AddressBits,
 };
 use std::collections::{HashMap, VecDeque};
@@ -15,7 +15,12 @@ const CUT: f64 = 5.0;
 const REST: f64 = 3.0;
 const ENTRY: f64 = 2.5;
 /// Nanoseconds charged for each byte a rule takes: larger images fall out of faster caches.
-const BYTE: f64 = 0.04;
+const BYTE: f64 = 0.02;
+/// Nanoseconds charged for what is left to tell apart, by halving. Far more than a good cut takes: what is left over
+/// by a cut is never the easier half, and trees of many small steps that each look cheap are the slowest of all.
+const HALVING: f64 = 20.0;
+/// One in this many boxes may be copied by one cut.
+const SHARE: usize = 8;
 /// Leaves of this many boxes are left alone.
 const SMALL: usize = 3;
 /// The most copies of one box under one cut.
@@ -25,9 +30,17 @@ const GROWTH: usize = 3;
 /// The most pairs of dimensions a hashed cut is looked for among.
 const PAIRS: usize = 24;
 
+/// A logarithm to base 2, straight between powers of two: the same on every platform, which libm's is not.
+fn log2(value: f64) -> f64 {
+    let bits = value.to_bits();
+    let exponent = (bits >> 52) as i32 - 1023;
+    let mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
+    f64::from(exponent) + mantissa - 1.0
+}
+
 /// What is expected of the best tree over this many boxes.
 fn expected(boxes: f64) -> f64 {
-    if boxes <= 3.0 { 3.0 + ENTRY * boxes } else { 10.5 + 3.0 * (boxes / 3.0).log2() }
+    if boxes <= 3.0 { 3.0 + ENTRY * boxes } else { 10.5 + HALVING * log2(boxes / 3.0) }
 }
 
 /// A family's forest.
@@ -47,16 +60,14 @@ struct Task {
 }
 
 /// Grows the trees of four lists of boxes, each in the rules' order.
-pub(super) fn grow<A: AddressBits>(boxes: &[Box<A>], trees: [Vec<u32>; 4]) -> Result<Forest, String> {
-    let columns = Columns::new(boxes);
+pub(super) fn grow<A: AddressBits>(boxes: &Boxes<A>, trees: [Vec<u32>; 4]) -> Result<Forest, String> {
     let mut grower = Grower {
         boxes,
-        columns,
         forest: Forest::default(),
         queue: VecDeque::new(),
         leaves: HashMap::new(),
         loads: Vec::new(),
-        spare: boxes.len() * GROWTH + 4096,
+        spare: boxes.entries.len() * GROWTH + 4096,
     };
     for index in 0..4 {
         grower.forest.roots[index] = if index % 2 == 1 && trees[index] == trees[index - 1] {
@@ -73,8 +84,7 @@ pub(super) fn grow<A: AddressBits>(boxes: &[Box<A>], trees: [Vec<u32>; 4]) -> Re
 }
 
 struct Grower<'b, A> {
-    boxes: &'b [Box<A>],
-    columns: Columns,
+    boxes: &'b Boxes<A>,
     forest: Forest,
     queue: VecDeque<Task>,
     /// Leaves written so far by a hash of their boxes: where they begin.
@@ -115,8 +125,7 @@ impl<A: AddressBits> Grower<'_, A> {
     fn drop_shadowed(&self, boxes: &mut Vec<u32>) {
         let mut kept: Vec<u32> = Vec::with_capacity(boxes.len());
         for &number in boxes.iter() {
-            let own = &self.boxes[number as usize];
-            if !kept.iter().any(|earlier| self.boxes[*earlier as usize].covers(own)) {
+            if !kept.iter().any(|earlier| self.boxes.covers(*earlier, number)) {
                 kept.push(number);
             }
         }
@@ -166,9 +175,9 @@ impl<A: AddressBits> Grower<'_, A> {
         let (first, second) = (candidate.first, candidate.second.unwrap_or(candidate.first));
         let cut = Cut {
             base: base as u32,
-            dimension: self.columns.dimensions[first.0].dimension,
+            dimension: self.boxes.columns[first.0].dimension,
             shift: first.1,
-            second_dimension: if candidate.hashed { self.columns.dimensions[second.0].dimension } else { 0 },
+            second_dimension: if candidate.hashed { self.boxes.columns[second.0].dimension } else { 0 },
             second_shift: if candidate.hashed { second.1 } else { 0 },
             bits: candidate.bits,
             hashed: candidate.hashed,
@@ -176,7 +185,7 @@ impl<A: AddressBits> Grower<'_, A> {
             room,
         };
         let words = base + cut.words() as usize;
-        if words > u32::MAX as usize {
+        if words > MAX_WORDS as usize {
             return Err("the rules do not fit into one image".to_owned());
         }
         self.forest.words.resize(words, Word::Empty.pack());
@@ -187,7 +196,7 @@ impl<A: AddressBits> Grower<'_, A> {
         }
         if let Some(&least) = rest.first() {
             let word = base + (1 << candidate.bits);
-            self.forest.words[word + 1] = Word::Least(self.columns.rules[least as usize]).pack();
+            self.forest.words[word + 1] = Word::Least(self.boxes.rule(least)).pack();
             self.queue.push_back(Task { word, boxes: rest, room: below });
         }
         Ok(Word::Cut(cut).pack())
@@ -197,7 +206,7 @@ impl<A: AddressBits> Grower<'_, A> {
     fn targets(&self, number: u32, candidate: &Candidate, targets: &mut Vec<u32>) -> bool {
         targets.clear();
         let span = |(column, shift): (usize, u8)| {
-            let (low, high) = self.columns.dimensions[column].ranges[number as usize];
+            let (low, high) = self.boxes.columns[column].of(number);
             (low >> shift, high >> shift)
         };
         let (low, high) = span(candidate.first);
@@ -260,7 +269,7 @@ impl<A: AddressBits> Grower<'_, A> {
         }
         let largest = loads.iter().copied().max().unwrap_or(0) as usize;
         // Copies must pay for themselves at once: cuts that only spread boxes would be made without end.
-        let allowed = total + (total / 2).min(self.spare);
+        let allowed = total + (total / SHARE).min(self.spare);
         if largest >= total || rest == total || (rest > 0 && room == 0) || copies + rest > allowed {
             return f64::INFINITY;
         }
@@ -284,11 +293,13 @@ impl<A: AddressBits> Grower<'_, A> {
         let mut candidates = Vec::new();
         let mut pairs = PAIRS;
         let shifts: Vec<Vec<(u8, usize)>> =
-            self.columns.dimensions.iter().map(|column| popular_shifts(column, boxes)).collect();
-        for (index, column) in self.columns.dimensions.iter().enumerate() {
+            self.boxes.columns.iter().map(|column| popular_shifts(column, boxes)).collect();
+        for (index, column) in self.boxes.columns.iter().enumerate() {
             for &(shift, fitting) in &shifts[index] {
                 let bits = bits_for(fitting);
-                candidates.push(Candidate { first: (index, shift), second: None, bits, hashed: true, copies: COPIES });
+                for copies in [1, COPIES] {
+                    candidates.push(Candidate { first: (index, shift), second: None, bits, hashed: true, copies });
+                }
                 for (other, other_shifts) in shifts.iter().enumerate().skip(index + 1) {
                     for &(other_shift, other_fitting) in other_shifts {
                         if pairs == 0 || fitting.min(other_fitting) * 4 < boxes.len() {
@@ -322,7 +333,7 @@ impl<A: AddressBits> Grower<'_, A> {
         most: u8,
         candidates: &mut Vec<Candidate>,
     ) {
-        let narrow = boxes.iter().map(|number| column.ranges[*number as usize]).filter(|range| *range != (0, u64::MAX));
+        let narrow = boxes.iter().map(|number| column.of(*number)).filter(|range| *range != (0, u64::MAX));
         let (low, high) = narrow.fold((u64::MAX, 0), |sum, range| (sum.0.min(range.0), sum.1.max(range.1)));
         if low >= high {
             return;
@@ -332,7 +343,7 @@ impl<A: AddressBits> Grower<'_, A> {
             if bits == 0 || shift > 63 {
                 return;
             }
-            for copies in [COPIES, 1 << (bits - 1).min(8), 1 << bits] {
+            for copies in [1, COPIES, 1 << (bits - 1).min(8), 1 << bits] {
                 if copies <= COPIES || boxes.len() <= 256 {
                     candidates.push(Candidate { first: (index, shift), second: None, bits, hashed: false, copies });
                 }
@@ -352,7 +363,7 @@ impl<A: AddressBits> Grower<'_, A> {
 fn popular_shifts(column: &Column, boxes: &[u32]) -> Vec<(u8, usize)> {
     let mut by_free = [0usize; 65];
     for &number in boxes {
-        let (low, high) = column.ranges[number as usize];
+        let (low, high) = column.of(number);
         by_free[64 - (low ^ high).leading_zeros() as usize] += 1;
     }
     let mut popular: Vec<(usize, u8)> =

@@ -22,7 +22,7 @@ use crate::{
 use std::fmt;
 use writer::Writer;
 
-pub(crate) use resolve::resolved_applications;
+pub(crate) use resolve::{resolved_applications, utf16};
 
 /// What compiling needs beside the policy.
 pub struct CompileOptions<'a> {
@@ -54,8 +54,8 @@ pub fn compile(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<u8>,
     let spaces = resolve::Spaces::of(policy, options)?;
     let resolved = spaces.write(options.key, &mut writer.parts).map_err(whole)?;
 
-    let mut boxes4 = rules::Boxes::<u32>::default();
-    let mut boxes6 = rules::Boxes::<u128>::default();
+    let mut boxes4 = rules::Family::<u32>::default();
+    let mut boxes6 = rules::Family::<u128>::default();
     for (index, rule) in policy.rules.iter().enumerate() {
         let conditions = resolved.conditions.get(&index);
         let flags = flags(rule.action, rule.hard, rule.log);
@@ -67,11 +67,11 @@ pub fn compile(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<u8>,
     }
     let (four, six) = (boxes4.grow().map_err(whole)?, boxes6.grow().map_err(whole)?);
     for &place in &four.entries {
-        let one = &boxes4.boxes[place as usize];
+        let one = &boxes4.boxes.entries[place as usize];
         Entry4 { remote: one.remote, local: one.local, tail: one.tail }.write(&mut writer.parts.entries4);
     }
     for &place in &six.entries {
-        let one = &boxes6.boxes[place as usize];
+        let one = &boxes6.boxes.entries[place as usize];
         Entry6 { remote: one.remote, local: one.local, tail: one.tail }.write(&mut writer.parts.entries6);
     }
     drop((boxes4, boxes6));

@@ -1,7 +1,7 @@
 //! From a rule to its boxes, and from boxes to the forest of a family.
 
 use super::{
-    boxes::Box,
+    boxes::{Boxes, Shape},
     forest::{self, Forest},
     resolve::BySet,
 };
@@ -16,20 +16,20 @@ use std::collections::HashSet;
 
 /// The boxes of one family, and which belong to which tree: outbound, inbound, and the same for rules that wait for a
 /// name.
-pub(super) struct Boxes<A> {
-    pub(super) boxes: Vec<Box<A>>,
+pub(super) struct Family<A> {
+    pub(super) boxes: Boxes<A>,
     trees: [Vec<u32>; 4],
     /// What waits already, whatever the rule: a later one of the same shape never decides whether to wait.
-    waiting: HashSet<(bool, Box<A>)>,
+    waiting: HashSet<(bool, Shape<A>)>,
 }
 
-impl<A> Default for Boxes<A> {
+impl<A> Default for Family<A> {
     fn default() -> Self {
-        Self { boxes: Vec::new(), trees: Default::default(), waiting: HashSet::new() }
+        Self { boxes: Boxes::default(), trees: Default::default(), waiting: HashSet::new() }
     }
 }
 
-impl<A: AddressBits> Boxes<A> {
+impl<A: AddressBits> Family<A> {
     /// Adds a rule's boxes.
     pub(super) fn add(
         &mut self,
@@ -59,9 +59,8 @@ impl<A: AddressBits> Boxes<A> {
         }
     }
 
-    fn place(&mut self, rule: &Rule, one: Box<A>, exact_but_for_name: bool) {
-        let place = self.boxes.len() as u32;
-        self.boxes.push(one);
+    fn place(&mut self, rule: &Rule, one: Shape<A>, exact_but_for_name: bool) {
+        let place = self.boxes.push(&one);
         for direction in [0, 1] {
             if rule.direction.is_none_or(|only| only as usize == direction) {
                 self.trees[direction].push(place);
@@ -71,22 +70,19 @@ impl<A: AddressBits> Boxes<A> {
             return;
         }
         let mut waiting = one;
-        waiting.within(Dimension::Name, (0, u64::MAX));
+        waiting.anywhere(Dimension::Name);
         waiting.exact = exact_but_for_name;
         let mut place = None;
         for direction in [0, 1] {
             let mut shape = waiting;
             // Whether a rule with conditions matches depends on which rule it is.
             if shape.exact {
-                shape.tail.rule = 0;
+                shape.entry.tail.rule = 0;
             }
             if rule.direction.is_none_or(|only| only as usize == direction)
                 && self.waiting.insert((direction == 1, shape))
             {
-                let place = *place.get_or_insert_with(|| {
-                    self.boxes.push(waiting);
-                    self.boxes.len() as u32 - 1
-                });
+                let place = *place.get_or_insert_with(|| self.boxes.push(&waiting));
                 self.trees[2 + direction].push(place);
             }
         }
@@ -100,7 +96,7 @@ impl<A: AddressBits> Boxes<A> {
 }
 
 /// A rule without its addresses.
-fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, NumberSet)]) -> Box<A> {
+fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, NumberSet)]) -> Shape<A> {
     let ports = |set: &Option<NumberSet>| match set.as_ref().map(NumberSet::ranges) {
         Some([(low, high)]) => (*low as u16, *high as u16),
         _ => (0, u16::MAX),
@@ -109,7 +105,7 @@ fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, Num
         Some([(low, high)]) if low == high => Some(*low as u8),
         _ => None,
     };
-    let mut shape = Box::all(EntryTail {
+    let mut shape = Shape::all(EntryTail {
         remote_port: ports(&rule.remote_ports),
         local_port: ports(&rule.local_ports),
         protocol: protocol.unwrap_or(0),
@@ -119,7 +115,7 @@ fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, Num
         ..EntryTail::default()
     });
     for (dimension, ports) in
-        [(Dimension::RemotePort, shape.tail.remote_port), (Dimension::LocalPort, shape.tail.local_port)]
+        [(Dimension::RemotePort, shape.entry.tail.remote_port), (Dimension::LocalPort, shape.entry.tail.local_port)]
     {
         if ports != (0, u16::MAX) {
             shape.within(dimension, (ports.0.into(), ports.1.into()));

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     flow::Direction,
-    model::{Expectation, Rule, SidBuf, names},
+    model::{Expectation, FlowSpec, Rule, SidBuf, names},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -83,7 +83,7 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
     if let Some(at) = local_at.filter(|_| local.0.is_ipv4() != remote.0.is_ipv4()) {
         context.error(&at, "`local` and `remote` are of different families");
     }
-    Some(Expectation {
+    let flow = FlowSpec {
         direction: direction.unwrap_or(Direction::Outbound),
         protocol: protocol?,
         local,
@@ -91,12 +91,9 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
         application,
         user,
         interface,
-        name,
-        verdict,
-        rule: decider,
-        at: moment,
-        span: at.span,
-    })
+        remote_name: name,
+    };
+    Some(Expectation { flow, verdict, rule: decider, at: moment, span: at.span })
 }
 
 /// The address that stands for none, in the family of another.
@@ -136,7 +133,7 @@ pub fn parse_flow(
     user: Option<&str>,
     interface: Option<&str>,
     name: Option<&str>,
-) -> Result<Expectation, String> {
+) -> Result<FlowSpec, String> {
     let wrong =
         |what: &str, text: &str, expected: &str| format!("{what} `{text}` is not understood: {expected} is expected");
     let number = values::PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(protocol)).map(|(_, n)| *n);
@@ -168,7 +165,7 @@ pub fn parse_flow(
         Some(text) => Some(Some(names::normalize(text).ok_or_else(|| wrong("the name", text, "a host name"))?)),
         None => None,
     };
-    Ok(Expectation {
+    Ok(FlowSpec {
         direction: if inbound { Direction::Inbound } else { Direction::Outbound },
         protocol: number
             .or_else(|| protocol.parse().ok())
@@ -178,10 +175,6 @@ pub fn parse_flow(
         application: application.map(str::to_owned),
         user,
         interface,
-        name,
-        verdict: None,
-        rule: None,
-        at: None,
-        span: 0..0,
+        remote_name: name,
     })
 }

@@ -83,11 +83,13 @@ pub fn parse(path: &Path, text: &str, files: &dyn Files) -> Result<Policy, Error
     if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return Err(Errors { diagnostics });
     }
+    let lists = scope.lists();
     Ok(Policy {
         path: path.to_owned(),
         defaults,
         rules,
         schedules,
+        lists,
         expectations,
         warnings: diagnostics,
         text: Arc::from(text),

@@ -7,7 +7,7 @@ use super::{
     values,
 };
 use crate::model::{
-    AddressSet, Located, NameSet, NumberSet, SidBuf,
+    AddressSet, List, Located, NameSet, NumberSet, SidBuf,
     address::{self, AddressCollector},
     names,
 };
@@ -31,6 +31,7 @@ struct Named {
     applications: Option<Vec<Located<String>>>,
     users: Option<Vec<SidBuf>>,
     used: Cell<bool>,
+    is_list: bool,
     at: Option<At>,
 }
 
@@ -84,6 +85,16 @@ impl Scope {
             }
         }
         scope
+    }
+
+    /// The lists, by name.
+    pub(super) fn lists(&self) -> Vec<List> {
+        let list = |(name, named): (&String, &Named)| {
+            let span = named.at.as_ref()?.span.clone();
+            let (addresses, names) = (named.addresses.clone(), named.names.clone());
+            named.is_list.then(|| List { name: name.clone(), addresses, names, span })
+        };
+        self.named.iter().filter_map(list).collect()
     }
 
     fn find<'s, T>(
@@ -371,7 +382,7 @@ fn read_list(context: &mut Context<'_>, mut reader: Reader<'_>, files: &dyn File
     let at = reader.at.clone();
     reader.finish(context);
 
-    let mut named = Named::default();
+    let mut named = Named { is_list: true, ..Named::default() };
     let (has_addresses, has_names) = (collector.address_count > 0, !collector.names.is_empty());
     if has_addresses && has_names {
         context.error(&at, "the list holds both addresses and names; make two lists of it");

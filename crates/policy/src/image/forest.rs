@@ -5,7 +5,7 @@
 //! ```text
 //! empty   0
 //! leaf    kind 1: first entry (32 bits), how many (24 bits)
-//! cut     kind 2: first child (32), dimension and shift twice (4 + 6, 4 + 6), bits (5), hashed (1), rest (1), room (3)
+//! cut     kind 2: first child (30), room (5), dimension and shift twice (4 + 6, 4 + 6), bits (5), hashed (1), rest (1)
 //! least   kind 3: the least rule number below the word before it (32)
 //! ```
 //!
@@ -55,7 +55,9 @@ pub(crate) struct Cut {
 }
 
 /// Rests that may be waiting at once.
-pub(crate) const ROOM: usize = 8;
+pub(crate) const ROOM: usize = 32;
+/// The most words of a forest.
+pub(crate) const MAX_WORDS: u32 = 1 << 30;
 /// The most bits of a cut.
 pub(crate) const MAX_BITS: u8 = 20;
 
@@ -71,7 +73,7 @@ impl Word {
         match word & 3 {
             KIND_LEAF => Self::Leaf { first: base, count: (word >> 8) as u32 & 0xff_ffff },
             KIND_CUT => Self::Cut(Cut {
-                base,
+                base: (word >> 34) as u32,
                 dimension: field(2, 4),
                 shift: field(6, 6),
                 second_dimension: field(12, 4),
@@ -79,7 +81,7 @@ impl Word {
                 bits: field(22, 5),
                 hashed: field(27, 1) != 0,
                 rest: field(28, 1) != 0,
-                room: field(29, 3),
+                room: field(29, 5),
             }),
             KIND_LEAST => Self::Least(base),
             _ => Self::Empty,
@@ -104,7 +106,7 @@ impl Word {
                     (cut.room, 29),
                 ];
                 let packed = fields.iter().fold(0, |sum, &(value, at)| sum | u64::from(value) << at);
-                u64::from(cut.base) << 32 | packed | KIND_CUT
+                u64::from(cut.base) << 34 | packed | KIND_CUT
             }
         }
     }

@@ -5,18 +5,20 @@ pub mod identity;
 pub mod names;
 pub mod numbers;
 pub mod schedule;
+pub mod spec;
 
 pub use address::AddressSet;
 pub use identity::SidBuf;
 pub use names::NameSet;
 pub use numbers::NumberSet;
 pub use schedule::{Moment, Schedule};
+pub use spec::FlowSpec;
 
 use crate::{
     diagnostic::Diagnostic,
     flow::{Direction, Verdict},
 };
-use std::{net::IpAddr, ops::Range, path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// A policy file, parsed and checked.
 #[derive(Clone, Debug)]
@@ -29,12 +31,27 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Named times.
     pub schedules: Vec<Schedule>,
+    /// Named lists, for what can be said of them.
+    pub lists: Vec<List>,
     /// Expectations that stand outside rules.
     pub expectations: Vec<Expectation>,
     /// What parsing found questionable.
     pub warnings: Vec<Diagnostic>,
     /// The text, for diagnostics of later steps.
     pub(crate) text: Arc<str>,
+}
+
+/// A named list.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// Its name.
+    pub name: String,
+    /// Its addresses, if it holds any.
+    pub addresses: Option<Arc<AddressSet>>,
+    /// Its names, if it holds any.
+    pub names: Option<Arc<NameSet>>,
+    /// Where it is declared.
+    pub span: Range<usize>,
 }
 
 /// What happens to flows no rule matches.
@@ -149,22 +166,8 @@ pub struct Located<T> {
 /// A flow and what must become of it: the policy's own tests.
 #[derive(Clone, Debug)]
 pub struct Expectation {
-    /// Who opens it.
-    pub direction: Direction,
-    /// IP protocol.
-    pub protocol: u8,
-    /// This machine's side.
-    pub local: (IpAddr, u16),
-    /// The other machine's side.
-    pub remote: (IpAddr, u16),
-    /// The program's path, as in rules.
-    pub application: Option<String>,
-    /// The user.
-    pub user: Option<SidBuf>,
-    /// The interface's LUID.
-    pub interface: Option<u64>,
-    /// The name the content asks for; `Some(None)` where it cannot be told.
-    pub name: Option<Option<String>>,
+    /// The flow.
+    pub flow: FlowSpec,
     /// The verdict that is expected.
     pub verdict: Option<Action>,
     /// The rule that is expected to decide; `Some(None)` is the default.

@@ -1,0 +1,164 @@
+//! Address sets of one rule: an image, prefix-trie, and binary search over merged ranges.
+
+use crate::{
+    data::{self, Random},
+    timing::{contender, measure, print},
+};
+use prefix_trie::PrefixSet;
+use sluice_policy::{Direction, Flow};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const KEYS: usize = 1 << 16;
+
+pub(crate) fn v4() {
+    let mut random = Random(1);
+    let real: Option<Vec<(u32, u8)>> = data::text("asn4.cidr").map(|text| {
+        let parse = |line: &str| {
+            let (address, rest) = line.split_once('/')?;
+            let length = rest.split_whitespace().next()?.parse().ok()?;
+            Some((address.parse::<Ipv4Addr>().ok()?.to_bits(), length))
+        };
+        text.lines().filter_map(parse).collect()
+    });
+    let source = if real.is_some() { "real" } else { "made" };
+    let mut all = real.unwrap_or_default();
+    shuffle(&mut all, &mut random);
+    while all.len() < 1_000_000 {
+        // Scattered single addresses, as block lists have them.
+        all.push((random.next() as u32, 32));
+    }
+    for count in [1, 1000, 100_000, 1_000_000] {
+        let prefixes = &all[..count];
+        let list: String =
+            prefixes.iter().map(|(value, length)| format!("{}/{length}\n", Ipv4Addr::from_bits(*value))).collect();
+        let built = data::build(POLICY, &list);
+        let keys: Vec<u32> = (0..KEYS)
+            .map(|_| {
+                let (value, length) = prefixes[random.below(count)];
+                value | random.next() as u32 & u32::MAX.checked_shr(length.into()).unwrap_or(0)
+            })
+            .collect();
+        let trie: PrefixSet<(u32, u8)> = prefixes.iter().copied().collect();
+        let ranges = merged(
+            prefixes
+                .iter()
+                .map(|(value, length)| (*value, value | u32::MAX.checked_shr((*length).into()).unwrap_or(0))),
+        );
+        let (image, ranges) = (&built.image, &ranges[..]);
+        let local = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
+        let contenders = [
+            contender("sluice decide", &keys, move |key| {
+                let flow = Flow::new(Direction::Outbound, 6, local, 50000, IpAddr::V4(Ipv4Addr::from_bits(key)), 443);
+                image.decide(&flow).rule.unwrap_or(1)
+            }),
+            contender("prefix-trie", &keys, |key| u32::from(trie.get_lpm(&(key, 32)).is_none())),
+            contender("binary search", &keys, move |key| {
+                let after = ranges.partition_point(|range| range.1 < key);
+                u32::from(ranges.get(after).is_none_or(|range| range.0 > key))
+            }),
+        ];
+        agree(&contenders);
+        print(
+            &format!("IPv4 set, {count} prefixes ({source})"),
+            &contenders,
+            &measure(&contenders),
+            &built.summary(count),
+        );
+    }
+}
+
+pub(crate) fn v6() {
+    let mut random = Random(2);
+    let real: Option<Vec<(u128, u8)>> = data::text("asn6.cidr").map(|text| {
+        let parse = |line: &str| {
+            let (address, rest) = line.split_once('/')?;
+            let length = rest.split_whitespace().next()?.parse().ok()?;
+            Some((address.parse::<Ipv6Addr>().ok()?.to_bits(), length))
+        };
+        text.lines().filter_map(parse).collect()
+    });
+    let source = if real.is_some() { "real" } else { "made" };
+    let mut all = real.unwrap_or_else(|| {
+        (0..168_000).map(|_| ((0x2000 << 112 | u128::from(random.next()) << 72) >> 80 << 80, 48)).collect()
+    });
+    shuffle(&mut all, &mut random);
+    let base = all.len();
+    while all.len() < 1_000_000 {
+        // Customers' networks and single hosts below announced prefixes.
+        let (value, length) = all[random.below(base)];
+        let rest = u128::from(random.next()) << 64 | u128::from(random.next());
+        let longer = [48, 56, 64, 128][random.below(4)].max(length);
+        let value = value | rest & u128::MAX.checked_shr(length.into()).unwrap_or(0);
+        all.push((value & !u128::MAX.checked_shr(longer.into()).unwrap_or(0), longer));
+    }
+    for count in [1000, base, 1_000_000] {
+        // The first ones lie within announced prefixes and would be merged away: take the last of each size.
+        let prefixes = if count > base { &all[..] } else { &all[..count] };
+        let list: String =
+            prefixes.iter().map(|(value, length)| format!("{}/{length}\n", Ipv6Addr::from_bits(*value))).collect();
+        let built = data::build(POLICY, &list);
+        let keys: Vec<u128> = (0..KEYS)
+            .map(|_| {
+                let (value, length) = prefixes[random.below(count)];
+                let rest = u128::from(random.next()) << 64 | u128::from(random.next());
+                value | rest & u128::MAX.checked_shr(length.into()).unwrap_or(0)
+            })
+            .collect();
+        let trie: PrefixSet<(u128, u8)> = prefixes.iter().copied().collect();
+        let ranges = merged(
+            prefixes
+                .iter()
+                .map(|(value, length)| (*value, value | u128::MAX.checked_shr((*length).into()).unwrap_or(0))),
+        );
+        let (image, ranges) = (&built.image, &ranges[..]);
+        let local = IpAddr::V6("2001:db8::5".parse().unwrap());
+        let contenders = [
+            contender("sluice decide", &keys, move |key| {
+                let flow = Flow::new(Direction::Outbound, 6, local, 50000, IpAddr::V6(Ipv6Addr::from_bits(key)), 443);
+                image.decide(&flow).rule.unwrap_or(1)
+            }),
+            contender("prefix-trie", &keys, |key| u32::from(trie.get_lpm(&(key, 128)).is_none())),
+            contender("binary search", &keys, move |key| {
+                let after = ranges.partition_point(|range| range.1 < key);
+                u32::from(ranges.get(after).is_none_or(|range| range.0 > key))
+            }),
+        ];
+        agree(&contenders);
+        print(
+            &format!("IPv6 set, {count} prefixes ({source})"),
+            &contenders,
+            &measure(&contenders),
+            &built.summary(count),
+        );
+    }
+}
+
+const POLICY: &str =
+    "[list.all]\nfile = \"list\"\nformat = \"addresses\"\n[[rule]]\naction = \"block\"\nremote = \"@all\"\n";
+
+fn shuffle<T>(all: &mut [T], random: &mut Random) {
+    for index in (1..all.len()).rev() {
+        all.swap(index, random.below(index + 1));
+    }
+}
+
+fn merged<A: Copy + Ord>(ranges: impl Iterator<Item = (A, A)>) -> Vec<(A, A)> {
+    let mut sorted: Vec<(A, A)> = ranges.collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<(A, A)> = Vec::new();
+    for (low, high) in sorted {
+        match merged.last_mut() {
+            Some(last) if low <= last.1 => last.1 = last.1.max(high),
+            _ => merged.push((low, high)),
+        }
+    }
+    merged
+}
+
+/// What does not find the same is not compared.
+fn agree(contenders: &[crate::timing::Contender<'_>]) {
+    for index in 0..KEYS {
+        let first = (contenders[0].once)(index);
+        assert!(contenders.iter().all(|one| (one.once)(index) == first), "key {index}");
+    }
+}

@@ -1,0 +1,186 @@
+//! Which flows two policies decide differently.
+//!
+//! Every pair of rules of the two (defaults included) whose conditions can hold together and whose verdicts differ is
+//! given flows from the edges of what both match; each is decided by both images. What is reported has therefore been
+//! seen; a difference that shows only deep between edges may be missed.
+
+use crate::{
+    compile::{CompileOptions, compile},
+    diagnostic::Errors,
+    flow::{Decision, Direction},
+    image::Image,
+    model::{AddressSet, FlowSpec, NumberSet, Policy, Rule, names::Scope},
+};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// Flows that changed in the same way.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// The rule that decides in the first policy; none for its default.
+    pub old_rule: Option<String>,
+    /// What it says.
+    pub old: Decision,
+    /// The rule that decides in the second policy.
+    pub new_rule: Option<String>,
+    /// What it says.
+    pub new: Decision,
+    /// One flow for which it is so.
+    pub example: FlowSpec,
+    /// How many of the flows tried changed in this way.
+    pub flows: usize,
+}
+
+/// The most rules whose pairs are all tried; of larger policies, those that differ are.
+const ALL_PAIRS: usize = 1500;
+/// Flows tried for a pair.
+const TRIES: usize = 32;
+
+/// Compares two policies.
+///
+/// # Errors
+/// One of them does not compile.
+pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<Vec<Change>, Errors> {
+    let image = |policy: &Policy| -> Result<Image<Vec<u8>>, Errors> {
+        let bytes = compile(policy, options)?;
+        Image::validate(bytes).map_err(|error| Errors {
+            diagnostics: vec![
+                crate::Diagnostic::new(crate::Severity::Error, &policy.path, &policy.text, 0..0)
+                    .message(error.to_string()),
+            ],
+        })
+    };
+    let (old_image, new_image) = (image(old)?, image(new)?);
+    let mut changes: BTreeMap<(Option<u32>, Option<u32>, bool), Change> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    let mut try_flow = |flow: FlowSpec| {
+        if !seen.insert(flow.clone()) {
+            return;
+        }
+        let decided = flow.with(options.application, |one| (old_image.decide(one), new_image.decide(one)));
+        let Ok((before, after)) = decided else { return };
+        if (before.verdict, before.silent, before.hard) == (after.verdict, after.silent, after.hard) {
+            return;
+        }
+        let inbound = flow.direction == Direction::Inbound;
+        let name =
+            |image: &Image<Vec<u8>>, rule: Option<u32>| rule.and_then(|rule| image.rule_name(rule)).map(str::to_owned);
+        let change = changes.entry((before.rule, after.rule, inbound)).or_insert_with(|| Change {
+            old_rule: name(&old_image, before.rule),
+            old: before,
+            new_rule: name(&new_image, after.rule),
+            new: after,
+            example: flow,
+            flows: 0,
+        });
+        change.flows += 1;
+    };
+    let everything: [Option<&Rule>; 1] = [None];
+    let same = |a: &Rule, b: &Rule| format!("{a:?}").split("span:").next() == format!("{b:?}").split("span:").next();
+    let all = old.rules.len().max(new.rules.len()) <= ALL_PAIRS;
+    let differing = |own: &'_ Policy, other: &Policy| -> Vec<usize> {
+        let at = |index: usize| other.rules.get(index);
+        (0..own.rules.len())
+            .filter(|&index| all || at(index).is_none_or(|rule| !same(&own.rules[index], rule)))
+            .collect()
+    };
+    let (old_rules, new_rules) = (differing(old, new), differing(new, old));
+    for first in everything.into_iter().chain(old_rules.iter().map(|index| Some(&old.rules[*index]))) {
+        for second in [None].into_iter().chain(new_rules.iter().map(|index| Some(&new.rules[*index]))) {
+            let worth = match (first, second) {
+                (Some(a), Some(b)) => (a.action, a.hard) != (b.action, b.hard),
+                _ => true,
+            };
+            if worth {
+                witnesses(first, second, &mut try_flow);
+            }
+        }
+    }
+    Ok(changes.into_values().collect())
+}
+
+/// Flows from the edges of what both rules match.
+fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(FlowSpec)) {
+    let rules: Vec<&Rule> = [first, second].into_iter().flatten().collect();
+    let sets = |get: fn(&Rule) -> Option<&NumberSet>, usual: &[u64]| -> Vec<u64> {
+        let sets: Vec<&NumberSet> = rules.iter().filter_map(|rule| get(rule)).collect();
+        let edges = sets.iter().flat_map(|set| set.ranges().iter().take(8).flat_map(|range| [range.0, range.1]));
+        edges.chain(usual.iter().copied()).filter(|value| sets.iter().all(|set| set.contains(*value))).take(6).collect()
+    };
+    let directions: Vec<Direction> = [Direction::Outbound, Direction::Inbound]
+        .into_iter()
+        .filter(|direction| rules.iter().all(|rule| rule.direction.is_none_or(|one| one == *direction)))
+        .collect();
+    let protocols = sets(|rule| rule.protocols.as_ref(), &[6, 17, 1, 58, 47]);
+    let remote_ports = sets(|rule| rule.remote_ports.as_ref(), &[443, 50000, 0]);
+    let local_ports = sets(|rule| rule.local_ports.as_ref(), &[50000, 443, 8]);
+    let remotes = addresses(rules.iter().filter_map(|rule| rule.remote.as_deref()).collect());
+    let locals = addresses(rules.iter().filter_map(|rule| rule.local.as_deref()).collect());
+    let mut applications: Vec<Option<String>> = rules
+        .iter()
+        .flat_map(|rule| rule.applications.iter().flatten())
+        .map(|path| Some(inside(&path.value)))
+        .collect();
+    let users: Vec<_> =
+        rules.iter().flat_map(|rule| rule.users.iter().flatten()).cloned().map(Some).chain([None]).collect();
+    let interfaces: Vec<Option<u64>> =
+        sets(|rule| rule.interfaces.as_ref(), &[6 << 48]).into_iter().map(Some).chain([None]).collect();
+    let names: Vec<Option<Option<String>>> = rules
+        .iter()
+        .filter_map(|rule| rule.names.as_ref())
+        .flat_map(|set| set.iter().take(4))
+        .map(|(name, scope)| Some(Some(if scope == Scope::Below { format!("www.{name}") } else { name.to_owned() })))
+        .chain([None, Some(None)])
+        .collect();
+    applications.push(None);
+    for v4 in [true, false] {
+        let family =
+            |all: &[IpAddr]| -> Vec<IpAddr> { all.iter().copied().filter(|one| one.is_ipv4() == v4).collect() };
+        let (remotes, locals) = (family(&remotes), family(&locals));
+        for step in 0..TRIES {
+            // Edges of different conditions must meet in every combination: what is picked of one says nothing of another.
+            let pick = |length: usize, of: u64| {
+                let mixed = (step as u64 * 13 + of).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+                (length > 0).then(|| mixed as usize % length)
+            };
+            let (Some(direction), Some(protocol), Some(remote), Some(local), Some(remote_port), Some(local_port)) = (
+                pick(directions.len(), 0),
+                pick(protocols.len(), 1),
+                pick(remotes.len(), 2),
+                pick(locals.len(), 3),
+                pick(remote_ports.len(), 4),
+                pick(local_ports.len(), 5),
+            ) else {
+                break;
+            };
+            let any = |length: usize, of: u64| pick(length, of).unwrap_or(0);
+            give(FlowSpec {
+                direction: directions[direction],
+                protocol: protocols[protocol] as u8,
+                local: (locals[local], local_ports[local_port] as u16),
+                remote: (remotes[remote], remote_ports[remote_port] as u16),
+                application: applications[any(applications.len(), 6)].clone(),
+                user: users[any(users.len(), 7)].clone(),
+                interface: interfaces[any(interfaces.len(), 8)],
+                remote_name: names[any(names.len(), 9)].clone(),
+            });
+        }
+    }
+}
+
+/// A program a pattern matches.
+fn inside(pattern: &str) -> String {
+    pattern.strip_suffix('*').map_or_else(|| pattern.to_owned(), |directory| format!("{directory}program.exe"))
+}
+
+fn addresses(sets: Vec<&AddressSet>) -> Vec<IpAddr> {
+    let usual =
+        [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7))];
+    let four = sets.iter().flat_map(|set| set.v4.ranges().iter().take(16)).flat_map(|range| [range.0, range.1]);
+    let six = sets.iter().flat_map(|set| set.v6.ranges().iter().take(16)).flat_map(|range| [range.0, range.1]);
+    let edges = four.map(|bits| IpAddr::V4(bits.into())).chain(six.map(|bits| IpAddr::V6(bits.into())));
+    usual.into_iter().chain(edges).filter(|address| sets.iter().all(|set| set.contains(*address))).collect()
+}

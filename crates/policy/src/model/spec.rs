@@ -1,0 +1,102 @@
+//! Flows as people write them: in expectations, on the command line, in reports.
+
+use super::SidBuf;
+use crate::{
+    compile::utf16,
+    flow::{AppId, Direction, Flow, Name, Sid},
+};
+use serde::{Serialize, Serializer};
+use std::{fmt, net::IpAddr};
+
+/// A flow that owns its parts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FlowSpec {
+    /// Who opens it.
+    pub direction: Direction,
+    /// IP protocol.
+    pub protocol: u8,
+    /// This machine's side.
+    pub local: (IpAddr, u16),
+    /// The other machine's side.
+    pub remote: (IpAddr, u16),
+    /// The program's path, as in rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// The user.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "sid")]
+    pub user: Option<SidBuf>,
+    /// The interface's LUID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<u64>,
+    /// The name the content asks for; `Some(None)` where it cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_name: Option<Option<String>>,
+}
+
+fn sid<S: Serializer>(sid: &Option<SidBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&sid.as_ref().map_or_else(String::new, ToString::to_string))
+}
+
+impl FlowSpec {
+    /// Hands the flow to `ask`, its program as `resolve` sees it.
+    ///
+    /// # Errors
+    /// What `resolve` says of the program.
+    pub fn with<T>(
+        &self,
+        resolve: &dyn Fn(&str) -> Result<String, String>,
+        ask: impl FnOnce(&Flow<'_>) -> T,
+    ) -> Result<T, String> {
+        let program = self.application.as_deref().map(resolve).transpose()?.map(|path| utf16(&path));
+        let mut flow =
+            Flow::new(self.direction, self.protocol, self.local.0, self.local.1, self.remote.0, self.remote.1);
+        flow.application = program.as_deref().map(AppId);
+        flow.user = self.user.as_ref().map(|user| Sid(user.bytes()));
+        flow.interface = self.interface;
+        flow.name = match &self.remote_name {
+            None => Name::Unknown,
+            Some(None) => Name::Undecidable,
+            Some(Some(name)) => Name::Known(name.as_bytes()),
+        };
+        Ok(ask(&flow))
+    }
+}
+
+impl fmt::Display for FlowSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (arrow, word) = match self.direction {
+            Direction::Outbound => ("->", "outbound"),
+            Direction::Inbound => ("<-", "inbound"),
+        };
+        let protocol = match self.protocol {
+            1 => "icmp".to_owned(),
+            6 => "tcp".to_owned(),
+            17 => "udp".to_owned(),
+            58 => "icmpv6".to_owned(),
+            other => format!("protocol {other}"),
+        };
+        let icmp = matches!(self.protocol, 1 | 58);
+        if icmp {
+            write!(f, "{word} {protocol} type {} code {} ", self.local.1, self.remote.1)?;
+            write!(f, "{} {arrow} {}", self.local.0, self.remote.0)?;
+        } else {
+            let end = |(address, port): (IpAddr, u16)| std::net::SocketAddr::new(address, port);
+            write!(f, "{word} {protocol} {} {arrow} {}", end(self.local), end(self.remote))?;
+        }
+        if let Some(program) = &self.application {
+            write!(f, " by {program}")?;
+        }
+        if let Some(user) = &self.user {
+            write!(f, " as {user}")?;
+        }
+        if let Some(luid) = self.interface {
+            write!(f, " on luid:{luid:#x}")?;
+        }
+        match &self.remote_name {
+            Some(Some(name)) => write!(f, " asking for {name}"),
+            Some(None) => f.write_str(" asking for a name that cannot be told"),
+            None => Ok(()),
+        }
+    }
+}

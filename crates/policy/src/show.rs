@@ -1,0 +1,106 @@
+//! What is in an image, for people.
+
+use crate::image::{Image, StableBytes, layout::*};
+use serde::Serialize;
+
+/// An image laid open.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    /// Its identity in hexadecimal.
+    pub identity: String,
+    /// Its length.
+    pub bytes: usize,
+    /// The layout's version.
+    pub version: u32,
+    /// What happens to outbound flows no rule matches.
+    pub default_outbound: Said,
+    /// What happens to inbound flows no rule matches.
+    pub default_inbound: Said,
+    /// The rules in order.
+    pub rules: Vec<ShownRule>,
+    /// The parts that are not empty.
+    pub sections: Vec<ShownSection>,
+}
+
+/// What a rule or default says.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Said {
+    /// `permit`, `block` or `drop`.
+    pub action: &'static str,
+    /// Hard or soft.
+    pub hard: bool,
+    /// Whether it is logged.
+    pub log: bool,
+}
+
+/// A rule of an image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShownRule {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub said: Said,
+    /// How many entries it has; none when it was disabled or out of its schedule.
+    pub entries: usize,
+    /// How many conditions beyond addresses, ports and protocol.
+    pub conditions: u8,
+}
+
+/// A part of an image.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ShownSection {
+    /// Its name.
+    pub name: &'static str,
+    /// Its length.
+    pub bytes: u32,
+    /// How many records.
+    pub records: u32,
+}
+
+/// Lays an image open.
+#[must_use]
+pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
+    let bytes = image.as_bytes();
+    let header = Header::read(bytes);
+    let sections = header.sections;
+    let mut entries = vec![0usize; image.rule_count() as usize];
+    let four = sections.entries4.of(bytes).as_chunks().0.iter().map(|entry| Entry4::read(entry).tail.rule);
+    let six = sections.entries6.of(bytes).as_chunks().0.iter().map(|entry| Entry6::read(entry).tail.rule);
+    for rule in four.chain(six) {
+        if let Some(count) = entries.get_mut(rule as usize) {
+            *count += 1;
+        }
+    }
+    let rules = entries.into_iter().enumerate().map(|(index, entries)| {
+        let record = sections.rules.record(bytes, index as u32).map(RuleRecord::read).unwrap_or_default();
+        let name = image.rule_name(index as u32).unwrap_or_default().to_owned();
+        ShownRule { name, said: said(record.flags), entries, conditions: record.condition_count }
+    });
+    let parts = sections.all().into_iter().zip(SECTION_NAMES).zip(RECORD_SIZES);
+    Shown {
+        identity: image.identity().iter().map(|byte| format!("{byte:02x}")).collect(),
+        bytes: bytes.len(),
+        version: VERSION,
+        default_outbound: said(header.defaults[0]),
+        default_inbound: said(header.defaults[1]),
+        rules: rules.collect(),
+        sections: parts
+            .filter(|((section, _), _)| section.length > 0)
+            .map(|((section, name), size)| ShownSection {
+                name,
+                bytes: section.length,
+                records: section.length / size as u32,
+            })
+            .collect(),
+    }
+}
+
+fn said(flags: u8) -> Said {
+    let action = match (flags & RULE_PERMIT != 0, flags & RULE_SILENT != 0) {
+        (true, _) => "permit",
+        (false, false) => "block",
+        (false, true) => "drop",
+    };
+    Said { action, hard: flags & RULE_HARD != 0, log: flags & RULE_LOG != 0 }
+}

@@ -1,0 +1,45 @@
+//! Bytes of any kind are accepted or refused, and what is accepted decides every flow. The magic, version, length and
+//! checksum are put right first, or nothing would come further than those; the first two bytes choose the flow.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sluice_policy::{AppId, Direction, Flow, Image, Name, Sid};
+use std::net::IpAddr;
+
+fuzz_target!(|input: &[u8]| {
+    if let Ok(image) = Image::validate(input) {
+        decide(&image, input);
+    }
+    let mut bytes = input.to_vec();
+    if bytes.len() < 64 {
+        return;
+    }
+    bytes[..8].copy_from_slice(b"SLUICEPI");
+    bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+    let length = bytes.len() as u32;
+    bytes[12..16].copy_from_slice(&length.to_le_bytes());
+    let checksum = xxhash_rust::xxh3::xxh3_128(&bytes[32..]).to_le_bytes();
+    bytes[16..32].copy_from_slice(&checksum);
+    if let Ok(image) = Image::validate(&bytes[..]) {
+        decide(&image, input);
+    }
+});
+
+fn decide(image: &Image<&[u8]>, input: &[u8]) {
+    let addresses: [IpAddr; 6] = ["203.0.113.9", "10.0.0.5", "0.0.0.0", "2001:db8::9", "::", "ffff::ffff"]
+        .map(|text| text.parse().expect("an address"));
+    let path: Vec<u8> = r"\device\harddiskvolume3\tools\a.exe".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for remote in addresses {
+        for local in addresses {
+            for name in [Name::Unknown, Name::Undecidable, Name::Known(b"www.example.com"), Name::Known(input)] {
+                let flow = Flow::new(Direction::Outbound, 6, local, 50000, remote, 443)
+                    .with_application(AppId(&path))
+                    .with_user(Sid(input))
+                    .with_interface(71 << 48)
+                    .with_name(name);
+                let decision = image.decide(&flow);
+                assert!(decision.rule.is_none_or(|rule| image.rule_name(rule).is_some()));
+            }
+        }
+    }
+}
