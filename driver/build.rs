@@ -3,7 +3,8 @@
 use std::{env, error::Error, ffi::OsString, fs, path::PathBuf, process::Command};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    wdk_build::configure_wdk_binary_build()?;
+    // As text: what main returns is shown in its Debug form.
+    wdk_build::configure_wdk_binary_build().map_err(|error| error.to_string())?;
     if env::var("CARGO_CFG_TARGET_OS")? == "windows" {
         link_version_resource()?;
     }

@@ -6,7 +6,7 @@
 //! the real library is linked (see build.rs) or where the target is not Windows (unit tests).
 //!
 //! A driver names it once, or the linker drops it:
-//! ```ignore
+//! ```text
 //! #[cfg(not(test))]
 //! extern crate kmdf_entry as _;
 //! ```
