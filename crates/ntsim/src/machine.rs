@@ -35,6 +35,8 @@ pub struct Machine {
     pub dispatcher: crate::nt::ke::dispatcher::Dispatcher,
     /// Timers that are set.
     pub timers: crate::nt::ke::timer::Timers,
+    /// Objects, processes, the registry, and what else the executive keeps.
+    pub executive: crate::nt::Executive,
     /// The processors driver code runs on.
     pub processors: Processors,
     /// The system threads that run.
@@ -81,6 +83,7 @@ impl Machine {
             clock: crate::nt::clock::Clock::default(),
             dispatcher: crate::nt::ke::dispatcher::Dispatcher::default(),
             timers: crate::nt::ke::timer::Timers::default(),
+            executive: crate::nt::Executive::default(),
             processors: Processors::new(config.processors),
             threads: SystemThreads::default(),
             drivers: driver::Drivers::default(),
@@ -133,7 +136,7 @@ impl Machine {
 
     /// The address that stands for the EPROCESS of the System process.
     pub(crate) fn system_process(&self) -> u64 {
-        0
+        self.executive.processes.system()
     }
 }
 
