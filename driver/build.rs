@@ -11,25 +11,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+const SCRIPT: &str = "version.rc";
+const RESOURCE: &str = "version.res";
+
 /// Compiles a version resource from the package's manifest. Explorer, the service manager and crash dumps show it.
 fn link_version_resource() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let (script, resource) = (out.join("version.rc"), out.join("version.res"));
-    fs::write(&script, version_script()?)?;
+    fs::write(out.join(SCRIPT), version_script()?)?;
 
     let compiler = resource_compiler();
     let mut command = Command::new(&compiler);
     if !cfg!(windows) {
         command.arg("/no-preprocess"); // llvm-rc would look for a clang that has no version in its name
     }
-    let status =
-        command.arg("/nologo").arg("/fo").arg(&resource).arg(&script).status().map_err(|error| {
-            format!("cannot run the resource compiler {compiler:?} (set LLVM_RC to another): {error}")
-        })?;
+    // Names alone: a path on Unix begins as an option does, and /check/version.rc would be read as /c with a code page.
+    let status = command
+        .current_dir(&out)
+        .args(["/nologo", "/fo", RESOURCE, SCRIPT])
+        .status()
+        .map_err(|error| format!("cannot run the resource compiler {compiler:?} (set LLVM_RC to another): {error}"))?;
     if !status.success() {
         return Err(format!("{command:?} ended with {status}").into());
     }
-    println!("cargo::rustc-cdylib-link-arg={}", resource.display());
+    println!("cargo::rustc-cdylib-link-arg={}", out.join(RESOURCE).display());
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.toml");
     Ok(())

@@ -57,6 +57,7 @@ pub(crate) struct Cut {
 /// Rests that may be waiting at once.
 pub(crate) const ROOM: usize = 32;
 /// The most words of a forest.
+#[cfg(feature = "std")]
 pub(crate) const MAX_WORDS: u32 = 1 << 30;
 /// The most bits of a cut.
 pub(crate) const MAX_BITS: u8 = 20;
