@@ -5,7 +5,7 @@ use clap::Args;
 use ntsim::cpu::Bugcheck;
 use ntsim::machine::{Config, DriverInfo, LeakReport, Machine, UnloadError};
 use ntsim::nt::io::DeviceInfo;
-use ntsim::pe::{Import, LoadError, LoadOptions, Target};
+use ntsim::pe::{Image, Import, LoadError, LoadOptions, Target, unknown_imports};
 use ntsim::verifier::low_resources::{self, Survey};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Loads a driver, runs its entry point, lists what it made, unloads it and reports what it left behind.
 ///
 /// Exit status: 0 when all is well; 70 when the driver did something wrong (a bugcheck, a leak, a failing entry point);
-/// 125 when it cannot be loaded (no driver image, unknown imports) or read.
+/// 125 when it cannot be loaded (no driver image, with `--strict-imports` an import that ntsim does not have) or read.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LoadArgs {
     /// The driver
@@ -40,9 +40,10 @@ pub(super) struct LoadArgs {
     /// Let every allocation and other fallible import fail once for each call stack, in turn
     #[arg(long)]
     low_resources: bool,
-    /// Bind imports that ntsim does not have to stubs that stop the machine when called
+    /// Refuse a driver with imports that ntsim does not have, as Windows refuses what a module does not export, instead
+    /// of binding them to stubs that stop the machine when called
     #[arg(long)]
-    allow_unknown_imports: bool,
+    strict_imports: bool,
     /// Load sections that are writable and executable
     #[arg(long)]
     allow_writable_code: bool,
@@ -60,6 +61,8 @@ struct Report {
     bugcheck: Option<Bugcheck>,
     #[serde(skip_serializing_if = "Option::is_none")]
     driver: Option<DriverInfo>,
+    /// Imports that ntsim does not have, as `module!name`: each stops the machine when it is called.
+    missing_imports: Vec<String>,
     devices: Vec<DeviceInfo>,
     callouts: Vec<Callout>,
     debug_output: Vec<String>,
@@ -102,11 +105,13 @@ fn examine(args: &LoadArgs) -> (Report, u8) {
         }
     };
     let config = Config { processors: args.processors, special_pool: args.special_pool };
-    let options = LoadOptions {
-        allow_unknown_imports: args.allow_unknown_imports,
-        allow_writable_code: args.allow_writable_code,
-    };
+    let options =
+        LoadOptions { allow_unknown_imports: !args.strict_imports, allow_writable_code: args.allow_writable_code };
     let machine = Machine::with(config.clone());
+    // Known before the entry point runs, which may stop at one of them; what is no driver is refused by the load.
+    let image = Image::parse(&bytes, true);
+    report.missing_imports = image.as_ref().map_or_else(|_| Vec::new(), unknown_imports);
+    drop(image);
     let status = load_and_unload(&machine, &bytes, options, &mut report);
     report.debug_output = machine.log.lines();
     if status != 0 || !args.low_resources {
@@ -195,6 +200,9 @@ fn write_text(report: &Report, imports: bool, out: &mut dyn Write) -> io::Result
             writeln!(out, "  callout     {{{key}}} id {id}")?;
         }
     }
+    for import in &report.missing_imports {
+        writeln!(out, "  missing     {import}: stops the machine when called")?;
+    }
     for line in &report.debug_output {
         writeln!(out, "  says        {line}")?;
     }
@@ -234,15 +242,13 @@ fn write_driver(file: &dyn std::fmt::Display, driver: &DriverInfo, all: bool, ou
     }
     for (module, list) in modules {
         writeln!(out, "  imports     {} from {module}", list.len())?;
-        for import in list {
+        for import in list.into_iter().filter(|_| all) {
             let bound = match import.target {
                 Target::Function { max_irql } => format!("up to {max_irql}"),
                 Target::Variable => "a variable".to_owned(),
-                Target::Unknown => "unknown to ntsim: stops the machine when called".to_owned(),
+                Target::Unknown => "missing".to_owned(),
             };
-            if all || import.target == Target::Unknown {
-                writeln!(out, "              {}, {bound}", import.name)?;
-            }
+            writeln!(out, "              {}, {bound}", import.name)?;
         }
     }
     for warning in &driver.warnings {

@@ -199,3 +199,15 @@ extern "sysv64" fn report(description: &'static Description, return_slot: u64, r
         rbp,
     )
 }
+
+/// The gate of an export of ntoskrnl.exe, as the function type the caller names.
+///
+/// # Panics
+/// When there is no such export.
+#[cfg(test)]
+pub(crate) fn import<F: Copy>(name: &str) -> F {
+    const { assert!(size_of::<F>() == size_of::<usize>(), "a function pointer") };
+    let (_, address) = Catalogue::get().find("ntoskrnl.exe", name).unwrap_or_else(|| panic!("no {name}"));
+    // SAFETY: the tests name the type that the export's documentation gives it.
+    unsafe { core::mem::transmute_copy(&address) }
+}

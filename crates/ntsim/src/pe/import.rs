@@ -36,30 +36,38 @@ pub enum Target {
 /// An import slot: its offset in the image, and the address that goes there.
 pub(crate) type Slot = (u32, u64);
 
+/// The imports that no simulated module exports, as `module!name`.
+#[must_use]
+pub fn unknown_imports(image: &Image) -> Vec<String> {
+    let catalogue = Catalogue::get();
+    let unknown = image.imports.iter().filter(|import| catalogue.find(&import.module, &import.name).is_none());
+    unknown.map(|ImportSlot { module, name, .. }| format!("{module}!{name}")).collect()
+}
+
 /// Finds the address for every import of `image`: (slot RVA, address), and the list for people.
 ///
 /// # Errors
 /// The unknown ones, all of them, unless they are allowed.
 pub(crate) fn bind(image: &Image, allow_unknown: bool) -> Result<(Vec<Slot>, Vec<Import>), LoadError> {
+    let unknown = unknown_imports(image);
+    if !allow_unknown && !unknown.is_empty() {
+        return Err(LoadError::UnknownImports(unknown));
+    }
     let catalogue = Catalogue::get();
     let mut bound = Vec::with_capacity(image.imports.len());
     let mut list = Vec::with_capacity(image.imports.len());
-    let mut unknown = Vec::new();
     for ImportSlot { module, name, slot } in &image.imports {
         let (target, address) = match catalogue.find(module, name) {
             Some((export, address)) => match export.entry {
                 crate::export::Entry::Function(_) => (Target::Function { max_irql: export.max_irql }, address as u64),
                 crate::export::Entry::Variable(_) => (Target::Variable, address as u64),
             },
-            None => {
-                unknown.push(format!("{module}!{name}"));
-                (Target::Unknown, if allow_unknown { stub(module, name)? } else { 0 })
-            }
+            None => (Target::Unknown, stub(module, name)?),
         };
         bound.push((*slot, address));
         list.push(Import { module: module.clone(), name: name.clone(), target });
     }
-    if unknown.is_empty() || allow_unknown { Ok((bound, list)) } else { Err(LoadError::UnknownImports(unknown)) }
+    Ok((bound, list))
 }
 
 /// A function that names itself and stops the machine.

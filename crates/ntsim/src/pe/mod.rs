@@ -13,7 +13,7 @@ pub mod map;
 
 pub use error::LoadError;
 pub use image::{Image, Section};
-pub use import::{Import, Target};
+pub use import::{Import, Target, unknown_imports};
 
 /// What a loader may let pass.
 #[derive(Clone, Copy, Debug, Default)]

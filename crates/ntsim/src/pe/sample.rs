@@ -1,4 +1,5 @@
-//! A small PE writer for tests: just enough to make drivers, right ones and wrong ones.
+//! A small PE writer for tests: just enough to make drivers, right ones and wrong ones. Tests outside the crate include
+//! this file by its path.
 
 /// One section to write.
 pub(crate) struct Part {
@@ -164,15 +165,4 @@ pub(crate) mod code {
         code.extend([0x48, 0x83, 0xc4, 0x28, 0x31, 0xc0, 0xc3]); // add rsp, 40; xor eax, eax; ret
         code
     }
-}
-
-/// The gate of an export of ntoskrnl.exe, as the function type the caller names.
-///
-/// # Panics
-/// When there is no such export.
-pub(crate) fn import<F: Copy>(name: &str) -> F {
-    const { assert!(size_of::<F>() == size_of::<usize>(), "a function pointer") };
-    let (_, address) = super::gate::Catalogue::get().find("ntoskrnl.exe", name).unwrap_or_else(|| panic!("no {name}"));
-    // SAFETY: the tests name the type that the export's documentation gives it.
-    unsafe { core::mem::transmute_copy(&address) }
 }

@@ -2,7 +2,7 @@ use crate::cpu::{self, Bugcheck, code};
 use crate::irql::Irql;
 use crate::machine::{Config, Machine};
 use crate::pe::LoadError;
-use crate::pe::sample::import;
+use crate::pe::gate::import;
 use crate::verifier::low_resources;
 use core::sync::atomic::AtomicU64;
 use std::sync::Arc;

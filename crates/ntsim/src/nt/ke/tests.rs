@@ -2,7 +2,7 @@ use super::dispatcher::{Header, kind};
 use crate::cpu::{self, Bugcheck, code};
 use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::pe::sample::import;
+use crate::pe::gate::import;
 use crate::status::NtStatus;
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -3,7 +3,7 @@ use crate::cpu;
 use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::nt::string::{OwnedUnicodeString, UnicodeString};
-use crate::pe::sample::import;
+use crate::pe::gate::import;
 use crate::status::NtStatus;
 
 fn formatted(template: &str, slots: &[u64]) -> String {
