@@ -10,6 +10,7 @@ pub use leak::LeakReport;
 use crate::cpu::processor::Processors;
 use crate::cpu::thread::SystemThreads;
 use crate::nt::pool::Pool;
+use crate::wfp::layers::WindowsVersion;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -53,11 +54,13 @@ pub struct Config {
     /// Whether every pool block ends at a guard page (Driver Verifier's special pool). Slow; finds overruns at the
     /// instruction that does them.
     pub special_pool: bool,
+    /// Which version of Windows it is, as far as the Filtering Platform's layers and their fields tell.
+    pub windows: WindowsVersion,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { processors: 8, special_pool: false }
+        Self { processors: 8, special_pool: false, windows: WindowsVersion::default() }
     }
 }
 
@@ -74,7 +77,7 @@ impl Machine {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            wfp: crate::wfp::Platform::new(),
+            wfp: crate::wfp::Platform::of(config.windows),
             wdf: crate::wdf::Framework::new(),
             io: crate::nt::io::IoManager::new(),
             pool: Pool::new(config.special_pool),

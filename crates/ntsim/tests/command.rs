@@ -110,6 +110,22 @@ fn replay_prints_a_table_or_json_and_writes_net_events() {
 }
 
 #[test]
+fn a_replay_decides_alike_on_every_version_of_windows() {
+    let Some((driver, policy)) = driver() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("one.pcap");
+    std::fs::write(&file, capture()).expect("written");
+    let file = file.to_str().expect("UTF-8");
+    for version in ["7", "8.1", "22h2", "24h2"] {
+        let args = ["replay", "--driver", &driver, "--policy", &policy, "--windows", version, "--json", file];
+        let output = ntsim(&args);
+        assert_eq!(output.status.code(), Some(0), "{version}: {}", stderr(&output));
+        let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert_eq!((&line["verdict"], &line["layer"]), (&"refuse".into(), &"ALE_AUTH_CONNECT_V4".into()), "{version}");
+    }
+}
+
+#[test]
 fn net_ends_as_its_command_does() {
     for (command, code) in [
         (&["sh", "-c", "exit 7"][..], 7),

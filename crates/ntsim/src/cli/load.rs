@@ -1,6 +1,7 @@
 //! `ntsim load`: load a driver, look at it, unload it.
 
 use super::exit::{DRIVER as WRONG, FAILED as REFUSED};
+use super::rig::Windows;
 use clap::Args;
 use ntsim::cpu::Bugcheck;
 use ntsim::machine::{Config, DriverInfo, LeakReport, Machine, UnloadError};
@@ -34,6 +35,8 @@ pub(super) struct LoadArgs {
     /// How many processors the machine has
     #[arg(long, value_name = "COUNT", default_value_t = Config::default().processors)]
     processors: u32,
+    #[command(flatten)]
+    windows: Windows,
     /// Put every pool block before a guard page
     #[arg(long)]
     special_pool: bool,
@@ -104,7 +107,7 @@ fn examine(args: &LoadArgs) -> (Report, u8) {
             return (report, REFUSED);
         }
     };
-    let config = Config { processors: args.processors, special_pool: args.special_pool };
+    let config = Config { processors: args.processors, special_pool: args.special_pool, windows: args.windows.version };
     let options =
         LoadOptions { allow_unknown_imports: !args.strict_imports, allow_writable_code: args.allow_writable_code };
     let machine = Machine::with(config.clone());

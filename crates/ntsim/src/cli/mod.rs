@@ -4,6 +4,7 @@ mod load;
 mod net;
 mod replay;
 mod rig;
+mod show;
 
 use clap::{Parser, Subcommand};
 use ntsim::cpu::Bugcheck;
@@ -52,6 +53,10 @@ enum Command {
     Net(net::Args),
     /// Pass a capture (pcap, pcapng) through the driver; needs no privilege
     Replay(replay::Args),
+    /// Show the filters and providers of a machine with the driver loaded, as `netsh wfp show filters` would
+    Filters(show::Args),
+    /// Show layers, callouts, filters and the rest of the Filtering Platform, as `netsh wfp show state` would
+    State(show::Args),
 }
 
 /// Why a command failed: one message and an exit code.
@@ -91,6 +96,8 @@ impl Cli {
             Command::Load(args) => load::run(args, &mut out).map_err(Failure::context("writing the report")),
             Command::Net(args) => net::run(args),
             Command::Replay(args) => replay::run(args, &mut out),
+            Command::Filters(args) => show::run(args, show::What::Filters, &mut out),
+            Command::State(args) => show::run(args, show::What::State, &mut out),
         };
         // A reader that has gone away (`ntsim ... | head`) is no failure.
         let flushed = out.flush();

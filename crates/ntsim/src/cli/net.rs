@@ -1,6 +1,6 @@
 //! `ntsim net`.
 
-use super::rig::{Driver, Rig, record};
+use super::rig::{Driver, Record, Rig, record};
 use super::{Failure, exit};
 use ntsim::net::namespace::gain_privilege;
 use ntsim::net::{NetError, Network, Prefix, Running};
@@ -29,6 +29,8 @@ use std::time::Duration;
 pub(crate) struct Args {
     #[command(flatten)]
     driver: Driver,
+    #[command(flatten)]
+    record: Record,
     /// A server to run on the server side while COMMAND runs: a shell command line that stays in the foreground; may
     /// be given more than once. COMMAND starts when every server has a listening or bound socket
     #[arg(long, value_name = "CMD")]
@@ -53,7 +55,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     gain_privilege().map_err(Failure::new)?; // while there is one thread
     let network = Network::new(&args.address).map_err(Failure::new)?;
-    let rig = Rig::start(&args.driver)?;
+    let rig = Rig::start(&args.driver, &args.record)?;
     let result = run_inside(args, &network, &rig);
     let ended = rig.end();
     // A driver that broke a rule counts more than how the command ended.

@@ -1,7 +1,7 @@
 //! `ntsim replay`.
 
 use super::Failure;
-use super::rig::{Driver, Rig};
+use super::rig::{Driver, Record, Rig};
 use ntsim::net::Prefix;
 use ntsim::replay::{self, Options, ReplayError};
 use ntsim::shim::verdicts::{Detail, Verdicts};
@@ -15,6 +15,8 @@ use std::process::ExitCode;
 pub(crate) struct Args {
     #[command(flatten)]
     driver: Driver,
+    #[command(flatten)]
+    record: Record,
     /// An address or prefix of the simulated machine; may be given more than once. Without it, the capture's own marks
     /// of direction decide, and where it has none, who spoke first is local (the sender of a SYN or of a flow's first
     /// packet; in a connection under way the side with the higher port)
@@ -38,7 +40,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure>
     } else {
         Box::new(File::open(&args.capture).map_err(|error| context(&error))?)
     };
-    let rig = Rig::start(&args.driver)?;
+    let rig = Rig::start(&args.driver, &args.record)?;
     let json: Option<(Box<dyn Write + Send>, Detail)> =
         args.json.then(|| (Box::new(io::BufWriter::new(io::stdout())) as _, Detail::Packets));
     let mut verdicts = Verdicts::new(json);

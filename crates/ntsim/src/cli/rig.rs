@@ -2,7 +2,8 @@
 
 use super::{Failure, exit};
 use ntsim::host::LocalHost;
-use ntsim::machine::Machine;
+use ntsim::machine::{Config, Machine};
+use ntsim::wfp::layers::WindowsVersion;
 use sluice_control::Host;
 use sluice_control::host::{ServiceConfig, ServiceState};
 use std::fs::File;
@@ -20,6 +21,21 @@ pub(super) struct Driver {
     /// it the driver is only loaded
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    #[command(flatten)]
+    windows: Windows,
+}
+
+/// Which Windows the machine is.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Windows {
+    /// The version of Windows whose layers, run-time ids and fields the Filtering Platform has: 7, 8.1, 22h2 or 24h2
+    #[arg(long = "windows", value_name = "VERSION", default_value = "22h2")]
+    pub(super) version: WindowsVersion,
+}
+
+/// What is written down of a run.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Record {
     /// Write what was dropped and allowed, in the XML form of `netsh wfp show netevents`
     #[arg(long, value_name = "FILE")]
     netevents: Option<PathBuf>,
@@ -37,12 +53,12 @@ pub(super) struct Rig {
 
 impl Rig {
     /// Makes the machine and loads the driver.
-    pub(super) fn start(driver: &Driver) -> Result<Self, Failure> {
+    pub(super) fn start(driver: &Driver, record: &Record) -> Result<Self, Failure> {
         let path = driver.driver.canonicalize().map_err(Failure::context(driver.driver.display()))?;
-        let machine = Machine::new();
+        let machine = Machine::with(Config { windows: driver.windows.version, ..Config::default() });
         machine.wfp.events.set_collect_allow(true);
         let host = Arc::new(LocalHost::new(machine.clone()));
-        let mut rig = Self { machine, host, netevents: driver.netevents.clone(), service: None };
+        let mut rig = Self { machine, host, netevents: record.netevents.clone(), service: None };
         let loaded = match &driver.policy {
             Some(policy) => rig.install(&path, policy),
             None => rig.load(&path),

@@ -12,7 +12,7 @@ mod state;
 mod value;
 
 pub use events::net_events;
-pub use policy::filters;
+pub use policy::{action_name, filters};
 pub use state::state;
 
 use super::netevent::FileTime;

@@ -63,7 +63,7 @@ pub(super) fn filter<W: Write>(xml: &mut Xml<W>, stored: &StoredFilter, table: &
         })
     })?;
     xml.element("action", |xml| {
-        xml.text("type", action(filter.action))?;
+        xml.text("type", action_name(filter.action))?;
         // A callout's key is printed here too; there is no calloutKey element.
         let key = (filter.action_key.0 != 0).then(|| Named(filter.action_key).to_string());
         xml.text("filterType", key.unwrap_or_default())
@@ -89,7 +89,9 @@ pub(super) fn provider<W: Write>(xml: &mut Xml<W>, provider: &Provider) -> io::R
     xml.text("serviceName", provider.service.as_deref().unwrap_or(""))
 }
 
-fn action(action: u32) -> &'static str {
+/// `FWP_ACTION_*`.
+#[must_use]
+pub fn action_name(action: u32) -> &'static str {
     match action {
         consts::FWP_ACTION_PERMIT => "FWP_ACTION_PERMIT",
         consts::FWP_ACTION_BLOCK => "FWP_ACTION_BLOCK",
