@@ -8,7 +8,7 @@ use std::time::Duration;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  the machine or the driver refused
+  1  the machine or the driver refused; for `policy`, see `sluice policy --help`
   2  the command line is not valid, or there is no machine
   3  the driver is not installed or not loaded
   4  the policy is not valid, or the driver refused it
@@ -56,11 +56,17 @@ pub(crate) enum Command {
         /// Only say whether the policy is valid: needs no driver and no rights.
         #[arg(long)]
         check: bool,
+        /// Stay, and load the policy again whenever a schedule in it begins or ends; the file itself is read once.
+        #[arg(long, conflicts_with = "check")]
+        watch: bool,
     },
     /// Show the service, the filters, the policy in force and the counters.
     Status,
     /// Show what the driver decided: the events it holds, or those to come as well.
     Events(EventArgs),
+    /// Check, compile, show, compare, explain, test and import policies: needs no driver and no rights.
+    #[command(subcommand, after_help = crate::policy::EXIT_STATUS)]
+    Policy(crate::policy::Command),
 }
 
 #[derive(Debug, Args)]

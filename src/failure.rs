@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sluice_control::host::HostError;
 use sluice_control::{ControlError, Kind};
 use std::io;
+use std::path::PathBuf;
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,15 @@ pub(crate) enum Failure {
     /// `events --count` ran into its timeout.
     #[error("{seen} of the {wanted} events came before the timeout")]
     FewerEvents { seen: u64, wanted: u64 },
+    /// The command line says what cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// A file that is neither a policy nor an image nor an export, or cannot be read.
+    #[error("{}: {problem}", path.display())]
+    Input { path: PathBuf, problem: String },
+    /// A file cannot be written.
+    #[error("writing {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
@@ -33,8 +43,9 @@ impl Failure {
     /// The exit status, as the help says.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
-            Self::NoMachine => 2,
-            Self::FewerEvents { .. } | Self::Output(_) => 1,
+            Self::NoMachine | Self::Usage(_) => 2,
+            Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
+            Self::Input { .. } => 4,
             Self::Control(error) => match error.kind() {
                 Kind::Refused => 1,
                 Kind::Absent => 3,
@@ -52,7 +63,9 @@ impl Failure {
             }
             Self::NoMachine => Some("use this command on Windows, or on Linux x86-64 with ntsim".to_owned()),
             Self::Control(error) => error.advice(),
-            Self::FewerEvents { .. } | Self::Output(_) => None,
+            Self::Usage(_) => Some("see `sluice policy --help`".to_owned()),
+            Self::Write { .. } => Some("nothing was written".to_owned()),
+            Self::FewerEvents { .. } | Self::Input { .. } | Self::Output(_) => None,
         }
     }
 

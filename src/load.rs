@@ -2,7 +2,9 @@
 
 use crate::failure::Failure;
 use crate::output::{GOOD, Output, WARNING};
-use sluice_control::Host;
+use sluice_control::watch::LocalClock;
+use sluice_control::{Host, LoadReport};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,17 +21,35 @@ pub(crate) fn check(policy: &Path, output: &mut Output) -> Result<ExitCode, Fail
 pub(crate) fn load(host: &dyn Host, policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     let report = sluice_control::load(host, policy)?;
     output.warnings(&report.warnings)?;
-    output.report(&report, |out| {
+    loaded(policy, &report, output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn watch(host: &dyn Host, policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
+    let mut failed = None;
+    let mut first = true;
+    sluice_control::watch(host, policy, &mut LocalClock, &mut |report| {
+        let warned = if std::mem::take(&mut first) { output.warnings(&report.warnings) } else { Ok(()) };
+        match warned.and_then(|()| loaded(policy, report, output)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(), Failure> {
+    output.report(report, |out| {
         let (rules, bytes) = (report.rules, report.bytes);
         writeln!(out, "{GOOD}in force{GOOD:#}: {} with {rules} rules, {bytes} bytes compiled", policy.display())?;
         writeln!(out, "  identity {}, generation {}", report.identity, report.epoch)?;
         if let Some(at) = &report.schedules_judged_at {
-            writeln!(
-                out,
-                "  {WARNING}rules with a schedule are judged at {at}{WARNING:#}: load again when it changes"
-            )?;
+            let until = report.schedules_change_at.as_deref().map_or("for ever".to_owned(), |at| format!("until {at}"));
+            writeln!(out, "  {WARNING}rules with a schedule are judged at {at}{WARNING:#}, which holds {until}")?;
         }
         Ok(())
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }

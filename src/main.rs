@@ -7,6 +7,7 @@ mod install;
 mod load;
 mod machine;
 mod output;
+mod policy;
 mod status;
 
 use clap::Parser;
@@ -28,9 +29,11 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Install { driver } => install::install(&*machine::open(cli)?, driver, output),
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
-        Command::Load { policy, check: true } => load::check(policy, output),
-        Command::Load { policy, check: false } => load::load(&*machine::open(cli)?, policy, output),
+        Command::Load { policy, check: true, .. } => load::check(policy, output),
+        Command::Load { policy, watch: true, .. } => load::watch(&*machine::open(cli)?, policy, output),
+        Command::Load { policy, .. } => load::load(&*machine::open(cli)?, policy, output),
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
+        Command::Policy(command) => policy::run(command, output),
     }
 }

@@ -254,6 +254,23 @@ fn programs_are_found_behind_their_links() {
 }
 
 #[test]
+fn a_policy_without_changes_needs_no_watching() {
+    let served = served();
+    served.install();
+    let policy = served.file("policy.toml", QUARANTINE);
+    // It ends by itself, since no schedule will ever change anything.
+    assert!(served.run(0, &["load", "--watch", &policy]).out.contains("in force"));
+    served.run(4, &["load", "--watch", &served.file("bad.toml", "[default")]);
+    served.run(2, &["load", "--watch", "--check", &policy]);
+    let night = "[schedule.night]\nhours = \"18:00-08:00\"\n[[rule]]\nname = \"night\"\naction = \"block\"\n\
+                 local-port = 3389\nschedule = \"night\"\n";
+    let loaded = served.json(0, &["load", &served.file("night.toml", night)]);
+    assert!(loaded["schedules_change_at"].as_str().is_some_and(|at| at.ends_with("18:00") || at.ends_with("08:00")));
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
 fn an_installation_that_lacks_something_is_repaired() {
     let served = served();
     served.install();

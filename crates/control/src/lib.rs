@@ -12,6 +12,7 @@ pub mod install;
 pub mod objects;
 pub mod policy;
 pub mod status;
+pub mod watch;
 #[cfg(windows)]
 pub mod windows;
 
@@ -19,8 +20,9 @@ pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use host::Host;
 pub use install::{InstallReport, UninstallReport, install, uninstall};
-pub use policy::{CheckReport, LoadReport, check, load, load_image};
+pub use policy::{CheckReport, LoadReport, assumed_app_id, check, load, load_image, local_moment, read_policy};
 pub use status::{StatusReport, status};
+pub use watch::watch;
 
 #[cfg(test)]
 mod testing;

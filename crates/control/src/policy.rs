@@ -6,8 +6,8 @@ use crate::host::Host;
 use crate::status::identity;
 use jiff::Zoned;
 use serde::Serialize;
-use sluice_policy::model::{Moment, Policy};
-use sluice_policy::{CompileOptions, Diagnostic, Disk, Image, compile, parse};
+use sluice_policy::model::{Moment, Policy, schedule};
+use sluice_policy::{CompileOptions, Diagnostic, Disk, Image, compile, lint, parse};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;
 use std::path::Path;
 
@@ -37,6 +37,9 @@ pub struct LoadReport {
     /// loaded again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedules_judged_at: Option<String>,
+    /// The local time at which they will come out otherwise, if they ever do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedules_change_at: Option<String>,
     /// What compiles and is probably not meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -47,9 +50,10 @@ pub struct LoadReport {
 /// # Errors
 /// The file cannot be read, or its policy does not compile.
 pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
-    let policy = read(file)?;
+    let policy = read_policy(file)?;
     let image = image(&policy, &assumed_app_id, None)?;
-    Ok(CheckReport { rules: image.rule_count(), bytes: image.as_bytes().len() as u64, warnings: policy.warnings })
+    let warnings = warnings(&policy);
+    Ok(CheckReport { rules: image.rule_count(), bytes: image.as_bytes().len() as u64, warnings })
 }
 
 /// Reads and compiles a policy for this machine and gives it to the driver in one request.
@@ -58,23 +62,33 @@ pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
 /// The file cannot be read, its policy does not compile, the driver is not there or refuses it. Whatever fails, the
 /// policy in force stays in force.
 pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
-    let policy = read(file)?;
-    let now = Zoned::now();
-    let moment = Moment {
-        day: now.weekday().to_monday_zero_offset().unsigned_abs(),
-        minute: u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs()),
-    };
+    load_at(host, &read_policy(file)?, local_moment())
+}
+
+/// Compiles a policy for this machine, schedules judged at `now`, and gives it to the driver in one request.
+pub(crate) fn load_at(host: &dyn Host, policy: &Policy, now: Moment) -> Result<LoadReport, ControlError> {
     let application = |path: &str| app_id(host, path);
-    let image = image(&policy, &application, Some(moment))?;
+    let image = image(policy, &application, Some(now))?;
     let epoch = load_image(host, image.as_bytes())?;
     Ok(LoadReport {
         identity: identity(&image.identity()),
         epoch,
         rules: image.rule_count(),
         bytes: image.as_bytes().len() as u64,
-        schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.strftime("%a %H:%M").to_string()),
-        warnings: policy.warnings,
+        schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.to_string()),
+        schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
+        warnings: warnings(policy),
     })
+}
+
+/// This machine's local time, as schedules know it.
+#[must_use]
+pub fn local_moment() -> Moment {
+    let now = Zoned::now();
+    Moment {
+        day: now.weekday().to_monday_zero_offset().unsigned_abs(),
+        minute: u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs()),
+    }
 }
 
 /// Gives a compiled image to the driver and returns its generation.
@@ -93,7 +107,16 @@ pub fn load_image(host: &dyn Host, image: &[u8]) -> Result<u32, ControlError> {
     }
 }
 
-fn read(file: &Path) -> Result<Policy, ControlError> {
+/// What the parser found questionable, and then what is about the policy as a whole.
+fn warnings(policy: &Policy) -> Vec<Diagnostic> {
+    policy.warnings.iter().cloned().chain(lint(policy)).collect()
+}
+
+/// Reads a policy and its lists.
+///
+/// # Errors
+/// The file cannot be read, is not UTF-8, or is not a valid policy.
+pub fn read_policy(file: &Path) -> Result<Policy, ControlError> {
     let failed = |source| ControlError::PolicyFile { path: file.to_owned(), source };
     let text = std::fs::read(file).map_err(failed)?;
     let text = String::from_utf8(text).map_err(|error| {
@@ -125,15 +148,43 @@ const DEVICE: &str = r"\device\";
 
 /// The NT path of a program on this machine.
 fn app_id(host: &dyn Host, path: &str) -> Result<String, String> {
-    if is_nt_path(path) { Ok(path.to_owned()) } else { host.app_id(path).map_err(|error| error.to_string()) }
+    if is_nt_path(path) || is_kernel(path) {
+        return Ok(path.to_owned());
+    }
+    let expanded = expanded(path, |name| std::env::var(name).ok())?;
+    host.app_id(&expanded).map_err(|error| error.to_string())
+}
+
+/// The path with the environment variable that it begins with, as Windows' own firewall writes programs
+/// (`%SystemRoot%\system32\svchost.exe`), replaced by its value.
+fn expanded(path: &str, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    match path.strip_prefix('%').and_then(|rest| rest.split_once('%')) {
+        Some((name, rest)) => match value(name) {
+            Some(value) => Ok(value + rest),
+            None => Err(format!("the environment variable `{name}` is not set")),
+        },
+        None => Ok(path.to_owned()),
+    }
+}
+
+/// The kernel itself, which has no path.
+fn is_kernel(path: &str) -> bool {
+    path.eq_ignore_ascii_case("system")
 }
 
 /// An NT path of the form that the program would have on some machine.
-fn assumed_app_id(path: &str) -> Result<String, String> {
+///
+/// # Errors
+/// The path is not absolute.
+pub fn assumed_app_id(path: &str) -> Result<String, String> {
+    if is_nt_path(path) || is_kernel(path) {
+        return Ok(path.to_lowercase());
+    }
     let absolute = match path.as_bytes() {
         [drive, b':', b'\\' | b'/', ..] => drive.is_ascii_alphabetic(),
         [b'/', ..] => true,
-        _ => is_nt_path(path),
+        [b'%', rest @ ..] => rest.contains(&b'%'),
+        _ => false,
     };
     if absolute {
         Ok(format!("{DEVICE}{}", path.to_lowercase()))
@@ -147,7 +198,7 @@ fn is_nt_path(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::install;
@@ -166,13 +217,13 @@ mod tests {
         application = 'C:\Windows\System32\CURL.exe'
     "#;
 
-    fn file(text: &str) -> tempfile::NamedTempFile {
+    pub(crate) fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         file
     }
 
-    fn machine() -> Memory {
+    pub(crate) fn machine() -> Memory {
         let driver = file("MZ");
         let memory = Memory::new();
         install(&memory, driver.path()).unwrap();
@@ -185,6 +236,7 @@ mod tests {
         memory.driver.lock().unwrap().reply = PolicyReply::accepted(4);
         let report = load(&memory, file(POLICY).path()).unwrap();
         assert_eq!((report.epoch, report.rules, report.schedules_judged_at), (4, 1, None));
+        assert_eq!(report.schedules_change_at, None);
         let driver = memory.driver.lock().unwrap();
         let [image] = driver.policies.as_slice() else { panic!("{} policies", driver.policies.len()) };
         let image = Image::validate(image.as_slice()).unwrap();
@@ -250,6 +302,20 @@ mod tests {
         assert!(error.to_string().ends_with("line 2: not UTF-8, as policy files are"), "{error}");
         let ControlError::Policy(errors) = check(file("[default").path()).unwrap_err() else { panic!() };
         assert_eq!(errors.diagnostics[0].line, 1);
+    }
+
+    #[test]
+    fn variables_and_the_kernel_are_programs_too() {
+        let value = |name: &str| (name == "SystemRoot").then(|| r"C:\Windows".to_owned());
+        assert_eq!(expanded(r"%SystemRoot%\a.exe", value).as_deref(), Ok(r"C:\Windows\a.exe"));
+        assert_eq!(expanded(r"C:\a.exe", value).as_deref(), Ok(r"C:\a.exe"));
+        assert!(expanded(r"%Nothing%\a.exe", value).unwrap_err().contains("`Nothing` is not set"));
+        let memory = machine();
+        for program in ["System", r"%SystemRoot%\a.exe"] {
+            let text = POLICY.replace(r"C:\Windows\System32\CURL.exe", program);
+            check(file(&text).path()).unwrap();
+            assert_eq!(load(&memory, file(&text).path()).is_ok(), program == "System");
+        }
     }
 
     #[test]

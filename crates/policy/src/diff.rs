@@ -73,10 +73,13 @@ pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<
             old: before,
             new_rule: name(&new_image, after.rule),
             new: after,
-            example: flow,
+            example: flow.clone(),
             flows: 0,
         });
         change.flows += 1;
+        if oddness(&flow) < oddness(&change.example) {
+            change.example = flow;
+        }
     };
     let everything: [Option<&Rule>; 1] = [None];
     let same = |a: &Rule, b: &Rule| format!("{a:?}").split("span:").next() == format!("{b:?}").split("span:").next();
@@ -102,6 +105,17 @@ pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<
     Ok(changes.into_values().collect())
 }
 
+/// How far a flow is from what people expect to see: the plainest of many is shown.
+fn oddness(flow: &FlowSpec) -> usize {
+    let protocol = match flow.protocol {
+        6 => 0,
+        17 => 1,
+        _ => 2,
+    };
+    let named = [flow.application.is_some(), flow.user.is_some(), flow.interface.is_some()];
+    protocol + named.into_iter().filter(|one| *one).count() + usize::from(flow.local.0 == flow.remote.0)
+}
+
 /// Flows from the edges of what both rules match.
 fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(FlowSpec)) {
     let rules: Vec<&Rule> = [first, second].into_iter().flatten().collect();
@@ -117,8 +131,8 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
     let protocols = sets(|rule| rule.protocols.as_ref(), &[6, 17, 1, 58, 47]);
     let remote_ports = sets(|rule| rule.remote_ports.as_ref(), &[443, 50000, 0]);
     let local_ports = sets(|rule| rule.local_ports.as_ref(), &[50000, 443, 8]);
-    let remotes = addresses(rules.iter().filter_map(|rule| rule.remote.as_deref()).collect());
-    let locals = addresses(rules.iter().filter_map(|rule| rule.local.as_deref()).collect());
+    let remotes = addresses(rules.iter().filter_map(|rule| rule.remote.as_deref()).collect(), 9);
+    let locals = addresses(rules.iter().filter_map(|rule| rule.local.as_deref()).collect(), 5);
     let mut applications: Vec<Option<String>> = rules
         .iter()
         .flat_map(|rule| rule.applications.iter().flatten())
@@ -157,11 +171,21 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
                 break;
             };
             let any = |length: usize, of: u64| pick(length, of).unwrap_or(0);
+            let protocol = protocols[protocol] as u8;
+            // What a condition on ports leaves open is an echo request's type and code for ICMP.
+            let icmp = |ports: u16, asked: bool, usual: u16| {
+                if matches!(protocol, 1 | 58) && !asked { usual } else { ports }
+            };
+            let (own_asked, other_asked) = (
+                rules.iter().any(|rule| rule.local_ports.is_some()),
+                rules.iter().any(|rule| rule.remote_ports.is_some()),
+            );
+            let echo = if protocol == 1 { 8 } else { 128 };
             give(FlowSpec {
                 direction: directions[direction],
-                protocol: protocols[protocol] as u8,
-                local: (locals[local], local_ports[local_port] as u16),
-                remote: (remotes[remote], remote_ports[remote_port] as u16),
+                protocol,
+                local: (locals[local], icmp(local_ports[local_port] as u16, own_asked, echo)),
+                remote: (remotes[remote], icmp(remote_ports[remote_port] as u16, other_asked, 0)),
                 application: applications[any(applications.len(), 6)].clone(),
                 user: users[any(users.len(), 7)].clone(),
                 interface: interfaces[any(interfaces.len(), 8)],
@@ -176,9 +200,10 @@ fn inside(pattern: &str) -> String {
     pattern.strip_suffix('*').map_or_else(|| pattern.to_owned(), |directory| format!("{directory}program.exe"))
 }
 
-fn addresses(sets: Vec<&AddressSet>) -> Vec<IpAddr> {
-    let usual =
-        [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7))];
+/// Addresses from the edges of all sets; hosts of that number in the networks of documentation come first.
+fn addresses(sets: Vec<&AddressSet>, host: u8) -> Vec<IpAddr> {
+    let six = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into());
+    let usual = [IpAddr::V4(Ipv4Addr::new(198, 51, 100, host)), IpAddr::V6(six)];
     let four = sets.iter().flat_map(|set| set.v4.ranges().iter().take(16)).flat_map(|range| [range.0, range.1]);
     let six = sets.iter().flat_map(|set| set.v6.ranges().iter().take(16)).flat_map(|range| [range.0, range.1]);
     let edges = four.map(|bits| IpAddr::V4(bits.into())).chain(six.map(|bits| IpAddr::V6(bits.into())));

@@ -207,6 +207,10 @@ fn applications(
         };
         match (options.application)(inner) {
             Ok(resolved) => {
+                // No document says in which case the kernel's own traffic is reported.
+                if resolved.eq_ignore_ascii_case("system") {
+                    set.insert("System".encode_utf16().flat_map(u16::to_le_bytes).collect());
+                }
                 set.insert(utf16(&(resolved + end)));
             }
             Err(error) => diagnostics.push(

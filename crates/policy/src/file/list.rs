@@ -256,12 +256,12 @@ enum Problem {
 impl Problem {
     fn diagnostic(self, path: &Path, text: &str, span: std::ops::Range<usize>, format: Format) -> Diagnostic {
         let (message, expected) = match self {
-            Self::Address => ("this line is not an address and was left out", "an address, a prefix or a range"),
-            Self::Name => ("this line is not a host name and was left out", "a name of letters, digits, `-` and `_`"),
-            Self::Hosts => ("this line does not begin with an address and was left out", "`0.0.0.0 name`"),
-            Self::Adblock => ("this filter cannot be decided by name and was left out", "`||name^`"),
-            Self::Dnsmasq => ("this line names no domain and was left out", "`address=/name/`"),
-            Self::Csv => ("the first column holds neither an address nor a name; the line was left out", "either"),
+            Self::Address => ("this line is not an address", "an address, a prefix or a range"),
+            Self::Name => ("this line is not a host name", "a name of letters, digits, `-` and `_`"),
+            Self::Hosts => ("this line does not begin with an address", "`0.0.0.0 name`"),
+            Self::Adblock => ("this filter cannot be decided by name", "`||name^`"),
+            Self::Dnsmasq => ("this line names no domain", "`address=/name/`"),
+            Self::Csv => ("the first column holds neither an address nor a name", "either"),
         };
         let format = FORMATS.iter().find(|(_, one)| *one == format).map_or("", |(word, _)| word);
         let key = format!("format = \"{format}\"");

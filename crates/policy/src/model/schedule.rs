@@ -1,5 +1,8 @@
 //! Named times of the week.
 
+use super::Policy;
+use std::fmt;
+
 /// A minute of the week in the machine's local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
@@ -23,8 +26,35 @@ impl Moment {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (day, time) = text.trim().split_once(' ')?;
-        Some(Self { day: day_number(day)?, minute: parse_time(time.trim())? % DAY })
+        let (day, minute) = (day_number(day)?, parse_time(time.trim())?);
+        // 24:00 is the next day's beginning.
+        Some(Self { day: (day + u8::from(minute == DAY)) % 7, minute: minute % DAY })
     }
+
+    /// The moment so many minutes later.
+    #[must_use]
+    pub fn after(self, minutes: u16) -> Self {
+        let then = (u32::from(self.of_week()) + u32::from(minutes)) % u32::from(WEEK);
+        Self { day: (then / u32::from(DAY)) as u8, minute: (then % u32::from(DAY)) as u16 }
+    }
+}
+
+impl fmt::Display for Moment {
+    /// As `mon 08:30`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:02}:{:02}", DAYS[usize::from(self.day % 7)], self.minute / 60 % 24, self.minute % 60)
+    }
+}
+
+/// How many minutes from `at` on until a rule that is enabled begins or ends to take part by its schedule; none if
+/// that never happens.
+#[must_use]
+pub fn next_change(policy: &Policy, at: Moment) -> Option<u16> {
+    let enabled = policy.rules.iter().filter(|rule| rule.enabled);
+    let mut used: Vec<usize> = enabled.filter_map(|rule| rule.schedule).collect();
+    used.sort_unstable();
+    used.dedup();
+    used.iter().filter_map(|&index| policy.schedules.get(index)?.next_change(at)).min()
 }
 
 /// Days and hours a rule takes part in.
@@ -146,6 +176,16 @@ mod tests {
         assert_eq!(night.next_change(at("fri 21:00")), Some(60));
         assert_eq!(night.next_change(at("mon 05:00")), Some(60));
         assert_eq!(night.next_change(at("mon 06:00")), Some(4 * 24 * 60 + 16 * 60));
+    }
+
+    #[test]
+    fn moments_go_on_and_come_back() {
+        assert_eq!(at("sun 24:00"), at("mon 00:00"));
+        assert_eq!(at("sun 23:59").after(1), at("mon 00:00"));
+        assert_eq!(at("mon 00:00").after(WEEK - 1), at("sun 23:59"));
+        for text in ["mon 00:00", "thu 08:05", "sun 23:59"] {
+            assert_eq!(at(text).to_string(), text);
+        }
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! A policy that follows its schedules: the driver knows no clock, so somebody in user mode has to swap the image.
+
+use crate::error::ControlError;
+use crate::host::Host;
+use crate::policy::{LoadReport, load_at, local_moment, read_policy};
+use sluice_policy::model::{Moment, Policy};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a change of the machine's clock, zone or daylight saving may go unnoticed.
+const STEP: Duration = Duration::from_secs(20);
+
+/// The time of the week, and waiting for it to pass.
+pub trait Clock {
+    /// The local time.
+    fn now(&self) -> Moment;
+    /// Lets about so much time pass.
+    fn wait(&mut self, time: Duration);
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalClock;
+
+impl Clock for LocalClock {
+    fn now(&self) -> Moment {
+        local_moment()
+    }
+
+    fn wait(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+/// Loads a policy, and the same policy again whenever a rule's schedule begins or ends, until `loaded` says to stop or,
+/// when no schedule will ever change anything, after the first load. The clock is read again and again rather than
+/// slept towards, because clocks are set and machines are suspended. The file and its lists are read once: an edited
+/// file comes in force by a `load` of its own.
+///
+/// # Errors
+/// As [`load`](crate::load). Whatever fails, the policy in force stays in force.
+pub fn watch(
+    host: &dyn Host,
+    file: &Path,
+    clock: &mut dyn Clock,
+    loaded: &mut dyn FnMut(&LoadReport) -> ControlFlow<()>,
+) -> Result<(), ControlError> {
+    let policy = read_policy(file)?;
+    loop {
+        let now = clock.now();
+        let report = load_at(host, &policy, now)?;
+        if loaded(&report).is_break() || report.schedules_change_at.is_none() {
+            return Ok(());
+        }
+        let in_force = active(&policy, now);
+        while active(&policy, clock.now()) == in_force {
+            clock.wait(STEP);
+        }
+    }
+}
+
+/// Which rules take part.
+fn active(policy: &Policy, at: Moment) -> Vec<bool> {
+    policy.rules.iter().map(|rule| rule.active(&policy.schedules, Some(at))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::{file, machine};
+
+    /// Time that passes as fast as it is waited for, up to a jump.
+    struct Simulated {
+        seconds: u64,
+        jump: Option<(u64, u64)>,
+    }
+
+    impl Clock for Simulated {
+        fn now(&self) -> Moment {
+            let minutes = self.seconds / 60 % (7 * 24 * 60);
+            Moment { day: (minutes / (24 * 60)) as u8, minute: (minutes % (24 * 60)) as u16 }
+        }
+
+        fn wait(&mut self, time: Duration) {
+            self.seconds += time.as_secs();
+            if let Some((_, to)) = self.jump.take_if(|(from, _)| *from <= self.seconds) {
+                self.seconds = to;
+            }
+        }
+    }
+
+    const POLICY: &str = r#"
+        [schedule.night]
+        hours = "18:00-08:00"
+        [[rule]]
+        name = "night"
+        action = "block"
+        local-port = 3389
+        schedule = "night"
+    "#;
+
+    fn watched(text: &str, mut clock: Simulated, loads: usize) -> Vec<String> {
+        let memory = machine();
+        let mut seen = Vec::new();
+        watch(&memory, file(text).path(), &mut clock, &mut |report| {
+            seen.push(report.schedules_judged_at.clone().unwrap_or_default());
+            if seen.len() == loads { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+        assert_eq!(memory.driver.lock().unwrap().policies.len(), seen.len());
+        seen
+    }
+
+    #[test]
+    fn the_image_is_swapped_when_a_schedule_begins_and_ends() {
+        let seen = watched(POLICY, Simulated { seconds: 12 * 3600, jump: None }, 4);
+        assert_eq!(seen, ["mon 12:00", "mon 18:00", "tue 08:00", "tue 18:00"]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed() {
+        // At one in the afternoon somebody sets the clock to eleven at night.
+        let seen = watched(POLICY, Simulated { seconds: 12 * 3600, jump: Some((13 * 3600, 23 * 3600)) }, 2);
+        assert_eq!(seen, ["mon 12:00", "mon 23:00"]);
+    }
+
+    #[test]
+    fn a_policy_that_never_changes_is_loaded_once() {
+        assert_eq!(watched("", Simulated { seconds: 0, jump: None }, 9).len(), 1);
+        let disabled = POLICY.replace("action", "enabled = false\naction");
+        assert_eq!(watched(&disabled, Simulated { seconds: 0, jump: None }, 9).len(), 1);
+    }
+
+    #[test]
+    fn what_is_loaded_at_night_is_the_rules_of_the_night() {
+        let memory = machine();
+        let mut loads = 0;
+        watch(&memory, file(POLICY).path(), &mut Simulated { seconds: 12 * 3600, jump: None }, &mut |_| {
+            loads += 1;
+            if loads == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+        let driver = memory.driver.lock().unwrap();
+        let entries = |index: usize| {
+            let image = sluice_policy::Image::validate(driver.policies[index].as_slice()).unwrap();
+            sluice_policy::show(&image).rules[0].entries
+        };
+        assert_eq!(entries(0), 0);
+        assert!(entries(1) > 0);
+    }
+}

@@ -1,0 +1,201 @@
+//! The arguments of `sluice policy`.
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use sluice_policy::import::Source;
+use sluice_policy::model::Moment;
+use std::path::PathBuf;
+
+/// The exit statuses of these verbs, as the help shows them.
+pub(crate) const EXIT_STATUS: &str = "\
+Exit status:
+  0  done; `test`: every expectation holds; `diff`: no difference was found
+  1  `test`: an expectation fails; `diff`: flows are decided differently; a file cannot be written
+  2  the command line is not valid
+  4  the policy, the image or the file to import is not valid, or cannot be read";
+
+/// What to do with a policy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say whether a policy is valid, and what in it is questionable.
+    Check {
+        /// The policy file (TOML).
+        file: PathBuf,
+    },
+    /// Compile a policy to an image.
+    Compile {
+        /// The policy file (TOML).
+        file: PathBuf,
+        /// Where the image goes.
+        #[arg(short = 'o', long = "output", value_name = "IMAGE")]
+        image: PathBuf,
+        /// The key of the image's hashes, 32 hexadecimal digits, for images that must be reproducible; drawn if not given.
+        #[arg(long, value_name = "KEY", value_parser = key)]
+        key: Option<[u8; 16]>,
+        /// Where a drive lies on the machine the image is for, as in `C:=\Device\HarddiskVolume3`; once for each drive
+        /// that programs are named by.
+        #[arg(long, value_name = "DRIVE=DEVICE", value_parser = drive)]
+        drive: Vec<(char, String)>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Lay a compiled image open.
+    Show {
+        /// The image.
+        image: PathBuf,
+    },
+    /// Find flows that two policies decide differently.
+    Diff {
+        /// One policy file.
+        old: PathBuf,
+        /// The other.
+        new: PathBuf,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Say of every rule why it does or does not match a flow.
+    Explain {
+        /// The policy file (TOML).
+        file: PathBuf,
+        #[command(flatten)]
+        flow: Flow,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Try the expectations written in a policy.
+    Test {
+        /// The policy file (TOML).
+        file: PathBuf,
+    },
+    /// Make a policy of another firewall's rules and print it.
+    Import {
+        /// The other firewall's file.
+        file: PathBuf,
+        /// What it is; told from its text if not given.
+        #[arg(long, value_name = "KIND")]
+        from: Option<From>,
+    },
+}
+
+/// The moment rules with a schedule are judged by.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct At {
+    /// Judge schedules at this moment of the week, as in `mon 08:30`, or `now`; without it every schedule is active.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) at: Option<Moment>,
+}
+
+/// A flow to explain.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("protocols").required(true).args(["tcp", "udp", "icmp", "protocol"])))]
+pub(crate) struct Flow {
+    /// A TCP flow: LOCAL and REMOTE, each ADDRESS:PORT.
+    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"])]
+    pub(crate) tcp: Option<Vec<String>>,
+    /// A UDP flow.
+    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"])]
+    pub(crate) udp: Option<Vec<String>>,
+    /// An ICMP flow: LOCAL is ADDRESS:TYPE, REMOTE is ADDRESS:CODE.
+    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"])]
+    pub(crate) icmp: Option<Vec<String>>,
+    /// A flow of another protocol, by name or number.
+    #[arg(long, num_args = 3, value_names = ["PROTOCOL", "LOCAL", "REMOTE"])]
+    pub(crate) protocol: Option<Vec<String>>,
+    /// The other machine opens it.
+    #[arg(long)]
+    pub(crate) inbound: bool,
+    /// The program, as in rules.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) app: Option<String>,
+    /// The user's SID.
+    #[arg(long, value_name = "SID")]
+    pub(crate) user: Option<String>,
+    /// The interface: a type such as wireless, or luid:NUMBER.
+    #[arg(long, value_name = "INTERFACE")]
+    pub(crate) interface: Option<String>,
+    /// The name its content asks for, or `undecidable`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// Where rules come from.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum From {
+    /// A simplewall profile (XML).
+    Simplewall,
+    /// The text of netsh advfirewall.
+    Netsh,
+    /// Get-NetFirewallRule as CSV.
+    Csv,
+    /// Get-NetFirewallRule as JSON.
+    Json,
+    /// A Little Snitch rule group.
+    Lsrules,
+}
+
+impl std::convert::From<From> for Source {
+    fn from(from: From) -> Self {
+        match from {
+            From::Simplewall => Self::Simplewall,
+            From::Netsh => Self::Netsh,
+            From::Csv => Self::WindowsCsv,
+            From::Json => Self::WindowsJson,
+            From::Lsrules => Self::LittleSnitch,
+        }
+    }
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    if text == "now" {
+        return Ok(sluice_control::local_moment());
+    }
+    Moment::parse(text).ok_or_else(|| "a day and time are expected, as in `mon 08:30`, or `now`".to_owned())
+}
+
+fn key(text: &str) -> Result<[u8; 16], String> {
+    let number = (text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .then(|| u128::from_str_radix(text, 16).ok())
+        .flatten();
+    number.map(u128::to_be_bytes).ok_or_else(|| "32 hexadecimal digits are expected".to_owned())
+}
+
+fn drive(text: &str) -> Result<(char, String), String> {
+    let wrong = || r"a drive and its device are expected, as in `C:=\Device\HarddiskVolume3`".to_owned();
+    let (drive, device) = text.split_once('=').ok_or_else(wrong)?;
+    let letter = match drive.as_bytes() {
+        [letter, b':'] | [letter] if letter.is_ascii_alphabetic() => char::from(letter.to_ascii_lowercase()),
+        _ => return Err(wrong()),
+    };
+    let device = device.trim_end_matches('\\');
+    let known = device.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(r"\device\")) && device.len() > 8;
+    if known { Ok((letter, device.to_owned())) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_32_digits() {
+        assert_eq!(key("000102030405060708090a0b0c0d0e0f"), Ok(std::array::from_fn(|index| index as u8)));
+        for wrong in ["", "00", "zz0102030405060708090a0b0c0d0e0f", "+00102030405060708090a0b0c0d0e0f"] {
+            assert!(key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn drives_lie_on_devices() {
+        let device = r"\Device\HarddiskVolume3".to_owned();
+        assert_eq!(drive(r"C:=\Device\HarddiskVolume3\"), Ok(('c', device.clone())));
+        assert_eq!(drive(r"c=\Device\HarddiskVolume3"), Ok(('c', device)));
+        for wrong in ["", "C:", r"=\Device\X", r"CD:=\Device\X", r"C:=D:\", r"C:=\Device\"] {
+            assert!(drive(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn moments_are_days_and_times() {
+        assert_eq!(moment("tue 24:00").map(|at| (at.day, at.minute)), Ok((1, 0)));
+        assert!(moment("now").is_ok());
+        assert!(moment("noon").is_err());
+    }
+}

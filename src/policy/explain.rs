@@ -1,0 +1,85 @@
+//! `sluice policy explain`.
+
+use super::args::Flow;
+use super::files::{invalid, options};
+use crate::failure::Failure;
+use crate::output::{BAD, GOOD, LABEL, Output};
+use serde_json::json;
+use sluice_control::{assumed_app_id, read_policy};
+use sluice_policy::model::{FlowSpec, Moment};
+use sluice_policy::{Decision, Outcome, Reference, Verdict, parse_flow};
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut Output) -> Result<ExitCode, Failure> {
+    let policy = read_policy(file)?;
+    let flow = spec(flow).map_err(Failure::Usage)?;
+    let options = options(at);
+    let reference = Reference::new(&policy, &options).map_err(invalid)?;
+    let image = super::image(&policy, &options)?;
+    let (explained, decided) = flow
+        .with(&assumed_app_id, |flow| (reference.explain(flow), image.decide(flow)))
+        .map_err(|problem| Failure::Usage(format!("--app: {problem}")))?;
+    // The image is what the driver asks; were the two ever to differ, that is the first thing to know.
+    let agrees = explained.decision == decided;
+    let rule = decided.rule.and_then(|rule| image.rule_name(rule));
+    let report = json!({
+        "flow": flow, "tried": explained.tried, "decision": decided, "rule": rule, "image_agrees": agrees
+    });
+    output.report(&report, |out| {
+        writeln!(out, "{LABEL}{flow}{LABEL:#}")?;
+        for tried in &explained.tried {
+            let (style, word) = match tried.outcome {
+                Outcome::Decides => (GOOD, "decides"),
+                Outcome::DoesNotMatch => (BAD, "no match"),
+                Outcome::WaitsForName => (LABEL, "waits for the name"),
+                Outcome::Inactive => (LABEL, "inactive"),
+            };
+            let reasons = tried.reasons.join("; ");
+            let reasons = if reasons.is_empty() { reasons } else { format!(": {reasons}") };
+            writeln!(out, "  rule {} `{}` {style}{word}{style:#}{reasons}", tried.rule, tried.name)?;
+        }
+        if decided.rule.is_none() {
+            writeln!(out, "  no rule matches: the default decides")?;
+        }
+        let provisional = if decided.needs_name { ", until its name is known" } else { "" };
+        let style = if decided.verdict == Verdict::Permit { GOOD } else { BAD };
+        writeln!(out, "{style}{}{style:#}{provisional}", said(&decided))?;
+        if !agrees {
+            writeln!(out, "{BAD}the image decides otherwise than the rules say: this is a defect, report it{BAD:#}")?;
+        }
+        Ok(())
+    })?;
+    Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A decision in words.
+pub(super) fn said(decision: &Decision) -> String {
+    let action = match (decision.verdict, decision.silent) {
+        (Verdict::Permit, _) => "permit",
+        (Verdict::Block, false) => "block",
+        (Verdict::Block, true) => "drop",
+    };
+    format!("{action} ({})", if decision.hard { "hard" } else { "soft" })
+}
+
+fn spec(flow: &Flow) -> Result<FlowSpec, String> {
+    let ends = [("tcp", &flow.tcp), ("udp", &flow.udp), ("icmp", &flow.icmp)];
+    let named = ends.into_iter().find_map(|(protocol, ends)| ends.as_deref().map(|ends| (protocol, ends)));
+    let other = flow.protocol.as_deref().and_then(|words| words.split_first().map(|(one, ends)| (one.as_str(), ends)));
+    let Some((protocol, [local, remote])) = named.or(other) else {
+        return Err("one of --tcp, --udp, --icmp and --protocol is expected".to_owned());
+    };
+    // An IPv6 address has two colons at least, an IPv4 endpoint one at most.
+    let v6 = remote.bytes().filter(|byte| *byte == b':').count() > 1;
+    parse_flow(
+        if protocol == "icmp" && v6 { "icmpv6" } else { protocol },
+        local,
+        remote,
+        flow.inbound,
+        flow.app.as_deref(),
+        flow.user.as_deref(),
+        flow.interface.as_deref(),
+        flow.name.as_deref(),
+    )
+}

@@ -1,0 +1,125 @@
+//! `sluice policy`: everything about policies that needs no driver.
+
+mod args;
+mod compile;
+mod explain;
+mod files;
+
+pub(crate) use args::{Command, EXIT_STATUS};
+
+use crate::failure::Failure;
+use crate::output::{BAD, GOOD, LABEL, Output};
+use files::{invalid, options};
+use serde_json::json;
+use sluice_control::read_policy;
+use sluice_policy::import::{Source, import};
+use sluice_policy::model::Moment;
+use sluice_policy::{CompileOptions, Diagnostic, Image, Policy, diff, lint, show, test};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Carries out one of the commands.
+pub(crate) fn run(command: &Command, output: &mut Output) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check { file } => check(file, output),
+        Command::Compile { file, image, key, drive, at } => compile::compile(file, image, *key, drive, at.at, output),
+        Command::Show { image } => show_image(image, output),
+        Command::Diff { old, new, at } => difference(old, new, at.at, output),
+        Command::Explain { file, flow, at } => explain::explain(file, flow, at.at, output),
+        Command::Test { file } => test_file(file, output),
+        Command::Import { file, from } => import_file(file, from.map(Into::into), output),
+    }
+}
+
+/// What is questionable, the parser's findings first.
+fn warnings(policy: &Policy) -> Vec<Diagnostic> {
+    policy.warnings.iter().cloned().chain(lint(policy)).collect()
+}
+
+/// The image of a policy, looked at by the driver's own validator.
+fn image(policy: &Policy, options: &CompileOptions<'_>) -> Result<Image<Vec<u8>>, Failure> {
+    let bytes = sluice_policy::compile(policy, options).map_err(invalid)?;
+    files::validate(&policy.path, bytes)
+}
+
+fn check(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
+    let policy = read_policy(file)?;
+    let bytes = image(&policy, &options(None))?.as_bytes().len();
+    let warnings = warnings(&policy);
+    output.warnings(&warnings)?;
+    let report = json!({ "rules": policy.rules.len(), "bytes": bytes, "warnings": warnings });
+    output.report(&report, |out| {
+        let (rules, count) = (policy.rules.len(), warnings.len());
+        let warned = if count > 0 { format!(", {count} warnings") } else { String::new() };
+        writeln!(out, "{GOOD}valid{GOOD:#}: {} with {rules} rules, {bytes} bytes compiled{warned}", file.display())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
+    let shown = show(&files::validate(path, files::bytes(path)?)?);
+    output.report(&shown, |out| {
+        let (bytes, version) = (shown.bytes, shown.version);
+        writeln!(out, "{LABEL}identity{LABEL:#}  {}, {bytes} bytes, version {version}", shown.identity)?;
+        let (outbound, inbound) = (shown.default_outbound.action, shown.default_inbound.action);
+        writeln!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}")?;
+        writeln!(out, "{LABEL}rules{LABEL:#}")?;
+        for (index, rule) in shown.rules.iter().enumerate() {
+            let strength = if rule.said.hard { "hard" } else { "soft" };
+            let log = if rule.said.log { ", logged" } else { "" };
+            let idle = if rule.entries == 0 { ", takes no part" } else { "" };
+            writeln!(out, "{index:>6}  {:<6}  {strength}{log}{idle}  {}", rule.said.action, rule.name)?;
+        }
+        writeln!(out, "{LABEL}sections{LABEL:#}")?;
+        for section in &shown.sections {
+            writeln!(out, "  {:<20} {:>10} records {:>12} bytes", section.name, section.records, section.bytes)?;
+        }
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn difference(old: &Path, new: &Path, at: Option<Moment>, output: &mut Output) -> Result<ExitCode, Failure> {
+    let changes = diff(&read_policy(old)?, &read_policy(new)?, &options(at)).map_err(invalid)?;
+    output.report(&changes, |out| {
+        if changes.is_empty() {
+            return writeln!(out, "{GOOD}no difference{GOOD:#} was found");
+        }
+        for change in &changes {
+            let side = |rule: &Option<String>, decision| {
+                let by = rule.as_ref().map_or("the default".to_owned(), |name| format!("`{name}`"));
+                format!("{} by {by}", explain::said(decision))
+            };
+            let (before, after) = (side(&change.old_rule, &change.old), side(&change.new_rule, &change.new));
+            writeln!(out, "{LABEL}{before} -> {after}{LABEL:#}\n  {}", change.example)?;
+        }
+        Ok(())
+    })?;
+    Ok(if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn test_file(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
+    let policy = read_policy(file)?;
+    let tested = test(&policy, &options(None)).map_err(invalid)?;
+    let failed = tested.iter().filter(|one| one.failure.is_some()).count();
+    output.report(&tested, |out| {
+        for one in &tested {
+            if let Some(failure) = &one.failure {
+                writeln!(out, "{BAD}failed{BAD:#}  {}:{}: {}\n        {failure}", file.display(), one.line, one.flow)?;
+            }
+        }
+        let colour = if failed == 0 { GOOD } else { BAD };
+        writeln!(out, "{colour}{} of {} expectations hold{colour:#}", tested.len() - failed, tested.len())
+    })?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn import_file(file: &Path, from: Option<Source>, output: &mut Output) -> Result<ExitCode, Failure> {
+    let text = files::decode(&files::bytes(file)?);
+    let source = from.or_else(|| Source::detect(&text)).ok_or_else(|| {
+        files::unusable(file, "it looks like no firewall's export that is known: say which it is with --from")
+    })?;
+    let imported = import(source, &text).map_err(|error| files::unusable(file, error))?;
+    output.report(&imported, |out| write!(out, "{}", imported.toml))?;
+    Ok(ExitCode::SUCCESS)
+}
