@@ -25,11 +25,10 @@ fn link_version_resource() -> Result<(), Box<dyn Error>> {
         command.arg("/no-preprocess"); // llvm-rc would look for a clang that has no version in its name
     }
     // Names alone: a path on Unix begins as an option does, and /check/version.rc would be read as /c with a code page.
-    let status = command
-        .current_dir(&out)
-        .args(["/nologo", "/fo", RESOURCE, SCRIPT])
-        .status()
-        .map_err(|error| format!("cannot run the resource compiler {compiler:?} (set LLVM_RC to another): {error}"))?;
+    let status =
+        command.current_dir(&out).args(["/nologo", "/fo", RESOURCE, SCRIPT]).status().map_err(|error| {
+            format!("cannot run the resource compiler {compiler:?} (set LLVM_RC to another): {error}")
+        })?;
     if !status.success() {
         return Err(format!("{command:?} ended with {status}").into());
     }

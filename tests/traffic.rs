@@ -68,6 +68,62 @@ fn an_inbound_connection_is_decided_as_inbound() {
     rig.uninstall();
 }
 
+/// What nobody but user 1000 may do.
+const ONE_USER: &str = r#"
+    [default]
+    outbound = "permit"
+    inbound = "permit"
+
+    [[rule]]
+    name = "one user"
+    action = "block"
+    user = "S-1-22-1-1000"
+"#;
+
+#[test]
+fn a_rule_on_a_user_decides_for_that_user_alone() {
+    let rig = Rig::with_policy(ONE_USER);
+    for (uid, expected) in [(Some(1000), Verdict::Refuse), (Some(1001), Verdict::Forward), (None, Verdict::Forward)] {
+        let mut wire = Wire::of_user(&rig.machine, uid);
+        for remote in ["203.0.113.10", "2001:db8:1::10"] {
+            assert_eq!(wire.connect(remote, 443).0, expected, "{uid:?} to {remote}");
+        }
+        wire.finish();
+    }
+    rig.uninstall();
+}
+
+#[test]
+fn a_new_rule_on_a_user_revokes_that_users_flows() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let mut wires = [Some(1000), Some(1001)].map(|uid| Wire::of_user(&rig.machine, uid));
+    let mut flows = wires.each_mut().map(|wire| wire.establish("203.0.113.10", 443));
+    rig.load(ONE_USER);
+    let verdicts = [0, 1].map(|n| wires[n].send(&mut flows[n], Segment::Data(b"more")));
+    assert_ne!(verdicts[0], Verdict::Forward);
+    assert_eq!(verdicts[1], Verdict::Forward);
+    assert_eq!(rig.counter("flows_revoked"), 1);
+    wires.iter_mut().for_each(Wire::finish);
+    rig.uninstall();
+}
+
+#[test]
+fn a_rule_on_an_interface_decides_at_every_layer() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let mut wire = Wire::new(&rig.machine);
+    for (interface, verdict) in [("ethernet", Verdict::Forward), ("wireless", Verdict::Refuse)] {
+        rig.load(&format!(
+            "[default]\noutbound = \"block\"\ninbound = \"block\"\n\
+             [[rule]]\nname = \"by interface\"\naction = \"permit\"\ninterface = \"{interface}\"\n"
+        ));
+        assert_eq!(wire.connect("203.0.113.10", 443).0, verdict, "{interface}: TCP");
+        let echo = wire.pass(&ping("203.0.113.10"), Direction::Outbound).verdict;
+        assert_eq!(echo == Verdict::Forward, verdict == Verdict::Forward, "{interface}: ICMP, {echo:?}");
+    }
+    wire.finish();
+    rig.uninstall();
+}
+
 #[test]
 fn datagrams_are_decided_by_their_flow() {
     let rig = Rig::with_policy(QUARANTINE);

@@ -6,13 +6,17 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use kernel::wfp::{Classify, DIRECTION_INBOUND, Flow, fields::Fields};
-use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Verdict};
+use kernel::{
+    memory::try_copy,
+    status::NtResult,
+    wfp::{Classify, DIRECTION_INBOUND, Flow, fields::Fields},
+};
+use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Sid, Verdict};
 use sluice_protocol::{Event, event, status::Counter};
 
 use crate::{SLUICE, policy::Policy};
 
-/// What a decision is made of, but for the application.
+/// What a decision is made of, but for whose conversation it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FlowKey {
     pub(crate) direction: Direction,
@@ -45,10 +49,12 @@ impl FlowKey {
     }
 
     /// What `policy` says of it.
-    pub(crate) fn decide(&self, policy: &Policy, application: Option<&[u8]>) -> Decision {
+    pub(crate) fn decide(&self, policy: &Policy, owner: &Owner<'_>) -> Decision {
         let mut flow =
             PolicyFlow::new(self.direction, self.protocol, self.local, self.local_port, self.remote, self.remote_port);
-        flow.application = application.map(AppId);
+        flow.application = owner.application.map(AppId);
+        flow.user = owner.user.map(Sid);
+        flow.interface = owner.interface;
         policy.image.decide(&flow)
     }
 
@@ -79,6 +85,27 @@ impl FlowKey {
     }
 }
 
+/// Whose conversation it is and where it leaves the machine, as far as the layer tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner<'a> {
+    /// The application's path as ALE_APP_ID gives it.
+    pub(crate) application: Option<&'a [u8]>,
+    /// The user's SID.
+    pub(crate) user: Option<&'a [u8]>,
+    /// The local interface's LUID.
+    pub(crate) interface: Option<u64>,
+}
+
+impl<'a> Owner<'a> {
+    pub(crate) fn read<F>(request: &Classify<'a, F>, fields: &Fields) -> Self {
+        Self {
+            application: fields.application.and_then(|field| request.blob(field)),
+            user: fields.user.and_then(|field| request.user(field)),
+            interface: request.u64(fields.interface),
+        }
+    }
+}
+
 /// The IP version and the address in network order, IPv4 in the first four bytes.
 fn octets(address: IpAddr) -> (u8, [u8; 16]) {
     match address {
@@ -95,7 +122,10 @@ fn octets(address: IpAddr) -> (u8, [u8; 16]) {
 pub(crate) struct FlowState {
     pub(crate) key: FlowKey,
     /// The application's path as ALE_APP_ID gave it; empty when it did not.
-    pub(crate) application: Vec<u8>,
+    application: Vec<u8>,
+    /// The user's SID; empty when it was not told.
+    user: Vec<u8>,
+    interface: Option<u64>,
     pub(crate) process_id: u32,
     /// The generation under which it was decided, and in the lowest bit whether that revoked it.
     standing: AtomicU64,
@@ -113,13 +143,20 @@ pub(crate) enum Standing {
 impl FlowState {
     /// A flow that its connection's decision permitted. It counts as decided under no policy, so its first packet has
     /// it decided under the one in force: a swap between connection and establishment is not missed.
-    pub(crate) fn new(key: FlowKey, application: Vec<u8>, process_id: u32) -> Self {
+    ///
+    /// # Errors
+    /// STATUS_INSUFFICIENT_RESOURCES.
+    pub(crate) fn new(key: FlowKey, owner: &Owner<'_>, process_id: u32) -> NtResult<Self> {
+        let application = try_copy(owner.application.unwrap_or_default())?;
+        let user = try_copy(owner.user.unwrap_or_default())?;
         SLUICE.counters.add(Counter::FlowsOpened, 1);
-        Self { key, application, process_id, standing: AtomicU64::new(pack(0, Standing::Permitted)) }
+        let standing = AtomicU64::new(pack(0, Standing::Permitted));
+        Ok(Self { key, application, user, interface: owner.interface, process_id, standing })
     }
 
-    fn application(&self) -> Option<&[u8]> {
-        (!self.application.is_empty()).then_some(self.application.as_slice())
+    fn owner(&self) -> Owner<'_> {
+        let known = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());
+        Owner { application: known(&self.application), user: known(&self.user), interface: self.interface }
     }
 
     /// How the flow stands under the policy in force, at a packet that `request` is about. It is decided again only
@@ -131,7 +168,7 @@ impl FlowState {
             return unpack_standing(known);
         }
         let Some(policy) = SLUICE.policy.read() else { return unpack_standing(known) };
-        let decision = self.key.decide(&policy, self.application());
+        let decision = self.key.decide(&policy, &self.owner());
         let standing = match decision.verdict {
             Verdict::Permit => Standing::Permitted,
             Verdict::Block => Standing::Revoked,

@@ -51,11 +51,17 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(machine: &Arc<Machine>) -> Self {
+        Self::of_user(machine, None)
+    }
+
+    /// Everything on it belongs to one Unix user; [`Sid`](ntsim::wfp::security::Sid)s for them are `S-1-22-1-UID`.
+    #[allow(dead_code, reason = "not every test that includes this file has users")]
+    pub fn of_user(machine: &Arc<Machine>, uid: Option<u32>) -> Self {
         Self {
             machine: machine.clone(),
             classifier: EngineClassifier::new(machine.clone()),
             stack: Stack::new(Config { pick_up: false }),
-            owner: OneProcess(Arc::new(Owner { pid: PID, app_id: APP_ID.into(), uid: None })),
+            owner: OneProcess(Arc::new(Owner { pid: PID, app_id: APP_ID.into(), uid })),
             now: Duration::ZERO,
         }
     }

@@ -7,6 +7,7 @@
 
 mod layout;
 pub mod ndis;
+pub mod token;
 mod values;
 
 pub use bindings::*;

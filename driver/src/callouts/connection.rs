@@ -7,7 +7,7 @@ use sluice_protocol::{Event, event, status::Counter};
 use super::Request;
 use crate::{
     SLUICE,
-    flow::{FlowKey, trim_nul},
+    flow::{FlowKey, Owner, trim_nul},
 };
 
 /// Decides by the policy in force; without one everything passes, undecided. IRQL <= DISPATCH_LEVEL.
@@ -21,12 +21,12 @@ pub(super) fn classify(request: &mut Request<'_>, fields: &Fields, direction: Di
         request.answer(Answer::Continue);
         return;
     };
-    let application = fields.application.and_then(|field| request.blob(field));
-    let decision = key.decide(&policy, application);
+    let owner = Owner::read(request, fields);
+    let decision = key.decide(&policy, &owner);
     let mut event = key.event(&policy, decision);
     drop(policy);
     event.process_id = request.process_id().map_or(0, |id| id as u32);
-    event.set_application(trim_nul(application.unwrap_or_default()));
+    event.set_application(trim_nul(owner.application.unwrap_or_default()));
     let counter = match (direction, decision.verdict) {
         (Direction::Outbound, Verdict::Permit) => Counter::ConnectsPermitted,
         (Direction::Outbound, Verdict::Block) => Counter::ConnectsBlocked,

@@ -1,9 +1,6 @@
 //! ALE_FLOW_ESTABLISHED: the flow gets its context, which WFP passes along at the stream and transport layers.
 
-use alloc::vec::Vec;
-
 use kernel::{
-    memory::try_copy,
     status::{NtResult, NtStatus},
     wfp::{Answer, fields::Fields},
 };
@@ -12,7 +9,7 @@ use sluice_protocol::status::Counter;
 use super::{Request, flow_callouts, is_closing};
 use crate::{
     SLUICE,
-    flow::{FlowKey, FlowState},
+    flow::{FlowKey, FlowState, Owner},
 };
 
 /// IPPROTO_TCP.
@@ -30,14 +27,11 @@ pub(super) fn classify(request: &mut Request<'_>, fields: &Fields) {
 fn track(request: &Request<'_>, fields: &Fields) -> NtResult<()> {
     let key = FlowKey::read(request, fields, None).ok_or(NtStatus::INVALID_PARAMETER)?;
     let handle = request.flow_handle().ok_or(NtStatus::INVALID_PARAMETER)?;
-    let application = match fields.application.and_then(|field| request.blob(field)) {
-        Some(path) => try_copy(path)?,
-        None => Vec::new(),
-    };
+    let owner = Owner::read(request, fields);
     let process_id = request.process_id().map_or(0, |id| id as u32);
     let ip_version = if key.local.is_ipv4() { 4 } else { 6 };
     let protocol = key.protocol;
-    let flow = SLUICE.flows.create(handle, FlowState::new(key, application, process_id))?;
+    let flow = SLUICE.flows.create(handle, FlowState::new(key, &owner, process_id)?)?;
     for callout in flow_callouts(ip_version, protocol == TCP) {
         // One association that fails takes the others along: half a flow would be counted wrong.
         if let Err(status) = flow.associate(callout) {

@@ -7,7 +7,7 @@ use sluice_protocol::status::Counter;
 use super::{Request, connection};
 use crate::{
     SLUICE,
-    flow::{FlowKey, Standing},
+    flow::{FlowKey, Owner, Standing},
 };
 
 /// IPPROTO_TCP and IPPROTO_UDP: always decided at the ALE layers.
@@ -52,7 +52,7 @@ fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction
         request.answer(Answer::Continue);
         return;
     };
-    let decision = key.decide(&policy, None);
+    let decision = key.decide(&policy, &Owner::read(request, fields));
     let event = key.event(&policy, decision);
     drop(policy);
     let counter = match decision.verdict {

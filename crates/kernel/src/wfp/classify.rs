@@ -10,13 +10,17 @@ use wfp_sys::{
     FWPS_CLASSIFY_OUT_FLAG_ABSORB, FWPS_CLASSIFY_OUT0, FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0,
     FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE, FWPS_METADATA_FIELD_PROCESS_ID,
     FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE, FWPS_STREAM_CALLOUT_IO_PACKET0,
-    NET_BUFFER_LIST,
+    NET_BUFFER_LIST, token::TOKEN_ACCESS_INFORMATION,
 };
 
 use super::{
     Answer, Flow, Outcome, PacketList, Stream,
     answer::{Action, State, apply},
 };
+
+/// SID_REVISION and SID_MAX_SUB_AUTHORITIES (winnt.h).
+const SID_REVISION: u8 = 1;
+const SID_MAX_SUB_AUTHORITIES: u8 = 15;
 
 /// One call of classifyFn. Everything it lends lives until the call returns. IRQL <= DISPATCH_LEVEL.
 pub struct Classify<'a, F: 'static> {
@@ -107,6 +111,49 @@ impl<'a, F: 'static> Classify<'a, F> {
         }
         // SAFETY: the blob describes that many bytes, which live as long as the call.
         Some(unsafe { slice::from_raw_parts(blob.data, blob.size as usize) })
+    }
+
+    /// A field of type FWP_UINT64.
+    #[must_use]
+    pub fn u64(&self, field: u16) -> Option<u64> {
+        let value = self.value(field).filter(|value| value.type_ == FWP_DATA_TYPE_::FWP_UINT64)?;
+        // SAFETY: the type says that uint64 is the member in use: null or a pointer to a number that lives as long as the
+        // call.
+        unsafe { value.__bindgen_anon_1.uint64.as_ref() }.copied()
+    }
+
+    /// The user's SID in a field of type FWP_TOKEN_ACCESS_INFORMATION_TYPE.
+    ///
+    /// The documentation calls the blob opaque; that it holds a TOKEN_ACCESS_INFORMATION with addresses, the user first,
+    /// is how shipped drivers read it (Fort Firewall, eBPF for Windows).
+    #[must_use]
+    pub fn user(&self, field: u16) -> Option<&'a [u8]> {
+        let value = self.value(field)?;
+        if value.type_ != FWP_DATA_TYPE_::FWP_TOKEN_ACCESS_INFORMATION_TYPE {
+            return None;
+        }
+        // SAFETY: the type says that tokenAccessInformation is the member in use: null or a pointer to a blob that lives
+        // as long as the call.
+        let blob = unsafe { value.__bindgen_anon_1.tokenAccessInformation.as_ref() }?;
+        if (blob.size as usize) < size_of::<TOKEN_ACCESS_INFORMATION>() {
+            return None;
+        }
+        // SAFETY: the blob is a TOKEN_ACCESS_INFORMATION from the engine, or null, and lives as long as the call.
+        let information = unsafe { blob.data.cast::<TOKEN_ACCESS_INFORMATION>().as_ref() }?;
+        // SAFETY: it points to the hash of its token's SIDs, or nowhere.
+        let hash = unsafe { information.SidHash.as_ref() }.filter(|hash| hash.SidCount != 0)?;
+        // SAFETY: there is at least one entry, the user's.
+        let user = unsafe { hash.SidAttr.as_ref() }?.Sid.cast::<u8>();
+        if user.is_null() {
+            return None;
+        }
+        // SAFETY: a SID begins with its revision and how many sub-authorities of 4 bytes follow its 8 bytes of head.
+        let (revision, sub_authorities) = unsafe { (*user, *user.add(1)) };
+        if revision != SID_REVISION || sub_authorities > SID_MAX_SUB_AUTHORITIES {
+            return None;
+        }
+        // SAFETY: as above, and the SID lives as long as the blob.
+        Some(unsafe { slice::from_raw_parts(user, 8 + 4 * usize::from(sub_authorities)) })
     }
 
     const fn has(&self, metadata_field: u32) -> bool {

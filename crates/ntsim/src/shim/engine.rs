@@ -19,8 +19,8 @@ use crate::wfp::abi::{
 use crate::wfp::engine::{self, Classify};
 use crate::wfp::flow::Flow;
 use crate::wfp::layers::LayerId;
-use crate::wfp::security::{Sid, Token};
 use crate::wfp::value::{Blob, Incoming};
+use crate::wfp::{security::Sid, token::Token};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use foldhash::HashMap;

@@ -9,7 +9,8 @@
 use super::abi::consts;
 use super::error::{BfeError, BfeResult, FWP_INVALID_NET_MASK};
 use super::layers::{Field, FieldType};
-use super::security::{SecurityDescriptor, Token};
+use super::security::SecurityDescriptor;
+use super::token::Token;
 use super::value::Read;
 use crate::status::NtStatus;
 use sluice_control::host::{self, Guid, MatchType};

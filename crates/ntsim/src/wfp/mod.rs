@@ -24,6 +24,7 @@ pub mod security;
 pub mod stack;
 #[cfg(test)]
 mod tests;
+pub mod token;
 pub mod value;
 pub mod xml;
 

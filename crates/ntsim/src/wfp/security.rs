@@ -1,9 +1,9 @@
-//! SIDs, tokens and security descriptors, as far as matching a filter on a user needs them.
+//! SIDs and security descriptors, as far as matching a filter on a user needs them.
 //!
 //! A condition on ALE_USER_ID holds a security descriptor; it matches when its DACL grants the token
 //! `FWP_ACTRL_MATCH_FILTER` (filtering-condition-identifiers, win32 documentation).
 
-use super::value::Blob;
+use super::token::TokenView;
 use std::fmt::Write as _;
 
 /// The one access right a filter's descriptor can grant.
@@ -75,55 +75,6 @@ pub fn sid_text(bytes: &[u8]) -> String {
         let _ = write!(text, "-{sub}"); // writing to a String cannot fail
     }
     text
-}
-
-/// Who makes a connection: the user and the groups of a process' token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// The user, first, and the groups.
-    pub sids: Vec<Sid>,
-}
-
-impl Token {
-    /// The value of FWP_TOKEN_ACCESS_INFORMATION_TYPE fields: the SIDs one after the other.
-    ///
-    /// On Windows the blob is a serialised TOKEN_ACCESS_INFORMATION whose form is not published, and which drivers hand
-    /// to SeAccessCheckFromState; this one can be read by this simulator only.
-    #[must_use]
-    pub fn to_blob(&self) -> Blob {
-        Blob::new(self.sids.iter().flat_map(|sid| sid.bytes().iter().copied()).collect::<Vec<u8>>())
-    }
-
-    /// The SIDs in a blob made by [`Self::to_blob`].
-    pub(super) fn view(mut bytes: &[u8]) -> Option<TokenView<'_>> {
-        let whole = bytes;
-        while !bytes.is_empty() {
-            bytes = bytes.get(8 + 4 * usize::from(*bytes.get(1)?)..)?;
-        }
-        Some(TokenView(whole))
-    }
-
-    /// The user in a blob made by [`Self::to_blob`].
-    pub(super) fn user(bytes: &[u8]) -> Option<Sid> {
-        Sid::parse(bytes)
-    }
-}
-
-/// The SIDs of a token, read in place.
-pub(super) struct TokenView<'a>(&'a [u8]);
-
-impl TokenView<'_> {
-    fn has(&self, sid: &Sid) -> bool {
-        let mut rest = self.0;
-        while !rest.is_empty() {
-            let (one, next) = rest.split_at(8 + 4 * usize::from(rest[1]));
-            if one == sid.bytes() {
-                return true;
-            }
-            rest = next;
-        }
-        false
-    }
 }
 
 /// A self-relative security descriptor's owner, group and DACL.
@@ -240,6 +191,7 @@ fn sddl_sid(sid: &Sid) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::wfp::token::Token;
 
     /// A self-relative descriptor with these ACEs.
     pub(in crate::wfp) fn descriptor(aces: &[(bool, u32, &Sid)]) -> Vec<u8> {

@@ -6,6 +6,7 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use zerocopy::IntoBytes;
 
 /// One incoming value: an `FWP_VALUE0` whose pointer, if it has one, lives for `'a`.
 ///
@@ -171,7 +172,8 @@ pub(super) unsafe fn wide<'a>(text: *const u16) -> &'a [u16] {
 /// Bytes behind an `FWP_BYTE_BLOB`.
 pub struct Blob {
     raw: FwpByteBlob,
-    data: Box<[u8]>,
+    /// In words, so that structures in it are aligned as a driver expects.
+    data: Box<[u64]>,
 }
 
 // SAFETY: `raw.data` points into `data`, which is never written after the blob is made.
@@ -185,10 +187,22 @@ impl Blob {
     /// # Panics
     /// When they are more than 4 GiB.
     #[must_use]
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
-        let data: Box<[u8]> = bytes.into();
-        let size = u32::try_from(data.len()).expect("a blob is shorter than 4 GiB");
-        Self { raw: FwpByteBlob { size, data: data.as_ptr().cast_mut() }, data }
+    pub fn new(bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        Self::build(bytes.len(), |data, _| data.copy_from_slice(bytes))
+    }
+
+    /// A blob of `size` bytes that `fill` writes, who is told the address where they will stay.
+    ///
+    /// # Panics
+    /// When they are more than 4 GiB.
+    #[must_use]
+    pub(super) fn build(size: usize, fill: impl FnOnce(&mut [u8], usize)) -> Self {
+        let mut data = vec![0u64; size.div_ceil(8)].into_boxed_slice();
+        let address = data.as_ptr() as usize;
+        fill(&mut data.as_mut_bytes()[..size], address);
+        let size = u32::try_from(size).expect("a blob is shorter than 4 GiB");
+        Self { raw: FwpByteBlob { size, data: data.as_mut_ptr().cast() }, data }
     }
 
     /// An application id as ALE_APP_ID carries it: the NT path in UTF-16 with a terminating NUL.
@@ -200,7 +214,7 @@ impl Blob {
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.data
+        &self.data.as_bytes()[..self.raw.size as usize]
     }
 
     /// The structure, for `processPath` in the metadata; it lives as long as the blob.
@@ -212,7 +226,7 @@ impl Blob {
 
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Blob({} bytes)", self.data.len())
+        write!(f, "Blob({} bytes)", self.raw.size)
     }
 }
 
@@ -306,7 +320,7 @@ impl Incoming {
         self.kept[index] = Kept::Blob(value);
     }
 
-    /// `FWP_TOKEN_ACCESS_INFORMATION_TYPE`, from [`super::security::Token::to_blob`].
+    /// `FWP_TOKEN_ACCESS_INFORMATION_TYPE`, from [`super::token::Token::to_blob`].
     pub fn token(&mut self, index: usize, value: Arc<Blob>) {
         let raw = ValueUnion { token_access_information: value.raw() };
         self.values[index] = FwpValue0 { kind: consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE, value: raw };

@@ -1,0 +1,43 @@
+//! What a `tokenAccessInformation` of a classify holds (winnt.h), as far as a user is found by it. `wdk-sys` generates
+//! no bindings of ntifs.h, where kernel code has these from.
+
+use core::mem::{offset_of, size_of};
+
+use wdk_sys::PVOID;
+
+/// SID_AND_ATTRIBUTES.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_snake_case, reason = "the names are those of C")]
+pub struct SID_AND_ATTRIBUTES {
+    /// The SID, self-contained.
+    pub Sid: PVOID,
+    /// SE_GROUP_*.
+    pub Attributes: u32,
+}
+
+/// The head of SID_AND_ATTRIBUTES_HASH; the table behind it speeds access checks up.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_snake_case, reason = "the names are those of C")]
+pub struct SID_AND_ATTRIBUTES_HASH {
+    /// How many `SidAttr` points to.
+    pub SidCount: u32,
+    /// The user and its groups, the user first.
+    pub SidAttr: *const SID_AND_ATTRIBUTES,
+}
+
+/// The head of TOKEN_ACCESS_INFORMATION.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_snake_case, reason = "the names are those of C")]
+pub struct TOKEN_ACCESS_INFORMATION {
+    /// The user and its groups.
+    pub SidHash: *const SID_AND_ATTRIBUTES_HASH,
+}
+
+const _: () = {
+    assert!(offset_of!(TOKEN_ACCESS_INFORMATION, SidHash) == 0);
+    assert!(offset_of!(SID_AND_ATTRIBUTES_HASH, SidAttr) == 8);
+    assert!(size_of::<SID_AND_ATTRIBUTES>() == 16);
+};
