@@ -4,7 +4,11 @@ mod support;
 
 use std::time::Duration;
 
-use ntsim::host::LocalHost;
+use ntsim::{
+    host::LocalHost,
+    status::NtStatus,
+    wfp::{security::Sid, token::Token},
+};
 use sluice_control::{Host, host::Device, load_image};
 use sluice_protocol::{DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl, status::PolicyReply};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
@@ -36,6 +40,19 @@ fn a_fresh_driver_has_no_policy_and_counted_nothing() {
     assert_eq!(status, Status { protocol_version: PROTOCOL_VERSION, ..Status::default() });
     assert!(device.control(ioctl::GET_POLICY, &[], &mut [0; 4096]).is_err(), "there is no policy to read");
     drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn only_system_and_administrators_open_the_device() {
+    let rig = Rig::install();
+    let token = |sids: &[Sid]| Token { sids: sids.to_vec() };
+    let (user, administrators) = (Sid::new(5, &[21, 1, 2, 3, 1001]), Sid::new(5, &[32, 544]));
+    let (everyone, users) = (Sid::new(1, &[0]), Sid::new(5, &[32, 545]));
+    let open = |caller: &Token| rig.machine.io.open_as(&rig.machine, DEVICE_PATH, caller).map(drop);
+    assert_eq!(open(&token(&[user.clone(), everyone.clone(), users])), Err(NtStatus::ACCESS_DENIED));
+    assert_eq!(open(&token(&[user, everyone, administrators])), Ok(()));
+    assert_eq!(open(&Token::local_system()), Ok(()));
     rig.uninstall();
 }
 

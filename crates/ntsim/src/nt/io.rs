@@ -5,6 +5,7 @@ use crate::cpu::{self, Bugcheck, code};
 use crate::irql::Irql;
 use crate::machine::{DriverState, Machine};
 use crate::status::NtStatus;
+use crate::wfp::token::Token;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +13,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+mod access;
 
 /// How long a driver may take to complete a request it was asked to cancel before that counts as a violation.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
@@ -380,12 +383,25 @@ impl IoManager {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Opens a device by its name or a link to it: `\Device\Sluice`, `\DosDevices\Sluice`, `\\.\Sluice`.
+    /// [`Self::open_as`] for LocalSystem.
     ///
     /// # Errors
-    /// STATUS_OBJECT_NAME_NOT_FOUND, or what the driver's create routine answered.
+    /// As there.
     pub fn open(&self, machine: &Arc<Machine>, path: &str) -> Result<OpenFile, NtStatus> {
+        self.open_as(machine, path, &Token::local_system())
+    }
+
+    /// Opens a device by its name or a link to it, for reading and writing: `\Device\Sluice`, `\DosDevices\Sluice`,
+    /// `\\.\Sluice`.
+    ///
+    /// # Errors
+    /// STATUS_OBJECT_NAME_NOT_FOUND, STATUS_ACCESS_DENIED when the device's security descriptor does not grant `caller`
+    /// that, or what the driver's create routine answered.
+    pub fn open_as(&self, machine: &Arc<Machine>, path: &str, caller: &Token) -> Result<OpenFile, NtStatus> {
         let device = self.find(path).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+        if !access::grants(&device.sddl, caller, access::READ_AND_WRITE) {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
         if machine.driver_state(&device.driver) == Some(DriverState::UnloadPending) {
             return Err(NtStatus::NO_SUCH_DEVICE);
         }

@@ -35,6 +35,13 @@ const ATTRIBUTES_BYTES: usize = 16;
 const GROUP: u32 = 7;
 
 impl Token {
+    /// LocalSystem's: itself, the administrators, everyone, and the authenticated users.
+    #[must_use]
+    pub fn local_system() -> Self {
+        let groups = [Sid::new(5, &[32, 544]), Sid::new(1, &[0]), Sid::new(5, &[11])];
+        Self { sids: std::iter::once(Sid::local_system()).chain(groups).collect() }
+    }
+
     /// The value of FWP_TOKEN_ACCESS_INFORMATION_TYPE fields.
     ///
     /// # Panics

@@ -54,7 +54,7 @@ fn machine() -> (Arc<Machine>, Arc<Echo>) {
     let machine = Machine::new();
     let echo = Arc::new(Echo::default());
     let backend: Arc<dyn DeviceBackend> = Arc::clone(&echo) as _;
-    assert_eq!(machine.io.register_device(r"\Device\Echo", "D:P", backend, "echo"), NtStatus::SUCCESS);
+    assert_eq!(machine.io.register_device(r"\Device\Echo", "D:P(A;;GA;;;SY)", backend, "echo"), NtStatus::SUCCESS);
     assert_eq!(machine.io.create_symlink(r"\DosDevices\Echo", r"\Device\Echo"), NtStatus::SUCCESS);
     (machine, echo)
 }
