@@ -40,6 +40,15 @@ struct Thread {
     bytes: UnsafeCell<[u8; THREAD_SIZE]>,
 }
 
+/// A new `KTHREAD` of the process whose `EPROCESS` lies at `process`. Never freed: a driver may have kept the address.
+pub(crate) fn new_thread(process: u64) -> u64 {
+    let thread: &'static Thread = Box::leak(Box::new(Thread { bytes: UnsafeCell::new([0; THREAD_SIZE]) }));
+    let address = thread.bytes.get() as u64;
+    // SAFETY: inside the block just made, which nobody else knows.
+    unsafe { ((address as usize + THREAD_PROCESS) as *mut u64).write(process) };
+    address
+}
+
 impl core::fmt::Debug for Kpcr {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Kpcr").field("irql", &self.irql()).field("number", &self.number()).finish_non_exhaustive()
@@ -50,11 +59,10 @@ impl Kpcr {
     /// A region for one thread. Never freed: driver code may have kept the address.
     pub(super) fn leak_new() -> &'static Self {
         let kpcr: &'static Self = Box::leak(Box::new(Self { bytes: UnsafeCell::new([0; 0x1000]) }));
-        let thread: &'static Thread = Box::leak(Box::new(Thread { bytes: UnsafeCell::new([0; THREAD_SIZE]) }));
         let base = ptr::from_ref(kpcr) as u64;
         kpcr.write(SELF, base);
         kpcr.write(CURRENT_PRCB, base + PRCB as u64);
-        kpcr.write(CURRENT_THREAD, thread.bytes.get() as u64);
+        kpcr.write(CURRENT_THREAD, new_thread(0));
         kpcr
     }
 
@@ -104,11 +112,16 @@ impl Kpcr {
         self.read(CURRENT_THREAD)
     }
 
+    /// Lets another `KTHREAD` run on this processor; [`new_thread`] made it.
+    pub(crate) fn set_thread(&self, thread: u64) {
+        self.write(CURRENT_THREAD, thread);
+    }
+
     /// The `EPROCESS` the current thread runs in.
     #[must_use]
     pub fn process(&self) -> u64 {
         let thread = self.thread() as *const u8;
-        // SAFETY: the thread block was leaked by `leak_new` and is THREAD_SIZE bytes.
+        // SAFETY: the thread block was leaked by `new_thread` and is THREAD_SIZE bytes.
         unsafe { thread.add(THREAD_PROCESS).cast::<u64>().read_volatile() }
     }
 

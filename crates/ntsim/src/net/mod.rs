@@ -75,6 +75,18 @@ impl Network {
         Ok(Self { client, server, client_tun, server_tun })
     }
 
+    /// The client side's namespace.
+    #[must_use]
+    pub const fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// The server side's namespace.
+    #[must_use]
+    pub const fn server(&self) -> &Namespace {
+        &self.server
+    }
+
     /// Starts a program on the client side, in the foreground.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use crate::irql::Irql;
 use crate::machine::{DriverState, Machine};
 use crate::status::NtStatus;
 use crate::wfp::token::Token;
+use core::cell::Cell;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +28,7 @@ pub struct FileId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct IrpId(pub u64);
 
-/// What a request asks for. All transfers are buffered (`METHOD_BUFFERED`, `DO_BUFFERED_IO`).
+/// What a request asks for. Reads and writes are buffered (`DO_BUFFERED_IO`), controls travel as their code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum IrpKind {
     /// `IRP_MJ_READ` of at most this many bytes.
@@ -78,7 +79,7 @@ struct Irp {
     id: IrpId,
     kind: IrpKind,
     buffer: SystemBuffer,
-    /// What the caller's output buffer held, for a control that passes data in it (METHOD_IN_DIRECT).
+    /// What the caller's output buffer held, for a control whose driver reads it (all but METHOD_BUFFERED).
     direct: Box<[u8]>,
     state: Mutex<IrpState>,
     done: Condvar,
@@ -152,7 +153,8 @@ impl IrpRequest {
     }
 
     /// What the caller's output buffer held when the request was sent: the data of a METHOD_IN_DIRECT control. Empty
-    /// when the caller gave none.
+    /// when the caller gave none. The output of a control that is not METHOD_BUFFERED belongs into the system buffer when
+    /// the request is completed, all of it: the caller's memory is what the driver wrote to.
     #[must_use]
     pub fn direct_data(&self) -> &[u8] {
         &self.shared.direct
@@ -379,6 +381,30 @@ impl IoManager {
         None
     }
 
+    /// Runs `f` at PASSIVE_LEVEL on a thread of the process whose program calls: this one, unless a driver does.
+    fn as_caller<R>(machine: &Arc<Machine>, f: impl FnOnce() -> R) -> Result<R, Bugcheck> {
+        thread_local! {
+            /// This thread as a `KTHREAD` of the program's process, and the number of the machine it is one of. It
+            /// stays: a request keeps its sender's thread as long as it pends.
+            static CALLER: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+        }
+        if cpu::inside() {
+            return cpu::enter(machine, Irql::PASSIVE, f);
+        }
+        if CALLER.get().0 != machine.id() {
+            CALLER.set((machine.id(), cpu::kpcr::new_thread(machine.caller_process())));
+        }
+        let (_, caller) = CALLER.get();
+        cpu::enter(machine, Irql::PASSIVE, || {
+            let processor = cpu::current_processor();
+            let before = processor.thread();
+            processor.set_thread(caller);
+            let result = f();
+            processor.set_thread(before);
+            result
+        })
+    }
+
     fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -408,7 +434,7 @@ impl IoManager {
         let file = FileId(self.number());
         device.open.fetch_add(1, Ordering::AcqRel);
         let backend = Arc::clone(&device.backend);
-        let created = cpu::enter(machine, Irql::PASSIVE, || backend.create(file));
+        let created = Self::as_caller(machine, || backend.create(file));
         match created {
             Ok(status) if status.is_success() => Ok(OpenFile { machine: Arc::clone(machine), device, file }),
             Ok(status) => {
@@ -475,8 +501,8 @@ impl OpenFile {
         self.start_direct(kind, input, &[])
     }
 
-    /// [`Self::start`] with what the caller's output buffer holds, for a control that passes data in it
-    /// (METHOD_IN_DIRECT).
+    /// [`Self::start`] with what the caller's output buffer holds, for a control whose driver reads it (METHOD_IN_DIRECT,
+    /// and METHOD_OUT_DIRECT, whose pages are readable too).
     ///
     /// # Errors
     /// The bugcheck that stopped the machine.
@@ -498,7 +524,7 @@ impl OpenFile {
         self.machine.io.namespace.lock().pending.insert(irp.id, entry);
         let request = IrpRequest { shared: Arc::clone(&irp), file: self.file };
         let backend = Arc::clone(&self.device.backend);
-        cpu::enter(&self.machine, Irql::PASSIVE, || backend.submit(request))?;
+        IoManager::as_caller(&self.machine, || backend.submit(request))?;
         Ok(PendingIo { machine: Arc::clone(&self.machine), backend: Arc::clone(&self.device.backend), irp, output })
     }
 }
@@ -508,7 +534,7 @@ impl Drop for OpenFile {
         let backend = Arc::clone(&self.device.backend);
         let file = self.file;
         // A stopped machine keeps its bugcheck; there is nothing to close on it any more.
-        let _stopped = cpu::enter(&self.machine, Irql::PASSIVE, || {
+        let _stopped = IoManager::as_caller(&self.machine, || {
             backend.cleanup(file);
             backend.close(file);
         });
@@ -549,15 +575,45 @@ impl PendingIo {
         if self.is_done() {
             return Ok(());
         }
-        cpu::enter(&self.machine, Irql::PASSIVE, || self.backend.cancel(self.irp.id))
+        IoManager::as_caller(&self.machine, || self.backend.cancel(self.irp.id))
     }
 
-    /// Waits for completion; after `timeout` cancels, and then waits for what becomes of that.
+    /// Waits for completion; after `timeout` cancels, and then waits for what becomes of that. Returned are the bytes
+    /// that `IoStatus.Information` counts.
     ///
     /// # Errors
     /// The bugcheck that stopped the machine; a driver that does not complete a request it was asked to cancel, or
     /// that lost it, is one.
     pub fn wait(self, timeout: Option<Duration>) -> Result<(NtStatus, Vec<u8>), Bugcheck> {
+        let (status, information) = self.completed(timeout)?;
+        Ok((status, self.irp.buffer.first(self.copied(status, information))))
+    }
+
+    /// [`Self::wait`] for a caller that looks at its output buffer afterwards, which `output` becomes. Returned is
+    /// `IoStatus.Information`. The driver of a control that is not METHOD_BUFFERED writes to the buffer itself, whatever
+    /// it then completes the request with.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_into(self, output: &mut [u8], timeout: Option<Duration>) -> Result<(NtStatus, usize), Bugcheck> {
+        const METHOD: u32 = 3;
+        let (status, information) = self.completed(timeout)?;
+        let written = match self.irp.kind {
+            IrpKind::DeviceControl { code, .. } if code & METHOD != 0 => self.output,
+            _ => self.copied(status, information),
+        };
+        for (to, from) in output.iter_mut().zip(self.irp.buffer.first(written)) {
+            *to = from;
+        }
+        Ok((status, information))
+    }
+
+    /// How many bytes the I/O manager copies back: none when the status is an error (severity 3).
+    fn copied(&self, status: NtStatus, information: usize) -> usize {
+        if status.0 as u32 >> 30 == 3 { 0 } else { information.min(self.output) }
+    }
+
+    fn completed(&self, timeout: Option<Duration>) -> Result<(NtStatus, usize), Bugcheck> {
         let mut deadline = timeout.map(|t| Instant::now() + t);
         let mut cancelled = false;
         loop {
@@ -573,18 +629,13 @@ impl PendingIo {
         }
     }
 
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<(NtStatus, Vec<u8>)>, Bugcheck> {
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<(NtStatus, usize)>, Bugcheck> {
         /// Another thread may stop the machine, which completes nothing.
         const LOOK: Duration = Duration::from_millis(50);
         let mut state = self.irp.state.lock();
         loop {
             match *state {
-                IrpState::Completed(status, information) => {
-                    // Buffered output is copied back unless the status is an error (severity 3).
-                    let copied = if status.0 as u32 >> 30 == 3 { 0 } else { information.min(self.output) };
-                    drop(state);
-                    return Ok(Some((status, self.irp.buffer.first(copied))));
-                }
+                IrpState::Completed(status, information) => return Ok(Some((status, information))),
                 IrpState::Lost => {
                     drop(state);
                     return Err(self.violation("was given", "and lost it: nobody can complete it any more"));

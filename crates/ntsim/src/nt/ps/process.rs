@@ -174,6 +174,24 @@ impl Machine {
         Ok(address)
     }
 
+    /// The `EPROCESS` of the program this is, which opens devices and sends them requests. It ran before any driver was
+    /// loaded, so no driver is told of it.
+    pub(crate) fn caller_process(&self) -> u64 {
+        let id = u64::from(std::process::id());
+        let mut table = self.executive.processes.table.lock();
+        if let Some(process) = table.by_address.values().find(|p| p.id == id && p.exit_status.is_none()) {
+            return process.address;
+        }
+        let image = std::env::current_exe().map(|path| crate::host::nt_path(&path)).unwrap_or_default();
+        let address = new_block();
+        let created = self.clock.system_time();
+        let process = Process { id, parent: SYSTEM_ID, image, address, created, exit_status: None };
+        table.by_address.insert(address, process);
+        drop(table);
+        self.executive.objects.enter(address, Kind::Process, format!("process {id}"));
+        address
+    }
+
     /// Ends the process whose `EPROCESS` lies at `address`: drivers are told, and whoever waits for it goes on.
     pub fn end_process(self: &Arc<Self>, address: u64, exit_status: i32) {
         let ended = {

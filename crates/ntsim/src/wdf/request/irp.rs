@@ -46,7 +46,7 @@ struct Layout {
     cancel_routine: usize,
     user_buffer: usize,
     driver_context: [usize; 4],
-    tail_thread: usize,
+    tail_thread: u64,
     auxiliary_buffer: usize,
     list_entry: [usize; 2],
     current_stack_location: usize,
@@ -79,6 +79,7 @@ const _: () = assert!(offset_of!(Layout, information) == 0x38);
 const _: () = assert!(offset_of!(Layout, requestor_mode) == 0x40);
 const _: () = assert!(offset_of!(Layout, cancel) == 0x44);
 const _: () = assert!(offset_of!(Layout, user_buffer) == 0x70);
+const _: () = assert!(offset_of!(Layout, tail_thread) == 0x98);
 const _: () = assert!(offset_of!(Layout, current_stack_location) == 0xB8);
 const _: () = assert!(offset_of!(Layout, location) == 0xD0);
 
@@ -132,6 +133,7 @@ fn make(machine: &Arc<Machine>, request: &Request, device_object: usize, file_ob
     layout.current_location = 1;
     layout.cancel = u8::from(request.is_cancelled());
     layout.user_buffer = request.user_output();
+    layout.tail_thread = request.thread;
     layout.current_stack_location = irp.block.address() + offset_of!(Layout, location);
     layout.original_file_object = file_object;
     let location = &mut layout.location;

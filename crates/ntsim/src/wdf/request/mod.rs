@@ -200,6 +200,8 @@ pub(crate) struct Request {
     file: Option<FileId>,
     file_object: Option<Arc<Object>>,
     system_buffer: usize,
+    /// The `KTHREAD` that sent it.
+    thread: u64,
     /// The buffer that a direct or neither request's output goes to, apart from its input.
     direct: Option<Allocation>,
     irp: Mutex<Option<Irp>>,
@@ -274,6 +276,7 @@ impl Request {
             file,
             file_object,
             system_buffer,
+            thread: crate::cpu::current_processor().thread(),
             direct,
             irp: Mutex::new(Some(irp)),
             state: Mutex::new(State {
@@ -509,10 +512,11 @@ impl Request {
         expect_owner(&state, handle, function, Owner::Driver)
     }
 
-    /// Copies a direct request's output to where the I/O manager takes it from.
-    fn copy_out(&self, information: usize) {
+    /// Copies a direct request's output buffer to where the I/O manager takes it from: all of it, since the driver
+    /// writes to the caller's own memory on Windows, and `Information` only says how much of that counts.
+    fn copy_out(&self) {
         let Some(direct) = &self.direct else { return };
-        let length = information.min(direct.size());
+        let length = direct.size();
         // SAFETY: the system buffer is at least as long as the output, and the two are different allocations.
         unsafe {
             core::ptr::copy_nonoverlapping(direct.address() as *const u8, self.system_buffer as *mut u8, length);
@@ -581,7 +585,7 @@ fn finish(
     information: usize,
 ) -> Result<(), Box<Violation>> {
     object::dispose(machine, object)?;
-    request.copy_out(information);
+    request.copy_out();
     let irp = request.irp.lock().take();
     match irp {
         Some(Irp::Io(irp)) => irp.complete(status, information),

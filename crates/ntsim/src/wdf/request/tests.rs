@@ -173,6 +173,50 @@ fn direct_controls_have_an_output_buffer_of_their_own() {
 }
 
 #[test]
+fn what_a_driver_writes_into_a_direct_buffer_arrives_whatever_it_says_of_it() {
+    for (method, information, expected) in [(0, 0, [1, 2, 3]), (0, 1, [9, 2, 3]), (1, 0, [9; 3]), (2, 1, [9; 3])] {
+        let setup = setup();
+        let kind = IrpKind::DeviceControl { code: BUFFERED | method, input: 1, output: 3 };
+        let mut buffer = [1, 2, 3];
+        let pending = setup.file.start_direct(kind, &[7], &buffer).unwrap();
+        let request = setup.rig.run(|| setup.take()).unwrap();
+        setup
+            .rig
+            .run(|| {
+                let (to, length) = output(request, 3).unwrap();
+                // SAFETY: valid until completion.
+                unsafe { ptr::write_bytes(to as *mut u8, 9, length) };
+                complete_request(request, NtStatus::SUCCESS, information);
+            })
+            .unwrap();
+        assert_eq!(pending.wait_into(&mut buffer, None).unwrap(), (NtStatus::SUCCESS, information));
+        assert_eq!(buffer, expected, "method {method}, {information} bytes");
+        setup.end();
+    }
+}
+
+#[test]
+fn a_request_knows_the_process_that_sent_it_as_long_as_it_pends() {
+    let setup = setup();
+    let (pending, request) = setup.control(BUFFERED, &[1], 1);
+    let sender = setup
+        .rig
+        .run(|| {
+            let requestor: extern "win64" fn(usize) -> u32 = crate::pe::gate::import("IoGetRequestorProcessId");
+            let current: extern "win64" fn() -> usize = crate::pe::gate::import("PsGetCurrentProcessId");
+            let irp = wdf!(NO_RIG, WdfRequestWdmGetIrp(request => Handle) -> usize);
+            let sender = requestor(irp);
+            assert_eq!(current(), 4, "the driver itself runs in the System process");
+            complete_request(request, NtStatus::SUCCESS, 0);
+            sender
+        })
+        .unwrap();
+    assert_eq!(sender, std::process::id());
+    pending.wait(None).unwrap();
+    setup.end();
+}
+
+#[test]
 fn neither_controls_give_their_addresses_only_in_the_callers_context() {
     let setup = setup();
     let (pending, request) = setup.control(BUFFERED | 3, &[1], 1);
