@@ -45,6 +45,17 @@ pub unsafe fn dereference(list: *mut NetBufferList) {
     }
 }
 
+/// How many references to a list there are.
+///
+/// # Safety
+/// As for [`reference`].
+#[must_use]
+pub unsafe fn references(list: *mut NetBufferList) -> u32 {
+    // SAFETY: as in `reference`.
+    let owner = unsafe { &*(*list).ndis_reserved[0].cast::<ListOwner>() };
+    owner.references.load(Ordering::Acquire)
+}
+
 /// What a [`PacketBuffer`] points to; drivers hold pointers into it.
 #[repr(C)]
 struct Inner {

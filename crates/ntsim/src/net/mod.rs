@@ -131,7 +131,7 @@ impl Network {
         let thread_stop = stop.clone();
         let run = move || {
             namespace.join().map_err(NetError::system("enter the client's namespace"))?;
-            Ok(pump.run(&thread_stop))
+            pump.run(&thread_stop).map_err(NetError::system("make an eventfd"))
         };
         let thread = std::thread::Builder::new()
             .name("wire".to_owned())

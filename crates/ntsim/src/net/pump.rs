@@ -2,16 +2,14 @@
 
 use super::owner::Processes;
 use super::tun::Tun;
-use crate::cpu::{self, Bugcheck};
-use crate::irql::Irql;
+use crate::cpu::Bugcheck;
 use crate::machine::Machine;
 use crate::ndis::PacketBuffer;
-use crate::shim::engine::EngineClassifier;
+use crate::shim::carrier::{Around, Carrier, Wire};
 use crate::shim::layer::Direction;
-use crate::shim::stack::{Config, Stack, Verdict};
+use crate::shim::stack::Config;
 use crate::shim::verdicts::Verdicts;
-use crate::wfp::flow::Flow;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -19,7 +17,7 @@ use std::time::Instant;
 
 /// Longest packet: the largest MTU an interface can have.
 const PACKET: usize = 65_536;
-/// Packets read from one side before the other gets its turn.
+/// Packets read from one side before the other gets its turn; the same for what drivers ask for.
 const BATCH: usize = 64;
 
 /// The middle of the network: everything between the client side and the server side passes here.
@@ -35,49 +33,62 @@ impl Pump {
     /// Carries packets until `stop` becomes readable. The calling thread must be inside the client's namespace.
     ///
     /// # Errors
-    /// The bugcheck that stopped the machine.
-    pub(super) fn run(mut self, stop: &OwnedFd) -> Result<Verdicts, Bugcheck> {
+    /// [`io::Error`] when there is no event to wait for. The inner error is the bugcheck that stopped the machine.
+    pub(super) fn run(mut self, stop: &OwnedFd) -> io::Result<Result<Verdicts, Bugcheck>> {
+        let asked = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let wake = {
+            let asked = asked.clone();
+            // Fails only when the counter is full: it is readable then.
+            move || {
+                let _ = rustix::io::write(&*asked, &1u64.to_ne_bytes());
+            }
+        };
+        let mut carrier = Carrier::new(&self.machine, Config { pick_up: false }, wake);
+        Ok(self.carry_all(&mut carrier, &asked, stop).and_then(|()| carrier.finish()).map(|()| self.verdicts))
+    }
+
+    fn carry_all(&mut self, carrier: &mut Carrier, asked: &OwnedFd, stop: &OwnedFd) -> Result<(), Bugcheck> {
         let started = Instant::now();
-        let mut stack = Stack::new(Config { pick_up: false });
-        let mut classifier = EngineClassifier::new(self.machine.clone());
         let mut buffer = PacketBuffer::new(PACKET);
+        let mut more = false;
         loop {
             let mut ready = [
                 PollFd::new(&self.client, PollFlags::IN),
                 PollFd::new(&self.server, PollFlags::IN),
                 PollFd::new(stop, PollFlags::IN),
+                PollFd::new(asked, PollFlags::IN),
             ];
             // Once a second even when nothing travels, so that idle flows end in time.
-            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-            if let Err(error) = poll(&mut ready, Some(&second)) {
+            let patience = Timespec { tv_sec: i64::from(!more), tv_nsec: 0 };
+            if let Err(error) = poll(&mut ready, Some(&patience)) {
                 tracing::warn!(%error, "poll");
             }
             if !ready[2].revents().is_empty() {
-                break;
+                return Ok(());
             }
             let from_client = !ready[0].revents().is_empty();
             let from_server = !ready[1].revents().is_empty();
+            if !ready[3].revents().is_empty() {
+                let _ = rustix::io::read(asked, &mut [0; 8]); // what was asked is looked for below in any case
+            }
             for (is_ready, direction) in [(from_client, Direction::Outbound), (from_server, Direction::Inbound)] {
                 for _ in 0..if is_ready { BATCH } else { 0 } {
-                    if !self.carry(&mut stack, &mut classifier, &mut buffer, direction, started)? {
+                    if !self.carry(carrier, &mut buffer, direction, started)? {
                         break;
                     }
                 }
             }
+            more = self.serve(carrier, started)?;
             if !from_client && !from_server {
-                let now = started.elapsed();
-                cpu::enter(&self.machine, Irql::PASSIVE, || classifier.packet(|c| stack.expire(c, now)))?;
+                carrier.expire(started.elapsed())?;
             }
         }
-        cpu::enter(&self.machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))?;
-        Ok(self.verdicts)
     }
 
     /// Carries one packet; `false` when there is none.
     fn carry(
         &mut self,
-        stack: &mut Stack<Arc<Flow>>,
-        classifier: &mut EngineClassifier,
+        carrier: &mut Carrier,
         buffer: &mut PacketBuffer,
         direction: Direction,
         started: Instant,
@@ -85,9 +96,9 @@ impl Pump {
         if buffer.is_kept() {
             *buffer = PacketBuffer::new(PACKET);
         }
-        let (from, to) = match direction {
-            Direction::Outbound => (&self.client, &self.server),
-            Direction::Inbound => (&self.server, &self.client),
+        let from = match direction {
+            Direction::Outbound => &self.client,
+            Direction::Inbound => &self.server,
         };
         match from.read(buffer.storage_mut()) {
             Ok(len) => buffer.set_len(len),
@@ -98,29 +109,39 @@ impl Pump {
                 return Ok(false);
             }
         }
-        let now = started.elapsed();
-        let processes = &mut self.processes;
-        let decision = cpu::enter(&self.machine, Irql::PASSIVE, || {
-            classifier.packet(|classifier| stack.process(classifier, processes, buffer, direction, now))
-        })?;
-        if decision.verdict == Verdict::Forward {
-            for earlier in &stack.output.earlier {
-                send(to, earlier.bytes());
-            }
-            send(to, buffer.bytes());
-        }
-        send(&self.client, &stack.output.to_local);
-        send(&self.server, &stack.output.to_remote);
-        self.verdicts.note(stack, buffer.bytes(), direction, &decision, now);
+        let Self { client, server, processes, verdicts, .. } = self;
+        let wire = &mut Tuns { client, server };
+        let mut around = Around { endpoints: processes, wire, verdicts, now: started.elapsed() };
+        carrier.carry(buffer, direction, &mut around)?;
         Ok(true)
+    }
+
+    /// Does what drivers asked for; whether there is more.
+    fn serve(&mut self, carrier: &mut Carrier, started: Instant) -> Result<bool, Bugcheck> {
+        let Self { client, server, processes, verdicts, .. } = self;
+        let wire = &mut Tuns { client, server };
+        carrier.serve(BATCH, &mut Around { endpoints: processes, wire, verdicts, now: started.elapsed() })
+    }
+}
+
+/// The two sides.
+struct Tuns<'a> {
+    client: &'a Tun,
+    server: &'a Tun,
+}
+
+impl Wire for Tuns<'_> {
+    fn deliver(&mut self, packet: &[u8]) {
+        send(self.client, packet);
+    }
+
+    fn transmit(&mut self, packet: &[u8]) {
+        send(self.server, packet);
     }
 }
 
 /// What the kernel will not take is lost, as on any network.
 fn send(to: &Tun, packet: &[u8]) {
-    if packet.is_empty() {
-        return;
-    }
     if let Err(error) = to.write(packet) {
         tracing::debug!(%error, "writing to a TUN device");
     }

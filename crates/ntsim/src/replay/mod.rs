@@ -2,30 +2,33 @@
 //!
 //! Which side of a conversation is the simulated machine is told by [`Options::local`], else by the capture itself
 //! where it marks sent and received frames (Linux "cooked" captures, `epb_flags` of pcapng), else by who spoke first
-//! ([`Stack::direction_by_first_speaker`]).
+//! ([`Stack::direction_by_first_speaker`](crate::shim::stack::Stack::direction_by_first_speaker)).
 
 pub mod capture;
 pub mod link;
 
-use crate::cpu::{self, Bugcheck};
-use crate::irql::Irql;
+use crate::cpu::Bugcheck;
 use crate::machine::Machine;
 use crate::ndis::PacketBuffer;
 use crate::net::Prefix;
-use crate::shim::engine::EngineClassifier;
+use crate::shim::carrier::{Around, Carrier, NoWire};
 use crate::shim::flow::NoEndpoints;
 use crate::shim::layer::Direction;
 use crate::shim::packet::Packet;
-use crate::shim::stack::{Config, Stack};
+use crate::shim::stack::Config;
 use crate::shim::verdicts::Verdicts;
-use crate::wfp::flow::Flow;
 use crate::wfp::netevent::FileTime;
 use capture::{CaptureError, Frame};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// How much of what drivers ask for is done after one packet.
+const SERVED: usize = 4096;
+/// How long nobody must have injected anything before the replay ends.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// How a capture is taken.
 #[derive(Clone, Debug, Default)]
@@ -69,8 +72,7 @@ pub fn run(
 ) -> Result<PassedOver, ReplayError> {
     let mut replay = Replay {
         machine: machine.clone(),
-        stack: Stack::new(Config { pick_up: true }),
-        classifier: EngineClassifier::new(machine.clone()),
+        carrier: Carrier::new(machine, Config { pick_up: true }, || ()),
         buffer: PacketBuffer::new(65_536),
         first: None,
         now: Duration::ZERO,
@@ -87,8 +89,8 @@ pub fn run(
     if let Some(bugcheck) = stopped {
         return Err(bugcheck.into());
     }
-    let Replay { stack, classifier, .. } = &mut replay;
-    cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))?;
+    replay.linger(verdicts)?;
+    replay.carrier.finish()?;
     machine.wfp.events.set_time(None);
     read?;
     Ok(replay.passed_over)
@@ -96,8 +98,7 @@ pub fn run(
 
 struct Replay {
     machine: Arc<Machine>,
-    stack: Stack<Arc<Flow>>,
-    classifier: EngineClassifier,
+    carrier: Carrier,
     buffer: PacketBuffer,
     first: Option<Duration>,
     now: Duration,
@@ -122,23 +123,40 @@ impl Replay {
         self.now = self.now.max(frame.time.saturating_sub(first));
         self.machine.wfp.events.set_time(Some(FileTime::from(UNIX_EPOCH + frame.time)));
         self.buffer.fill(found.packet);
-        let Self { machine, stack, classifier, buffer, now, .. } = self;
-        let decision = cpu::enter(machine, Irql::PASSIVE, || {
-            classifier.packet(|classifier| stack.process(classifier, &mut NoEndpoints, buffer, direction, *now))
-        })?;
-        verdicts.note(stack, found.packet, direction, &decision, *now);
+        let mut around = Around { endpoints: &mut NoEndpoints, wire: &mut NoWire, verdicts, now: self.now };
+        self.carrier.carry(&mut self.buffer, direction, &mut around)?;
+        self.carrier.serve(SERVED, &mut around)?;
         Ok(())
+    }
+
+    /// Waits for what drivers still inject from threads of their own, until none does for a while. A driver that has
+    /// nothing to inject with is not waited for.
+    fn linger(&mut self, verdicts: &mut Verdicts) -> Result<(), Bugcheck> {
+        let mut around = Around { endpoints: &mut NoEndpoints, wire: &mut NoWire, verdicts, now: self.now };
+        let mut injected = around.verdicts.totals.injected;
+        let mut quiet_since = Instant::now();
+        loop {
+            let more = self.carrier.serve(SERVED, &mut around)?;
+            if more || around.verdicts.totals.injected != injected {
+                injected = around.verdicts.totals.injected;
+                quiet_since = Instant::now();
+            } else if self.machine.wfp.injections.handle_count() == 0 || quiet_since.elapsed() > QUIET {
+                return Ok(());
+            } else {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     fn direction(&self, packet: &[u8], marked: Option<Direction>, options: &Options) -> Option<Direction> {
         // A packet that cannot be read has no direction to speak of; it must be counted, so it gets one.
         let Ok(packet) = Packet::parse(packet) else { return Some(marked.unwrap_or(Direction::Inbound)) };
         if options.local.is_empty() {
-            return marked.or_else(|| Some(self.stack.direction_by_first_speaker(&packet)));
+            return marked.or_else(|| Some(self.carrier.stack().direction_by_first_speaker(&packet)));
         }
         let is_local = |address| options.local.iter().any(|prefix| prefix.contains(address));
         match (is_local(packet.source), is_local(packet.destination)) {
-            (true, true) => marked.or_else(|| Some(self.stack.direction_by_first_speaker(&packet))),
+            (true, true) => marked.or_else(|| Some(self.carrier.stack().direction_by_first_speaker(&packet))),
             (true, false) => Some(Direction::Outbound),
             (false, true) => Some(Direction::Inbound),
             (false, false) => None,

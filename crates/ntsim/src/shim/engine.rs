@@ -7,17 +7,19 @@
 use super::classifier::{Classifier, Data, Indication, Outcome, REASON_POLICY_CHANGE, StreamAction, condition_flag};
 use super::flow::Owner;
 use super::layer::{Direction, IpVersion, Layer};
+use super::marks::Marks;
 use super::packet::{AddressType, Packet, Quoted, Upper};
 use crate::cpu;
 use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::ndis::PacketBuffer;
+use crate::ndis::{NetBufferList, PacketBuffer};
 use crate::wfp::abi::consts;
 use crate::wfp::abi::{
     FwpsIncomingMetadataValues0, FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0,
 };
 use crate::wfp::engine::{self, Classify};
 use crate::wfp::flow::Flow;
+use crate::wfp::inject::Mark;
 use crate::wfp::layers::LayerId;
 use crate::wfp::value::{Blob, Incoming};
 use crate::wfp::{security::Sid, token::Token};
@@ -129,6 +131,7 @@ pub struct EngineClassifier {
     slots: Box<[Slot]>,
     identities: HashMap<(Arc<str>, Option<u32>), Identity>,
     raised_from: Option<Irql>,
+    marks: Marks,
 }
 
 /// Metadata every layer of a kind carries (`currentMetadataValues`).
@@ -195,7 +198,7 @@ impl EngineClassifier {
                 Slot { id, incoming, fills: fills.into(), metadata, carries: carries(layer) }
             })
             .collect();
-        Self { machine, slots, identities: HashMap::default(), raised_from: None }
+        Self { machine, slots, identities: HashMap::default(), raised_from: None, marks: Marks::default() }
     }
 
     /// Runs `f` with this classifier, inside [`cpu::enter`] at PASSIVE_LEVEL. Layers that are asked at DISPATCH_LEVEL
@@ -207,7 +210,21 @@ impl EngineClassifier {
         result
     }
 
-    fn at(&mut self, irql: Irql) {
+    /// Runs `f` with this classifier, in which the packets that are passed count as injected by those `mark` names.
+    pub(super) fn injected<R>(&mut self, mark: Mark, f: impl FnOnce(&mut Self) -> R) -> R {
+        self.marks.set(Some(mark));
+        let result = f(self);
+        self.marks.set(None);
+        result
+    }
+
+    /// Lets go of the lists of injected packets that are done with.
+    pub(super) fn sweep(&mut self) {
+        self.marks.sweep(&self.machine);
+    }
+
+    /// Goes to the IRQL of the next call into driver code.
+    pub(super) fn at(&mut self, irql: Irql) {
         match (self.raised_from, irql >= Irql::DISPATCH) {
             (None, true) => self.raised_from = Some(cpu::raise(Irql::DISPATCH)),
             (Some(old), false) => {
@@ -421,7 +438,7 @@ impl Classifier for EngineClassifier {
 
     fn classify(&mut self, indication: Indication<'_, Arc<Flow>>) -> Outcome {
         self.at(indication.irql());
-        let Self { machine, slots, identities, .. } = self;
+        let Self { machine, slots, identities, marks, .. } = self;
         let slot = &mut slots[slot_index(indication.layer, indication.version())];
         let identity = indication.owner.map(|owner| Self::identity(identities, owner));
         let quoted = match (&indication.data, indication.packet) {
@@ -445,7 +462,11 @@ impl Classifier for EngineClassifier {
         };
         let outcome = match indication.data {
             Data::None => ask(null_mut()),
-            Data::Packet { buffer, start, offset, end } => with_list(buffer, start, offset, end, ask),
+            Data::Packet { buffer, start, offset, end } => with_list(buffer, start, offset, end, |list| {
+                // SAFETY: the list of a packet buffer, just set up.
+                unsafe { marks.show(machine, list) };
+                ask(list.cast())
+            }),
             Data::Stream { data, flags } => with_stream(data, flags, ask),
         };
         let stream = outcome.stream.as_ref().map_or(engine::StreamAction::None, |stream| stream.action);
@@ -487,11 +508,11 @@ fn with_list(
     start: usize,
     offset: usize,
     end: usize,
-    ask: impl FnOnce(*mut c_void) -> engine::Outcome,
+    ask: impl FnOnce(*mut NetBufferList) -> engine::Outcome,
 ) -> engine::Outcome {
     let list = buffer.list(start, offset, end);
     let before = buffer.data_offset();
-    let outcome = ask(list.cast());
+    let outcome = ask(list);
     let after = buffer.data_offset();
     if after != before {
         cpu::bugcheck(

@@ -78,6 +78,8 @@ pub struct Totals {
     pub malformed: u64,
     /// Flows authorized.
     pub flows: u64,
+    /// How many of the packets were injected by a driver.
+    pub injected: u64,
 }
 
 /// Rows the table keeps apart; beyond, packets are only counted.
@@ -249,8 +251,10 @@ impl Verdicts {
         let t = &self.totals;
         writeln!(
             out,
-            "{} packets, {} bytes, {} flows: {} forwarded, {} dropped, {} refused, {} aborted, {} malformed",
+            "{} packets ({} of them injected), {} bytes, {} flows: {} forwarded, {} dropped, {} refused, {} aborted, \
+             {} malformed",
             t.packets,
+            t.injected,
             t.bytes,
             t.flows,
             t.forwarded + t.held,

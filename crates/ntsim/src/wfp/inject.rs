@@ -5,7 +5,7 @@ use super::error::{FWP_INJECT_HANDLE_CLOSING, FWP_INJECT_HANDLE_STALE};
 use super::layers::LayerId;
 use super::stack::Stack;
 use crate::cpu;
-use crate::ndis::NetBufferList;
+use crate::ndis::{NetBufferList, data};
 use crate::status::NtStatus;
 use core::ffi::c_void;
 use parking_lot::RwLock;
@@ -148,6 +148,25 @@ impl Injection {
         &self.mark
     }
 
+    /// The injected packets, each one's used data: every `NET_BUFFER` of every list of the chain.
+    #[must_use]
+    pub fn packets(&self) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        let mut list = self.list;
+        // SAFETY: the list and all that it leads to stay as they are until the completion.
+        unsafe {
+            while let Some(here) = list.as_ref() {
+                let mut buffer = here.first_net_buffer;
+                while let Some(packet) = buffer.as_ref() {
+                    packets.push(data::to_vec(packet));
+                    buffer = packet.next;
+                }
+                list = here.next;
+            }
+        }
+        packets
+    }
+
     /// Gives the list back to the driver, with what became of it.
     ///
     /// Must run on a simulated processor, at DISPATCH_LEVEL or below.
@@ -161,8 +180,10 @@ impl Injection {
         // SAFETY: the list is the driver's and alive until this very call; the function is the one it gave, and it
         // cannot unload before its injection handle is destroyed, which waits for this.
         unsafe {
-            if let Some(list) = list.as_mut() {
-                list.status = status.0;
+            let mut each = list;
+            while let Some(here) = each.as_mut() {
+                here.status = status.0;
+                each = here.next;
             }
             completion(context, list, dispatch);
         }
@@ -240,7 +261,7 @@ impl Injections {
         }
     }
 
-    /// The mark of a list or, for a clone, of the list it was cloned from.
+    /// The mark of a list or, for a clone, of the nearest list it comes from that has one.
     ///
     /// # Safety
     /// `list` is null or live.
@@ -249,9 +270,16 @@ impl Injections {
             return None;
         }
         let marks = self.marks.read();
+        // A clone keeps its parent alive, so the way up ends at a list that is none.
+        let mut next = list;
         // SAFETY: the caller's promise.
-        let parent = unsafe { list.as_ref() }.map_or(core::ptr::null_mut(), |list| list.parent_net_buffer_list);
-        marks.get(&(list as usize)).or_else(|| marks.get(&(parent as usize))).cloned()
+        while let Some(here) = unsafe { next.as_ref() } {
+            if let Some(mark) = marks.get(&next.addr()) {
+                return Some(mark.clone());
+            }
+            next = here.parent_net_buffer_list;
+        }
+        None
     }
 
     pub(super) fn create(&self, family: u16, types: u32) -> Result<u64, NtStatus> {
@@ -352,7 +380,7 @@ impl Injections {
     }
 
     /// How many handles there are.
-    pub(super) fn handle_count(&self) -> usize {
+    pub(crate) fn handle_count(&self) -> usize {
         self.handles.len()
     }
 }

@@ -10,6 +10,9 @@ use crate::ndis::NetBufferList;
 use crate::status::NtStatus;
 use std::fmt;
 
+/// What a driver gets that asks something of a stack that is not there: `STATUS_FWP_TCPIP_NOT_READY`.
+pub const NOT_READY: NtStatus = FWP_TCPIP_NOT_READY;
+
 /// The network stack of a machine. Its methods are called on a simulated processor, at DISPATCH_LEVEL or below, and must
 /// not call back into the driver before they return, except through [`Injection::complete`].
 pub trait Stack: Send + Sync {

@@ -127,6 +127,33 @@ fn exchange<C: Classifier>(
     }
 }
 
+/// An outbound segment of a known connection that a callout took out and a driver sends again at the network layer: TCP
+/// let it go long ago, but only now does the other side hear of it.
+pub(super) fn sent_again<C: Classifier>(
+    ledger: &mut Ledger,
+    context: &mut Context<'_, C>,
+    flow: &mut Flow<C::Flow>,
+    tcp: &Tcp,
+) {
+    if !is_open(flow) {
+        return;
+    }
+    flow.last = context.now;
+    let Kind::Tcp(connection) = &mut flow.kind else { return };
+    answers(connection, tcp);
+    connection.follow(tcp, segment_len(context.packet), Direction::Outbound);
+    if connection.phase == Phase::Closed {
+        ledger.close(context.classifier, &context.key, flow);
+    }
+}
+
+/// A SYN-ACK that leaves brings a connection that came in half-way.
+fn answers(connection: &mut Connection, tcp: &Tcp) {
+    if tcp.has(tcp_flag::SYN | tcp_flag::ACK) && connection.phase == Phase::Opening {
+        connection.phase = Phase::HalfOpen;
+    }
+}
+
 /// Outbound: STREAM, the ALE layer if the policy changed, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET.
 fn send<C: Classifier>(
     context: &mut Context<'_, C>,
@@ -137,9 +164,7 @@ fn send<C: Classifier>(
     context.stream(head, connection, tcp)?;
     let reauthorized = context.reauthorize(head)?;
     context.leave(head.view())?;
-    if tcp.has(tcp_flag::SYN | tcp_flag::ACK) && connection.phase == Phase::Opening {
-        connection.phase = Phase::HalfOpen;
-    }
+    answers(connection, tcp);
     Ok(reauthorized)
 }
 

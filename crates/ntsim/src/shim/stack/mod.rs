@@ -28,6 +28,7 @@
 
 mod connection;
 mod datagram;
+mod injected;
 mod ledger;
 #[cfg(test)]
 mod tests;
@@ -104,6 +105,15 @@ pub struct Output {
     pub earlier: Vec<PacketBuffer>,
     /// The process that asked for the flow which the packet opens or was refused.
     pub owner: Option<Arc<Owner>>,
+}
+
+impl Output {
+    fn clear(&mut self) {
+        self.to_local.clear();
+        self.to_remote.clear();
+        self.earlier.clear();
+        self.owner = None;
+    }
 }
 
 /// How the stack behaves.
@@ -423,10 +433,7 @@ impl<F> Stack<F> {
         direction: Direction,
         now: Duration,
     ) -> Decision {
-        self.output.to_local.clear();
-        self.output.to_remote.clear();
-        self.output.earlier.clear();
-        self.output.owner = None;
+        self.output.clear();
         self.expire(classifier, now);
         let packet = match Packet::parse(buffer.bytes()) {
             Ok(packet) => packet,

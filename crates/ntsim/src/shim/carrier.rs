@@ -1,0 +1,228 @@
+//! Carries the packets of one machine: those of the wire, and those that drivers inject.
+
+use super::engine::EngineClassifier;
+use super::flow::Endpoints;
+use super::layer::Direction;
+use super::mailbox::{Mailbox, Request, Slot};
+use super::stack::{Config, Decision, Stack, Verdict};
+use super::verdicts::Verdicts;
+use crate::cpu::{self, Bugcheck};
+use crate::irql::Irql;
+use crate::machine::Machine;
+use crate::ndis::PacketBuffer;
+use crate::status::NtStatus;
+use crate::wfp::flow::Flow;
+use crate::wfp::inject::{Injection, InjectionPath};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The two sides between which packets are carried.
+pub trait Wire {
+    /// Hands a packet to this machine's programs.
+    fn deliver(&mut self, packet: &[u8]);
+    /// Sends a packet to the other side.
+    fn transmit(&mut self, packet: &[u8]);
+}
+
+/// Nobody on either side: for captures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoWire;
+
+impl Wire for NoWire {
+    fn deliver(&mut self, _: &[u8]) {}
+    fn transmit(&mut self, _: &[u8]) {}
+}
+
+/// What is around a packet.
+pub struct Around<'a> {
+    /// Who owns local endpoints.
+    pub endpoints: &'a mut dyn Endpoints,
+    /// Where packets go.
+    pub wire: &'a mut dyn Wire,
+    /// Where verdicts are noted.
+    pub verdicts: &'a mut Verdicts,
+    /// The time, by any clock that does not go back.
+    pub now: Duration,
+}
+
+impl std::fmt::Debug for Around<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Around").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// The network stack of a machine, under its filter engine. A machine has one at a time.
+///
+/// None of its methods may be called from inside [`cpu::enter`].
+#[derive(Debug)]
+pub struct Carrier {
+    machine: Arc<Machine>,
+    stack: Stack<Arc<Flow>>,
+    classifier: EngineClassifier,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Carrier {
+    /// Puts a stack under `machine`. `wake` is called, from any thread and at any IRQL, when a driver has asked for
+    /// something: [`Carrier::serve`] should then be called soon.
+    #[must_use]
+    pub fn new(machine: &Arc<Machine>, config: Config, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let mailbox = Mailbox::new(Box::new(wake));
+        machine.wfp.set_stack(Box::new(Slot(mailbox.clone())));
+        let classifier = EngineClassifier::new(machine.clone());
+        Self { machine: machine.clone(), stack: Stack::new(config), classifier, mailbox }
+    }
+
+    /// The stack, to look at.
+    #[must_use]
+    pub fn stack(&self) -> &Stack<Arc<Flow>> {
+        &self.stack
+    }
+
+    /// Carries a packet that travels in `direction`, and what comes with its verdict. The buffer must not be used for
+    /// another packet when a driver keeps it ([`PacketBuffer::is_kept`]).
+    ///
+    /// What drivers ask for meanwhile waits for [`Carrier::serve`].
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn carry(
+        &mut self,
+        buffer: &mut PacketBuffer,
+        direction: Direction,
+        around: &mut Around<'_>,
+    ) -> Result<Decision, Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let decision = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| stack.process(c, around.endpoints, buffer, direction, around.now))
+        })?;
+        self.send_on(buffer, direction, decision, around);
+        Ok(decision)
+    }
+
+    /// Sends a packet where it goes, and what its verdict brings with it.
+    fn send_on(&mut self, buffer: &PacketBuffer, direction: Direction, decision: Decision, around: &mut Around<'_>) {
+        let output = &self.stack.output;
+        if decision.verdict == Verdict::Forward {
+            for packet in output.earlier.iter().chain([buffer]) {
+                match direction {
+                    Direction::Outbound => around.wire.transmit(packet.bytes()),
+                    Direction::Inbound => around.wire.deliver(packet.bytes()),
+                }
+            }
+        }
+        if !output.to_local.is_empty() {
+            around.wire.deliver(&output.to_local);
+        }
+        if !output.to_remote.is_empty() {
+            around.wire.transmit(&output.to_remote);
+        }
+        around.verdicts.note(&self.stack, buffer.bytes(), direction, &decision, around.now);
+    }
+
+    /// Does what drivers have asked for, at most `limit` requests (a callout that injects whatever it sees would never
+    /// come to an end); whether requests are left.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn serve(&mut self, limit: usize, around: &mut Around<'_>) -> Result<bool, Bugcheck> {
+        for _ in 0..limit {
+            match self.mailbox.take() {
+                Some(Request::Inject(injection)) => self.inject(injection, around)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(!self.mailbox.is_empty())
+    }
+
+    /// Carries what a driver injects, and gives it back.
+    ///
+    /// Which status an injection gets whose packet is blocked on its way or is none is not documented; here it is
+    /// `STATUS_DATA_NOT_ACCEPTED`, and `STATUS_INVALID_PARAMETER`.
+    fn inject(&mut self, injection: Box<Injection>, around: &mut Around<'_>) -> Result<(), Bugcheck> {
+        let direction = match injection.path {
+            InjectionPath::NetworkSend { .. } => Direction::Outbound,
+            InjectionPath::NetworkReceive { .. } => Direction::Inbound,
+            _ => {
+                tracing::warn!(?injection, "the simulated stack does not carry this kind of injection");
+                return self.complete(injection, NtStatus::NOT_SUPPORTED);
+            }
+        };
+        let packets = injection.packets();
+        let mut status = if packets.is_empty() { NtStatus::INVALID_PARAMETER } else { NtStatus::SUCCESS };
+        for bytes in packets {
+            if !is_of_family(&bytes, injection.family()) {
+                status = NtStatus::INVALID_PARAMETER;
+                continue;
+            }
+            let mut buffer = PacketBuffer::copy_of(&bytes);
+            let Self { machine, stack, classifier, .. } = self;
+            let mark = injection.mark().clone();
+            let decision = cpu::enter(machine, Irql::PASSIVE, || {
+                classifier.packet(|c| {
+                    c.injected(mark, |c| match direction {
+                        Direction::Outbound => stack.send_network(c, around.endpoints, &mut buffer, around.now),
+                        Direction::Inbound => {
+                            stack.process(c, around.endpoints, &mut buffer, Direction::Inbound, around.now)
+                        }
+                    })
+                })
+            })?;
+            match decision.verdict {
+                Verdict::Forward | Verdict::Hold => {}
+                Verdict::Malformed(_) => status = NtStatus::INVALID_PARAMETER,
+                Verdict::Drop | Verdict::Refuse | Verdict::Abort => status = NtStatus::DATA_NOT_ACCEPTED,
+            }
+            around.verdicts.totals.injected += 1;
+            self.send_on(&buffer, direction, decision, around);
+        }
+        self.complete(injection, status)
+    }
+
+    fn complete(&mut self, injection: Box<Injection>, status: NtStatus) -> Result<(), Bugcheck> {
+        cpu::enter(&self.machine, Irql::PASSIVE, || {
+            cpu::at_irql(Irql::DISPATCH, || injection.complete(status));
+        })?;
+        self.classifier.sweep();
+        Ok(())
+    }
+
+    /// Ends the flows that were idle for too long.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn expire(&mut self, now: Duration) -> Result<(), Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.expire(c, now)))
+    }
+
+    /// Takes the machine off the network: nothing more can be injected, what waits is given back, every flow ends.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn finish(mut self) -> Result<(), Bugcheck> {
+        self.mailbox.close();
+        while let Some(Request::Inject(injection)) = self.mailbox.take() {
+            self.complete(injection, NtStatus::CANCELLED)?;
+        }
+        let Self { machine, stack, classifier, .. } = &mut self;
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.mailbox.close();
+    }
+}
+
+/// Whether a packet's version is that of the handle it was injected with; a handle without a family takes either.
+fn is_of_family(bytes: &[u8], family: u16) -> bool {
+    const AF_INET: u16 = 2;
+    const AF_INET6: u16 = 23;
+    match family {
+        AF_INET => bytes.first().is_some_and(|first| first >> 4 == 4),
+        AF_INET6 => bytes.first().is_some_and(|first| first >> 4 == 6),
+        _ => true,
+    }
+}

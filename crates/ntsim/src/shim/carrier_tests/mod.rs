@@ -1,0 +1,4 @@
+//! What a driver asks of the stack, done: through the real filter engine, with callouts that call the exports.
+
+mod bed;
+mod network;

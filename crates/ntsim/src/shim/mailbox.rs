@@ -1,0 +1,85 @@
+//! What drivers ask of the network stack, on its way to whoever carries the machine's packets.
+//!
+//! A driver injects from any thread and from inside classify calls, where nothing can be classified; so requests wait
+//! in line until the [`super::carrier::Carrier`] has time for them.
+
+use crate::status::NtStatus;
+use crate::wfp::inject::Injection;
+use crate::wfp::stack::{NOT_READY, Stack};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// Something a driver asked of the stack.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To carry a packet.
+    Inject(Box<Injection>),
+}
+
+/// The line of requests.
+pub(super) struct Mailbox {
+    line: Mutex<Line>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// Somebody is there to take requests out.
+    open: bool,
+    requests: VecDeque<Request>,
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").field("line", &self.line).finish_non_exhaustive()
+    }
+}
+
+impl Mailbox {
+    /// An empty line. `wake` is called, from any thread and at any IRQL, when something is put in.
+    pub(super) fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self { line: Mutex::new(Line { open: true, requests: VecDeque::new() }), wake })
+    }
+
+    /// The oldest request.
+    pub(super) fn take(&self) -> Option<Request> {
+        self.line.lock().requests.pop_front()
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.line.lock().requests.is_empty()
+    }
+
+    /// Takes no more requests.
+    pub(super) fn close(&self) {
+        self.line.lock().open = false;
+    }
+
+    /// Puts a request in, or gives it back when nobody takes them any more.
+    fn put(&self, request: Request) -> Result<(), Request> {
+        let mut line = self.line.lock();
+        if !line.open {
+            return Err(request);
+        }
+        line.requests.push_back(request);
+        drop(line);
+        (self.wake)();
+        Ok(())
+    }
+}
+
+/// The end of the mailbox that the filter engine has.
+#[derive(Debug)]
+pub(super) struct Slot(pub(super) Arc<Mailbox>);
+
+impl Stack for Slot {
+    fn inject(&self, injection: Box<Injection>) -> Result<(), (NtStatus, Box<Injection>)> {
+        match self.0.put(Request::Inject(injection)) {
+            Ok(()) => Ok(()),
+            Err(Request::Inject(injection)) => Err((NOT_READY, injection)),
+        }
+    }
+}
