@@ -13,6 +13,7 @@ use crate::nt::pool::Pool;
 use crate::wfp::layers::WindowsVersion;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// One simulated machine: the sum of its subsystems. Each is internally synchronised.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Machine {
     pub pool: Pool,
     /// What drivers print.
     pub log: crate::nt::log::DebugLog,
+    /// The order in which drivers take locks.
+    pub lock_order: crate::verifier::locks::LockOrder,
     /// Failures to inject.
     pub low_resources: crate::verifier::low_resources::LowResources,
     /// Time.
@@ -42,6 +45,7 @@ pub struct Machine {
     pub processors: Processors,
     /// The system threads that run.
     pub threads: SystemThreads,
+    unload_patience: Duration,
     drivers: driver::Drivers,
     stopped: OnceLock<Bugcheck>,
 }
@@ -56,11 +60,19 @@ pub struct Config {
     pub special_pool: bool,
     /// Which version of Windows it is, as far as the Filtering Platform's layers and their fields tell.
     pub windows: WindowsVersion,
+    /// How long an unload waits for the system threads a driver started. A driver that stops them before it returns
+    /// from its unload routine never makes it wait.
+    pub unload_patience: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { processors: 8, special_pool: false, windows: WindowsVersion::default() }
+        Self {
+            processors: 8,
+            special_pool: false,
+            windows: WindowsVersion::default(),
+            unload_patience: Duration::from_secs(10),
+        }
     }
 }
 
@@ -82,6 +94,7 @@ impl Machine {
             io: crate::nt::io::IoManager::new(),
             pool: Pool::new(config.special_pool),
             log: crate::nt::log::DebugLog::default(),
+            lock_order: crate::verifier::locks::LockOrder::default(),
             low_resources: crate::verifier::low_resources::LowResources::default(),
             clock: crate::nt::clock::Clock::default(),
             dispatcher: crate::nt::ke::dispatcher::Dispatcher::default(),
@@ -89,6 +102,7 @@ impl Machine {
             executive: crate::nt::Executive::default(),
             processors: Processors::new(config.processors),
             threads: SystemThreads::default(),
+            unload_patience: config.unload_patience,
             drivers: driver::Drivers::default(),
             stopped: OnceLock::new(),
         })

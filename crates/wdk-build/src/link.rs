@@ -40,17 +40,31 @@ impl Config {
     /// # Errors
     /// When llvm-dlltool is missing or fails, or a folder of the WDK is missing.
     pub fn configure_binary_build(&self) -> Result<(), ConfigError> {
+        self.configure_link("rustc-cdylib-link-arg")
+    }
+
+    /// The same for drivers that are a package's examples, which cargo does not count as its cdylib. The published crate
+    /// has nothing like it.
+    ///
+    /// # Errors
+    /// As [`Config::configure_binary_build`].
+    pub fn configure_examples_build(&self) -> Result<(), ConfigError> {
+        self.configure_link("rustc-link-arg")
+    }
+
+    /// Says every linker argument to cargo with `instruction`.
+    fn configure_link(&self, instruction: &str) -> Result<(), ConfigError> {
         self.configure_library_build()?;
         if !target_is_windows()? {
             return Ok(());
         }
         for argument in LINK_ARGUMENTS {
-            println!("cargo::rustc-cdylib-link-arg={argument}");
+            println!("cargo::{instruction}={argument}");
         }
-        println!("cargo::rustc-cdylib-link-arg=/ENTRY:{}", self.entry_point());
+        println!("cargo::{instruction}=/ENTRY:{}", self.entry_point());
         match &self.tree {
-            Tree::Own => self.make_import_libraries(),
-            Tree::Wdk { .. } => self.use_wdk_libraries(),
+            Tree::Own => self.make_import_libraries(instruction),
+            Tree::Wdk { .. } => self.use_wdk_libraries(instruction),
         }
     }
 
@@ -68,7 +82,7 @@ impl Config {
     }
 
     /// Makes an import library from each list of exports in `def/`. What is not called is not imported.
-    fn make_import_libraries(&self) -> Result<(), ConfigError> {
+    fn make_import_libraries(&self, instruction: &str) -> Result<(), ConfigError> {
         let dlltool = tools::find("llvm-dlltool", "LLVM_DLLTOOL")?;
         let machine = match self.architecture {
             CpuArchitecture::Amd64 => "i386:x86-64",
@@ -81,15 +95,15 @@ impl Config {
             let list = list.map_err(|source| IoError::with_path(&lists, source))?.path();
             let library = out.join(list.file_name().unwrap_or_default()).with_extension("lib");
             tools::run(Command::new(&dlltool).args(["-m", machine, "-d"]).arg(&list).arg("-l").arg(&library))?;
-            println!("cargo::rustc-cdylib-link-arg={}", library.display());
+            println!("cargo::{instruction}={}", library.display());
         }
         Ok(())
     }
 
-    fn use_wdk_libraries(&self) -> Result<(), ConfigError> {
+    fn use_wdk_libraries(&self, instruction: &str) -> Result<(), ConfigError> {
         for folder in self.library_paths()? {
             println!("cargo::rustc-link-search={}", folder.display());
-            println!("cargo::rustc-cdylib-link-arg=/LIBPATH:{}", folder.display());
+            println!("cargo::{instruction}=/LIBPATH:{}", folder.display());
         }
         let framework: &[&str] = match self.driver_config {
             DriverConfig::Kmdf(_) => &["WdfLdr", "WdfDriverEntry"],
@@ -100,7 +114,7 @@ impl Config {
             CpuArchitecture::Arm64 => &["arm64rt"],
         };
         for library in WDK_LIBRARIES.iter().chain(framework).chain(architecture) {
-            println!("cargo::rustc-cdylib-link-arg={library}.lib");
+            println!("cargo::{instruction}={library}.lib");
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ pub(crate) enum Product {
     DriverArm64,
     /// sluice.exe for x86_64 Windows
     Command,
+    /// The drivers with one defect each that ntsim is tested with, for x86_64
+    Planted,
     /// ntsim and sluice for this machine
     Host,
 }
@@ -37,6 +39,7 @@ pub(crate) fn one(places: &Places, product: Product) -> Result<(), Error> {
         Product::DriverX64 => driver(places, "x86_64", "x86_64-pc-windows-msvc"),
         Product::DriverArm64 => driver(places, "aarch64", "aarch64-pc-windows-msvc"),
         Product::Command => command(places),
+        Product::Planted => planted(places),
         Product::Host => {
             Ok(process::run(host_cargo(places).args(["build", "--release", "-p", "ntsim", "-p", "sluice"]))?)
         }
@@ -53,6 +56,27 @@ fn driver(places: &Places, architecture: &str, target: &'static str) -> Result<(
     put(&built.join("sluice.dll"), &shipped.join("sluice.sys"))?;
     put(&built.join("sluice.pdb"), &shipped.join("sluice.pdb"))?;
     check_image(&shipped.join("sluice.sys"))
+}
+
+/// Builds every driver with a defect, all by one cargo, into `planted/` beside the real one. Their images are not checked:
+/// what is wrong in them is the point.
+fn planted(places: &Places) -> Result<(), Error> {
+    const TARGET: &str = "x86_64-pc-windows-msvc";
+    let toolchain = Toolchain::for_target(TARGET)?;
+    eprintln!("planted drivers: {toolchain}");
+    process::run(toolchain.driver_cargo(places, "build", TARGET).args(["--release", "-p", "planted", "--examples"]))?;
+    let sources = places.driver.join("planted/examples");
+    let built = places.driver_target.join(TARGET).join("release/examples");
+    let folder = places.products.join("x86_64/planted");
+    for source in fs::read_dir(&sources).map_err(Error::file(&sources))? {
+        let source = source.map_err(Error::file(&sources))?.path();
+        if source.extension().is_some_and(|extension| extension == "rs")
+            && let Some(name) = source.file_stem()
+        {
+            put(&built.join(name).with_extension("dll"), &folder.join(name).with_extension("sys"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Builds the sluice command for Windows.

@@ -24,6 +24,7 @@ pub(crate) fn run(places: &Places, arguments: &[OsString]) -> Result<(), Error> 
         build::one(places, product)?;
     }
     if cfg!(target_os = "linux") {
+        build::one(places, Product::Planted)?;
         wine_library(places)?;
     }
 

@@ -107,7 +107,12 @@ fn examine(args: &LoadArgs) -> (Report, u8) {
             return (report, REFUSED);
         }
     };
-    let config = Config { processors: args.processors, special_pool: args.special_pool, windows: args.windows.version };
+    let config = Config {
+        processors: args.processors,
+        special_pool: args.special_pool,
+        windows: args.windows.version,
+        ..Config::default()
+    };
     let options =
         LoadOptions { allow_unknown_imports: !args.strict_imports, allow_writable_code: args.allow_writable_code };
     let machine = Machine::with(config.clone());

@@ -96,6 +96,7 @@ pub(super) fn run(
         if irql >= Irql::DISPATCH {
             kpcr.set_irql(Irql::PASSIVE);
             super::processor::claim(kpcr);
+            machine.pool.reached_dispatch();
         }
         kpcr.set_irql(irql);
         // SAFETY: the stack is this thread's own and not in use, as the thread was not inside; `entry` and `argument`
@@ -141,6 +142,7 @@ fn abandoned(state: &State, machine: &Machine, kpcr: &Kpcr) -> Bugcheck {
     let Some(stack) = OWNED.with_borrow_mut(|owned| owned.stack.take()) else { unreachable!("it ran on one") };
     state.stack.set((0, 0));
     state.has_dpcs.set(false);
+    crate::verifier::locks::abandoned();
     let fault = state.fault.take();
     let bugcheck = match CAUSE.take().unwrap_or(Cause::Fault) {
         Cause::Stopped => machine.stopped(),

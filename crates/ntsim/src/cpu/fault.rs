@@ -115,6 +115,13 @@ unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, 
         }
         // SAFETY: as above; for these signals si_addr is set.
         let address = unsafe { (*info).si_addr() } as u64;
+        // Not an instruction fetch (bit 4), which no page of pool is for.
+        let touched = signal == libc::SIGSEGV
+            && registers[libc::REG_TRAPNO as usize] as u64 == vector::PAGE_FAULT
+            && registers[libc::REG_ERR as usize] & 16 == 0;
+        if touched && kpcr.irql() < Irql::DISPATCH && context::machine().pool.bring_back(address) {
+            return;
+        }
         state.fault.set(Some(Fault::from_frame(signal, address, registers)));
         // SAFETY: this thread's cell, written by the `call_on` we are inside of.
         let host_rsp = unsafe { *state.host_rsp.get() };

@@ -27,6 +27,7 @@ pub use modules::{CodeModule, register_module, unregister_module};
 
 use crate::irql::Irql;
 use crate::machine::Machine;
+use crate::verifier::callback;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -55,8 +56,7 @@ pub fn enter<R>(machine: &Arc<Machine>, irql: Irql, f: impl FnOnce() -> R) -> Re
         let Some(f) = job.f.take() else { return };
         let irql = job.irql;
         job.out = Some(catch_unwind(AssertUnwindSafe(|| {
-            let value = f();
-            expect_irql(irql, "the outermost call into the processor");
+            let value = callback::call(&"the outermost call into the processor", f);
             dpc::drain(irql);
             value
         })));
@@ -134,6 +134,7 @@ pub fn raise(new: Irql) -> Irql {
     }
     if old < Irql::DISPATCH && new >= Irql::DISPATCH {
         processor::claim(kpcr);
+        context::machine().pool.reached_dispatch();
     }
     kpcr.set_irql(new);
     old

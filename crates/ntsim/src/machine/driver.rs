@@ -7,17 +7,13 @@ use crate::nt::driver::DriverObject;
 use crate::pe::map::Mapped;
 use crate::pe::{Image, Import, LoadError, LoadOptions, Section, import};
 use crate::status::NtStatus;
+use crate::verifier::callback;
 use core::ffi::c_void;
 use core::ops::Range;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long an unload waits for the system threads a driver started. A driver that stops them before it returns
-/// from its unload routine never makes it wait.
-const THREAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is known of a loaded driver.
 #[derive(Clone, Debug, Serialize)]
@@ -139,7 +135,7 @@ impl Machine {
             // SAFETY: the address is the entry point of a driver mapped executable; DRIVER_INITIALIZE is its type.
             // What it does in there is what this program is for: faults and bugchecks come back from `enter`.
             let entry: extern "win64" fn(*mut c_void, *mut c_void) -> NtStatus = unsafe { core::mem::transmute(entry) };
-            entry(object, path)
+            callback::call(&"DriverEntry", || entry(object, path))
         })?;
         if !status.is_success() {
             self.drivers.table.lock().remove(&key);
@@ -182,7 +178,7 @@ impl Machine {
             // SAFETY: DRIVER_UNLOAD, set by the driver to a routine of its own; a wrong address faults and stops the
             // machine.
             let unload: extern "win64" fn(*mut c_void) = unsafe { core::mem::transmute(routine) };
-            unload(object);
+            callback::call(&"DriverUnload", || unload(object));
         })?;
         let report = self.finish(&driver);
         self.check_running()?;
@@ -193,16 +189,18 @@ impl Machine {
     /// After the last call into a driver: what it left behind, and its memory taken away.
     fn finish(self: &Arc<Self>, driver: &Loaded) -> LeakReport {
         let name = &driver.info.name;
-        let threads = self.threads.join_within(THREAD_PATIENCE);
+        let range = driver.mapped.range();
+        let late = [self.timers.left_in(&range), self.executive.work.left_in(&range)].concat();
+        let threads = self.threads.join_within(self.unload_patience);
         let devices = self.io.devices().into_iter().filter(|d| d.driver == *name).map(|d| d.name).collect();
         let report = LeakReport {
             driver: name.clone(),
-            pool: self.pool.leaks_of(&driver.mapped.range()),
+            pool: self.pool.leaks_of(&range),
             devices,
             links: self.io.dangling_links(name),
             requests: self.io.pending(name),
             threads,
-            others: self.others_left_by(name, &driver.mapped.range()),
+            others: [late, self.others_left_by(name, &range)].concat(),
         };
         driver.mapped.unload(&file_name(name));
         report

@@ -95,7 +95,6 @@ impl Executive {
             self.objects.left_by(range),
             self.processes.routines_left_in(range),
             self.tracing.left_by(range),
-            self.work.left_in(range),
             self.lookasides.left_by(range),
             self.resources.left_by(range),
         ]

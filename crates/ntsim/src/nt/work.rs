@@ -11,12 +11,14 @@ use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::nt::ke::apc;
 use crate::nt::pool::Kind;
+use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 exports! {
     "ntoskrnl.exe";
@@ -73,6 +75,9 @@ struct Job {
     arguments: [usize; 3],
     /// The address of the word that says the item is queued, in the driver's memory.
     queued: usize,
+    /// It was queued with a device, whose reference keeps the driver in memory until its routine has returned
+    /// (IoQueueWorkItem documentation).
+    keeps_driver: bool,
 }
 
 /// The work queue of one machine.
@@ -84,23 +89,43 @@ pub struct WorkQueue {
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Those that a worker thread is in.
+    running: Vec<Job>,
     workers: usize,
 }
 
+/// How long a routine that has done its work may take to return before that counts as running on.
+const GRACE: Duration = Duration::from_millis(20);
+
 impl WorkQueue {
-    /// Queued items whose routine lies within `range`.
+    /// Items whose routine lies within `range`, a driver that has been unloaded this moment, and that nothing keeps in
+    /// memory until they have run: on Windows they would run where no code is any more.
     #[must_use]
     pub fn left_in(&self, range: &Range<u64>) -> Vec<String> {
+        let theirs = |job: &&Job| range.contains(&job.routine) && !job.keeps_driver;
+        let deadline = Instant::now() + GRACE;
+        while self.state.lock().running.iter().any(|job| theirs(&job)) && Instant::now() < deadline {
+            std::thread::sleep(GRACE / 10);
+        }
         let state = self.state.lock();
-        let theirs = state.jobs.iter().filter(|job| range.contains(&job.routine));
-        theirs.map(|job| format!("queued work item of {}", cpu::frame_of(job.routine))).collect()
+        let queued = state.jobs.iter().filter(theirs).map(|job| (job, "queued"));
+        let running = state.running.iter().filter(theirs).map(|job| (job, "running"));
+        queued.chain(running).map(|(job, how)| format!("{how} work item of {}", cpu::frame_of(job.routine))).collect()
     }
 
     fn pop(&self) -> Option<Job> {
         let mut state = self.state.lock();
         let job = state.jobs.pop_front();
         state.workers -= usize::from(job.is_none());
+        state.running.extend(job);
         job
+    }
+
+    fn done(&self, job: &Job) {
+        let mut state = self.state.lock();
+        if let Some(at) = state.running.iter().position(|other| other.queued == job.queued) {
+            state.running.swap_remove(at);
+        }
     }
 }
 
@@ -124,7 +149,9 @@ fn work() {
         unsafe { (*(job.queued as *const AtomicU64)).store(0, Ordering::Release) };
         // SAFETY: a work routine takes up to three arguments, and more than it takes do no harm in the win64 ABI.
         let routine: extern "win64" fn(usize, usize, usize) = unsafe { core::mem::transmute(job.routine) };
+        let before = callback::State::now();
         routine(job.arguments[0], job.arguments[1], job.arguments[2]);
+        before.expect_spin_locks(&At("the work routine", job.routine));
         let irql = cpu::irql();
         if irql != Irql::PASSIVE {
             cpu::bugcheck(
@@ -140,6 +167,7 @@ fn work() {
                 "a work item returned inside a critical region",
             );
         }
+        cpu::with_machine(|machine| machine.executive.work.done(&job));
     }
 }
 
@@ -159,6 +187,7 @@ unsafe extern "win64" fn ExQueueWorkItem(item: *mut WorkQueueItem, _queue: u32) 
             routine: (*item).routine as *const () as u64,
             arguments: [(*item).parameter as usize, 0, 0],
             queued: &raw const (*item).queued as usize,
+            keeps_driver: false,
         };
         (fresh, job)
     };
@@ -237,7 +266,7 @@ unsafe fn try_queue(item: *mut IoWorkItem, routine: u64, context: *mut c_void) -
         let arguments = [device as usize, context as usize, item as usize];
         // SAFETY: the caller's promise.
         let queued = unsafe { &raw const (*item).queued } as usize;
-        cpu::with_machine(|machine| queue(machine, Job { routine, arguments, queued }));
+        cpu::with_machine(|machine| queue(machine, Job { routine, arguments, queued, keeps_driver: true }));
     }
     fresh
 }

@@ -8,16 +8,23 @@ use core::fmt::Display;
 use super::kernel;
 use super::lock::CallbackLock;
 use super::violation::Violation;
+use crate::verifier::callback::State;
 
-/// Calls a driver function and checks that it comes back at the IRQL it was called at.
+/// Calls a driver function and checks that it comes back at the IRQL it was called at, with the locks and in the regions
+/// it was called with.
 ///
 /// # Errors
 /// WDF_VIOLATION 0xE when it does not.
 pub(crate) fn unlocked<R>(name: &dyn Display, call: impl FnOnce() -> R) -> Result<R, Box<Violation>> {
-    let before = kernel::irql();
+    let before = State::now();
     let result = call();
+    before.expect_locks(name);
     let after = kernel::irql();
-    if before == after { Ok(result) } else { Err(Violation::callback_irql(&name.to_string(), before, after)) }
+    if before.irql() == after {
+        Ok(result)
+    } else {
+        Err(Violation::callback_irql(&name.to_string(), before.irql(), after))
+    }
 }
 
 /// The same under the callback lock that synchronizes the driver's callbacks, when there is one.

@@ -20,6 +20,7 @@ use crate::Irql;
 use crate::cpu;
 use crate::machine::Machine;
 use crate::status::NtStatus;
+use crate::verifier::locks::{self, Class};
 
 /// The functions of this room. `WdfWaitLockAcquire` may be called at DISPATCH_LEVEL with a timeout of zero.
 pub(crate) const FUNCTIONS: &[Function] = &[
@@ -251,8 +252,14 @@ extern "win64" fn wait_lock_acquire(_: Globals, lock: Handle, timeout: *const i6
             );
         }
         let deadline = timeout.map(|timeout| machine.clock.due(timeout));
+        if timeout != Some(0) {
+            locks::wanted(lock.0);
+        }
         match ddi::body::<WaitLock>(&object)?.ownership.acquire(machine, deadline) {
-            Acquired::Yes => Ok(()),
+            Acquired::Yes => {
+                locks::acquired(lock.0, Class::Wait);
+                Ok(())
+            }
             Acquired::TimedOut => Err(Fault::Status(NtStatus::TIMEOUT)),
             Acquired::Already => Err(Violation::recursive_lock(lock, Kind::WaitLock).into()),
         }
@@ -263,6 +270,7 @@ extern "win64" fn wait_lock_release(_: Globals, lock: Handle) {
     ddi::run(|machine| {
         let object = ddi::object(machine, lock, Kind::WaitLock)?;
         if ddi::body::<WaitLock>(&object)?.ownership.release() {
+            locks::released(lock.0, Class::Wait);
             return Ok(());
         }
         Err(Violation::lock(lock, true, format!("WDFWAITLOCK {lock:?} is released by a thread that does not hold it")))
@@ -284,10 +292,12 @@ extern "win64" fn spin_lock_acquire(_: Globals, lock: Handle) {
         let object = ddi::object(machine, lock, Kind::SpinLock)?;
         let spin = ddi::body::<SpinLock>(&object)?;
         let previous = kernel::raise(Irql::DISPATCH);
+        locks::wanted(lock.0);
         if spin.ownership.acquire(machine, None) == Acquired::Already {
             return Err(Violation::recursive_lock(lock, Kind::SpinLock));
         }
         spin.previous.store(previous.0, Ordering::Relaxed);
+        locks::acquired(lock.0, Class::Spin);
         Ok(())
     });
 }
@@ -301,6 +311,7 @@ extern "win64" fn spin_lock_release(_: Globals, lock: Handle) {
             let why = format!("WDFSPINLOCK {lock:?} is released by a thread that does not hold it");
             return Err(Violation::lock(lock, true, why));
         }
+        locks::released(lock.0, Class::Spin);
         kernel::lower(previous);
         Ok(())
     });

@@ -20,6 +20,16 @@ pub(super) enum Classify {
     V1(ClassifyFn1),
 }
 
+impl Classify {
+    /// Where it is.
+    pub(super) fn address(self) -> u64 {
+        match self {
+            Self::V0(f) => f as usize as u64,
+            Self::V1(f) => f as usize as u64,
+        }
+    }
+}
+
 /// What FwpsCalloutRegister was given.
 pub(super) struct Registration {
     /// FWP_CALLOUT_FLAG_*.

@@ -4,6 +4,7 @@ use super::abi::FlowDeleteFn;
 use super::callout::CalloutSlot;
 use super::layers::LayerId;
 use crate::status::NtStatus;
+use crate::verifier::callback;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fmt;
@@ -88,7 +89,8 @@ impl Deletion {
         let callout: *const CalloutSlot = Arc::into_raw(callout);
         // SAFETY: the driver registered this function for its flow contexts, and cannot unload before the count below
         // has fallen (unregistering answers DEVICE_BUSY until then).
-        unsafe { flow_delete(layer.0, id, value) };
+        let name = callback::At("flowDeleteFn", flow_delete as usize as u64);
+        callback::call(&name, || unsafe { flow_delete(layer.0, id, value) });
         // SAFETY: from `into_raw` above, taken back once.
         unsafe { Arc::from_raw(callout) }.count_flow_context(false);
     }

@@ -14,7 +14,8 @@ use crate::{
 const DRIVER_TARGET: &str = "x86_64-pc-windows-msvc";
 
 /// Folders of the crates of the driver's workspace.
-const DRIVER_CRATES: [&str; 5] = ["driver", "crates/kernel", "crates/wfp-sys", "crates/kmdf-entry", "crates/wdk-build"];
+const DRIVER_CRATES: [&str; 6] =
+    ["driver", "driver/planted", "crates/kernel", "crates/wfp-sys", "crates/kmdf-entry", "crates/wdk-build"];
 
 /// Runs every check, so that one run shows all that is wrong, and fails if any did.
 pub(crate) fn run(places: &Places) -> Result<(), Error> {

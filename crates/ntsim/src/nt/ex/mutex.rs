@@ -11,6 +11,7 @@ use crate::irql::Irql;
 use crate::nt::ke::apc;
 use crate::nt::ke::dispatcher::{self, Header};
 use crate::nt::violation;
+use crate::verifier::locks::{self, Class};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 exports! {
@@ -55,17 +56,20 @@ fn acquire(mutex: &FastMutex) {
             format!("the mutex at {mutex:p} was acquired again by the thread that holds it"),
         );
     }
+    locks::wanted(core::ptr::from_ref(mutex) as u64);
     if !take(mutex) {
         mutex.contention.fetch_add(1, Ordering::Relaxed);
         cpu::with_machine(|machine| machine.dispatcher.wait_until(machine, || take(mutex)));
     }
     mutex.owner.store(me, Ordering::Relaxed);
+    locks::acquired(core::ptr::from_ref(mutex) as u64, Class::Wait);
 }
 
 fn try_acquire(mutex: &FastMutex) -> bool {
     let taken = take(mutex);
     if taken {
         mutex.owner.store(cpu::current_processor().thread(), Ordering::Relaxed);
+        locks::acquired(core::ptr::from_ref(mutex) as u64, Class::Wait);
     }
     taken
 }
@@ -80,6 +84,7 @@ fn release(mutex: &FastMutex) {
         );
     }
     mutex.owner.store(0, Ordering::Relaxed);
+    locks::released(core::ptr::from_ref(mutex) as u64, Class::Wait);
     cpu::with_machine(|machine| machine.dispatcher.change(|| mutex.count.store(1, Ordering::Release)));
 }
 

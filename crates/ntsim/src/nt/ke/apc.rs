@@ -40,6 +40,14 @@ fn add(offset: u64, by: i16) {
     unsafe { count(offset).write_volatile(read(offset).wrapping_add(by)) }
 }
 
+/// Both counts as one number, to be compared.
+#[inline]
+pub(crate) fn regions(processor: &cpu::kpcr::Kpcr) -> u32 {
+    let counts = (processor.thread() + KERNEL) as *const u32;
+    // SAFETY: as in `read`; the two counts lie side by side, on four bytes' alignment.
+    unsafe { counts.read_volatile() }
+}
+
 /// What the stop codes call the thread's APC disable count.
 pub(crate) fn disable_count() -> u64 {
     (read(KERNEL) as u16).into()

@@ -4,6 +4,7 @@
 
 use crate::cpu;
 use crate::export::exports;
+use crate::verifier::callback;
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,6 +75,15 @@ unsafe extern "win64" fn KeInitializeThreadedDpc(dpc: *mut Dpc, routine: Option<
     unsafe { initialize(dpc, THREADED_KIND, routine, context) };
 }
 
+/// The address of a DPC's routine.
+///
+/// # Safety
+/// An initialised KDPC in driver memory.
+pub(super) unsafe fn routine_of(dpc: *const Dpc) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { (*dpc).routine }.map_or(0, |routine| routine as usize as u64)
+}
+
 /// Queues a DPC on this processor. False when it is queued already.
 ///
 /// # Safety
@@ -99,7 +109,8 @@ pub(super) unsafe fn insert(dpc: *mut Dpc, argument1: *mut c_void, argument2: *m
             let Dpc { routine, context, argument1, argument2, .. } = &*dpc;
             let (routine, context, argument1, argument2) = (*routine, *context, *argument1, *argument2);
             if taken && let Some(routine) = routine {
-                routine(dpc, context, argument1, argument2);
+                let name = callback::At("the DPC routine", routine as usize as u64);
+                callback::call(&name, || routine(dpc, context, argument1, argument2));
             }
         }
     }));

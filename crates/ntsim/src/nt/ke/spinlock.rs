@@ -9,6 +9,7 @@
 use crate::cpu::{self, code};
 use crate::export::exports;
 use crate::irql::Irql;
+use crate::verifier::locks::{self, Class};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 exports! {
@@ -58,9 +59,14 @@ fn spin(mut attempt: impl FnMut() -> bool) {
     }
 }
 
+fn address<T>(lock: &T) -> u64 {
+    core::ptr::from_ref(lock) as u64
+}
+
 fn acquire(lock: &AtomicU64) {
     let me = me();
     let take = || lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
+    locks::wanted(address(lock));
     match take() {
         Ok(_) => {}
         Err(owner) if owner == me => cpu::bugcheck(
@@ -70,6 +76,7 @@ fn acquire(lock: &AtomicU64) {
         ),
         Err(_) => spin(|| take().is_ok()),
     }
+    locks::acquired(address(lock), Class::Spin);
 }
 
 fn release(lock: &AtomicU64) {
@@ -80,6 +87,7 @@ fn release(lock: &AtomicU64) {
             format!("the spin lock at {lock:p} was released by a processor that does not hold it"),
         );
     }
+    locks::released(address(lock), Class::Spin);
 }
 
 /// The routines "at DPC level" do not raise: a caller below would be preempted with the lock held.
@@ -124,6 +132,8 @@ pub(crate) unsafe fn release_at(lock: *const AtomicU64) {
 unsafe extern "win64" fn KeInitializeSpinLock(lock: *const AtomicU64) {
     // SAFETY: the driver's lock.
     unsafe { word(lock) }.store(0, Ordering::Release);
+    let address = lock as u64;
+    cpu::with_machine(|machine| machine.lock_order.forget(&(address..address + 8)));
 }
 
 unsafe extern "win64" fn KeAcquireSpinLockRaiseToDpc(lock: *const AtomicU64) -> u8 {
@@ -155,7 +165,11 @@ unsafe extern "win64" fn KeTryToAcquireSpinLockAtDpcLevel(lock: *const AtomicU64
     expect_dispatch("KeTryToAcquireSpinLockAtDpcLevel");
     // SAFETY: the driver's lock.
     let lock = unsafe { word(lock) };
-    u8::from(lock.compare_exchange(0, me(), Ordering::Acquire, Ordering::Relaxed).is_ok())
+    let taken = lock.compare_exchange(0, me(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+    if taken {
+        locks::acquired(address(lock), Class::Spin);
+    }
+    u8::from(taken)
 }
 
 unsafe extern "win64" fn KeTestSpinLock(lock: *const AtomicU64) -> u8 {
@@ -205,6 +219,7 @@ fn acquire_shared(lock: &AtomicI32) {
         let readers = lock.load(Ordering::Relaxed);
         readers >= 0 && lock.compare_exchange(readers, readers + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
     });
+    locks::acquired(address(lock), Class::SharedSpin);
 }
 
 fn release_shared(lock: &AtomicI32) {
@@ -212,16 +227,20 @@ fn release_shared(lock: &AtomicI32) {
     if before & !EXCLUSIVE == 0 {
         not_owned(lock, "shared");
     }
+    locks::released(address(lock), Class::SharedSpin);
 }
 
 fn acquire_exclusive(lock: &AtomicI32) {
+    locks::wanted(address(lock));
     spin(|| lock.compare_exchange(0, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed).is_ok());
+    locks::acquired(address(lock), Class::Spin);
 }
 
 fn release_exclusive(lock: &AtomicI32) {
     if lock.compare_exchange(EXCLUSIVE, 0, Ordering::Release, Ordering::Relaxed).is_err() {
         not_owned(lock, "exclusively");
     }
+    locks::released(address(lock), Class::Spin);
 }
 
 fn not_owned(lock: &AtomicI32, how: &str) -> ! {
@@ -294,5 +313,10 @@ unsafe extern "win64" fn ExReleaseSpinLockExclusiveFromDpcLevel(lock: *const Ato
 unsafe extern "win64" fn ExTryConvertSharedSpinLockExclusive(lock: *const AtomicI32) -> u32 {
     // SAFETY: the driver's lock.
     let lock = unsafe { long(lock) };
-    u32::from(lock.compare_exchange(1, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed).is_ok())
+    let converted = lock.compare_exchange(1, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    if converted {
+        locks::released(address(lock), Class::SharedSpin);
+        locks::acquired(address(lock), Class::Spin);
+    }
+    u32::from(converted)
 }

@@ -82,7 +82,12 @@ fn a_spin_lock_at_dpc_level_below_it_stops_the_machine() {
     let lock = Lock::new(0);
     let stopped = at(&Machine::new(), Irql::APC, || acquire(&lock)).unwrap_err();
     assert_eq!(stopped.parameters[0], 0x40);
-    at(&Machine::new(), Irql::DISPATCH, || acquire(&lock)).unwrap();
+    let release: extern "win64" fn(*const Lock) = import("KeReleaseSpinLockFromDpcLevel");
+    at(&Machine::new(), Irql::DISPATCH, || {
+        acquire(&lock);
+        release(&lock);
+    })
+    .unwrap();
 }
 
 #[test]

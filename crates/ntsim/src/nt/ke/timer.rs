@@ -58,6 +58,8 @@ struct Entry {
     due: u64,
     /// 100 ns units; 0 when it expires once.
     period: u64,
+    /// The routine of its DPC, 0 without one.
+    routine: u64,
 }
 
 /// How often the timer thread looks whether time was pushed.
@@ -69,6 +71,19 @@ impl Timers {
     pub fn set_within(&self, range: core::ops::Range<u64>) -> Vec<u64> {
         let set = self.set.lock();
         set.by_address.keys().map(|&a| a as u64).filter(|a| range.contains(a)).collect()
+    }
+
+    /// Timers that are set whose KTIMER, or DPC routine, lies within `range`, a driver's image.
+    #[must_use]
+    pub fn left_in(&self, range: &core::ops::Range<u64>) -> Vec<String> {
+        let set = self.set.lock();
+        let theirs =
+            set.by_address.iter().filter(|(at, e)| range.contains(&(**at as u64)) || range.contains(&e.routine));
+        let describe = |(&at, entry): (&usize, &Entry)| match entry.routine {
+            0 => format!("timer at {}, still set", cpu::frame_of(at as u64)),
+            routine => format!("timer at {}, still set, with {}", cpu::frame_of(at as u64), cpu::frame_of(routine)),
+        };
+        theirs.map(describe).collect()
     }
 
     fn insert(&self, machine: &Arc<Machine>, timer: usize, entry: Entry) -> bool {
@@ -176,7 +191,9 @@ unsafe extern "win64" fn KeSetTimerEx(timer: *mut Timer, due: i64, period: u32, 
             (*timer).period = period;
             dispatcher::set_state(machine, &raw mut (*timer).header, 0);
         }
-        let entry = Entry { due, period: u64::from(period) * 10_000 };
+        // SAFETY: null, or the driver's initialised KDPC.
+        let routine = if dpc.is_null() { 0 } else { unsafe { dpc::routine_of(dpc) } };
+        let entry = Entry { due, period: u64::from(period) * 10_000, routine };
         u8::from(machine.timers.insert(machine, timer as usize, entry))
     })
 }

@@ -1,10 +1,12 @@
 //! The memory of one block and its guards.
 
+use super::paged::Arena;
 use core::fmt;
 use core::ops::Range;
 use core::ptr;
 use serde::Serialize;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::sync::Arc;
 
 const PAGE: usize = 4096;
 /// Guard bytes after a block, and before one that is smaller than a page.
@@ -74,14 +76,19 @@ enum Backing {
     Heap(Layout),
     /// A mapping of this many bytes, the last page of which is inaccessible.
     Pages(usize),
+    /// The same in the range that is away at DISPATCH_LEVEL.
+    Paged(usize, Arc<Arena>),
 }
 
 // SAFETY: the memory belongs to this value alone as far as Rust is concerned; the driver's use of it is by address.
 unsafe impl Send for Memory {}
 
 impl Memory {
-    /// Zeroed memory for a block, or None when there is none.
-    pub(super) fn allocate(size: usize, kind: Kind, special: bool) -> Option<Self> {
+    /// Zeroed memory for a block, or None when there is none. `paged` is where special paged blocks lie.
+    pub(super) fn allocate(size: usize, kind: Kind, special: bool, paged: Option<&Arc<Arena>>) -> Option<Self> {
+        if let Some(arena) = paged.filter(|_| kind == Kind::Paged) {
+            return Self::take_paged(size, arena);
+        }
         if special || kind == Kind::NonPagedExecute { Self::map(size, kind) } else { Self::take(size) }
     }
 
@@ -103,6 +110,12 @@ impl Memory {
         Some(memory)
     }
 
+    fn take_paged(size: usize, arena: &Arc<Arena>) -> Option<Self> {
+        let pages = size.max(1).checked_next_multiple_of(PAGE)?;
+        let base = arena.allocate(pages / PAGE)?;
+        Some(Self::before_guard(base, pages, size, Backing::Paged(pages + PAGE, Arc::clone(arena))))
+    }
+
     fn map(size: usize, kind: Kind) -> Option<Self> {
         let pages = size.max(1).checked_next_multiple_of(PAGE)?;
         let total = pages.checked_add(PAGE)?;
@@ -120,16 +133,21 @@ impl Memory {
             libc::mprotect(base.add(pages), PAGE, libc::PROT_NONE);
             base.cast()
         };
+        Some(Self::before_guard(base, pages, size, Backing::Pages(total)))
+    }
+
+    /// A block in the accessible bytes at `base`, `pages` of them, with its guard bytes written.
+    fn before_guard(base: *mut u8, pages: usize, size: usize, backing: Backing) -> Self {
         // The block ends at the guard page, up to its alignment; blocks of whole pages begin on a page.
         let offset = if size >= PAGE { 0 } else { (pages - size) & !(super::ALIGNMENT - 1) };
-        let memory = Self { base, offset, size, backing: Backing::Pages(total) };
+        let memory = Self { base, offset, size, backing };
         let (before, after) = memory.slack();
         // SAFETY: both lie inside the accessible pages, on either side of the block.
         unsafe {
             base.add(before.start).write_bytes(GUARD_BYTE, before.len());
             base.add(after.start).write_bytes(GUARD_BYTE, after.len());
         }
-        Some(memory)
+        memory
     }
 
     /// The guard bytes before and after, as offsets from `base`.
@@ -137,7 +155,9 @@ impl Memory {
         let end = self.offset + self.size;
         match self.backing {
             Backing::Heap(_) => (self.offset - GUARD..self.offset, end..end + GUARD),
-            Backing::Pages(total) => (self.offset - self.offset.min(GUARD)..self.offset, end..total - PAGE),
+            Backing::Pages(total) | Backing::Paged(total, _) => {
+                (self.offset - self.offset.min(GUARD)..self.offset, end..total - PAGE)
+            }
         }
     }
 
@@ -156,7 +176,7 @@ impl Memory {
     pub(super) fn extent(&self) -> Range<u64> {
         let total = match self.backing {
             Backing::Heap(layout) => layout.size(),
-            Backing::Pages(total) => total,
+            Backing::Pages(total) | Backing::Paged(total, _) => total,
         };
         self.base as u64..self.base as u64 + total as u64
     }
@@ -179,13 +199,14 @@ impl Memory {
 
     /// Makes the memory useless to whoever still has its address.
     pub(super) fn spoil(&self) {
-        match self.backing {
+        match &self.backing {
             // SAFETY: the block's own memory.
             Backing::Heap(_) => unsafe { self.address().write_bytes(FREED_BYTE, self.size) },
             // SAFETY: this block's own mapping.
             Backing::Pages(total) => unsafe {
-                libc::mprotect(self.base.cast(), total, libc::PROT_NONE);
+                libc::mprotect(self.base.cast(), *total, libc::PROT_NONE);
             },
+            Backing::Paged(total, arena) => arena.spoil(self.base, total / PAGE - 1),
         }
     }
 
@@ -193,20 +214,21 @@ impl Memory {
     pub(super) fn is_unspoiled(&self) -> bool {
         match self.backing {
             Backing::Heap(_) => self.bytes(self.offset..self.offset + self.size).iter().all(|&b| b == FREED_BYTE),
-            Backing::Pages(_) => true,
+            Backing::Pages(_) | Backing::Paged(..) => true,
         }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        match self.backing {
+        match &self.backing {
             // SAFETY: allocated with this layout and dropped once.
-            Backing::Heap(layout) => unsafe { dealloc(self.base, layout) },
+            Backing::Heap(layout) => unsafe { dealloc(self.base, *layout) },
             // SAFETY: mapped with this length and dropped once.
             Backing::Pages(total) => unsafe {
-                libc::munmap(self.base.cast(), total);
+                libc::munmap(self.base.cast(), *total);
             },
+            Backing::Paged(total, arena) => arena.release(self.base, total / PAGE - 1),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! second free and a use after free are found and named.
 
 mod block;
+mod paged;
 mod quarantine;
 
 pub use block::{Kind, Tag};
@@ -14,11 +15,13 @@ use crate::cpu::{self, Frame, code};
 use crate::irql::Irql;
 use block::{Damage, Memory};
 use crossbeam_utils::CachePadded;
+use paged::Arena;
 use parking_lot::Mutex;
 use quarantine::Quarantine;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Every block is aligned to this (MEMORY_ALLOCATION_ALIGNMENT on x64); blocks of a page or more begin on a page.
 pub const ALIGNMENT: usize = 16;
@@ -55,6 +58,8 @@ pub struct Pool {
     shards: [CachePadded<Mutex<HashMap<u64, Entry>>>; SHARDS],
     quarantine: Mutex<Quarantine>,
     special: bool,
+    /// Where the paged blocks of a special pool lie.
+    paged: Option<Arc<Arena>>,
 }
 
 impl Default for Pool {
@@ -64,16 +69,31 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// An empty pool; `special` puts every block before a guard page.
+    /// An empty pool; `special` puts every block before a guard page, and takes paged blocks away at DISPATCH_LEVEL.
     #[must_use]
     pub fn new(special: bool) -> Self {
-        Self { shards: Default::default(), quarantine: Mutex::default(), special }
+        let paged = if special { Arena::new().map(Arc::new) } else { None };
+        Self { shards: Default::default(), quarantine: Mutex::default(), special, paged }
     }
 
     /// Whether every block lies before a guard page.
     #[must_use]
     pub fn is_special(&self) -> bool {
         self.special
+    }
+
+    /// A processor has reached DISPATCH_LEVEL, where paged pool may not be touched.
+    #[inline]
+    pub(crate) fn reached_dispatch(&self) {
+        if let Some(paged) = &self.paged {
+            paged.trim();
+        }
+    }
+
+    /// A thread below DISPATCH_LEVEL touched `address`, which is inaccessible: whether it may try again.
+    /// Async-signal-safe.
+    pub(crate) fn bring_back(&self, address: u64) -> bool {
+        self.paged.as_ref().is_some_and(|paged| paged.bring_back(address as usize))
     }
 
     /// The pool of the block that begins at `address`; None when none does.
@@ -94,7 +114,9 @@ impl Pool {
 
     /// Allocates `size` zeroed bytes in the name of the code at `caller`, 0 for ntsim itself.
     pub fn allocate_for(&self, caller: u64, tag: u32, size: usize, kind: Kind) -> *mut u8 {
-        let Some(memory) = Memory::allocate(size, kind, self.special) else { return core::ptr::null_mut() };
+        let Some(memory) = Memory::allocate(size, kind, self.special, self.paged.as_ref()) else {
+            return core::ptr::null_mut();
+        };
         let address = memory.address();
         let entry = Entry { memory, tag: Tag(tag), kind, caller };
         self.shard(address as u64).lock().insert(address as u64, entry);
@@ -106,6 +128,13 @@ impl Pool {
     /// Stops the machine for an address that is no block of this pool, a wrong tag, a block whose guards were
     /// overwritten, and for paged pool at DISPATCH_LEVEL. Called inside [`cpu::enter`], with no lock held.
     pub fn free(&self, address: *mut u8, tag: u32) {
+        if let Some(timer) = self.forget_objects_in(address as u64) {
+            cpu::bugcheck(
+                code::TIMER_OR_DPC_INVALID,
+                [0, timer, address as u64, 0],
+                format!("the pool block at {address:p} was freed, and the timer in it at {timer:#x} is set"),
+            );
+        }
         match self.try_free(address as u64, Tag(tag)) {
             Ok(None) => {}
             Ok(Some(spoiled)) => cpu::bugcheck(
@@ -115,6 +144,20 @@ impl Pool {
             ),
             Err(Misuse { kind, parameters, why }) => cpu::bugcheck(kind, parameters, why),
         }
+    }
+
+    /// A block that is about to be freed may hold objects that others know by their address: a timer that is set is
+    /// returned; locks are forgotten.
+    fn forget_objects_in(&self, address: u64) -> Option<u64> {
+        let size = self.shard(address).lock().get(&address)?.memory.size() as u64;
+        if !cpu::inside() {
+            return None; // a machine that is taken down
+        }
+        let block = address..address + size;
+        cpu::with_machine(|machine| {
+            machine.lock_order.forget(&block);
+            machine.timers.set_within(block).first().copied()
+        })
     }
 
     fn try_free(&self, address: u64, tag: Tag) -> Result<Option<(u64, String)>, Misuse> {
@@ -149,6 +192,11 @@ impl Pool {
         let freed_by = cpu::caller();
         let spoiled = self.quarantine.lock().put(entry, freed_by);
         Ok(spoiled)
+    }
+
+    /// Takes back a block of ntsim's own that nobody will look at, whatever was done to it.
+    pub(crate) fn discard(&self, address: *mut u8) {
+        self.shard(address as u64).lock().remove(&(address as u64));
     }
 
     /// Why an address that is no allocated block cannot be freed.
@@ -234,7 +282,8 @@ struct Misuse {
 impl Entry {
     fn describe(&self) -> String {
         let by = cpu::frame_of(self.caller);
-        format!("the {}-byte block with tag {:?} allocated by {by}", self.memory.size(), self.tag)
+        let paged = if self.kind == Kind::Paged { "paged " } else { "" };
+        format!("the {}-byte {paged}block with tag {:?} allocated by {by}", self.memory.size(), self.tag)
     }
 }
 

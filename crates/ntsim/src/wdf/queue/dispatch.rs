@@ -14,6 +14,7 @@ use super::{Notice, Queue};
 use crate::Irql;
 use crate::machine::Machine;
 use crate::status::NtStatus;
+use crate::verifier::callback::At;
 
 /// Delivers what there is, on this thread if it may run the callbacks, else on a worker thread or as a DPC.
 ///
@@ -102,12 +103,16 @@ fn deliver(
         Event::Cancel(request) => {
             let Some(cancel) = body::<Request>(&request)?.take_due_cancel() else { return Ok(()) };
             // SAFETY: the driver marked the request with this callback and owns it until it completes it.
-            callback::locked(queue.lock(), &"EvtRequestCancel", || unsafe { cancel(request.handle) })
+            callback::locked(queue.lock(), &At("EvtRequestCancel", cancel as usize as u64), || unsafe {
+                cancel(request.handle)
+            })
         }
         Event::CanceledOnQueue(request) => {
             let Some(canceled) = queue.config.canceled_on_queue else { return Ok(()) };
             // SAFETY: the driver registered the callback; it owns the request from here on.
-            callback::locked(queue.lock(), &"EvtIoCanceledOnQueue", || unsafe { canceled(handle, request.handle) })
+            callback::locked(queue.lock(), &At("EvtIoCanceledOnQueue", canceled as usize as u64), || unsafe {
+                canceled(handle, request.handle)
+            })
         }
         Event::Stopped(notice) => tell(queue, handle, &notice, "EvtIoQueueState (stopped)"),
         Event::Purged(notice) => tell(queue, handle, &notice, "EvtIoQueueState (purged)"),
@@ -153,19 +158,23 @@ fn present(
     match (operation, config.read, config.write, config.control) {
         (Operation::Read(length), Some(read), ..) => {
             // SAFETY: the driver registered the callback for this queue, and owns the request from here on.
-            callback::locked(lock, &"EvtIoRead", || unsafe { read(this, handle, length) })
+            callback::locked(lock, &At("EvtIoRead", read as usize as u64), || unsafe { read(this, handle, length) })
         }
         (Operation::Write(length), _, Some(write), _) => {
             // SAFETY: as above.
-            callback::locked(lock, &"EvtIoWrite", || unsafe { write(this, handle, length) })
+            callback::locked(lock, &At("EvtIoWrite", write as usize as u64), || unsafe { write(this, handle, length) })
         }
         (Operation::Control { code, input, output }, .., Some(control)) => {
             // SAFETY: as above.
-            callback::locked(lock, &"EvtIoDeviceControl", || unsafe { control(this, handle, output, input, code) })
+            callback::locked(lock, &At("EvtIoDeviceControl", control as usize as u64), || unsafe {
+                control(this, handle, output, input, code)
+            })
         }
         _ => match config.default {
             // SAFETY: as above.
-            Some(default) => callback::locked(lock, &"EvtIoDefault", || unsafe { default(this, handle) }),
+            Some(default) => callback::locked(lock, &At("EvtIoDefault", default as usize as u64), || unsafe {
+                default(this, handle)
+            }),
             None => Ok(()),
         },
     }

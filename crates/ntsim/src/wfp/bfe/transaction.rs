@@ -4,6 +4,7 @@ use super::objects::{Objects, SessionId, StoredFilter};
 use super::{Bfe, Lifetime};
 use crate::machine::Machine;
 use crate::status::NtStatus;
+use crate::verifier::callback;
 use crate::wfp::abi::{RawGuid, consts};
 use crate::wfp::engine::{LayerFilters, Snapshot};
 use crate::wfp::error::{BfeError, BfeResult};
@@ -136,7 +137,9 @@ fn notify(filter: &StoredFilter, kind: u32) -> NtStatus {
     let key = if kind == consts::FWPS_CALLOUT_NOTIFY_DELETE_FILTER { core::ptr::null() } else { &raw const key };
     // SAFETY: the driver registered a function of this type and cannot unload before it has returned; it may write the
     // filter's context, which nobody reads before the filter is in a snapshot or after it has left the last one.
-    let status = unsafe { (entered.registration.notify)(kind, key, filter.compiled.fwps()) };
+    let status = callback::call(&callback::At("notifyFn", entered.registration.notify as usize as u64), || unsafe {
+        (entered.registration.notify)(kind, key, filter.compiled.fwps())
+    });
     entered.leave();
     NtStatus(status)
 }

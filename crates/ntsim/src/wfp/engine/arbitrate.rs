@@ -17,6 +17,7 @@
 use super::Classify;
 use super::filter::{Action, CompiledFilter};
 use super::snapshot::{LayerFilters, SublayerFilters};
+use crate::verifier::callback;
 use crate::wfp::abi::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
 use crate::wfp::callout::{self, CalloutSlot};
 use crate::wfp::pend::{ClassifyContext, RedirectRequest};
@@ -233,7 +234,8 @@ impl<'c> Arbiter<'c> {
         let Classify { metadata, layer_data, .. } = *self.classify;
         // SAFETY: the driver registered a function of this type and, having been counted in, cannot unload before it has
         // returned. All pointers are to memory that outlives the call; `layer_data` is what the layer promises.
-        unsafe {
+        let name = callback::At("classifyFn", entered.registration.classify.address());
+        callback::call(&name, || unsafe {
             match entered.registration.classify {
                 callout::Classify::V0(f) => f(&self.fixed, metadata, layer_data, filter.fwps(), flow_context, &mut out),
                 callout::Classify::V1(f) => {
@@ -241,7 +243,7 @@ impl<'c> Arbiter<'c> {
                     f(&self.fixed, metadata, layer_data, context, filter.fwps(), flow_context, &mut out);
                 }
             }
-        }
+        });
         if let (Some(flow), Some(lease)) = (flow, lease)
             && let Some(deletion) = flow.leave(lease)
         {

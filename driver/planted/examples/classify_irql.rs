@@ -1,0 +1,14 @@
+//! Returns from classifyFn at a raised level.
+#![no_std]
+
+use planted::{Classify, Defect, kernel::*};
+
+struct Planted;
+
+impl Defect for Planted {
+    unsafe fn classify(_call: &Classify) {
+        KfRaiseIrql(12);
+    }
+}
+
+planted::driver!(Planted);

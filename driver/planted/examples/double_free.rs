@@ -1,0 +1,17 @@
+//! Frees the same block twice.
+#![no_std]
+
+use planted::{Defect, kernel::*, wdk_sys::*};
+
+struct Planted;
+
+impl Defect for Planted {
+    unsafe fn control(_queue: WDFQUEUE, _request: WDFREQUEST) -> bool {
+        let block = ExAllocatePool2(NON_PAGED, 64, TAG);
+        ExFreePoolWithTag(block, TAG);
+        ExFreePoolWithTag(block, TAG);
+        false
+    }
+}
+
+planted::driver!(Planted);

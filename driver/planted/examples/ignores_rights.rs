@@ -1,0 +1,14 @@
+//! Writes an action without looking whether it may.
+#![no_std]
+
+use planted::{Classify, Defect, wfp_sys::*};
+
+struct Planted;
+
+impl Defect for Planted {
+    unsafe fn classify(call: &Classify) {
+        (*call.out).actionType = FWP_ACTION_PERMIT as _;
+    }
+}
+
+planted::driver!(Planted);

@@ -1,0 +1,16 @@
+//! Returns from classifyFn with a spin lock held.
+#![no_std]
+
+use planted::{Classify, Defect, kernel::*};
+
+struct Planted;
+
+static LOCK: Object = Object::new();
+
+impl Defect for Planted {
+    unsafe fn classify(_call: &Classify) {
+        KeAcquireSpinLockAtDpcLevel(LOCK.at());
+    }
+}
+
+planted::driver!(Planted);

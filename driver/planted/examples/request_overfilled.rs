@@ -1,0 +1,15 @@
+//! Says that it has put more bytes into a buffer than that holds.
+#![no_std]
+
+use planted::{Defect, wdk_sys::*};
+
+struct Planted;
+
+impl Defect for Planted {
+    unsafe fn control(_queue: WDFQUEUE, request: WDFREQUEST) -> bool {
+        call_unsafe_wdf_function_binding!(WdfRequestCompleteWithInformation, request, 0, 4096);
+        true
+    }
+}
+
+planted::driver!(Planted);

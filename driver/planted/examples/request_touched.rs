@@ -1,0 +1,23 @@
+//! Asks for the buffer of a request that it has completed.
+#![no_std]
+
+use planted::{Defect, wdk_sys::*};
+
+struct Planted;
+
+impl Defect for Planted {
+    unsafe fn control(_queue: WDFQUEUE, request: WDFREQUEST) -> bool {
+        call_unsafe_wdf_function_binding!(WdfRequestComplete, request, 0);
+        let (mut buffer, mut length) = (core::ptr::null_mut(), 0);
+        let _ = call_unsafe_wdf_function_binding!(
+            WdfRequestRetrieveOutputBuffer,
+            request,
+            1,
+            &raw mut buffer,
+            &raw mut length
+        );
+        true
+    }
+}
+
+planted::driver!(Planted);

@@ -1,0 +1,15 @@
+//! Unloads with an ERESOURCE.
+#![no_std]
+
+use planted::{Defect, kernel::*};
+
+struct Planted;
+
+impl Defect for Planted {
+    unsafe fn start() {
+        static RESOURCE: Object = Object::new();
+        ExInitializeResourceLite(RESOURCE.at());
+    }
+}
+
+planted::driver!(Planted);

@@ -1,0 +1,16 @@
+//! Unloads with a timer set.
+#![no_std]
+
+use planted::{Defect, kernel::*};
+
+struct Planted;
+
+impl Defect for Planted {
+    unsafe fn start() {
+        static TIMER: Object = Object::new();
+        KeInitializeTimer(TIMER.at());
+        KeSetTimer(TIMER.at(), -600_000_000, core::ptr::null_mut()); // a minute
+    }
+}
+
+planted::driver!(Planted);
