@@ -205,6 +205,14 @@ impl Address {
         Self { timestamp: 0, layer: 0, event: 0, bits: 0, reserved1: 0, reserved2: 0, data: [0; 64] }
     }
 
+    /// For a packet that is made up, with its checksums right.
+    pub fn of_network(outbound: bool, ipv6: bool) -> Self {
+        let mut address = Self::zeroed();
+        address.bits = u8::from(outbound) << 1 | u8::from(ipv6) << 4 | 0xE0;
+        address.data[0] = 7; // the only interface
+        address
+    }
+
     fn bit(&self, number: u8) -> bool {
         self.bits >> number & 1 != 0
     }

@@ -10,6 +10,7 @@ mod bed;
 mod divert;
 mod fetch;
 mod handle;
+mod inject;
 mod load;
 mod network;
 mod sockets;
