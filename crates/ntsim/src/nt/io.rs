@@ -4,9 +4,9 @@ use crate::cpu::{self, Bugcheck, code};
 
 use crate::irql::Irql;
 use crate::machine::{DriverState, Machine};
-use crate::nt::pool::Kind;
 use crate::status::NtStatus;
 use crate::wfp::token::Token;
+use buffer::SystemBuffer;
 use core::cell::Cell;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
@@ -17,6 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 mod access;
+mod buffer;
 
 /// How long a driver may take to complete a request it was asked to cancel before that counts as a violation.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
@@ -94,78 +95,6 @@ enum IrpState {
     Completed(NtStatus, usize),
 }
 
-/// The system buffer of a buffered request: the larger of input and output, as on Windows. It is a pool block, so that a
-/// driver that writes past its end, or after it completed the request, is found as for a block of its own.
-struct SystemBuffer {
-    machine: Weak<Machine>,
-    length: usize,
-    state: Mutex<BufferState>,
-}
-
-enum BufferState {
-    /// At this address, until the request is completed.
-    Lent(usize),
-    /// What the driver left in it when it completed the request.
-    Returned(Vec<u8>),
-}
-
-impl SystemBuffer {
-    /// The I/O manager's tag on Windows.
-    const TAG: u32 = u32::from_le_bytes(*b"Io  ");
-
-    fn new(machine: &Arc<Machine>, input: &[u8], output: usize) -> Self {
-        let length = input.len().max(output);
-        let address = machine.pool.allocate_for(0, Self::TAG, length, Kind::NonPaged);
-        assert!(!address.is_null(), "no memory for a request of {length} bytes");
-        // SAFETY: the block is at least as long as the input, and nobody else has it yet.
-        unsafe { core::ptr::copy_nonoverlapping(input.as_ptr(), address, input.len()) };
-        Self { machine: Arc::downgrade(machine), length, state: Mutex::new(BufferState::Lent(address as usize)) }
-    }
-
-    /// Where it lies, null once the request is completed.
-    fn address(&self) -> *mut u8 {
-        match *self.state.lock() {
-            BufferState::Lent(address) => address as *mut u8,
-            BufferState::Returned(_) => core::ptr::null_mut(),
-        }
-    }
-
-    /// The request is completed: keeps the first `length` bytes and gives the block back, which stops the machine when
-    /// the driver wrote around it.
-    fn give_back(&self, length: usize) {
-        let address = self.address();
-        let Some(machine) = self.machine.upgrade().filter(|_| !address.is_null()) else { return };
-        // SAFETY: within the block, which is lent until here; the driver has no right to it any more, and one that
-        // writes even so tears only this copy.
-        let bytes = unsafe { core::slice::from_raw_parts(address, length.min(self.length)) }.to_vec();
-        *self.state.lock() = BufferState::Returned(bytes);
-        drop(machine);
-        // By reference: a bugcheck abandons this stack and drops nothing.
-        if cpu::inside() {
-            cpu::with_machine(|machine| machine.pool.free(address, Self::TAG));
-        } else if let Some(machine) = self.machine.upgrade() {
-            machine.pool.discard(address);
-        }
-    }
-
-    fn first(&self, length: usize) -> Vec<u8> {
-        match &*self.state.lock() {
-            BufferState::Returned(bytes) => bytes[..length.min(bytes.len())].to_vec(),
-            BufferState::Lent(_) => Vec::new(),
-        }
-    }
-}
-
-impl Drop for SystemBuffer {
-    fn drop(&mut self) {
-        let BufferState::Lent(address) = *self.state.get_mut() else { return };
-        // A machine that is torn down takes its pool with it.
-        if let Some(machine) = self.machine.upgrade() {
-            machine.pool.discard(address as *mut u8);
-        }
-    }
-}
-
 impl IrpRequest {
     /// Its number.
     #[must_use]
@@ -225,7 +154,7 @@ impl IrpRequest {
     }
 
     fn into_completed(self, status: NtStatus, information: usize) -> Self {
-        self.shared.buffer.give_back(information);
+        self.shared.buffer.give_back();
         *self.shared.state.lock() = IrpState::Completed(status, information);
         self.shared.done.notify_all();
         self

@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn a_routine_that_changes_the_level_is_named() {
-        let text = stopped(|| drop(cpu::raise(Irql::DISPATCH)));
+        let text = stopped(|| {
+            cpu::raise(Irql::DISPATCH);
+        });
         assert!(text.contains("the routine was called at PASSIVE_LEVEL and returned at DISPATCH_LEVEL"), "{text}");
         assert!(text.starts_with("bugcheck 0xc8 "), "{text}");
     }
