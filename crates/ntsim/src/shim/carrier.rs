@@ -4,6 +4,7 @@ use super::engine::EngineClassifier;
 use super::flow::Endpoints;
 use super::layer::Direction;
 use super::mailbox::{Mailbox, Request, Slot};
+use super::rewrite;
 use super::stack::{Config, Decision, Stack, Verdict};
 use super::verdicts::Verdicts;
 use crate::cpu::{self, Bugcheck};
@@ -129,10 +130,23 @@ impl Carrier {
         for _ in 0..limit {
             match self.mailbox.take() {
                 Some(Request::Inject(injection)) => self.inject(injection, around)?,
+                Some(Request::CompleteOperation(token)) => self.complete_operation(token, around)?,
                 None => return Ok(false),
             }
         }
         Ok(!self.mailbox.is_empty())
+    }
+
+    /// Goes on with an operation that was pended.
+    fn complete_operation(&mut self, token: u64, around: &mut Around<'_>) -> Result<(), Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let resumed = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| stack.complete_operation(c, around.endpoints, token, around.now))
+        })?;
+        if let Some((decision, buffer)) = resumed {
+            self.send_on(&buffer, Direction::Outbound, decision, around);
+        }
+        Ok(())
     }
 
     /// Carries what a driver injects, and gives it back.
@@ -141,8 +155,8 @@ impl Carrier {
     /// `STATUS_DATA_NOT_ACCEPTED`, and `STATUS_INVALID_PARAMETER`.
     fn inject(&mut self, injection: Box<Injection>, around: &mut Around<'_>) -> Result<(), Bugcheck> {
         let direction = match injection.path {
-            InjectionPath::NetworkSend { .. } => Direction::Outbound,
-            InjectionPath::NetworkReceive { .. } => Direction::Inbound,
+            InjectionPath::NetworkSend { .. } | InjectionPath::TransportSend { .. } => Direction::Outbound,
+            InjectionPath::NetworkReceive { .. } | InjectionPath::TransportReceive { .. } => Direction::Inbound,
             _ => {
                 tracing::warn!(?injection, "the simulated stack does not carry this kind of injection");
                 return self.complete(injection, NtStatus::NOT_SUPPORTED);
@@ -150,21 +164,24 @@ impl Carrier {
         };
         let packets = injection.packets();
         let mut status = if packets.is_empty() { NtStatus::INVALID_PARAMETER } else { NtStatus::SUCCESS };
-        for bytes in packets {
-            if !is_of_family(&bytes, injection.family()) {
+        for data in packets {
+            let Some(bytes) = self.packet_of(&injection, data) else {
                 status = NtStatus::INVALID_PARAMETER;
                 continue;
-            }
+            };
             let mut buffer = PacketBuffer::copy_of(&bytes);
             let Self { machine, stack, classifier, .. } = self;
-            let mark = injection.mark().clone();
+            let (mark, path) = (injection.mark().clone(), &injection.path);
+            let Around { endpoints, now, .. } = around;
             let decision = cpu::enter(machine, Irql::PASSIVE, || {
                 classifier.packet(|c| {
-                    c.injected(mark, |c| match direction {
-                        Direction::Outbound => stack.send_network(c, around.endpoints, &mut buffer, around.now),
-                        Direction::Inbound => {
-                            stack.process(c, around.endpoints, &mut buffer, Direction::Inbound, around.now)
+                    c.injected(mark, |c| match path {
+                        InjectionPath::NetworkSend { .. } => stack.send_network(c, *endpoints, &mut buffer, *now),
+                        InjectionPath::TransportSend { .. } => stack.send_transport(c, *endpoints, &mut buffer, *now),
+                        InjectionPath::TransportReceive { .. } => {
+                            stack.receive_transport(c, *endpoints, &mut buffer, *now)
                         }
+                        _ => stack.process(c, *endpoints, &mut buffer, Direction::Inbound, *now),
                     })
                 })
             })?;
@@ -177,6 +194,21 @@ impl Carrier {
             self.send_on(&buffer, direction, decision, around);
         }
         self.complete(injection, status)
+    }
+
+    /// The IP packet that was injected; `None` when it cannot be one.
+    fn packet_of(&self, injection: &Injection, data: Vec<u8>) -> Option<Vec<u8>> {
+        let packet = match &injection.path {
+            // "sendArgs can be NULL only if the net buffer list contains an IP header."
+            InjectionPath::TransportSend { header, remote: None, .. } => [header, &*data].concat(),
+            InjectionPath::TransportSend { header, .. } if !header.is_empty() => [header, &*data].concat(),
+            InjectionPath::TransportSend { endpoint, remote: Some(remote), .. } => {
+                let key = self.stack.endpoint(*endpoint)?;
+                rewrite::wrap(key.local(), *remote, key.protocol, &data)?
+            }
+            _ => data,
+        };
+        is_of_family(&packet, injection.family()).then_some(packet)
     }
 
     fn complete(&mut self, injection: Box<Injection>, status: NtStatus) -> Result<(), Bugcheck> {
@@ -202,8 +234,10 @@ impl Carrier {
     /// The bugcheck that stopped the machine.
     pub fn finish(mut self) -> Result<(), Bugcheck> {
         self.mailbox.close();
-        while let Some(Request::Inject(injection)) = self.mailbox.take() {
-            self.complete(injection, NtStatus::CANCELLED)?;
+        while let Some(request) = self.mailbox.take() {
+            if let Request::Inject(injection) = request {
+                self.complete(injection, NtStatus::CANCELLED)?;
+            }
         }
         let Self { machine, stack, classifier, .. } = &mut self;
         cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))

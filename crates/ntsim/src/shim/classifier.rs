@@ -20,6 +20,8 @@ pub mod condition_flag {
 
 /// `FWP_CONDITION_REAUTHORIZE_REASON_POLICY_CHANGE`.
 pub const REASON_POLICY_CHANGE: u32 = 0x1;
+/// `FWP_CONDITION_REAUTHORIZE_REASON_CLASSIFY_COMPLETION`: a callout put the decision off, and now it is due.
+pub const REASON_COMPLETION: u32 = 0x10;
 
 /// `FWPS_STREAM_FLAG_*` (fwpsk.h), as far as the shim sets them.
 pub mod stream_flag {
@@ -50,6 +52,8 @@ pub struct Indication<'a, F> {
     pub packet: Option<&'a Packet>,
     /// [`condition_flag`]s.
     pub flags: u32,
+    /// Why the flow is authorized again (`REASON_*`); 0 when it is not.
+    pub reason: u32,
     /// The flow, once established.
     pub flow: Option<&'a F>,
     /// The process on this machine, where it is known.
@@ -122,6 +126,8 @@ pub struct Outcome {
     pub blocked: bool,
     /// Blocked without a word (`FWPS_CLASSIFY_OUT_FLAG_ABSORB`): nobody is told.
     pub absorbed: bool,
+    /// A callout put the decision off (`FwpsPendOperation0`): who asked will hear of it by the endpoint's number.
+    pub pended: bool,
     /// The filter that decided; 0 when none did.
     pub filter_id: u64,
     /// The stream action.

@@ -4,7 +4,7 @@
 //! Values come in the order and types of the platform's layer table. Which metadata a layer carries is that of
 //! "Metadata Fields at Each Filtering Layer" (windows-driver-docs network/metadata-fields-at-each-filtering-layer.md).
 
-use super::classifier::{Classifier, Data, Indication, Outcome, REASON_POLICY_CHANGE, StreamAction, condition_flag};
+use super::classifier::{Classifier, Data, Indication, Outcome, StreamAction, condition_flag};
 use super::flow::Owner;
 use super::layer::{Direction, IpVersion, Layer};
 use super::marks::Marks;
@@ -137,11 +137,12 @@ pub struct EngineClassifier {
 /// Metadata every layer of a kind carries (`currentMetadataValues`).
 fn carries(layer: Layer) -> u32 {
     use consts::{
-        FWPS_METADATA_FIELD_COMPARTMENT_ID as COMPARTMENT, FWPS_METADATA_FIELD_FLOW_HANDLE as FLOW,
-        FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE as ICMP, FWPS_METADATA_FIELD_IP_HEADER_SIZE as IP_HEADER,
-        FWPS_METADATA_FIELD_PACKET_DIRECTION as DIRECTION, FWPS_METADATA_FIELD_PATH_MTU as PATH_MTU,
-        FWPS_METADATA_FIELD_PROCESS_ID as PROCESS_ID, FWPS_METADATA_FIELD_PROCESS_PATH as PROCESS_PATH,
-        FWPS_METADATA_FIELD_REMOTE_SCOPE_ID as SCOPE, FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE as ENDPOINT,
+        FWPS_METADATA_FIELD_COMPARTMENT_ID as COMPARTMENT, FWPS_METADATA_FIELD_COMPLETION_HANDLE as COMPLETION,
+        FWPS_METADATA_FIELD_FLOW_HANDLE as FLOW, FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE as ICMP,
+        FWPS_METADATA_FIELD_IP_HEADER_SIZE as IP_HEADER, FWPS_METADATA_FIELD_PACKET_DIRECTION as DIRECTION,
+        FWPS_METADATA_FIELD_PATH_MTU as PATH_MTU, FWPS_METADATA_FIELD_PROCESS_ID as PROCESS_ID,
+        FWPS_METADATA_FIELD_PROCESS_PATH as PROCESS_PATH, FWPS_METADATA_FIELD_REMOTE_SCOPE_ID as SCOPE,
+        FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE as ENDPOINT,
         FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE as TRANSPORT_HEADER,
     };
     const PROCESS: u32 = PROCESS_ID | PROCESS_PATH;
@@ -154,11 +155,13 @@ fn carries(layer: Layer) -> u32 {
         Layer::DatagramData => FLOW | IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | ICMP,
         Layer::InboundIcmpError => IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT,
         Layer::OutboundIcmpError => TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE,
-        Layer::AleResourceAssignment => PROCESS | ENDPOINT,
+        Layer::AleResourceAssignment => PROCESS | ENDPOINT | COMPLETION,
         Layer::AleAuthRecvAccept => {
-            FLOW | IP_HEADER | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | DIRECTION | ICMP
+            COMPLETION | FLOW | IP_HEADER | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | DIRECTION | ICMP
         }
-        Layer::AleAuthConnect => FLOW | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | DIRECTION | ICMP,
+        Layer::AleAuthConnect => {
+            COMPLETION | FLOW | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | DIRECTION | ICMP
+        }
         Layer::AleFlowEstablished => FLOW | PROCESS | ENDPOINT | ICMP,
         Layer::AleResourceRelease | Layer::AleEndpointClosure => PROCESS_ID | COMPARTMENT | ENDPOINT,
     }
@@ -332,10 +335,7 @@ impl Slot {
                     Some(token) => incoming.token(index, token.clone()),
                     None => incoming.empty(index),
                 },
-                Fill::Reason => {
-                    let again = indication.flags & condition_flag::IS_REAUTHORIZE != 0;
-                    incoming.u32(index, if again { REASON_POLICY_CHANGE } else { 0 });
-                }
+                Fill::Reason => incoming.u32(index, indication.reason),
                 Fill::Embedded(embedded) => match quoted {
                     // An error that comes in quotes a packet that went out: its source is local.
                     Some(quoted) => match embedded {
@@ -449,6 +449,11 @@ impl Classifier for EngineClassifier {
         };
         slot.fill(&indication, identity, quoted.as_ref());
         slot.describe(&indication, identity);
+        let offered = slot.carries & consts::FWPS_METADATA_FIELD_COMPLETION_HANDLE != 0;
+        if offered {
+            let again = indication.flags & condition_flag::IS_REAUTHORIZE != 0;
+            slot.metadata.completion_handle = machine.wfp.operations.offer(indication.endpoint, again);
+        }
         let slot: &Slot = slot;
         let ask = |layer_data: *mut c_void| {
             let call = Classify {
@@ -476,6 +481,7 @@ impl Classifier for EngineClassifier {
         Outcome {
             blocked: outcome.verdict == engine::Verdict::Block,
             absorbed: outcome.absorb,
+            pended: offered && machine.wfp.operations.settle(slot.metadata.completion_handle),
             filter_id: outcome.filter_id,
             stream: match stream {
                 engine::StreamAction::DropConnection => StreamAction::DropConnection,

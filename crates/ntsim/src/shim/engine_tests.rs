@@ -1,6 +1,7 @@
 //! What a callout sees of a packet, and what filters match on.
 
 use super::*;
+use crate::shim::classifier::REASON_POLICY_CHANGE;
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::stack::{Config, Decision, Stack, Verdict};
 use crate::wfp::UserSession;

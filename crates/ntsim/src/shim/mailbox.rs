@@ -3,6 +3,7 @@
 //! A driver injects from any thread and from inside classify calls, where nothing can be classified; so requests wait
 //! in line until the [`super::carrier::Carrier`] has time for them.
 
+use crate::ndis::NetBufferList;
 use crate::status::NtStatus;
 use crate::wfp::inject::Injection;
 use crate::wfp::stack::{NOT_READY, Stack};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub(super) enum Request {
     /// To carry a packet.
     Inject(Box<Injection>),
+    /// To go on with the operation of an endpoint that was pended.
+    CompleteOperation(u64),
 }
 
 /// The line of requests.
@@ -80,6 +83,14 @@ impl Stack for Slot {
         match self.0.put(Request::Inject(injection)) {
             Ok(()) => Ok(()),
             Err(Request::Inject(injection)) => Err((NOT_READY, injection)),
+            Err(other) => unreachable!("{other:?} is not what was put in"),
+        }
+    }
+
+    /// The packet is of no use: the one that waited is here, or the driver injects it.
+    fn complete_operation(&self, token: u64, _packet: *mut NetBufferList) {
+        if self.0.put(Request::CompleteOperation(token)).is_err() {
+            tracing::debug!(token, "an operation was completed after the machine had left the network");
         }
     }
 }

@@ -17,6 +17,7 @@ mod mailbox;
 mod marks;
 pub mod packet;
 pub mod reply;
+mod rewrite;
 pub mod stack;
 pub mod tcp;
 pub mod verdicts;

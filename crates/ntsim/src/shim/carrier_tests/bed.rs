@@ -17,11 +17,13 @@ use crate::wfp::abi::{
 };
 use crate::wfp::bfe::{Callout, DisplayData, Filter, FilterContext, Session, SessionOptions, Sublayer};
 use crate::wfp::layers::LayerId;
+use crate::wfp::value::{Read, Value};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use etherparse::{PacketBuilder, TcpHeader};
 use parking_lot::Mutex;
 use sluice_control::host::{Guid, Weight};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,7 +49,12 @@ pub(super) fn typed<T: Copy>(name: &str) -> T {
 
 /// One classify call.
 pub(super) struct Call<'a> {
+    pub(super) metadata: &'a FwpsIncomingMetadataValues0,
     pub(super) layer_data: *mut c_void,
+    /// `FWP_CONDITION_FLAG_*`.
+    pub(super) flags: u32,
+    /// `FWP_CONDITION_REAUTHORIZE_REASON_*`.
+    pub(super) reason: u32,
     pub(super) out: &'a mut FwpsClassifyOut0,
 }
 
@@ -75,8 +82,8 @@ impl Call<'_> {
 type Play = Box<dyn Fn(&mut Call<'_>) + Send + Sync>;
 
 unsafe extern "win64" fn classify(
-    _fixed: *const FwpsIncomingValues0,
-    _metadata: *const FwpsIncomingMetadataValues0,
+    fixed: *const FwpsIncomingValues0,
+    metadata: *const FwpsIncomingMetadataValues0,
     layer_data: *mut c_void,
     _context: *const c_void,
     filter: *const FwpsFilter0,
@@ -86,7 +93,23 @@ unsafe extern "win64" fn classify(
     // SAFETY: the engine passes valid structures, and the filter's context is a closure that the bed keeps alive.
     unsafe {
         let play = &*((*filter).context as *const Play);
-        play(&mut Call { layer_data, out: &mut *out });
+        let (flags, reason) = (unsigned(&*fixed, "FLAGS"), unsigned(&*fixed, "REAUTHORIZE_REASON"));
+        play(&mut Call { metadata: &*metadata, layer_data, flags, reason, out: &mut *out });
+    }
+}
+
+/// A value of a classify call, by its field's name; 0 when the layer has none such.
+///
+/// # Safety
+/// `fixed` is as the engine passes it.
+unsafe fn unsigned(fixed: &FwpsIncomingValues0, name: &str) -> u32 {
+    let layer = cpu::with_machine(|machine| machine.wfp.layers().get(LayerId(fixed.layer_id))).expect("a layer");
+    let Some(index) = layer.field_index(name) else { return 0 };
+    // SAFETY: the caller's promise; `Value` is a transparent wrapper of what the array holds.
+    let value = unsafe { &*fixed.incoming_value.cast::<Value<'_>>().add(index) };
+    match value.read() {
+        Read::Unsigned(_, value) => value as u32,
+        _ => 0,
     }
 }
 
@@ -298,6 +321,10 @@ impl Injector {
         Self::new(bed, if v6 { 23 } else { 2 }, consts::FWPS_INJECTION_TYPE_NETWORK)
     }
 
+    pub(super) fn transport(bed: &Bed) -> Arc<Self> {
+        Self::new(bed, 0, consts::FWPS_INJECTION_TYPE_TRANSPORT)
+    }
+
     /// Destroys the handle, which waits for what was injected with it.
     pub(super) fn destroy(&self, bed: &Bed) {
         let destroy = import!(FwpsInjectionHandleDestroy0(u64) -> NtStatus);
@@ -370,6 +397,85 @@ impl Injector {
         );
         // SAFETY: the list lives until it is completed.
         self.with(list, packet, |list, f, c| unsafe { receive(self.handle, context, 0, 1, 7, 0, list, f, c) })
+    }
+
+    /// Sends from the transport layer what begins at the transport header.
+    pub(super) fn send_transport(
+        &self,
+        list: *mut NetBufferList,
+        packet: Option<PacketBuffer>,
+        endpoint: u64,
+        to: IpAddr,
+    ) -> NtStatus {
+        /// `FWPS_TRANSPORT_SEND_PARAMS1`.
+        #[repr(C)]
+        struct Parameters {
+            remote: *const u8,
+            scope: u32,
+            control: *const c_void,
+            control_length: u32,
+            header: *const u8,
+            header_length: u32,
+        }
+        let send = import!(
+            FwpsInjectTransportSendAsync1(
+                u64,
+                u64,
+                u64,
+                u32,
+                *const Parameters,
+                u16,
+                u32,
+                *mut NetBufferList,
+                Complete,
+                *mut c_void,
+            ) -> NtStatus
+        );
+        let mut address = [0; 16];
+        let family = match to {
+            IpAddr::V4(v4) => {
+                address[..4].copy_from_slice(&v4.octets());
+                2
+            }
+            IpAddr::V6(v6) => {
+                address = v6.octets();
+                23
+            }
+        };
+        let parameters = Parameters {
+            remote: address.as_ptr(),
+            scope: 0,
+            control: core::ptr::null(),
+            control_length: 0,
+            header: core::ptr::null(),
+            header_length: 0,
+        };
+        // SAFETY: the list lives until it is completed, the parameters for the call.
+        self.with(list, packet, |list, f, c| unsafe {
+            send(self.handle, 0, endpoint, 0, &raw const parameters, family, 1, list, f, c)
+        })
+    }
+
+    /// Receives at the transport layer what begins at the IP header.
+    pub(super) fn receive_transport(&self, list: *mut NetBufferList, v6: bool) -> NtStatus {
+        let receive = import!(
+            FwpsInjectTransportReceiveAsync0(
+                u64,
+                u64,
+                *mut c_void,
+                u32,
+                u16,
+                u32,
+                u32,
+                u32,
+                *mut NetBufferList,
+                Complete,
+                *mut c_void,
+            ) -> NtStatus
+        );
+        let (handle, family) = (self.handle, if v6 { 23 } else { 2 });
+        // SAFETY: the list lives until it is completed.
+        self.with(list, None, |list, f, c| unsafe { receive(handle, 0, null_mut(), 0, family, 1, 7, 0, list, f, c) })
     }
 
     /// Sends a clone of a list at the network layer.

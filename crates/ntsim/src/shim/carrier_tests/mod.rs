@@ -2,3 +2,5 @@
 
 mod bed;
 mod network;
+mod pending;
+mod transport;

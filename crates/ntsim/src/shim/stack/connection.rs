@@ -40,12 +40,23 @@ impl<F> Stack<F> {
     fn open<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>, tcp: &Tcp) -> Result<Decision, Decision> {
         let kind = Kind::Tcp(Box::new(Connection::opening(tcp, context.direction)));
         let (flow, by) = match context.direction {
-            Direction::Outbound => self.connect(context, kind)?,
+            Direction::Outbound => self.connect(context, kind, None)?,
             Direction::Inbound => {
                 context.arrive(FlowView::none(context.direction), true)?;
                 self.accept(context, kind)?
             }
         };
+        self.opened(context, tcp, flow, by)
+    }
+
+    /// A SYN that is authorized goes its way.
+    pub(super) fn opened<C: Classifier<Flow = F>>(
+        &mut self,
+        context: &mut Context<'_, C>,
+        tcp: &Tcp,
+        flow: Flow<F>,
+        by: By,
+    ) -> Result<Decision, Decision> {
         let flow = self.ledger.insert(&mut self.flows, context.key, flow);
         if context.direction == Direction::Outbound {
             context.leave(flow.head.view())?;
@@ -127,8 +138,8 @@ fn exchange<C: Classifier>(
     }
 }
 
-/// An outbound segment of a known connection that a callout took out and a driver sends again at the network layer: TCP
-/// let it go long ago, but only now does the other side hear of it.
+/// An outbound segment of a known connection that a callout took out and a driver sends again: TCP it go long ago, but
+/// only now does the other side hear of it.
 pub(super) fn sent_again<C: Classifier>(
     ledger: &mut Ledger,
     context: &mut Context<'_, C>,
@@ -216,8 +227,12 @@ impl<C: Classifier> Context<'_, C> {
     /// Makes the engine's flow and indicates ALE_FLOW_ESTABLISHED. The documentation asks callouts for no verdict
     /// there ("ALE Layers"); a block is taken at its word.
     pub(super) fn establish(&mut self, head: &mut Head<C::Flow>) -> Result<(), Decision> {
+        self.establish_from(head, Position::by_direction(self.direction))
+    }
+
+    /// [`Self::establish`], showing the packet from `position` on.
+    pub(super) fn establish_from(&mut self, head: &mut Head<C::Flow>, position: Position) -> Result<(), Decision> {
         head.handle = Some(self.classifier.create_flow());
-        let position = Position::by_direction(self.direction);
         self.pass(Layer::AleFlowEstablished, position, head.view(), Verdict::Abort)?;
         self.check_aborted(head)
     }
@@ -340,6 +355,7 @@ impl<C: Classifier> Context<'_, C> {
             flow_direction: view.direction,
             packet: Some(self.packet),
             flags: self.flags,
+            reason: 0,
             flow: view.handle,
             owner: view.owner,
             endpoint: view.endpoint,

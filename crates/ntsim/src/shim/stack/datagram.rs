@@ -1,12 +1,21 @@
 //! UDP, ICMP and every other protocol: "all non-TCP packet flows follow the same pattern as UDP packet flows".
 
-use super::{By, Context, Decision, FlowView, Kind, Position, Stack, Verdict};
+use super::{By, Context, Decision, Flow, FlowView, Kind, Position, Stack, Verdict};
 use crate::shim::classifier::Classifier;
 use crate::shim::layer::{Direction, Layer};
 
 impl<F> Stack<F> {
     pub(super) fn datagram<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>) -> Decision {
-        match self.pass_datagram(context) {
+        self.datagram_from(context, None)
+    }
+
+    /// [`Self::datagram`], the first one of a flow that waited at a layer.
+    pub(super) fn datagram_from<C: Classifier<Flow = F>>(
+        &mut self,
+        context: &mut Context<'_, C>,
+        resumed: Option<(Flow<F>, Layer)>,
+    ) -> Decision {
+        match self.pass_datagram(context, resumed) {
             Ok(opened) => Decision { verdict: Verdict::Forward, by: opened, opened: opened.is_some() },
             // A datagram has no connection to reset: what would abort one ends the flow.
             Err(stopped) if stopped.verdict == Verdict::Abort => {
@@ -24,7 +33,11 @@ impl<F> Stack<F> {
         }
     }
 
-    fn pass_datagram<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>) -> Result<Option<By>, Decision> {
+    fn pass_datagram<C: Classifier<Flow = F>>(
+        &mut self,
+        context: &mut Context<'_, C>,
+        resumed: Option<(Flow<F>, Layer)>,
+    ) -> Result<Option<By>, Decision> {
         let direction = context.direction;
         let known = self.flows.get_mut(&context.key);
         let opens = known.is_none();
@@ -45,7 +58,7 @@ impl<F> Stack<F> {
             flow
         } else {
             let (flow, by) = match direction {
-                Direction::Outbound => self.connect(context, Kind::Datagram)?,
+                Direction::Outbound => self.connect(context, Kind::Datagram, resumed)?,
                 Direction::Inbound => self.accept(context, Kind::Datagram)?,
             };
             opened = Some(by);

@@ -1,12 +1,12 @@
 //! Packets that drivers inject below the transport layer's own path.
 
 use super::connection::sent_again;
-use super::{Context, Decision, FlowView, Position, Stack, Verdict};
+use super::{Context, Decision, Entry, FlowView, Position, Stack, Verdict};
 use crate::ndis::PacketBuffer;
 use crate::shim::classifier::{Classifier, condition_flag};
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::layer::{Direction, Layer};
-use crate::shim::packet::{Packet, Upper};
+use crate::shim::packet::{Packet, Upper, protocol};
 use std::time::Duration;
 
 impl<F> Stack<F> {
@@ -29,13 +29,13 @@ impl<F> Stack<F> {
                 return Decision { verdict: Verdict::Malformed(malformed), by: None, opened: false };
             }
         };
-        let direction = Direction::Outbound;
+        let (direction, entry) = (Direction::Outbound, Entry::Edge);
         let mut flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
         if packet.fragment.is_some() {
             flags |= condition_flag::IS_FRAGMENT;
         }
         let key = FlowKey::of(&packet, direction);
-        let mut context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, now };
+        let mut context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
         let Self { flows, ledger, .. } = self;
         let mut flow = flows.get_mut(&key);
         let view = flow.as_ref().map_or(FlowView::none(direction), |flow| flow.head.view());
@@ -46,5 +46,57 @@ impl<F> Stack<F> {
             sent_again(ledger, &mut context, flow, &tcp);
         }
         Decision::FORWARD
+    }
+
+    /// Passes a packet that a driver sends at the transport layer (`FwpsInjectTransportSendAsync0`), with the IP header it
+    /// has got by now. A TCP segment passes OUTBOUND_TRANSPORT and what is below it. Anything else goes the way of a
+    /// datagram that is sent: which layers see it again is not documented, but Microsoft's samples `ddproxy` (at
+    /// DATAGRAM_DATA) and `inspect` (at ALE_AUTH_CONNECT and the transport layers) permit what they have injected
+    /// themselves when they see it there.
+    pub fn send_transport<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        buffer: &mut PacketBuffer,
+        now: Duration,
+    ) -> Decision {
+        let direction = Direction::Outbound;
+        let packet = match Packet::parse(buffer.bytes()) {
+            Ok(packet) if packet.fragment.is_none() && packet.protocol == protocol::TCP => packet,
+            _ => return self.take_in(classifier, endpoints, buffer, direction, Entry::Edge, now),
+        };
+        self.output.clear();
+        self.expire(classifier, now);
+        let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
+        let (key, entry) = (FlowKey::of(&packet, direction), Entry::Edge);
+        let mut context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
+        let Self { flows, ledger, .. } = self;
+        let mut flow = flows.get_mut(&key);
+        let view = flow.as_ref().map_or(FlowView::none(direction), |flow| flow.head.view());
+        if let Err(stopped) = context.leave(view) {
+            return stopped;
+        }
+        if let (Upper::Tcp(tcp), Some(flow)) = (packet.upper, &mut flow) {
+            sent_again(ledger, &mut context, flow, &tcp);
+        }
+        Decision::FORWARD
+    }
+
+    /// Passes a packet that a driver injects into the receive path above the IP layer
+    /// (`FwpsInjectTransportReceiveAsync0`): INBOUND_TRANSPORT and every layer above it.
+    pub fn receive_transport<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        buffer: &mut PacketBuffer,
+        now: Duration,
+    ) -> Decision {
+        self.take_in(classifier, endpoints, buffer, Direction::Inbound, Entry::Transport, now)
+    }
+
+    /// The flow of an endpoint (`transportEndpointHandle`) that is in use.
+    #[must_use]
+    pub fn endpoint(&self, endpoint: u64) -> Option<FlowKey> {
+        self.flows.iter().find(|(_, flow)| flow.head.endpoint == endpoint).map(|(key, _)| *key)
     }
 }

@@ -118,6 +118,7 @@ fn tell<C: Classifier>(classifier: &mut C, layer: Layer, key: &FlowKey, flow: &H
             flow_direction: flow.direction,
             packet: None,
             flags: 0,
+            reason: 0,
             flow: view.handle,
             owner: view.owner,
             endpoint: view.endpoint,

@@ -28,12 +28,15 @@
 
 mod connection;
 mod datagram;
+mod held;
 mod injected;
 mod ledger;
 #[cfg(test)]
 mod tests;
 
-use super::classifier::{Classifier, Data, Indication, Outcome, condition_flag};
+use super::classifier::{
+    Classifier, Data, Indication, Outcome, REASON_COMPLETION, REASON_POLICY_CHANGE, condition_flag,
+};
 use super::flow::{Endpoints, FlowKey, Owner};
 use super::fragment::{Added, Reassembly};
 use super::layer::{Direction, Layer};
@@ -42,6 +45,7 @@ use super::reply;
 use super::tcp::{Connection, Phase};
 use crate::ndis::PacketBuffer;
 use foldhash::HashMap;
+use held::Waiting;
 use ledger::Ledger;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -59,7 +63,7 @@ pub enum Verdict {
     Refuse,
     /// It disappears and both ends of its connection are reset: [`Output::to_local`], [`Output::to_remote`].
     Abort,
-    /// It is a piece of a datagram and waits for the others.
+    /// It is a piece of a datagram and waits for the others, or a callout has put the decision about it off.
     Hold,
     /// It cannot be read and disappears.
     Malformed(Malformed),
@@ -197,6 +201,7 @@ pub struct Stack<F> {
     ledger: Ledger,
     reassembly: Reassembly,
     next_reassembly_check: Duration,
+    held: Waiting<F>,
     /// Packets that come with the last verdict.
     pub output: Output,
 }
@@ -211,7 +216,17 @@ struct Context<'a, C: Classifier> {
     direction: Direction,
     /// Flags that hold for the packet at every layer.
     flags: u32,
+    entry: Entry,
     now: Duration,
+}
+
+/// Where a packet comes into the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// From the wire, or from a program.
+    Edge,
+    /// Injected above the IP layer of the receive path.
+    Transport,
 }
 
 /// The part of a flow that indications carry.
@@ -279,6 +294,19 @@ impl Position {
 impl<C: Classifier> Context<'_, C> {
     /// Asks one layer.
     fn ask(&mut self, layer: Layer, position: Position, flags: u32, flow: FlowView<'_, C::Flow>) -> Outcome {
+        self.ask_because(layer, position, flags, 0, flow)
+    }
+
+    /// Asks one layer; `reason` is why it is asked again about a flow, or 0.
+    fn ask_because(
+        &mut self,
+        layer: Layer,
+        position: Position,
+        flags: u32,
+        reason: u32,
+        flow: FlowView<'_, C::Flow>,
+    ) -> Outcome {
+        let flags = if reason == 0 { flags } else { flags | condition_flag::IS_REAUTHORIZE };
         if !self.classifier.wants(layer, self.key.version()) {
             return Outcome::default();
         }
@@ -307,6 +335,7 @@ impl<C: Classifier> Context<'_, C> {
             flow_direction: flow.direction,
             packet: Some(packet),
             flags: self.flags | flags,
+            reason,
             flow: flow.handle,
             owner: flow.owner,
             endpoint: flow.endpoint,
@@ -335,7 +364,9 @@ impl<C: Classifier> Context<'_, C> {
 
     /// The layers below every inbound packet. `authorize`: an ALE layer comes next.
     fn arrive(&mut self, flow: FlowView<'_, C::Flow>, authorize: bool) -> Result<(), Decision> {
-        self.pass(Layer::InboundIpPacket, Position::BehindIpHeader, flow, Verdict::Drop)?;
+        if self.entry == Entry::Edge {
+            self.pass(Layer::InboundIpPacket, Position::BehindIpHeader, flow, Verdict::Drop)?;
+        }
         let flags = if authorize { condition_flag::REQUIRES_ALE_CLASSIFY } else { 0 };
         let outcome = self.ask(Layer::InboundTransport, Position::Payload, flags, flow);
         if outcome.blocked {
@@ -356,7 +387,7 @@ impl<C: Classifier> Context<'_, C> {
         }
         let layer = flow.authority();
         let generation = self.classifier.generation(layer, self.key.version());
-        let outcome = self.ask(layer, self.authority_position(), condition_flag::IS_REAUTHORIZE, flow.view());
+        let outcome = self.ask_because(layer, self.authority_position(), 0, REASON_POLICY_CHANGE, flow.view());
         if outcome.blocked {
             let verdict = if self.packet.protocol == protocol::TCP { Verdict::Abort } else { Verdict::Drop };
             return Err(Decision::stopped(verdict, layer, outcome));
@@ -384,6 +415,7 @@ impl<F> Stack<F> {
             ledger: Ledger { deadlines: BinaryHeap::new(), binds: HashMap::default(), next_endpoint: 1 },
             reassembly: Reassembly::default(),
             next_reassembly_check: Duration::ZERO,
+            held: Waiting::default(),
             output: Output::default(),
         }
     }
@@ -433,6 +465,18 @@ impl<F> Stack<F> {
         direction: Direction,
         now: Duration,
     ) -> Decision {
+        self.take_in(classifier, endpoints, buffer, direction, Entry::Edge, now)
+    }
+
+    fn take_in<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        buffer: &mut PacketBuffer,
+        direction: Direction,
+        entry: Entry,
+        now: Duration,
+    ) -> Decision {
         self.output.clear();
         self.expire(classifier, now);
         let packet = match Packet::parse(buffer.bytes()) {
@@ -444,14 +488,15 @@ impl<F> Stack<F> {
         let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
         if packet.fragment.is_none() {
             let key = FlowKey::of(&packet, direction);
-            let context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, now };
+            let context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
             return self.whole(context);
         }
         // "IP packet fragments are not indicated" on their way out, but each is on its way in.
-        if direction == Direction::Inbound {
+        if direction == Direction::Inbound && entry == Entry::Edge {
             let key = FlowKey::of(&packet, direction);
             let flags = flags | condition_flag::IS_FRAGMENT;
-            let mut context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, now };
+            let mut context =
+                Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
             let none = FlowView::none(direction);
             if let Err(decision) = context.pass(Layer::InboundIpPacket, Position::BehindIpHeader, none, Verdict::Drop) {
                 return decision;
@@ -470,8 +515,17 @@ impl<F> Stack<F> {
                 let key = FlowKey::of(&packet, direction);
                 let flags = flags | condition_flag::IS_REASSEMBLED;
                 let buffer = &mut datagram.whole;
-                let decision =
-                    self.whole(Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, now });
+                let decision = self.whole(Context {
+                    classifier,
+                    endpoints,
+                    buffer,
+                    packet: &packet,
+                    key,
+                    direction,
+                    flags,
+                    entry,
+                    now,
+                });
                 if decision.verdict == Verdict::Forward {
                     self.output.earlier = datagram.pieces;
                 }
@@ -481,6 +535,9 @@ impl<F> Stack<F> {
     }
 
     fn whole<C: Classifier<Flow = F>>(&mut self, mut context: Context<'_, C>) -> Decision {
+        if self.held.is_waiting(&context.key) {
+            return self.held_back(&mut context);
+        }
         match context.packet.upper {
             Upper::Tcp(tcp) => self.segment(&mut context, &tcp),
             Upper::Icmp(icmp) if icmp.error => self.icmp_error(&mut context),
@@ -488,25 +545,44 @@ impl<F> Stack<F> {
         }
     }
 
-    /// Opens the local port of an outbound flow and authorizes it: what `connect` and the first `sendto` do.
+    /// Opens the local port of an outbound flow and authorizes it: what `connect` and the first `sendto` do. `resumed`
+    /// is a flow about which a callout put its decision at that layer off.
     fn connect<C: Classifier<Flow = F>>(
         &mut self,
         context: &mut Context<'_, C>,
         kind: Kind,
+        resumed: Option<(Flow<F>, Layer)>,
     ) -> Result<(Flow<F>, By), Decision> {
-        let layer = Layer::AleAuthConnect;
-        let mut flow = self.ledger.flow(context, Direction::Outbound, kind);
-        flow.bound = true;
+        let (mut flow, from) = match resumed {
+            Some((flow, layer)) => (flow, Some(layer)),
+            None => (self.ledger.flow(context, Direction::Outbound, kind), None),
+        };
+        let reason = |layer| if from == Some(layer) { REASON_COMPLETION } else { 0 };
         self.output.owner.clone_from(&flow.head.owner);
-        if self.ledger.bind(&context.key) {
-            let layer = Layer::AleResourceAssignment;
-            let outcome = context.ask(layer, Position::Nothing, condition_flag::IS_WILDCARD_BIND, flow.head.view());
+        let layer = Layer::AleResourceAssignment;
+        let first = match from {
+            None => {
+                flow.bound = true;
+                self.ledger.bind(&context.key)
+            }
+            Some(from) => from == layer,
+        };
+        if first {
+            let flags = condition_flag::IS_WILDCARD_BIND;
+            let outcome = context.ask_because(layer, Position::Nothing, flags, reason(layer), flow.head.view());
+            if is_put_off(outcome) {
+                return Err(self.hold(context, flow, layer, outcome));
+            }
             if outcome.blocked {
                 self.ledger.unbind(&context.key);
                 return Err(refuse(&mut self.output, context, layer, outcome));
             }
         }
-        let outcome = context.ask(layer, context.authority_position(), 0, flow.head.view());
+        let layer = Layer::AleAuthConnect;
+        let outcome = context.ask_because(layer, context.authority_position(), 0, reason(layer), flow.head.view());
+        if is_put_off(outcome) {
+            return Err(self.hold(context, flow, layer, outcome));
+        }
         if outcome.blocked {
             let decision = refuse(&mut self.output, context, layer, outcome);
             self.ledger.close(context.classifier, &context.key, &mut flow);
@@ -522,9 +598,18 @@ impl<F> Stack<F> {
         kind: Kind,
     ) -> Result<(Flow<F>, By), Decision> {
         let layer = Layer::AleAuthRecvAccept;
-        let flow = self.ledger.flow(context, Direction::Inbound, kind);
+        let (flow, reason) = match self.held.take_completed(&context.key) {
+            Some(flow) => (Flow { kind, last: context.now, ..flow }, REASON_COMPLETION),
+            None => (self.ledger.flow(context, Direction::Inbound, kind), 0),
+        };
         self.output.owner.clone_from(&flow.head.owner);
-        let outcome = context.pass(layer, Position::Payload, flow.head.view(), Verdict::Drop)?;
+        let outcome = context.ask_because(layer, Position::Payload, 0, reason, flow.head.view());
+        if is_put_off(outcome) {
+            return Err(self.hold(context, flow, layer, outcome));
+        }
+        if outcome.blocked {
+            return Err(Decision::stopped(Verdict::Drop, layer, outcome));
+        }
         Ok((flow, By { layer, filter_id: outcome.filter_id }))
     }
 
@@ -542,6 +627,9 @@ impl<F> Stack<F> {
                 self.ledger.close(classifier, &key, &mut flow);
             }
         }
+        while let Some((key, mut flow)) = self.held.take_forgotten(now) {
+            self.ledger.close(classifier, &key, &mut flow);
+        }
         if now >= self.next_reassembly_check {
             self.next_reassembly_check = now + Duration::from_secs(1);
             self.reassembly.expire(now);
@@ -550,11 +638,18 @@ impl<F> Stack<F> {
 
     /// Ends every flow: the machine goes off the network.
     pub fn finish<C: Classifier<Flow = F>>(&mut self, classifier: &mut C) {
-        for (key, mut flow) in std::mem::take(&mut self.flows) {
+        for (key, mut flow) in std::mem::take(&mut self.flows).into_iter().chain(self.held.drain()) {
             self.ledger.close(classifier, &key, &mut flow);
         }
         self.ledger.deadlines.clear();
     }
+}
+
+/// Whether a callout has put its decision off, and has said so as it must: "set the actionType member to FWP_ACTION_BLOCK
+/// and the Flags member to FWPS_CLASSIFY_OUT_FLAG_ABSORB" (FwpsPendOperation0 documentation). Otherwise somebody else's
+/// decision stands.
+const fn is_put_off(outcome: Outcome) -> bool {
+    outcome.pended && outcome.blocked && outcome.absorbed
 }
 
 /// Tells the local sender that its packet is refused, unless the block is to be silent.

@@ -70,6 +70,7 @@ impl Classifier for Script {
         Outcome {
             blocked: drop || self.block.contains(&layer),
             absorbed: self.absorb,
+            pended: false,
             filter_id: 7,
             stream: if drop { StreamAction::DropConnection } else { StreamAction::None },
         }
