@@ -45,6 +45,14 @@ pub(super) struct State {
     pub(super) fault: Cell<Option<Fault>>,
 }
 
+impl State {
+    /// The kernel stack; empty when the thread has none. Async-signal-safe.
+    pub(super) fn stack_range(&self) -> Range<u64> {
+        let (start, end) = self.stack.get();
+        start..end
+    }
+}
+
 thread_local! {
     static STATE: State = const {
         State {
@@ -192,8 +200,7 @@ pub(super) fn machine<'a>() -> &'a Arc<Machine> {
 
 /// The kernel stack this thread runs on.
 pub(super) fn stack_range() -> Option<Range<u64>> {
-    let (start, end) = if_inside(|state, _| state.stack.get())?;
-    Some(start..end)
+    if_inside(|state, _| state.stack_range())
 }
 
 /// Puts a DPC into the queue of this thread's processor.
@@ -237,6 +244,12 @@ pub(super) fn abandon_at(code: u32, parameters: [u64; 4], why: String, registers
 /// See [`super::leave_if_stopped`].
 pub(super) fn abandon_stopped() -> ! {
     leave(Cause::Stopped)
+}
+
+/// After a fault that no handler took: abandons the stack for it.
+pub(super) fn abandon_fault(fault: Fault) -> ! {
+    STATE.with(|state| state.fault.set(Some(fault)));
+    leave(Cause::Fault)
 }
 
 fn leave(cause: Cause) -> ! {

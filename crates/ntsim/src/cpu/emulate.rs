@@ -45,7 +45,7 @@ pub(super) fn privileged(registers: &mut [i64; 23], kpcr: &Kpcr) -> bool {
 }
 
 /// The general registers in the order of their encoding.
-const GENERAL: [libc::c_int; 16] = [
+pub(super) const GENERAL: [libc::c_int; 16] = [
     libc::REG_RAX,
     libc::REG_RCX,
     libc::REG_RDX,

@@ -7,10 +7,13 @@
 
 use super::bugcheck::{self, Bugcheck, code};
 use super::context;
+use super::seh;
+use super::seh::record::ExceptionRecord;
 use super::switch;
 use super::unwind::Registers;
 use crate::irql::Irql;
 use crate::machine::Machine;
+use crate::nt::rtl::copy;
 use core::ops::Range;
 use core::ptr;
 use std::sync::Once;
@@ -109,12 +112,13 @@ impl Drop for AlternateStack {
 unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, frame: *mut libc::c_void) {
     let handled = context::if_inside(|state, kpcr| {
         // SAFETY: the kernel passes a valid ucontext, which nobody else touches during the handler.
-        let registers = unsafe { &mut (*frame.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-        if super::emulate::privileged(registers, kpcr) {
+        let frame = unsafe { &mut *frame.cast::<libc::ucontext_t>() };
+        if super::emulate::privileged(&mut frame.uc_mcontext.gregs, kpcr) {
             return;
         }
         // SAFETY: as above; for these signals si_addr is set.
         let address = unsafe { (*info).si_addr() } as u64;
+        let registers = &frame.uc_mcontext.gregs;
         // Not an instruction fetch (bit 4), which no page of pool is for.
         let touched = signal == libc::SIGSEGV
             && registers[libc::REG_TRAPNO as usize] as u64 == vector::PAGE_FAULT
@@ -122,7 +126,15 @@ unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, 
         if touched && kpcr.irql() < Irql::DISPATCH && context::machine().pool.bring_back(address) {
             return;
         }
-        state.fault.set(Some(Fault::from_frame(signal, address, registers)));
+        let fault = Fault::from_frame(signal, address, &frame.uc_mcontext.gregs);
+        if let Some(copy::Left::Touch) = copy::leave(&mut frame.uc_mcontext.gregs) {
+            return;
+        }
+        if seh::fault::redirect(frame, &fault, state) {
+            return;
+        }
+        state.fault.set(Some(fault));
+        let registers = &mut frame.uc_mcontext.gregs;
         // SAFETY: this thread's cell, written by the `call_on` we are inside of.
         let host_rsp = unsafe { *state.host_rsp.get() };
         let get = |r: libc::c_int| r as usize;
@@ -190,10 +202,36 @@ impl Fault {
         Self { vector, error: get(libc::REG_ERR), address, rcx: get(libc::REG_RCX), registers, instruction }
     }
 
-    /// The stop code Windows would show, with its parameters.
+    /// The exception that Windows raises for it. None where it stops the machine at once: a page fault at
+    /// DISPATCH_LEVEL or above, and one at an address of the kernel's, which here is what belongs to the pool, to a
+    /// driver's image or to the kernel stack, or lies in the upper half.
     ///
-    /// Sources: the Bug Check Code Reference for each code. A fault that Windows would raise as an exception is taken
-    /// as unhandled: structured exception handling is not simulated.
+    /// Sources: "Handling Exceptions" (WDK) on what cannot be caught; winnt.h for the codes and parameters.
+    pub(super) fn exception(&self, machine: &Machine, irql: Irql, stack: &Range<u64>) -> Option<ExceptionRecord> {
+        let record = |code, parameters: &[u64]| Some(ExceptionRecord::new(code, 0, self.registers.rip, parameters));
+        match self.vector {
+            vector::PAGE_FAULT => {
+                let (write, fetch) = (self.error & 2 != 0, self.error & 16 != 0);
+                let kernels = self.address >> 47 != 0
+                    || stack.contains(&self.address)
+                    || super::modules::is_driver(self.address)
+                    || machine.pool.explain(self.address).is_some();
+                let raised = irql < Irql::DISPATCH && !fetch && !kernels;
+                record(0xc000_0005, &[u64::from(write), self.address]).filter(|_| raised)
+            }
+            vector::GENERAL_PROTECTION if self.instruction.starts_with(&[0xcd, 0x29]) => None,
+            vector::GENERAL_PROTECTION => record(0xc000_0005, &[0, u64::MAX]),
+            vector::DIVIDE_ERROR => record(0xc000_0094, &[]),
+            vector::INVALID_OPCODE => record(0xc000_001d, &[]),
+            vector::BREAKPOINT => record(0x8000_0003, &[0]),
+            _ => None,
+        }
+    }
+
+    /// The stop code Windows would show, with its parameters: of a fault that raises no exception, or one that nobody
+    /// handles.
+    ///
+    /// Sources: the Bug Check Code Reference for each code.
     pub(super) fn bugcheck(&self, machine: &Machine, irql: Irql, stack: &Range<u64>, guard: &Range<u64>) -> Bugcheck {
         let rip = self.registers.rip;
         let (code, parameters, why) = match self.vector {

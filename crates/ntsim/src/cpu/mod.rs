@@ -16,6 +16,7 @@ mod fault;
 pub mod kpcr;
 mod modules;
 pub mod processor;
+pub(crate) mod seh;
 mod stack;
 mod switch;
 pub mod thread;

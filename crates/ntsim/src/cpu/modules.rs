@@ -6,6 +6,7 @@ use framehop::x86_64::UnwinderX86_64;
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder};
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A stretch of code with a name and, when it has them, unwind tables.
 #[derive(Clone, Debug)]
@@ -23,12 +24,24 @@ pub struct CodeModule {
 struct Entry {
     name: String,
     range: Range<u64>,
+    /// Of a driver's image.
+    tables: Option<(Arc<[u8]>, Range<usize>)>,
+}
+
+/// A driver's image and where its function table lies in it.
+pub(super) struct DriverImage<'a> {
+    pub(super) range: &'a Range<u64>,
+    pub(super) image: &'a [u8],
+    pub(super) pdata: &'a Range<usize>,
 }
 
 struct Registry {
     unwinder: UnwinderX86_64<Arc<[u8]>>,
     modules: Vec<Entry>,
 }
+
+/// Where drivers lie, for the fault handler; 0 and 0 where there is none. A driver beyond the last has no handlers.
+static DRIVERS: [(AtomicU64, AtomicU64); 256] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 256];
 
 static REGISTRY: RwLock<Option<Registry>> = RwLock::new(None);
 
@@ -46,7 +59,12 @@ pub fn register_module(module: &CodeModule) {
     let mut registry = REGISTRY.write();
     let registry = registry.get_or_insert_with(Registry::of_this_program);
     registry.unwinder.add_module(unwind);
-    registry.modules.push(Entry { name: module.name.clone(), range: module.range.clone() });
+    let tables = Some((Arc::clone(&module.image), module.pdata.clone()));
+    registry.modules.push(Entry { name: module.name.clone(), range: module.range.clone(), tables });
+    if let Some((start, end)) = DRIVERS.iter().find(|(start, _)| start.load(Ordering::Relaxed) == 0) {
+        end.store(module.range.end, Ordering::Relaxed);
+        start.store(module.range.start, Ordering::Release);
+    }
 }
 
 /// Forgets a driver.
@@ -55,6 +73,26 @@ pub fn unregister_module(start: u64) {
         registry.unwinder.remove_module(start);
         registry.modules.retain(|m| m.range.start != start);
     }
+    if let Some((slot, end)) = DRIVERS.iter().find(|(slot, _)| slot.load(Ordering::Relaxed) == start) {
+        end.store(0, Ordering::Release);
+        slot.store(0, Ordering::Release);
+    }
+}
+
+/// Whether a driver's image lies at `address`. Async-signal-safe.
+pub(super) fn is_driver(address: u64) -> bool {
+    DRIVERS.iter().any(|(start, end)| {
+        let start = start.load(Ordering::Acquire);
+        start != 0 && start <= address && address < end.load(Ordering::Acquire)
+    })
+}
+
+/// Calls `f` with the driver's image that `address` lies in.
+pub(super) fn with_driver_at<R>(address: u64, f: impl FnOnce(&DriverImage<'_>) -> Option<R>) -> Option<R> {
+    let registry = REGISTRY.read();
+    let entry = registry.as_ref()?.modules.iter().find(|m| m.range.contains(&address))?;
+    let (image, pdata) = entry.tables.as_ref()?;
+    f(&DriverImage { range: &entry.range, image, pdata })
 }
 
 /// Turns an address into a frame.
@@ -146,13 +184,13 @@ unsafe extern "C" fn add_object(
     };
     let range = base + start..base + end;
     let Some(table) = headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME) else {
-        registry.modules.push(Entry { name, range });
+        registry.modules.push(Entry { name, range, tables: None });
         return 0;
     };
     // `.eh_frame` lies in the same segment as its header table and ends with a terminator, so its exact length need
     // not be known; where it begins stands in the header ("The .eh_frame_hdr section", Linux Standard Base).
     let Some(segment) = loads().find(|h| (h.p_vaddr..h.p_vaddr + h.p_filesz).contains(&table.p_vaddr)) else {
-        registry.modules.push(Entry { name, range });
+        registry.modules.push(Entry { name, range, tables: None });
         return 0;
     };
     let bytes = |r: Range<u64>| -> Arc<[u8]> {
@@ -169,7 +207,7 @@ unsafe extern "C" fn add_object(
         _ => 0..0,
     };
     if frames.is_empty() || frames.start < segment.p_vaddr {
-        registry.modules.push(Entry { name, range });
+        registry.modules.push(Entry { name, range, tables: None });
         return 0;
     }
     let text = loads().find(|h| h.p_flags & libc::PF_X != 0).map(|h| h.p_vaddr..h.p_vaddr + h.p_memsz);
@@ -183,6 +221,6 @@ unsafe extern "C" fn add_object(
         ..Default::default()
     };
     registry.unwinder.add_module(Module::new(name.clone(), range.clone(), base, sections));
-    registry.modules.push(Entry { name, range });
+    registry.modules.push(Entry { name, range, tables: None });
     0
 }

@@ -57,6 +57,8 @@ pub const EXPORTS: &[&[Export]] = &[
     rtl::avl::EXPORTS,
     rtl::calendar::EXPORTS,
     rtl::convert::EXPORTS,
+    rtl::copy::EXPORTS,
+    rtl::exception::EXPORTS,
     rtl::memory::EXPORTS,
     rtl::print::EXPORTS,
     rtl::random::EXPORTS,

@@ -7,9 +7,11 @@
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use crate::cpu;
+use crate::cpu::seh::{self, entry::raising, record::Context};
 use crate::export::exports;
 use crate::ndis::layout::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, Mdl};
 use crate::nt::pool::Kind;
+use crate::nt::rtl::copy;
 use crate::nt::violation;
 use core::ffi::c_void;
 use core::ptr;
@@ -202,9 +204,14 @@ unsafe extern "win64" fn MmBuildMdlForNonPagedPool(mdl: *mut Mdl) {
     }
 }
 
-/// `operation` is LOCK_OPERATION: 0 read, 1 write, 2 both. Memory that cannot be accessed so faults, as nothing here
-/// catches the exception that Windows raises.
-unsafe extern "win64" fn MmProbeAndLockPages(mdl: *mut Mdl, _mode: i8, operation: u32) {
+const STATUS_ACCESS_VIOLATION: u32 = 0xc000_0005;
+
+raising! {
+    /// Raises where the memory cannot be accessed so. `operation` is LOCK_OPERATION: 0 read, 1 write, 2 both.
+    fn MmProbeAndLockPages(mdl: *mut Mdl, mode: i8, operation: u32) => probe_and_lock_pages
+}
+
+unsafe extern "win64" fn probe_and_lock_pages(mdl: *mut Mdl, _mode: i8, operation: u32, context: *mut Context) {
     // SAFETY: the driver's MDL.
     let (flags, begin, length) = unsafe {
         let mdl = &*mdl;
@@ -219,19 +226,13 @@ unsafe extern "win64" fn MmProbeAndLockPages(mdl: *mut Mdl, _mode: i8, operation
             ),
         );
     }
-    let mut at = begin;
-    while at < begin + length {
-        let byte = at as *mut u8;
-        // SAFETY: the memory the driver wants locked; what cannot be accessed faults. A byte is written back as it was
-        // by one atomic operation, so that nobody's write is lost.
+    if let Some(at) = copy::first_inaccessible(begin, length, operation != 0) {
+        // SAFETY: called by `raising`; nothing here owns anything.
         unsafe {
-            if operation == 0 {
-                byte.read_volatile();
-            } else {
-                core::sync::atomic::AtomicU8::from_ptr(byte).fetch_or(0, core::sync::atomic::Ordering::Relaxed);
-            }
+            seh::raise(context, STATUS_ACCESS_VIOLATION, 0, &[u64::from(operation != 0), at as u64], || {
+                format!("MmProbeAndLockPages: {at:#x} cannot be accessed, and nobody handled the exception")
+            });
         }
-        at = (at | (PAGE - 1)) + 1;
     }
     let write = if operation == 0 { 0 } else { flag::WRITE_OPERATION };
     // SAFETY: the driver's MDL.
@@ -467,11 +468,11 @@ mod tests {
     }
 
     #[test]
-    fn locking_what_is_no_memory_faults() {
-        // SAFETY: none; the fault is what is tested.
+    fn locking_what_is_no_memory_raises_an_exception() {
+        // SAFETY: nothing is touched that is not memory: the exception is what is tested.
         let stopped = cpu::enter(&Machine::new(), Irql::PASSIVE, || unsafe {
             MmProbeAndLockPages(IoAllocateMdl(0x1000 as *mut u8, 64, 0, 0, ptr::null_mut()), 0, 0);
         });
-        assert_eq!(stopped.unwrap_err().code, cpu::code::PAGE_FAULT_IN_NONPAGED_AREA);
+        assert_eq!(stopped.unwrap_err().code, cpu::code::KMODE_EXCEPTION_NOT_HANDLED);
     }
 }

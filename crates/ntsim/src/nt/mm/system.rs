@@ -2,8 +2,9 @@
 
 #![allow(non_snake_case, non_upper_case_globals, reason = "exports have their Windows names")]
 
-use crate::cpu;
+use crate::cpu::seh::{self, entry::raising, record::Context};
 use crate::export::{Export, exports};
+use crate::nt::rtl::copy;
 use crate::nt::string::UnicodeString;
 use crate::pe::gate::Catalogue;
 use core::ffi::c_void;
@@ -87,10 +88,39 @@ extern "win64" fn MmPageEntireDriver(address: *mut c_void) -> *mut c_void {
 }
 extern "win64" fn MmResetDriverPaging(_address: *mut c_void) {}
 
-/// Stops the machine where Windows raises an exception, which nothing here can catch.
-fn probe(what: &str, address: usize, length: usize, alignment: u32) {
-    const STATUS_DATATYPE_MISALIGNMENT: u64 = 0xffff_ffff_8000_0002;
-    const STATUS_ACCESS_VIOLATION: u64 = 0xffff_ffff_c000_0005;
+raising! {
+    /// Raises where the memory cannot be a user's.
+    fn ProbeForRead(address: usize, length: usize, alignment: u32) => probe_for_read
+}
+raising! {
+    /// The same, and where it cannot be written.
+    fn ProbeForWrite(address: usize, length: usize, alignment: u32) => probe_for_write
+}
+
+const STATUS_DATATYPE_MISALIGNMENT: u32 = 0x8000_0002;
+const STATUS_ACCESS_VIOLATION: u32 = 0xc000_0005;
+
+unsafe extern "win64" fn probe_for_read(address: usize, length: usize, alignment: u32, context: *mut Context) {
+    // SAFETY: called by `raising`.
+    unsafe { probe("ProbeForRead", address, length, alignment, context) }
+}
+
+unsafe extern "win64" fn probe_for_write(address: usize, length: usize, alignment: u32, context: *mut Context) {
+    // SAFETY: called by `raising`.
+    unsafe { probe("ProbeForWrite", address, length, alignment, context) }
+    if let Some(at) = copy::first_inaccessible(address, length, true) {
+        // SAFETY: called by `raising`; nothing here owns anything.
+        unsafe {
+            seh::raise(context, STATUS_ACCESS_VIOLATION, 0, &[1, at as u64], || {
+                format!("ProbeForWrite: {at:#x} cannot be written, and nobody handled the exception")
+            });
+        }
+    }
+}
+
+/// # Safety
+/// As [`seh::raise`].
+unsafe fn probe(what: &str, address: usize, length: usize, alignment: u32, context: *mut Context) {
     if length == 0 {
         return;
     }
@@ -102,33 +132,18 @@ fn probe(what: &str, address: usize, length: usize, alignment: u32) {
     } else {
         return;
     };
-    cpu::bugcheck(
-        cpu::code::KMODE_EXCEPTION_NOT_HANDLED,
-        [status, cpu::caller(), 0, address as u64],
-        format!("{what}: {length} bytes at {address:#x} {why}, and exceptions are not dispatched"),
-    );
-}
-
-extern "win64" fn ProbeForRead(address: usize, length: usize, alignment: u32) {
-    probe("ProbeForRead", address, length, alignment);
-}
-
-/// Writes a byte of every page back, as Windows does.
-unsafe extern "win64" fn ProbeForWrite(address: usize, length: usize, alignment: u32) {
-    probe("ProbeForWrite", address, length, alignment);
-    let mut at = address;
-    while at < address + length {
-        // SAFETY: the memory the driver wants to write; what cannot be written faults.
-        unsafe {
-            core::sync::atomic::AtomicU8::from_ptr(at as *mut u8).fetch_or(0, core::sync::atomic::Ordering::Relaxed);
-        }
-        at = (at | 0xfff) + 1;
+    // SAFETY: by this function's contract; nothing here owns anything.
+    unsafe {
+        seh::raise(context, status, 0, &[], || {
+            format!("{what}: {length} bytes at {address:#x} {why}, and nobody handled the exception")
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu;
     use crate::irql::Irql;
     use crate::machine::Machine;
     use crate::nt::string::OwnedUnicodeString;
@@ -159,8 +174,10 @@ mod tests {
 
     #[test]
     fn probing_refuses_system_addresses_and_bad_alignment() {
-        let probe =
-            |address, alignment| cpu::enter(&Machine::new(), Irql::PASSIVE, || ProbeForRead(address, 4, alignment));
+        // SAFETY: a probe touches nothing.
+        let probe = |address, alignment| {
+            cpu::enter(&Machine::new(), Irql::PASSIVE, || unsafe { ProbeForRead(address, 4, alignment) })
+        };
         assert!(probe(0x1001, 1).is_ok());
         assert!(probe(0x1001, 4).unwrap_err().why.contains("aligned"));
         assert!(probe(0xffff_8000_0000_0000, 4).unwrap_err().why.contains("no user-mode memory"));

@@ -1,23 +1,14 @@
-//! Memory and C string routines.
+//! Routines that compare memory, and C strings.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use crate::export::exports;
-use core::ffi::c_void;
 use core::ptr;
 
 exports! {
     "ntoskrnl.exe";
-    memcpy: HIGH,
-    memmove: HIGH,
-    memset: HIGH,
     memcmp: HIGH,
     memchr: HIGH,
-    RtlCopyMemory: HIGH,
-    RtlCopyMemoryNonTemporal: HIGH,
-    RtlMoveMemory: HIGH,
-    RtlFillMemory: HIGH,
-    RtlZeroMemory: HIGH,
     RtlCompareMemory: HIGH,
     strlen: HIGH,
     strnlen: HIGH,
@@ -43,50 +34,6 @@ exports! {
     towlower: HIGH,
 }
 
-/// Forward copy. Written as the string instruction: it touches no vector register, which a call to a System V function
-/// would have to save for a win64 caller.
-#[unsafe(naked)]
-unsafe extern "win64" fn memcpy(to: *mut c_void, from: *const c_void, count: usize) -> *mut c_void {
-    core::arch::naked_asm!(
-        "mov rax, rcx",
-        "mov r10, rdi",
-        "mov r11, rsi",
-        "mov rdi, rcx",
-        "mov rsi, rdx",
-        "mov rcx, r8",
-        "rep movsb",
-        "mov rdi, r10",
-        "mov rsi, r11",
-        "ret",
-    )
-}
-
-#[unsafe(naked)]
-unsafe extern "win64" fn memset(to: *mut c_void, value: i32, count: usize) -> *mut c_void {
-    core::arch::naked_asm!(
-        "mov r9, rcx",
-        "mov r10, rdi",
-        "mov rdi, rcx",
-        "mov eax, edx",
-        "mov rcx, r8",
-        "rep stosb",
-        "mov rdi, r10",
-        "mov rax, r9",
-        "ret",
-    )
-}
-
-unsafe extern "win64" fn memmove(to: *mut c_void, from: *const c_void, count: usize) -> *mut c_void {
-    if (to as usize).wrapping_sub(from as usize) >= count {
-        // SAFETY: the driver's memory; the destination does not begin inside the source, so a forward copy is right.
-        unsafe { memcpy(to, from, count) }
-    } else {
-        // SAFETY: the driver's memory.
-        unsafe { ptr::copy(from.cast::<u8>(), to.cast(), count) };
-        to
-    }
-}
-
 unsafe extern "win64" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
     for i in 0..count {
         // SAFETY: the driver's memory.
@@ -102,31 +49,6 @@ unsafe extern "win64" fn memchr(memory: *const u8, value: i32, count: usize) -> 
     // SAFETY: the driver's memory.
     let at = (0..count).find(|&i| unsafe { memory.add(i).read() } == value as u8);
     at.map_or(ptr::null(), |i| memory.wrapping_add(i))
-}
-
-unsafe extern "win64" fn RtlCopyMemory(to: *mut c_void, from: *const c_void, count: usize) {
-    // SAFETY: the driver's memory.
-    unsafe { memcpy(to, from, count) };
-}
-
-unsafe extern "win64" fn RtlCopyMemoryNonTemporal(to: *mut c_void, from: *const c_void, count: usize) {
-    // SAFETY: the driver's memory.
-    unsafe { memcpy(to, from, count) };
-}
-
-unsafe extern "win64" fn RtlMoveMemory(to: *mut c_void, from: *const c_void, count: usize) {
-    // SAFETY: the driver's memory.
-    unsafe { memmove(to, from, count) };
-}
-
-unsafe extern "win64" fn RtlFillMemory(to: *mut c_void, count: usize, value: u8) {
-    // SAFETY: the driver's memory.
-    unsafe { memset(to, i32::from(value), count) };
-}
-
-unsafe extern "win64" fn RtlZeroMemory(to: *mut c_void, count: usize) {
-    // SAFETY: the driver's memory.
-    unsafe { memset(to, 0, count) };
 }
 
 /// How many bytes are equal before the first difference.

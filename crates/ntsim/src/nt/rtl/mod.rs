@@ -3,6 +3,8 @@
 pub mod avl;
 pub mod calendar;
 pub mod convert;
+pub mod copy;
+pub mod exception;
 pub mod format;
 pub mod memory;
 pub mod print;

@@ -2,7 +2,6 @@
 
 #![allow(non_snake_case, non_upper_case_globals, reason = "exports have their Windows names")]
 
-use crate::cpu::{self, code};
 use crate::export::{Export, exports};
 use crate::status::NtStatus;
 use core::ffi::c_void;
@@ -10,7 +9,6 @@ use core::ffi::c_void;
 exports! {
     "ntoskrnl.exe";
     __chkstk: HIGH,
-    __C_specific_handler: HIGH,
     RtlGetVersion: PASSIVE,
     RtlIsNtDdiVersionAvailable: PASSIVE,
     RtlIsServicePackVersionInstalled: PASSIVE,
@@ -50,11 +48,6 @@ unsafe extern "win64" fn __chkstk() {
         "pop rcx",
         "ret",
     )
-}
-
-/// The personality routine of `__try`. Exceptions are not dispatched here (a fault stops the machine), so nobody calls it.
-extern "win64" fn __C_specific_handler() -> i32 {
-    cpu::bugcheck(code::NO_EXCEPTION_HANDLING_SUPPORT, [0; 4], "the driver called __C_specific_handler itself")
 }
 
 /// `RTL_OSVERSIONINFOW` and, when the driver says it is longer, `RTL_OSVERSIONINFOEXW`.

@@ -1,0 +1,86 @@
+//! `__C_specific_handler`: the language handler of C, which knows a function's `__try` blocks by their scope table.
+
+use super::record::{Context, DispatcherContext, ExceptionPointers, ExceptionRecord, TARGET_UNWIND, UNWINDING};
+use super::{CONTINUE_EXECUTION, CONTINUE_SEARCH, unwind_to};
+
+/// An entry of SCOPE_TABLE_AMD64 (winnt.h): all offsets into the image.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Scope {
+    begin: u32,
+    end: u32,
+    /// The filter's funclet, [`EXECUTE_HANDLER`] for `__except (EXCEPTION_EXECUTE_HANDLER)`, or the `__finally`'s funclet.
+    handler: u32,
+    /// Where the `__except` block begins; 0 for a `__finally`.
+    target: u32,
+}
+
+/// EXCEPTION_EXECUTE_HANDLER, in place of a filter that would always answer so.
+const EXECUTE_HANDLER: u32 = 1;
+
+impl Scope {
+    fn contains(&self, offset: u64) -> bool {
+        (u64::from(self.begin)..u64::from(self.end)).contains(&offset)
+    }
+}
+
+/// Asks the filters of the `__try` blocks that the frame stands in, innermost first, or runs their `__finally` blocks
+/// when the frame is being left.
+///
+/// # Safety
+/// The structures are those of [`super::dispatch`] or [`super::unwind_to`], which call it, through the driver.
+pub(crate) unsafe extern "win64" fn handler(
+    record: *mut ExceptionRecord,
+    establisher: u64,
+    context: *mut Context,
+    dispatcher: *mut DispatcherContext,
+) -> i32 {
+    // SAFETY: by this function's contract; nobody else looks at the dispatcher context during the call.
+    let (flags, dispatcher) = unsafe { ((*record).flags, &mut *dispatcher) };
+    let base = dispatcher.image_base;
+    let at = dispatcher.control_pc.wrapping_sub(base);
+    let table = dispatcher.handler_data.cast::<u32>();
+    // SAFETY: the compiler's table for this handler: a count, then so many entries.
+    let count = unsafe { table.read_unaligned() };
+    let scopes = (dispatcher.scope_index..count)
+        // SAFETY: as above.
+        .map(|index| (index, unsafe { table.add(1).cast::<Scope>().add(index as usize).read_unaligned() }))
+        .filter(|(_, scope)| scope.contains(at));
+    for (index, scope) in scopes {
+        if flags & UNWINDING != 0 {
+            if scope.target != 0 {
+                continue;
+            }
+            // Execution continues inside this block: it is not left.
+            if flags & TARGET_UNWIND != 0 && scope.contains(dispatcher.target_ip.wrapping_sub(base)) {
+                break;
+            }
+            // A block that is left by an exception of its own is not run again.
+            dispatcher.scope_index = index + 1;
+            // SAFETY: the compiler's funclet for this block: (abnormal termination, frame).
+            unsafe {
+                let finally: unsafe extern "win64" fn(u8, u64) = core::mem::transmute(base + u64::from(scope.handler));
+                finally(1, establisher);
+            }
+        } else if scope.target != 0 {
+            let answer = if scope.handler == EXECUTE_HANDLER {
+                1
+            } else {
+                let mut pointers = ExceptionPointers { record, context };
+                // SAFETY: the compiler's funclet for this filter: (EXCEPTION_POINTERS, frame).
+                unsafe {
+                    let filter: unsafe extern "win64" fn(*mut ExceptionPointers, u64) -> i32 =
+                        core::mem::transmute(base + u64::from(scope.handler));
+                    filter(&mut pointers, establisher)
+                }
+            };
+            match answer {
+                // SAFETY: by this function's contract; nothing here owns anything.
+                1.. => unsafe { unwind_to(establisher, base + u64::from(scope.target), &mut *record, &*context) },
+                0 => {}
+                _ => return CONTINUE_EXECUTION,
+            }
+        }
+    }
+    CONTINUE_SEARCH
+}
