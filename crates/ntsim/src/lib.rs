@@ -22,6 +22,7 @@ pub mod remote;
 pub mod replay;
 pub mod shim;
 pub mod status;
+pub mod trace;
 pub mod verifier;
 pub mod wdf;
 pub mod wfp;

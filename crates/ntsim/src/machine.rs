@@ -46,6 +46,8 @@ pub struct Machine {
     /// The system threads that run.
     pub threads: SystemThreads,
     unload_patience: Duration,
+    /// What watches the import boundary.
+    pub hooks: crate::trace::Hooks,
     drivers: driver::Drivers,
     stopped: OnceLock<Bugcheck>,
 }
@@ -103,6 +105,7 @@ impl Machine {
             processors: Processors::new(config.processors),
             threads: SystemThreads::default(),
             unload_patience: config.unload_patience,
+            hooks: crate::trace::Hooks::default(),
             drivers: driver::Drivers::default(),
             stopped: OnceLock::new(),
         })

@@ -109,6 +109,60 @@ fn replay_prints_a_table_or_json_and_writes_net_events() {
     assert_eq!(line["layer"], "ALE_AUTH_CONNECT_V4");
 }
 
+/// Runs `ntsim trace` with these options on the capture.
+fn trace(options: &[&str]) -> Option<Output> {
+    let (driver, policy) = driver()?;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("one.pcap");
+    std::fs::write(&file, capture()).expect("written");
+    let replay = ["replay", "--driver", &driver, "--policy", &policy, file.to_str().expect("UTF-8")];
+    let output = ntsim(&[&["trace"], options, &replay].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    Some(output)
+}
+
+#[test]
+fn a_trace_shows_what_a_callout_was_asked_and_what_it_answered() {
+    let Some(output) = trace(&[]) else { return };
+    let text = stderr(&output);
+    let classify = text.lines().find(|line| line.contains("classifyFn(")).expect("a classify call");
+    for part in [
+        "-> classifyFn(layer=ALE_AUTH_CONNECT_V4, filterId=65537, flowContext=0x0, rights=WRITE, ",
+        "IP_REMOTE_ADDRESS=203.0.113.66, IP_REMOTE_PORT=80",
+        " at Sluice.sys+0x",
+    ] {
+        assert!(classify.contains(part), "{part}: {classify}");
+    }
+    let answer = text.lines().find(|line| line.contains("BLOCK, right cleared")).expect("its answer");
+    assert!(answer.contains("classifyFn"), "{answer}");
+    let registered = text.matches("fwpkclnt.sys!FwpsCalloutRegister3(").count();
+    assert_eq!((registered, text.matches(" = STATUS_SUCCESS (0x00000000), *calloutId=").count()), (12, 12));
+    for event in
+        ["-> DriverEntry(", "-> EvtIoDeviceControl(", "-> notifyFn(notifyType=ADD_FILTER", "-> EvtDriverUnload("]
+    {
+        assert!(text.contains(event), "{event}");
+    }
+    assert!(String::from_utf8_lossy(&output.stdout).contains("refuse"), "the replay's own output is left alone");
+}
+
+#[test]
+fn a_trace_can_be_narrowed_and_written_as_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("trace.jsonl");
+    let file = file.to_str().expect("UTF-8");
+    let Some(_) = trace(&["--only", "fwpkclnt.sys!*", "--only", "classifyfn", "--json", "-o", file]) else { return };
+    let text = std::fs::read_to_string(file).expect("the trace");
+    let mut depth = 0i64;
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(line["module"] == "fwpkclnt.sys" || line["function"] == "classifyFn", "{line}");
+        depth += if line["event"] == "return" { -1 } else { 1 };
+        assert!(depth >= 0, "{line}");
+    }
+    assert_eq!(depth, 0);
+    assert!(text.contains("FwpsCalloutUnregisterById0") && text.contains("classifyFn"), "{text}");
+}
+
 #[test]
 fn a_replay_decides_alike_on_every_version_of_windows() {
     let Some((driver, policy)) = driver() else { return };

@@ -2,6 +2,7 @@
 
 use super::exit::{DRIVER as WRONG, FAILED as REFUSED};
 use super::rig::Windows;
+use super::{Failure, trace};
 use clap::Args;
 use ntsim::cpu::Bugcheck;
 use ntsim::machine::{Config, DriverInfo, LeakReport, Machine, UnloadError};
@@ -85,19 +86,30 @@ struct Callout {
 /// Runs `ntsim load`.
 ///
 /// # Errors
-/// When the report cannot be written.
-pub(super) fn run(args: &LoadArgs, out: &mut dyn Write) -> io::Result<ExitCode> {
-    let (report, status) = examine(args);
-    if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report)?;
-        writeln!(out)?;
-    } else {
-        write_text(&report, args.imports, out)?;
+/// When the report or the trace cannot be written.
+pub(super) fn run(args: &LoadArgs, traced: Option<&trace::Options>, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let config = Config {
+        processors: args.processors,
+        special_pool: args.special_pool,
+        windows: args.windows.version,
+        ..Config::default()
+    };
+    let machine = Machine::with(config.clone());
+    if let Some(options) = traced {
+        options.start(&machine)?;
     }
+    let (report, status) = examine(args, &machine, &config);
+    trace::finish(&machine)?;
+    let written = if args.json {
+        serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        write_text(&report, args.imports, out)
+    };
+    written.map_err(Failure::context("writing the report"))?;
     Ok(ExitCode::from(status))
 }
 
-fn examine(args: &LoadArgs) -> (Report, u8) {
+fn examine(args: &LoadArgs, machine: &Arc<Machine>, config: &Config) -> (Report, u8) {
     let service = args.service.clone().unwrap_or_else(|| service_name(&args.file));
     let mut report = Report { file: args.file.clone(), service, ..Report::default() };
     let bytes = match std::fs::read(&args.file) {
@@ -107,26 +119,19 @@ fn examine(args: &LoadArgs) -> (Report, u8) {
             return (report, REFUSED);
         }
     };
-    let config = Config {
-        processors: args.processors,
-        special_pool: args.special_pool,
-        windows: args.windows.version,
-        ..Config::default()
-    };
     let options =
         LoadOptions { allow_unknown_imports: !args.strict_imports, allow_writable_code: args.allow_writable_code };
-    let machine = Machine::with(config.clone());
     // Known before the entry point runs, which may stop at one of them; what is no driver is refused by the load.
     let image = Image::parse(&bytes, true);
     report.missing_imports = image.as_ref().map_or_else(|_| Vec::new(), unknown_imports);
     drop(image);
-    let status = load_and_unload(&machine, &bytes, options, &mut report);
+    let status = load_and_unload(machine, &bytes, options, &mut report);
     report.debug_output = machine.log.lines();
     if status != 0 || !args.low_resources {
         return (report, status);
     }
     let name = report.service.clone();
-    let survey = low_resources::survey(&config, |machine| {
+    let survey = low_resources::survey(config, |machine| {
         let mut run = Report { service: name.clone(), ..Report::default() };
         load_and_unload(machine, &bytes, options, &mut run);
         match run.leaks {

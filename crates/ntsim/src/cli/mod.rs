@@ -5,6 +5,7 @@ mod net;
 mod replay;
 mod rig;
 mod show;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use ntsim::cpu::Bugcheck;
@@ -53,6 +54,8 @@ enum Command {
     Net(net::Args),
     /// Pass a capture (pcap, pcapng) through the driver; needs no privilege
     Replay(replay::Args),
+    /// Do what load, net or replay do, and write every call between driver and kernel
+    Trace(trace::Args),
     /// Show the filters and providers of a machine with the driver loaded, as `netsh wfp show filters` would
     Filters(show::Args),
     /// Show layers, callouts, filters and the rest of the Filtering Platform, as `netsh wfp show state` would
@@ -93,9 +96,10 @@ impl Cli {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
         let mut out = io::BufWriter::new(io::stdout());
         let result = match &self.command {
-            Command::Load(args) => load::run(args, &mut out).map_err(Failure::context("writing the report")),
-            Command::Net(args) => net::run(args),
-            Command::Replay(args) => replay::run(args, &mut out),
+            Command::Load(args) => load::run(args, None, &mut out),
+            Command::Net(args) => net::run(args, None),
+            Command::Replay(args) => replay::run(args, None, &mut out),
+            Command::Trace(args) => trace::run(args, &mut out),
             Command::Filters(args) => show::run(args, show::What::Filters, &mut out),
             Command::State(args) => show::run(args, show::What::State, &mut out),
         };

@@ -1,7 +1,7 @@
 //! `ntsim net`.
 
 use super::rig::{Driver, Record, Rig, record};
-use super::{Failure, exit};
+use super::{Failure, exit, trace};
 use ntsim::net::namespace::gain_privilege;
 use ntsim::net::{NetError, Network, Prefix, Running};
 use ntsim::remote::{SOCKET_VARIABLE, serve};
@@ -52,10 +52,10 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Args, traced: Option<&trace::Options>) -> Result<ExitCode, Failure> {
     gain_privilege().map_err(Failure::new)?; // while there is one thread
     let network = Network::new(&args.address).map_err(Failure::new)?;
-    let rig = Rig::start(&args.driver, &args.record)?;
+    let rig = Rig::start(&args.driver, &args.record, traced)?;
     let result = run_inside(args, &network, &rig);
     let ended = rig.end();
     // A driver that broke a rule counts more than how the command ended.

@@ -1,7 +1,7 @@
 //! `ntsim replay`.
 
-use super::Failure;
 use super::rig::{Driver, Record, Rig};
+use super::{Failure, trace};
 use ntsim::net::Prefix;
 use ntsim::replay::{self, Options, ReplayError};
 use ntsim::shim::verdicts::{Detail, Verdicts};
@@ -33,14 +33,14 @@ pub(crate) struct Args {
     capture: PathBuf,
 }
 
-pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Args, traced: Option<&trace::Options>, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let context = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", args.capture.display()));
     let input: Box<dyn io::Read + Send> = if args.capture.as_os_str() == "-" {
         Box::new(io::stdin())
     } else {
         Box::new(File::open(&args.capture).map_err(|error| context(&error))?)
     };
-    let rig = Rig::start(&args.driver, &args.record)?;
+    let rig = Rig::start(&args.driver, &args.record, traced)?;
     let json: Option<(Box<dyn Write + Send>, Detail)> =
         args.json.then(|| (Box::new(io::BufWriter::new(io::stdout())) as _, Detail::Packets));
     let mut verdicts = Verdicts::new(json);

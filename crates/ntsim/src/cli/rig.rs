@@ -1,6 +1,6 @@
 //! The machine a command works with: made, installed and loaded as an administrator would do it, and taken down again.
 
-use super::{Failure, exit};
+use super::{Failure, exit, trace};
 use ntsim::host::LocalHost;
 use ntsim::machine::{Config, Machine};
 use ntsim::wfp::layers::WindowsVersion;
@@ -53,10 +53,13 @@ pub(super) struct Rig {
 
 impl Rig {
     /// Makes the machine and loads the driver.
-    pub(super) fn start(driver: &Driver, record: &Record) -> Result<Self, Failure> {
+    pub(super) fn start(driver: &Driver, record: &Record, traced: Option<&trace::Options>) -> Result<Self, Failure> {
         let path = driver.driver.canonicalize().map_err(Failure::context(driver.driver.display()))?;
         let machine = Machine::with(Config { windows: driver.windows.version, ..Config::default() });
         machine.wfp.events.set_collect_allow(true);
+        if let Some(options) = traced {
+            options.start(&machine)?;
+        }
         let host = Arc::new(LocalHost::new(machine.clone()));
         let mut rig = Self { machine, host, netevents: record.netevents.clone(), service: None };
         let loaded = match &driver.policy {
@@ -91,6 +94,12 @@ impl Rig {
 
     /// Unloads the driver, sees that it left nothing, and writes the net events.
     pub(super) fn end(self) -> Result<(), Failure> {
+        let ended = self.take_down();
+        trace::finish(&self.machine)?;
+        ended
+    }
+
+    fn take_down(&self) -> Result<(), Failure> {
         self.write_net_events()?;
         if let Some(bugcheck) = self.machine.stopped() {
             return Err(Failure::stopped(&bugcheck));

@@ -26,7 +26,7 @@ pub(crate) enum What {
 }
 
 pub(crate) fn run(args: &Args, what: What, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let rig = Rig::start(&args.driver, &Record::default())?;
+    let rig = Rig::start(&args.driver, &Record::default(), None)?;
     let written = match (what, args.xml) {
         (What::Filters, true) => xml::filters(&rig.machine, &mut *out),
         (What::State, true) => xml::state(&rig.machine, &mut *out),

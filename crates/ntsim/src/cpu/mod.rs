@@ -83,7 +83,10 @@ pub fn enter<R>(machine: &Arc<Machine>, irql: Irql, f: impl FnOnce() -> R) -> Re
             Some(Err(panic)) => resume_unwind(panic),
             None => unreachable!("a call that returned has stored its result"),
         },
-        Err(bugcheck) => Err(machine.stop(bugcheck)),
+        Err(bugcheck) => {
+            crate::trace::abandoned(&machine.hooks);
+            Err(machine.stop(bugcheck))
+        }
     }
 }
 

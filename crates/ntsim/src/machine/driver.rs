@@ -7,6 +7,7 @@ use crate::nt::driver::DriverObject;
 use crate::pe::map::Mapped;
 use crate::pe::{Image, Import, LoadError, LoadOptions, Section, import};
 use crate::status::NtStatus;
+use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback;
 use core::ffi::c_void;
 use core::ops::Range;
@@ -113,7 +114,7 @@ impl Machine {
             return Err(LoadError::AlreadyLoaded(name.to_owned()));
         }
         let image = Image::parse(bytes, options.allow_writable_code)?;
-        let (slots, imports) = import::bind(&image, options.allow_unknown_imports)?;
+        let (slots, imports) = import::bind(self, &image, options.allow_unknown_imports)?;
         let mut info = DriverInfo {
             name: name.to_owned(),
             base: 0,
@@ -135,7 +136,11 @@ impl Machine {
             // SAFETY: the address is the entry point of a driver mapped executable; DRIVER_INITIALIZE is its type.
             // What it does in there is what this program is for: faults and bugchecks come back from `enter`.
             let entry: extern "win64" fn(*mut c_void, *mut c_void) -> NtStatus = unsafe { core::mem::transmute(entry) };
-            callback::call(&"DriverEntry", || entry(object, path))
+            trace::callback(
+                || Callback::new("DriverEntry", entry as *const () as u64, vec![Argument::new("service", name)]),
+                || callback::call(&"DriverEntry", || entry(object, path)),
+                ToString::to_string,
+            )
         })?;
         if !status.is_success() {
             self.drivers.table.lock().remove(&key);
@@ -178,7 +183,11 @@ impl Machine {
             // SAFETY: DRIVER_UNLOAD, set by the driver to a routine of its own; a wrong address faults and stops the
             // machine.
             let unload: extern "win64" fn(*mut c_void) = unsafe { core::mem::transmute(routine) };
-            callback::call(&"DriverUnload", || unload(object));
+            trace::callback(
+                || Callback::new("DriverUnload", routine, Vec::new()),
+                || callback::call(&"DriverUnload", || unload(object)),
+                |()| String::new(),
+            );
         })?;
         let report = self.finish(&driver);
         self.check_running()?;

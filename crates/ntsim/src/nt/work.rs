@@ -11,6 +11,7 @@ use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::nt::ke::apc;
 use crate::nt::pool::Kind;
+use crate::trace::{self, Callback};
 use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use core::ops::Range;
@@ -150,7 +151,11 @@ fn work() {
         // SAFETY: a work routine takes up to three arguments, and more than it takes do no harm in the win64 ABI.
         let routine: extern "win64" fn(usize, usize, usize) = unsafe { core::mem::transmute(job.routine) };
         let before = callback::State::now();
-        routine(job.arguments[0], job.arguments[1], job.arguments[2]);
+        trace::callback(
+            || Callback::new("WorkRoutine", job.routine, Vec::new()),
+            || routine(job.arguments[0], job.arguments[1], job.arguments[2]),
+            |()| String::new(),
+        );
         before.expect_spin_locks(&At("the work routine", job.routine));
         let irql = cpu::irql();
         if irql != Irql::PASSIVE {

@@ -5,6 +5,7 @@ use super::gate::Catalogue;
 use super::image::{Image, ImportSlot};
 use crate::cpu::{self, code};
 use crate::irql::Irql;
+use crate::machine::Machine;
 use core::ptr;
 use serde::Serialize;
 
@@ -44,11 +45,15 @@ pub fn unknown_imports(image: &Image) -> Vec<String> {
     unknown.map(|ImportSlot { module, name, .. }| format!("{module}!{name}")).collect()
 }
 
-/// Finds the address for every import of `image`: (slot RVA, address), and the list for people.
+/// Finds the address for every import of `image` on `machine`: (slot RVA, address), and the list for people.
 ///
 /// # Errors
 /// The unknown ones, all of them, unless they are allowed.
-pub(crate) fn bind(image: &Image, allow_unknown: bool) -> Result<(Vec<Slot>, Vec<Import>), LoadError> {
+pub(crate) fn bind(
+    machine: &Machine,
+    image: &Image,
+    allow_unknown: bool,
+) -> Result<(Vec<Slot>, Vec<Import>), LoadError> {
     let unknown = unknown_imports(image);
     if !allow_unknown && !unknown.is_empty() {
         return Err(LoadError::UnknownImports(unknown));
@@ -57,7 +62,7 @@ pub(crate) fn bind(image: &Image, allow_unknown: bool) -> Result<(Vec<Slot>, Vec
     let mut bound = Vec::with_capacity(image.imports.len());
     let mut list = Vec::with_capacity(image.imports.len());
     for ImportSlot { module, name, slot } in &image.imports {
-        let (target, address) = match catalogue.find(module, name) {
+        let (target, address) = match catalogue.find_for(machine, module, name) {
             Some((export, address)) => match export.entry {
                 crate::export::Entry::Function(_) => (Target::Function { max_irql: export.max_irql }, address as u64),
                 crate::export::Entry::Variable(_) => (Target::Variable, address as u64),

@@ -100,6 +100,7 @@ impl Random {
 fn mutated_files_are_refused_or_mapped_and_never_panic() {
     let (sample, _) = Sample::new(code::SUCCEED, &[7; 64]).with_imports("ntoskrnl.exe", &["DbgPrint", "memcpy"]);
     let file = sample.with_relocations(&[0x2000, 0x2008]).write();
+    let machine = crate::machine::Machine::new();
     let (mut refused, mut read) = (0, 0);
     for seed in 1..8_000_u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -118,7 +119,7 @@ fn mutated_files_are_refused_or_mapped_and_never_panic() {
             Ok(image) => {
                 read += 1;
                 // What was read is fit to be bound and mapped.
-                if let Ok((slots, _)) = import::bind(&image, true) {
+                if let Ok((slots, _)) = import::bind(&machine, &image, true) {
                     let mapped = map::Mapped::new(image, "mutant.sys", &slots, 1).unwrap();
                     mapped.unload("mutant");
                 }
@@ -184,7 +185,7 @@ fn an_import_above_its_irql_stops_the_machine_and_names_both() {
     let machine = Machine::new();
     let file = sample.write();
     let image = Image::parse(&file, false).unwrap();
-    let (slots, _) = import::bind(&image, false).unwrap();
+    let (slots, _) = import::bind(&crate::machine::Machine::new(), &image, false).unwrap();
     let mapped = map::Mapped::new(image, "high.sys", &slots, 1).unwrap();
     let entry = mapped.address(0x1000);
     let stopped = cpu::enter(&machine, Irql::DISPATCH, || {

@@ -134,7 +134,7 @@ extern "win64" fn version_bind(
             let request = Request::of(&v1)?;
             let path = string::read(registry_path)?.unwrap_or_default();
             let client = machine.wdf.add_client(machine, request.minor, driver_object as usize, &path);
-            hand_over(&v1, v2.as_ref(), request);
+            hand_over(table::of_gates_for(machine), &v1, v2.as_ref(), request);
             out.write(client.globals());
         }
         Ok(())
@@ -145,8 +145,7 @@ extern "win64" fn version_bind(
 ///
 /// # Safety
 /// The bind information is a driver's, of the forms [`version_bind`] accepts.
-unsafe fn hand_over(v1: &BindInfo, v2: Option<&BindInfo2>, request: Request) {
-    let table = table::of_gates();
+unsafe fn hand_over(table: &'static [*const ()], v1: &BindInfo, v2: Option<&BindInfo2>, request: Request) {
     // SAFETY: the caller's promise: FuncTable is the address of a pointer, or of `functions` of them; the pointers of
     // the second form are null or the addresses of variables.
     unsafe {

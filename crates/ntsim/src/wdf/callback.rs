@@ -8,6 +8,7 @@ use core::fmt::Display;
 use super::kernel;
 use super::lock::CallbackLock;
 use super::violation::Violation;
+use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback::State;
 
 /// Calls a driver function and checks that it comes back at the IRQL it was called at, with the locks and in the regions
@@ -16,8 +17,28 @@ use crate::verifier::callback::State;
 /// # Errors
 /// WDF_VIOLATION 0xE when it does not.
 pub(crate) fn unlocked<R>(name: &dyn Display, call: impl FnOnce() -> R) -> Result<R, Box<Violation>> {
+    told(name, || (0, Vec::new()), call)
+}
+
+/// The same, with the function's address and arguments for a trace.
+fn told<R>(
+    name: &dyn Display,
+    describe: impl FnOnce() -> (u64, Vec<Argument>),
+    call: impl FnOnce() -> R,
+) -> Result<R, Box<Violation>> {
     let before = State::now();
-    let result = call();
+    let result = trace::callback(
+        || {
+            let (routine, arguments) = describe();
+            // Some names end with the routine's place, which a trace has in a column of its own.
+            let full = name.to_string();
+            let short =
+                full.rsplit_once(' ').filter(|(_, place)| place.contains("+0x")).map(|(name, _)| name.to_owned());
+            Callback::new(short.unwrap_or(full), routine, arguments)
+        },
+        call,
+        |_| String::new(),
+    );
     before.expect_locks(name);
     let after = kernel::irql();
     if before.irql() == after {
@@ -36,9 +57,22 @@ pub(crate) fn locked<R>(
     name: &dyn Display,
     call: impl FnOnce() -> R,
 ) -> Result<R, Box<Violation>> {
-    let Some(lock) = lock else { return unlocked(name, call) };
+    locked_told(lock, name, || (0, Vec::new()), call)
+}
+
+/// The same, with the function's address and arguments for a trace.
+///
+/// # Errors
+/// As [`locked`].
+pub(crate) fn locked_told<R>(
+    lock: Option<&CallbackLock>,
+    name: &dyn Display,
+    describe: impl FnOnce() -> (u64, Vec<Argument>),
+    call: impl FnOnce() -> R,
+) -> Result<R, Box<Violation>> {
+    let Some(lock) = lock else { return told(name, describe, call) };
     lock.acquire()?;
-    let result = unlocked(name, call)?;
+    let result = told(name, describe, call)?;
     lock.release()?;
     Ok(result)
 }

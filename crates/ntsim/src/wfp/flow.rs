@@ -4,6 +4,7 @@ use super::abi::FlowDeleteFn;
 use super::callout::CalloutSlot;
 use super::layers::LayerId;
 use crate::status::NtStatus;
+use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -90,7 +91,16 @@ impl Deletion {
         // SAFETY: the driver registered this function for its flow contexts, and cannot unload before the count below
         // has fallen (unregistering answers DEVICE_BUSY until then).
         let name = callback::At("flowDeleteFn", flow_delete as usize as u64);
-        callback::call(&name, || unsafe { flow_delete(layer.0, id, value) });
+        let call = || callback::call(&name, || unsafe { flow_delete(layer.0, id, value) });
+        let describe = || {
+            let arguments = vec![
+                Argument::new("layer", format_args!("{layer:?}")),
+                Argument::new("calloutId", id),
+                Argument::new("flowContext", format_args!("{value:#x}")),
+            ];
+            Callback::new("flowDeleteFn", flow_delete as *const () as u64, arguments)
+        };
+        trace::callback(describe, call, |()| String::new());
         // SAFETY: from `into_raw` above, taken back once.
         unsafe { Arc::from_raw(callout) }.count_flow_context(false);
     }

@@ -41,7 +41,7 @@ static MmSystemRangeStart: u64 = 0xffff_8000_0000_0000;
 unsafe extern "win64" fn MmGetSystemRoutineAddress(name: *const UnicodeString) -> *const () {
     // SAFETY: the driver's string.
     let name = unsafe { UnicodeString::read(name) };
-    let found = Catalogue::get().find("ntoskrnl.exe", &name);
+    let found = crate::cpu::with_machine(|machine| Catalogue::get().find_for(machine, "ntoskrnl.exe", &name));
     if found.is_none() {
         tracing::debug!(name, "MmGetSystemRoutineAddress: ntsim has no such routine");
     }

@@ -9,6 +9,7 @@ use crate::irql::Irql;
 use crate::nt::ke::{apc, dispatcher};
 use crate::nt::ob::{Kind, Target};
 use crate::status::NtStatus;
+use crate::trace::{self, Argument, Callback};
 use core::cell::Cell;
 use core::ffi::c_void;
 use std::sync::mpsc;
@@ -118,8 +119,18 @@ fn body(routine: StartRoutine, context: *mut c_void, started: &mpsc::Sender<u64>
     }
     let mut saved = 0;
     START.set((&raw mut saved) as u64);
-    // SAFETY: the driver's start routine; `saved` lives until `run` returns.
-    unsafe { run(&raw mut saved, routine, context) };
+    trace::callback(
+        || {
+            Callback::new(
+                "StartRoutine",
+                routine as *const () as u64,
+                vec![Argument::new("context", format_args!("{context:?}"))],
+            )
+        },
+        // SAFETY: the driver's start routine; `saved` lives until `run` returns.
+        || unsafe { run(&raw mut saved, routine, context) },
+        |()| String::new(),
+    );
     START.set(0);
     let irql = cpu::irql();
     if irql != Irql::PASSIVE {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::super::abi::Handle;
 use super::super::callback;
 use super::super::ddi::body;
 use super::super::kernel;
@@ -14,6 +15,7 @@ use super::{Notice, Queue};
 use crate::Irql;
 use crate::machine::Machine;
 use crate::status::NtStatus;
+use crate::trace::Argument;
 use crate::verifier::callback::At;
 
 /// Delivers what there is, on this thread if it may run the callbacks, else on a worker thread or as a DPC.
@@ -121,7 +123,7 @@ fn deliver(
     }
 }
 
-fn tell(queue: &Queue, handle: super::super::abi::Handle, notice: &Notice, name: &str) -> Result<(), Box<Violation>> {
+fn tell(queue: &Queue, handle: Handle, notice: &Notice, name: &str) -> Result<(), Box<Violation>> {
     match notice {
         Notice::Callback(state, context) => {
             // SAFETY: the driver registered the callback with this context.
@@ -157,18 +159,25 @@ fn present(
     let lock = queue.lock();
     match (operation, config.read, config.write, config.control) {
         (Operation::Read(length), Some(read), ..) => {
+            let describe = || presented(read as *const () as u64, handle, &[("length", length as u64)]);
             // SAFETY: the driver registered the callback for this queue, and owns the request from here on.
-            callback::locked(lock, &At("EvtIoRead", read as usize as u64), || unsafe { read(this, handle, length) })
+            let name = At("EvtIoRead", read as usize as u64);
+            callback::locked_told(lock, &name, describe, || unsafe { read(this, handle, length) })
         }
         (Operation::Write(length), _, Some(write), _) => {
+            let describe = || presented(write as *const () as u64, handle, &[("length", length as u64)]);
             // SAFETY: as above.
-            callback::locked(lock, &At("EvtIoWrite", write as usize as u64), || unsafe { write(this, handle, length) })
+            let name = At("EvtIoWrite", write as usize as u64);
+            callback::locked_told(lock, &name, describe, || unsafe { write(this, handle, length) })
         }
         (Operation::Control { code, input, output }, .., Some(control)) => {
+            let describe = || {
+                let more = [("output", output as u64), ("input", input as u64), ("code", u64::from(code))];
+                presented(control as *const () as u64, handle, &more)
+            };
             // SAFETY: as above.
-            callback::locked(lock, &At("EvtIoDeviceControl", control as usize as u64), || unsafe {
-                control(this, handle, output, input, code)
-            })
+            let name = At("EvtIoDeviceControl", control as usize as u64);
+            callback::locked_told(lock, &name, describe, || unsafe { control(this, handle, output, input, code) })
         }
         _ => match config.default {
             // SAFETY: as above.
@@ -178,4 +187,14 @@ fn present(
             None => Ok(()),
         },
     }
+}
+
+/// A request handed to the driver, for a trace.
+fn presented(routine: u64, request: Handle, more: &[(&'static str, u64)]) -> (u64, Vec<Argument>) {
+    let request = Argument::new("request", format_args!("{:#x}", request.0));
+    let more = more.iter().map(|(name, value)| match *name {
+        "code" => Argument::new(name, format_args!("{value:#x}")),
+        _ => Argument::new(name, value),
+    });
+    (routine, std::iter::once(request).chain(more).collect())
 }

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use super::ddi::Function;
 use crate::Irql;
 use crate::export::Export;
+use crate::machine::Machine;
 use crate::pe::gate::Gates;
 
 pub(crate) use slots::NAMES;
@@ -59,6 +60,22 @@ fn exports() -> Vec<Export> {
 /// The table of pointers as a driver sees it: a gate for each slot.
 pub(crate) fn of_gates() -> &'static [*const ()] {
     &TABLE.0
+}
+
+/// The table for the drivers of `machine`: with hooked gates where it wants them. It stays for ever, as drivers keep
+/// its address.
+pub(crate) fn of_gates_for(machine: &Machine) -> &'static [*const ()] {
+    let exports = exports();
+    let wanted = |export: &Export| machine.hooks.wants(export.module, export.name);
+    if !exports.iter().any(wanted) {
+        return of_gates();
+    }
+    let hooked = match Gates::hooked(&exports) {
+        Ok(gates) => gates,
+        Err(error) => panic!("cannot map the hooked gates of the framework's functions: {error}"),
+    };
+    let address = |(index, export)| if wanted(export) { hooked.address(index) } else { TABLE.0[index] };
+    exports.iter().enumerate().map(address).collect::<Vec<_>>().leak()
 }
 
 struct Table(Vec<*const ()>);

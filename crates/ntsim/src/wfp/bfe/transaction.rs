@@ -4,6 +4,7 @@ use super::objects::{Objects, SessionId, StoredFilter};
 use super::{Bfe, Lifetime};
 use crate::machine::Machine;
 use crate::status::NtStatus;
+use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback;
 use crate::wfp::abi::{RawGuid, consts};
 use crate::wfp::engine::{LayerFilters, Snapshot};
@@ -137,9 +138,18 @@ fn notify(filter: &StoredFilter, kind: u32) -> NtStatus {
     let key = if kind == consts::FWPS_CALLOUT_NOTIFY_DELETE_FILTER { core::ptr::null() } else { &raw const key };
     // SAFETY: the driver registered a function of this type and cannot unload before it has returned; it may write the
     // filter's context, which nobody reads before the filter is in a snapshot or after it has left the last one.
-    let status = callback::call(&callback::At("notifyFn", entered.registration.notify as usize as u64), || unsafe {
-        (entered.registration.notify)(kind, key, filter.compiled.fwps())
-    });
+    let name = callback::At("notifyFn", entered.registration.notify as usize as u64);
+    let call = || callback::call(&name, || unsafe { (entered.registration.notify)(kind, key, filter.compiled.fwps()) });
+    let describe = || {
+        let notice = match kind {
+            consts::FWPS_CALLOUT_NOTIFY_ADD_FILTER => "ADD_FILTER".to_owned(),
+            consts::FWPS_CALLOUT_NOTIFY_DELETE_FILTER => "DELETE_FILTER".to_owned(),
+            other => other.to_string(),
+        };
+        let arguments = vec![Argument::new("notifyType", notice), Argument::new("filterId", filter.id)];
+        Callback::new("notifyFn", entered.registration.notify as *const () as u64, arguments)
+    };
+    let status = trace::callback(describe, call, |status| NtStatus(*status).to_string());
     entered.leave();
     NtStatus(status)
 }

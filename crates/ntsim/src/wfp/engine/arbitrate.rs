@@ -14,9 +14,10 @@
 //! And the page describes CLEAR_ACTION_RIGHT the wrong way round in one sentence ("if this
 //! flag is cleared, then the action type is hard"), against its own table and FWPM_FILTER0.
 
-use super::Classify;
 use super::filter::{Action, CompiledFilter};
 use super::snapshot::{LayerFilters, SublayerFilters};
+use super::{Classify, told};
+use crate::trace;
 use crate::verifier::callback;
 use crate::wfp::abi::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
 use crate::wfp::callout::{self, CalloutSlot};
@@ -232,18 +233,25 @@ impl<'c> Arbiter<'c> {
         };
         let flow_context = lease.map_or(0, |lease| lease.value);
         let Classify { metadata, layer_data, .. } = *self.classify;
+        let answer = &raw mut out;
+        let name = callback::At("classifyFn", entered.registration.classify.address());
         // SAFETY: the driver registered a function of this type and, having been counted in, cannot unload before it has
         // returned. All pointers are to memory that outlives the call; `layer_data` is what the layer promises.
-        let name = callback::At("classifyFn", entered.registration.classify.address());
-        callback::call(&name, || unsafe {
+        let classify = || unsafe {
             match entered.registration.classify {
-                callout::Classify::V0(f) => f(&self.fixed, metadata, layer_data, filter.fwps(), flow_context, &mut out),
+                callout::Classify::V0(f) => f(&self.fixed, metadata, layer_data, filter.fwps(), flow_context, answer),
                 callout::Classify::V1(f) => {
                     let context = self.context.as_ptr();
-                    f(&self.fixed, metadata, layer_data, context, filter.fwps(), flow_context, &mut out);
+                    f(&self.fixed, metadata, layer_data, context, filter.fwps(), flow_context, answer);
                 }
             }
-        });
+        };
+        trace::callback(
+            || told::classify_fn(self.classify, entered.registration, filter.id(), flow_context, may_write),
+            || callback::call(&name, classify),
+            // SAFETY: `out`, which the callout has returned from writing.
+            |()| told::answer(unsafe { &*answer }),
+        );
         if let (Some(flow), Some(lease)) = (flow, lease)
             && let Some(deletion) = flow.leave(lease)
         {

@@ -6,6 +6,7 @@
 mod arbitrate;
 mod filter;
 mod snapshot;
+mod told;
 
 pub use arbitrate::{Outcome, StreamAction, StreamOutcome, TerminatingFilter, Verdict};
 pub(super) use filter::{CompiledFilter, FilterParts};

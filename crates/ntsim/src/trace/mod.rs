@@ -1,0 +1,151 @@
+//! Tracing: every call across the import boundary, both ways.
+//!
+//! A machine whose [`Hooks`] have a [`Tracer`] gives its drivers hooked gates ([`crate::pe::gate`]) for the imports
+//! that the tracer wants; every other import, and every driver of every other machine, keeps the plain gate, so that
+//! tracing costs nothing where it is off. Calls into the driver (classifyFn, notifyFn, flowDeleteFn, DPCs, EvtIo*, ...)
+//! are told by [`callback`] at the place that makes them; while no machine of the process traces, that is one load and
+//! a branch.
+
+mod record;
+pub(crate) mod signature;
+mod value;
+
+pub use record::Form;
+pub(crate) use record::{Argument, Callback};
+
+use crate::cpu;
+use crate::pe::gate::Description;
+use record::Sink;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether any machine of this process traces.
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// What stands between a machine's drivers and what they import, beside the plain gates.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    tracer: OnceLock<Tracer>,
+}
+
+impl Hooks {
+    /// Traces from now on. Drivers that are loaded already keep their plain gates, so this comes before the first.
+    ///
+    /// # Errors
+    /// The tracer, when there is one already.
+    pub fn trace(&self, tracer: Tracer) -> Result<(), Tracer> {
+        self.tracer.set(tracer)?;
+        ON.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The tracer.
+    #[must_use]
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.get()
+    }
+
+    /// Whether an import gets a hooked gate.
+    pub(crate) fn wants(&self, module: &str, name: &str) -> bool {
+        self.tracer.get().is_some_and(|tracer| tracer.wants(module, name))
+    }
+}
+
+/// Writes down calls.
+#[derive(Debug)]
+pub struct Tracer {
+    sink: Sink,
+    only: Vec<wildmatch::WildMatch>,
+}
+
+impl Tracer {
+    /// A tracer that writes to `out` what matches one of the patterns of `only`, or everything when there is none. A
+    /// pattern (`*` and `?`, without case) is compared with `Function` and with `module!Function`.
+    #[must_use]
+    pub fn new(out: Box<dyn Write + Send>, form: Form, only: &[String]) -> Self {
+        let only = only.iter().map(|pattern| wildmatch::WildMatch::new_case_insensitive(pattern)).collect();
+        Self { sink: Sink::new(out, form), only }
+    }
+
+    fn wants(&self, module: &str, name: &str) -> bool {
+        let either =
+            |pattern: &wildmatch::WildMatch| pattern.matches(name) || pattern.matches(&format!("{module}!{name}"));
+        self.only.is_empty() || self.only.iter().any(either)
+    }
+
+    /// Writes out what is buffered.
+    ///
+    /// # Errors
+    /// The first error that writing met, at any time.
+    pub fn finish(&self) -> io::Result<()> {
+        self.sink.finish()
+    }
+}
+
+/// Called by a hooked gate before the function; returns how many of the arguments on the stack the function may read.
+pub(crate) fn before(description: &'static Description, arguments: *const u64) -> u64 {
+    let signature = signature::of(description.name);
+    cpu::with_machine(|machine| {
+        if let Some(tracer) = machine.hooks.tracer() {
+            tracer.sink.called(description, signature, arguments);
+        }
+    });
+    signature.stack_words()
+}
+
+/// Called by a hooked gate after the function.
+pub(crate) fn after(description: &'static Description, arguments: *const u64, result: u64) {
+    cpu::with_machine(|machine| {
+        if let Some(tracer) = machine.hooks.tracer() {
+            tracer.sink.returned(signature::of(description.name), arguments, result);
+        }
+    });
+}
+
+/// Makes a call into a driver, and tells the tracer of it. `describe` and `result` are asked only while tracing.
+#[inline(always)]
+pub(crate) fn callback<R>(
+    describe: impl FnOnce() -> Callback,
+    call: impl FnOnce() -> R,
+    result: impl FnOnce(&R) -> String,
+) -> R {
+    if ON.load(Ordering::Relaxed) { told(describe, call, result) } else { call() }
+}
+
+#[cold]
+#[inline(never)]
+fn told<R>(describe: impl FnOnce() -> Callback, call: impl FnOnce() -> R, result: impl FnOnce(&R) -> String) -> R {
+    // In this frame, so that whatever the driver calls lies below it.
+    let here = 0u8;
+    let stack = (&raw const here) as u64;
+    // Nothing is owned here while the driver runs: an abandoned stack drops nothing.
+    let told = cpu::with_machine(|machine| {
+        let Some(tracer) = machine.hooks.tracer() else { return false };
+        let callback = describe();
+        let told = tracer.wants("", &callback.name);
+        if told {
+            tracer.sink.entered(callback, stack);
+        }
+        told
+    });
+    let value = call();
+    if told {
+        cpu::with_machine(|machine| {
+            if let Some(tracer) = machine.hooks.tracer() {
+                tracer.sink.left(stack, &result(&value));
+            }
+        });
+    }
+    value
+}
+
+/// Told when a machine has stopped while this thread was inside: what it was in never returns.
+pub(crate) fn abandoned(hooks: &Hooks) {
+    if let Some(tracer) = hooks.tracer() {
+        tracer.sink.abandoned();
+    }
+}
+
+#[cfg(test)]
+mod tests;
