@@ -50,6 +50,7 @@ pub(super) struct Fault {
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        super::shared_data::prepare();
         for signal in SIGNALS {
             // SAFETY: sigaction is given zeroed-then-filled structures that live for the call; the handler is
             // async-signal-safe (see `on_signal`).
@@ -124,6 +125,9 @@ unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, 
             && registers[libc::REG_TRAPNO as usize] as u64 == vector::PAGE_FAULT
             && registers[libc::REG_ERR as usize] & 16 == 0;
         if touched && kpcr.irql() < Irql::DISPATCH && context::machine().pool.bring_back(address) {
+            return;
+        }
+        if touched && super::shared_data::read(&mut frame.uc_mcontext.gregs, address, context::machine()) {
             return;
         }
         let fault = Fault::from_frame(signal, address, &frame.uc_mcontext.gregs);

@@ -17,6 +17,7 @@ pub mod kpcr;
 mod modules;
 pub mod processor;
 pub(crate) mod seh;
+mod shared_data;
 mod stack;
 mod switch;
 pub mod thread;

@@ -179,7 +179,7 @@ impl Catalogue {
 }
 
 /// Makes machine code executable, for ever.
-pub(super) fn map(code: &[u8]) -> io::Result<*const u8> {
+pub(crate) fn map(code: &[u8]) -> io::Result<*const u8> {
     let size = code.len().next_multiple_of(PAGE).max(PAGE);
     // SAFETY: a fresh private mapping, written before it is made executable, never unmapped.
     unsafe {

@@ -13,4 +13,5 @@ mod handle;
 mod inject;
 mod load;
 mod network;
+mod old;
 mod sockets;

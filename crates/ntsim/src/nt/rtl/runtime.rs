@@ -23,7 +23,7 @@ pub const VARIABLES: &[Export] =
 static NtBuildNumber: u32 = 0xf000_0000 | BUILD;
 const MAJOR: u32 = 10;
 const MINOR: u32 = 0;
-const BUILD: u32 = 19045;
+pub(crate) const BUILD: u32 = 19045;
 /// NTDDI_WIN10_CO has 0x0A00000B; 22H2 still reports that of 2004 (0x0A000008).
 const NTDDI: u32 = 0x0a00_0008;
 
