@@ -147,6 +147,7 @@ impl Machine {
             let leaks = Box::new(self.finish(&driver));
             return Err(LoadError::EntryFailed { status, leaks });
         }
+        self.io.entry_returned(driver.object.address() as usize);
         driver.mapped.discard_init();
         tracing::info!(name, base = format_args!("{:#x}", info.base), "driver loaded");
         Ok(info)

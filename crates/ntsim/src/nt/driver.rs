@@ -2,6 +2,7 @@
 //!
 //! Offsets: wdm.h (DRIVER_OBJECT, DRIVER_EXTENSION) and the public symbols of ntoskrnl (`_KLDR_DATA_TABLE_ENTRY`), x64.
 
+use super::io::{layout, wdm};
 use super::string::OwnedUnicodeString;
 use crate::pe::map::Mapped;
 use crate::status::NtStatus;
@@ -150,7 +151,13 @@ impl DriverObject {
     }
 }
 
-/// The dispatch routine of every major function a driver leaves alone.
-extern "win64" fn invalid_device_request(_device: *mut c_void, _irp: *mut c_void) -> NtStatus {
+/// The dispatch routine of every major function a driver leaves alone: IopInvalidDeviceRequest.
+extern "win64" fn invalid_device_request(_device: *mut c_void, irp: *mut c_void) -> NtStatus {
+    // SAFETY: called with an IRP that is in flight.
+    unsafe {
+        let irp = irp.cast::<layout::Irp>();
+        (*irp).status = NtStatus::INVALID_DEVICE_REQUEST.0;
+        wdm::complete(irp as usize);
+    }
     NtStatus::INVALID_DEVICE_REQUEST
 }

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 mod access;
 mod buffer;
+pub(crate) mod layout;
+pub mod wdm;
 
 /// How long a driver may take to complete a request it was asked to cancel before that counts as a violation.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
@@ -210,6 +212,7 @@ pub struct DeviceInfo {
 pub struct IoManager {
     namespace: Mutex<Namespace>,
     next: AtomicU64,
+    wdm: wdm::State,
 }
 
 #[derive(Default)]
@@ -373,6 +376,11 @@ impl IoManager {
             processor.set_thread(before);
             result
         })
+    }
+
+    /// A driver's entry point has returned with success.
+    pub(crate) fn entry_returned(&self, driver_object: usize) {
+        self.wdm.entry_returned(driver_object);
     }
 
     fn number(&self) -> u64 {

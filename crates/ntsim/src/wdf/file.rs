@@ -4,13 +4,14 @@ use core::any::Any;
 use core::mem::{offset_of, size_of};
 use std::sync::{Arc, Weak};
 
-use super::abi::{Handle, UnicodeString};
+use super::abi::Handle;
 use super::ddi::{self, Function, Globals};
 use super::handle::Kind;
 use super::kernel::Allocation;
 use super::object::{Body, Object};
 use super::violation::Violation;
 use crate::machine::Machine;
+use crate::nt::io::layout::FileObject as Layout;
 use crate::status::NtStatus;
 
 /// The functions of this room.
@@ -21,28 +22,6 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     Function::dispatch("WdfFileObjectWdmGetFileObject", get_file_object as *const ()),
     Function::dispatch("WdfFileObjectGetInitiatorProcessId", get_process_id as *const ()),
 ];
-
-/// `FILE_OBJECT` (x64, wdm.h). Fields that nothing here sets are padding.
-#[repr(C)]
-struct Layout {
-    kind: i16,
-    size: i16,
-    device_object: usize,
-    between: [usize; 8],
-    flags: u32,
-    file_name: UnicodeString,
-    rest: [u8; 0xD8 - 0x68],
-}
-
-const _: () = assert!(size_of::<Layout>() == 0xD8);
-const _: () = assert!(offset_of!(Layout, device_object) == 0x08);
-const _: () = assert!(offset_of!(Layout, flags) == 0x50);
-const _: () = assert!(offset_of!(Layout, file_name) == 0x58);
-
-/// `IO_TYPE_FILE`.
-const TYPE: i16 = 5;
-/// `FO_HANDLE_CREATED`.
-const FO_HANDLE_CREATED: u32 = 0x0004_0000;
 
 /// `WDFFILEOBJECT`, with the `FILE_OBJECT` behind it.
 pub(crate) struct File {
@@ -60,10 +39,10 @@ impl File {
         let wdm = wdm.ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
         // SAFETY: the block has the layout's size, is zeroed, and is this file's alone until the driver gets it.
         let layout = unsafe { &mut *(wdm.address() as *mut Layout) };
-        layout.kind = TYPE;
+        layout.kind = Layout::TYPE;
         layout.size = size_of::<Layout>() as i16;
         layout.device_object = device_object;
-        layout.flags = FO_HANDLE_CREATED;
+        layout.flags = Layout::HANDLE_CREATED;
         Ok(Self { device: Arc::downgrade(device), wdm })
     }
 }

@@ -1,56 +1,29 @@
 //! `__try`, `__except` and `__finally` of a driver written in C, compiled here by clang, work as on Windows.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+#[path = "../c_driver/mod.rs"]
+mod c_driver;
+
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// What the driver imports; the linker needs a library of it.
-const IMPORTS: &str = "LIBRARY ntoskrnl.exe\nEXPORTS\nDbgPrint\nExAllocatePool2\nExFreePoolWithTag\nExRaiseAccessViolation\n\
-                       ExRaiseStatus\nKeRaiseIrqlToDpcLevel\nProbeForRead\nProbeForWrite\nRtlCopyMemory\n__C_specific_handler\n";
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| {
-        panic!("{:?}: {error}; `./dev test` installs clang, lld and llvm 22", command.get_program())
-    });
-    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-/// Builds the driver with this case.
-fn build(folder: &Path, case: u32) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/seh/driver.c");
-    std::fs::write(folder.join("ntoskrnl.def"), IMPORTS).unwrap();
-    run(Command::new("llvm-dlltool-22").current_dir(folder).args(["-m", "i386:x86-64"]).args([
-        "-d",
-        "ntoskrnl.def",
-        "-l",
-        "ntoskrnl.lib",
-    ]));
-    run(Command::new("clang-22")
-        .current_dir(folder)
-        .args(["--target=x86_64-pc-windows-msvc", "-fms-extensions", "-fasync-exceptions", "-O2", "-c"])
-        .arg(format!("-DCASE={case}"))
-        .arg("-o")
-        .arg("driver.obj")
-        .arg(source));
-    run(Command::new("lld-link-22").current_dir(folder).args([
-        "/driver",
-        "/subsystem:native",
-        "/entry:DriverEntry",
-        "/nodefaultlib",
-        "/out:seh.sys",
-        "driver.obj",
-        "ntoskrnl.lib",
-    ]));
-    folder.join("seh.sys")
-}
+const IMPORTS: [&str; 10] = [
+    "DbgPrint",
+    "ExAllocatePool2",
+    "ExFreePoolWithTag",
+    "ExRaiseAccessViolation",
+    "ExRaiseStatus",
+    "KeRaiseIrqlToDpcLevel",
+    "ProbeForRead",
+    "ProbeForWrite",
+    "RtlCopyMemory",
+    "__C_specific_handler",
+];
 
 fn load(case: u32, arguments: &[&str]) -> (Output, serde_json::Value) {
     let folder = TempDir::new().unwrap();
-    let driver = build(folder.path(), case);
+    let options = ["--target=x86_64-pc-windows-msvc", "-fasync-exceptions", &format!("-DCASE={case}")];
+    let driver = c_driver::build(folder.path(), "seh/driver.c", &options, &IMPORTS);
     let output = Command::new(env!("CARGO_BIN_EXE_ntsim"))
         .args(["load", "--json"])
         .args(arguments)

@@ -58,7 +58,7 @@ fn pages(address: usize, length: usize) -> usize {
 /// `mdl` is writable and big enough for its pages.
 unsafe fn initialize(mdl: *mut Mdl, address: *mut u8, length: usize, flags: i16) {
     let offset = address as usize & (PAGE - 1);
-    let size = size_of::<Mdl>() + pages(address as usize, length) * size_of::<u64>();
+    let size = size_for(address as usize, length);
     // SAFETY: the caller's promise.
     unsafe {
         mdl.write(Mdl {
@@ -72,6 +72,24 @@ unsafe fn initialize(mdl: *mut Mdl, address: *mut u8, length: usize, flags: i16)
             byte_count: length as u32,
             byte_offset: offset as u32,
         });
+    }
+}
+
+/// Bytes of an MDL for `length` bytes at `address`.
+pub(crate) fn size_for(address: usize, length: usize) -> usize {
+    size_of::<Mdl>() + pages(address, length) * size_of::<u64>()
+}
+
+/// Makes an MDL for memory that is mapped, locked and stays: what the I/O manager gives a driver with a request.
+///
+/// # Safety
+/// `mdl` is writable for [`size_for`] bytes.
+pub(crate) unsafe fn describe(mdl: *mut Mdl, address: usize, length: usize) {
+    let flags = MDL_MAPPED_TO_SYSTEM_VA | flag::PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL;
+    // SAFETY: the caller's promise.
+    unsafe {
+        initialize(mdl, address as *mut u8, length, flags);
+        (*mdl).mapped_system_va = address as *mut _;
     }
 }
 

@@ -1,7 +1,6 @@
 //! The buffers of a request: as addresses, as memory objects, as MDLs.
 
 use core::ffi::c_void;
-use core::mem::{offset_of, size_of};
 use std::sync::Arc;
 
 use super::super::abi::Handle;
@@ -14,6 +13,7 @@ use super::super::status;
 use super::super::violation::Fault;
 use super::{Method, Operation, Owner, Request};
 use crate::machine::Machine;
+use crate::nt::mm::mdl;
 use crate::status::NtStatus;
 
 /// The functions of this room.
@@ -36,29 +36,6 @@ pub(super) enum Direction {
     Input,
     Output,
 }
-
-/// `MDL` (x64, wdm.h), describing memory that is mapped and stays.
-#[repr(C)]
-struct Mdl {
-    next: usize,
-    size: u16,
-    flags: u16,
-    processor: u16,
-    reserved: u16,
-    process: usize,
-    mapped_system_va: usize,
-    start_va: usize,
-    byte_count: u32,
-    byte_offset: u32,
-}
-
-const _: () = assert!(size_of::<Mdl>() == 48);
-const _: () = assert!(offset_of!(Mdl, mapped_system_va) == 24);
-const _: () = assert!(offset_of!(Mdl, byte_count) == 40);
-
-/// `MDL_MAPPED_TO_SYSTEM_VA | MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL`.
-const MDL_FLAGS: u16 = 0x1 | 0x2 | 0x4;
-const PAGE: usize = 4096;
 
 /// What was made of a request's buffers so far: one of each, whoever asks.
 #[derive(Default)]
@@ -196,25 +173,10 @@ pub(super) fn mdl_of(machine: &Arc<Machine>, request: &Request, direction: Direc
     if let Some(block) = slot {
         return Ok(block.address());
     }
-    // The page frame array follows; nothing reads it, but its room is part of the size.
-    let pages = (address % PAGE + length).div_ceil(PAGE);
-    let size = size_of::<Mdl>() + pages * size_of::<usize>();
-    let block = Allocation::zeroed(machine, super::super::kernel::TAG, size);
+    let block = Allocation::zeroed(machine, super::super::kernel::TAG, mdl::size_for(address, length));
     let block = block.ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
-    let mdl = Mdl {
-        next: 0,
-        size: size as u16,
-        flags: MDL_FLAGS,
-        processor: 0,
-        reserved: 0,
-        process: 0,
-        mapped_system_va: address,
-        start_va: address & !(PAGE - 1),
-        byte_count: u32::try_from(length).map_err(|_| NtStatus::INVALID_PARAMETER)?,
-        byte_offset: (address % PAGE) as u32,
-    };
-    // SAFETY: the block is at least as long as an MDL, and aligned for pool.
-    unsafe { (block.address() as *mut Mdl).write(mdl) };
+    // SAFETY: the block has the size for it.
+    unsafe { mdl::describe(block.address() as *mut _, address, length) };
     let address = block.address();
     *slot = Some(block);
     Ok(address)

@@ -1,0 +1,310 @@
+//! Cancelling IRPs: the cancel spin lock, and the cancel-safe queues that do without it.
+
+#![allow(non_snake_case, reason = "exports have their Windows names")]
+
+use super::super::IrpId;
+use super::super::layout::{Irp, StackLocation};
+use crate::cpu;
+use crate::export::exports;
+use crate::irql::Irql;
+use crate::nt::ke::spinlock;
+use crate::status::NtStatus;
+use crate::trace::{self, Argument, Callback};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+exports! {
+    "ntoskrnl.exe";
+    IoAcquireCancelSpinLock: DISPATCH,
+    IoReleaseCancelSpinLock: DISPATCH,
+    IoCancelIrp: DISPATCH,
+    IoCsqInitialize: DISPATCH,
+    IoCsqInitializeEx: DISPATCH,
+    IoCsqInsertIrp: DISPATCH,
+    IoCsqInsertIrpEx: DISPATCH,
+    IoCsqRemoveNextIrp: DISPATCH,
+    IoCsqRemoveIrp: DISPATCH,
+}
+
+fn lock() -> *const AtomicU64 {
+    cpu::with_machine(|machine| &raw const machine.io.wdm.cancel_lock)
+}
+
+fn acquire() -> Irql {
+    let old = cpu::raise(Irql::DISPATCH);
+    // SAFETY: the machine's own lock, which lives as long as code runs on it.
+    unsafe { spinlock::acquire_at(lock()) };
+    old
+}
+
+fn release(irql: Irql) {
+    // SAFETY: as above.
+    unsafe { spinlock::release_at(lock()) };
+    cpu::lower(irql);
+}
+
+unsafe extern "win64" fn IoAcquireCancelSpinLock(irql: *mut u8) {
+    let old = acquire();
+    // SAFETY: the driver wants it there.
+    unsafe { irql.write(old.0) };
+}
+
+extern "win64" fn IoReleaseCancelSpinLock(irql: u8) {
+    release(Irql(irql));
+}
+
+/// The driver's IRPs that are in flight are those it can name.
+unsafe extern "win64" fn IoCancelIrp(irp: usize) -> u8 {
+    u8::from(cancel(irp))
+}
+
+/// Cancels the request of user mode with this number, if its driver still has it.
+pub(super) fn cancel_request(id: IrpId) {
+    let irp = cpu::with_machine(|machine| {
+        let irps = machine.io.wdm.irps.lock();
+        irps.iter().find(|(_, irp)| irp.request.as_ref().is_some_and(|request| request.id() == id)).map(|(at, _)| *at)
+    });
+    if let Some(irp) = irp {
+        cancel(irp);
+    }
+}
+
+/// Sets Cancel and calls the cancel routine, which releases the cancel spin lock. Whether there was one.
+fn cancel(irp: usize) -> bool {
+    let old = acquire();
+    // The lock keeps a driver from completing an IRP whose cancel routine it has taken out under it; one that is
+    // completed already is not looked at.
+    if !cpu::with_machine(|machine| machine.io.wdm.irps.lock().contains_key(&irp)) {
+        release(old);
+        return false;
+    }
+    let head = irp as *mut Irp;
+    // SAFETY: in flight, so its memory is there; drivers exchange the routine atomically (IoSetCancelRoutine).
+    let routine = unsafe {
+        (&raw mut (*head).cancel).write_volatile(1);
+        AtomicUsize::from_ptr(&raw mut (*head).cancel_routine).swap(0, Ordering::AcqRel)
+    };
+    if routine == 0 {
+        release(old);
+        return false;
+    }
+    // SAFETY: as above: whoever takes the routine out owns the IRP until it is called.
+    let device = unsafe {
+        (*head).cancel_irql = old.0;
+        let location = (*head).current_stack_location as *const StackLocation;
+        (*location).device_object
+    };
+    // SAFETY: DRIVER_CANCEL, set by the driver.
+    let call: extern "win64" fn(usize, usize) = unsafe { core::mem::transmute(routine) };
+    trace::callback(
+        || Callback::new("Cancel", routine as u64, vec![Argument::new("Irp", format!("{irp:#x}"))]),
+        || call(device, irp),
+        |()| String::new(),
+    );
+    if cpu::irql() != old {
+        cpu::bugcheck(
+            cpu::code::IRQL_NOT_LESS_OR_EQUAL,
+            [routine as u64, u64::from(cpu::irql().0), u64::from(old.0), 0],
+            format!(
+                "the cancel routine at {routine:#x} returned at {}, and was to release the cancel spin lock to {old}",
+                cpu::irql()
+            ),
+        );
+    }
+    true
+}
+
+/// `IO_CSQ` (wdm.h).
+#[repr(C)]
+struct Csq {
+    kind: u32,
+    insert: usize,
+    remove: extern "win64" fn(*mut Csq, usize),
+    peek_next: extern "win64" fn(*mut Csq, usize, usize) -> usize,
+    acquire: extern "win64" fn(*mut Csq, *mut u8),
+    release: extern "win64" fn(*mut Csq, u8),
+    complete_cancelled: extern "win64" fn(*mut Csq, usize),
+    reserved: usize,
+}
+
+const _: () = assert!(size_of::<Csq>() == 64);
+
+/// `IO_CSQ_IRP_CONTEXT` (wdm.h).
+#[repr(C)]
+struct CsqContext {
+    kind: u32,
+    irp: usize,
+    csq: *mut Csq,
+}
+
+/// IO_TYPE_CSQ_IRP_CONTEXT, IO_TYPE_CSQ, IO_TYPE_CSQ_EX.
+const TYPE_CONTEXT: u32 = 1;
+const TYPE_CSQ: u32 = 2;
+const TYPE_CSQ_EX: u32 = 3;
+
+type Acquire = extern "win64" fn(*mut Csq, *mut u8);
+type Release = extern "win64" fn(*mut Csq, u8);
+type PeekNext = extern "win64" fn(*mut Csq, usize, usize) -> usize;
+
+unsafe extern "win64" fn IoCsqInitialize(
+    csq: *mut Csq,
+    insert: usize,
+    remove: extern "win64" fn(*mut Csq, usize),
+    peek_next: PeekNext,
+    acquire: Acquire,
+    release: Release,
+    complete_cancelled: extern "win64" fn(*mut Csq, usize),
+) -> NtStatus {
+    let filled = Csq { kind: TYPE_CSQ, insert, remove, peek_next, acquire, release, complete_cancelled, reserved: 0 };
+    // SAFETY: the driver's structure.
+    unsafe { csq.write(filled) };
+    NtStatus::SUCCESS
+}
+
+unsafe extern "win64" fn IoCsqInitializeEx(
+    csq: *mut Csq,
+    insert: usize,
+    remove: extern "win64" fn(*mut Csq, usize),
+    peek_next: PeekNext,
+    acquire: Acquire,
+    release: Release,
+    complete_cancelled: extern "win64" fn(*mut Csq, usize),
+) -> NtStatus {
+    // SAFETY: the driver's structure.
+    unsafe {
+        IoCsqInitialize(csq, insert, remove, peek_next, acquire, release, complete_cancelled);
+        (*csq).kind = TYPE_CSQ_EX;
+    }
+    NtStatus::SUCCESS
+}
+
+unsafe extern "win64" fn IoCsqInsertIrp(csq: *mut Csq, irp: usize, context: *mut CsqContext) {
+    // SAFETY: as `insert` asks.
+    unsafe { insert(csq, irp, context, 0) };
+}
+
+unsafe extern "win64" fn IoCsqInsertIrpEx(
+    csq: *mut Csq,
+    irp: usize,
+    context: *mut CsqContext,
+    insert_context: usize,
+) -> NtStatus {
+    // SAFETY: as `insert` asks.
+    unsafe { insert(csq, irp, context, insert_context) }
+}
+
+/// Marks the IRP pending, has the driver insert it, and makes it cancelable.
+///
+/// # Safety
+/// The driver's queue, an IRP it owns, and its context or null.
+unsafe fn insert(csq: *mut Csq, irp: usize, context: *mut CsqContext, insert_context: usize) -> NtStatus {
+    const SL_PENDING_RETURNED: u8 = 1;
+    // SAFETY: by this function's contract.
+    unsafe {
+        let head = irp as *mut Irp;
+        if context.is_null() {
+            (*head).driver_context[3] = csq as usize;
+        } else {
+            context.write(CsqContext { kind: TYPE_CONTEXT, irp, csq });
+            (*head).driver_context[3] = context as usize;
+        }
+        let mut irql = 0;
+        ((*csq).acquire)(csq, &mut irql);
+        (*((*head).current_stack_location as *mut StackLocation)).control |= SL_PENDING_RETURNED;
+        let status = if (*csq).kind == TYPE_CSQ_EX {
+            let insert: extern "win64" fn(*mut Csq, usize, usize) -> NtStatus = core::mem::transmute((*csq).insert);
+            insert(csq, irp, insert_context)
+        } else {
+            let insert: extern "win64" fn(*mut Csq, usize) = core::mem::transmute((*csq).insert);
+            insert(csq, irp);
+            NtStatus::SUCCESS
+        };
+        if !status.is_success() {
+            ((*csq).release)(csq, irql);
+            return status;
+        }
+        let routine = AtomicUsize::from_ptr(&raw mut (*head).cancel_routine);
+        routine.store(cancel_queued as *const () as usize, Ordering::Release);
+        let cancelled = (&raw const (*head).cancel).read_volatile() != 0;
+        if cancelled && routine.swap(0, Ordering::AcqRel) != 0 {
+            take(csq, irp);
+            ((*csq).release)(csq, irql);
+            ((*csq).complete_cancelled)(csq, irp);
+        } else {
+            ((*csq).release)(csq, irql);
+        }
+        status
+    }
+}
+
+/// Has the driver take an IRP out, and forgets its context.
+///
+/// # Safety
+/// The queue, locked, and an IRP in it.
+unsafe fn take(csq: *mut Csq, irp: usize) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        ((*csq).remove)(csq, irp);
+        let head = irp as *mut Irp;
+        let context = (*head).driver_context[3] as *mut CsqContext;
+        if context.cast() != csq {
+            (*context).irp = 0;
+        }
+        (*head).driver_context[3] = 0;
+    }
+}
+
+/// The cancel routine of every IRP in such a queue.
+unsafe extern "win64" fn cancel_queued(_device: usize, irp: usize) {
+    // SAFETY: called by `cancel`, which owns the IRP; it is in a queue, so its context names that.
+    unsafe {
+        let head = irp as *mut Irp;
+        release(Irql((*head).cancel_irql));
+        let context = (*head).driver_context[3] as *mut CsqContext;
+        let csq = if (*context).kind == TYPE_CONTEXT { (*context).csq } else { context.cast() };
+        let mut irql = 0;
+        ((*csq).acquire)(csq, &mut irql);
+        take(csq, irp);
+        ((*csq).release)(csq, irql);
+        ((*csq).complete_cancelled)(csq, irp);
+    }
+}
+
+/// The first that the driver's peek routine offers and that is not being cancelled.
+unsafe extern "win64" fn IoCsqRemoveNextIrp(csq: *mut Csq, peek_context: usize) -> usize {
+    // SAFETY: the driver's queue, whose routines know its IRPs.
+    unsafe {
+        let mut irql = 0;
+        ((*csq).acquire)(csq, &mut irql);
+        let mut irp = ((*csq).peek_next)(csq, 0, peek_context);
+        while irp != 0 {
+            let routine = AtomicUsize::from_ptr(&raw mut (*(irp as *mut Irp)).cancel_routine);
+            if routine.swap(0, Ordering::AcqRel) != 0 {
+                take(csq, irp);
+                break;
+            }
+            irp = ((*csq).peek_next)(csq, irp, peek_context);
+        }
+        ((*csq).release)(csq, irql);
+        irp
+    }
+}
+
+/// The IRP of a context, if it is still in the queue and not being cancelled.
+unsafe extern "win64" fn IoCsqRemoveIrp(csq: *mut Csq, context: *mut CsqContext) -> usize {
+    // SAFETY: the driver's queue and a context it inserted an IRP with.
+    unsafe {
+        let mut irql = 0;
+        ((*csq).acquire)(csq, &mut irql);
+        let mut irp = (*context).irp;
+        if irp != 0 {
+            let routine = AtomicUsize::from_ptr(&raw mut (*(irp as *mut Irp)).cancel_routine);
+            if routine.swap(0, Ordering::AcqRel) != 0 {
+                take(csq, irp);
+            } else {
+                irp = 0;
+            }
+        }
+        ((*csq).release)(csq, irql);
+        irp
+    }
+}

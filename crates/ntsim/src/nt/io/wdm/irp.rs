@@ -1,0 +1,317 @@
+//! IRPs on their way to a driver's dispatch routine.
+
+use super::super::layout::{DeviceObject, Irp, StackLocation};
+use super::super::{FileId, IrpKind, IrpRequest};
+use super::{Block, Device, InFlight};
+use crate::cpu::{self, code};
+use crate::nt::driver;
+use crate::nt::mm::mdl;
+use crate::status::NtStatus;
+use crate::trace::{self, Argument, Callback};
+use crate::verifier::callback::{self, At};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is asked of a driver (IRP_MJ_*, wdm.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    Create,
+    Cleanup,
+    Close,
+    Transfer(IrpKind),
+}
+
+impl Request {
+    fn major(self) -> u8 {
+        match self {
+            Self::Create => 0x00,
+            Self::Close => 0x02,
+            Self::Transfer(IrpKind::Read { .. }) => 0x03,
+            Self::Transfer(IrpKind::Write { .. }) => 0x04,
+            Self::Transfer(IrpKind::DeviceControl { .. }) => 0x0e,
+            Self::Cleanup => 0x12,
+        }
+    }
+}
+
+/// The name of a major function.
+fn major_name(major: u8) -> &'static str {
+    match major {
+        0x00 => "IRP_MJ_CREATE",
+        0x02 => "IRP_MJ_CLOSE",
+        0x03 => "IRP_MJ_READ",
+        0x04 => "IRP_MJ_WRITE",
+        0x0e => "IRP_MJ_DEVICE_CONTROL",
+        0x12 => "IRP_MJ_CLEANUP",
+        _ => "IRP_MJ_*",
+    }
+}
+
+/// How an IRP ended, for whoever waits for it.
+#[derive(Default)]
+pub(super) struct Answer {
+    status: Mutex<Option<NtStatus>>,
+    changed: Condvar,
+}
+
+impl Answer {
+    pub(super) fn give(&self, status: NtStatus) {
+        *self.status.lock() = Some(status);
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) -> NtStatus {
+        /// Another thread may stop the machine, which completes nothing.
+        const LOOK: Duration = Duration::from_millis(20);
+        loop {
+            {
+                let mut status = self.status.lock();
+                if let Some(status) = *status {
+                    return status;
+                }
+                self.changed.wait_for(&mut status, LOOK);
+            }
+            cpu::leave_if_stopped();
+        }
+    }
+
+    fn given(&self) -> Option<NtStatus> {
+        *self.status.lock()
+    }
+}
+
+/// Sends a request that the caller waits for.
+pub(super) fn send_and_wait(device: &Arc<Device>, request: Request, file: FileId) -> NtStatus {
+    let Some((irp, answer)) = make(device, request, file, None) else { return NtStatus::INSUFFICIENT_RESOURCES };
+    call_first(device, irp, &answer);
+    answer.wait()
+}
+
+/// Sends a request of user mode, which is completed now or later.
+pub(super) fn submit(device: &Arc<Device>, request: IrpRequest) {
+    let (kind, file) = (request.kind(), request.file());
+    let mut request = Some(request);
+    match make(device, Request::Transfer(kind), file, Some(&mut request)) {
+        Some((irp, answer)) => call_first(device, irp, &answer),
+        None => {
+            if let Some(request) = request {
+                request.complete(NtStatus::INSUFFICIENT_RESOURCES, 0);
+            }
+        }
+    }
+}
+
+/// What a transfer's buffers are in an IRP.
+#[derive(Default)]
+struct Buffers {
+    system: usize,
+    user: usize,
+    type3_input: usize,
+    output: Option<(Block, usize)>,
+    mdl: Option<Block>,
+}
+
+/// Makes an IRP and enters it among those in flight. None when there is no memory; `request` is untouched then.
+fn make(
+    device: &Arc<Device>,
+    request: Request,
+    file: FileId,
+    transfer: Option<&mut Option<IrpRequest>>,
+) -> Option<(usize, Arc<Answer>)> {
+    let machine = device.machine.upgrade()?;
+    // SAFETY: the block is a DEVICE_OBJECT as long as the device lives.
+    let stack = unsafe { (*device.pointer()).stack_size }.max(1);
+    let size = size_of::<Irp>() + stack as usize * size_of::<StackLocation>();
+    let block = Block::zeroed(&machine, *b"Irp ", size)?;
+    let buffers = match &transfer {
+        Some(Some(transfer)) => buffers(device, transfer)?,
+        _ => Buffers::default(),
+    };
+    let address = block.address();
+    let location = address + size - size_of::<StackLocation>();
+    // SAFETY: the block has room for the IRP and its locations and is nobody else's yet.
+    unsafe {
+        let irp = &mut *(address as *mut Irp);
+        irp.kind = Irp::TYPE;
+        irp.size = size as u16;
+        irp.requestor_mode = Irp::USER_MODE;
+        irp.stack_count = stack;
+        irp.tail_thread = cpu::current_processor().thread();
+        irp.original_file_object = device.file_object(file);
+        irp.system_buffer = buffers.system;
+        irp.user_buffer = buffers.user;
+        irp.mdl_address = buffers.mdl.as_ref().map_or(0, Block::address);
+        // Nobody has it yet: sending it moves to the first location.
+        irp.current_location = stack + 1;
+        irp.current_stack_location = location + size_of::<StackLocation>();
+        let location = &mut *(location as *mut StackLocation);
+        location.major = request.major();
+        location.file_object = irp.original_file_object;
+        location.parameters = parameters(request, buffers.type3_input);
+    }
+    let answer = Arc::new(Answer::default());
+    let in_flight = InFlight {
+        irp: block,
+        device: Arc::clone(device),
+        request: transfer.and_then(Option::take),
+        output: buffers.output,
+        mdl: buffers.mdl,
+        answer: Arc::clone(&answer),
+    };
+    machine.io.wdm.irps.lock().insert(address, in_flight);
+    Some((address, answer))
+}
+
+/// IO_STACK_LOCATION.Parameters.
+fn parameters(request: Request, type3_input: usize) -> [u64; 4] {
+    match request {
+        // Options: FILE_OPEN in the upper byte; ShareAccess: read and write.
+        Request::Create => [0, 1 << 24, 3 << 16, 0],
+        Request::Cleanup | Request::Close => [0; 4],
+        Request::Transfer(IrpKind::Read { length } | IrpKind::Write { length }) => [length as u64, 0, 0, 0],
+        Request::Transfer(IrpKind::DeviceControl { code, input, output }) => {
+            [output as u64, input as u64, u64::from(code), type3_input as u64]
+        }
+    }
+}
+
+/// The buffers by the device's flags and the control's method ("Methods for Accessing Data Buffers", WDK).
+fn buffers(device: &Device, request: &IrpRequest) -> Option<Buffers> {
+    let system = request.system_buffer() as usize;
+    let direct = |address: usize, length: usize| -> Option<Option<Block>> {
+        if length == 0 {
+            return Some(None);
+        }
+        let machine = device.machine.upgrade()?;
+        let block = Block::zeroed(&machine, *b"Mdl ", mdl::size_for(address, length))?;
+        // SAFETY: the block has the size for it.
+        unsafe { mdl::describe(block.address() as *mut _, address, length) };
+        Some(Some(block))
+    };
+    let output_of = |length: usize| -> Option<Option<(Block, usize)>> {
+        if length == 0 {
+            return Some(None);
+        }
+        let machine = device.machine.upgrade()?;
+        let block = Block::zeroed(&machine, *b"Io  ", length)?;
+        let data = request.direct_data();
+        // SAFETY: within the block, which is new.
+        unsafe { core::ptr::copy_nonoverlapping(data.as_ptr(), block.address() as *mut u8, data.len().min(length)) };
+        Some(Some((block, length)))
+    };
+    Some(match request.kind() {
+        IrpKind::Read { length } | IrpKind::Write { length } => {
+            let flags = device.flags();
+            if length == 0 {
+                Buffers::default()
+            } else if flags & DeviceObject::BUFFERED_IO != 0 {
+                Buffers { system, ..Buffers::default() }
+            } else if flags & DeviceObject::DIRECT_IO != 0 {
+                Buffers { mdl: direct(system, length)?, ..Buffers::default() }
+            } else {
+                Buffers { user: system, ..Buffers::default() }
+            }
+        }
+        IrpKind::DeviceControl { code, input, output } => match code & 3 {
+            0 if input.max(output) == 0 => Buffers::default(),
+            0 => Buffers { system, user: system, ..Buffers::default() },
+            1 | 2 => {
+                let output = output_of(output)?;
+                let mdl = match &output {
+                    Some((block, length)) => direct(block.address(), *length)?,
+                    None => None,
+                };
+                Buffers { system: if input == 0 { 0 } else { system }, output, mdl, ..Buffers::default() }
+            }
+            _ => {
+                let output = output_of(output)?;
+                let user = output.as_ref().map_or(0, |(block, _)| block.address());
+                Buffers { type3_input: if input == 0 { 0 } else { system }, user, output, ..Buffers::default() }
+            }
+        },
+    })
+}
+
+/// Sends a new IRP to its device, and stops the machine when the routine's answer contradicts what it did.
+fn call_first(device: &Arc<Device>, irp: usize, answer: &Answer) {
+    // SAFETY: the IRP was made for this device and nobody has it yet.
+    let status = unsafe { call_driver(device.object.address(), irp) };
+    let major = || cpu::with_machine(|machine| machine.io.wdm.irps.lock().get(&irp).map(major_of));
+    let violation = |why: String| cpu::bugcheck(code::DRIVER_VERIFIER_IOMANAGER_VIOLATION, [0, irp as u64, 0, 0], why);
+    match (status, answer.given()) {
+        (NtStatus::PENDING, Some(_)) => {}
+        (NtStatus::PENDING, None) => {
+            if let Some((major, marked)) = major()
+                && !marked
+            {
+                violation(format!("the dispatch routine of {major} returned STATUS_PENDING without IoMarkIrpPending"));
+            }
+        }
+        (status, None) => {
+            // It may be completed by another thread between the return and this look only after STATUS_PENDING.
+            if let Some((major, _)) = major() {
+                violation(format!("the dispatch routine of {major} returned {status} and did not complete the IRP"));
+            }
+        }
+        (status, Some(completed)) if status != completed => violation(format!(
+            "a dispatch routine completed an IRP with {completed} and returned {status} (Driver Verifier: the two must agree)"
+        )),
+        _ => {}
+    }
+}
+
+/// An IRP's major function and whether its driver marked it pending.
+fn major_of(in_flight: &InFlight) -> (&'static str, bool) {
+    const SL_PENDING_RETURNED: u8 = 1;
+    let irp = in_flight.irp.address() as *const Irp;
+    // SAFETY: the IRP is in flight, so its memory is there.
+    unsafe {
+        let size = (*irp).size as usize;
+        let first = (irp as usize + size - size_of::<StackLocation>()) as *const StackLocation;
+        (major_name((*first).major), (*first).control & SL_PENDING_RETURNED != 0)
+    }
+}
+
+/// IofCallDriver: goes on to the next stack location and calls the routine of the device's driver.
+///
+/// # Safety
+/// `device` is a DEVICE_OBJECT, `irp` an IRP that the caller owns.
+pub(super) unsafe fn call_driver(device: usize, irp: usize) -> NtStatus {
+    // SAFETY: by this function's contract.
+    let (location, driver_object, major) = unsafe {
+        let head = &mut *(irp as *mut Irp);
+        head.current_location -= 1;
+        if head.current_location <= 0 {
+            cpu::bugcheck(
+                code::NO_MORE_IRP_STACK_LOCATIONS,
+                [irp as u64, 0, 0, 0],
+                "an IRP was sent to more devices than its stack has locations for",
+            );
+        }
+        head.current_stack_location -= size_of::<StackLocation>();
+        let location = head.current_stack_location as *mut StackLocation;
+        (*location).device_object = device;
+        (location, (*(device as *const DeviceObject)).driver_object, (*location).major)
+    };
+    let slot = driver_object + driver::offset::MAJOR_FUNCTION + usize::from(major) * 8;
+    // SAFETY: a DRIVER_OBJECT has a routine for each major function; those the driver left alone are ours.
+    let routine: extern "win64" fn(usize, usize) -> NtStatus =
+        unsafe { core::mem::transmute((slot as *const usize).read_unaligned()) };
+    let at = routine as *const () as u64;
+    trace::callback(
+        || {
+            // SAFETY: as above: the routine has not been called yet.
+            let parameters = unsafe { (*location).parameters };
+            let control = format!("{:#x}", parameters[2]);
+            let mut arguments =
+                vec![Argument::new("DeviceObject", format!("{device:#x}")), Argument::new("Irp", format!("{irp:#x}"))];
+            if major == 0x0e {
+                arguments.push(Argument::new("IoControlCode", control));
+            }
+            Callback::new(major_name(major), at, arguments)
+        },
+        || callback::call(&At("the dispatch routine", at), || routine(device, irp)),
+        ToString::to_string,
+    )
+}
