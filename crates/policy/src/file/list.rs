@@ -174,16 +174,15 @@ impl Collector {
             return Ok(());
         }
         let column = csv_first(line);
+        // A heading is not an entry.
+        if first && !column.contains(['.', ':']) {
+            return Ok(());
+        }
         let read = match self.address(column) {
             Err(_) => self.name(column, scope(subdomains, Scope::Both)),
             done => done,
         };
-        // A heading is not an entry.
-        if first && (read.is_err() || !column.contains(['.', ':'])) {
-            if read.is_ok() {
-                self.names = NameSet::default();
-                self.lines = 0;
-            }
+        if first && read.is_err() {
             return Ok(());
         }
         read.map_err(|_| Problem::Csv)

@@ -17,6 +17,7 @@ use std::{io, path::Path, sync::Arc};
 use toml::de::DeTable;
 
 pub use expectation::parse_flow;
+pub(crate) use scope::is_program;
 
 /// Where the files a policy names come from.
 pub trait Files {

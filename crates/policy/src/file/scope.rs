@@ -278,14 +278,15 @@ pub(crate) fn all_addresses() -> AddressSet {
     all.finish()
 }
 
-/// A program is named by its whole path: a bare file name could be anybody's.
+/// Whether a program is named by its whole path, as `System` or by a folder: a bare file name could be anybody's.
+pub(crate) fn is_program(text: &str) -> bool {
+    let rooted = text.starts_with(['\\', '/', '%']) || text.get(1..3).is_some_and(|root| root == ":\\");
+    let inner = text.strip_suffix("\\*").unwrap_or(text);
+    text.eq_ignore_ascii_case("system") || (rooted && !inner.contains(['*', '?']) && !inner.is_empty())
+}
+
 fn check_path(context: &mut Context<'_>, word: &Word<'_>) {
-    let rooted = word.text.starts_with(['\\', '/', '%']) || word.text.get(1..3).is_some_and(|root| root == ":\\");
-    let inner = word.text.strip_suffix("\\*").unwrap_or(word.text);
-    if word.text.eq_ignore_ascii_case("system") {
-        return;
-    }
-    if !rooted || inner.contains(['*', '?']) || inner.is_empty() {
+    if !is_program(word.text) {
         context.expected(
             &word.at,
             format!("`{}` is not the whole path of a program", word.text),

@@ -1,7 +1,10 @@
 //! Writing policy files.
 
 use super::Imported;
-use crate::model::{address, names};
+use crate::{
+    file::is_program,
+    model::{address, names},
+};
 use std::{collections::HashMap, fmt::Write};
 
 /// A policy file while rules go in.
@@ -51,6 +54,14 @@ impl File {
         if *seen > 1 {
             rule.name = format!("{} ({seen})", rule.name);
         }
+        let before = rule.applications.len();
+        let (kept, strange) = std::mem::take(&mut rule.applications).into_iter().partition(|path| is_program(path));
+        rule.applications = kept;
+        for path in &strange as &Vec<String> {
+            self.note(format!("rule `{}`: `{path}` is not the whole path of a program", rule.name));
+        }
+        // Without its program it would mean more.
+        rule.enabled &= before == 0 || !rule.applications.is_empty();
         self.rules.push(rule);
     }
 

@@ -123,3 +123,15 @@ fn little_snitch_groups() {
     assert_eq!(decide(&imported, &named("two.one.example")).0, Verdict::Permit);
     assert_eq!(decide(&imported, &tcp("192.168.1.1:443", None)), (Verdict::Permit, Some("any 1".into())));
 }
+
+#[test]
+fn what_is_no_program_disables_its_rule() {
+    let text = NETSH.replace(r"C:\Apps\browser.exe", "browser.exe");
+    let imported = import(Source::Netsh, &text).unwrap();
+    assert_eq!(decide(&imported, &tcp("203.0.113.8:443", Some(r"C:\Apps\browser.exe"))), (Verdict::Permit, None));
+    assert!(
+        imported.notes.iter().any(|note| note.contains("`browser.exe` is not the whole path")),
+        "{:?}",
+        imported.notes
+    );
+}
