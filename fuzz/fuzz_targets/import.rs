@@ -9,8 +9,7 @@ use sluice_policy::{
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
 fuzz_target!(|text: &str| {
-    let sources =
-        [Source::Simplewall, Source::Netsh, Source::WindowsCsv, Source::WindowsJson, Source::LittleSnitch];
+    let sources = [Source::Simplewall, Source::Netsh, Source::WindowsCsv, Source::WindowsJson, Source::LittleSnitch];
     Source::detect(text);
     for source in sources {
         if let Ok(imported) = import(source, text) {

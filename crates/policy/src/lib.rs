@@ -9,7 +9,7 @@
 //! size; afterwards [`Image::decide`] cannot fail, does not allocate, does not recurse and holds a small fixed amount
 //! of stack.
 #![cfg_attr(not(feature = "std"), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // but for `image::lanes`
 
 extern crate alloc;
 

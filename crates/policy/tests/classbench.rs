@@ -8,6 +8,7 @@ use sluice_policy::{CompileOptions, Direction, Flow, Image, Reference, compile, 
 use std::{
     collections::BTreeMap,
     fmt::Write,
+    io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
@@ -130,6 +131,11 @@ fn headers(text: &str) -> Vec<Header> {
         .collect()
 }
 
+/// What `--nocapture` shows.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn check(name: &str, filters: &[Filter], headers: &[Header]) {
     for v6 in [false, true] {
         let text = toml(filters, v6);
@@ -140,7 +146,11 @@ fn check(name: &str, filters: &[Filter], headers: &[Header]) {
         let bytes = compile(&policy, &options).unwrap();
         let (took, size) = (started.elapsed(), bytes.len());
         let image = Image::validate(bytes).unwrap();
-        println!("{name} v6={v6}: {} rules, {} B a rule, compiled in {took:?}", filters.len(), size / filters.len());
+        say(&format!(
+            "{name} v6={v6}: {} rules, {} B a rule, compiled in {took:?}",
+            filters.len(),
+            size / filters.len()
+        ));
         let reference = Reference::new(&policy, &options).unwrap();
         for (index, header) in headers.iter().enumerate() {
             let address = |value: u32| -> IpAddr {
@@ -168,7 +178,7 @@ fn check(name: &str, filters: &[Filter], headers: &[Header]) {
 #[test]
 fn real_sets() {
     let Some(folder) = std::env::var_os("SLUICE_DATA").map(PathBuf::from) else {
-        println!("skipped: SLUICE_DATA does not name a folder with ClassBench sets");
+        say("skipped: SLUICE_DATA does not name a folder with ClassBench sets");
         return;
     };
     for name in ["acl1_1k", "fw1_1k", "ipc1_1k", "acl1_10k", "fw1_10k", "ipc1_10k"] {

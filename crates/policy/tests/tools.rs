@@ -177,4 +177,4 @@ fn the_bytes_are_those_of_every_platform() {
     assert_eq!(identity, GOLDEN);
 }
 
-const GOLDEN: &str = "bc82d69f975863403e2391ae09a95060";
+const GOLDEN: &str = "501155d8c42b616e292b28664838de67";

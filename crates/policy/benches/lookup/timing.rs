@@ -1,11 +1,12 @@
-//! Interleaved timing.
+//! Interleaved timing: contenders in turns, each warmed up and then timed in slices so short that most of them are not
+//! interrupted.
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, io::Write, time::Instant};
 
-/// One way to look up: `run(count, dependent)` makes that many lookups and returns something of their results.
+/// One way to look up: `run(start, count, dependent)` makes that many lookups and returns something of their results.
 pub(crate) struct Contender<'c> {
     pub(crate) name: &'static str,
-    pub(crate) run: Box<dyn Fn(usize, bool) -> u64 + 'c>,
+    run: Box<dyn Fn(usize, usize, bool) -> u64 + 'c>,
     /// Looks up key `index`.
     pub(crate) once: Box<dyn Fn(usize) -> u64 + 'c>,
 }
@@ -21,17 +22,17 @@ pub(crate) fn contender<'c, K: Copy + 'c>(
     let mask = keys.len() - 1;
     Contender {
         name,
-        run: Box::new(move |count, dependent| {
-            let zero = if dependent { black_box(0usize) } else { 0 };
+        run: Box::new(move |start, count, dependent| {
             let mut sum = 0u64;
             if dependent {
+                let zero = black_box(0usize);
                 let mut last = 0usize;
-                for index in 0..count {
+                for index in start..start + count {
                     last = look_up(keys[(index + (last & zero)) & mask]) as usize;
                     sum = sum.wrapping_add(last as u64);
                 }
             } else {
-                for index in 0..count {
+                for index in start..start + count {
                     sum = sum.wrapping_add(u64::from(look_up(keys[index & mask])));
                 }
             }
@@ -41,30 +42,43 @@ pub(crate) fn contender<'c, K: Copy + 'c>(
     }
 }
 
-/// Nanoseconds of one contender.
+/// Nanoseconds of one contender: medians of the slices, the tenth part of the slices that was fastest (what the
+/// machine does when nobody else is at it), and single lookups with cold caches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timed {
     pub(crate) independent: f64,
     pub(crate) dependent: f64,
+    pub(crate) quiet_independent: f64,
+    pub(crate) quiet_dependent: f64,
     pub(crate) cold_half: f64,
     pub(crate) cold_last: f64,
 }
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 15;
+/// How long a slice takes, in nanoseconds; a round is [`WARM`] slices that are not counted, so that a contender's own
+/// working set is in the caches again, and [`COUNTED`] that are.
+const SLICE: u128 = 100_000;
+const WARM: usize = 30;
+const COUNTED: usize = 20;
 const COLD: usize = 300;
 
 /// Times the contenders in turns.
 pub(crate) fn measure(contenders: &[Contender<'_>]) -> Vec<Timed> {
-    let counts: Vec<usize> = contenders.iter().map(|one| calibrate(one)).collect();
+    let counts: Vec<usize> = contenders.iter().map(calibrate).collect();
     let mut rounds = vec![[Vec::new(), Vec::new()]; contenders.len()];
-    for round in 0..ROUNDS {
+    for _ in 0..ROUNDS {
         for (index, contender) in contenders.iter().enumerate() {
+            let count = counts[index];
+            let mut next = 0;
             for dependent in [false, true] {
-                let start = Instant::now();
-                black_box((contender.run)(counts[index], dependent));
-                let took = start.elapsed().as_nanos() as f64 / counts[index] as f64;
-                if round > 0 {
-                    rounds[index][usize::from(dependent)].push(took);
+                for slice in 0..WARM + COUNTED {
+                    let start = Instant::now();
+                    black_box((contender.run)(next, count, dependent));
+                    let took = start.elapsed().as_nanos() as f64 / count as f64;
+                    if slice >= WARM {
+                        rounds[index][usize::from(dependent)].push(took);
+                    }
+                    next += count;
                 }
             }
         }
@@ -90,23 +104,25 @@ pub(crate) fn measure(contenders: &[Contender<'_>]) -> Vec<Timed> {
         .map(|([independent, dependent], cold)| Timed {
             independent: quantile(independent, 0.5),
             dependent: quantile(dependent, 0.5),
+            quiet_independent: quantile(independent, 0.1),
+            quiet_dependent: quantile(dependent, 0.1),
             cold_half: quantile(cold, 0.5),
             cold_last: quantile(cold, 0.99),
         })
         .collect()
 }
 
-/// How many lookups take about 8 ms.
+/// How many lookups take about a slice.
 fn calibrate(contender: &Contender<'_>) -> usize {
-    let mut count = 256;
+    let mut count = 1;
     loop {
         let start = Instant::now();
-        black_box((contender.run)(count, false));
-        let took = start.elapsed().as_micros();
-        if took > 2000 {
-            return (count as u128 * 8000 / took) as usize + 1;
+        black_box((contender.run)(0, count, false));
+        let took = start.elapsed().as_nanos();
+        if took > SLICE / 4 {
+            return ((count as u128 * SLICE / took) as usize).clamp(1, count * 8);
         }
-        count *= 4;
+        count *= 2;
     }
 }
 
@@ -144,19 +160,23 @@ impl Thrash {
     }
 }
 
-/// Prints the rows of one table; ratios are to the first contender.
+/// Prints the rows of one table: medians, the fastest tenth in brackets, cold p50 and p99, and how many times the first
+/// contender's time each takes.
 pub(crate) fn print(title: &str, contenders: &[Contender<'_>], timed: &[Timed], extra: &str) {
-    println!("{title}  {extra}");
+    let mut text = format!("{title}  {extra}\n");
     for (contender, one) in contenders.iter().zip(timed) {
-        println!(
-            "  {:<22} {:>8.1} {:>8.1} ns   cold {:>7.0} {:>7.0} ns   ratio {:>6.2} {:>6.2}",
+        text.push_str(&format!(
+            "  {:<20} {:>8.1} {:>8.1}   ({:>7.1} {:>7.1}) ns   cold {:>6.0} {:>6.0} ns   ratio {:>6.2} {:>6.2}\n",
             contender.name,
             one.independent,
             one.dependent,
+            one.quiet_independent,
+            one.quiet_dependent,
             one.cold_half,
             one.cold_last,
             one.independent / timed[0].independent,
             one.dependent / timed[0].dependent,
-        );
+        ));
     }
+    std::io::stdout().write_all(text.as_bytes()).expect("standard output takes the table");
 }

@@ -2,7 +2,7 @@
 
 use super::classes::Classes;
 use crate::{
-    image::addresses::{Bits, CHUNK, Form, NODE, Node, TABLE_BITS},
+    image::addresses::{Bits, CHUNK, CHUNK_BYTES, Form, NODE, Node, PADDING, TABLE_BITS},
     model::address::{AddressBits, Ranges},
 };
 use std::collections::VecDeque;
@@ -55,24 +55,56 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
     segments
 }
 
-/// What one node will be: decided before its contents are written, because its size places the nodes behind it.
-#[derive(Clone)]
+/// What one node will be. Its size places the nodes behind it, so it is known before its contents are made.
 struct Plan<A> {
-    node: Node,
+    /// The node's first word.
+    head: u32,
+    /// The segment the block begins in, and the one behind the last that begins in it.
+    segments: (u32, u32),
     /// The first address of the block.
     base: A,
-    /// The segment the block begins in, and the one behind the last that begins in it.
-    segments: std::ops::Range<usize>,
-    /// Chunks: the starts and what follows each, values first.
-    chunk: Vec<(u64, Value<A>)>,
-    first: Option<Value<A>>,
+    /// What leads to a smaller block; of tables and chunks of classes, the segments say all.
+    step: Option<Box<Step<A>>>,
 }
 
-/// What stands behind a start.
-#[derive(Clone)]
+/// At most two starts around a smaller block, and what lies before, between and behind them.
+struct Step<A> {
+    first: Value<A>,
+    rest: Vec<(u64, Value<A>)>,
+}
+
+/// What an address leads to.
 enum Value<A> {
     Class(u32),
-    Node(Box<Plan<A>>),
+    Node(Plan<A>),
+}
+
+/// Bytes of a map while nodes go in.
+struct Writer<A> {
+    bytes: Vec<u8>,
+    queue: VecDeque<Plan<A>>,
+    /// The word the next node referred to will have.
+    free: u32,
+}
+
+impl<A> Writer<A> {
+    /// The word for a value; what it leads to is put off.
+    fn refer(&mut self, value: Value<A>) -> Result<u32, String> {
+        match value {
+            Value::Class(class) => Ok(class),
+            Value::Node(plan) => {
+                let at = self.free;
+                let end = at.checked_add(Node::unpack(plan.head).words()).filter(|end| *end < NODE - PADDING);
+                self.free = end.ok_or("the address lists are too large")?;
+                self.queue.push_back(plan);
+                Ok(at | NODE)
+            }
+        }
+    }
+
+    fn word(&mut self, word: u32) {
+        self.bytes.extend(word.to_le_bytes());
+    }
 }
 
 /// The bytes of a map; none when every address has class 0.
@@ -81,47 +113,63 @@ pub(super) fn map<A: AddressBits + Bits>(segments: &[Segment<A>]) -> Result<Vec<
         return Ok(Vec::new());
     }
     let builder = Builder { segments };
-    let mut words: Vec<u32> = vec![0];
-    let mut queue: VecDeque<Box<Plan<A>>> = VecDeque::new();
-    let mut free = 1u32;
-    let mut refer = |value: Value<A>, queue: &mut VecDeque<Box<Plan<A>>>| match value {
-        Value::Class(class) => Ok(class),
-        Value::Node(plan) => {
-            let at = free;
-            free = free
-                .checked_add(plan.node.words())
-                .filter(|end| *end < NODE)
-                .ok_or("the address lists are too large")?;
-            queue.push_back(plan);
-            Ok::<u32, String>(at | NODE)
-        }
-    };
-    words[0] = refer(builder.block(A::narrow(0), 0, 0..segments.len()), &mut queue)?;
-    while let Some(plan) = queue.pop_front() {
-        words.push(plan.node.pack());
-        if plan.node.width == 0 {
+    let mut writer = Writer { bytes: Vec::new(), queue: VecDeque::new(), free: 1 };
+    let root = writer.refer(builder.block(A::narrow(0), 0, (0, segments.len() as u32)))?;
+    writer.word(root);
+    while let Some(plan) = writer.queue.pop_front() {
+        writer.word(plan.head);
+        let node = Node::unpack(plan.head);
+        if node.width == 0 {
             for value in builder.children(&plan) {
-                words.push(refer(value, &mut queue)?);
+                let word = writer.refer(value)?;
+                writer.word(word);
             }
             continue;
         }
-        let node = plan.node;
-        let mut body = Vec::with_capacity(node.words() as usize * 4);
-        for (start, _) in &plan.chunk {
-            body.extend_from_slice(&start.to_le_bytes()[..node.width as usize]);
+        let end = writer.bytes.len() + (node.words() as usize - 1) * 4;
+        let values = writer.bytes.len() + node.values() as usize;
+        if let Some(step) = plan.step {
+            for (start, _) in &step.rest {
+                writer.bytes.extend_from_slice(&start.to_le_bytes()[..node.width as usize]);
+            }
+            writer.bytes.resize(values, 0);
+            for value in std::iter::once(step.first).chain(step.rest.into_iter().map(|(_, value)| value)) {
+                let word = writer.refer(value)?;
+                match node.form {
+                    Form::Long => writer.word(word),
+                    Form::Short | Form::Alternating => writer.bytes.extend((word as u16).to_le_bytes()),
+                }
+            }
+        } else {
+            let (first, behind) = (plan.segments.0 as usize, plan.segments.1 as usize);
+            for start in &segments[first + 1..behind] {
+                let start = start.0.window(node.position, node.width * 8);
+                writer.bytes.extend_from_slice(&start.to_le_bytes()[..node.width as usize]);
+            }
+            writer.bytes.resize(values, 0);
+            for (index, (_, class)) in segments[first..behind].iter().enumerate() {
+                match node.form {
+                    Form::Alternating if index > 1 => break,
+                    Form::Long => writer.word(*class),
+                    Form::Short | Form::Alternating => writer.bytes.extend((*class as u16).to_le_bytes()),
+                }
+            }
         }
-        body.resize(node.values() as usize, 0);
-        let values = plan.first.into_iter().chain(plan.chunk.into_iter().map(|(_, value)| value));
-        let values: Vec<u32> = values.map(|value| refer(value, &mut queue)).collect::<Result<_, _>>()?;
-        match node.form {
-            Form::Alternating => values[..2].iter().for_each(|value| body.extend((*value as u16).to_le_bytes())),
-            Form::Short => values.iter().for_each(|value| body.extend((*value as u16).to_le_bytes())),
-            Form::Long => values.iter().for_each(|value| body.extend(value.to_le_bytes())),
-        }
-        body.resize((node.words() as usize - 1) * 4, 0);
-        words.extend(body.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)));
+        writer.bytes.resize(end, 0);
     }
-    Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
+    writer.bytes.resize(writer.bytes.len() + PADDING as usize * 4, 0);
+    Ok(writer.bytes)
+}
+
+/// How the values of a chunk are kept.
+fn form(classes: impl Iterator<Item = u32> + Clone) -> Form {
+    if classes.clone().any(|class| class > u32::from(u16::MAX)) {
+        Form::Long
+    } else if classes.clone().zip(classes.skip(2)).all(|(a, b)| a == b) {
+        Form::Alternating
+    } else {
+        Form::Short
+    }
 }
 
 struct Builder<'s, A> {
@@ -131,25 +179,26 @@ struct Builder<'s, A> {
 impl<A: AddressBits + Bits> Builder<'_, A> {
     const BITS: u32 = A::BITS;
 
-    /// The block of addresses that begin with the first `position` bits of `base`. `within.start` is the segment that
-    /// holds `base`.
-    fn block(&self, base: A, position: u32, within: std::ops::Range<usize>) -> Value<A> {
-        let first = within.start;
+    /// The block of addresses that begin with the first `position` bits of `base`. `within.0` is the segment that holds
+    /// `base`.
+    fn block(&self, base: A, position: u32, within: (u32, u32)) -> Value<A> {
+        let (first, end) = (within.0 as usize, within.1 as usize);
         let class = self.segments[first].1;
-        let starts = &self.segments[first + 1..within.end];
+        let starts = &self.segments[first + 1..end];
         if starts.is_empty() {
             return Value::Class(class);
         }
-        // How many leading bits tell all starts from their neighbours.
-        let depth = starts.iter().map(|start| Self::BITS - start.0.wide().trailing_zeros().min(Self::BITS)).max();
-        let needed = depth.unwrap_or(Self::BITS) - position;
-        let width = [16, 32, 64].into_iter().find(|width| needed <= *width);
-        if let Some(width) = width
-            && starts.len() as u32 * width <= CHUNK * 32
-            && starts.len() as u32 <= CHUNK
-        {
-            let chunk = starts.iter().map(|start| (start.0.window(position, width), Value::Class(start.1)));
-            return self.chunk(base, position, width, within, Value::Class(class), chunk.collect());
+        if starts.len() <= CHUNK as usize {
+            // How many leading bits tell all starts from their neighbours.
+            let depth = starts.iter().map(|start| Self::BITS - start.0.wide().trailing_zeros().min(Self::BITS)).max();
+            let needed = depth.unwrap_or(Self::BITS).saturating_sub(position);
+            if let Some(width) = [16, 32, 64].into_iter().find(|width| needed <= *width)
+                && starts.len() as u32 * width <= CHUNK_BYTES * 8
+            {
+                let form = form(self.segments[first..end].iter().map(|segment| segment.1));
+                let node = Node { width: width / 8, position, size: starts.len() as u32, form };
+                return Value::Node(Plan { head: node.pack(), segments: within, base, step: None });
+            }
         }
         // One table for all that the starts share would be mostly empty: step over it.
         let shared = shared_bits::<A>(starts[0].0, starts[starts.len() - 1].0);
@@ -157,79 +206,63 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
             return self.step(base, position, within, shared);
         }
         let log = starts.len().ilog2();
-        let mut size = log.saturating_sub(2).clamp(2, TABLE_BITS);
-        if position == 0 && (12..=15).contains(&size) && Self::BITS == 32 {
+        let size = if position == 0 && Self::BITS == 32 && log >= 12 {
             // Behind 16 bits of an IPv4 address, starts take two bytes.
-            size = 16;
-        }
-        let size = size.min(Self::BITS - position);
+            log.saturating_sub(4).max(16)
+        } else {
+            log.saturating_sub(2).max(2)
+        };
+        let size = size.min(TABLE_BITS).min(Self::BITS - position);
         let node = Node { width: 0, position, size, form: Form::Alternating };
-        Value::Node(Box::new(Plan { node, base, segments: within, chunk: Vec::new(), first: None }))
+        Value::Node(Plan { head: node.pack(), segments: within, base, step: None })
     }
 
     /// A chunk of at most two starts around the smaller block that holds all of them.
-    fn step(&self, base: A, position: u32, within: std::ops::Range<usize>, shared: u32) -> Value<A> {
-        let first = within.start;
+    fn step(&self, base: A, position: u32, within: (u32, u32), shared: u32) -> Value<A> {
+        let first = within.0 as usize;
         let before = self.segments[first].1;
         let shared = shared.min(position + 64).min(Self::BITS - 1);
         let width = [16, 32, 64].into_iter().find(|width| shared - position <= *width).unwrap_or(64);
         let inner = self.segments[first + 1].0.wide();
-        let rest = block_mask::<A>(shared);
-        let (low, high) = (inner & !rest, inner | rest);
-        let mut chunk = Vec::new();
+        let behind = block_mask::<A>(shared);
+        let (low, high) = (inner & !behind, inner | behind);
+        let mut rest = Vec::new();
         // The inner block begins in the segment before its first start, unless that start is its own beginning.
-        let inner_first = if inner == low { first + 1 } else { first };
-        let nested = self.block(A::narrow(low), shared, inner_first..within.end);
+        let inner_first = if inner == low { within.0 + 1 } else { within.0 };
+        let nested = self.block(A::narrow(low), shared, (inner_first, within.1));
         let block_low = base.wide();
-        let head = if low == block_low {
+        let first = if low == block_low {
             nested
         } else {
-            chunk.push((A::narrow(low).window(position, width), nested));
+            rest.push((A::narrow(low).window(position, width), nested));
             Value::Class(before)
         };
         let block_high = block_low | block_mask::<A>(position);
         if high < block_high {
-            let last = self.segments[within.end - 1].1;
-            chunk.push((A::narrow(high + 1).window(position, width), Value::Class(last)));
+            let last = self.segments[within.1 as usize - 1].1;
+            rest.push((A::narrow(high + 1).window(position, width), Value::Class(last)));
         }
-        self.chunk(base, position, width, within, head, chunk)
-    }
-
-    fn chunk(
-        &self,
-        base: A,
-        position: u32,
-        width: u32,
-        segments: std::ops::Range<usize>,
-        first: Value<A>,
-        chunk: Vec<(u64, Value<A>)>,
-    ) -> Value<A> {
-        if chunk.is_empty() {
+        if rest.is_empty() {
             return first;
         }
-        let classes: Option<Vec<u32>> = std::iter::once(&first)
-            .chain(chunk.iter().map(|(_, value)| value))
-            .map(|value| match value {
-                Value::Class(class) if *class <= u32::from(u16::MAX) => Some(*class),
-                _ => None,
-            })
-            .collect();
-        let form = match classes {
-            Some(classes) if classes.iter().zip(classes.iter().skip(2)).all(|(a, b)| a == b) => Form::Alternating,
-            Some(_) => Form::Short,
-            None => Form::Long,
+        let all = || std::iter::once(&first).chain(rest.iter().map(|(_, value)| value));
+        let form = if all().any(|value| matches!(value, Value::Node(_))) {
+            Form::Long
+        } else {
+            form(all().map(|value| if let Value::Class(class) = value { *class } else { 0 }))
         };
-        let node = Node { width: width / 8, position, size: chunk.len() as u32, form };
-        Value::Node(Box::new(Plan { node, base, segments, chunk, first: Some(first) }))
+        let node = Node { width: width / 8, position, size: rest.len() as u32, form };
+        Value::Node(Plan { head: node.pack(), segments: within, base, step: Some(Box::new(Step { first, rest })) })
     }
 
     /// The values of a table.
-    fn children(&self, plan: &Plan<A>) -> impl Iterator<Item = Value<A>> {
-        let (position, size) = (plan.node.position, plan.node.size);
+    fn children(&self, plan: &Plan<A>) -> impl Iterator<Item = Value<A>> + use<'_, A> {
+        let node = Node::unpack(plan.head);
+        let (position, size) = (node.position, node.size);
         let base = plan.base.wide();
         let unit = Self::BITS - position - size;
-        let end = plan.segments.end;
-        let mut holder = plan.segments.start;
+        let end = plan.segments.1 as usize;
+        let mut holder = plan.segments.0 as usize;
         (0..1u128 << size).map(move |index| {
             let low = base | index << unit;
             let high = low | block_mask::<A>(position + size);
@@ -241,7 +274,7 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
             while behind < end && self.segments[behind].0.wide() <= high {
                 behind += 1;
             }
-            let value = self.block(A::narrow(low), position + size, holder..behind);
+            let value = self.block(A::narrow(low), position + size, (holder as u32, behind as u32));
             holder = behind - 1;
             value
         })

@@ -82,7 +82,7 @@ pub fn compile(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<u8>,
 
     let defaults = [policy.defaults.outbound, policy.defaults.inbound]
         .map(|action| flags(action, action != Action::Permit, policy.defaults.log));
-    writer.finish(defaults, options.key, roots, resolved.undecidable).map_err(whole)
+    writer.finish(defaults, options.key, roots, [resolved.undecidable, resolved.name_depths]).map_err(whole)
 }
 
 fn flags(action: Action, hard: bool, log: bool) -> u8 {

@@ -54,6 +54,8 @@ pub(super) struct Resolved {
     pub(super) by_set: Vec<BySet>,
     /// The class of names that cannot be told.
     pub(super) undecidable: u32,
+    /// How many labels listed names have.
+    pub(super) name_depths: u32,
 }
 
 /// Values that are kept once, in the order they came.
@@ -172,7 +174,7 @@ impl Spaces {
                 (index, all)
             })
             .collect();
-        Ok(Resolved { conditions, by_set: self.by_set, undecidable: names.undecidable })
+        Ok(Resolved { conditions, by_set: self.by_set, undecidable: names.undecidable, name_depths: names.depths })
     }
 }
 

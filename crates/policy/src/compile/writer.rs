@@ -50,13 +50,13 @@ impl Writer {
         number
     }
 
-    /// The bytes.
+    /// The bytes. `names` are the class of undecidable names, and how many labels listed ones have.
     pub(super) fn finish(
         self,
         defaults: [u8; 2],
         key: [u8; 16],
         roots: [u64; ROOTS],
-        undecidable: u32,
+        names: [u32; 2],
     ) -> Result<Vec<u8>, String> {
         let sections = self.parts.all();
         let length = sections
@@ -80,7 +80,8 @@ impl Writer {
         for (index, root) in roots.iter().enumerate() {
             put(&mut image, ROOT_TABLE + index * 8, &root.to_le_bytes());
         }
-        put(&mut image, UNDECIDABLE, &undecidable.to_le_bytes());
+        put(&mut image, UNDECIDABLE, &names[0].to_le_bytes());
+        put(&mut image, NAME_DEPTHS, &names[1].to_le_bytes());
         let checksum = crate::image::checksum(&image);
         put(&mut image, 16, &checksum);
         Ok(image)

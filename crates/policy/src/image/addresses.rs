@@ -12,16 +12,25 @@
 //!         form 2 32-bit values
 //! ```
 //!
-//! Chunks are small enough that all starts are compared at once, without a branch that depends on them. Nodes appear
-//! in breadth-first order, each referred to once, at ascending positions along every path: one pass validates them and
-//! no walk has more than as many steps as an address has bits.
+//! Chunks are small enough that all starts are compared at once, without a branch that depends on them: as many lanes
+//! are compared as a chunk can have, and those behind its starts are not counted. [`PADDING`] words of zeros at the end
+//! of the map let the last chunk be read like any other. Nodes appear in breadth-first order, each referred to once, at
+//! ascending positions along every path: one pass validates them and no walk has more than as many steps as an address
+//! has bits.
 
-use super::table::{u16_at, u32_at, u64_at};
+use super::{
+    lanes::{below16, below32, below64},
+    table::{u16_at, u32_at, u64_at},
+};
 
 /// The value is a node.
 pub(crate) const NODE: u32 = 1 << 31;
 /// The most starts of a chunk.
 pub(crate) const CHUNK: u32 = 32;
+/// The most bytes of starts in a chunk.
+pub(crate) const CHUNK_BYTES: u32 = 128;
+/// Words behind the last node.
+pub(crate) const PADDING: u32 = CHUNK_BYTES / 4;
 /// The most bits of a table.
 pub(crate) const TABLE_BITS: u32 = 20;
 
@@ -114,11 +123,14 @@ impl Bits for u128 {
 pub(crate) fn class<A: Bits>(map: &[u8], address: A) -> u32 {
     let mut value = u32_at(map, 0);
     while value & NODE != 0 {
-        let at = (value & !NODE) as usize * 4;
-        let node = Node::unpack(u32_at(map, at));
-        let body = map.get(at.wrapping_add(4)..).unwrap_or(&[]);
+        let Some((head, body)) = map.get((value & !NODE) as usize * 4..).and_then(|rest| rest.split_first_chunk::<4>())
+        else {
+            return 0;
+        };
+        let node = Node::unpack(u32::from_le_bytes(*head));
         if node.width == 0 {
-            let index = address.window(node.position, node.size.max(1));
+            // Sizes of tables are 1 to 20.
+            let index = address.window(node.position, node.size);
             value = u32_at(body, (index as usize).wrapping_mul(4));
             continue;
         }
@@ -126,52 +138,16 @@ pub(crate) fn class<A: Bits>(map: &[u8], address: A) -> u32 {
             2 => below16(body, node.size, address.window(node.position, 16) as u16),
             4 => below32(body, node.size, address.window(node.position, 32) as u32),
             _ => below64(body, node.size, address.window(node.position, 64)),
-        };
+        } as usize;
         let values = node.values() as usize;
         value = match node.form {
-            Form::Alternating => u32::from(u16_at(body, values + (below as usize & 1) * 2)),
-            Form::Short => u32::from(u16_at(body, values + below as usize * 2)),
-            Form::Long => u32_at(body, values + below as usize * 4),
+            Form::Alternating => u32::from(u16_at(body, values + (below & 1) * 2)),
+            Form::Short => u32::from(u16_at(body, values + below * 2)),
+            Form::Long => u32_at(body, values + below * 4),
         };
     }
     value
 }
-
-macro_rules! below {
-    ($name:ident, $type:ty, $lanes:literal) => {
-        /// How many of the first `size` starts are not above `wanted`. Starts ascend, so the count is a place.
-        #[inline]
-        fn $name(body: &[u8], size: u32, wanted: $type) -> u32 {
-            const WIDTH: usize = size_of::<$type>();
-            let mut count = 0;
-            let mut left = size as usize;
-            for group in body.chunks_exact(WIDTH * $lanes) {
-                let mut sum = 0 as $type;
-                for (lane, start) in group.as_chunks::<WIDTH>().0.iter().enumerate() {
-                    let start = <$type>::from_le_bytes(*start);
-                    sum += <$type>::from(start <= wanted && lane < left);
-                }
-                count += sum as u32;
-                if left <= $lanes {
-                    return count;
-                }
-                left -= $lanes;
-            }
-            // The map's last bytes: less than a group is left.
-            for (lane, start) in body.as_chunks::<WIDTH>().0.iter().enumerate().skip(size as usize - left) {
-                if lane >= size as usize {
-                    break;
-                }
-                count += u32::from(<$type>::from_le_bytes(*start) <= wanted);
-            }
-            count
-        }
-    };
-}
-
-below!(below16, u16, 8);
-below!(below32, u32, 8);
-below!(below64, u64, 4);
 
 /// The start at place `index` of a chunk, for validation.
 pub(crate) fn start(body: &[u8], width: u32, index: u32) -> u64 {

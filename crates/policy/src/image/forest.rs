@@ -55,7 +55,7 @@ pub(crate) struct Cut {
 }
 
 /// Rests that may be waiting at once.
-pub(crate) const ROOM: usize = 32;
+pub(crate) const ROOM: usize = 16;
 /// The most words of a forest.
 #[cfg(feature = "std")]
 pub(crate) const MAX_WORDS: u32 = 1 << 30;
@@ -118,12 +118,11 @@ impl Cut {
     #[inline]
     pub(crate) fn child(&self, key: &Key) -> u32 {
         let first = key[usize::from(self.dimension) % DIMENSIONS] >> self.shift;
-        if self.hashed {
-            let second = key[usize::from(self.second_dimension) % DIMENSIONS] >> self.second_shift;
-            mix(first, second, self.bits)
-        } else {
-            first as u32 & ((1 << self.bits) - 1)
-        }
+        let second = key[usize::from(self.second_dimension) % DIMENSIONS] >> self.second_shift;
+        // Both are made and one is taken: which kind a cut is cannot be predicted.
+        let plain = first as u32 & ((1 << self.bits) - 1);
+        let hashed = mix(first, second, self.bits);
+        plain ^ ((plain ^ hashed) & 0u32.wrapping_sub(u32::from(self.hashed)))
     }
 
     /// How many words its block has: children, and the rest with its least rule number.
@@ -146,14 +145,18 @@ pub(crate) fn mix(first: u64, second: u64, bits: u8) -> u32 {
 #[inline]
 pub(crate) fn search(forest: &[u8], root: u64, key: &Key, mut best: u32, scan: impl Fn(u32, u32, u32) -> u32) -> u32 {
     let word = |index: u32| u64_at(forest, index as usize * 8);
-    let mut waiting = [0u32; ROOM];
+    // Rests, each with its least rule number above. It is read long before it is asked for, so that its line, which the
+    // rest's word shares more often than not, comes while the children are looked at.
+    let mut waiting = [0u64; ROOM];
     let mut waits = 0usize;
     let mut here = root;
     loop {
         match Word::unpack(here) {
             Word::Cut(cut) => {
                 if cut.rest {
-                    waiting[waits % ROOM] = cut.base.wrapping_add(1 << cut.bits);
+                    let rest = cut.base.wrapping_add(1 << cut.bits);
+                    let least = word(rest.wrapping_add(1)) >> 32 << 32;
+                    waiting[waits % ROOM] = least | u64::from(rest);
                     waits = waits.wrapping_add(1);
                 }
                 here = word(cut.base.wrapping_add(cut.child(key)));
@@ -167,10 +170,9 @@ pub(crate) fn search(forest: &[u8], root: u64, key: &Key, mut best: u32, scan: i
                 return best;
             }
             waits -= 1;
-            let rest = waiting[waits % ROOM];
-            let least = word(rest.wrapping_add(1)) >> 32;
-            if least < u64::from(best) {
-                here = word(rest);
+            let waited = waiting[waits % ROOM];
+            if (waited >> 32) < u64::from(best) {
+                here = word(waited as u32);
                 break;
             }
         }

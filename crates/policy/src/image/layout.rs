@@ -9,11 +9,15 @@
 //! 32   defaults: outbound, inbound (rule flags) 2, zero 6
 //! 40   key of the hashes                        16
 //! 56   roots of the forest                      8 x 8
-//! 120  class of a name that cannot be told      4, zero 4
+//! 120  class of a name that cannot be told      4
+//! 124  how many labels listed names have        4: bit N for N labels, bit 31 for more
 //! 128  section table                            SECTIONS x (offset 4, length 4)
 //! ```
 
-use super::table::{Section, u16_at, u32_at, u64_at, u128_at};
+use super::{
+    names::Points,
+    table::{Section, u16_at, u32_at, u64_at, u128_at},
+};
 
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
@@ -30,6 +34,8 @@ pub(crate) fn root(family: usize, waiting: bool, inbound: bool) -> usize {
 }
 /// Where the class of undecidable names stands.
 pub(crate) const UNDECIDABLE: usize = 120;
+/// Where the numbers of labels stand.
+pub(crate) const NAME_DEPTHS: usize = 124;
 /// Where the section table begins.
 pub(crate) const SECTION_TABLE: usize = 128;
 /// The header's length: fixed part and section table, rounded up to a section boundary.
@@ -199,6 +205,9 @@ pub(crate) struct Header {
     pub(crate) key: [u64; 2],
     pub(crate) roots: [u64; ROOTS],
     pub(crate) undecidable: u32,
+    pub(crate) name_depths: u32,
+    /// Made of the key.
+    pub(crate) points: Points,
     pub(crate) sections: Sections,
 }
 
@@ -210,8 +219,10 @@ impl Header {
             checksum: u128_at(bytes, 16).to_le_bytes(),
             defaults: [outbound, inbound],
             key: [u64_at(bytes, 40), u64_at(bytes, 48)],
+            points: Points::new([u64_at(bytes, 40), u64_at(bytes, 48)]),
             roots: core::array::from_fn(|index| u64_at(bytes, ROOT_TABLE + index * 8)),
             undecidable: u32_at(bytes, UNDECIDABLE),
+            name_depths: u32_at(bytes, NAME_DEPTHS),
             sections: Sections::read(bytes),
         }
     }

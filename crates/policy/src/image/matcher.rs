@@ -46,6 +46,20 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
     }
 }
 
+/// The class of a remote address.
+pub(super) fn remote_class(image: &[u8], header: &Header, remote: IpAddr) -> u32 {
+    let sections = &header.sections;
+    match remote {
+        IpAddr::V4(address) if sections.remote4.length != 0 => {
+            addresses::class(sections.remote4.of(image), address.to_bits())
+        }
+        IpAddr::V6(address) if sections.remote6.length != 0 => {
+            addresses::class(sections.remote6.of(image), address.to_bits())
+        }
+        _ => 0,
+    }
+}
+
 /// The classes of program, user and name, where rules ask for them.
 #[inline]
 fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {

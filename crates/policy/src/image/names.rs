@@ -1,12 +1,16 @@
 //! From a name to the class of the name lists it stands in.
 //!
 //! Only hashes of names are kept. The hash is a polynomial in two secret points modulo 2^61 - 1, taken over the name's
-//! labels from the right, so that every suffix of a name costs one step more than the suffix before it. Two different
-//! names of at most `b` blocks (7 letters of a label each) agree in one point for at most `b` of its 2^61 values, so
-//! the chance that both agree is below `(b / 2^61)^2`. A bucket tells `log2(buckets)` bits of the first point's value,
-//! a tag 35 more and all 61 of the second's: for a million names of up to 56 letters any two are confused with a chance
-//! below 2^-103, any of the pairs among them below 2^-64, and a name that is not listed with one that is below 2^-84.
-//! The compiler refuses a key under which two listed names meet.
+//! letters from the right, seven to a block, so that every suffix of a name costs one step beside those of the name
+//! itself. Two different names of at most `b` blocks have difference polynomials of degree `b`, so the second values
+//! agree for at most `b` of the 2^61 points, and the 35 bits kept of the first for at most `b * 2^27` of them: a tag
+//! confuses two names with a chance below `(b * 2^-61) * (b * 2^-34)`. For names of up to 55 letters (`b` is 8) that is
+//! 2^-89, and 2^-69 that a name which is not listed is taken for any of a million that are; for the longest names there
+//! can be (`b` is 37) it is below 2^-64. That only the tags of a bucket or two are compared makes it less likely still and
+//! is not counted. The compiler refuses a key under which two listed names meet.
+//!
+//! The last block is added, not multiplied, so values of names that differ in it lie close together: buckets and the
+//! filter's words are taken from the value mixed with a secret.
 //!
 //! ```text
 //! filter   words of 64 bits; a name sets four bits in one word
@@ -26,8 +30,9 @@ pub(crate) const BUCKET: usize = 64;
 pub(crate) const TAGS: usize = 5;
 /// A tag's bytes.
 pub(crate) const TAG: usize = 12;
-/// The most buckets one name may be away from its own.
-pub(crate) const REACH: u32 = 32;
+/// The most buckets one name may be away from its own. Of a million names thrown at random the farthest is some forty
+/// away.
+pub(crate) const REACH: u32 = 256;
 /// How many records fit into a bucket's own numbers.
 pub(crate) const INLINE_RECORDS: u32 = 64;
 /// The next bucket goes on.
@@ -38,16 +43,32 @@ const LONGEST: usize = 255;
 /// 2^61 - 1.
 const PRIME: u64 = (1 << 61) - 1;
 
-/// The two secret points.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Points([u64; 2]);
+/// The two secret points, and what values are spread by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Points {
+    points: [u64; 2],
+    spread: [u64; 2],
+}
 
 impl Points {
-    /// From an image's key.
+    /// From an image's key. Mixing loses nothing of a key that was drawn, and makes points without a pattern of one that
+    /// was not.
     pub(crate) fn new(key: [u64; 2]) -> Self {
         // Points 0 and 1 would make every block equal; they cost nothing to avoid.
-        Self(key.map(|half| 2 + (half >> 3) % (PRIME - 2)))
+        let point = |half: u64| 2 + (half >> 3) % (PRIME - 2);
+        let [first, second] = [mixed(key[0].wrapping_add(STEP)), mixed(key[1].wrapping_add(STEP.wrapping_mul(2)))];
+        Self { points: [point(first), point(second)], spread: [mixed(first ^ STEP), mixed(second ^ STEP)] }
     }
+}
+
+/// A number whose bits are neither few nor regular.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A permutation of the numbers of 64 bits in which every bit depends on every other: the last steps of SplitMix64.
+const fn mixed(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 /// The hash of a suffix.
@@ -57,21 +78,27 @@ pub(crate) struct Hash(pub(crate) [u64; 2]);
 impl Hash {
     const EMPTY: Self = Self([1, 1]);
 
+    /// One block more. The values are kept below 2^61 + 2^2; [`Self::reduced`] makes them the least they can be.
     #[inline]
     fn add(self, points: &Points, block: u64) -> Self {
         let step = |value: u64, point: u64| {
             let product = u128::from(value) * u128::from(point) + u128::from(block);
             let sum = (product as u64 & PRIME) + (product >> 61) as u64;
-            let folded = (sum & PRIME) + (sum >> 61);
-            if folded >= PRIME { folded - PRIME } else { folded }
+            (sum & PRIME) + (sum >> 61)
         };
-        Self([step(self.0[0], points.0[0]), step(self.0[1], points.0[1])])
+        Self([step(self.0[0], points.points[0]), step(self.0[1], points.points[1])])
     }
 
-    /// The bucket among `buckets`: the top of the first value.
+    /// The values below the prime.
     #[inline]
-    pub(crate) fn bucket(self, buckets: u32) -> u32 {
-        ((u128::from(self.0[0]) * u128::from(buckets)) >> 61) as u32
+    fn reduced(self) -> Self {
+        Self(self.0.map(|value| if value >= PRIME { value - PRIME } else { value }))
+    }
+
+    /// The bucket among `buckets`.
+    #[inline]
+    pub(crate) fn bucket(self, points: &Points, buckets: u32) -> u32 {
+        (((mixed(self.0[0] ^ points.spread[0]) >> 32) * u64::from(buckets)) >> 32) as u32
     }
 
     /// The 12 bytes kept of it.
@@ -83,8 +110,8 @@ impl Hash {
 
     /// The filter's word among `words`, and the bits in it.
     #[inline]
-    pub(crate) fn filter(self, words: u32) -> (u32, u64) {
-        let mixed = self.0[1].wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    pub(crate) fn filter(self, points: &Points, words: u32) -> (u32, u64) {
+        let mixed = mixed(self.0[1] ^ points.spread[1]);
         let word = ((mixed >> 32) * u64::from(words)) >> 32;
         let bit = |at: u32| 1u64 << (mixed >> at & 63);
         (word as u32, bit(0) | bit(6) | bit(12) | bit(18))
@@ -117,8 +144,27 @@ fn before(name: &[u8], end: usize) -> u64 {
     head.iter().fold(0, |word, &byte| word >> 8 | u64::from(byte) << 56)
 }
 
+/// Letters of a block.
+const BLOCK: usize = 7;
+/// Blocks taken together.
+const BLOCKS: usize = 8;
+
+/// Where the seven letters before `end` hold dots: bit 0 for the last.
+#[inline]
+fn dots(letters: u64) -> u64 {
+    let undotted = letters ^ every(b'.');
+    // 0x80 at each byte that is a dot, exactly; the lowest byte belongs to the next block.
+    let dots = !(((undotted & every(0x7f)) + every(0x7f)) | undotted) & every(0x80) & !0xff;
+    // The last letter's bit first, then all eight bits side by side: no two of the product's terms meet.
+    (dots.swap_bytes() >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
 /// Walks a name's suffixes from the shortest to the name itself. `visit` gets each suffix's hash and whether it is the
 /// whole name, and says whether to go on.
+///
+/// Blocks are taken from the right: full ones of seven letters, and one more, of what is left of the suffix (none to
+/// six letters) with their number, which is above all full ones. Blocks, and the hash's value before each, are made for
+/// up to 56 letters first; every suffix that begins within those is then one step from one of the values.
 #[inline]
 pub(crate) fn suffixes(points: &Points, name: &[u8], mut visit: impl FnMut(Hash, bool) -> bool) {
     let name = name.strip_suffix(b".").unwrap_or(name);
@@ -128,33 +174,60 @@ pub(crate) fn suffixes(points: &Points, name: &[u8], mut visit: impl FnMut(Hash,
     let mut end = name.len();
     let mut hash = Hash::EMPTY;
     loop {
-        let word = before(name, end);
-        // Bytes that are dots, exactly: 0x80 at each.
-        let undotted = word ^ every(b'.');
-        let dots = !(((undotted & every(0x7f)) + every(0x7f)) | undotted) & every(0x80);
-        let to_dot = dots.leading_zeros() as usize / 8;
-        let letters = to_dot.min(7).min(end);
-        // A label ends at a dot or at the name's beginning; one of just seven letters ends there too.
-        let ends = letters == end || to_dot == letters;
-        let block = if letters == 0 { 0 } else { lower(word) >> (64 - 8 * letters as u32) };
-        hash = hash.add(points, block | (letters as u64) << 56 | u64::from(ends) << 59);
-        end -= letters;
-        if ends {
-            if !visit(hash, end == 0) || end == 0 {
-                return;
+        let (mut blocks, mut before_each) = ([0u64; BLOCKS + 1], [Hash::EMPTY; BLOCKS + 1]);
+        let (mut starts, mut from) = (0u64, end);
+        for (index, (block, value)) in blocks.iter_mut().zip(&mut before_each).take(BLOCKS).enumerate() {
+            let letters = before(name, from);
+            starts |= dots(letters) << (BLOCK * index);
+            *block = lower(letters) >> 8;
+            *value = hash;
+            if from < BLOCK {
+                break;
             }
-            end -= 1;
-            if end == 0 {
-                // A name that begins with a dot has an empty first label.
-                visit(hash.add(points, 1 << 59), true);
-                return;
-            }
+            hash = hash.add(points, *block);
+            from -= BLOCK;
         }
+        if let Some(last) = before_each.last_mut() {
+            *last = hash;
+        }
+        let here = end.min(BLOCK * BLOCKS);
+        let mut suffix = |length: usize, whole: bool| {
+            let (index, rest) = (length / BLOCK, (length % BLOCK) as u64);
+            let block = blocks.get(index).copied().unwrap_or(0) >> (8 * (BLOCK as u64 - rest));
+            let value = before_each.get(index).copied().unwrap_or(Hash::EMPTY);
+            visit(value.add(points, block | (rest + 1) << 56).reduced(), whole)
+        };
+        // A dot at the very end of these letters begins a suffix that is looked at with the next ones' state, which is
+        // the same: its length is all of these.
+        while starts != 0 {
+            let length = starts.trailing_zeros() as usize;
+            if !suffix(length, false) {
+                return;
+            }
+            starts &= starts - 1;
+        }
+        if here == end {
+            suffix(here, true);
+            return;
+        }
+        end -= here;
     }
 }
 
+/// Suffixes looked for together.
+const BATCH: usize = 8;
+
+/// The bit for names of so many labels.
+#[inline]
+pub(crate) fn depth_bit(labels: u32) -> u32 {
+    1 << labels.min(31)
+}
+
 /// The class of a name: of the longest listed suffix, of itself or of what lies below it.
-pub(super) fn class(image: &[u8], header: &Header, name: &[u8]) -> u32 {
+///
+/// The filter is asked for several suffixes at once, without a branch between them, so that its lines come together;
+/// then the buckets, for the longest suffix first, until one is found.
+pub(crate) fn class(image: &[u8], header: &Header, name: &[u8]) -> u32 {
     let sections = &header.sections;
     let records = sections.name_records.of(image);
     if records.is_empty() {
@@ -163,36 +236,64 @@ pub(super) fn class(image: &[u8], header: &Header, name: &[u8]) -> u32 {
     let (filter, buckets) = (sections.name_filter.of(image), sections.name_buckets.of(image));
     let places = sections.name_places.of(image);
     let (words, count) = (sections.name_filter.count::<8>(), sections.name_buckets.count::<BUCKET>());
-    let points = Points::new(header.key);
+    let points = &header.points;
     let mut class = 0;
-    suffixes(&points, name, |hash, whole| {
-        let (word, bits) = hash.filter(words);
-        if u64_at(filter, word as usize * 8) & bits == bits
-            && let Some(found) = find(buckets, count, places, hash)
-        {
-            class = u32_at(records, found as usize * 8 + if whole { 0 } else { 4 });
+    let mut batch = [Hash::EMPTY; BATCH];
+    let (mut waiting, mut whole_waits, mut labels) = (0usize, false, 0u32);
+    let mut look = |batch: &[Hash; BATCH], waiting: usize, whole: bool| {
+        let mut passed = 0u32;
+        for (place, hash) in batch.iter().enumerate().take(waiting) {
+            let (word, bits) = hash.filter(points, words);
+            passed |= u32::from(u64_at(filter, word as usize * 8) & bits == bits) << place;
         }
-        true
+        while passed != 0 {
+            let place = 31 - passed.leading_zeros() as usize;
+            if let Some(found) = find(points, buckets, count, places, batch[place % BATCH]) {
+                let below = !(whole && place + 1 == waiting);
+                class = u32_at(records, found as usize * 8 + if below { 4 } else { 0 });
+                return;
+            }
+            passed ^= 1 << place;
+        }
+    };
+    suffixes(points, name, |hash, whole| {
+        labels += 1;
+        if header.name_depths & depth_bit(labels) != 0 {
+            if waiting == BATCH {
+                look(&batch, waiting, false);
+                waiting = 0;
+            }
+            batch[waiting % BATCH] = hash;
+            waiting += 1;
+            whole_waits = whole;
+        }
+        // No listed name has more labels than this.
+        header.name_depths > depth_bit(labels) || labels >= 31
     });
+    look(&batch, waiting, whole_waits);
     class
 }
 
 /// The record of a hash.
 #[inline]
-fn find(buckets: &[u8], count: u32, places: &[u8], hash: Hash) -> Option<u32> {
+fn find(points: &Points, buckets: &[u8], count: u32, places: &[u8], hash: Hash) -> Option<u32> {
     let (wide, narrow) = hash.tag();
-    let mut bucket = hash.bucket(count);
+    let mut bucket = hash.bucket(points, count);
     for _ in 0..REACH {
         let bytes: &[u8; BUCKET] = record(buckets, bucket)?;
         let meta = u32_at(bytes, TAGS * TAG);
-        for place in 0..TAGS {
-            if u64_at(bytes, place * TAG) == wide && u32_at(bytes, place * TAG + 8) == narrow {
-                return Some(if places.is_empty() {
-                    meta >> (6 * place) & (INLINE_RECORDS - 1)
-                } else {
-                    u32_at(places, (bucket as usize * TAGS + place) * 4)
-                });
-            }
+        // All tags are compared: which one it is cannot be predicted.
+        let equal = (0..TAGS).fold(0u32, |equal, place| {
+            let same = (u64_at(bytes, place * TAG) == wide) & (u32_at(bytes, place * TAG + 8) == narrow);
+            equal | u32::from(same) << place
+        });
+        if equal != 0 {
+            let place = equal.trailing_zeros() as usize;
+            return Some(if places.is_empty() {
+                meta >> (6 * place) & (INLINE_RECORDS - 1)
+            } else {
+                u32_at(places, (bucket as usize * TAGS + place) * 4)
+            });
         }
         if meta & OVERFLOW == 0 {
             return None;

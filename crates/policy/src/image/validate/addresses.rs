@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        addresses::{CHUNK, Form, NODE, Node, TABLE_BITS, start},
+        addresses::{CHUNK, CHUNK_BYTES, Form, NODE, Node, PADDING, TABLE_BITS, start},
         table::u32_at,
     },
     InvalidImage, require,
@@ -14,7 +14,7 @@ pub(super) fn validate(map: &[u8], what: &'static str, bits: u32) -> Result<(), 
     }
     let mut walk = Walk { map, what, bits, free: 1 };
     walk.value(u32_at(map, 0), 0, None)?;
-    let words = (map.len() / 4) as u32;
+    let words = ((map.len() / 4) as u32).saturating_sub(PADDING);
     let mut at = 1;
     while at < words {
         require(at < walk.free, what, at, "belongs to a node")?;
@@ -40,11 +40,11 @@ impl Walk<'_> {
         let shape = if node.width == 0 {
             (1..=TABLE_BITS).contains(&node.size) && node.position + node.size <= self.bits
         } else {
-            (1..=CHUNK).contains(&node.size) && node.position < self.bits
+            (1..=CHUNK).contains(&node.size) && node.size * node.width <= CHUNK_BYTES && node.position < self.bits
         };
         require(shape, self.what, at, "is a table or chunk of a possible size")?;
         let end = u64::from(at) + u64::from(node.words());
-        require(end * 4 <= self.map.len() as u64, self.what, at, "the node is there")?;
+        require(end * 4 + u64::from(PADDING) * 4 <= self.map.len() as u64, self.what, at, "the node is there")?;
         Ok(node)
     }
 
