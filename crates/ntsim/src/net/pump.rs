@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest packet: the largest MTU an interface can have.
 const PACKET: usize = 65_536;
@@ -50,7 +50,8 @@ impl Pump {
     fn carry_all(&mut self, carrier: &mut Carrier, asked: &OwnedFd, stop: &OwnedFd) -> Result<(), Bugcheck> {
         let started = Instant::now();
         let mut buffer = PacketBuffer::new(PACKET);
-        let mut more = false;
+        let (mut more, mut patience) = (false, Duration::from_secs(1));
+        let mut ticked = started;
         loop {
             let mut ready = [
                 PollFd::new(&self.client, PollFlags::IN),
@@ -58,9 +59,10 @@ impl Pump {
                 PollFd::new(stop, PollFlags::IN),
                 PollFd::new(asked, PollFlags::IN),
             ];
-            // Once a second even when nothing travels, so that idle flows end in time.
-            let patience = Timespec { tv_sec: i64::from(!more), tv_nsec: 0 };
-            if let Err(error) = poll(&mut ready, Some(&patience)) {
+            // Even when nothing travels, so that idle flows end in time and lost segments are sent again.
+            let wait = if more { Duration::ZERO } else { patience };
+            let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+            if let Err(error) = poll(&mut ready, Some(&wait)) {
                 tracing::warn!(%error, "poll");
             }
             if !ready[2].revents().is_empty() {
@@ -79,8 +81,9 @@ impl Pump {
                 }
             }
             more = self.serve(carrier, started)?;
-            if !from_client && !from_server {
-                carrier.expire(started.elapsed())?;
+            if ticked.elapsed() >= patience || (!from_client && !from_server) {
+                patience = self.tick(carrier, started)?;
+                ticked = Instant::now();
             }
         }
     }
@@ -114,6 +117,13 @@ impl Pump {
         let mut around = Around { endpoints: processes, wire, verdicts, now: started.elapsed() };
         carrier.carry(buffer, direction, &mut around)?;
         Ok(true)
+    }
+
+    /// Does what time brings; how soon it must be done again.
+    fn tick(&mut self, carrier: &mut Carrier, started: Instant) -> Result<Duration, Bugcheck> {
+        let Self { client, server, processes, verdicts, .. } = self;
+        let wire = &mut Tuns { client, server };
+        carrier.tick(&mut Around { endpoints: processes, wire, verdicts, now: started.elapsed() })
     }
 
     /// Does what drivers asked for; whether there is more.

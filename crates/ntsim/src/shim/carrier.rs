@@ -3,7 +3,7 @@
 use super::engine::EngineClassifier;
 use super::flow::Endpoints;
 use super::layer::Direction;
-use super::mailbox::{Mailbox, Request, Slot};
+use super::mailbox::{Mailbox, Request, Slot, stream_data, stream_of};
 use super::rewrite;
 use super::stack::{Config, Decision, Stack, Verdict};
 use super::verdicts::Verdicts;
@@ -70,7 +70,7 @@ impl Carrier {
     pub fn new(machine: &Arc<Machine>, config: Config, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let mailbox = Mailbox::new(Box::new(wake));
         machine.wfp.set_stack(Box::new(Slot(mailbox.clone())));
-        let classifier = EngineClassifier::new(machine.clone());
+        let classifier = EngineClassifier::with(machine.clone(), mailbox.clone());
         Self { machine: machine.clone(), stack: Stack::new(config), classifier, mailbox }
     }
 
@@ -98,7 +98,16 @@ impl Carrier {
             classifier.packet(|c| stack.process(c, around.endpoints, buffer, direction, around.now))
         })?;
         self.send_on(buffer, direction, decision, around);
+        self.give_back()?;
         Ok(decision)
+    }
+
+    /// Completes the injections that were done with inside classify.
+    fn give_back(&mut self) -> Result<(), Bugcheck> {
+        for injection in self.classifier.take_done() {
+            self.complete(injection, NtStatus::SUCCESS)?;
+        }
+        Ok(())
     }
 
     /// Sends a packet where it goes, and what its verdict brings with it.
@@ -112,13 +121,25 @@ impl Carrier {
                 }
             }
         }
+        self.send_output(around);
+        around.verdicts.note(&self.stack, buffer.bytes(), direction, &decision, around.now);
+    }
+
+    /// Sends what the stack sends of its own.
+    fn send_output(&self, around: &mut Around<'_>) {
+        let output = &self.stack.output;
+        for (direction, packet) in &output.relayed {
+            match direction {
+                Direction::Outbound => around.wire.transmit(packet.bytes()),
+                Direction::Inbound => around.wire.deliver(packet.bytes()),
+            }
+        }
         if !output.to_local.is_empty() {
             around.wire.deliver(&output.to_local);
         }
         if !output.to_remote.is_empty() {
             around.wire.transmit(&output.to_remote);
         }
-        around.verdicts.note(&self.stack, buffer.bytes(), direction, &decision, around.now);
     }
 
     /// Does what drivers have asked for, at most `limit` requests (a callout that injects whatever it sees would never
@@ -131,6 +152,15 @@ impl Carrier {
             match self.mailbox.take() {
                 Some(Request::Inject(injection)) => self.inject(injection, around)?,
                 Some(Request::CompleteOperation(token)) => self.complete_operation(token, around)?,
+                Some(Request::ContinueStream { flow, callout_id }) => {
+                    let Self { machine, stack, classifier, .. } = self;
+                    let Around { endpoints, now, .. } = around;
+                    cpu::enter(machine, Irql::PASSIVE, || {
+                        classifier.packet(|c| stack.stream_continue(c, *endpoints, flow, callout_id, *now))
+                    })?;
+                    self.send_output(around);
+                    self.give_back()?;
+                }
                 None => return Ok(false),
             }
         }
@@ -157,8 +187,9 @@ impl Carrier {
         let direction = match injection.path {
             InjectionPath::NetworkSend { .. } | InjectionPath::TransportSend { .. } => Direction::Outbound,
             InjectionPath::NetworkReceive { .. } | InjectionPath::TransportReceive { .. } => Direction::Inbound,
-            _ => {
-                tracing::warn!(?injection, "the simulated stack does not carry this kind of injection");
+            InjectionPath::Stream { .. } => return self.inject_stream(injection, around),
+            InjectionPath::Forward { .. } => {
+                tracing::warn!(?injection, "the simulated machine does not forward");
                 return self.complete(injection, NtStatus::NOT_SUPPORTED);
             }
         };
@@ -186,7 +217,7 @@ impl Carrier {
                 })
             })?;
             match decision.verdict {
-                Verdict::Forward | Verdict::Hold => {}
+                Verdict::Forward | Verdict::Hold | Verdict::Relayed => {}
                 Verdict::Malformed(_) => status = NtStatus::INVALID_PARAMETER,
                 Verdict::Drop | Verdict::Refuse | Verdict::Abort => status = NtStatus::DATA_NOT_ACCEPTED,
             }
@@ -194,6 +225,24 @@ impl Carrier {
             self.send_on(&buffer, direction, decision, around);
         }
         self.complete(injection, status)
+    }
+
+    /// Puts data into a stream, outside classify.
+    fn inject_stream(&mut self, injection: Box<Injection>, around: &mut Around<'_>) -> Result<(), Bugcheck> {
+        let mut status = NtStatus::NOT_FOUND;
+        if let (Some((flow, direction)), Some(data)) = (stream_of(&injection), stream_data(&injection)) {
+            let Self { machine, stack, classifier, .. } = self;
+            let Around { endpoints, now, .. } = around;
+            let there = cpu::enter(machine, Irql::PASSIVE, || {
+                classifier.packet(|c| stack.inject_stream(c, *endpoints, flow, direction, data, *now))
+            })?;
+            if there {
+                status = NtStatus::SUCCESS;
+                self.send_output(around);
+            }
+        }
+        self.complete(injection, status)?;
+        self.give_back()
     }
 
     /// The IP packet that was injected; `None` when it cannot be one.
@@ -219,13 +268,21 @@ impl Carrier {
         Ok(())
     }
 
-    /// Ends the flows that were idle for too long.
+    /// Does what time brings: ends flows that were idle for too long, and sends again what was not answered. How soon this
+    /// must be called again.
     ///
     /// # Errors
     /// The bugcheck that stopped the machine.
-    pub fn expire(&mut self, now: Duration) -> Result<(), Bugcheck> {
+    pub fn tick(&mut self, around: &mut Around<'_>) -> Result<Duration, Bugcheck> {
         let Self { machine, stack, classifier, .. } = self;
-        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.expire(c, now)))
+        let relays = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| {
+                stack.expire(c, around.now);
+                stack.retry(c, around.endpoints, around.now)
+            })
+        })?;
+        self.send_output(around);
+        Ok(if relays { Duration::from_millis(50) } else { Duration::from_secs(1) })
     }
 
     /// Takes the machine off the network: nothing more can be injected, what waits is given back, every flow ends.

@@ -60,6 +60,8 @@ pub struct Indication<'a, F> {
     pub owner: Option<&'a Owner>,
     /// A number for the local endpoint (`transportEndpointHandle`).
     pub endpoint: u64,
+    /// The callout that injected the data of a stream, 0 when none did: only lighter sublayers are asked.
+    pub injected_by: u32,
     /// The packet's bytes.
     pub data: Data<'a>,
 }
@@ -112,11 +114,26 @@ pub enum Data<'a> {
 /// What a callout at the STREAM layer asked for besides its verdict (`FWPS_STREAM_ACTION_TYPE`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StreamAction {
-    /// FWPS_STREAM_ACTION_NONE, or one that lets the data go by.
+    /// FWPS_STREAM_ACTION_NONE: the verdict counts.
     #[default]
     None,
+    /// FWPS_STREAM_ACTION_NEED_MORE_DATA: with at least so many more bytes it wants to be asked again.
+    NeedMoreData(u32),
     /// FWPS_STREAM_ACTION_DROP_CONNECTION.
     DropConnection,
+    /// FWPS_STREAM_ACTION_DEFER, by this callout.
+    Defer(u32),
+}
+
+/// Data that a driver puts into a stream (`FwpsStreamInjectAsync0`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// The callout that does it: only lighter sublayers are asked.
+    pub callout_id: u32,
+    /// The data.
+    pub data: Vec<u8>,
+    /// The stream ends behind it.
+    pub end: bool,
 }
 
 /// What came of a classify call.
@@ -132,6 +149,8 @@ pub struct Outcome {
     pub filter_id: u64,
     /// The stream action.
     pub stream: StreamAction,
+    /// How many of the leading bytes of a stream the verdict is about (`countBytesEnforced`); 0 means all of them.
+    pub enforced: usize,
 }
 
 /// A filter engine.
@@ -156,4 +175,10 @@ pub trait Classifier {
 
     /// Whether a callout asked for the flow's end (`FwpsFlowAbort0`).
     fn is_aborted(&self, flow: &Self::Flow) -> bool;
+
+    /// The number by which drivers know a flow (`flowHandle`).
+    fn flow_id(&self, flow: &Self::Flow) -> u64;
+
+    /// Takes what callouts have put into one direction of a flow's stream since they were last asked about it.
+    fn take_injected(&mut self, flow: &Self::Flow, direction: Direction) -> Vec<Injected>;
 }

@@ -4,9 +4,10 @@
 //! Values come in the order and types of the platform's layer table. Which metadata a layer carries is that of
 //! "Metadata Fields at Each Filtering Layer" (windows-driver-docs network/metadata-fields-at-each-filtering-layer.md).
 
-use super::classifier::{Classifier, Data, Indication, Outcome, StreamAction, condition_flag};
+use super::classifier::{Classifier, Data, Indication, Injected, Outcome, StreamAction, condition_flag};
 use super::flow::Owner;
 use super::layer::{Direction, IpVersion, Layer};
+use super::mailbox::{Mailbox, stream_data};
 use super::marks::Marks;
 use super::packet::{AddressType, Packet, Quoted, Upper};
 use crate::cpu;
@@ -19,7 +20,7 @@ use crate::wfp::abi::{
 };
 use crate::wfp::engine::{self, Classify};
 use crate::wfp::flow::Flow;
-use crate::wfp::inject::Mark;
+use crate::wfp::inject::{Injection, Mark};
 use crate::wfp::layers::LayerId;
 use crate::wfp::value::{Blob, Incoming};
 use crate::wfp::{security::Sid, token::Token};
@@ -132,6 +133,10 @@ pub struct EngineClassifier {
     identities: HashMap<(Arc<str>, Option<u32>), Identity>,
     raised_from: Option<Irql>,
     marks: Marks,
+    /// Where callouts leave what they inject.
+    mailbox: Option<Arc<Mailbox>>,
+    /// What was taken out of there and must be given back.
+    done: Vec<Box<Injection>>,
 }
 
 /// Metadata every layer of a kind carries (`currentMetadataValues`).
@@ -201,7 +206,18 @@ impl EngineClassifier {
                 Slot { id, incoming, fills: fills.into(), metadata, carries: carries(layer) }
             })
             .collect();
-        Self { machine, slots, identities: HashMap::default(), raised_from: None, marks: Marks::default() }
+        let (identities, marks) = (HashMap::default(), Marks::default());
+        Self { machine, slots, identities, raised_from: None, marks, mailbox: None, done: Vec::new() }
+    }
+
+    /// The engine of `machine`, whose callouts inject by way of `mailbox`.
+    pub(super) fn with(machine: Arc<Machine>, mailbox: Arc<Mailbox>) -> Self {
+        Self { mailbox: Some(mailbox), ..Self::new(machine) }
+    }
+
+    /// Takes the injections that have been done with since the last call.
+    pub(super) fn take_done(&mut self) -> Vec<Box<Injection>> {
+        std::mem::take(&mut self.done)
     }
 
     /// Runs `f` with this classifier, inside [`cpu::enter`] at PASSIVE_LEVEL. Layers that are asked at DISPATCH_LEVEL
@@ -463,7 +479,10 @@ impl Classifier for EngineClassifier {
                 layer_data,
                 flow: indication.flow,
             };
-            engine::classify(machine, &call)
+            match indication.injected_by {
+                0 => engine::classify(machine, &call),
+                callout => engine::classify_below(machine, &call, callout),
+            }
         };
         let outcome = match indication.data {
             Data::None => ask(null_mut()),
@@ -474,19 +493,19 @@ impl Classifier for EngineClassifier {
             }),
             Data::Stream { data, flags } => with_stream(data, flags, ask),
         };
-        let stream = outcome.stream.as_ref().map_or(engine::StreamAction::None, |stream| stream.action);
-        if matches!(stream, engine::StreamAction::NeedMoreData | engine::StreamAction::Defer) {
-            tracing::warn!(?stream, "a stream callout asked for what the shim cannot do yet; the data passes");
-        }
+        let stream = outcome.stream.unwrap_or_default();
         Outcome {
             blocked: outcome.verdict == engine::Verdict::Block,
             absorbed: outcome.absorb,
             pended: offered && machine.wfp.operations.settle(slot.metadata.completion_handle),
             filter_id: outcome.filter_id,
-            stream: match stream {
+            stream: match stream.action {
                 engine::StreamAction::DropConnection => StreamAction::DropConnection,
-                _ => StreamAction::None,
+                engine::StreamAction::NeedMoreData => StreamAction::NeedMoreData(stream.bytes_required),
+                engine::StreamAction::Defer => StreamAction::Defer(stream.callout_id),
+                engine::StreamAction::None | engine::StreamAction::AllowConnection => StreamAction::None,
             },
+            enforced: stream.bytes_enforced,
         }
     }
 
@@ -505,6 +524,20 @@ impl Classifier for EngineClassifier {
 
     fn is_aborted(&self, flow: &Arc<Flow>) -> bool {
         flow.is_aborted()
+    }
+
+    fn flow_id(&self, flow: &Arc<Flow>) -> u64 {
+        flow.id()
+    }
+
+    fn take_injected(&mut self, flow: &Arc<Flow>, direction: Direction) -> Vec<Injected> {
+        let Some(mailbox) = &self.mailbox else { return Vec::new() };
+        let mut taken = Vec::new();
+        for injection in mailbox.take_stream(flow.id(), direction) {
+            taken.extend(stream_data(&injection));
+            self.done.push(injection);
+        }
+        taken
     }
 }
 

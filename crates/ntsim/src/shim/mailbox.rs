@@ -3,9 +3,12 @@
 //! A driver injects from any thread and from inside classify calls, where nothing can be classified; so requests wait
 //! in line until the [`super::carrier::Carrier`] has time for them.
 
+use super::classifier::{Injected, stream_flag};
+use super::layer::Direction;
 use crate::ndis::NetBufferList;
 use crate::status::NtStatus;
-use crate::wfp::inject::Injection;
+use crate::wfp::inject::{Injection, InjectionPath};
+use crate::wfp::layers::LayerId;
 use crate::wfp::stack::{NOT_READY, Stack};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -19,6 +22,13 @@ pub(super) enum Request {
     Inject(Box<Injection>),
     /// To go on with the operation of an endpoint that was pended.
     CompleteOperation(u64),
+    /// To go on with a flow's inbound stream, which a callout had put off.
+    ContinueStream {
+        /// The flow's number.
+        flow: u64,
+        /// The callout.
+        callout_id: u32,
+    },
 }
 
 /// The line of requests.
@@ -51,6 +61,27 @@ impl Mailbox {
         self.line.lock().requests.pop_front()
     }
 
+    /// The data that was put into one direction of a flow's stream, oldest first.
+    pub(super) fn take_stream(&self, flow: u64, direction: Direction) -> Vec<Box<Injection>> {
+        let mut line = self.line.lock();
+        if line.requests.is_empty() {
+            return Vec::new();
+        }
+        let is = |request: &Request| match request {
+            Request::Inject(injection) => stream_of(injection) == Some((flow, direction)),
+            _ => false,
+        };
+        let (taken, left): (VecDeque<_>, VecDeque<_>) = line.requests.drain(..).partition(is);
+        line.requests = left;
+        taken
+            .into_iter()
+            .filter_map(|request| match request {
+                Request::Inject(injection) => Some(injection),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.line.lock().requests.is_empty()
@@ -74,6 +105,26 @@ impl Mailbox {
     }
 }
 
+/// The flow and direction into which an injection puts data, if it is one into a stream.
+pub(super) fn stream_of(injection: &Injection) -> Option<(u64, Direction)> {
+    match injection.path {
+        InjectionPath::Stream { flow, flags, .. } if flags & stream_flag::RECEIVE != 0 => {
+            Some((flow, Direction::Inbound))
+        }
+        InjectionPath::Stream { flow, .. } => Some((flow, Direction::Outbound)),
+        _ => None,
+    }
+}
+
+/// What an injection puts into a stream, if it is one.
+pub(super) fn stream_data(injection: &Injection) -> Option<Injected> {
+    let InjectionPath::Stream { callout_id, flags, length, .. } = injection.path else { return None };
+    let mut data = injection.packets().concat();
+    data.truncate(length);
+    let end = flags & (stream_flag::RECEIVE_DISCONNECT | stream_flag::SEND_DISCONNECT) != 0;
+    Some(Injected { callout_id, data, end })
+}
+
 /// The end of the mailbox that the filter engine has.
 #[derive(Debug)]
 pub(super) struct Slot(pub(super) Arc<Mailbox>);
@@ -84,6 +135,13 @@ impl Stack for Slot {
             Ok(()) => Ok(()),
             Err(Request::Inject(injection)) => Err((NOT_READY, injection)),
             Err(other) => unreachable!("{other:?} is not what was put in"),
+        }
+    }
+
+    fn stream_continue(&self, flow: u64, callout_id: u32, _layer: LayerId, _flags: u32) -> NtStatus {
+        match self.0.put(Request::ContinueStream { flow, callout_id }) {
+            Ok(()) => NtStatus::SUCCESS,
+            Err(_) => NOT_READY,
         }
     }
 

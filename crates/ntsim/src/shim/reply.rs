@@ -13,7 +13,8 @@ const V4_QUOTE: usize = 576 - 20 - 8;
 /// The same for ICMPv6 (RFC 4443 section 2.4: the minimum MTU, 1280, in all).
 const V6_QUOTE: usize = 1280 - 40 - 8;
 
-fn ip(source: IpAddr, destination: IpAddr) -> Option<PacketBuilderStep<IpHeaders>> {
+/// The beginning of a packet from one address to another; `None` when they are of two families.
+pub(super) fn ip(source: IpAddr, destination: IpAddr) -> Option<PacketBuilderStep<IpHeaders>> {
     match (source, destination) {
         (IpAddr::V4(s), IpAddr::V4(d)) => Some(PacketBuilder::ipv4(s.octets(), d.octets(), HOPS)),
         (IpAddr::V6(s), IpAddr::V6(d)) => Some(PacketBuilder::ipv6(s.octets(), d.octets(), HOPS)),

@@ -4,9 +4,10 @@
 //! them, before they become segments, inbound when TCP has put them in order. Seen from the wire that means:
 //! retransmitted bytes are not indicated again, and bytes that arrive early wait until the gap before them is filled.
 
-use super::layer::Direction;
+use super::layer::{Direction, IpVersion};
 use super::packet::{Tcp, tcp_flag};
 use crate::ndis::PacketBuffer;
+use etherparse::{TcpOptionElement, TcpSlice};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +53,14 @@ pub struct Half {
     pub next: Option<u32>,
     /// The end of what was let through without a gap: what the receiver expects next.
     pub delivered: Option<u32>,
+    /// What the receiver acknowledged last.
+    pub acknowledged: Option<u32>,
     /// The sequence number of the FIN.
     pub fin: Option<u32>,
     /// The other side acknowledged the FIN.
     pub fin_acknowledged: bool,
     /// The FIN was indicated to the STREAM layer.
     pub disconnected: bool,
-    /// The first byte that the STREAM layer withheld: nothing from here on travels.
-    pub cut: Option<u32>,
     early: Vec<Early>,
     early_bytes: usize,
 }
@@ -143,6 +144,62 @@ impl Half {
     }
 }
 
+/// What a host says of itself in its segments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Host {
+    /// The window, as it stood in the last header.
+    pub window: u16,
+    /// By how many bits it is to be shifted; once both SYNs were seen, 0 unless both hosts offered a scale.
+    pub scale: u8,
+    /// The last header was a SYN's: "the window field in a segment where the SYN bit is set MUST NOT be scaled"
+    /// (RFC 7323 section 2.2).
+    unscaled: bool,
+    offers_scale: bool,
+    largest: Option<u16>,
+}
+
+impl Host {
+    /// How many bytes it takes.
+    #[must_use]
+    pub fn takes(&self) -> usize {
+        usize::from(self.window) << if self.unscaled { 0 } else { self.scale }
+    }
+
+    /// Takes note of the window in a segment that is no SYN.
+    pub fn says(&mut self, window: u16) {
+        (self.window, self.unscaled) = (window, false);
+    }
+
+    /// How much data it takes in one segment; without a word of it what every host must (RFC 9293 section 3.7.1).
+    #[must_use]
+    pub fn largest(&self, version: IpVersion) -> usize {
+        let least = match version {
+            IpVersion::V4 => 536,
+            IpVersion::V6 => 1220,
+        };
+        self.largest.map_or(least, |largest| usize::from(largest).clamp(64, 1460))
+    }
+
+    /// Reads a segment's header, and the options of a SYN.
+    fn read(&mut self, header: &TcpSlice<'_>) {
+        self.says(header.window_size());
+        if !header.syn() {
+            return;
+        }
+        self.unscaled = true;
+        (self.offers_scale, self.scale, self.largest) = (false, 0, None);
+        for option in header.options_iterator().map_while(Result::ok) {
+            match option {
+                TcpOptionElement::WindowScale(scale) => {
+                    (self.offers_scale, self.scale) = (true, scale.min(14)); // RFC 7323 section 2.3
+                }
+                TcpOptionElement::MaximumSegmentSize(largest) => self.largest = Some(largest),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// A TCP connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -151,13 +208,19 @@ pub struct Connection {
     /// The sequence number of the SYN that opened it, to tell its retransmission from a new connection.
     pub initial: Option<u32>,
     halves: [Half; 2],
+    hosts: [Host; 2],
 }
 
 impl Connection {
     /// A connection that `syn`, travelling in `direction`, opens.
     #[must_use]
     pub fn opening(syn: &Tcp, direction: Direction) -> Self {
-        let mut connection = Self { phase: Phase::Opening, initial: Some(syn.sequence), halves: Default::default() };
+        let mut connection = Self {
+            phase: Phase::Opening,
+            initial: Some(syn.sequence),
+            halves: Default::default(),
+            hosts: Default::default(),
+        };
         let half = connection.half(direction);
         half.next = Some(syn.sequence.wrapping_add(1));
         connection
@@ -166,18 +229,32 @@ impl Connection {
     /// A connection that was there before the first packet seen.
     #[must_use]
     pub fn under_way() -> Self {
-        Self { phase: Phase::Established, initial: None, halves: Default::default() }
+        Self { phase: Phase::Established, initial: None, halves: Default::default(), hosts: Default::default() }
     }
 
     /// A connection that is over.
     #[must_use]
     pub fn closed() -> Self {
-        Self { phase: Phase::Closed, initial: None, halves: Default::default() }
+        Self { phase: Phase::Closed, initial: None, halves: Default::default(), hosts: Default::default() }
     }
 
     /// One direction.
     pub fn half(&mut self, direction: Direction) -> &mut Half {
         &mut self.halves[direction as usize]
+    }
+
+    /// Notes what the sender of a segment says of itself; `segment` begins at the TCP header.
+    pub fn meet(&mut self, segment: &[u8], direction: Direction) {
+        if let Ok(header) = TcpSlice::from_slice(segment) {
+            self.hosts[direction as usize].read(&header);
+        }
+    }
+
+    /// The two hosts, by the direction in which they send, with scales that both agreed to.
+    #[must_use]
+    pub fn hosts(&self) -> [Host; 2] {
+        let both = self.hosts.iter().all(|host| host.offers_scale);
+        self.hosts.map(|host| Host { scale: if both { host.scale } else { 0 }, ..host })
     }
 
     /// Follows the acknowledgment, SYN and FIN of a segment that is let through.
@@ -193,6 +270,9 @@ impl Connection {
         half.deliver(tcp.sequence, start.wrapping_add(len).wrapping_add(u32::from(tcp.has(tcp_flag::FIN))));
         if tcp.has(tcp_flag::ACK) {
             let other = self.half(direction.reverse());
+            if other.acknowledged.is_none_or(|last| after(tcp.acknowledgment, last)) {
+                other.acknowledged = Some(tcp.acknowledgment);
+            }
             if other.fin.is_some_and(|fin| after(tcp.acknowledgment, fin)) {
                 other.fin_acknowledged = true;
             }

@@ -80,6 +80,8 @@ pub struct Totals {
     pub flows: u64,
     /// How many of the packets were injected by a driver.
     pub injected: u64,
+    /// Segments whose bytes went on in segments of the stack's own.
+    pub relayed: u64,
 }
 
 /// Rows the table keeps apart; beyond, packets are only counted.
@@ -140,13 +142,18 @@ impl Verdicts {
                 totals.held += 1;
                 "hold"
             }
+            Verdict::Relayed => {
+                totals.relayed += 1;
+                "relay"
+            }
             Verdict::Malformed(_) => {
                 totals.malformed += 1;
                 "malformed"
             }
         };
         totals.flows += u64::from(decision.opened);
-        let telling = decision.opened || !matches!(decision.verdict, Verdict::Forward | Verdict::Hold);
+        let telling =
+            decision.opened || !matches!(decision.verdict, Verdict::Forward | Verdict::Hold | Verdict::Relayed);
         let wanted = matches!(self.json, Some((_, Detail::Packets)));
         if telling || wanted {
             self.tell(stack, packet, direction, decision, time, name, telling);
@@ -257,7 +264,7 @@ impl Verdicts {
             t.injected,
             t.bytes,
             t.flows,
-            t.forwarded + t.held,
+            t.forwarded + t.held + t.relayed,
             t.dropped,
             t.refused,
             t.aborted,

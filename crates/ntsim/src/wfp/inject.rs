@@ -173,19 +173,29 @@ impl Injection {
     pub fn complete(mut self: Box<Self>, status: NtStatus) {
         self.done = true;
         let (list, completion, context) = (self.list, self.completion, self.context);
+        let one_by_one = matches!(self.path, InjectionPath::Stream { .. });
         // From here on the handle alone is needed; it is borrowed raw because an abandoned stack drops nothing.
         let handle: *const InjectionHandle = Arc::into_raw(self.handle.clone());
         drop(self);
         let dispatch = u8::from(cpu::irql() == crate::Irql::DISPATCH);
-        // SAFETY: the list is the driver's and alive until this very call; the function is the one it gave, and it
+        // SAFETY: the lists are the driver's and alive until their completion; the function is the one it gave, and it
         // cannot unload before its injection handle is destroyed, which waits for this.
         unsafe {
             let mut each = list;
             while let Some(here) = each.as_mut() {
+                let next = here.next;
                 here.status = status.0;
-                each = here.next;
+                if one_by_one {
+                    // "once for each NET_BUFFER_LIST in the chain" (FwpsStreamInjectAsync0 documentation)
+                    here.next = core::ptr::null_mut();
+                    completion(context, each, dispatch);
+                }
+                each = next;
             }
-            completion(context, list, dispatch);
+            // A stream's end alone has no list and no completion (same page).
+            if !one_by_one {
+                completion(context, list, dispatch);
+            }
         }
         // SAFETY: from `into_raw` above, taken back once.
         unsafe { Arc::from_raw(handle) }.pending.fetch_sub(1, Ordering::AcqRel);

@@ -245,6 +245,13 @@ impl Bed {
         assert!(!carrier.serve(1000, &mut around).expect("no bugcheck"), "it comes to an end");
     }
 
+    /// Does what time brings.
+    pub(super) fn tick(&mut self) {
+        let Self { carrier, sides, verdicts, now, .. } = self;
+        let mut around = Around { endpoints: &mut NoEndpoints, wire: sides, verdicts, now: *now };
+        carrier.tick(&mut around).expect("no bugcheck");
+    }
+
     pub(super) fn out(&mut self, packet: &[u8]) {
         self.pass(Direction::Outbound, packet);
         self.serve();
@@ -358,7 +365,7 @@ impl Injector {
     }
 
     /// Injects with `call`, which gets the list, the completion function and its context.
-    fn with(
+    pub(super) fn with(
         &self,
         list: *mut NetBufferList,
         packet: Option<PacketBuffer>,

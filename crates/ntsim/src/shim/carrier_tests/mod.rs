@@ -3,4 +3,6 @@
 mod bed;
 mod network;
 mod pending;
+mod streams;
+mod talk;
 mod transport;

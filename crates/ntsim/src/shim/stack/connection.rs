@@ -1,14 +1,12 @@
 //! TCP segments.
 
-use super::{By, Context, Decision, Flow, FlowView, Head, Kind, Ledger, Output, Position, Stack, Verdict};
-use crate::ndis::PacketBuffer;
-use crate::shim::classifier::{Classifier, Data, Indication, Outcome, StreamAction, stream_flag};
+use super::{By, Context, Decision, Flow, FlowView, Head, Kind, Ledger, Output, Position, Relay, Stack, Verdict};
+use crate::shim::classifier::Classifier;
 use crate::shim::flow::FlowKey;
 use crate::shim::layer::{Direction, Layer};
 use crate::shim::packet::{Packet, Tcp, tcp_flag};
 use crate::shim::reply;
-use crate::shim::tcp::{Connection, Early, Fresh, Phase, after};
-use std::ops::Range;
+use crate::shim::tcp::{Connection, Phase};
 
 impl<F> Stack<F> {
     pub(super) fn segment<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>, tcp: &Tcp) -> Decision {
@@ -23,14 +21,24 @@ impl<F> Stack<F> {
                 }
             }
         }
-        let Self { flows, ledger, output, config, .. } = self;
+        let Self { flows, ledger, output, config, relays, .. } = self;
         match flows.get_mut(&context.key) {
-            Some(flow) if is_open(flow) => exchange(ledger, output, context, flow, tcp, None),
+            Some(flow) if is_open(flow) => {
+                let decision = exchange(ledger, output, context, flow, tcp, None, !config.pick_up);
+                if flow.relay.is_some() && !relays.contains(&context.key) {
+                    relays.push(context.key);
+                }
+                decision
+            }
             None if config.pick_up && tcp.flags & (tcp_flag::RST | tcp_flag::SYN) == 0 => {
                 let flow = under_way(ledger, context);
                 let opened = By { layer: flow.head.authority(), filter_id: 0 };
                 let flow = ledger.insert(flows, context.key, flow);
-                exchange(ledger, output, context, flow, tcp, Some(opened))
+                let decision = exchange(ledger, output, context, flow, tcp, Some(opened), false);
+                if flow.relay.is_some() {
+                    relays.push(context.key);
+                }
+                decision
             }
             _ => context.stray().err().unwrap_or(Decision::FORWARD),
         }
@@ -62,6 +70,7 @@ impl<F> Stack<F> {
             context.leave(flow.head.view())?;
         }
         if let Kind::Tcp(connection) = &mut flow.kind {
+            connection.meet(context.segment(), context.direction);
             // Data that comes with the SYN (TCP Fast Open) is the application's once the connection stands.
             context.keep_for_later(connection, tcp);
             connection.follow(tcp, segment_len(context.packet), context.direction);
@@ -97,11 +106,11 @@ fn is_open<F>(flow: &Flow<F>) -> bool {
 }
 
 /// The data bytes of a segment, on the wire.
-fn segment_len(packet: &Packet) -> u32 {
+pub(super) fn segment_len(packet: &Packet) -> u32 {
     (packet.wire_len - packet.data_offset()) as u32
 }
 
-/// A segment of a known connection.
+/// A segment of a known connection. `live`: there are hosts that answer.
 fn exchange<C: Classifier>(
     ledger: &mut Ledger,
     output: &mut Output,
@@ -109,13 +118,39 @@ fn exchange<C: Classifier>(
     flow: &mut Flow<C::Flow>,
     tcp: &Tcp,
     mut opened: Option<By>,
+    live: bool,
 ) -> Decision {
     flow.last = context.now;
-    let Kind::Tcp(connection) = &mut flow.kind else { return Decision::FORWARD };
-    let passed = match context.direction {
-        Direction::Outbound => send(context, &mut flow.head, connection, tcp),
-        Direction::Inbound => receive(context, &mut flow.head, connection, tcp),
+    let Flow { head, kind: Kind::Tcp(connection), relay, .. } = flow else { return Decision::FORWARD };
+    connection.meet(context.segment(), context.direction);
+    let relayed = relay.is_some();
+    let mut passed = match context.direction {
+        Direction::Outbound if relayed => context.reauthorize(head),
+        Direction::Outbound => send(context, head, connection, relay, tcp, live),
+        Direction::Inbound => receive(context, head, connection, relay, tcp, live),
     };
+    let decided = match passed {
+        Ok(_) if relayed => Some(Decision { verdict: Verdict::Relayed, by: None, opened: false }),
+        Err(decided) if !relayed && relay.is_some() => Some(decided), // the stack stands between the hosts from now on
+        _ => None,
+    };
+    if let (Some(decided), Some(relay)) = (decided, &mut *relay) {
+        match context.relay(head, relay, tcp) {
+            Ok(blocked) => {
+                let segments = relay.send(&context.key, context.now);
+                let over = relay.is_over() || tcp.has(tcp_flag::RST);
+                context.send_relayed(output, head, segments);
+                if tcp.has(tcp_flag::RST) {
+                    context.hand_on_reset(output, head, relay);
+                }
+                if over {
+                    ledger.close(context.classifier, &context.key, flow);
+                }
+                return Decision { opened: opened.is_some(), ..blocked.unwrap_or(decided) };
+            }
+            Err(stopped) => passed = Err(stopped),
+        }
+    }
     match passed {
         Ok(reauthorized) => {
             connection.follow(tcp, segment_len(context.packet), context.direction);
@@ -126,11 +161,11 @@ fn exchange<C: Classifier>(
             Decision { verdict: Verdict::Forward, by: opened, opened: opened.is_some() }
         }
         Err(mut stopped) => {
-            if context.check_aborted(&flow.head).is_err() {
+            if context.check_aborted(head).is_err() {
                 stopped.verdict = Verdict::Abort; // the callout that stopped the packet has also ended the flow
             }
             if stopped.verdict == Verdict::Abort {
-                resets(output, &context.key, connection, tcp, context.direction);
+                reset_both(output, &context.key, connection, relay.as_deref(), Some((tcp, context.direction)));
                 ledger.close(context.classifier, &context.key, flow);
             }
             Decision { opened: opened.is_some(), ..stopped }
@@ -151,6 +186,9 @@ pub(super) fn sent_again<C: Classifier>(
     }
     flow.last = context.now;
     let Kind::Tcp(connection) = &mut flow.kind else { return };
+    if flow.relay.is_some() {
+        return; // it is the stack's own, and known
+    }
     answers(connection, tcp);
     connection.follow(tcp, segment_len(context.packet), Direction::Outbound);
     if connection.phase == Phase::Closed {
@@ -170,9 +208,11 @@ fn send<C: Classifier>(
     context: &mut Context<'_, C>,
     head: &mut Head<C::Flow>,
     connection: &mut Connection,
+    relay: &mut Option<Box<Relay>>,
     tcp: &Tcp,
+    live: bool,
 ) -> Result<Option<By>, Decision> {
-    context.stream(head, connection, tcp)?;
+    context.stream(head, connection, relay, tcp, live)?;
     let reauthorized = context.reauthorize(head)?;
     context.leave(head.view())?;
     answers(connection, tcp);
@@ -185,7 +225,9 @@ fn receive<C: Classifier>(
     context: &mut Context<'_, C>,
     head: &mut Head<C::Flow>,
     connection: &mut Connection,
+    relay: &mut Option<Box<Relay>>,
     tcp: &Tcp,
+    live: bool,
 ) -> Result<Option<By>, Decision> {
     let stale = context.is_stale(head);
     context.arrive(head.view(), stale)?;
@@ -200,18 +242,10 @@ fn receive<C: Classifier>(
         context.establish(head)?;
         connection.phase = Phase::Established;
     }
-    context.stream(head, connection, tcp)?;
+    if relay.is_none() {
+        context.stream(head, connection, relay, tcp, live)?;
+    }
     Ok(reauthorized)
-}
-
-/// What a flow's data comes from.
-enum Source<'a> {
-    /// The packet at hand.
-    Here(Range<usize>),
-    /// One that waited for its turn.
-    Early(&'a mut PacketBuffer, Range<usize>),
-    /// Nothing: a disconnect or an abort.
-    Nothing,
 }
 
 impl<C: Classifier> Context<'_, C> {
@@ -247,161 +281,34 @@ impl<C: Classifier> Context<'_, C> {
         }
     }
 
-    /// Indicates what a segment brings that is new: data in order, then the FIN; or the reset.
-    fn stream(&mut self, head: &Head<C::Flow>, connection: &mut Connection, tcp: &Tcp) -> Result<(), Decision> {
-        self.check_aborted(head)?;
-        let direction = self.direction;
-        let start = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
-        let len = segment_len(self.packet);
-        let end = start.wrapping_add(len);
-        if connection.phase != Phase::Established {
-            self.keep_for_later(connection, tcp);
-            return Ok(());
-        }
-        let half = connection.half(direction);
-        if !self.classifier.wants(Layer::Stream, self.key.version()) {
-            if half.next.is_none_or(|next| after(end, next)) {
-                half.next = Some(end);
-            }
-            return Ok(());
-        }
-        if tcp.has(tcp_flag::RST) {
-            let flag = by_direction(direction, stream_flag::SEND_ABORT, stream_flag::RECEIVE_ABORT);
-            self.ask_stream(head, Source::Nothing, flag);
-            return Ok(());
-        }
-        if half.cut.is_some_and(|cut| after(end, cut)) {
-            // The verdict on these bytes stands; they are retransmitted because they never arrived.
-            return Err(Decision { verdict: Verdict::Drop, by: None, opened: false });
-        }
-        self.catch_up(head, connection)?; // data that came with the SYN
-        match connection.half(direction).fresh(start, len) {
-            Fresh::Nothing => {}
-            Fresh::InOrder { skip } => {
-                let data = self.packet.data_offset() + skip as usize..self.packet.len;
-                self.pass_stream(head, connection, Source::Here(data), tcp.flags)?;
-                connection.half(direction).next = Some(end);
-            }
-            Fresh::Early => self.keep_for_later(connection, tcp),
-        }
-        self.catch_up(head, connection)?;
-        let half = connection.half(direction);
-        let fin = if tcp.has(tcp_flag::FIN) { Some(end) } else { half.fin };
-        if fin.is_some() && half.next == fin && !std::mem::replace(&mut half.disconnected, true) {
-            let flag = by_direction(direction, stream_flag::SEND_DISCONNECT, stream_flag::RECEIVE_DISCONNECT);
-            self.ask_stream(head, Source::Nothing, flag);
-        }
-        Ok(())
-    }
-
-    /// Indicates the segments that waited for the gap before them to be filled.
-    fn catch_up(&mut self, head: &Head<C::Flow>, connection: &mut Connection) -> Result<(), Decision> {
-        while let Some(mut early) = connection.half(self.direction).next_early() {
-            let next = connection.half(self.direction).next.unwrap_or(early.sequence);
-            let skip = next.wrapping_sub(early.sequence) as usize;
-            let data = early.data_offset + skip..early.packet.bytes().len();
-            self.pass_stream(head, connection, Source::Early(&mut early.packet, data), early.flags)?;
-            connection.half(self.direction).next = Some(early.sequence.wrapping_add(early.len));
-        }
-        Ok(())
-    }
-
-    /// Asks the STREAM layer about data, and withholds it and all that follows when the answer is no.
-    ///
-    /// Windows takes blocked bytes out of the stream and lets the rest go on; here sequence numbers are not rewritten,
-    /// so that a stream stands still at its first blocked byte.
-    fn pass_stream(
-        &mut self,
-        head: &Head<C::Flow>,
-        connection: &mut Connection,
-        source: Source<'_>,
-        tcp_flags: u8,
-    ) -> Result<(), Decision> {
-        let empty = match &source {
-            Source::Here(data) | Source::Early(_, data) => data.is_empty(),
-            Source::Nothing => true,
-        };
-        if empty {
-            return Ok(()); // cut off by a capture's snapshot length
-        }
-        let mut flags = by_direction(self.direction, stream_flag::SEND, stream_flag::RECEIVE);
-        if self.direction == Direction::Inbound && tcp_flags & tcp_flag::PSH != 0 {
-            flags |= stream_flag::RECEIVE_PUSH;
-        }
-        let outcome = self.ask_stream(head, source, flags);
-        if outcome.stream == StreamAction::DropConnection {
-            return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome));
-        }
-        self.check_aborted(head)?;
-        if outcome.blocked {
-            let half = connection.half(self.direction);
-            half.cut = half.next;
-            return Err(Decision::stopped(Verdict::Drop, Layer::Stream, outcome));
-        }
-        Ok(())
-    }
-
-    fn ask_stream(&mut self, head: &Head<C::Flow>, source: Source<'_>, flags: u32) -> Outcome {
-        let data = match source {
-            Source::Here(range) => Some((&mut *self.buffer, range)),
-            Source::Early(packet, range) => Some((packet, range)),
-            Source::Nothing => None,
-        };
-        let view = head.view();
-        self.classifier.classify(Indication {
-            layer: Layer::Stream,
-            key: &self.key,
-            direction: self.direction,
-            flow_direction: view.direction,
-            packet: Some(self.packet),
-            flags: self.flags,
-            reason: 0,
-            flow: view.handle,
-            owner: view.owner,
-            endpoint: view.endpoint,
-            data: Data::Stream { data, flags },
-        })
-    }
-
-    /// Keeps a segment's data until its turn comes. A gap that costs too much memory is given up.
-    fn keep_for_later(&self, connection: &mut Connection, tcp: &Tcp) {
-        let len = segment_len(self.packet);
-        if len == 0 || !self.classifier.wants(Layer::Stream, self.key.version()) {
-            return;
-        }
-        let sequence = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
-        let half = connection.half(self.direction);
-        let early = Early {
-            sequence,
-            len,
-            flags: tcp.flags,
-            data_offset: self.packet.data_offset(),
-            packet: PacketBuffer::copy_of(&self.buffer.bytes()[..self.packet.len]),
-        };
-        if !half.keep(early) {
-            half.skip_gap();
-        }
-    }
-}
-
-const fn by_direction(direction: Direction, outbound: u32, inbound: u32) -> u32 {
-    match direction {
-        Direction::Outbound => outbound,
-        Direction::Inbound => inbound,
+    /// The packet from its TCP header on.
+    pub(super) fn segment(&self) -> &[u8] {
+        &self.buffer.bytes()[self.packet.ip_header_len..self.packet.len]
     }
 }
 
 /// Resets for both ends, each with the sequence number its receiver expects next: any other would only be challenged
 /// (RFC 5961 section 3.2).
-fn resets(output: &mut Output, key: &FlowKey, connection: &mut Connection, tcp: &Tcp, direction: Direction) {
-    let ours = connection.half(Direction::Outbound).delivered;
-    let theirs = connection.half(Direction::Inbound).delivered;
-    // What the segment at hand says about a direction of which nothing was let through yet.
-    let acknowledged = tcp.has(tcp_flag::ACK).then_some(tcp.acknowledgment);
-    let (ours, theirs) = match direction {
-        Direction::Outbound => (ours.or(Some(tcp.sequence)), theirs.or(acknowledged)),
-        Direction::Inbound => (ours.or(acknowledged), theirs.or(Some(tcp.sequence))),
-    };
+pub(super) fn reset_both(
+    output: &mut Output,
+    key: &FlowKey,
+    connection: &mut Connection,
+    relay: Option<&Relay>,
+    segment: Option<(&Tcp, Direction)>,
+) {
+    let mut ours = connection.half(Direction::Outbound).delivered;
+    let mut theirs = connection.half(Direction::Inbound).delivered;
+    if let Some((tcp, direction)) = segment {
+        // What the segment at hand says about a direction of which nothing was let through yet.
+        let acknowledged = tcp.has(tcp_flag::ACK).then_some(tcp.acknowledgment);
+        (ours, theirs) = match direction {
+            Direction::Outbound => (ours.or(Some(tcp.sequence)), theirs.or(acknowledged)),
+            Direction::Inbound => (ours.or(acknowledged), theirs.or(Some(tcp.sequence))),
+        };
+    }
+    if let Some(relay) = relay {
+        (ours, theirs) = (Some(relay.expected(Direction::Outbound)), Some(relay.expected(Direction::Inbound)));
+    }
     let local = (key.local(), key.local_port);
     let remote = (key.remote(), key.remote_port);
     if let Some(sequence) = theirs {

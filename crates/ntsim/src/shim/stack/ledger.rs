@@ -41,7 +41,7 @@ impl Ledger {
             generation: 0,
         };
         head.generation = context.classifier.generation(head.authority(), context.key.version());
-        Flow { head, kind, bound: false, last: context.now, deadline: Duration::ZERO }
+        Flow { head, kind, relay: None, bound: false, last: context.now, deadline: Duration::ZERO }
     }
 
     /// Remembers a flow.
@@ -96,6 +96,7 @@ impl Ledger {
         if std::mem::take(&mut flow.bound) && self.unbind(key) {
             tell(classifier, Layer::AleResourceRelease, key, &flow.head);
         }
+        flow.relay = None;
         if let Kind::Tcp(connection) = &mut flow.kind {
             **connection = Connection::closed();
             self.schedule(*key, flow);
@@ -122,6 +123,7 @@ fn tell<C: Classifier>(classifier: &mut C, layer: Layer, key: &FlowKey, flow: &H
             flow: view.handle,
             owner: view.owner,
             endpoint: view.endpoint,
+            injected_by: 0,
             data: Data::None,
         });
     }

@@ -31,6 +31,8 @@ mod datagram;
 mod held;
 mod injected;
 mod ledger;
+mod relay;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +49,7 @@ use crate::ndis::PacketBuffer;
 use foldhash::HashMap;
 use held::Waiting;
 use ledger::Ledger;
+use relay::Relay;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -65,6 +68,9 @@ pub enum Verdict {
     Abort,
     /// It is a piece of a datagram and waits for the others, or a callout has put the decision about it off.
     Hold,
+    /// It ends here; what callouts leave of the bytes it brought goes on in segments of the stack's own
+    /// ([`Output::relayed`]).
+    Relayed,
     /// It cannot be read and disappears.
     Malformed(Malformed),
 }
@@ -107,6 +113,8 @@ pub struct Output {
     pub to_remote: Vec<u8>,
     /// Pieces that waited, to be sent before the packet itself.
     pub earlier: Vec<PacketBuffer>,
+    /// Segments of connections between whose hosts the stack stands, and which way they go.
+    pub relayed: Vec<(Direction, PacketBuffer)>,
     /// The process that asked for the flow which the packet opens or was refused.
     pub owner: Option<Arc<Owner>>,
 }
@@ -116,6 +124,7 @@ impl Output {
         self.to_local.clear();
         self.to_remote.clear();
         self.earlier.clear();
+        self.relayed.clear();
         self.owner = None;
     }
 }
@@ -123,9 +132,10 @@ impl Output {
 /// How the stack behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Take a connection whose SYN was not seen for one that stood before the first packet (a capture that starts in
-    /// the middle): it is authorized as an existing flow is after a policy change. Otherwise its packets pass the
-    /// transport and IP layers only, as packets without an endpoint.
+    /// The packets are those of a capture. A connection whose SYN was not seen is taken for one that stood before the
+    /// first packet (a capture that starts in the middle): it is authorized as an existing flow is after a policy
+    /// change. Otherwise its packets pass the transport and IP layers only, as packets without an endpoint. And nobody
+    /// answers what the stack sends of its own, so that it counts as received.
     pub pick_up: bool,
 }
 
@@ -171,6 +181,8 @@ impl<F> Head<F> {
 struct Flow<F> {
     head: Head<F>,
     kind: Kind,
+    /// Of a connection between whose hosts the stack stands.
+    relay: Option<Box<Relay>>,
     /// It opened a local port (ALE_RESOURCE_ASSIGNMENT) and counts among its users.
     bound: bool,
     last: Duration,
@@ -202,6 +214,8 @@ pub struct Stack<F> {
     reassembly: Reassembly,
     next_reassembly_check: Duration,
     held: Waiting<F>,
+    /// The flows with a relay; a flow that has none any more may still be here.
+    relays: Vec<FlowKey>,
     /// Packets that come with the last verdict.
     pub output: Output,
 }
@@ -339,6 +353,7 @@ impl<C: Classifier> Context<'_, C> {
             flow: flow.handle,
             owner: flow.owner,
             endpoint: flow.endpoint,
+            injected_by: 0,
             data,
         })
     }
@@ -416,6 +431,7 @@ impl<F> Stack<F> {
             reassembly: Reassembly::default(),
             next_reassembly_check: Duration::ZERO,
             held: Waiting::default(),
+            relays: Vec::new(),
             output: Output::default(),
         }
     }

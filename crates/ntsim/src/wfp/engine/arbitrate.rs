@@ -132,8 +132,20 @@ impl<'c> Arbiter<'c> {
         Self { classify, fixed, context, out }
     }
 
-    pub(super) fn run(mut self, layer: &LayerFilters) -> Outcome {
-        for sublayer in &layer.sublayers {
+    pub(super) fn run(self, layer: &LayerFilters) -> Outcome {
+        self.run_through(&layer.sublayers)
+    }
+
+    /// Asks the sublayers behind the one in which the callout `injector` stands; all when it stands in none.
+    pub(super) fn run_below(self, layer: &LayerFilters, injector: u32) -> Outcome {
+        let is =
+            |filter: &CompiledFilter| matches!(&filter.action, Action::Callout { slot, .. } if slot.id() == injector);
+        let own = layer.sublayers.iter().rposition(|sublayer| sublayer.filters.iter().any(|filter| is(filter)));
+        self.run_through(&layer.sublayers[own.map_or(0, |own| own + 1)..])
+    }
+
+    fn run_through(mut self, sublayers: &[SublayerFilters]) -> Outcome {
+        for sublayer in sublayers {
             if !self.sublayer(sublayer) {
                 break;
             }

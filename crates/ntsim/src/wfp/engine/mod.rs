@@ -79,6 +79,19 @@ pub fn classify_request(
     outcome
 }
 
+/// [`classify`] for stream data that the callout `injector` has put in: only the sublayers lighter than its own are asked
+/// ("Injected stream data will not be reindicated to the callout, but it will be made available to stream callouts from
+/// lower-weight sublayers", FwpsStreamInjectAsync0 documentation).
+pub fn classify_below(machine: &Machine, c: &Classify<'_>, injector: u32) -> Outcome {
+    let snapshot = machine.wfp.snapshot.load();
+    let Some(layer) = snapshot.layer(c.layer) else { return Outcome::default() };
+    let outcome = Arbiter::new(c, layer.is_stream(), ClassifyContext::new(c.layer, 0, None)).run_below(layer, injector);
+    if outcome.verdict == Verdict::Block && !outcome.absorb {
+        netevent::record(&machine.wfp, c, &outcome);
+    }
+    outcome
+}
+
 /// Whether any filter stands at a layer. A shim may leave out building what only a classify call would need.
 #[must_use]
 pub fn has_filters(machine: &Machine, layer: LayerId) -> bool {

@@ -5,7 +5,7 @@ mod order;
 mod streams;
 
 use super::*;
-use crate::shim::classifier::StreamAction;
+use crate::shim::classifier::{Injected, StreamAction};
 use crate::shim::layer::IpVersion;
 use crate::shim::packet::tcp_flag;
 use etherparse::{PacketBuilder, TcpHeader};
@@ -73,6 +73,7 @@ impl Classifier for Script {
             pended: false,
             filter_id: 7,
             stream: if drop { StreamAction::DropConnection } else { StreamAction::None },
+            enforced: 0,
         }
     }
 
@@ -92,6 +93,14 @@ impl Classifier for Script {
 
     fn is_aborted(&self, flow: &u64) -> bool {
         self.aborted.contains(flow)
+    }
+
+    fn flow_id(&self, flow: &u64) -> u64 {
+        *flow
+    }
+
+    fn take_injected(&mut self, _: &u64, _: Direction) -> Vec<Injected> {
+        Vec::new()
     }
 }
 

@@ -83,15 +83,33 @@ fn a_packet_blocked_with_an_abort_ends_its_flow_at_once() {
 }
 
 #[test]
-fn a_stream_block_withholds_the_bytes_and_all_after_them() {
+fn a_stream_block_takes_the_bytes_out_and_the_rest_goes_on() {
     let b = &mut Bench::new(false);
     b.connected();
     b.script.block = vec![Layer::Stream];
-    assert_eq!(b.receive(ACK, 501, 101, b"bad").verdict, Verdict::Drop);
-    assert_eq!(b.receive(ACK, 501, 101, b"bad").verdict, Verdict::Drop);
-    assert_eq!(b.receive(ACK, 504, 101, b"more").verdict, Verdict::Drop);
-    assert_eq!(b.receive(ACK, 501, 101, b"").verdict, Verdict::Forward, "acknowledgments still travel");
+    let decision = b.receive(ACK, 501, 101, b"bad");
+    assert_eq!((decision.verdict, decision.by.unwrap().layer), (Verdict::Drop, Layer::Stream));
+    assert_eq!(relayed(b), [(Direction::Outbound, 101, 504, vec![])], "the sender is told that they arrived");
+    assert_eq!(b.receive(ACK, 501, 101, b"bad").verdict, Verdict::Relayed);
     assert_eq!(b.script.stream.len(), 1, "the verdict was asked for once");
+    b.script.block = vec![];
+    assert_eq!(b.receive(ACK, 504, 101, b"more").verdict, Verdict::Relayed);
+    assert_eq!(relayed(b), [(Direction::Inbound, 501, 101, b"more".to_vec()), (Direction::Outbound, 101, 508, vec![])]);
+    assert_eq!(b.send(ACK, 101, 505, b"answer").verdict, Verdict::Relayed);
+    assert_eq!(
+        relayed(b),
+        [(Direction::Outbound, 101, 508, b"answer".to_vec()), (Direction::Inbound, 505, 107, vec![])]
+    );
+}
+
+/// The segments of the stack's own that came with the last packet: direction, sequence, acknowledgment, data.
+fn relayed(b: &Bench) -> Vec<(Direction, u32, u32, Vec<u8>)> {
+    let read = |(direction, buffer): &(Direction, PacketBuffer)| {
+        let packet = Packet::parse(buffer.bytes()).unwrap();
+        let Upper::Tcp(tcp) = packet.upper else { panic!("not TCP") };
+        (*direction, tcp.sequence, tcp.acknowledgment, buffer.bytes()[packet.data_offset()..].to_vec())
+    };
+    b.stack.output.relayed.iter().map(read).collect()
 }
 
 #[test]
