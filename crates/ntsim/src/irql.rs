@@ -14,6 +14,8 @@ impl Irql {
     pub const APC: Self = Self(1);
     /// The scheduler is held off: no waiting, no paged memory.
     pub const DISPATCH: Self = Self(2);
+    /// The highest level of a device's interrupt (DIRQL) on x64: the clock's is above.
+    pub const DEVICE: Self = Self(12);
     /// Everything is held off.
     pub const HIGH: Self = Self(15);
 }

@@ -28,11 +28,11 @@ exports! {
     EtwEventEnabled: HIGH,
     EtwProviderEnabled: HIGH,
     EtwActivityIdControl: HIGH,
-    IoWMIRegistrationControl: APC,
-    IoWMIWriteEvent: DISPATCH,
+    IoWMIRegistrationControl: PASSIVE,
+    IoWMIWriteEvent: HIGH,
     WmiTraceMessage: HIGH,
     WmiTraceMessageVa: HIGH,
-    WmiQueryTraceInformation: PASSIVE,
+    WmiQueryTraceInformation: HIGH,
 }
 
 /// WppRecorder.sys. Drivers name the functions behind its import library with the prefix `imp_`.
@@ -179,7 +179,23 @@ extern "win64" fn IoWMIRegistrationControl(device: u64, action: u32) -> NtStatus
 }
 
 /// The event is the kernel's to free when it takes it, and the caller's when it does not. There is nobody to give it to.
-extern "win64" fn IoWMIWriteEvent(_event: *mut c_void) -> NtStatus {
+///
+/// An event that goes to a trace may be written at any IRQL, one for WMI only up to APC_LEVEL (routine's page).
+unsafe extern "win64" fn IoWMIWriteEvent(event: *const c_void) -> NtStatus {
+    /// Offset of `WNODE_HEADER.Flags` and WNODE_FLAG_TRACED_GUID (wmistr.h).
+    const FLAGS: usize = 0x2c;
+    const TRACED_GUID: u32 = 0x0002_0000;
+    // SAFETY: the driver's event, which begins with a WNODE_HEADER.
+    let flags = unsafe { event.byte_add(FLAGS).cast::<u32>().read_unaligned() };
+    let irql = cpu::irql();
+    if flags & TRACED_GUID == 0 && irql > Irql::APC {
+        super::violation(
+            [0x2_0000, u64::from(irql.0), 1, 0],
+            format!(
+                "IoWMIWriteEvent was called at {irql} with an event that is no trace; such may be written at APC_LEVEL at most"
+            ),
+        );
+    }
     NtStatus::UNSUCCESSFUL
 }
 

@@ -128,6 +128,11 @@ pub(crate) fn released(lock: u64, class: Class) {
     });
 }
 
+/// Whether this thread holds `lock`.
+pub(crate) fn holds(lock: u64) -> bool {
+    MINE.with(|mine| mine.count.get() != 0 && mine.iter().any(|held| held.lock == lock))
+}
+
 /// How many spin locks this thread holds.
 #[inline]
 pub(crate) fn spin_locks_held() -> u32 {

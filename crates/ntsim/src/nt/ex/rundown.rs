@@ -15,16 +15,16 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 exports! {
     "ntoskrnl.exe";
-    ExInitializeRundownProtection: HIGH,
-    ExReInitializeRundownProtection: HIGH,
+    ExInitializeRundownProtection: APC,
+    ExReInitializeRundownProtection: APC,
     ExAcquireRundownProtection: DISPATCH,
     ExAcquireRundownProtectionEx: DISPATCH,
     ExReleaseRundownProtection: DISPATCH,
     ExReleaseRundownProtectionEx: DISPATCH,
-    ExRundownCompleted: HIGH,
+    ExRundownCompleted: APC,
     ExWaitForRundownProtectionRelease: APC,
-    ExAllocateCacheAwareRundownProtection: DISPATCH,
-    ExFreeCacheAwareRundownProtection: DISPATCH,
+    ExAllocateCacheAwareRundownProtection: APC,
+    ExFreeCacheAwareRundownProtection: APC,
     ExSizeOfRundownProtectionCacheAware: HIGH,
     ExInitializeRundownProtectionCacheAware: HIGH,
     ExReInitializeRundownProtectionCacheAware: HIGH,

@@ -12,11 +12,11 @@ use crate::export::exports;
 exports! {
     "ntoskrnl.exe";
     InitializeSListHead: HIGH,
-    ExpInterlockedPushEntrySList: DISPATCH,
-    ExpInterlockedPopEntrySList: DISPATCH,
-    ExpInterlockedFlushSList: DISPATCH,
+    ExpInterlockedPushEntrySList: HIGH,
+    ExpInterlockedPopEntrySList: HIGH,
+    ExpInterlockedFlushSList: HIGH,
     ExInterlockedFlushSList: DISPATCH,
-    ExQueryDepthSList: HIGH,
+    ExQueryDepthSList: DISPATCH,
 }
 
 /// `SLIST_HEADER`.

@@ -26,7 +26,7 @@ exports! {
     KeReadStateEvent: DISPATCH,
     KeInitializeSemaphore: HIGH,
     KeReleaseSemaphore: DISPATCH,
-    KeReadStateSemaphore: DISPATCH,
+    KeReadStateSemaphore: HIGH,
     KeInitializeMutex: HIGH,
     KeReleaseMutex: DISPATCH,
     KeReadStateMutex: DISPATCH,
@@ -164,7 +164,15 @@ unsafe extern "win64" fn KeInitializeEvent(event: *mut Header, kind: u32, state:
     unsafe { initialize(event, kind as u8, i32::from(state != 0)) };
 }
 
-unsafe extern "win64" fn KeSetEvent(event: *mut Header, _increment: i32, _wait: u8) -> i32 {
+/// With `wait` a KeWaitXxx must follow, for which the level must allow waiting (KeSetEvent's page).
+unsafe extern "win64" fn KeSetEvent(event: *mut Header, _increment: i32, wait: u8) -> i32 {
+    let irql = cpu::irql();
+    if wait != 0 && irql > Irql::APC {
+        crate::nt::violation(
+            [0x2_0000, u64::from(irql.0), 1, 0],
+            format!("KeSetEvent with Wait = TRUE was called at {irql}; it may be called so at APC_LEVEL at most"),
+        );
+    }
     // SAFETY: the driver's event.
     cpu::with_machine(|machine| unsafe { set_state(machine, event, 1) })
 }

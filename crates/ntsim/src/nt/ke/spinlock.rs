@@ -12,27 +12,29 @@ use crate::irql::Irql;
 use crate::verifier::locks::{self, Class};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+// Where a routine wants DISPATCH_LEVEL at least, its page says so and names no level above which it may not be called;
+// only KeReleaseSpinLockFromDpcLevel's names DISPATCH_LEVEL alone, against that of the routine it belongs to.
 exports! {
     "ntoskrnl.exe";
     KeInitializeSpinLock: HIGH,
     KeAcquireSpinLockRaiseToDpc: DISPATCH,
     KeReleaseSpinLock: DISPATCH,
-    KeAcquireSpinLockAtDpcLevel: DISPATCH,
-    KeReleaseSpinLockFromDpcLevel: DISPATCH,
-    KeTryToAcquireSpinLockAtDpcLevel: DISPATCH,
-    KeTestSpinLock: DISPATCH,
+    KeAcquireSpinLockAtDpcLevel: HIGH,
+    KeReleaseSpinLockFromDpcLevel: HIGH,
+    KeTryToAcquireSpinLockAtDpcLevel: HIGH,
+    KeTestSpinLock: HIGH,
     KeAcquireInStackQueuedSpinLock: DISPATCH,
     KeReleaseInStackQueuedSpinLock: DISPATCH,
-    KeAcquireInStackQueuedSpinLockAtDpcLevel: DISPATCH,
-    KeReleaseInStackQueuedSpinLockFromDpcLevel: DISPATCH,
+    KeAcquireInStackQueuedSpinLockAtDpcLevel: HIGH,
+    KeReleaseInStackQueuedSpinLockFromDpcLevel: HIGH,
     ExAcquireSpinLockShared: DISPATCH,
     ExReleaseSpinLockShared: DISPATCH,
-    ExAcquireSpinLockSharedAtDpcLevel: DISPATCH,
-    ExReleaseSpinLockSharedFromDpcLevel: DISPATCH,
+    ExAcquireSpinLockSharedAtDpcLevel: HIGH,
+    ExReleaseSpinLockSharedFromDpcLevel: HIGH,
     ExAcquireSpinLockExclusive: DISPATCH,
     ExReleaseSpinLockExclusive: DISPATCH,
-    ExAcquireSpinLockExclusiveAtDpcLevel: DISPATCH,
-    ExReleaseSpinLockExclusiveFromDpcLevel: DISPATCH,
+    ExAcquireSpinLockExclusiveAtDpcLevel: HIGH,
+    ExReleaseSpinLockExclusiveFromDpcLevel: HIGH,
     ExTryConvertSharedSpinLockExclusive: DISPATCH,
 }
 
@@ -214,7 +216,20 @@ unsafe extern "win64" fn KeReleaseInStackQueuedSpinLockFromDpcLevel(handle: *mut
 /// The bit of an `EX_SPIN_LOCK` that a writer sets; the rest counts readers.
 const EXCLUSIVE: i32 = i32::MIN;
 
+/// "Recursive acquisition of a spin lock causes deadlock and is not allowed" (ExAcquireSpinLockShared's page), for
+/// readers too: a writer that waits keeps new readers out.
+fn expect_not_held(lock: &AtomicI32) {
+    if locks::holds(address(lock)) {
+        cpu::bugcheck(
+            code::SPIN_LOCK_ALREADY_OWNED,
+            [address(lock), 0, 0, 0],
+            format!("the reader/writer spin lock at {lock:p} was acquired by the processor that holds it"),
+        );
+    }
+}
+
 fn acquire_shared(lock: &AtomicI32) {
+    expect_not_held(lock);
     spin(|| {
         let readers = lock.load(Ordering::Relaxed);
         readers >= 0 && lock.compare_exchange(readers, readers + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -231,6 +246,7 @@ fn release_shared(lock: &AtomicI32) {
 }
 
 fn acquire_exclusive(lock: &AtomicI32) {
+    expect_not_held(lock);
     locks::wanted(address(lock));
     spin(|| lock.compare_exchange(0, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed).is_ok());
     locks::acquired(address(lock), Class::Spin);

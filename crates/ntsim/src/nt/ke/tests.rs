@@ -114,15 +114,21 @@ fn reader_writer_spin_locks_share_and_exclude() {
     let upgrade: extern "win64" fn(*const AtomicI32) -> u32 = import("ExTryConvertSharedSpinLockExclusive");
     let release_exclusive: extern "win64" fn(*const AtomicI32, u8) = import("ExReleaseSpinLockExclusive");
     let lock = AtomicI32::new(0);
-    at(&Machine::new(), Irql::PASSIVE, || {
+    let m = Machine::new();
+    at(&m, Irql::PASSIVE, || {
         let old = shared(&lock);
-        shared(&lock);
-        assert_eq!(upgrade(&lock), 0, "two readers");
-        release(&lock, Irql::DISPATCH.0);
+        std::thread::scope(|scope| {
+            let reader = || at(&m, Irql::PASSIVE, || (shared(&lock), upgrade(&lock), release(&lock, 0)));
+            let (_, upgraded, ()) = scope.spawn(reader).join().unwrap().unwrap();
+            assert_eq!(upgraded, 0, "two readers");
+        });
         assert_eq!(upgrade(&lock), 1, "one reader");
         release_exclusive(&lock, old);
     })
     .unwrap();
+    let stopped = at(&m, Irql::PASSIVE, || [shared(&lock), shared(&lock)]).unwrap_err();
+    assert_eq!(stopped.code, code::SPIN_LOCK_ALREADY_OWNED);
+    lock.store(0, Ordering::Relaxed);
     let stopped = at(&Machine::new(), Irql::DISPATCH, || release_exclusive(&lock, 2)).unwrap_err();
     assert_eq!(stopped.code, code::SPIN_LOCK_NOT_OWNED);
 }
@@ -193,8 +199,11 @@ fn relative_timeouts_end_and_time_can_be_pushed() {
     let hour = -36_000_000_000;
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| at(&m, Irql::PASSIVE, || wait_for(object as *mut Header, Some(hour))));
-        std::thread::sleep(Duration::from_millis(5));
-        m.clock.push(Duration::from_secs(3601));
+        // Again and again: on a busy machine the thread may begin to wait only after the first push.
+        while !waiter.is_finished() {
+            m.clock.push(Duration::from_secs(3601));
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(waiter.join().unwrap().unwrap(), NtStatus::TIMEOUT);
     });
 }

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 exports! {
     "ntoskrnl.exe";
-    KeInitializeTimer: HIGH,
-    KeInitializeTimerEx: HIGH,
+    KeInitializeTimer: DISPATCH,
+    KeInitializeTimerEx: DISPATCH,
     KeSetTimer: DISPATCH,
     KeSetTimerEx: DISPATCH,
     KeSetCoalescableTimer: DISPATCH,

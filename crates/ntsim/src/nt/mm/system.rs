@@ -13,8 +13,8 @@ exports! {
     "ntoskrnl.exe";
     MmGetSystemRoutineAddress: PASSIVE,
     MmIsAddressValid: DISPATCH,
-    MmIsDriverVerifying: DISPATCH,
-    MmIsDriverVerifyingByAddress: DISPATCH,
+    MmIsDriverVerifying: APC,
+    MmIsDriverVerifyingByAddress: APC,
     MmIsThisAnNtAsSystem: APC,
     MmQuerySystemSize: APC,
     MmLockPagableDataSection: APC,

@@ -9,8 +9,8 @@ use core::ffi::c_char;
 
 exports! {
     "ntoskrnl.exe";
-    DbgPrint: DISPATCH,
-    DbgPrintEx: DISPATCH,
+    DbgPrint: DEVICE,
+    DbgPrintEx: DEVICE,
     vDbgPrintEx: DISPATCH,
     vDbgPrintExWithPrefix: DISPATCH,
     sprintf: HIGH,
