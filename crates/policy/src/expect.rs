@@ -51,8 +51,7 @@ pub fn test(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<Tested>
             }
         };
         let image = &images[index].1;
-        let decision =
-            expectation.flow.with(options.application, |flow| image.decide(flow)).map_err(failed)?;
+        let decision = expectation.flow.with(options.application, |flow| image.decide(flow)).map_err(failed)?;
         let rule = decision.rule.and_then(|rule| image.rule_name(rule)).map(str::to_owned);
         tested.push(Tested {
             line: place(String::new()).line,

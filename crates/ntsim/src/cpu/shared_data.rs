@@ -86,7 +86,7 @@ const OVERFLOW: i64 = 1 << 11;
 fn result_flags(flags: i64, result: u64, bits: u32) -> i64 {
     let set = |condition: bool, flag: i64| if condition { flag } else { 0 };
     flags & !(CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW)
-        | set((result as u8).count_ones() % 2 == 0, PARITY)
+        | set((result as u8).count_ones().is_multiple_of(2), PARITY)
         | set(result == 0, ZERO)
         | set(result >> (bits - 1) & 1 == 1, SIGN)
 }

@@ -88,9 +88,9 @@ impl Deletion {
         let id = callout.id();
         // An abandoned stack drops nothing, so the callout is borrowed, not owned, while the driver runs.
         let callout: *const CalloutSlot = Arc::into_raw(callout);
+        let name = callback::At("flowDeleteFn", flow_delete as usize as u64);
         // SAFETY: the driver registered this function for its flow contexts, and cannot unload before the count below
         // has fallen (unregistering answers DEVICE_BUSY until then).
-        let name = callback::At("flowDeleteFn", flow_delete as usize as u64);
         let call = || callback::call(&name, || unsafe { flow_delete(layer.0, id, value) });
         let describe = || {
             let arguments = vec![

@@ -164,7 +164,8 @@ mod tests {
         for len in 0..blob.bytes().len() {
             assert!(Token::view(&blob.bytes()[..len]).is_none(), "{len} bytes");
         }
-        assert!(Token::view(&blob.bytes().to_vec()).is_none(), "its pointers lead into the first blob");
+        let moved = blob.bytes().to_vec();
+        assert!(Token::view(&moved).is_none(), "its pointers lead into the first blob");
     }
 
     #[test]

@@ -42,9 +42,9 @@ pub(super) fn unwind(context: &mut Context, stack: &Range<u64>) -> Option<Frame>
 
 fn step(context: &mut Context, stack: &Range<u64>) -> Option<Frame> {
     modules::with_driver_at(context.rip, |module| {
-        let image = Image { bytes: &module.image, base: module.range.start };
+        let image = Image { bytes: module.image, base: module.range.start };
         let offset = u32::try_from(context.rip - image.base).ok()?;
-        match image.function(&module.pdata, offset) {
+        match image.function(module.pdata, offset) {
             Some(entry) => unwind_function(&image, entry, offset, context, stack),
             // "If no function table entry is found, the function is a leaf function": only the return address is there.
             None => {

@@ -50,7 +50,7 @@ fn mask(rights: &str) -> Option<u32> {
     if let Some(hex) = rights.strip_prefix("0x") {
         return u32::from_str_radix(hex, 16).ok().map(map_generic);
     }
-    if !rights.is_ascii() || rights.len() % 2 != 0 {
+    if !rights.is_ascii() || !rights.len().is_multiple_of(2) {
         return None;
     }
     let mut mask = 0;

@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn probing_refuses_system_addresses_and_bad_alignment() {
-        // SAFETY: a probe touches nothing.
         let probe = |address, alignment| {
+            // SAFETY: a probe touches nothing.
             cpu::enter(&Machine::new(), Irql::PASSIVE, || unsafe { ProbeForRead(address, 4, alignment) })
         };
         assert!(probe(0x1001, 1).is_ok());

@@ -195,6 +195,7 @@ mod tests {
 
     #[test]
     fn copies_overlap_as_memmove_does() {
+        // SAFETY: the signature of the documentation.
         let copy: Copy = unsafe { transmute(memmove as *const ()) };
         for (to, from, count) in [(0, 5, 10), (5, 0, 10), (3, 3, 10), (0, 9, 0), (12, 2, 10), (1, 0, 20)] {
             let mut bytes: Vec<u8> = (0..32).collect();

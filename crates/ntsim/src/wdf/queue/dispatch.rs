@@ -160,14 +160,14 @@ fn present(
     match (operation, config.read, config.write, config.control) {
         (Operation::Read(length), Some(read), ..) => {
             let describe = || presented(read as *const () as u64, handle, &[("length", length as u64)]);
-            // SAFETY: the driver registered the callback for this queue, and owns the request from here on.
             let name = At("EvtIoRead", read as usize as u64);
+            // SAFETY: the driver registered the callback for this queue, and owns the request from here on.
             callback::locked_told(lock, &name, describe, || unsafe { read(this, handle, length) })
         }
         (Operation::Write(length), _, Some(write), _) => {
             let describe = || presented(write as *const () as u64, handle, &[("length", length as u64)]);
-            // SAFETY: as above.
             let name = At("EvtIoWrite", write as usize as u64);
+            // SAFETY: as above.
             callback::locked_told(lock, &name, describe, || unsafe { write(this, handle, length) })
         }
         (Operation::Control { code, input, output }, .., Some(control)) => {
@@ -175,8 +175,8 @@ fn present(
                 let more = [("output", output as u64), ("input", input as u64), ("code", u64::from(code))];
                 presented(control as *const () as u64, handle, &more)
             };
-            // SAFETY: as above.
             let name = At("EvtIoDeviceControl", control as usize as u64);
+            // SAFETY: as above.
             callback::locked_told(lock, &name, describe, || unsafe { control(this, handle, output, input, code) })
         }
         _ => match config.default {

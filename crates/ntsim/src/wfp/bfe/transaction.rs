@@ -136,9 +136,9 @@ fn notify(filter: &StoredFilter, kind: u32) -> NtStatus {
     let key = RawGuid::from(filter.filter.key);
     // The key is null with a deletion (notifyFn1 documentation).
     let key = if kind == consts::FWPS_CALLOUT_NOTIFY_DELETE_FILTER { core::ptr::null() } else { &raw const key };
+    let name = callback::At("notifyFn", entered.registration.notify as usize as u64);
     // SAFETY: the driver registered a function of this type and cannot unload before it has returned; it may write the
     // filter's context, which nobody reads before the filter is in a snapshot or after it has left the last one.
-    let name = callback::At("notifyFn", entered.registration.notify as usize as u64);
     let call = || callback::call(&name, || unsafe { (entered.registration.notify)(kind, key, filter.compiled.fwps()) });
     let describe = || {
         let notice = match kind {
