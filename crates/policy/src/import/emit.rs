@@ -5,7 +5,11 @@ use crate::{
     file::is_program,
     model::{address, names},
 };
-use std::{collections::HashMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 /// A policy file while rules go in.
 #[derive(Debug, Default)]
@@ -75,10 +79,32 @@ impl File {
         self.rules.sort_by_key(|rule| !rule.block);
     }
 
-    pub(super) fn finish(self) -> Imported {
+    pub(super) fn finish(mut self) -> Imported {
+        let mut written = String::new();
+        let mut count = 0;
+        for rule in &self.rules {
+            let mut text = String::new();
+            rule.write(&mut text);
+            // Other firewalls combine what cannot be said together here, and their files may hold anything.
+            match crate::parse(Path::new("rule"), &text, &BTreeMap::<PathBuf, Vec<u8>>::new()) {
+                Ok(_) => {
+                    count += 1;
+                    written.push_str(&text);
+                }
+                Err(errors) => {
+                    let why = errors.diagnostics.first().map_or_else(String::new, |one| one.message.clone());
+                    self.notes.push(format!("rule `{}` is written as a comment: {why}", rule.name));
+                    written.extend(text.lines().map(|line| match line {
+                        "" => "\n".to_owned(),
+                        line => format!("# {line}\n"),
+                    }));
+                }
+            }
+        }
         let mut toml = format!("# Imported from {}.\n", self.origin);
         for note in &self.notes {
             for line in note.lines() {
+                let line: String = line.chars().filter(|letter| !letter.is_control()).collect();
                 let _ = writeln!(toml, "# note: {line}");
             }
         }
@@ -90,9 +116,8 @@ impl File {
                 }
             }
         }
-        let rules = self.rules.len();
-        self.rules.iter().for_each(|rule| rule.write(&mut toml));
-        Imported { toml, rules, notes: self.notes }
+        toml.push_str(&written);
+        Imported { toml, rules: count, notes: self.notes }
     }
 }
 

@@ -135,3 +135,18 @@ fn what_is_no_program_disables_its_rule() {
         imported.notes
     );
 }
+
+#[test]
+fn what_cannot_be_said_is_a_comment() {
+    // Protocol 3 has no ports, and here the port stands with its address.
+    let text = r#"<root><rules_custom><item name="w" rule="10.0.0.1:443" protocol="3" is_block="true" is_enabled="true"/>
+        <item name="v" rule="10.0.0.2:443" is_block="true" is_enabled="true"/></rules_custom></root>"#;
+    let imported = import(Source::Simplewall, text).unwrap();
+    assert_eq!(imported.rules, 1, "{}", imported.toml);
+    assert_eq!(decide(&imported, &tcp("10.0.0.2:443", None)).1.as_deref(), Some("v"));
+    assert!(
+        imported.notes.iter().any(|note| note.starts_with("rule `w` is written as a comment")),
+        "{:?}",
+        imported.notes
+    );
+}
