@@ -7,19 +7,26 @@ use crate::{
 };
 use std::collections::VecDeque;
 
-/// Where a class begins; it reaches to the next segment.
-pub(super) type Segment<A> = (A, u32);
+/// Where a class begins; it reaches to the next segment. Packed, because there may be millions.
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(4))]
+pub(super) struct Segment<A> {
+    start: A,
+    /// The class, by its first number and later by its final one.
+    pub(super) class: u32,
+}
 
 /// The whole space as segments of classes (by their first numbers), neighbours of one class merged.
 pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classes) -> Vec<Segment<A>> {
     let zero = A::narrow(0);
-    let mut segments: Vec<Segment<A>> = Vec::new();
+    let ranges: usize = sets.iter().map(|set| set.ranges().len()).sum();
+    let mut segments: Vec<Segment<A>> = Vec::with_capacity(ranges * 2 + 1);
     let mut push = |start: A, class: u32| {
-        if segments.last().is_some_and(|last| last.0 == start) {
+        if segments.last().is_some_and(|last| { last.start } == start) {
             segments.pop();
         }
-        if segments.last().is_none_or(|last| last.1 != class) {
-            segments.push((start, class));
+        if segments.last().is_none_or(|last| { last.class } != class) {
+            segments.push(Segment { start, class });
         }
     };
     push(zero, 0);
@@ -33,7 +40,7 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
         }
         return segments;
     }
-    let mut events: Vec<(A, u32)> = Vec::with_capacity(sets.iter().map(|set| set.ranges().len() * 2).sum());
+    let mut events: Vec<(A, u32)> = Vec::with_capacity(ranges * 2);
     for (number, set) in sets.iter().enumerate() {
         for &(low, high) in set.ranges() {
             events.push((low, number as u32));
@@ -109,7 +116,7 @@ impl<A> Writer<A> {
 
 /// The bytes of a map; none when every address has class 0.
 pub(super) fn map<A: AddressBits + Bits>(segments: &[Segment<A>]) -> Result<Vec<u8>, String> {
-    if let [(_, 0)] | [] = segments {
+    if let [Segment { class: 0, .. }] | [] = segments {
         return Ok(Vec::new());
     }
     let builder = Builder { segments };
@@ -143,15 +150,16 @@ pub(super) fn map<A: AddressBits + Bits>(segments: &[Segment<A>]) -> Result<Vec<
         } else {
             let (first, behind) = (plan.segments.0 as usize, plan.segments.1 as usize);
             for start in &segments[first + 1..behind] {
-                let start = start.0.window(node.position, node.width * 8);
+                let start = { start.start }.window(node.position, node.width * 8);
                 writer.bytes.extend_from_slice(&start.to_le_bytes()[..node.width as usize]);
             }
             writer.bytes.resize(values, 0);
-            for (index, (_, class)) in segments[first..behind].iter().enumerate() {
+            for (index, segment) in segments[first..behind].iter().enumerate() {
+                let class = segment.class;
                 match node.form {
                     Form::Alternating if index > 1 => break,
-                    Form::Long => writer.word(*class),
-                    Form::Short | Form::Alternating => writer.bytes.extend((*class as u16).to_le_bytes()),
+                    Form::Long => writer.word(class),
+                    Form::Short | Form::Alternating => writer.bytes.extend((class as u16).to_le_bytes()),
                 }
             }
         }
@@ -183,25 +191,26 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
     /// `base`.
     fn block(&self, base: A, position: u32, within: (u32, u32)) -> Value<A> {
         let (first, end) = (within.0 as usize, within.1 as usize);
-        let class = self.segments[first].1;
+        let class = self.segments[first].class;
         let starts = &self.segments[first + 1..end];
         if starts.is_empty() {
             return Value::Class(class);
         }
         if starts.len() <= CHUNK as usize {
             // How many leading bits tell all starts from their neighbours.
-            let depth = starts.iter().map(|start| Self::BITS - start.0.wide().trailing_zeros().min(Self::BITS)).max();
+            let depth =
+                starts.iter().map(|start| Self::BITS - { start.start }.wide().trailing_zeros().min(Self::BITS)).max();
             let needed = depth.unwrap_or(Self::BITS).saturating_sub(position);
             if let Some(width) = [16, 32, 64].into_iter().find(|width| needed <= *width)
                 && starts.len() as u32 * width <= CHUNK_BYTES * 8
             {
-                let form = form(self.segments[first..end].iter().map(|segment| segment.1));
+                let form = form(self.segments[first..end].iter().map(|segment| segment.class));
                 let node = Node { width: width / 8, position, size: starts.len() as u32, form };
                 return Value::Node(Plan { head: node.pack(), segments: within, base, step: None });
             }
         }
         // One table for all that the starts share would be mostly empty: step over it.
-        let shared = shared_bits::<A>(starts[0].0, starts[starts.len() - 1].0);
+        let shared = shared_bits::<A>(starts[0].start, starts[starts.len() - 1].start);
         if shared >= position + 6 {
             return self.step(base, position, within, shared);
         }
@@ -220,10 +229,10 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
     /// A chunk of at most two starts around the smaller block that holds all of them.
     fn step(&self, base: A, position: u32, within: (u32, u32), shared: u32) -> Value<A> {
         let first = within.0 as usize;
-        let before = self.segments[first].1;
+        let before = self.segments[first].class;
         let shared = shared.min(position + 64).min(Self::BITS - 1);
         let width = [16, 32, 64].into_iter().find(|width| shared - position <= *width).unwrap_or(64);
-        let inner = self.segments[first + 1].0.wide();
+        let inner = { self.segments[first + 1].start }.wide();
         let behind = block_mask::<A>(shared);
         let (low, high) = (inner & !behind, inner | behind);
         let mut rest = Vec::new();
@@ -239,7 +248,7 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
         };
         let block_high = block_low | block_mask::<A>(position);
         if high < block_high {
-            let last = self.segments[within.1 as usize - 1].1;
+            let last = self.segments[within.1 as usize - 1].class;
             rest.push((A::narrow(high + 1).window(position, width), Value::Class(last)));
         }
         if rest.is_empty() {
@@ -267,11 +276,11 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
             let low = base | index << unit;
             let high = low | block_mask::<A>(position + size);
             // The segment that holds the child's first address.
-            while holder + 1 < end && self.segments[holder + 1].0.wide() <= low {
+            while holder + 1 < end && { self.segments[holder + 1].start }.wide() <= low {
                 holder += 1;
             }
             let mut behind = holder + 1;
-            while behind < end && self.segments[behind].0.wide() <= high {
+            while behind < end && { self.segments[behind].start }.wide() <= high {
                 behind += 1;
             }
             let value = self.block(A::narrow(low), position + size, (holder as u32, behind as u32));

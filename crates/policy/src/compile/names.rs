@@ -34,8 +34,12 @@ struct Table {
 }
 
 impl Table {
+    fn buckets_for(names: usize) -> usize {
+        (names * 100).div_ceil(FULL * TAGS).max(1)
+    }
+
     fn new(points: Points, names: usize) -> Self {
-        let buckets = (names * 100).div_ceil(FULL * TAGS).max(1);
+        let buckets = Self::buckets_for(names);
         Self {
             points,
             filter: vec![0; (names * FILTER_BITS).div_ceil(64).max(1)],
@@ -103,10 +107,12 @@ pub(super) fn compile(sets: &[(&NameSet, bool)], key: [u8; 16], parts: &mut Part
     let (low, high) = (u64::from_le_bytes(half(key, 0)), u64::from_le_bytes(half(key, 8)));
     let points = Points::new([low, high]);
 
-    let listed = list(sets, &points, &mut classes)?;
+    let (listed, table) = list(sets, &points, &mut classes)?;
     let numbering = classes.finish(sets.len());
     if !listed.is_empty() {
-        write(&listed, &points, &numbering, parts);
+        let fits = table.overflow.len() == Table::buckets_for(listed.len());
+        let table = if fits { table } else { again(&listed, &points) };
+        write(&listed, table, &numbering, parts);
     }
     let undecidable = numbering.classes[undecidable as usize];
     let labels = |one: &Listed| sets[one.set as usize].0.get(one.entry as usize).0.split('.').count() as u32;
@@ -120,7 +126,7 @@ fn half(key: [u8; 16], at: usize) -> [u8; 8] {
 
 /// Every name that changes something, with its classes. Names with fewer labels come first, so that whatever lies
 /// above a name is known when its turn comes.
-fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Result<Vec<Listed>, String> {
+fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Result<(Vec<Listed>, Table), String> {
     let total: usize = sets.iter().map(|(set, _)| set.len()).sum();
     let mut by_labels: BTreeMap<usize, Vec<(u32, u32)>> = BTreeMap::new();
     for (number, (set, _)) in sets.iter().enumerate() {
@@ -183,24 +189,41 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
             }
         }
     }
-    Ok(listed)
+    Ok((listed, table))
 }
 
-fn write(listed: &[Listed], points: &Points, numbering: &Numbering, parts: &mut Parts) {
-    let final_class = |class: u32| numbering.classes[class as usize];
+/// A table of the size that what is left of the lists needs.
+fn again(listed: &[Listed], points: &Points) -> Table {
     let mut names = listed.len();
-    let table = loop {
+    loop {
         let mut table = Table::new(*points, names);
-        if (0..listed.len()).all(|number| table.insert(listed[number].hash, number as u32)) {
-            break table;
+        if listed.iter().enumerate().all(|(number, name)| table.insert(name.hash, number as u32)) {
+            return table;
         }
         names += names / 16 + 1;
-    };
-    let mut records: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-    for name in listed {
-        let next = records.len() as u32;
-        records.entry((final_class(name.exact), final_class(name.below))).or_insert(next);
     }
+}
+
+fn write(listed: &[Listed], table: Table, numbering: &Numbering, parts: &mut Parts) {
+    let final_class = |class: u32| numbering.classes[class as usize];
+    let mut records: BTreeMap<(u32, u32), u32> = BTreeMap::new();
+    // Neighbours in a list mean the same more often than not.
+    let mut last = None;
+    let numbers: Vec<u32> = listed
+        .iter()
+        .map(|name| {
+            let classes = (final_class(name.exact), final_class(name.below));
+            match last {
+                Some((known, number)) if known == classes => number,
+                _ => {
+                    let next = records.len() as u32;
+                    let number = *records.entry(classes).or_insert(next);
+                    last = Some((classes, number));
+                    number
+                }
+            }
+        })
+        .collect();
     let mut in_order: Vec<_> = records.iter().map(|(classes, number)| (*number, *classes)).collect();
     in_order.sort_unstable();
     for (_, (exact, below)) in in_order {
@@ -212,17 +235,17 @@ fn write(listed: &[Listed], points: &Points, numbering: &Numbering, parts: &mut 
     for (bucket, overflow) in table.places.chunks_exact(TAGS).zip(&table.overflow) {
         let mut meta = if *overflow { OVERFLOW } else { 0 };
         for (index, place) in bucket.iter().enumerate() {
-            let Some(name) = place.checked_sub(1).map(|number| &listed[number as usize]) else {
+            let Some(number) = place.checked_sub(1) else {
                 parts.name_buckets.extend([0; TAG]);
                 if !inline {
                     parts.name_places.extend([0; 4]);
                 }
                 continue;
             };
-            let (wide, narrow) = name.hash.tag();
+            let (wide, narrow) = listed[number as usize].hash.tag();
             parts.name_buckets.extend(wide.to_le_bytes());
             parts.name_buckets.extend(narrow.to_le_bytes());
-            let record = records[&(final_class(name.exact), final_class(name.below))];
+            let record = numbers[number as usize];
             if inline {
                 meta |= record << (6 * index);
             } else {

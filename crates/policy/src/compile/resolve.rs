@@ -150,9 +150,10 @@ impl Spaces {
             let mut four = addresses::segments(&four, &mut classes);
             let mut six = addresses::segments(&six, &mut classes);
             let numbering = classes.finish(sets.len());
-            four.iter_mut().for_each(|segment| segment.1 = numbering.classes[segment.1 as usize]);
-            six.iter_mut().for_each(|segment| segment.1 = numbering.classes[segment.1 as usize]);
+            four.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
+            six.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
             *out4 = addresses::map(&four)?;
+            drop(four);
             *out6 = addresses::map(&six)?;
             members.insert(dimension, numbering.members);
         }
