@@ -52,6 +52,8 @@ impl std::fmt::Debug for Around<'_> {
     }
 }
 
+type Stacked = Stack<Arc<Flow>>;
+
 /// The network stack of a machine, under its filter engine. A machine has one at a time.
 ///
 /// None of its methods may be called from inside [`cpu::enter`].
@@ -117,7 +119,7 @@ impl Carrier {
             for packet in output.earlier.iter().chain([buffer]) {
                 match direction {
                     Direction::Outbound => around.wire.transmit(packet.bytes()),
-                    Direction::Inbound => around.wire.deliver(packet.bytes()),
+                    Direction::Inbound => around.wire.deliver(&self.stack.turned_back(packet.bytes())),
                 }
             }
         }
@@ -131,11 +133,11 @@ impl Carrier {
         for (direction, packet) in &output.relayed {
             match direction {
                 Direction::Outbound => around.wire.transmit(packet.bytes()),
-                Direction::Inbound => around.wire.deliver(packet.bytes()),
+                Direction::Inbound => around.wire.deliver(&self.stack.turned_back(packet.bytes())),
             }
         }
         if !output.to_local.is_empty() {
-            around.wire.deliver(&output.to_local);
+            around.wire.deliver(&self.stack.turned_back(&output.to_local));
         }
         if !output.to_remote.is_empty() {
             around.wire.transmit(&output.to_remote);
@@ -151,7 +153,14 @@ impl Carrier {
         for _ in 0..limit {
             match self.mailbox.take() {
                 Some(Request::Inject(injection)) => self.inject(injection, around)?,
-                Some(Request::CompleteOperation(token)) => self.complete_operation(token, around)?,
+                Some(Request::CompleteOperation(token)) => {
+                    self.go_on(around, |stack, c, endpoints, now| stack.complete_operation(c, endpoints, token, now))?;
+                }
+                Some(Request::CompleteClassify(token, settled)) => {
+                    self.go_on(around, |stack, c, endpoints, now| {
+                        stack.complete_classify(c, endpoints, token, settled, now)
+                    })?;
+                }
                 Some(Request::ContinueStream { flow, callout_id }) => {
                     let Self { machine, stack, classifier, .. } = self;
                     let Around { endpoints, now, .. } = around;
@@ -167,12 +176,20 @@ impl Carrier {
         Ok(!self.mailbox.is_empty())
     }
 
-    /// Goes on with an operation that was pended.
-    fn complete_operation(&mut self, token: u64, around: &mut Around<'_>) -> Result<(), Bugcheck> {
+    /// Goes on with what was pended.
+    fn go_on(
+        &mut self,
+        around: &mut Around<'_>,
+        f: impl FnOnce(
+            &mut Stacked,
+            &mut EngineClassifier,
+            &mut dyn Endpoints,
+            Duration,
+        ) -> Option<(Decision, PacketBuffer)>,
+    ) -> Result<(), Bugcheck> {
         let Self { machine, stack, classifier, .. } = self;
-        let resumed = cpu::enter(machine, Irql::PASSIVE, || {
-            classifier.packet(|c| stack.complete_operation(c, around.endpoints, token, around.now))
-        })?;
+        let Around { endpoints, now, .. } = around;
+        let resumed = cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| f(stack, c, *endpoints, *now)))?;
         if let Some((decision, buffer)) = resumed {
             self.send_on(&buffer, Direction::Outbound, decision, around);
         }

@@ -5,6 +5,7 @@ use super::layer::{Direction, IpVersion, Layer};
 use super::packet::Packet;
 use crate::irql::Irql;
 use crate::ndis::PacketBuffer;
+use std::net::SocketAddr;
 use std::ops::Range;
 
 /// `FWP_CONDITION_FLAG_*` (fwptypes.h), as far as the shim sets them.
@@ -16,6 +17,7 @@ pub mod condition_flag {
     pub const IS_FRAGMENT: u32 = 0x20;
     pub const REQUIRES_ALE_CLASSIFY: u32 = 0x100;
     pub const IS_REASSEMBLED: u32 = 0x400;
+    pub const IS_CONNECTION_REDIRECTED: u32 = 0x10_0000;
 }
 
 /// `FWP_CONDITION_REAUTHORIZE_REASON_POLICY_CHANGE`.
@@ -80,7 +82,7 @@ impl<F> Indication<'_, F> {
     pub const fn irql(&self) -> Irql {
         match self.layer {
             Layer::AleAuthConnect if self.flags & condition_flag::IS_REAUTHORIZE == 0 => Irql::PASSIVE,
-            Layer::AleResourceAssignment => Irql::PASSIVE,
+            Layer::AleResourceAssignment | Layer::AleConnectRedirect | Layer::AleBindRedirect => Irql::PASSIVE,
             _ => Irql::DISPATCH,
         }
     }
@@ -143,7 +145,7 @@ pub struct Outcome {
     pub blocked: bool,
     /// Blocked without a word (`FWPS_CLASSIFY_OUT_FLAG_ABSORB`): nobody is told.
     pub absorbed: bool,
-    /// A callout put the decision off (`FwpsPendOperation0`): who asked will hear of it by the endpoint's number.
+    /// A callout put the decision off (`FwpsPendOperation0`, `FwpsPendClassify0`): who asked will hear of it by the endpoint's number.
     pub pended: bool,
     /// The filter that decided; 0 when none did.
     pub filter_id: u64,
@@ -151,6 +153,17 @@ pub struct Outcome {
     pub stream: StreamAction,
     /// How many of the leading bytes of a stream the verdict is about (`countBytesEnforced`); 0 means all of them.
     pub enforced: usize,
+    /// Where callouts want to have the endpoints of a connection, at the redirect layers.
+    pub redirect: Option<Redirect>,
+}
+
+/// Other endpoints than a program asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The local one.
+    pub local: SocketAddr,
+    /// The remote one; a bind has none.
+    pub remote: Option<SocketAddr>,
 }
 
 /// A filter engine.

@@ -10,14 +10,13 @@ use super::layer::{Direction, IpVersion, Layer};
 use super::mailbox::{Mailbox, stream_data};
 use super::marks::Marks;
 use super::packet::{AddressType, Packet, Quoted, Upper};
+use super::requests;
+use super::show::{with_list, with_stream};
 use crate::cpu;
 use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::ndis::{NetBufferList, PacketBuffer};
+use crate::wfp::abi::FwpsIncomingMetadataValues0;
 use crate::wfp::abi::consts;
-use crate::wfp::abi::{
-    FwpsIncomingMetadataValues0, FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0,
-};
 use crate::wfp::engine::{self, Classify};
 use crate::wfp::flow::Flow;
 use crate::wfp::inject::{Injection, Mark};
@@ -167,6 +166,7 @@ fn carries(layer: Layer) -> u32 {
         Layer::AleAuthConnect => {
             COMPLETION | FLOW | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | DIRECTION | ICMP
         }
+        Layer::AleConnectRedirect | Layer::AleBindRedirect => PROCESS | ENDPOINT,
         Layer::AleFlowEstablished => FLOW | PROCESS | ENDPOINT | ICMP,
         Layer::AleResourceRelease | Layer::AleEndpointClosure => PROCESS_ID | COMPARTMENT | ENDPOINT,
     }
@@ -479,9 +479,10 @@ impl Classifier for EngineClassifier {
                 layer_data,
                 flow: indication.flow,
             };
-            match indication.injected_by {
-                0 => engine::classify(machine, &call),
-                callout => engine::classify_below(machine, &call, callout),
+            match (indication.injected_by, requests::of(indication.layer, indication.key)) {
+                (0, None) => engine::classify(machine, &call),
+                (0, request) => engine::classify_request(machine, &call, indication.endpoint, request.map(Box::new)),
+                (callout, _) => engine::classify_below(machine, &call, callout),
             }
         };
         let outcome = match indication.data {
@@ -497,7 +498,7 @@ impl Classifier for EngineClassifier {
         Outcome {
             blocked: outcome.verdict == engine::Verdict::Block,
             absorbed: outcome.absorb,
-            pended: offered && machine.wfp.operations.settle(slot.metadata.completion_handle),
+            pended: outcome.pended || (offered && machine.wfp.operations.settle(slot.metadata.completion_handle)),
             filter_id: outcome.filter_id,
             stream: match stream.action {
                 engine::StreamAction::DropConnection => StreamAction::DropConnection,
@@ -506,6 +507,7 @@ impl Classifier for EngineClassifier {
                 engine::StreamAction::None | engine::StreamAction::AllowConnection => StreamAction::None,
             },
             enforced: stream.bytes_enforced,
+            redirect: outcome.redirect.as_deref().and_then(requests::read),
         }
     }
 
@@ -539,71 +541,6 @@ impl Classifier for EngineClassifier {
         }
         taken
     }
-}
-
-/// Shows a packet, and sees that the callouts leave it as they found it.
-fn with_list(
-    buffer: &mut PacketBuffer,
-    start: usize,
-    offset: usize,
-    end: usize,
-    ask: impl FnOnce(*mut NetBufferList) -> engine::Outcome,
-) -> engine::Outcome {
-    let list = buffer.list(start, offset, end);
-    let before = buffer.data_offset();
-    let outcome = ask(list);
-    let after = buffer.data_offset();
-    if after != before {
-        cpu::bugcheck(
-            cpu::code::DRIVER_VERIFIER_DETECTED_VIOLATION,
-            [list.addr() as u64, u64::from(before), u64::from(after), 0],
-            format!(
-                "a callout moved the data start of a NET_BUFFER from {before} to {after} and did not move it back \
-                 before it returned"
-            ),
-        );
-    }
-    outcome
-}
-
-/// Shows stream data.
-fn with_stream(
-    data: Option<(&mut PacketBuffer, std::ops::Range<usize>)>,
-    flags: u32,
-    ask: impl FnOnce(*mut c_void) -> engine::Outcome,
-) -> engine::Outcome {
-    let mut stream = FwpsStreamData0 {
-        flags,
-        data_offset: FwpsStreamDataOffset0 {
-            net_buffer_list: null_mut(),
-            net_buffer: null_mut(),
-            mdl: null_mut(),
-            mdl_offset: 0,
-            net_buffer_offset: 0,
-            stream_data_offset: 0,
-        },
-        data_length: 0,
-        net_buffer_list_chain: null_mut(),
-    };
-    if let Some((buffer, range)) = data {
-        // No header is in reach at this layer.
-        let list = buffer.list(range.start, range.start, range.end);
-        // SAFETY: the list was just set up over the buffer, which stays borrowed until the callouts have returned.
-        let (net_buffer, mdl) = unsafe { ((*list).first_net_buffer, (*(*list).first_net_buffer).mdl_chain) };
-        stream.data_length = range.len();
-        stream.net_buffer_list_chain = list.cast();
-        stream.data_offset.net_buffer_list = list.cast();
-        stream.data_offset.net_buffer = net_buffer.cast();
-        stream.data_offset.mdl = mdl.cast();
-    }
-    let mut io = FwpsStreamCalloutIoPacket0 {
-        stream_data: &raw mut stream,
-        missed_bytes: 0,
-        count_bytes_required: 0,
-        count_bytes_enforced: 0,
-        stream_action: 0,
-    };
-    ask((&raw mut io).cast())
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! What a callout sees of a packet, and what filters match on.
 
 use super::*;
+use crate::ndis::PacketBuffer;
 use crate::shim::classifier::REASON_POLICY_CHANGE;
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::stack::{Config, Decision, Stack, Verdict};
 use crate::wfp::UserSession;
-use crate::wfp::abi::{FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingValues0, RawGuid};
+use crate::wfp::abi::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, RawGuid,
+};
 use crate::wfp::layers::condition;
 use crate::wfp::value::{Read, Value};
 use etherparse::{PacketBuilder, TcpHeader};
@@ -246,7 +249,14 @@ fn callouts_see_a_connection_as_windows_shows_it() {
         let bind_pid = "pid=42";
         let expected = [
             format!(
+                "ALE_BIND_REDIRECT_{v} PASSIVE_LEVEL ALE_APP_ID={app} {addresses} IP_PROTOCOL=6 FLAGS=0 {bind_pid}"
+            ),
+            format!(
                 "ALE_RESOURCE_ASSIGNMENT_{v} PASSIVE_LEVEL ALE_APP_ID={app} {addresses} IP_PROTOCOL=6 FLAGS=8 {bind_pid}"
+            ),
+            format!(
+                "ALE_CONNECT_REDIRECT_{v} PASSIVE_LEVEL ALE_APP_ID={app} {addresses} IP_PROTOCOL=6 \
+                 IP_REMOTE_ADDRESS={remote} IP_DESTINATION_ADDRESS_TYPE=1 IP_REMOTE_PORT=443 FLAGS=0 {bind_pid}"
             ),
             format!(
                 "ALE_AUTH_CONNECT_{v} PASSIVE_LEVEL ALE_APP_ID={app} {addresses} IP_PROTOCOL=6 \

@@ -2,7 +2,7 @@
 
 use super::layer::{Direction, IpVersion};
 use super::packet::{Packet, Upper, protocol};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// What makes two packets belong to one ALE flow.
@@ -58,6 +58,18 @@ impl FlowKey {
             protocol: packet.protocol,
             v6: packet.version() == IpVersion::V6,
         }
+    }
+
+    /// The same flow with other endpoints; `None` when they are not of its version of IP.
+    #[must_use]
+    pub fn between(&self, local: SocketAddr, remote: SocketAddr) -> Option<Self> {
+        (local.is_ipv6() == self.v6 && remote.is_ipv6() == self.v6).then_some(Self {
+            local: bits(local.ip()),
+            remote: bits(remote.ip()),
+            local_port: local.port(),
+            remote_port: remote.port(),
+            ..*self
+        })
     }
 
     /// IPv4 or IPv6.

@@ -59,11 +59,13 @@ pub enum Layer {
     AleFlowEstablished,
     AleResourceRelease,
     AleEndpointClosure,
+    AleConnectRedirect,
+    AleBindRedirect,
 }
 
 impl Layer {
     /// Every layer the shim indicates to.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::InboundIpPacket,
         Self::OutboundIpPacket,
         Self::InboundTransport,
@@ -78,6 +80,8 @@ impl Layer {
         Self::AleFlowEstablished,
         Self::AleResourceRelease,
         Self::AleEndpointClosure,
+        Self::AleConnectRedirect,
+        Self::AleBindRedirect,
     ];
 
     /// The run-time identifier (`FWPS_LAYER_*`).
@@ -99,6 +103,8 @@ impl Layer {
             Self::AleFlowEstablished => (52, 2),
             Self::AleResourceRelease => (62, 1),
             Self::AleEndpointClosure => (64, 1),
+            Self::AleConnectRedirect => (66, 1),
+            Self::AleBindRedirect => (68, 1),
         };
         match version {
             IpVersion::V4 => v4,
@@ -132,6 +138,8 @@ impl Layer {
             Self::AleFlowEstablished => by_version!("ALE_FLOW_ESTABLISHED"),
             Self::AleResourceRelease => by_version!("ALE_RESOURCE_RELEASE"),
             Self::AleEndpointClosure => by_version!("ALE_ENDPOINT_CLOSURE"),
+            Self::AleConnectRedirect => by_version!("ALE_CONNECT_REDIRECT"),
+            Self::AleBindRedirect => by_version!("ALE_BIND_REDIRECT"),
         }
     }
 }

@@ -5,10 +5,14 @@
 
 use super::classifier::{Injected, stream_flag};
 use super::layer::Direction;
+use super::requests;
+use super::stack::Settled;
 use crate::ndis::NetBufferList;
 use crate::status::NtStatus;
+use crate::wfp::abi::consts;
 use crate::wfp::inject::{Injection, InjectionPath};
 use crate::wfp::layers::LayerId;
+use crate::wfp::pend::{Decision, RedirectRequest};
 use crate::wfp::stack::{NOT_READY, Stack};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -22,6 +26,9 @@ pub(super) enum Request {
     Inject(Box<Injection>),
     /// To go on with the operation of an endpoint that was pended.
     CompleteOperation(u64),
+    /// To go on with the request of an endpoint that was pended at a redirect layer; without a decision the layer is asked
+    /// again.
+    CompleteClassify(u64, Option<Settled>),
     /// To go on with a flow's inbound stream, which a callout had put off.
     ContinueStream {
         /// The flow's number.
@@ -135,6 +142,16 @@ impl Stack for Slot {
             Ok(()) => Ok(()),
             Err(Request::Inject(injection)) => Err((NOT_READY, injection)),
             Err(other) => unreachable!("{other:?} is not what was put in"),
+        }
+    }
+
+    fn complete_classify(&self, token: u64, decision: Option<Decision>, redirect: Option<Box<RedirectRequest>>) {
+        let settled = decision.map(|decision| Settled {
+            blocked: decision.action == consts::FWP_ACTION_BLOCK,
+            redirect: redirect.as_deref().and_then(requests::read),
+        });
+        if self.0.put(Request::CompleteClassify(token, settled)).is_err() {
+            tracing::debug!(token, "a request was completed after the machine had left the network");
         }
     }
 

@@ -1,8 +1,9 @@
 //! Headers and checksums of packets that the stack builds itself.
 
-use super::packet::{Packet, protocol};
+use super::layer::IpVersion;
+use super::packet::{Packet, Upper, protocol};
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The hop limit Windows gives packets of its own.
 const HOPS: u8 = 128;
@@ -69,6 +70,29 @@ pub(super) fn mend(bytes: &mut [u8], packet: &Packet) {
     });
 }
 
+/// Gives a packet, of which `packet` is the description, other addresses and ports, and the checksums that belong to them.
+/// Does nothing when the addresses are not of the packet's version of IP.
+pub(super) fn readdress(bytes: &mut [u8], packet: &Packet, source: SocketAddr, destination: SocketAddr) {
+    match (packet.version(), source.ip(), destination.ip()) {
+        (IpVersion::V4, IpAddr::V4(source), IpAddr::V4(destination)) => {
+            bytes[12..16].copy_from_slice(&source.octets());
+            bytes[16..20].copy_from_slice(&destination.octets());
+        }
+        (IpVersion::V6, IpAddr::V6(source), IpAddr::V6(destination)) => {
+            bytes[8..24].copy_from_slice(&source.octets());
+            bytes[24..40].copy_from_slice(&destination.octets());
+        }
+        _ => return,
+    }
+    if matches!(packet.upper, Upper::Tcp(_) | Upper::Udp { .. }) {
+        let ports = packet.ip_header_len;
+        bytes[ports..ports + 2].copy_from_slice(&source.port().to_be_bytes());
+        bytes[ports + 2..ports + 4].copy_from_slice(&destination.port().to_be_bytes());
+    }
+    let changed = Packet { source: source.ip(), destination: destination.ip(), ..*packet };
+    mend(bytes, &changed);
+}
+
 /// Sets the checksum at `at` to what `of` says when it is zero.
 fn put(bytes: &mut [u8], at: usize, of: impl FnOnce(&[u8]) -> u16) {
     bytes[at..at + 2].fill(0);
@@ -129,6 +153,20 @@ mod tests {
                 prop_assert_eq!(&bytes, &right);
             }
         }
+    }
+
+    #[test]
+    fn other_addresses_and_ports_bring_their_checksums() {
+        let to = |ip: [u8; 4], port| PacketBuilder::ipv4([10, 77, 0, 2], ip, 9).udp(4000, port);
+        let (mut bytes, mut right) = (Vec::new(), Vec::new());
+        to([203, 0, 113, 10], 53).write(&mut bytes, b"data").unwrap();
+        to([192, 0, 2, 7], 5353).write(&mut right, b"data").unwrap();
+        let packet = Packet::parse(&bytes).unwrap();
+        let (source, destination) = ("10.77.0.2:4000".parse().unwrap(), "192.0.2.7:5353".parse().unwrap());
+        readdress(&mut bytes, &packet, source, destination);
+        assert_eq!(bytes, right);
+        readdress(&mut bytes, &packet, source, "[2001:db8::1]:53".parse().unwrap());
+        assert_eq!(bytes, right, "another version of IP changes nothing");
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub(super) struct Call<'a> {
     pub(super) flags: u32,
     /// `FWP_CONDITION_REAUTHORIZE_REASON_*`.
     pub(super) reason: u32,
+    /// `classifyContext`.
+    pub(super) context: *const c_void,
+    /// The ports, the local one first.
+    pub(super) ports: (u32, u32),
     pub(super) out: &'a mut FwpsClassifyOut0,
 }
 
@@ -85,7 +89,7 @@ unsafe extern "win64" fn classify(
     fixed: *const FwpsIncomingValues0,
     metadata: *const FwpsIncomingMetadataValues0,
     layer_data: *mut c_void,
-    _context: *const c_void,
+    context: *const c_void,
     filter: *const FwpsFilter0,
     _flow_context: u64,
     out: *mut FwpsClassifyOut0,
@@ -94,7 +98,8 @@ unsafe extern "win64" fn classify(
     unsafe {
         let play = &*((*filter).context as *const Play);
         let (flags, reason) = (unsigned(&*fixed, "FLAGS"), unsigned(&*fixed, "REAUTHORIZE_REASON"));
-        play(&mut Call { metadata: &*metadata, layer_data, flags, reason, out: &mut *out });
+        let ports = (unsigned(&*fixed, "IP_LOCAL_PORT"), unsigned(&*fixed, "IP_REMOTE_PORT"));
+        play(&mut Call { metadata: &*metadata, layer_data, flags, reason, context, ports, out: &mut *out });
     }
 }
 

@@ -3,6 +3,7 @@
 mod bed;
 mod network;
 mod pending;
+mod redirect;
 mod streams;
 mod talk;
 mod transport;

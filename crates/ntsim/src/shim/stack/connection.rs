@@ -73,7 +73,7 @@ impl<F> Stack<F> {
             connection.meet(context.segment(), context.direction);
             // Data that comes with the SYN (TCP Fast Open) is the application's once the connection stands.
             context.keep_for_later(connection, tcp);
-            connection.follow(tcp, segment_len(context.packet), context.direction);
+            connection.follow(tcp, segment_len(&context.packet), context.direction);
         }
         Ok(Decision { verdict: Verdict::Forward, by: Some(by), opened: true })
     }
@@ -90,7 +90,7 @@ fn under_way<C: Classifier>(ledger: &mut Ledger, context: &mut Context<'_, C>) -
     flow
 }
 
-fn is_retransmission<F>(flow: &Flow<F>, syn: &Tcp, direction: Direction) -> bool {
+pub(super) fn is_retransmission<F>(flow: &Flow<F>, syn: &Tcp, direction: Direction) -> bool {
     match &flow.kind {
         Kind::Tcp(connection) => {
             connection.phase != Phase::Closed
@@ -153,7 +153,7 @@ fn exchange<C: Classifier>(
     }
     match passed {
         Ok(reauthorized) => {
-            connection.follow(tcp, segment_len(context.packet), context.direction);
+            connection.follow(tcp, segment_len(&context.packet), context.direction);
             if connection.phase == Phase::Closed {
                 ledger.close(context.classifier, &context.key, flow);
             }
@@ -190,7 +190,7 @@ pub(super) fn sent_again<C: Classifier>(
         return; // it is the stack's own, and known
     }
     answers(connection, tcp);
-    connection.follow(tcp, segment_len(context.packet), Direction::Outbound);
+    connection.follow(tcp, segment_len(&context.packet), Direction::Outbound);
     if connection.phase == Phase::Closed {
         ledger.close(context.classifier, &context.key, flow);
     }

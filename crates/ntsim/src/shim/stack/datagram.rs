@@ -1,6 +1,6 @@
 //! UDP, ICMP and every other protocol: "all non-TCP packet flows follow the same pattern as UDP packet flows".
 
-use super::{By, Context, Decision, Flow, FlowView, Kind, Position, Stack, Verdict};
+use super::{By, Context, Decision, FlowView, Kind, Position, Resumed, Stack, Verdict};
 use crate::shim::classifier::Classifier;
 use crate::shim::layer::{Direction, Layer};
 
@@ -13,7 +13,7 @@ impl<F> Stack<F> {
     pub(super) fn datagram_from<C: Classifier<Flow = F>>(
         &mut self,
         context: &mut Context<'_, C>,
-        resumed: Option<(Flow<F>, Layer)>,
+        resumed: Option<Resumed<F>>,
     ) -> Decision {
         match self.pass_datagram(context, resumed) {
             Ok(opened) => Decision { verdict: Verdict::Forward, by: opened, opened: opened.is_some() },
@@ -36,7 +36,7 @@ impl<F> Stack<F> {
     fn pass_datagram<C: Classifier<Flow = F>>(
         &mut self,
         context: &mut Context<'_, C>,
-        resumed: Option<(Flow<F>, Layer)>,
+        resumed: Option<Resumed<F>>,
     ) -> Result<Option<By>, Decision> {
         let direction = context.direction;
         let known = self.flows.get_mut(&context.key);

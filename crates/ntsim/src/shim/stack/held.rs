@@ -1,18 +1,21 @@
-//! Flows about which a callout has put its decision off (`FwpsPendOperation0`).
+//! Flows about which a callout has put its decision off (`FwpsPendOperation0`, `FwpsPendClassify0`).
 //!
 //! What becomes of the packet is that of the FwpsPendOperation0 and FwpsCompleteOperation0 documentation: a TCP connection
 //! is made once the operation is completed and authorized again, so its SYN waits here (`connect` has not returned yet);
 //! of any other protocol "any pended packet data is flushed", and completing makes a state entry only. At
 //! ALE_RESOURCE_ASSIGNMENT it is the binding that waits, and the packet, which stands for a call that comes after, waits
 //! with it. At ALE_AUTH_RECV_ACCEPT the callout keeps a clone and injects it after completing; until then packets of the
-//! flow go nowhere, and the first one after is authorized again.
+//! flow go nowhere, and the first one after is authorized again. At the redirect layers the packet stands for the call that
+//! waits, and waits with it.
 
+use super::authorize::refuse;
 use super::{Context, Decision, Entry, Flow, FlowView, HANDSHAKE_TIMEOUT, Kind, Layer, Position, Stack, Verdict};
 use crate::ndis::PacketBuffer;
-use crate::shim::classifier::{Classifier, Outcome, REASON_COMPLETION, condition_flag};
+use crate::shim::classifier::{Classifier, Outcome, REASON_COMPLETION, Redirect, condition_flag};
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::layer::Direction;
 use crate::shim::packet::{Packet, Upper, protocol};
+use crate::shim::tcp::Connection;
 use foldhash::HashMap;
 use std::time::Duration;
 
@@ -26,6 +29,15 @@ struct Held<F> {
     packet: Vec<u8>,
     /// The callout has made up its mind.
     completed: bool,
+}
+
+/// A flow that goes on from where it waited.
+#[derive(Debug)]
+pub(super) struct Resumed<F> {
+    pub(super) flow: Flow<F>,
+    pub(super) layer: Layer,
+    /// The layer need not be asked again.
+    pub(super) settled: bool,
 }
 
 /// The flows that wait.
@@ -67,6 +79,15 @@ impl<F> Waiting<F> {
         self.keys.clear();
         self.by_key.drain().map(|(key, held)| (key, held.flow)).collect()
     }
+}
+
+/// How FwpsCompleteClassify0 has settled a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// Blocked; permitted otherwise.
+    pub blocked: bool,
+    /// The endpoints that callouts want it to have.
+    pub redirect: Option<Redirect>,
 }
 
 impl<F> Stack<F> {
@@ -112,30 +133,89 @@ impl<F> Stack<F> {
         now: Duration,
     ) -> Option<(Decision, PacketBuffer)> {
         self.output.clear();
-        let key = self.held.keys.remove(&token)?;
-        if self.held.by_key.get(&key)?.layer == Layer::AleAuthRecvAccept {
-            let held = self.held.by_key.get_mut(&key)?;
-            (held.completed, held.flow.last) = (true, now);
+        let key = *self.held.keys.get(&token)?;
+        match self.held.by_key.get_mut(&key)?.layer {
+            Layer::AleConnectRedirect | Layer::AleBindRedirect => return None, // FwpsCompleteClassify0 ends those
+            Layer::AleAuthRecvAccept => {
+                self.held.keys.remove(&token);
+                let held = self.held.by_key.get_mut(&key)?;
+                (held.completed, held.flow.last) = (true, now);
+                return None;
+            }
+            _ => {}
+        }
+        let held = self.take_held(token)?;
+        self.go_on(classifier, endpoints, held, None, now)
+    }
+
+    /// FwpsCompleteClassify0: the request of the endpoint `token`, at a redirect layer, goes on. `blocked` is the final
+    /// decision; without one the layer is asked again.
+    ///
+    /// Must run where [`Stack::process`] may.
+    pub fn complete_classify<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        token: u64,
+        settled: Option<Settled>,
+        now: Duration,
+    ) -> Option<(Decision, PacketBuffer)> {
+        self.output.clear();
+        let layer = self.held.by_key.get(self.held.keys.get(&token)?)?.layer;
+        if !matches!(layer, Layer::AleConnectRedirect | Layer::AleBindRedirect) {
             return None;
         }
-        let Held { mut flow, layer, packet: bytes, .. } = self.held.by_key.remove(&key)?;
+        let held = self.take_held(token)?;
+        self.go_on(classifier, endpoints, held, settled, now)
+    }
+
+    fn take_held(&mut self, token: u64) -> Option<Held<F>> {
+        let key = self.held.keys.remove(&token)?;
+        self.held.by_key.remove(&key)
+    }
+
+    /// Lets a flow go on from where it waited.
+    fn go_on<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        held: Held<F>,
+        settled: Option<Settled>,
+        now: Duration,
+    ) -> Option<(Decision, PacketBuffer)> {
+        let Held { mut flow, layer, packet: bytes, .. } = held;
         flow.last = now;
         let mut buffer = PacketBuffer::copy_of(&bytes);
         let packet = Packet::parse(&bytes).ok()?; // it could be read before
         let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
-        let (direction, entry, buffer_ref) = (Direction::Outbound, Entry::Edge, &mut buffer);
+        let (direction, entry) = (Direction::Outbound, Entry::Edge);
+        let key = FlowKey::of(&packet, direction);
         let mut context =
-            Context { classifier, endpoints, buffer: buffer_ref, packet: &packet, key, direction, flags, entry, now };
-        let decision = match (packet.upper, layer) {
-            (Upper::Tcp(tcp), _) => self
-                .connect(&mut context, Kind::Datagram, Some((flow, layer)))
-                .and_then(|(flow, by)| self.opened(&mut context, &tcp, flow, by))
-                .unwrap_or_else(|stopped| stopped),
-            (_, Layer::AleResourceAssignment) => self.datagram_from(&mut context, Some((flow, layer))),
-            _ => {
-                self.enter_state(&mut context, flow);
+            Context { classifier, endpoints, buffer: &mut buffer, packet, key, direction, flags, entry, now };
+        if let Some(Settled { blocked, redirect }) = settled {
+            if blocked {
+                let outcome = Outcome { blocked, ..Outcome::default() };
+                let decision = refuse(&mut self.output, &context, layer, outcome);
+                self.ledger.close(context.classifier, &context.key, &mut flow);
+                return Some((decision, buffer));
+            }
+            if let Some(redirect) = redirect {
+                self.redirects.turn(&mut context, redirect);
+            }
+        }
+        let resumed = Resumed { flow, layer, settled: settled.is_some() };
+        let decision = match (context.packet.upper, layer) {
+            (Upper::Tcp(tcp), _) => {
+                let kind = Kind::Tcp(Box::new(Connection::opening(&tcp, direction)));
+                self.connect(&mut context, kind, Some(resumed))
+                    .and_then(|(flow, by)| self.opened(&mut context, &tcp, flow, by))
+                    .unwrap_or_else(|stopped| stopped)
+            }
+            (_, Layer::AleAuthConnect) => {
+                self.enter_state(&mut context, resumed.flow);
                 return None;
             }
+            _ => self.datagram_from(&mut context, Some(resumed)),
         };
         Some((decision, buffer))
     }

@@ -35,7 +35,7 @@ impl<F> Stack<F> {
             flags |= condition_flag::IS_FRAGMENT;
         }
         let key = FlowKey::of(&packet, direction);
-        let mut context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
+        let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
         let Self { flows, ledger, .. } = self;
         let mut flow = flows.get_mut(&key);
         let view = flow.as_ref().map_or(FlowView::none(direction), |flow| flow.head.view());
@@ -69,7 +69,7 @@ impl<F> Stack<F> {
         self.expire(classifier, now);
         let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
         let (key, entry) = (FlowKey::of(&packet, direction), Entry::Edge);
-        let mut context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
+        let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
         let Self { flows, ledger, .. } = self;
         let mut flow = flows.get_mut(&key);
         let view = flow.as_ref().map_or(FlowView::none(direction), |flow| flow.head.view());

@@ -73,6 +73,11 @@ impl Ledger {
         *users == 1
     }
 
+    /// Whether a local port is in use.
+    pub(super) fn is_bound(&self, key: &FlowKey) -> bool {
+        self.binds.contains_key(&bind_of(key))
+    }
+
     /// `true` when that was its last use.
     pub(super) fn unbind(&mut self, key: &FlowKey) -> bool {
         let Entry::Occupied(mut users) = self.binds.entry(bind_of(key)) else { return false };

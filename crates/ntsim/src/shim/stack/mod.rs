@@ -6,13 +6,13 @@
 //!
 //! | event | layers |
 //! |---|---|
-//! | TCP connect | ALE_RESOURCE_ASSIGNMENT, ALE_AUTH_CONNECT, SYN: OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
+//! | TCP connect | ALE_BIND_REDIRECT, ALE_RESOURCE_ASSIGNMENT, ALE_CONNECT_REDIRECT, ALE_AUTH_CONNECT, SYN: OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
 //! | its SYN-ACK | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_FLOW_ESTABLISHED |
 //! | TCP accept | SYN: INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT |
 //! | its last ACK | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_FLOW_ESTABLISHED |
 //! | TCP data out | STREAM, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
 //! | TCP data in | INBOUND_IPPACKET, INBOUND_TRANSPORT, STREAM |
-//! | first datagram out | ALE_RESOURCE_ASSIGNMENT, ALE_AUTH_CONNECT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
+//! | first datagram out | ALE_BIND_REDIRECT, ALE_RESOURCE_ASSIGNMENT, ALE_CONNECT_REDIRECT, ALE_AUTH_CONNECT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
 //! | first datagram in | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA |
 //! | ICMP error out | OUTBOUND_ICMP_ERROR, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
 //! | ICMP error in | INBOUND_IPPACKET, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR |
@@ -26,29 +26,30 @@
 //! Connection termination is indicated to no filtering layer of the packet path; ALE_ENDPOINT_CLOSURE and
 //! ALE_RESOURCE_RELEASE tell of it, and the flow's contexts are handed back.
 
+mod authorize;
 mod connection;
 mod datagram;
 mod held;
 mod injected;
 mod ledger;
+mod redirect;
 mod relay;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use super::classifier::{
-    Classifier, Data, Indication, Outcome, REASON_COMPLETION, REASON_POLICY_CHANGE, condition_flag,
-};
+use super::classifier::{Classifier, Data, Indication, Outcome, REASON_POLICY_CHANGE, condition_flag};
 use super::flow::{Endpoints, FlowKey, Owner};
 use super::fragment::{Added, Reassembly};
 use super::layer::{Direction, Layer};
 use super::packet::{Malformed, Packet, Upper, protocol};
-use super::reply;
 use super::tcp::{Connection, Phase};
 use crate::ndis::PacketBuffer;
 use foldhash::HashMap;
-use held::Waiting;
+pub use held::Settled;
+use held::{Resumed, Waiting};
 use ledger::Ledger;
+use redirect::Redirects;
 use relay::Relay;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -216,6 +217,7 @@ pub struct Stack<F> {
     held: Waiting<F>,
     /// The flows with a relay; a flow that has none any more may still be here.
     relays: Vec<FlowKey>,
+    redirects: Redirects,
     /// Packets that come with the last verdict.
     pub output: Output,
 }
@@ -225,7 +227,7 @@ struct Context<'a, C: Classifier> {
     classifier: &'a mut C,
     endpoints: &'a mut dyn Endpoints,
     buffer: &'a mut PacketBuffer,
-    packet: &'a Packet,
+    packet: Packet,
     key: FlowKey,
     direction: Direction,
     /// Flags that hold for the packet at every layer.
@@ -324,7 +326,7 @@ impl<C: Classifier> Context<'_, C> {
         if !self.classifier.wants(layer, self.key.version()) {
             return Outcome::default();
         }
-        let packet = self.packet;
+        let packet = &self.packet;
         // "For inbound packets received on the ICMP socket the offset is the beginning of the ICMP header."
         let payload = match packet.upper {
             Upper::Icmp(_) => packet.ip_header_len,
@@ -432,6 +434,7 @@ impl<F> Stack<F> {
             next_reassembly_check: Duration::ZERO,
             held: Waiting::default(),
             relays: Vec::new(),
+            redirects: Redirects::default(),
             output: Output::default(),
         }
     }
@@ -503,16 +506,16 @@ impl<F> Stack<F> {
         };
         let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
         if packet.fragment.is_none() {
+            let packet = self.turned(buffer, packet, direction);
             let key = FlowKey::of(&packet, direction);
-            let context = Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
+            let context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
             return self.whole(context);
         }
         // "IP packet fragments are not indicated" on their way out, but each is on its way in.
         if direction == Direction::Inbound && entry == Entry::Edge {
             let key = FlowKey::of(&packet, direction);
             let flags = flags | condition_flag::IS_FRAGMENT;
-            let mut context =
-                Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
+            let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
             let none = FlowView::none(direction);
             if let Err(decision) = context.pass(Layer::InboundIpPacket, Position::BehindIpHeader, none, Verdict::Drop) {
                 return decision;
@@ -528,20 +531,18 @@ impl<F> Stack<F> {
                         return Decision { verdict: Verdict::Malformed(malformed), by: None, opened: false };
                     }
                 };
+                let program = FlowKey::of(&packet, direction);
+                let packet = self.turned(&mut datagram.whole, packet, direction);
                 let key = FlowKey::of(&packet, direction);
                 let flags = flags | condition_flag::IS_REASSEMBLED;
                 let buffer = &mut datagram.whole;
-                let decision = self.whole(Context {
-                    classifier,
-                    endpoints,
-                    buffer,
-                    packet: &packet,
-                    key,
-                    direction,
-                    flags,
-                    entry,
-                    now,
-                });
+                let decision =
+                    self.whole(Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now });
+                if decision.verdict == Verdict::Forward && self.redirects.turns(&program, direction) {
+                    // The pieces have the old addresses.
+                    self.output.relayed.push((direction, datagram.whole));
+                    return Decision { verdict: Verdict::Relayed, ..decision };
+                }
                 if decision.verdict == Verdict::Forward {
                     self.output.earlier = datagram.pieces;
                 }
@@ -561,74 +562,6 @@ impl<F> Stack<F> {
         }
     }
 
-    /// Opens the local port of an outbound flow and authorizes it: what `connect` and the first `sendto` do. `resumed`
-    /// is a flow about which a callout put its decision at that layer off.
-    fn connect<C: Classifier<Flow = F>>(
-        &mut self,
-        context: &mut Context<'_, C>,
-        kind: Kind,
-        resumed: Option<(Flow<F>, Layer)>,
-    ) -> Result<(Flow<F>, By), Decision> {
-        let (mut flow, from) = match resumed {
-            Some((flow, layer)) => (flow, Some(layer)),
-            None => (self.ledger.flow(context, Direction::Outbound, kind), None),
-        };
-        let reason = |layer| if from == Some(layer) { REASON_COMPLETION } else { 0 };
-        self.output.owner.clone_from(&flow.head.owner);
-        let layer = Layer::AleResourceAssignment;
-        let first = match from {
-            None => {
-                flow.bound = true;
-                self.ledger.bind(&context.key)
-            }
-            Some(from) => from == layer,
-        };
-        if first {
-            let flags = condition_flag::IS_WILDCARD_BIND;
-            let outcome = context.ask_because(layer, Position::Nothing, flags, reason(layer), flow.head.view());
-            if is_put_off(outcome) {
-                return Err(self.hold(context, flow, layer, outcome));
-            }
-            if outcome.blocked {
-                self.ledger.unbind(&context.key);
-                return Err(refuse(&mut self.output, context, layer, outcome));
-            }
-        }
-        let layer = Layer::AleAuthConnect;
-        let outcome = context.ask_because(layer, context.authority_position(), 0, reason(layer), flow.head.view());
-        if is_put_off(outcome) {
-            return Err(self.hold(context, flow, layer, outcome));
-        }
-        if outcome.blocked {
-            let decision = refuse(&mut self.output, context, layer, outcome);
-            self.ledger.close(context.classifier, &context.key, &mut flow);
-            return Err(decision);
-        }
-        Ok((flow, By { layer, filter_id: outcome.filter_id }))
-    }
-
-    /// Authorizes an inbound flow, whose first packet passed the transport layer.
-    fn accept<C: Classifier<Flow = F>>(
-        &mut self,
-        context: &mut Context<'_, C>,
-        kind: Kind,
-    ) -> Result<(Flow<F>, By), Decision> {
-        let layer = Layer::AleAuthRecvAccept;
-        let (flow, reason) = match self.held.take_completed(&context.key) {
-            Some(flow) => (Flow { kind, last: context.now, ..flow }, REASON_COMPLETION),
-            None => (self.ledger.flow(context, Direction::Inbound, kind), 0),
-        };
-        self.output.owner.clone_from(&flow.head.owner);
-        let outcome = context.ask_because(layer, Position::Payload, 0, reason, flow.head.view());
-        if is_put_off(outcome) {
-            return Err(self.hold(context, flow, layer, outcome));
-        }
-        if outcome.blocked {
-            return Err(Decision::stopped(Verdict::Drop, layer, outcome));
-        }
-        Ok((flow, By { layer, filter_id: outcome.filter_id }))
-    }
-
     /// Ends the flows that were idle for too long.
     pub fn expire<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, now: Duration) {
         while let Some(&Reverse((deadline, key))) = self.ledger.deadlines.peek() {
@@ -640,6 +573,7 @@ impl<F> Stack<F> {
             if flow.last + flow.timeout() > now {
                 self.ledger.schedule(key, flow);
             } else if let Some(mut flow) = self.flows.remove(&key) {
+                self.redirects.forget(&key);
                 self.ledger.close(classifier, &key, &mut flow);
             }
         }
@@ -659,23 +593,4 @@ impl<F> Stack<F> {
         }
         self.ledger.deadlines.clear();
     }
-}
-
-/// Whether a callout has put its decision off, and has said so as it must: "set the actionType member to FWP_ACTION_BLOCK
-/// and the Flags member to FWPS_CLASSIFY_OUT_FLAG_ABSORB" (FwpsPendOperation0 documentation). Otherwise somebody else's
-/// decision stands.
-const fn is_put_off(outcome: Outcome) -> bool {
-    outcome.pended && outcome.blocked && outcome.absorbed
-}
-
-/// Tells the local sender that its packet is refused, unless the block is to be silent.
-fn refuse<C: Classifier>(output: &mut Output, context: &Context<'_, C>, layer: Layer, outcome: Outcome) -> Decision {
-    if outcome.absorbed {
-        return Decision::stopped(Verdict::Drop, layer, outcome);
-    }
-    match context.packet.protocol {
-        protocol::TCP => reply::refuse_tcp(&mut output.to_local, context.packet),
-        _ => reply::refuse_datagram(&mut output.to_local, context.buffer.bytes(), context.packet),
-    }
-    Decision::stopped(Verdict::Refuse, layer, outcome)
 }

@@ -244,7 +244,7 @@ impl<C: Classifier> Context<'_, C> {
         self.check_aborted(head)?;
         let direction = self.direction;
         let start = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
-        let len = segment_len(self.packet);
+        let len = segment_len(&self.packet);
         let end = start.wrapping_add(len);
         if connection.phase != Phase::Established {
             self.keep_for_later(connection, tcp);
@@ -384,7 +384,7 @@ impl<C: Classifier> Context<'_, C> {
 
     /// Keeps a segment's data until its turn comes. A gap that costs too much memory is given up.
     pub(super) fn keep_for_later(&self, connection: &mut Connection, tcp: &Tcp) {
-        let len = segment_len(self.packet);
+        let len = segment_len(&self.packet);
         if len == 0 || !self.classifier.wants(Layer::Stream, self.key.version()) {
             return;
         }
@@ -480,8 +480,7 @@ fn send_segments<C: Classifier>(
             let Ok(packet) = Packet::parse(&bytes) else { continue };
             let (entry, buffer, endpoints) = (Entry::Edge, &mut buffer, &mut *endpoints);
             let classifier = &mut *classifier;
-            let mut context =
-                Context { classifier, endpoints, buffer, packet: &packet, key, direction, flags, entry, now };
+            let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
             if context.leave(head.view()).is_err() {
                 continue; // lost on its way down: it is sent again
             }

@@ -74,6 +74,7 @@ impl Classifier for Script {
             filter_id: 7,
             stream: if drop { StreamAction::DropConnection } else { StreamAction::None },
             enforced: 0,
+            redirect: None,
         }
     }
 

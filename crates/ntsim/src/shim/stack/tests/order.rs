@@ -11,7 +11,14 @@ fn outbound_tcp_from_connect_to_close() {
         assert_eq!(opened.by, Some(By { layer: Layer::AleAuthConnect, filter_id: 7 }));
         assert_eq!(
             b.asked(),
-            ["ALE_RESOURCE_ASSIGNMENT", "ALE_AUTH_CONNECT", "OUTBOUND_TRANSPORT", "OUTBOUND_IPPACKET"]
+            [
+                "ALE_BIND_REDIRECT",
+                "ALE_RESOURCE_ASSIGNMENT",
+                "ALE_CONNECT_REDIRECT",
+                "ALE_AUTH_CONNECT",
+                "OUTBOUND_TRANSPORT",
+                "OUTBOUND_IPPACKET"
+            ]
         );
         b.receive(SYN | ACK, 500, 101, b"");
         assert_eq!(b.asked(), ["INBOUND_IPPACKET", "INBOUND_TRANSPORT", "ALE_FLOW_ESTABLISHED"]);
@@ -71,7 +78,9 @@ fn udp_both_ways() {
         assert_eq!(
             b.asked(),
             [
+                "ALE_BIND_REDIRECT",
                 "ALE_RESOURCE_ASSIGNMENT",
+                "ALE_CONNECT_REDIRECT",
                 "ALE_AUTH_CONNECT",
                 "ALE_FLOW_ESTABLISHED",
                 "DATAGRAM_DATA",
@@ -172,7 +181,7 @@ fn only_binding_and_connecting_happen_at_passive_level() {
         .collect();
     assert_eq!(
         passive,
-        [Layer::AleResourceAssignment, Layer::AleAuthConnect],
+        [Layer::AleBindRedirect, Layer::AleResourceAssignment, Layer::AleConnectRedirect, Layer::AleAuthConnect],
         "the reauthorization comes with a packet"
     );
 }
@@ -189,7 +198,16 @@ fn a_blocked_connect_is_refused_and_leaves_nothing() {
         assert_eq!((tcp.flags, tcp.acknowledgment, tcp.source), (RST | ACK, 101, 443));
         assert!(b.stack.output.to_remote.is_empty());
         assert_eq!((b.stack.flow_count(), b.stack.ledger.binds.len()), (0, 0));
-        assert_eq!(b.asked(), ["ALE_RESOURCE_ASSIGNMENT", "ALE_AUTH_CONNECT", "ALE_RESOURCE_RELEASE"]);
+        assert_eq!(
+            b.asked(),
+            [
+                "ALE_BIND_REDIRECT",
+                "ALE_RESOURCE_ASSIGNMENT",
+                "ALE_CONNECT_REDIRECT",
+                "ALE_AUTH_CONNECT",
+                "ALE_RESOURCE_RELEASE"
+            ]
+        );
 
         let datagram = b.udp(Direction::Outbound, b"question");
         assert_eq!(b.pass(Direction::Outbound, &datagram).verdict, Verdict::Refuse);

@@ -162,7 +162,7 @@ fn a_reset_ends_the_flow() {
     );
     assert_eq!(b.script.stream[0].0, crate::shim::classifier::stream_flag::RECEIVE_ABORT);
     b.send(SYN, 7000, 0, b"");
-    assert_eq!(b.asked()[1], "ALE_AUTH_CONNECT", "the same ports make a new connection");
+    assert_eq!(b.asked()[3], "ALE_AUTH_CONNECT", "the same ports make a new connection");
     b.receive(RST | ACK, 0, 7001, b"");
     assert_eq!(b.script.ended.len(), 1, "a refused connect had no flow yet");
 }
@@ -219,7 +219,7 @@ fn fragments_wait_for_one_verdict() {
             b.stack.output.earlier.iter().map(PacketBuffer::bytes).collect::<Vec<_>>(),
             [&pieces[0], &pieces[2]]
         );
-        assert_eq!(b.asked()[3], "DATAGRAM_DATA");
+        assert_eq!(b.asked()[5], "DATAGRAM_DATA");
         let shown = b.script.shown.iter().find(|(layer, ..)| *layer == Layer::DatagramData).unwrap();
         assert_eq!(shown.1.len(), 3008);
 

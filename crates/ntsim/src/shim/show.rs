@@ -1,0 +1,73 @@
+//! Layer data, as long as a classify call lasts.
+
+use crate::cpu;
+use crate::ndis::{NetBufferList, PacketBuffer};
+use crate::wfp::abi::{FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0};
+use crate::wfp::engine;
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+/// Shows a packet, and sees that the callouts leave it as they found it.
+pub(super) fn with_list(
+    buffer: &mut PacketBuffer,
+    start: usize,
+    offset: usize,
+    end: usize,
+    ask: impl FnOnce(*mut NetBufferList) -> engine::Outcome,
+) -> engine::Outcome {
+    let list = buffer.list(start, offset, end);
+    let before = buffer.data_offset();
+    let outcome = ask(list);
+    let after = buffer.data_offset();
+    if after != before {
+        cpu::bugcheck(
+            cpu::code::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [list.addr() as u64, u64::from(before), u64::from(after), 0],
+            format!(
+                "a callout moved the data start of a NET_BUFFER from {before} to {after} and did not move it back \
+                 before it returned"
+            ),
+        );
+    }
+    outcome
+}
+
+/// Shows stream data.
+pub(super) fn with_stream(
+    data: Option<(&mut PacketBuffer, std::ops::Range<usize>)>,
+    flags: u32,
+    ask: impl FnOnce(*mut c_void) -> engine::Outcome,
+) -> engine::Outcome {
+    let mut stream = FwpsStreamData0 {
+        flags,
+        data_offset: FwpsStreamDataOffset0 {
+            net_buffer_list: null_mut(),
+            net_buffer: null_mut(),
+            mdl: null_mut(),
+            mdl_offset: 0,
+            net_buffer_offset: 0,
+            stream_data_offset: 0,
+        },
+        data_length: 0,
+        net_buffer_list_chain: null_mut(),
+    };
+    if let Some((buffer, range)) = data {
+        // No header is in reach at this layer.
+        let list = buffer.list(range.start, range.start, range.end);
+        // SAFETY: the list was just set up over the buffer, which stays borrowed until the callouts have returned.
+        let (net_buffer, mdl) = unsafe { ((*list).first_net_buffer, (*(*list).first_net_buffer).mdl_chain) };
+        stream.data_length = range.len();
+        stream.net_buffer_list_chain = list.cast();
+        stream.data_offset.net_buffer_list = list.cast();
+        stream.data_offset.net_buffer = net_buffer.cast();
+        stream.data_offset.mdl = mdl.cast();
+    }
+    let mut io = FwpsStreamCalloutIoPacket0 {
+        stream_data: &raw mut stream,
+        missed_bytes: 0,
+        count_bytes_required: 0,
+        count_bytes_enforced: 0,
+        stream_action: 0,
+    };
+    ask((&raw mut io).cast())
+}
