@@ -193,6 +193,14 @@ drivers! {
         request_touched ORDINARY WDF_VIOLATION "is a WDFREQUEST that was completed; it is gone";
         request_buffer SPECIAL PAGE_FAULT_IN_NONPAGED_AREA "inside the 8-byte block with tag 'Io  '";
         request_overfilled ORDINARY WDF_VIOLATION "with 4096 bytes of output, its output buffer holds 8";
+        tag_zero ORDINARY BAD_POOL_CALLER "pool was allocated with tag 0";
+        paged_free ORDINARY BAD_POOL_CALLER "the 64-byte paged block with tag 'Plnt'";
+        timer_freed ORDINARY TIMER_OR_DPC_INVALID "was freed, and the timer in it";
+        shared_recursion ORDINARY SPIN_LOCK_ALREADY_OWNED "was acquired by the processor that holds it";
+        mutex_not_held ORDINARY DRIVER_VERIFIER_DETECTED_VIOLATION "was released, which nobody holds";
+        resource_not_held ORDINARY RESOURCE_NOT_OWNED "released";
+        mutex_order ORDINARY DRIVER_VERIFIER_DETECTED_VIOLATION "is held; before it was mutex_order.sys+";
+        request_marked ORDINARY WDF_VIOLATION "is completed while it is marked cancelable";
         object_dereference ORDINARY DRIVER_VERIFIER_DETECTED_VIOLATION "was dereferenced more often than it was referenced";
     }
     leave {
@@ -211,6 +219,10 @@ drivers! {
         timer_left ["timer at timer_left.sys+"];
         work_left ["work item of work_left.sys+", "1 system threads still running"];
         thread_left ["1 system threads still running"];
+        device_left ["device \\Device\\Leftover"];
+        link_left ["symbolic link"];
+        notify_left ["notify_left.sys+"];
+        trace_left ["trace_left.sys+"];
         lookaside_left ["lookaside"];
         resource_left ["resource"];
     }

@@ -38,6 +38,7 @@ impl Object {
 }
 
 pub type DpcRoutine = unsafe extern "system" fn(*mut c_void, *mut c_void, *mut c_void, *mut c_void);
+pub type ProcessNotify = unsafe extern "system" fn(usize, usize, u8);
 pub type Routine = unsafe extern "system" fn(*mut c_void);
 
 /// WORK_QUEUE_ITEM.
@@ -103,7 +104,24 @@ unsafe extern "system" {
         depth: u16,
     ) -> i32;
     pub fn ExInitializeResourceLite(resource: *mut c_void) -> i32;
+    pub fn ExReleaseResourceLite(resource: *mut c_void);
+    pub fn ExAcquireSpinLockSharedAtDpcLevel(lock: *mut c_void);
+    pub fn KeInitializeGuardedMutex(mutex: *mut c_void);
+    pub fn KeAcquireGuardedMutex(mutex: *mut c_void);
+    pub fn KeReleaseGuardedMutex(mutex: *mut c_void);
+    pub fn PsSetCreateProcessNotifyRoutine(notify: ProcessNotify, remove: u8) -> i32;
+    pub fn EtwRegister(provider: *const u8, enabled: *const c_void, context: *const c_void, handle: *mut u64) -> i32;
     pub fn IoAllocateMdl(address: *mut u8, length: u32, secondary: u8, quota: u8, irp: *mut c_void) -> *mut c_void;
+    pub fn IoCreateDevice(
+        driver: *mut c_void,
+        extension: u32,
+        name: *const wdk_sys::UNICODE_STRING,
+        kind: u32,
+        characteristics: u32,
+        exclusive: u8,
+        device: *mut *mut c_void,
+    ) -> i32;
+    pub fn IoCreateSymbolicLink(link: *const wdk_sys::UNICODE_STRING, target: *const wdk_sys::UNICODE_STRING) -> i32;
     pub fn IoGetCurrentProcess() -> *mut c_void;
     pub fn ObfReferenceObject(object: *mut c_void) -> isize;
     pub fn ObfDereferenceObject(object: *mut c_void) -> isize;

@@ -38,7 +38,7 @@ pub(super) struct LoadArgs {
     processors: u32,
     #[command(flatten)]
     windows: Windows,
-    /// Put every pool block before a guard page
+    /// Put every pool block before a guard page, and paged pool out of reach at DISPATCH_LEVEL
     #[arg(long)]
     special_pool: bool,
     /// Let every allocation and other fallible import fail once for each call stack, in turn
