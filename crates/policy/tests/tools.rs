@@ -177,4 +177,4 @@ fn the_bytes_are_those_of_every_platform() {
     assert_eq!(identity, GOLDEN);
 }
 
-const GOLDEN: &str = "501155d8c42b616e292b28664838de67";
+const GOLDEN: &str = "ea5095e30e9d97405f248c192367ebb5";

@@ -76,24 +76,28 @@ pub(crate) fn v4() {
 
 pub(crate) fn v6() {
     let mut random = Random(2);
-    let real: Option<Vec<(u128, u8)>> = data::text("asn6.cidr").map(|text| {
+    let real = data::text("asn6.cidr").map(|text| {
         let parse = |line: &str| {
             let (address, rest) = line.split_once('/')?;
             let (length, system) = rest.split_once(' ')?;
-            (system.trim().parse::<u32>().ok()? % 2 == 0)
-                .then_some((address.parse::<Ipv6Addr>().ok()?.to_bits(), length.parse().ok()?))
+            // Half the systems are listed, as above; in the other half's networks lie what makes up the million.
+            let even = system.trim().parse::<u32>().ok()? % 2 == 0;
+            Some(((address.parse::<Ipv6Addr>().ok()?.to_bits(), length.parse().ok()?), even))
         };
-        text.lines().filter_map(parse).collect()
+        text.lines().filter_map(parse).collect::<Vec<_>>()
     });
     let source = if real.is_some() { "real" } else { "made" };
-    let mut all = real.unwrap_or_else(|| {
-        (0..168_000).map(|_| ((0x2000 << 112 | u128::from(random.next()) << 72) >> 80 << 80, 48)).collect()
+    let all = real.unwrap_or_else(|| {
+        let made = |index: u32| (((0x2000 << 112 | u128::from(random.next()) << 72) >> 80 << 80, 48), index.is_multiple_of(2));
+        (0..168_000).map(made).collect()
     });
+    let (mut all, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, even)| *even);
     shuffle(&mut all, &mut random);
+    let mut all: Vec<(u128, u8)> = all.into_iter().map(|(prefix, _)| prefix).collect();
     let base = all.len();
     while all.len() < 1_000_000 {
         // Customers' networks and single hosts below announced prefixes.
-        let (value, length) = all[random.below(base)];
+        let (value, length) = others[random.below(others.len())].0;
         let rest = u128::from(random.next()) << 64 | u128::from(random.next());
         let longer = [48, 56, 64, 128][random.below(4)].max(length);
         let value = value | rest & u128::MAX.checked_shr(length.into()).unwrap_or(0);

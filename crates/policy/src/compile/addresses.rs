@@ -217,7 +217,7 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
         let log = starts.len().ilog2();
         let size = if position == 0 && Self::BITS == 32 && log >= 12 {
             // Behind 16 bits of an IPv4 address, starts take two bytes.
-            log.saturating_sub(4).max(16)
+            log.saturating_sub(3).max(16)
         } else {
             log.saturating_sub(2).max(2)
         };

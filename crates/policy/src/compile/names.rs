@@ -160,7 +160,6 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
                     above = other.below;
                 }
             }
-            true
         });
         let Some(hash) = hash else { continue };
         if clash || hash.tag() == (0, 0) {
@@ -295,7 +294,6 @@ mod tests {
             let mut last = None;
             suffixes(&points, format!("m{number:06}.example.com").as_bytes(), |hash, _| {
                 last = Some(hash);
-                true
             });
             let (word, bits) = last.unwrap().filter(&points, words);
             crate::image::table::u64_at(&parts.name_filter, word as usize * 8) & bits == bits

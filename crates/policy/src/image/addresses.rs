@@ -20,7 +20,7 @@
 
 use super::{
     lanes::{below16, below32, below64},
-    table::{u16_at, u32_at, u64_at},
+    table::{u16_at, u32_at},
 };
 
 /// The value is a node.
@@ -147,14 +147,4 @@ pub(crate) fn class<A: Bits>(map: &[u8], address: A) -> u32 {
         };
     }
     value
-}
-
-/// The start at place `index` of a chunk, for validation.
-pub(crate) fn start(body: &[u8], width: u32, index: u32) -> u64 {
-    let at = (index * width) as usize;
-    match width {
-        2 => u64::from(u16_at(body, at)),
-        4 => u64::from(u32_at(body, at)),
-        _ => u64_at(body, at),
-    }
 }

@@ -13,7 +13,7 @@
 //! filter's words are taken from the value mixed with a secret.
 //!
 //! ```text
-//! filter   words of 64 bits; a name sets four bits in one word
+//! filter   words of 64 bits; a name sets four bits in one word, by its first value
 //! buckets  64 bytes: five tags of 12 bytes, then 30 bits of record numbers and whether the next bucket goes on
 //! ```
 //!
@@ -75,25 +75,23 @@ const fn mixed(number: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Hash(pub(crate) [u64; 2]);
 
+/// The value of a polynomial with one block more. Values are kept below 2^61 + 4: the product with a point and a block is
+/// below 2^123, its halves together below 2^63, and folded once more below 2^61 + 4. [`reduced`] makes them the least
+/// they can be.
+#[inline]
+fn step(value: u64, point: u64, block: u64) -> u64 {
+    let product = u128::from(value) * u128::from(point) + u128::from(block);
+    let sum = (product as u64 & PRIME) + (product >> 61) as u64;
+    (sum & PRIME) + (sum >> 61)
+}
+
+#[inline]
+fn reduced(value: u64) -> u64 {
+    if value >= PRIME { value - PRIME } else { value }
+}
+
 impl Hash {
     const EMPTY: Self = Self([1, 1]);
-
-    /// One block more. The values are kept below 2^61 + 2^2; [`Self::reduced`] makes them the least they can be.
-    #[inline]
-    fn add(self, points: &Points, block: u64) -> Self {
-        let step = |value: u64, point: u64| {
-            let product = u128::from(value) * u128::from(point) + u128::from(block);
-            let sum = (product as u64 & PRIME) + (product >> 61) as u64;
-            (sum & PRIME) + (sum >> 61)
-        };
-        Self([step(self.0[0], points.points[0]), step(self.0[1], points.points[1])])
-    }
-
-    /// The values below the prime.
-    #[inline]
-    fn reduced(self) -> Self {
-        Self(self.0.map(|value| if value >= PRIME { value - PRIME } else { value }))
-    }
 
     /// The bucket among `buckets`.
     #[inline]
@@ -109,13 +107,19 @@ impl Hash {
     }
 
     /// The filter's word among `words`, and the bits in it.
-    #[inline]
+    #[cfg(feature = "std")]
     pub(crate) fn filter(self, points: &Points, words: u32) -> (u32, u64) {
-        let mixed = mixed(self.0[1] ^ points.spread[1]);
-        let word = ((mixed >> 32) * u64::from(words)) >> 32;
-        let bit = |at: u32| 1u64 << (mixed >> at & 63);
-        (word as u32, bit(0) | bit(6) | bit(12) | bit(18))
+        filter(self.0[0], points, words)
     }
+}
+
+/// The filter's word and bits by the first value alone.
+#[inline]
+fn filter(first: u64, points: &Points, words: u32) -> (u32, u64) {
+    let mixed = mixed(first ^ points.spread[1]);
+    let word = ((mixed >> 32) * u64::from(words)) >> 32;
+    let bit = |at: u32| 1u64 << (mixed >> at & 63);
+    (word as u32, bit(0) | bit(6) | bit(12) | bit(18))
 }
 
 const fn every(byte: u8) -> u64 {
@@ -159,63 +163,94 @@ fn dots(letters: u64) -> u64 {
     (dots.swap_bytes() >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
-/// Walks a name's suffixes from the shortest to the name itself. `visit` gets each suffix's hash and whether it is the
-/// whole name, and says whether to go on.
-///
-/// Blocks are taken from the right: full ones of seven letters, and one more, of what is left of the suffix (none to
-/// six letters) with their number, which is above all full ones. Blocks, and the hash's value before each, are made for
-/// up to 56 letters first; every suffix that begins within those is then one step from one of the values.
+/// Up to 56 letters of a name, in blocks from the right.
+struct Chunk {
+    blocks: [u64; BLOCKS + 1],
+    /// The first value before each block.
+    firsts: [u64; BLOCKS + 1],
+    /// Both values before the first block.
+    base: Hash,
+}
+
+impl Chunk {
+    /// The place and contents of the last block of the suffix that has `length` letters of this chunk: what full blocks
+    /// leave of it (none to six letters), with their number, which is above all full blocks.
+    #[inline]
+    fn last(&self, length: usize) -> (usize, u64) {
+        let (index, rest) = (length / BLOCK, (length % BLOCK) as u64);
+        let block = self.blocks.get(index).copied().unwrap_or(0) >> (8 * (BLOCK as u64 - rest));
+        (index, block | (rest + 1) << 56)
+    }
+
+    /// The first value of that suffix's hash.
+    #[inline]
+    fn first(&self, points: &Points, length: usize) -> u64 {
+        let (index, last) = self.last(length);
+        reduced(step(self.firsts.get(index).copied().unwrap_or(1), points.points[0], last))
+    }
+
+    /// Its whole hash.
+    fn hash(&self, points: &Points, length: usize) -> Hash {
+        let (index, last) = self.last(length);
+        let full = self.blocks.iter().take(index);
+        let second = full.fold(self.base.0[1], |value, block| step(value, points.points[1], *block));
+        Hash([self.first(points, length), reduced(step(second, points.points[1], last))])
+    }
+}
+
+/// Takes a name's letters in chunks from the right. `visit` gets each chunk, the lengths in it of the suffixes that
+/// begin there (bit N for N letters, so that the longest is the highest), and whether the longest is the whole name; it
+/// says whether to go on.
 #[inline]
-pub(crate) fn suffixes(points: &Points, name: &[u8], mut visit: impl FnMut(Hash, bool) -> bool) {
+fn chunks(points: &Points, name: &[u8], mut visit: impl FnMut(&Chunk, u64, bool) -> bool) {
     let name = name.strip_suffix(b".").unwrap_or(name);
     if name.is_empty() || name.len() > LONGEST {
         return;
     }
     let mut end = name.len();
-    let mut hash = Hash::EMPTY;
+    let mut chunk = Chunk { blocks: [0; BLOCKS + 1], firsts: [1; BLOCKS + 1], base: Hash::EMPTY };
     loop {
-        let (mut blocks, mut before_each) = ([0u64; BLOCKS + 1], [Hash::EMPTY; BLOCKS + 1]);
-        let (mut starts, mut from) = (0u64, end);
-        for (index, (block, value)) in blocks.iter_mut().zip(&mut before_each).take(BLOCKS).enumerate() {
+        let (mut starts, mut from, mut first) = (0u64, end, chunk.base.0[0]);
+        for (index, (block, value)) in chunk.blocks.iter_mut().zip(&mut chunk.firsts).take(BLOCKS).enumerate() {
             let letters = before(name, from);
             starts |= dots(letters) << (BLOCK * index);
             *block = lower(letters) >> 8;
-            *value = hash;
+            *value = first;
             if from < BLOCK {
                 break;
             }
-            hash = hash.add(points, *block);
+            first = step(first, points.points[0], *block);
             from -= BLOCK;
         }
-        if let Some(last) = before_each.last_mut() {
-            *last = hash;
-        }
-        let here = end.min(BLOCK * BLOCKS);
-        let mut suffix = |length: usize, whole: bool| {
-            let (index, rest) = (length / BLOCK, (length % BLOCK) as u64);
-            let block = blocks.get(index).copied().unwrap_or(0) >> (8 * (BLOCK as u64 - rest));
-            let value = before_each.get(index).copied().unwrap_or(Hash::EMPTY);
-            visit(value.add(points, block | (rest + 1) << 56).reduced(), whole)
-        };
-        // A dot at the very end of these letters begins a suffix that is looked at with the next ones' state, which is
-        // the same: its length is all of these.
-        while starts != 0 {
-            let length = starts.trailing_zeros() as usize;
-            if !suffix(length, false) {
-                return;
+        if end <= BLOCK * BLOCKS {
+            if end == BLOCK * BLOCKS {
+                chunk.firsts[BLOCKS] = first;
             }
-            starts &= starts - 1;
-        }
-        if here == end {
-            suffix(here, true);
+            visit(&chunk, starts | 1 << end, true);
             return;
         }
-        end -= here;
+        if !visit(&chunk, starts, false) {
+            return;
+        }
+        let full = chunk.blocks.iter().take(BLOCKS);
+        let second = full.fold(chunk.base.0[1], |value, block| step(value, points.points[1], *block));
+        chunk.base = Hash([first, second]);
+        end -= BLOCK * BLOCKS;
     }
 }
 
-/// Suffixes looked for together.
-const BATCH: usize = 8;
+/// Walks a name's suffixes from the shortest to the name itself: each one's hash, and whether it is the whole name.
+#[cfg(feature = "std")]
+pub(crate) fn suffixes(points: &Points, name: &[u8], mut visit: impl FnMut(Hash, bool)) {
+    chunks(points, name, |chunk, mut starts, whole| {
+        while starts != 0 {
+            let length = starts.trailing_zeros() as usize;
+            starts &= starts - 1;
+            visit(chunk.hash(points, length), whole && starts == 0);
+        }
+        true
+    });
+}
 
 /// The bit for names of so many labels.
 #[inline]
@@ -225,52 +260,44 @@ pub(crate) fn depth_bit(labels: u32) -> u32 {
 
 /// The class of a name: of the longest listed suffix, of itself or of what lies below it.
 ///
-/// The filter is asked for several suffixes at once, without a branch between them, so that its lines come together;
-/// then the buckets, for the longest suffix first, until one is found.
+/// The filter is asked for all suffixes of a chunk first, by one value and without a branch between them, so that its
+/// lines come together; then the buckets, for the longest suffix that passed first, until one is found. What is found
+/// farther left is longer and counts more.
 pub(crate) fn class(image: &[u8], header: &Header, name: &[u8]) -> u32 {
     let sections = &header.sections;
     let records = sections.name_records.of(image);
     if records.is_empty() {
         return 0;
     }
-    let (filter, buckets) = (sections.name_filter.of(image), sections.name_buckets.of(image));
-    let places = sections.name_places.of(image);
-    let (words, count) = (sections.name_filter.count::<8>(), sections.name_buckets.count::<BUCKET>());
+    let (words, bits) = (sections.name_filter.count::<8>(), sections.name_filter.of(image));
+    let (buckets, places) = (sections.name_buckets.of(image), sections.name_places.of(image));
+    let count = sections.name_buckets.count::<BUCKET>();
     let points = &header.points;
-    let mut class = 0;
-    let mut batch = [Hash::EMPTY; BATCH];
-    let (mut waiting, mut whole_waits, mut labels) = (0usize, false, 0u32);
-    let mut look = |batch: &[Hash; BATCH], waiting: usize, whole: bool| {
-        let mut passed = 0u32;
-        for (place, hash) in batch.iter().enumerate().take(waiting) {
-            let (word, bits) = hash.filter(points, words);
-            passed |= u32::from(u64_at(filter, word as usize * 8) & bits == bits) << place;
+    let (mut class, mut labels) = (0u32, 0u32);
+    chunks(points, name, |chunk, mut starts, whole| {
+        let all = starts;
+        let mut passed = 0u64;
+        while starts != 0 {
+            let length = starts.trailing_zeros();
+            starts &= starts - 1;
+            labels += 1;
+            if header.name_depths & depth_bit(labels) != 0 {
+                let (word, wanted) = filter(chunk.first(points, length as usize), points, words);
+                passed |= u64::from(u64_at(bits, word as usize * 8) & wanted == wanted) << length;
+            }
         }
         while passed != 0 {
-            let place = 31 - passed.leading_zeros() as usize;
-            if let Some(found) = find(points, buckets, count, places, batch[place % BATCH]) {
-                let below = !(whole && place + 1 == waiting);
-                class = u32_at(records, found as usize * 8 + if below { 4 } else { 0 });
-                return;
+            let length = 63 - passed.leading_zeros();
+            if let Some(found) = find(points, buckets, count, places, chunk.hash(points, length as usize)) {
+                let exact = whole && all >> length == 1;
+                class = u32_at(records, found as usize * 8 + if exact { 0 } else { 4 });
+                break;
             }
-            passed ^= 1 << place;
+            passed ^= 1 << length;
         }
-    };
-    suffixes(points, name, |hash, whole| {
-        labels += 1;
-        if header.name_depths & depth_bit(labels) != 0 {
-            if waiting == BATCH {
-                look(&batch, waiting, false);
-                waiting = 0;
-            }
-            batch[waiting % BATCH] = hash;
-            waiting += 1;
-            whole_waits = whole;
-        }
-        // No listed name has more labels than this.
+        // Whether listed names have more labels than this.
         header.name_depths > depth_bit(labels) || labels >= 31
     });
-    look(&batch, waiting, whole_waits);
     class
 }
 
@@ -311,14 +338,27 @@ mod tests {
         let mut found = Vec::new();
         suffixes(&Points::new([0x1234_5678_9abc_def0, 42]), name.as_bytes(), |hash, whole| {
             found.push((hash, whole));
-            true
         });
         found
     }
 
     #[test]
     fn every_suffix_has_the_hash_it_has_alone() {
-        for name in ["a", "com", "example.com", "a.b.c.d.e.f", "sevenff.exactly", "averyveryverylonglabel.x.sevenff"] {
+        let long = "label7x.".repeat(25) + "a.b..c.example.com";
+        let even = format!("{}.{}", "x".repeat(55), "y".repeat(56));
+        for name in [
+            "a",
+            "com",
+            "example.com",
+            "a.b.c.d.e.f",
+            "sevenff.exactly",
+            "averyveryverylonglabel.x.sevenff",
+            &long,
+            &even,
+            &long[3..59],
+            &long[3..60],
+            &long[3..115],
+        ] {
             let found = all(name);
             let labels: Vec<_> = name.split('.').collect();
             assert_eq!(found.len(), labels.len(), "{name}");
@@ -343,7 +383,7 @@ mod tests {
     #[test]
     fn names_of_any_bytes_end() {
         for name in [&b"."[..], b"..", b".a", b"a..b", b"......................", &[0; 255], &[0xff; 400], b""] {
-            suffixes(&Points::new([0, 0]), name, |_, _| true);
+            suffixes(&Points::new([0, 0]), name, |_, _| ());
         }
         assert_ne!(all(".a").last(), all("a").last());
         assert_ne!(all("a..b").last(), all("a.b").last());

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        addresses::{CHUNK, CHUNK_BYTES, Form, NODE, Node, PADDING, TABLE_BITS, start},
+        addresses::{CHUNK, CHUNK_BYTES, Form, NODE, Node, PADDING, TABLE_BITS},
         table::u32_at,
     },
     InvalidImage, require,
@@ -69,10 +69,13 @@ impl Walk<'_> {
             }
             return Ok(());
         }
-        for index in 1..node.size {
-            let ascends = start(body, node.width, index - 1) < start(body, node.width, index);
-            require(ascends, self.what, at, "starts ascend")?;
-        }
+        let starts = body.get(..(node.size * node.width) as usize).unwrap_or(&[]);
+        let ascends = match node.width {
+            2 => starts.as_chunks().0.is_sorted_by(|a, b| u16::from_le_bytes(*a) < u16::from_le_bytes(*b)),
+            4 => starts.as_chunks().0.is_sorted_by(|a, b| u32::from_le_bytes(*a) < u32::from_le_bytes(*b)),
+            _ => starts.as_chunks().0.is_sorted_by(|a, b| u64::from_le_bytes(*a) < u64::from_le_bytes(*b)),
+        };
+        require(ascends, self.what, at, "starts ascend")?;
         if node.form == Form::Long {
             for index in 0..=node.size {
                 let value = u32_at(body, (node.values() + index * 4) as usize);
