@@ -1,12 +1,19 @@
 //! Real sockets on both sides of the simulated machine, with plain filters in place of a driver.
 
 use super::*;
+use crate::shim::carrier_tests::bed::{Driver, Injector};
+use crate::shim::carrier_tests::redirect::leads;
+use crate::shim::carrier_tests::streams::shown;
+use crate::status::NtStatus;
 use crate::wfp::UserSession;
+use crate::wfp::abi::consts::FWPS_INJECTION_TYPE_STREAM;
 use crate::wfp::layers::{LayerId, condition};
 use crate::wfp::netevent::NetEventKind;
+use core::ptr::null_mut;
 use sluice_control::host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const SUBLAYER_UNIVERSAL: Guid = Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74);
 
@@ -203,4 +210,102 @@ fn what_programs_leave_running_ends_with_the_network() {
         assert!(Instant::now() < deadline, "it still runs");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A callout in place of a driver sees to it that real programs get other data than was sent.
+#[test]
+fn a_stream_callout_rewrites_what_real_programs_say() {
+    const SECRET: &[u8] = b"secret";
+    const PUBLIC: &[u8] = b"open to everybody";
+    let Some(network) = network() else { return };
+    let machine = Machine::new();
+    let mut driver = Driver::new(&machine);
+    let injector = Injector::on(&machine, 0, FWPS_INJECTION_TYPE_STREAM);
+    let (by, id) = (injector.clone(), Arc::new(AtomicU32::new(0)));
+    let own = id.clone();
+    let callout = driver.callout(
+        LayerId(20),
+        shown(move |shown| {
+            if shown.data.is_empty() || shown.direction() == crate::shim::layer::Direction::Inbound {
+                return;
+            }
+            let there = shown.data.len();
+            let begins = |at: usize| SECRET.starts_with(&shown.data[at..there.min(at + SECRET.len())]);
+            match (0..there).find(|&at| begins(at)) {
+                Some(0) if there < SECRET.len() && shown.flags & 0x8_0000 == 0 => shown.needs(1),
+                Some(0) if there >= SECRET.len() => {
+                    let status = by.put(shown.flow, own.load(Ordering::Relaxed), 0x1_0000, null_mut(), PUBLIC);
+                    assert_eq!(status, NtStatus::SUCCESS);
+                    shown.decides(SECRET.len(), false);
+                }
+                Some(at) if at > 0 => shown.decides(at, true),
+                _ => shown.call.permit(),
+            }
+        }),
+    );
+    id.store(callout, Ordering::Relaxed);
+    serve(&network);
+    let running = network.start(machine.clone(), Verdicts::new(None)).expect("it starts");
+    let text: Vec<u8> = (0..30_000u32).flat_map(|i| format!("{i} is no secret, or s{i}e; ").into_bytes()).collect();
+    let expected: Vec<u8> =
+        String::from_utf8(text.clone()).expect("ASCII").replace("secret", "open to everybody").into();
+    inside(&network.client, move || {
+        let mut stream = TcpStream::connect("203.0.113.10:80").expect("permitted");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let mut writer = stream.try_clone().expect("a second handle");
+        let writing = std::thread::spawn(move || {
+            for (i, part) in text.chunks(4093).enumerate() {
+                writer.write_all(part).expect("the stream is open");
+                if i % 16 == 0 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            writer.shutdown(std::net::Shutdown::Write).expect("it stands");
+        });
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("everything comes back, and then the end");
+        writing.join().expect("written");
+        assert!(received == expected, "{} bytes of {}", received.len(), expected.len());
+    })
+    .join()
+    .expect("the client's assertions hold");
+    let verdicts = running.stop().expect("the wire was there").expect("no bugcheck");
+    assert!(verdicts.totals.relayed > 100, "{:?}", verdicts.totals);
+    assert_eq!(injector.done.lock().len(), 30_000);
+    assert_eq!(machine.wfp.flows.len(), 0);
+}
+
+#[test]
+fn a_redirected_connection_reaches_another_server() {
+    let Some(network) = network() else { return };
+    let machine = Machine::new();
+    let mut driver = Driver::new(&machine);
+    for (layer, to) in [(66, "192.0.2.7:8080"), (67, "[2001:db8::77]:8080")] {
+        driver.callout(LayerId(layer), leads(128, to.parse().expect("an address")));
+    }
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    inside(&network.server, move || {
+        let listener = TcpListener::bind("[::]:8080").expect("port 8080 is free here");
+        ready.send(()).expect("the test waits");
+        for mut stream in listener.incoming().flatten() {
+            let here = stream.local_addr().expect("an address").ip().to_canonical();
+            let _ = stream.write_all(format!("this is {here}").as_bytes());
+        }
+    });
+    is_ready.recv().expect("the server is ready");
+    let running = network.start(machine.clone(), Verdicts::new(None)).expect("it starts");
+    inside(&network.client, || {
+        for (asked, reached) in [("203.0.113.10:80", "192.0.2.7"), ("[2001:db8::10]:80", "2001:db8::77")] {
+            let mut stream = TcpStream::connect(asked).unwrap_or_else(|error| panic!("{asked}: {error}"));
+            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).expect("an answer");
+            assert_eq!(text, format!("this is {reached}"));
+            assert_eq!(stream.peer_addr().expect("it stands").to_string(), asked, "the program does not notice");
+        }
+    })
+    .join()
+    .expect("the client's assertions hold");
+    running.stop().expect("the wire was there").expect("no bugcheck");
+    assert_eq!(machine.wfp.flows.len(), 0);
 }

@@ -15,7 +15,7 @@ use crate::shim::carrier::{Around, Carrier, NoWire};
 use crate::shim::flow::NoEndpoints;
 use crate::shim::layer::Direction;
 use crate::shim::packet::Packet;
-use crate::shim::stack::Config;
+use crate::shim::stack::{Config, Verdict};
 use crate::shim::verdicts::Verdicts;
 use crate::wfp::netevent::FileTime;
 use capture::{CaptureError, Frame};
@@ -27,7 +27,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// How much of what drivers ask for is done after one packet.
 const SERVED: usize = 4096;
-/// How long nobody must have injected anything before the replay ends.
+/// How long nobody must have injected anything before the replay ends, and how long a packet about which a callout has put
+/// its decision off is waited for.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How a capture is taken.
@@ -124,8 +125,14 @@ impl Replay {
         self.machine.wfp.events.set_time(Some(FileTime::from(UNIX_EPOCH + frame.time)));
         self.buffer.fill(found.packet);
         let mut around = Around { endpoints: &mut NoEndpoints, wire: &mut NoWire, verdicts, now: self.now };
-        self.carrier.carry(&mut self.buffer, direction, &mut around)?;
+        let decision = self.carrier.carry(&mut self.buffer, direction, &mut around)?;
         self.carrier.serve(SERVED, &mut around)?;
+        // The rest of the capture shows what came after the decision: it must fall first.
+        let asked = Instant::now();
+        while decision.verdict == Verdict::Hold && self.carrier.stack().held_count() != 0 && asked.elapsed() < QUIET {
+            std::thread::sleep(Duration::from_millis(1));
+            self.carrier.serve(SERVED, &mut around)?;
+        }
         Ok(())
     }
 

@@ -106,7 +106,7 @@ impl Carrier {
 
     /// Completes the injections that were done with inside classify.
     fn give_back(&mut self) -> Result<(), Bugcheck> {
-        for injection in self.classifier.take_done() {
+        while let Some(injection) = self.classifier.take_done() {
             self.complete(injection, NtStatus::SUCCESS)?;
         }
         Ok(())
@@ -168,10 +168,10 @@ impl Carrier {
                         classifier.packet(|c| stack.stream_continue(c, *endpoints, flow, callout_id, *now))
                     })?;
                     self.send_output(around);
-                    self.give_back()?;
                 }
                 None => return Ok(false),
             }
+            self.give_back()?;
         }
         Ok(!self.mailbox.is_empty())
     }
@@ -210,7 +210,8 @@ impl Carrier {
                 return self.complete(injection, NtStatus::NOT_SUPPORTED);
             }
         };
-        let packets = injection.packets();
+        // A driver may pass what is none of its memory: then it is the driver that faults.
+        let packets = cpu::enter(&self.machine, Irql::PASSIVE, || injection.packets())?;
         let mut status = if packets.is_empty() { NtStatus::INVALID_PARAMETER } else { NtStatus::SUCCESS };
         for data in packets {
             let Some(bytes) = self.packet_of(&injection, data) else {
@@ -247,7 +248,8 @@ impl Carrier {
     /// Puts data into a stream, outside classify.
     fn inject_stream(&mut self, injection: Box<Injection>, around: &mut Around<'_>) -> Result<(), Bugcheck> {
         let mut status = NtStatus::NOT_FOUND;
-        if let (Some((flow, direction)), Some(data)) = (stream_of(&injection), stream_data(&injection)) {
+        let data = cpu::enter(&self.machine, Irql::PASSIVE, || stream_data(&injection))?;
+        if let (Some((flow, direction)), Some(data)) = (stream_of(&injection), data) {
             let Self { machine, stack, classifier, .. } = self;
             let Around { endpoints, now, .. } = around;
             let there = cpu::enter(machine, Irql::PASSIVE, || {
@@ -258,8 +260,7 @@ impl Carrier {
                 self.send_output(around);
             }
         }
-        self.complete(injection, status)?;
-        self.give_back()
+        self.complete(injection, status)
     }
 
     /// The IP packet that was injected; `None` when it cannot be one.
@@ -299,6 +300,7 @@ impl Carrier {
             })
         })?;
         self.send_output(around);
+        self.give_back()?;
         Ok(if relays { Duration::from_millis(50) } else { Duration::from_secs(1) })
     }
 
@@ -313,8 +315,11 @@ impl Carrier {
                 self.complete(injection, NtStatus::CANCELLED)?;
             }
         }
+        self.give_back()?;
         let Self { machine, stack, classifier, .. } = &mut self;
-        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))?;
+        self.classifier.sweep();
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the shim asks of a filter engine. The real one is behind [`super::wfp`]; tests bring a scripted one.
+//! What the shim asks of a filter engine. The real one is behind [`super::engine`]; tests bring a scripted one.
 
 use super::flow::{FlowKey, Owner};
 use super::layer::{Direction, IpVersion, Layer};
@@ -188,6 +188,9 @@ pub trait Classifier {
 
     /// Whether a callout asked for the flow's end (`FwpsFlowAbort0`).
     fn is_aborted(&self, flow: &Self::Flow) -> bool;
+
+    /// Says that the packets shown from now on are the stack's own, or that they are not any more: nobody injected them.
+    fn speak_for_itself(&mut self, own: bool);
 
     /// The number by which drivers know a flow (`flowHandle`).
     fn flow_id(&self, flow: &Self::Flow) -> u64;

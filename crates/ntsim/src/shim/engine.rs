@@ -26,6 +26,7 @@ use crate::wfp::{security::Sid, token::Token};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use foldhash::HashMap;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -135,7 +136,7 @@ pub struct EngineClassifier {
     /// Where callouts leave what they inject.
     mailbox: Option<Arc<Mailbox>>,
     /// What was taken out of there and must be given back.
-    done: Vec<Box<Injection>>,
+    done: VecDeque<Box<Injection>>,
 }
 
 /// Metadata every layer of a kind carries (`currentMetadataValues`).
@@ -207,7 +208,7 @@ impl EngineClassifier {
             })
             .collect();
         let (identities, marks) = (HashMap::default(), Marks::default());
-        Self { machine, slots, identities, raised_from: None, marks, mailbox: None, done: Vec::new() }
+        Self { machine, slots, identities, raised_from: None, marks, mailbox: None, done: VecDeque::new() }
     }
 
     /// The engine of `machine`, whose callouts inject by way of `mailbox`.
@@ -215,9 +216,9 @@ impl EngineClassifier {
         Self { mailbox: Some(mailbox), ..Self::new(machine) }
     }
 
-    /// Takes the injections that have been done with since the last call.
-    pub(super) fn take_done(&mut self) -> Vec<Box<Injection>> {
-        std::mem::take(&mut self.done)
+    /// Takes the oldest injection that has been done with.
+    pub(super) fn take_done(&mut self) -> Option<Box<Injection>> {
+        self.done.pop_front()
     }
 
     /// Runs `f` with this classifier, inside [`cpu::enter`] at PASSIVE_LEVEL. Layers that are asked at DISPATCH_LEVEL
@@ -528,6 +529,10 @@ impl Classifier for EngineClassifier {
         flow.is_aborted()
     }
 
+    fn speak_for_itself(&mut self, own: bool) {
+        self.marks.suspend(own);
+    }
+
     fn flow_id(&self, flow: &Arc<Flow>) -> u64 {
         flow.id()
     }
@@ -537,7 +542,7 @@ impl Classifier for EngineClassifier {
         let mut taken = Vec::new();
         for injection in mailbox.take_stream(flow.id(), direction) {
             taken.extend(stream_data(&injection));
-            self.done.push(injection);
+            self.done.push_back(injection);
         }
         taken
     }

@@ -10,6 +10,8 @@ use crate::wfp::inject::Mark;
 pub(super) struct Marks {
     /// Of the packet at hand.
     current: Option<Mark>,
+    /// The packets shown now are others.
+    suspended: bool,
     /// The addresses of marked lists, of each of which a reference is owned: a driver that keeps the list may ask, or
     /// inject a clone of it, long after.
     lists: Vec<usize>,
@@ -18,7 +20,12 @@ pub(super) struct Marks {
 impl Marks {
     /// Says whether the packet at hand was injected.
     pub(super) fn set(&mut self, mark: Option<Mark>) {
-        self.current = mark;
+        (self.current, self.suspended) = (mark, false);
+    }
+
+    /// Leaves lists unmarked that are shown meanwhile.
+    pub(super) fn suspend(&mut self, suspended: bool) {
+        self.suspended = suspended;
     }
 
     /// Marks a list that is about to be shown.
@@ -26,7 +33,7 @@ impl Marks {
     /// # Safety
     /// `list` is a live list made in this program.
     pub(super) unsafe fn show(&mut self, machine: &Machine, list: *mut NetBufferList) {
-        let Some(mark) = &self.current else { return };
+        let Some(mark) = self.current.as_ref().filter(|_| !self.suspended) else { return };
         if self.lists.contains(&list.addr()) {
             return;
         }

@@ -7,7 +7,7 @@
 
 pub mod carrier;
 #[cfg(test)]
-mod carrier_tests;
+pub(crate) mod carrier_tests;
 pub mod classifier;
 pub mod engine;
 pub mod flow;

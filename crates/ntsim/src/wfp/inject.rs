@@ -7,6 +7,7 @@ use super::stack::Stack;
 use crate::cpu;
 use crate::ndis::{NetBufferList, data};
 use crate::status::NtStatus;
+use arrayvec::ArrayVec;
 use core::ffi::c_void;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -70,7 +71,7 @@ pub enum InjectionPath {
         /// sendArgs.headerIncludeHeader.
         header: Vec<u8>,
     },
-    /// FwpsInjectTransportReceiveAsync0: from the IP header on, the data beginning at the transport header's payload.
+    /// FwpsInjectTransportReceiveAsync0: from the IP header on.
     TransportReceive {
         /// addressFamily.
         family: u16,
@@ -279,17 +280,19 @@ impl Injections {
         if self.marked.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let marks = self.marks.read();
-        // A clone keeps its parent alive, so the way up ends at a list that is none.
+        // A clone keeps its parent alive, so the way up ends at a list that is none. What a driver passes is read before
+        // the lock is taken: a fault abandons the stack.
+        let mut lists: ArrayVec<usize, 16> = ArrayVec::new();
         let mut next = list;
         // SAFETY: the caller's promise.
         while let Some(here) = unsafe { next.as_ref() } {
-            if let Some(mark) = marks.get(&next.addr()) {
-                return Some(mark.clone());
+            if lists.try_push(next.addr()).is_err() {
+                break;
             }
             next = here.parent_net_buffer_list;
         }
-        None
+        let marks = self.marks.read();
+        lists.iter().find_map(|list| marks.get(list)).cloned()
     }
 
     pub(super) fn create(&self, family: u16, types: u32) -> Result<u64, NtStatus> {

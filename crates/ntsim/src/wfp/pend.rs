@@ -17,7 +17,18 @@ use std::sync::Arc;
 struct Operation {
     token: u64,
     reauthorize: bool,
-    pended: bool,
+    stage: Stage,
+    /// The classify call that offered it is over.
+    settled: bool,
+}
+
+/// How far an operation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Offered,
+    Pended,
+    /// Completed while the classify call was still under way.
+    Completed,
 }
 
 /// The operations of ALE that callouts may pend (FwpsPendOperation0).
@@ -46,7 +57,7 @@ impl Operations {
         let mut inner = self.inner.lock();
         let handle = inner.next;
         inner.next += 8;
-        inner.by_handle.insert(handle, Operation { token, reauthorize, pended: false });
+        inner.by_handle.insert(handle, Operation { token, reauthorize, stage: Stage::Offered, settled: false });
         handle as *mut c_void
     }
 
@@ -55,11 +66,14 @@ impl Operations {
     #[must_use]
     pub fn settle(&self, handle: *mut c_void) -> bool {
         let mut inner = self.inner.lock();
-        let pended = inner.by_handle.get(&(handle as u64)).is_some_and(|operation| operation.pended);
-        if !pended {
+        let stage = inner.by_handle.get_mut(&(handle as u64)).map_or(Stage::Offered, |operation| {
+            operation.settled = true;
+            operation.stage
+        });
+        if stage != Stage::Pended {
             inner.by_handle.remove(&(handle as u64));
         }
-        pended
+        stage != Stage::Offered
     }
 
     /// FwpsPendOperation0; the completion context is the handle itself.
@@ -67,9 +81,9 @@ impl Operations {
         let mut inner = self.inner.lock();
         match inner.by_handle.get_mut(&(handle as u64)) {
             None => NtStatus::FWP_NULL_POINTER,
-            Some(operation) if operation.reauthorize || operation.pended => NtStatus::FWP_CANNOT_PEND,
+            Some(operation) if operation.reauthorize || operation.stage != Stage::Offered => NtStatus::FWP_CANNOT_PEND,
             Some(operation) => {
-                operation.pended = true;
+                operation.stage = Stage::Pended;
                 NtStatus::SUCCESS
             }
         }
@@ -78,13 +92,18 @@ impl Operations {
     /// FwpsCompleteOperation0: the token of the pended operation.
     pub(super) fn complete(&self, context: *mut c_void) -> Option<u64> {
         let mut inner = self.inner.lock();
-        inner.by_handle.get(&(context as u64)).filter(|operation| operation.pended)?;
-        inner.by_handle.remove(&(context as u64)).map(|operation| operation.token)
+        let operation = inner.by_handle.get_mut(&(context as u64)).filter(|one| one.stage == Stage::Pended)?;
+        let (token, settled) = (operation.token, operation.settled);
+        operation.stage = Stage::Completed;
+        if settled {
+            inner.by_handle.remove(&(context as u64));
+        }
+        Some(token)
     }
 
     /// How many operations are pended and not completed.
-    pub(super) fn pended(&self) -> usize {
-        self.inner.lock().by_handle.values().filter(|operation| operation.pended).count()
+    pub(crate) fn pended(&self) -> usize {
+        self.inner.lock().by_handle.values().filter(|operation| operation.stage == Stage::Pended).count()
     }
 }
 
@@ -121,6 +140,8 @@ struct RequestState {
     original: Option<Box<RedirectRequest>>,
     arena: Arena,
     pended: bool,
+    /// It was pended in its classify call, though it may have been completed there too.
+    was_pended: bool,
 }
 
 #[derive(Debug)]
@@ -146,8 +167,8 @@ impl Request {
         }
     }
 
-    fn is_pended(&self) -> bool {
-        self.inner.lock().pended
+    fn was_pended(&self) -> bool {
+        self.inner.lock().was_pended
     }
 }
 
@@ -177,7 +198,7 @@ impl ClassifyContext {
 
     /// What the callouts made of the request: whether one pended it, and the changed layer data.
     pub(super) fn outcome(&self) -> (bool, Option<Box<RedirectRequest>>) {
-        self.request.get().map_or((false, None), |request| (request.is_pended(), request.result()))
+        self.request.get().map_or((false, None), |request| (request.was_pended(), request.result()))
     }
 
     /// Reads a context back from a driver's pointer.
@@ -305,6 +326,7 @@ impl ClassifyHandles {
         if std::mem::replace(&mut hold.request.inner.lock().pended, true) {
             return NtStatus::FWP_CANNOT_PEND;
         }
+        hold.request.inner.lock().was_pended = true;
         *hold.references.lock() += 1;
         out.action_type = consts::FWP_ACTION_BLOCK;
         out.rights &= !consts::FWPS_RIGHT_ACTION_WRITE;

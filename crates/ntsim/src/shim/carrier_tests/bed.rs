@@ -36,10 +36,10 @@ macro_rules! import {
         )
     };
 }
-pub(super) use import;
+pub(crate) use import;
 
 /// An export as a function of type `T`, which must be that of the header.
-pub(super) fn typed<T: Copy>(name: &str) -> T {
+pub(crate) fn typed<T: Copy>(name: &str) -> T {
     let export = all().find(|export| export.name == name).unwrap_or_else(|| panic!("{name} is not exported"));
     let Entry::Function(function) = export.entry else { panic!("{name} is a variable") };
     assert_eq!(size_of::<T>(), size_of_val(&function));
@@ -48,26 +48,26 @@ pub(super) fn typed<T: Copy>(name: &str) -> T {
 }
 
 /// One classify call.
-pub(super) struct Call<'a> {
-    pub(super) metadata: &'a FwpsIncomingMetadataValues0,
-    pub(super) layer_data: *mut c_void,
+pub(crate) struct Call<'a> {
+    pub(crate) metadata: &'a FwpsIncomingMetadataValues0,
+    pub(crate) layer_data: *mut c_void,
     /// `FWP_CONDITION_FLAG_*`.
     pub(super) flags: u32,
     /// `FWP_CONDITION_REAUTHORIZE_REASON_*`.
     pub(super) reason: u32,
     /// `classifyContext`.
-    pub(super) context: *const c_void,
+    pub(crate) context: *const c_void,
     /// The ports, the local one first.
     pub(super) ports: (u32, u32),
-    pub(super) out: &'a mut FwpsClassifyOut0,
+    pub(crate) out: &'a mut FwpsClassifyOut0,
 }
 
 impl Call<'_> {
-    pub(super) fn list(&self) -> *mut NetBufferList {
+    pub(crate) fn list(&self) -> *mut NetBufferList {
         self.layer_data.cast()
     }
 
-    pub(super) fn permit(&mut self) {
+    pub(crate) fn permit(&mut self) {
         self.out.action_type = consts::FWP_ACTION_PERMIT;
     }
 
@@ -77,7 +77,7 @@ impl Call<'_> {
     }
 
     /// Blocks without a word.
-    pub(super) fn absorb(&mut self) {
+    pub(crate) fn absorb(&mut self) {
         self.block();
         self.out.flags |= consts::FWPS_CLASSIFY_OUT_FLAG_ABSORB;
     }
@@ -138,46 +138,22 @@ impl Wire for Sides {
     }
 }
 
-/// A machine on a network, with callouts.
-pub(super) struct Bed {
-    pub(super) machine: Arc<Machine>,
-    pub(super) carrier: Carrier,
-    pub(super) sides: Sides,
-    pub(super) verdicts: Verdicts,
-    pub(super) now: Duration,
-    pub(super) woken: Arc<AtomicU64>,
+/// A driver whose callouts are closures.
+pub(crate) struct Driver {
+    machine: Arc<Machine>,
     session: Session,
     next_key: u128,
     next_weight: u16,
     plays: Vec<Box<Play>>,
 }
 
-impl Bed {
-    pub(super) fn new() -> Self {
-        let machine = Machine::new();
-        let woken = Arc::new(AtomicU64::new(0));
-        let wake = {
-            let woken = woken.clone();
-            move || {
-                woken.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        Self {
-            carrier: Carrier::new(&machine, Config { pick_up: false }, wake),
-            session: Session::open(&machine, SessionOptions::default()),
-            machine,
-            sides: Sides::default(),
-            verdicts: Verdicts::new(None),
-            now: Duration::ZERO,
-            woken,
-            next_key: 1,
-            next_weight: 1000,
-            plays: Vec::new(),
-        }
+impl Driver {
+    pub(crate) fn new(machine: &Arc<Machine>) -> Self {
+        let session = Session::open(machine, SessionOptions::default());
+        Self { machine: machine.clone(), session, next_key: 1, next_weight: 1000, plays: Vec::new() }
     }
 
-    /// Runs on a simulated processor.
-    pub(super) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+    fn run<R>(&self, f: impl FnOnce() -> R) -> R {
         cpu::enter(&self.machine, Irql::PASSIVE, f).expect("no bugcheck")
     }
 
@@ -187,7 +163,7 @@ impl Bed {
     }
 
     /// Asks `play` about everything at a layer, in a sublayer lighter than those before; returns the callout's id.
-    pub(super) fn callout(&mut self, layer: LayerId, play: impl Fn(&mut Call<'_>) + Send + Sync + 'static) -> u32 {
+    pub(crate) fn callout(&mut self, layer: LayerId, play: impl Fn(&mut Call<'_>) + Send + Sync + 'static) -> u32 {
         let (callout, sublayer) = (self.key(), self.key());
         self.next_weight -= 1;
         let raw = FwpsCallout0 {
@@ -227,12 +203,55 @@ impl Bed {
         .expect("no bugcheck");
         id
     }
+}
+
+/// A machine on a network, with callouts.
+pub(super) struct Bed {
+    pub(super) machine: Arc<Machine>,
+    pub(super) carrier: Carrier,
+    pub(super) sides: Sides,
+    pub(super) verdicts: Verdicts,
+    pub(super) now: Duration,
+    pub(super) woken: Arc<AtomicU64>,
+    driver: Driver,
+}
+
+impl Bed {
+    pub(super) fn new() -> Self {
+        let machine = Machine::new();
+        let woken = Arc::new(AtomicU64::new(0));
+        let wake = {
+            let woken = woken.clone();
+            move || {
+                woken.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        Self {
+            carrier: Carrier::new(&machine, Config { pick_up: false }, wake),
+            driver: Driver::new(&machine),
+            machine,
+            sides: Sides::default(),
+            verdicts: Verdicts::new(None),
+            now: Duration::ZERO,
+            woken,
+        }
+    }
+
+    /// Runs on a simulated processor.
+    pub(super) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        cpu::enter(&self.machine, Irql::PASSIVE, f).expect("no bugcheck")
+    }
+
+    /// Asks `play` about everything at a layer, in a sublayer lighter than those before; returns the callout's id.
+    pub(super) fn callout(&mut self, layer: LayerId, play: impl Fn(&mut Call<'_>) + Send + Sync + 'static) -> u32 {
+        self.driver.callout(layer, play)
+    }
 
     /// Blocks everything at a layer.
     pub(super) fn block(&mut self, layer: LayerId) -> u64 {
         let key = self.machine.wfp.layers().get(layer).expect("a layer of the table").key;
         let filter = Filter { action: consts::FWP_ACTION_BLOCK, ..everything(key) };
-        self.run(|| self.session.add_filter(filter)).expect("a good filter")
+        self.run(|| self.driver.session.add_filter(filter)).expect("a good filter")
     }
 
     /// Passes a packet, and does nothing else.
@@ -293,10 +312,10 @@ fn everything(layer: Guid) -> Filter {
 
 /// An injection handle and what came back of what was injected with it.
 #[derive(Debug)]
-pub(super) struct Injector {
+pub(crate) struct Injector {
     pub(super) handle: u64,
     /// The status of each injection that was completed.
-    pub(super) done: Arc<Mutex<Vec<NtStatus>>>,
+    pub(crate) done: Arc<Mutex<Vec<NtStatus>>>,
 }
 
 /// What an injection owns until it is completed.
@@ -322,10 +341,15 @@ type Complete = unsafe extern "win64" fn(*mut c_void, *mut NetBufferList, u8);
 impl Injector {
     /// A handle of a kind (`FWPS_INJECTION_TYPE_*`); `family` is AF_INET (2), AF_INET6 (23) or none (0).
     pub(super) fn new(bed: &Bed, family: u16, kind: u32) -> Arc<Self> {
+        Self::on(&bed.machine, family, kind)
+    }
+
+    pub(crate) fn on(machine: &Arc<Machine>, family: u16, kind: u32) -> Arc<Self> {
         let create = import!(FwpsInjectionHandleCreate0(u16, u32, *mut u64) -> NtStatus);
         let mut handle = 0;
         // SAFETY: the handle is written to a variable of ours.
-        assert_eq!(bed.run(|| unsafe { create(family, kind, &raw mut handle) }), NtStatus::SUCCESS);
+        let status = cpu::enter(machine, Irql::PASSIVE, || unsafe { create(family, kind, &raw mut handle) });
+        assert_eq!(status.expect("no bugcheck"), NtStatus::SUCCESS);
         Arc::new(Self { handle, done: Arc::default() })
     }
 
@@ -345,7 +369,7 @@ impl Injector {
     }
 
     /// `FWPS_PACKET_INJECTION_STATE` of a list, and the context.
-    pub(super) fn state(&self, list: *mut NetBufferList) -> (u32, u64) {
+    pub(crate) fn state(&self, list: *mut NetBufferList) -> (u32, u64) {
         let query = import!(FwpsQueryPacketInjectionState0(u64, *const NetBufferList, *mut u64) -> u32);
         let mut context = 0;
         // SAFETY: a live list.
@@ -491,12 +515,12 @@ impl Injector {
     }
 
     /// Sends a clone of a list at the network layer.
-    pub(super) fn send_clone(&self, list: *mut NetBufferList, context: u64) -> NtStatus {
+    pub(crate) fn send_clone(&self, list: *mut NetBufferList, context: u64) -> NtStatus {
         self.send(Self::clone_of(list), None, context)
     }
 
     /// Receives a clone of a list at the network layer.
-    pub(super) fn receive_clone(&self, list: *mut NetBufferList, context: u64) -> NtStatus {
+    pub(crate) fn receive_clone(&self, list: *mut NetBufferList, context: u64) -> NtStatus {
         self.receive(Self::clone_of(list), None, context)
     }
 
@@ -512,7 +536,7 @@ impl Injector {
 }
 
 /// Moves where a list's data begin back by so many bytes, calls `f`, and moves it forward again.
-pub(super) fn retreated<R>(list: *mut NetBufferList, by: u32, f: impl FnOnce() -> R) -> R {
+pub(crate) fn retreated<R>(list: *mut NetBufferList, by: u32, f: impl FnOnce() -> R) -> R {
     let retreat = import!(NdisRetreatNetBufferDataStart(*mut c_void, u32, u32, *mut c_void) -> NtStatus);
     let advance = import!(NdisAdvanceNetBufferDataStart(*mut c_void, u32, u8, *mut c_void));
     // SAFETY: a live list.

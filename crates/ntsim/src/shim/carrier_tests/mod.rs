@@ -1,9 +1,9 @@
 //! What a driver asks of the stack, done: through the real filter engine, with callouts that call the exports.
 
-mod bed;
+pub(crate) mod bed;
 mod network;
 mod pending;
-mod redirect;
-mod streams;
+pub(crate) mod redirect;
+pub(crate) mod streams;
 mod talk;
 mod transport;

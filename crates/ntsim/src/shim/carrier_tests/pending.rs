@@ -93,6 +93,35 @@ fn a_connect_that_was_put_off_goes_on_when_it_is_completed() {
 }
 
 #[test]
+fn an_operation_that_is_completed_before_the_callout_returns_goes_on_too() {
+    for layer in [36, 48] {
+        let mut bed = Bed::new();
+        let calls: Arc<Mutex<u32>> = Arc::default();
+        let count = calls.clone();
+        bed.callout(LayerId(layer), move |call| {
+            *count.lock() += 1;
+            if call.flags & condition_flag::IS_REAUTHORIZE != 0 {
+                return call.permit();
+            }
+            let pend = import!(FwpsPendOperation0(*mut c_void, *mut *mut c_void) -> NtStatus);
+            let complete = import!(FwpsCompleteOperation0(*mut c_void, *mut NetBufferList));
+            let mut context = null_mut();
+            // SAFETY: the handle of this very call, and what it gives.
+            unsafe {
+                assert_eq!(pend(call.metadata.completion_handle, &raw mut context), NtStatus::SUCCESS);
+                complete(context, null_mut());
+            }
+            call.absorb();
+        });
+        let syn = tcp(false, Outbound, "S", 100, 0, b"");
+        assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Hold);
+        bed.serve();
+        assert_eq!((*calls.lock(), &bed.sides.remote[..]), (2, &[syn][..]));
+        assert_eq!(bed.machine.wfp.leaks(), [("registered callouts", 1)]);
+    }
+}
+
+#[test]
 fn a_connect_that_was_put_off_can_still_be_refused() {
     let mut bed = Bed::new();
     let pends = pends_at(&mut bed, 48, false, None);

@@ -68,12 +68,17 @@ fn change(handle: u64, offset: usize, to: SocketAddr, out: *mut FwpsClassifyOut0
 
 /// Redirects what is asked for at a layer.
 fn redirects(bed: &mut Bed, layer: u16, offset: usize, to: SocketAddr) {
-    bed.callout(LayerId(layer), move |call| {
+    bed.callout(LayerId(layer), leads(offset, to));
+}
+
+/// A callout that changes the address at `offset` of a request: 0 is the local one, 128 that of the remote end.
+pub(crate) fn leads(offset: usize, to: SocketAddr) -> impl Fn(&mut Call<'_>) + Send + Sync + 'static {
+    move |call| {
         let handle = handle_of(call.context);
         change(handle, offset, to, &raw mut *call.out);
         call.permit();
         release(handle);
-    });
+    }
 }
 
 /// A packet as it is between other endpoints.
@@ -179,12 +184,7 @@ fn bound_and_connected_elsewhere_is_both() {
     let mut bed = Bed::new();
     let own: SocketAddr = "10.77.0.9:5000".parse().expect("an address");
     redirects(&mut bed, 68, 0, own);
-    bed.callout(LayerId(66), |call| {
-        let handle = handle_of(call.context);
-        change(handle, 128, elsewhere(false), &raw mut *call.out);
-        call.permit();
-        release(handle);
-    });
+    redirects(&mut bed, 66, 128, elsewhere(false));
     let (question, reply) = (udp(false, Outbound, b"question"), udp(false, Inbound, b"reply"));
     bed.out(&question);
     bed.inward(&between(&reply, Some(elsewhere(false)), Some(own)));

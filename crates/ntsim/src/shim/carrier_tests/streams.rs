@@ -24,12 +24,12 @@ const RECEIVE: u32 = 0x1;
 const DISCONNECT: u32 = 0x8_0004; // either way
 
 /// What a stream callout gets.
-struct Shown<'a, 'b> {
-    call: &'a mut Call<'b>,
+pub(crate) struct Shown<'a, 'b> {
+    pub(crate) call: &'a mut Call<'b>,
     /// The data.
-    data: Vec<u8>,
-    flags: u32,
-    flow: u64,
+    pub(crate) data: Vec<u8>,
+    pub(crate) flags: u32,
+    pub(crate) flow: u64,
 }
 
 impl Shown<'_, '_> {
@@ -38,7 +38,7 @@ impl Shown<'_, '_> {
         unsafe { &mut *self.call.layer_data.cast() }
     }
 
-    fn direction(&self) -> Direction {
+    pub(crate) fn direction(&self) -> Direction {
         if self.flags & 0xffff == 0 { Outbound } else { Inbound }
     }
 
@@ -46,21 +46,28 @@ impl Shown<'_, '_> {
         self.io().stream_action = action;
     }
 
-    fn needs(&mut self, more: u32) {
+    pub(crate) fn needs(&mut self, more: u32) {
         self.io().count_bytes_required = more;
         self.asks(NEED_MORE);
     }
 
     /// Decides about the first bytes only.
-    fn decides(&mut self, count: usize, permit: bool) {
+    pub(crate) fn decides(&mut self, count: usize, permit: bool) {
         self.io().count_bytes_enforced = count;
         if permit { self.call.permit() } else { self.call.block() }
     }
 }
 
-/// Asks `play` at STREAM, with the data read as a driver reads it; returns the callout's id.
+/// Asks `play` at STREAM; returns the callout's id.
 fn at_stream(bed: &mut Bed, v6: bool, play: impl Fn(&mut Shown<'_, '_>) + Send + Sync + 'static) -> u32 {
-    bed.callout(LayerId(if v6 { 22 } else { 20 }), move |call| {
+    bed.callout(LayerId(if v6 { 22 } else { 20 }), shown(play))
+}
+
+/// A callout for the STREAM layer, to which the data is shown as a driver reads it.
+pub(crate) fn shown(
+    play: impl Fn(&mut Shown<'_, '_>) + Send + Sync + 'static,
+) -> impl Fn(&mut Call<'_>) + Send + Sync + 'static {
+    move |call| {
         let copy = import!(FwpsCopyStreamDataToBuffer0(*const FwpsStreamData0, *mut u8, usize, *mut usize));
         // SAFETY: the layer data of the stream layers.
         let stream = unsafe { &*(*call.layer_data.cast::<FwpsStreamCalloutIoPacket0>()).stream_data };
@@ -71,7 +78,7 @@ fn at_stream(bed: &mut Bed, v6: bool, play: impl Fn(&mut Shown<'_, '_>) + Send +
         assert_eq!(copied, data.len());
         let (flags, flow) = (stream.flags, call.metadata.flow_handle);
         play(&mut Shown { call, data, flags, flow });
-    })
+    }
 }
 
 impl Injector {
@@ -80,7 +87,7 @@ impl Injector {
     }
 
     /// Puts data into a stream; `list` is a clone of stream data, or else `data` is the driver's own.
-    fn put(&self, flow: u64, callout: u32, flags: u32, list: *mut NetBufferList, data: &[u8]) -> NtStatus {
+    pub(crate) fn put(&self, flow: u64, callout: u32, flags: u32, list: *mut NetBufferList, data: &[u8]) -> NtStatus {
         type Complete = unsafe extern "win64" fn(*mut core::ffi::c_void, *mut NetBufferList, u8);
         let inject = import!(
             FwpsStreamInjectAsync0(
@@ -384,6 +391,90 @@ fn lighter_sublayers_see_what_is_injected_and_heavier_ones_do_not() {
 }
 
 #[test]
+fn what_is_put_in_while_an_injected_packet_passes_is_given_back() {
+    let mut bed = Bed::new();
+    let (streams, packets) = (Injector::stream(&bed), Injector::network(&bed, false));
+    let by = streams.clone();
+    at_stream(&mut bed, false, move |shown| {
+        if shown.data == b"knock" {
+            by.put(shown.flow, 0, RECEIVE, null_mut(), b" knock");
+        }
+    });
+    let mut talk = Talk::new(bed, false);
+    let segment = tcp(false, Inbound, "AP", 4_294_967_201, 101, b"knock");
+    talk.server.says = b"knock".to_vec();
+    talk.bed.run(|| assert_eq!(packets.inject(Inbound, &segment), NtStatus::SUCCESS));
+    talk.bed.serve();
+    assert_eq!(*streams.done.lock(), [NtStatus::SUCCESS]);
+    talk.settle();
+    assert_eq!(talk.client.heard, b"knock knock");
+    streams.destroy(&talk.bed);
+    packets.destroy(&talk.bed);
+}
+
+#[test]
+fn a_stream_that_changes_after_the_other_way_has_ended_still_ends() {
+    let mut bed = Bed::new();
+    at_stream(&mut bed, false, |shown| {
+        if shown.data == b"bad" {
+            shown.call.block()
+        }
+    });
+    let mut talk = Talk::new(bed, false);
+    talk.say(Outbound, b"question");
+    talk.end(Outbound);
+    assert!(talk.server.ended);
+    talk.say(Inbound, b"good ");
+    talk.say(Inbound, b"bad");
+    talk.say(Inbound, b"answer");
+    talk.end(Inbound);
+    assert_eq!((&talk.client.heard[..], talk.client.ended), (&b"good answer"[..], true));
+    assert_eq!(talk.bed.machine.wfp.flows.len(), 0);
+}
+
+#[test]
+fn lighter_callouts_may_cut_block_and_answer_what_is_injected() {
+    let mut bed = Bed::new();
+    let injector = Injector::stream(&bed);
+    let by = injector.clone();
+    let id = Arc::new(AtomicU32::new(0));
+    let own = id.clone();
+    let callout = at_stream(&mut bed, false, move |shown| {
+        for data in [&b"<one>"[..], b"<two>"] {
+            by.put(shown.flow, own.load(Ordering::Relaxed), SEND, null_mut(), data);
+        }
+    });
+    id.store(callout, Ordering::Relaxed);
+    let (by, light) = (injector.clone(), Arc::new(AtomicU32::new(0)));
+    let own = light.clone();
+    let callout = at_stream(&mut bed, false, move |shown| match &shown.data[..] {
+        b"<one>" => {
+            by.put(shown.flow, own.load(Ordering::Relaxed), SEND, null_mut(), b"[more]");
+            shown.decides(4, true);
+        }
+        b">" => shown.call.block(),
+        _ => {}
+    });
+    light.store(callout, Ordering::Relaxed);
+    let mut talk = Talk::new(bed, false);
+    talk.say(Outbound, b"said");
+    assert_eq!(String::from_utf8_lossy(&talk.server.heard), "said<one[more]<two>");
+    assert_eq!(*injector.done.lock(), [NtStatus::SUCCESS; 3]);
+}
+
+#[test]
+fn an_injection_into_a_stream_must_say_which_way() {
+    let bed = Bed::new();
+    let injector = Injector::stream(&bed);
+    bed.run(|| {
+        for flags in [0, 0x8_0000, 0x4, RECEIVE | 0x8_0000, SEND | 0x4] {
+            assert_eq!(injector.put(1, 1, flags, null_mut(), b"x"), NtStatus::FWP_INVALID_PARAMETER, "{flags:#x}");
+        }
+    });
+    injector.destroy(&bed);
+}
+
+#[test]
 fn data_for_a_stream_that_is_not_there_comes_back() {
     let mut bed = Bed::new();
     let injector = Injector::stream(&bed);
@@ -552,6 +643,7 @@ proptest! {
         prop_assert_eq!(heard_by_server, &follows[0].lock().expected);
         prop_assert_eq!(heard_by_client, &follows[1].lock().expected);
         prop_assert!(talk.server.ended && talk.client.ended);
+        prop_assert_eq!(talk.bed.machine.wfp.flows.len(), 0);
         prop_assert_eq!([follows[0].lock().position, follows[1].lock().position], [says.0, says.1]);
     }
 }

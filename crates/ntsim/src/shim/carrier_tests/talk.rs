@@ -93,6 +93,8 @@ impl Host {
             usize::from(u16::from_be_bytes([bytes[packet.ip_header_len + 14], bytes[packet.ip_header_len + 15]]));
         let data = &bytes[packet.data_offset()..packet.len];
         let fin = segment.has(tcp_flag::FIN);
+        let ahead = sequence.wrapping_sub(self.acknowledgment()) as i32;
+        assert!(ahead < 64_000, "a segment beyond the window");
         if data.is_empty() && !fin {
             return None;
         }
@@ -138,8 +140,10 @@ impl Talk {
     pub(super) fn step(&mut self, direction: Direction, most: usize) -> bool {
         let v6 = self.v6;
         let Some(segment) = self.host(direction).speak(v6, most) else { return false };
-        self.bed.pass(direction, &segment);
-        self.bed.serve();
+        if !(self.loses)() {
+            self.bed.pass(direction, &segment);
+            self.bed.serve();
+        }
         self.settle();
         true
     }
@@ -169,7 +173,9 @@ impl Talk {
                     continue;
                 }
                 let v6 = self.v6;
-                if let Some(answer) = self.host(direction).hear(v6, &packet) {
+                if let Some(answer) = self.host(direction).hear(v6, &packet)
+                    && !(self.loses)()
+                {
                     self.bed.pass(direction, &answer);
                     self.bed.serve();
                 }

@@ -66,13 +66,15 @@ impl<F> Stack<F> {
         by: By,
     ) -> Result<Decision, Decision> {
         let flow = self.ledger.insert(&mut self.flows, context.key, flow);
-        if context.direction == Direction::Outbound {
-            context.leave(flow.head.view())?;
-        }
         if let Kind::Tcp(connection) = &mut flow.kind {
             connection.meet(context.segment(), context.direction);
             // Data that comes with the SYN (TCP Fast Open) is the application's once the connection stands.
             context.keep_for_later(connection, tcp);
+        }
+        if context.direction == Direction::Outbound {
+            context.leave(flow.head.view())?;
+        }
+        if let Kind::Tcp(connection) = &mut flow.kind {
             connection.follow(tcp, segment_len(&context.packet), context.direction);
         }
         Ok(Decision { verdict: Verdict::Forward, by: Some(by), opened: true })

@@ -1,4 +1,4 @@
-//! Packets that drivers inject below the transport layer's own path.
+//! Packets that drivers inject: where in the stack each kind begins its way.
 
 use super::connection::sent_again;
 use super::{Context, Decision, Entry, FlowView, Position, Stack, Verdict};

@@ -21,6 +21,8 @@ use std::time::Duration;
 const LIMIT: usize = 256 * 1024;
 /// How many bytes a callout may ask to see at once. What Windows allows is not documented.
 pub(super) const MOST: usize = 8 * 1024 * 1024;
+/// What an early segment costs beside its bytes.
+const EARLY_COST: usize = 64;
 /// After this time without progress what was sent is sent again; doubled each time, up to [`LONGEST`].
 const RETRY: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(10);
@@ -71,9 +73,13 @@ pub(super) struct Half {
     queue: VecDeque<u8>,
     /// The number of the first of them.
     first: u32,
-    /// How many of them were sent.
+    /// How many of them were sent, since the last time they had to be sent again.
     sent: usize,
+    /// How many of them were ever sent.
+    most_sent: usize,
     fin_sent: bool,
+    /// The FIN was sent at least once.
+    fin_known: bool,
     fin_acknowledged: bool,
     /// How many bytes the receiver takes.
     window: usize,
@@ -95,28 +101,33 @@ pub(super) struct Start {
     pub(super) next: u32,
     /// What the receiver has acknowledged.
     pub(super) acknowledged: u32,
+    /// The FIN, whose number is `next`, has gone by; whether it was acknowledged.
+    pub(super) ended: Option<bool>,
 }
 
 impl Half {
-    fn new(Start { next: start, acknowledged }: Start, window: usize, now: Duration) -> Self {
+    fn new(Start { next: start, acknowledged, ended }: Start, window: usize, now: Duration) -> Self {
+        let fin = ended.is_some();
         Self {
             start,
             behind: after(start, acknowledged).then_some(acknowledged),
             replays: Vec::new(),
-            received: start,
-            ended: false,
+            received: start.wrapping_add(u32::from(fin)),
+            ended: fin,
             early: Vec::new(),
             owes: false,
             told: usize::MAX,
             undecided: Vec::new(),
             wanted: 0,
             deferred: None,
-            end: End::Open,
+            end: if fin { End::Passed } else { End::Open },
             queue: VecDeque::new(),
             first: start,
             sent: 0,
-            fin_sent: false,
-            fin_acknowledged: false,
+            most_sent: 0,
+            fin_sent: fin,
+            fin_known: fin,
+            fin_acknowledged: ended == Some(true),
             window,
             progress: now,
             retries: 0,
@@ -139,34 +150,45 @@ impl Half {
     }
 
     /// Takes what is new of `data`, whose first byte is number `sequence`; at most `room` bytes.
-    fn take(&mut self, sequence: u32, data: &[u8], fin: bool, room: usize) {
+    fn take(&mut self, sequence: u32, data: &[u8], fin: bool, mut room: usize) {
         if self.ended {
             return;
         }
         if after(sequence, self.received) {
-            let kept: usize = self.early.iter().map(|(_, data, _)| data.len()).sum();
-            if kept + data.len() <= LIMIT {
-                self.early.push((sequence, data.to_vec(), fin));
-            }
+            self.keep(sequence, data, fin);
             return;
         }
+        self.take_next(sequence, data, fin, &mut room);
+        while !self.ended
+            && let Some(next) = self.early.iter().position(|(sequence, ..)| !after(*sequence, self.received))
+        {
+            let (sequence, data, fin) = self.early.swap_remove(next);
+            self.take_next(sequence, &data, fin, &mut room);
+        }
+    }
+
+    /// Keeps a segment that came before its turn, unless it is here already or there are too many.
+    fn keep(&mut self, sequence: u32, data: &[u8], fin: bool) {
+        let kept: usize = self.early.iter().map(|(_, data, _)| data.len() + EARLY_COST).sum();
+        let known =
+            |(at, had, ended): &(u32, Vec<u8>, bool)| *at == sequence && had.len() >= data.len() && *ended >= fin;
+        if kept + data.len() + EARLY_COST <= LIMIT && !self.early.iter().any(known) {
+            self.early.push((sequence, data.to_vec(), fin));
+        }
+    }
+
+    /// Takes what is new of data that begins no later than what is expected next.
+    fn take_next(&mut self, sequence: u32, data: &[u8], fin: bool, room: &mut usize) {
         let old = self.received.wrapping_sub(sequence) as usize;
         let Some(fresh) = data.get(old..) else { return };
-        let taken = &fresh[..fresh.len().min(room)];
+        let taken = &fresh[..fresh.len().min(*room)];
         self.undecided.extend_from_slice(taken);
         self.received = self.received.wrapping_add(taken.len() as u32);
-        if taken.len() < fresh.len() {
-            return;
-        }
-        if fin {
+        *room -= taken.len();
+        if fin && taken.len() == fresh.len() {
             self.received = self.received.wrapping_add(1);
             self.ended = true;
             self.early.clear();
-            return;
-        }
-        if let Some(next) = self.early.iter().position(|(sequence, ..)| !after(*sequence, self.received)) {
-            let (sequence, data, fin) = self.early.swap_remove(next);
-            self.take(sequence, &data, fin, room - taken.len());
         }
     }
 
@@ -182,15 +204,16 @@ impl Half {
             }
         }
         let advance = acknowledgment.wrapping_sub(self.first) as usize;
-        if advance > self.sent + usize::from(self.fin_sent) {
+        if advance > self.most_sent + usize::from(self.fin_known) {
             return; // old, or about what was not sent
         }
         self.window = window;
         if advance > 0 {
-            let bytes = advance.min(self.sent);
+            let bytes = advance.min(self.most_sent);
             self.queue.drain(..bytes);
             self.first = self.first.wrapping_add(bytes as u32);
-            self.sent -= bytes;
+            self.most_sent -= bytes;
+            self.sent = self.sent.saturating_sub(bytes);
             self.fin_acknowledged |= advance > bytes;
             (self.progress, self.retries) = (now, 0);
         }
@@ -201,10 +224,9 @@ impl Half {
         self.behind.unwrap_or(self.received)
     }
 
-    /// The number behind everything that was sent.
+    /// The number behind everything that was ever sent: any other would not be acceptable (RFC 9293 section 3.10.7.4).
     fn next(&self) -> u32 {
-        let fin = u32::from(self.fin_sent || self.fin_acknowledged);
-        self.first.wrapping_add(self.sent as u32).wrapping_add(fin)
+        self.first.wrapping_add(self.most_sent as u32).wrapping_add(u32::from(self.fin_known))
     }
 
     /// Whether something waits for an answer that has been missing for too long.
@@ -238,6 +260,11 @@ impl Relay {
 
     pub(super) fn half(&mut self, direction: Direction) -> &mut Half {
         &mut self.halves[direction as usize]
+    }
+
+    /// The callout that has put a direction off.
+    pub(super) fn deferred(&self, direction: Direction) -> Option<u32> {
+        self.halves[direction as usize].deferred
     }
 
     /// Takes a segment that travels in `direction`.
@@ -326,7 +353,9 @@ impl Relay {
         let sequence = half.first.wrapping_add(half.sent as u32);
         let data: Vec<u8> = half.queue.range(half.sent..half.sent + count).copied().collect();
         half.sent += count;
+        half.most_sent = half.most_sent.max(half.sent);
         half.fin_sent |= fin;
+        half.fin_known |= fin;
         if !live {
             let next = half.next();
             half.acknowledge(next, usize::MAX, now);

@@ -10,6 +10,7 @@ use crate::shim::layer::{Direction, Layer};
 use crate::shim::packet::{Packet, Tcp, tcp_flag};
 use crate::shim::reply;
 use crate::shim::tcp::{Connection, Early, Fresh, Phase, after};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -67,22 +68,41 @@ impl<C: Classifier> Asker<'_, C> {
     }
 
     /// Puts data of callouts into a stream, behind what was let through: "it will be made available to stream callouts
-    /// from lower-weight sublayers" (FwpsStreamInjectAsync0 documentation). One of those may block it; that it would ask
-    /// for more of it, or decide about a part, is not provided for.
-    fn put_in(&mut self, head: &Head<C::Flow>, relay: &mut Relay, direction: Direction, injected: Vec<Injected>) {
-        for Injected { callout_id, data, end } in injected {
-            if !data.is_empty() {
+    /// from lower-weight sublayers" (FwpsStreamInjectAsync0 documentation). What those put in meanwhile comes behind it. They
+    /// may block it or a part of it and drop the connection; data that they want more of, or put off, passes.
+    fn put_in(
+        &mut self,
+        head: &Head<C::Flow>,
+        relay: &mut Relay,
+        direction: Direction,
+        injected: Vec<Injected>,
+    ) -> Result<(), Decision> {
+        let mut line = VecDeque::from(injected);
+        while let Some(Injected { callout_id, mut data, end }) = line.pop_front() {
+            while !data.is_empty() {
                 let mut buffer = PacketBuffer::copy_of(&data);
                 let flags = data_flag(direction);
                 let outcome = self.ask(head, direction, Some((&mut buffer, 0..data.len())), flags, callout_id);
-                if !outcome.blocked {
-                    relay.half(direction).pass(&data);
+                if outcome.stream == StreamAction::DropConnection {
+                    return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome));
+                }
+                let covered = match outcome.enforced {
+                    0 => data.len(),
+                    part => part.min(data.len()),
+                };
+                if !outcome.blocked || outcome.stream != StreamAction::None {
+                    relay.half(direction).pass(&data[..covered]);
+                }
+                data.drain(..covered);
+                for (place, more) in self.take_injected(head, direction).into_iter().enumerate() {
+                    line.insert(place, more);
                 }
             }
             if end {
                 relay.half(direction).end = End::Passed;
             }
         }
+        Ok(())
     }
 
     /// Does with the undecided bytes of a direction what a callout said of them; false when nobody can be asked again
@@ -93,6 +113,7 @@ impl<C: Classifier> Asker<'_, C> {
         relay: &mut Relay,
         direction: Direction,
         outcome: Outcome,
+        injected: Vec<Injected>,
         blocked: &mut Option<Decision>,
     ) -> Result<bool, Decision> {
         let half = relay.half(direction);
@@ -133,8 +154,7 @@ impl<C: Classifier> Asker<'_, C> {
                 true
             }
         };
-        let injected = self.take_injected(head, direction);
-        self.put_in(head, relay, direction, injected);
+        self.put_in(head, relay, direction, injected)?;
         if self.is_aborted(head) {
             return Err(Decision { verdict: Verdict::Abort, by: None, opened: false });
         }
@@ -167,7 +187,8 @@ impl<C: Classifier> Asker<'_, C> {
             let mut buffer = PacketBuffer::copy_of(&half.undecided);
             let all = 0..half.undecided.len();
             let outcome = self.ask(head, direction, Some((&mut buffer, all)), flags, 0);
-            if !self.obey(head, relay, direction, outcome, &mut blocked)? {
+            let injected = self.take_injected(head, direction);
+            if !self.obey(head, relay, direction, outcome, injected, &mut blocked)? {
                 break;
             }
         }
@@ -175,7 +196,7 @@ impl<C: Classifier> Asker<'_, C> {
         if half.ended && half.undecided.is_empty() && half.end == End::Open {
             let outcome = self.ask(head, direction, None, end_flag(direction), 0);
             let injected = self.take_injected(head, direction);
-            self.put_in(head, relay, direction, injected);
+            self.put_in(head, relay, direction, injected)?;
             let half = relay.half(direction);
             if half.end == End::Open {
                 half.end = if outcome.blocked { End::Withheld } else { End::Passed };
@@ -220,7 +241,8 @@ fn stand_between(
         let half = connection.half(of);
         let next = if of == direction { next } else { half.next.unwrap_or(back) };
         let acknowledged = half.acknowledged.filter(|_| live).unwrap_or(next);
-        Start { next, acknowledged }
+        let ended = (half.fin == Some(next)).then_some(half.fin_acknowledged);
+        Start { next, acknowledged, ended }
     };
     let starts = [start(Direction::Outbound), start(Direction::Inbound)];
     Relay::new(starts, connection.hosts(), live, now)
@@ -270,6 +292,12 @@ impl<C: Classifier> Context<'_, C> {
                 self.pass_stream(head, connection, relay, Source::Here(data), next, tcp, live)?;
                 connection.half(direction).next = Some(end);
             }
+            // What is before it may be taken out or changed, and then it would carry the wrong number.
+            Fresh::Early if live => {
+                let next = connection.half(direction).next.unwrap_or(start);
+                *relay = Some(Box::new(stand_between(connection, direction, next, tcp.acknowledgment, live, self.now)));
+                return Err(RELAYED);
+            }
             Fresh::Early => self.keep_for_later(connection, tcp),
         }
         self.catch_up(head, connection, relay, tcp, live)?;
@@ -282,7 +310,7 @@ impl<C: Classifier> Context<'_, C> {
                 let next = end;
                 let mut new = stand_between(connection, direction, next, tcp.acknowledgment, live, self.now);
                 new.half(direction).end = if outcome.blocked { End::Withheld } else { End::Passed };
-                self.asker().put_in(head, &mut new, direction, injected);
+                self.asker().put_in(head, &mut new, direction, injected)?;
                 *relay = Some(Box::new(new));
                 return Err(RELAYED);
             }
@@ -356,9 +384,7 @@ impl<C: Classifier> Context<'_, C> {
             Piece { sequence: next, acknowledgment: None, window: window(self.segment()), data: &fresh, fin: false };
         new.take(direction, piece, self.now);
         let mut blocked = None;
-        let mut asker = self.asker();
-        asker.obey(head, &mut new, direction, outcome, &mut blocked)?;
-        asker.put_in(head, &mut new, direction, injected);
+        self.asker().obey(head, &mut new, direction, outcome, injected, &mut blocked)?;
         // What has waited behind a gap is decided about in its turn.
         connection.half(direction).next = Some(next.wrapping_add(fresh.len() as u32));
         while let Some(early) = connection.half(direction).next_early() {
@@ -474,6 +500,7 @@ fn send_segments<C: Classifier>(
     now: Duration,
     segments: Vec<(Direction, Vec<u8>)>,
 ) {
+    classifier.speak_for_itself(true);
     for (direction, bytes) in segments {
         let mut buffer = PacketBuffer::copy_of(&bytes);
         if direction == Direction::Outbound {
@@ -487,6 +514,7 @@ fn send_segments<C: Classifier>(
         }
         output.relayed.push((direction, buffer));
     }
+    classifier.speak_for_itself(false);
 }
 
 impl<F> Stack<F> {
@@ -509,8 +537,7 @@ impl<F> Stack<F> {
         now: Duration,
     ) -> bool {
         self.on_relay(classifier, endpoints, flow, now, |asker, head, relay| {
-            asker.put_in(head, relay, direction, vec![injected]);
-            Ok(())
+            asker.put_in(head, relay, direction, vec![injected])
         })
     }
 
@@ -524,16 +551,17 @@ impl<F> Stack<F> {
         callout_id: u32,
         now: Duration,
     ) -> bool {
-        let mut was = false;
-        let there = self.on_relay(classifier, endpoints, flow, now, |asker, head, relay| {
-            let half = relay.half(Direction::Inbound);
-            if half.deferred == Some(callout_id) {
-                (half.deferred, was) = (None, true);
-                asker.decide(head, relay, Direction::Inbound, false)?;
-            }
-            Ok(())
-        });
-        there && was
+        let waits = |flow: &Flow<F>| {
+            flow.relay.as_ref().is_some_and(|relay| relay.deferred(Direction::Inbound) == Some(callout_id))
+        };
+        let known = self.by_number(classifier, flow).and_then(|key| self.flows.get(&key));
+        if !known.is_some_and(waits) {
+            return false;
+        }
+        self.on_relay(classifier, endpoints, flow, now, |asker, head, relay| {
+            relay.half(Direction::Inbound).deferred = None;
+            asker.decide(head, relay, Direction::Inbound, false).map(|_| ())
+        })
     }
 
     /// Does something with the relay of a connection, which it makes if it must, and sends what there is to send then.
@@ -572,7 +600,7 @@ impl<F> Stack<F> {
         true
     }
 
-    /// Sends again what the hosts of relayed connections have not answered; how soon this must be called again.
+    /// Sends again what the hosts of relayed connections have not answered in time; whether there are such connections.
     pub fn retry<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,

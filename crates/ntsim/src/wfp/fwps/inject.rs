@@ -3,6 +3,7 @@
 use crate::cpu;
 use crate::ndis::NetBufferList;
 use crate::status::NtStatus;
+use crate::wfp::abi::consts;
 use crate::wfp::inject::{CompletionFn, InjectionPath, InjectionRequest};
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
@@ -217,6 +218,19 @@ pub(super) unsafe extern "win64" fn FwpsStreamInjectAsync0(
     completion: Option<CompletionFn>,
     context: *mut c_void,
 ) -> NtStatus {
+    if completion.is_none() {
+        return NtStatus::FWP_NULL_POINTER;
+    }
+    // An end needs its direction with it, and only an end needs no data (FwpsStreamInjectAsync0 documentation).
+    let directions = [
+        (consts::FWPS_STREAM_FLAG_RECEIVE, consts::FWPS_STREAM_FLAG_RECEIVE_DISCONNECT),
+        (consts::FWPS_STREAM_FLAG_SEND, consts::FWPS_STREAM_FLAG_SEND_DISCONNECT),
+    ];
+    let ends = directions.iter().any(|(_, end)| flags & end != 0);
+    let lost = directions.iter().any(|(direction, end)| flags & end != 0 && flags & direction == 0);
+    if lost || directions.iter().all(|(direction, _)| flags & direction == 0) || (list.is_null() && !ends) {
+        return NtStatus::FWP_INVALID_PARAMETER;
+    }
     let path = InjectionPath::Stream { flow, callout_id, layer: LayerId(layer), flags, length };
     // SAFETY: the documented contract of the import.
     unsafe { inject(InjectionRequest { handle, injection_context, path, list, completion, context }) }

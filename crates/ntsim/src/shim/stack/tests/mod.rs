@@ -96,6 +96,8 @@ impl Classifier for Script {
         self.aborted.contains(flow)
     }
 
+    fn speak_for_itself(&mut self, _: bool) {}
+
     fn flow_id(&self, flow: &u64) -> u64 {
         *flow
     }

@@ -21,13 +21,17 @@ fn retransmitted_bytes_are_indicated_once() {
 fn bytes_out_of_order_are_indicated_in_order() {
     versions(|b| {
         b.connected();
-        assert_eq!(b.receive(ACK, 504, 101, b"def").verdict, Verdict::Forward);
+        assert_eq!(b.receive(ACK, 504, 101, b"def").verdict, Verdict::Relayed, "it does not pass before it was shown");
         b.receive(FIN | ACK, 507, 101, b"gh");
         assert!(b.script.stream.is_empty());
+        assert!(relayed(b).iter().all(|(direction, ..)| *direction == Direction::Outbound), "acknowledgments only");
         b.receive(ACK, 501, 101, b"abc");
         let bytes: Vec<&[u8]> = b.script.stream.iter().map(|(_, bytes)| &bytes[..]).collect();
-        assert_eq!(bytes, [&b"abc"[..], b"def", b"gh", b""]);
-        assert_eq!(b.script.stream[3].0, crate::shim::classifier::stream_flag::RECEIVE_DISCONNECT);
+        assert_eq!(bytes, [&b"abcdefgh"[..], b""]);
+        assert_eq!(b.script.stream[1].0, crate::shim::classifier::stream_flag::RECEIVE_DISCONNECT);
+        let data: Vec<u8> =
+            relayed(b).into_iter().filter(|one| one.0 == Direction::Inbound).flat_map(|one| one.3).collect();
+        assert_eq!(data, b"abcdefgh");
     });
 }
 
