@@ -136,30 +136,24 @@ impl IrpRequest {
     /// Inside [`cpu::enter`], an `information` beyond the output's length stops the machine: Windows would copy kernel memory
     /// to the caller.
     pub fn complete(self, status: NtStatus, information: usize) {
-        let irp = Arc::clone(&self.shared);
-        drop(self.into_completed(status, information));
-        let limit = match irp.kind {
+        let (kind, id) = (self.kind(), self.id().0);
+        let limit = match kind {
             IrpKind::Read { length } | IrpKind::Write { length } => length,
             IrpKind::DeviceControl { output, .. } => output,
         };
         // Only a read or control copies out, and only below an error status (warnings copy too).
         if information > limit && status.0 as u32 >> 30 != 3 && cpu::inside() {
-            let kind = irp.kind;
-            let id = irp.id.0;
-            drop(irp);
+            // Whoever waits must be told of the stopped machine, not of a request that is completed or lost.
+            core::mem::forget(self);
             cpu::bugcheck(
                 code::DRIVER_VERIFIER_DETECTED_VIOLATION,
                 [0x2000, id, information as u64, limit as u64],
                 format!("{kind:?} was completed with {information} bytes, but its caller takes {limit}"),
             );
         }
-    }
-
-    fn into_completed(self, status: NtStatus, information: usize) -> Self {
         self.shared.buffer.give_back();
         *self.shared.state.lock() = IrpState::Completed(status, information);
         self.shared.done.notify_all();
-        self
     }
 }
 
