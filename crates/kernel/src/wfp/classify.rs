@@ -6,7 +6,7 @@ use core::{
 };
 
 use wfp_sys::{
-    FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_DATA_TYPE_, FWP_VALUE0,
+    FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_BYTE_BLOB, FWP_DATA_TYPE_, FWP_VALUE0,
     FWPS_CLASSIFY_OUT_FLAG_ABSORB, FWPS_CLASSIFY_OUT0, FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0,
     FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE, FWPS_METADATA_FIELD_PROCESS_ID,
     FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE, FWPS_STREAM_CALLOUT_IO_PACKET0,
@@ -125,7 +125,7 @@ impl<'a, F: 'static> Classify<'a, F> {
     /// The user's SID in a field of type FWP_TOKEN_ACCESS_INFORMATION_TYPE.
     ///
     /// The documentation calls the blob opaque; that it holds a TOKEN_ACCESS_INFORMATION with addresses, the user first,
-    /// is how shipped drivers read it (Fort Firewall, eBPF for Windows).
+    /// is how published drivers read it.
     #[must_use]
     pub fn user(&self, field: u16) -> Option<&'a [u8]> {
         let value = self.value(field)?;
@@ -135,25 +135,8 @@ impl<'a, F: 'static> Classify<'a, F> {
         // SAFETY: the type says that tokenAccessInformation is the member in use: null or a pointer to a blob that lives
         // as long as the call.
         let blob = unsafe { value.__bindgen_anon_1.tokenAccessInformation.as_ref() }?;
-        if (blob.size as usize) < size_of::<TOKEN_ACCESS_INFORMATION>() {
-            return None;
-        }
-        // SAFETY: the blob is a TOKEN_ACCESS_INFORMATION from the engine, or null, and lives as long as the call.
-        let information = unsafe { blob.data.cast::<TOKEN_ACCESS_INFORMATION>().as_ref() }?;
-        // SAFETY: it points to the hash of its token's SIDs, or nowhere.
-        let hash = unsafe { information.SidHash.as_ref() }.filter(|hash| hash.SidCount != 0)?;
-        // SAFETY: there is at least one entry, the user's.
-        let user = unsafe { hash.SidAttr.as_ref() }?.Sid.cast::<u8>();
-        if user.is_null() {
-            return None;
-        }
-        // SAFETY: a SID begins with its revision and how many sub-authorities of 4 bytes follow its 8 bytes of head.
-        let (revision, sub_authorities) = unsafe { (*user, *user.add(1)) };
-        if revision != SID_REVISION || sub_authorities > SID_MAX_SUB_AUTHORITIES {
-            return None;
-        }
-        // SAFETY: as above, and the SID lives as long as the blob.
-        Some(unsafe { slice::from_raw_parts(user, 8 + 4 * usize::from(sub_authorities)) })
+        // SAFETY: the engine's blob, which lives as long as the call.
+        unsafe { user_of(blob) }
     }
 
     const fn has(&self, metadata_field: u32) -> bool {
@@ -234,6 +217,33 @@ impl<'a, F: 'static> Classify<'a, F> {
     }
 }
 
+/// The first SID of a token.
+///
+/// # Safety
+/// The blob's bytes, when there are enough of them, are a TOKEN_ACCESS_INFORMATION whose addresses lead to what it says,
+/// or nowhere, and live for `'a`.
+unsafe fn user_of<'a>(blob: &FWP_BYTE_BLOB) -> Option<&'a [u8]> {
+    if (blob.size as usize) < size_of::<TOKEN_ACCESS_INFORMATION>() {
+        return None;
+    }
+    // SAFETY: by this function's contract: the token, or null.
+    let information = unsafe { blob.data.cast::<TOKEN_ACCESS_INFORMATION>().as_ref() }?;
+    // SAFETY: as above: the hash of its SIDs, or null.
+    let hash = unsafe { information.SidHash.as_ref() }.filter(|hash| hash.SidCount != 0)?;
+    // SAFETY: as above: there is at least one entry, the user's.
+    let user = unsafe { hash.SidAttr.as_ref() }?.Sid.cast::<u8>();
+    if user.is_null() {
+        return None;
+    }
+    // SAFETY: a SID begins with its revision and how many sub-authorities of 4 bytes follow its 8 bytes of head.
+    let (revision, sub_authorities) = unsafe { (*user, *user.add(1)) };
+    if revision != SID_REVISION || sub_authorities > SID_MAX_SUB_AUTHORITIES {
+        return None;
+    }
+    // SAFETY: as above.
+    Some(unsafe { slice::from_raw_parts(user, 8 + 4 * usize::from(sub_authorities)) })
+}
+
 /// The transport layers: INBOUND_TRANSPORT_V4 and V6, OUTBOUND_TRANSPORT_V4 and V6 (fwpsk.h).
 const fn is_transport(layer: u16) -> bool {
     matches!(layer, 12 | 14 | 16 | 18)
@@ -242,4 +252,46 @@ const fn is_transport(layer: u16) -> bool {
 /// The stream layers, V4 and V6 (fwpsk.h).
 const fn is_stream(layer: u16) -> bool {
     matches!(layer, 20 | 22)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr;
+
+    use wfp_sys::token::{SID_AND_ATTRIBUTES, SID_AND_ATTRIBUTES_HASH};
+
+    use super::*;
+
+    /// What is found in a token with this SID, or no SID, and this count.
+    fn user(sid: Option<&[u8]>, count: u32) -> Option<&[u8]> {
+        let sid = sid.map_or(ptr::null(), <[u8]>::as_ptr);
+        let attributes = SID_AND_ATTRIBUTES { Sid: sid.cast_mut().cast(), Attributes: 0 };
+        let hash = SID_AND_ATTRIBUTES_HASH { SidCount: count, SidAttr: &raw const attributes };
+        let mut token = TOKEN_ACCESS_INFORMATION { SidHash: &raw const hash };
+        let blob = FWP_BYTE_BLOB { size: size_of_val(&token) as u32, data: (&raw mut token).cast() };
+        // SAFETY: a token as described; the SID outlives it.
+        unsafe { user_of(&blob) }
+    }
+
+    #[test]
+    fn the_user_is_the_first_sid() {
+        let system = [1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
+        assert_eq!(user(Some(&system), 1), Some(&system[..]));
+        assert_eq!(user(Some(&system), 0), None, "no SIDs");
+        assert_eq!(user(None, 1), None, "no address");
+        assert_eq!(user(Some(&[2, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0]), 1), None, "another revision");
+        assert_eq!(user(Some(&[1, 16, 0, 0, 0, 0, 0, 5]), 1), None, "too many sub-authorities");
+    }
+
+    #[test]
+    fn a_token_that_is_none_has_no_user() {
+        let mut token = TOKEN_ACCESS_INFORMATION { SidHash: ptr::null() };
+        let data = (&raw mut token).cast::<u8>();
+        for blob in [FWP_BYTE_BLOB { size: 7, data }, FWP_BYTE_BLOB { size: 8, data }] {
+            // SAFETY: a token without a hash, or too few bytes for one.
+            assert_eq!(unsafe { user_of(&blob) }, None);
+        }
+        // SAFETY: no bytes at all.
+        assert_eq!(unsafe { user_of(&FWP_BYTE_BLOB { size: 88, data: ptr::null_mut() }) }, None);
+    }
 }

@@ -213,6 +213,8 @@ pub struct IoManager {
 struct Namespace {
     /// By lower-case name.
     devices: BTreeMap<String, Arc<Device>>,
+    /// Devices that are out of the directory and may still have open files.
+    deleted: Vec<Arc<Device>>,
     /// Lower-case link to (link as created, target).
     links: BTreeMap<String, (String, String)>,
     /// Requests not completed, for the leak report.
@@ -272,8 +274,27 @@ impl IoManager {
 
     /// Takes a device out of the directory, with nothing said about files that are open on it.
     pub fn unregister_device(&self, name: &str) -> NtStatus {
-        let removed = self.namespace.lock().devices.remove(&key(name));
+        let removed = {
+            let mut space = self.namespace.lock();
+            let removed = space.devices.remove(&key(name));
+            let open = removed.as_ref().filter(|device| device.open.load(Ordering::Acquire) != 0);
+            let open = open.map(Arc::clone);
+            space.deleted.extend(open);
+            removed
+        };
+        // Dropped with no lock held: what is behind it may stop the machine.
         if removed.is_some() { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND }
+    }
+
+    /// A driver is gone: what it left in the directory is nobody's any more.
+    pub(crate) fn driver_gone(&self, driver: &str, driver_object: usize) {
+        let left: Vec<_> = {
+            let mut space = self.namespace.lock();
+            space.deleted.retain(|device| device.driver != driver);
+            space.devices.extract_if(.., |_, device| device.driver == driver).collect()
+        };
+        drop(left);
+        self.wdm.driver_gone(driver_object);
     }
 
     /// `IoCreateSymbolicLink`. STATUS_OBJECT_NAME_COLLISION when the link exists.
@@ -308,11 +329,12 @@ impl IoManager {
         space.devices.values().map(info).collect()
     }
 
-    /// How many files are open on devices of a driver.
+    /// How many files are open on devices of a driver, those that have been deleted since among them.
     #[must_use]
     pub fn open_files(&self, driver: &str) -> usize {
         let space = self.namespace.lock();
-        space.devices.values().filter(|d| d.driver == driver).map(|d| d.open.load(Ordering::Acquire)).sum()
+        let devices = space.devices.values().chain(&space.deleted);
+        devices.filter(|d| d.driver == driver).map(|d| d.open.load(Ordering::Acquire)).sum()
     }
 
     /// The requests a driver was given and has not completed.
@@ -510,7 +532,10 @@ impl Drop for OpenFile {
             backend.cleanup(file);
             backend.close(file);
         });
-        self.device.open.fetch_sub(1, Ordering::AcqRel);
+        if self.device.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // The last file of a deleted device; the device itself goes with this handle.
+            self.machine.io.namespace.lock().deleted.retain(|device| !Arc::ptr_eq(device, &self.device));
+        }
         // Inside driver code (a driver that closes a handle) the unload waits for the next close outside.
         if !cpu::inside() {
             self.machine.file_closed(&self.device.driver);

@@ -1,8 +1,9 @@
 //! Driver code must come back as it was called: at the same IRQL, holding no spin lock that it took, and in no critical
 //! region that it entered.
 //!
-//! Every place that calls a driver does it through [`call`], so that what a routine leaves behind is found when it
-//! returns and under its own name, not where it hurts.
+//! Every place that calls a driver's routine does it through [`call`], so that what a routine leaves behind is found when
+//! it returns and under its own name, not where it hurts. Parts of a routine that is still running are not: filters and
+//! handlers of exceptions, and the routines of a cancel-safe queue, which take its lock and return with it.
 
 use super::locks;
 use crate::cpu::{self, code};

@@ -1,8 +1,9 @@
 //! Tokens as classify calls carry them: a `FWP_BYTE_BLOB` that holds a TOKEN_ACCESS_INFORMATION (winnt.h).
 //!
-//! The documentation calls the blob opaque and for SeAccessCheckFromState. Shipped drivers read it as a
-//! TOKEN_ACCESS_INFORMATION whose pointers are addresses in the blob, and take `SidHash->SidAttr->Sid` for the user
-//! (Fort Firewall's ALE callout, eBPF for Windows' netebpfext), so that is its form here.
+//! The documentation calls the blob opaque and for SeAccessCheckFromState. Published drivers read it as a
+//! TOKEN_ACCESS_INFORMATION with addresses in it (eBPF for Windows' netebpfext casts it so, Fort Firewall's ALE callout
+//! walks its SidHash for a service's SID), and others take the first SID, `SidHash->SidAttr->Sid`, for the user, so that is
+//! its form here. No real machine has shown it yet.
 
 use super::security::Sid;
 use super::value::Blob;
@@ -19,6 +20,9 @@ pub struct Token {
 const INFORMATION_BYTES: usize = 88;
 const SID_HASH_AT: usize = 0;
 const RESTRICTED_SID_HASH_AT: usize = 8;
+/// The logon session: SYSTEM_LUID for LocalSystem; others have none here.
+const AUTHENTICATION_ID_AT: usize = 24;
+const SYSTEM_LUID: u64 = 0x3e7;
 /// TokenPrimary of TOKEN_TYPE.
 const TOKEN_TYPE_AT: usize = 32;
 const TOKEN_PRIMARY: u32 = 1;
@@ -59,6 +63,9 @@ impl Token {
             put(SID_HASH_AT, &address(sid_hash));
             put(RESTRICTED_SID_HASH_AT, &address(restricted));
             put(TOKEN_TYPE_AT, &TOKEN_PRIMARY.to_le_bytes());
+            if self.sids.first() == Some(&Sid::local_system()) {
+                put(AUTHENTICATION_ID_AT, &SYSTEM_LUID.to_le_bytes());
+            }
             put(sid_hash + SID_COUNT_AT, &(self.sids.len() as u32).to_le_bytes());
             put(sid_hash + SID_ATTR_AT, &address(attributes));
             for (index, word) in sid_hashes(&self.sids).into_iter().enumerate() {

@@ -127,6 +127,24 @@ static int copies_from_nowhere(void)
     __except (_exception_code() == 0xC0000005) { return 1; }
 }
 
+static int finally_around_a_handler_runs_once(void)
+{
+    steps = 0;
+    __try {
+        __try { ExRaiseStatus(0xC000009A); } __except (EXECUTE) {}
+    } __finally {
+        steps++;
+    }
+    return steps == 1;
+}
+
+static __declspec(noinline) int frame_pointer(int size)
+{
+    volatile char *volatile bytes = __builtin_alloca(size); /* in memory: clang does not keep registers for handlers */
+    bytes[size - 1] = 7;
+    __try { *nowhere = size; return 0; } __except (EXECUTE) { return bytes[size - 1] == 7; }
+}
+
 static __declspec(noinline) double vectors(double a, double b)
 {
     double sum = a * b;
@@ -146,6 +164,8 @@ static void run(void)
     check("a filter that mends the context", continues_where_it_faulted());
     check("probes", probes());
     check("RtlCopyMemory", copies_from_nowhere());
+    check("a finally block around the handler", finally_around_a_handler_runs_once());
+    check("a frame pointer", frame_pointer(300 + zero));
     check("vector registers", vectors(1.5, 2.0) == 5.0);
     for (int i = 0; i < 1000; i++) { if (read_nowhere() != -1) { check("again and again", 0); } }
 }

@@ -13,6 +13,16 @@
 #define UNMARKED CODE(0x807, METHOD_BUFFERED)
 #define LATER CODE(0x808, METHOD_BUFFERED)
 #define DOWN CODE(0x809, METHOD_BUFFERED)
+#define PENDS_BELOW CODE(0x80a, METHOD_BUFFERED)
+#define MARKED CODE(0x80b, METHOD_BUFFERED)
+#define CANCELABLE CODE(0x80c, METHOD_BUFFERED)
+#define KEPT CODE(0x80d, METHOD_BUFFERED)
+#define VANISH CODE(0x80e, METHOD_BUFFERED)
+#define NOWHERE CODE(0x80f, METHOD_BUFFERED)
+
+#ifndef EXCLUSIVE
+#define EXCLUSIVE FALSE
+#endif
 
 typedef struct {
     IO_CSQ queue;
@@ -96,6 +106,19 @@ static NTSTATUS NTAPI came_back(PDEVICE_OBJECT device, PIRP irp, PVOID context)
     return STATUS_CONTINUE_COMPLETION;
 }
 
+/* Keeps the IRP that comes back, adds to it, and completes it once more. */
+static NTSTATUS NTAPI kept(PDEVICE_OBJECT device, PIRP irp, PVOID context)
+{
+    *(ULONG *)irp->AssociatedIrp.SystemBuffer += 1;
+    return STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static VOID NTAPI cancel(PDEVICE_OBJECT device, PIRP irp)
+{
+    IoReleaseCancelSpinLock(irp->CancelIrql);
+    finish(irp, STATUS_CANCELLED, 0);
+}
+
 static NTSTATUS NTAPI control(PDEVICE_OBJECT device, PIRP irp)
 {
     EXTENSION *extension = device->DeviceExtension;
@@ -133,7 +156,37 @@ static NTSTATUS NTAPI control(PDEVICE_OBJECT device, PIRP irp)
     case FORGET:
         return STATUS_SUCCESS;
     case UNMARKED:
+        extension->later = irp;
+        IoQueueWorkItem(extension->work, work, DelayedWorkQueue, NULL);
         return STATUS_PENDING;
+    case MARKED:
+        IoMarkIrpPending(irp);
+        return finish(irp, STATUS_SUCCESS, 0);
+    case CANCELABLE: {
+        KIRQL irql;
+        IoAcquireCancelSpinLock(&irql);
+        IoMarkIrpPending(irp);
+        IoSetCancelRoutine(irp, cancel);
+        IoReleaseCancelSpinLock(irql);
+        return STATUS_PENDING;
+    }
+    case VANISH:
+        IoDeleteDevice(device);
+        return finish(irp, STATUS_SUCCESS, 0);
+    case NOWHERE:
+        return IoCallDriver((PDEVICE_OBJECT)extension, irp);
+    case KEPT:
+        if (!extension->lower) return finish(irp, STATUS_SUCCESS, 4);
+        IoCopyCurrentIrpStackLocationToNext(irp);
+        IoSetCompletionRoutine(irp, kept, NULL, TRUE, TRUE, TRUE);
+        IoCallDriver(extension->lower, irp);
+        return finish(irp, STATUS_SUCCESS, 4);
+    case PENDS_BELOW:
+        if (extension->lower) {
+            IoCopyCurrentIrpStackLocationToNext(irp);
+            return IoCallDriver(extension->lower, irp);
+        }
+        /* fall through: the lower device does it later */
     case LATER:
         IoMarkIrpPending(irp);
         extension->later = irp;
@@ -167,12 +220,14 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT driver, PUNICODE_STRING path)
     EXTENSION *extension;
     NTSTATUS status = IoCreateDevice(driver, sizeof(EXTENSION), NULL, FILE_DEVICE_UNKNOWN, 0, FALSE, &lower);
     if (!NT_SUCCESS(status)) return status;
-    status = IoCreateDevice(driver, sizeof(EXTENSION), &name, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &device);
+    status = IoCreateDevice(driver, sizeof(EXTENSION), &name, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, EXCLUSIVE, &device);
     if (NT_SUCCESS(status)) status = IoCreateSymbolicLink(&link, &name);
     if (!NT_SUCCESS(status)) { unload(driver); return status; }
     extension = device->DeviceExtension;
     extension->lower = lower;
     extension->work = IoAllocateWorkItem(device);
+    ((EXTENSION *)lower->DeviceExtension)->work = IoAllocateWorkItem(lower);
+    if (!extension->work || !((EXTENSION *)lower->DeviceExtension)->work) { unload(driver); return STATUS_INSUFFICIENT_RESOURCES; }
     device->StackSize = (CCHAR)(lower->StackSize + 1);
     device->Flags |= DO_BUFFERED_IO;
     InitializeListHead(&extension->reads);

@@ -12,7 +12,8 @@ use ntsim::{
 };
 use tempfile::TempDir;
 
-const IMPORTS: [&str; 18] = [
+const IMPORTS: [&str; 20] = [
+    "IoAcquireCancelSpinLock",
     "IoAllocateWorkItem",
     "IoCreateDevice",
     "IoCreateSymbolicLink",
@@ -23,6 +24,7 @@ const IMPORTS: [&str; 18] = [
     "IoDeleteSymbolicLink",
     "IoFreeWorkItem",
     "IoQueueWorkItem",
+    "IoReleaseCancelSpinLock",
     "IofCallDriver",
     "IofCompleteRequest",
     "KeAcquireSpinLockRaiseToDpc",
@@ -46,9 +48,25 @@ const FORGET: u32 = code(0x806, 0);
 const UNMARKED: u32 = code(0x807, 0);
 const LATER: u32 = code(0x808, 0);
 const DOWN: u32 = code(0x809, 0);
+const PENDS_BELOW: u32 = code(0x80a, 0);
+const MARKED: u32 = code(0x80b, 0);
+const CANCELABLE: u32 = code(0x80c, 0);
+const KEPT: u32 = code(0x80d, 0);
+const VANISH: u32 = code(0x80e, 0);
+const NOWHERE: u32 = code(0x80f, 0);
 
 /// A machine with the driver, and a file open on its device.
 fn open() -> (Arc<Machine>, OpenFile) {
+    let machine = Machine::new();
+    machine.load_driver("plain", &driver(&[])).expect("the driver loads");
+    let file = machine.io.open(&machine, PATH).expect("the device opens");
+    (machine, file)
+}
+
+const PATH: &str = r"\\.\Plain";
+
+/// The driver, compiled with these options.
+fn driver(more: &[&str]) -> Vec<u8> {
     let folder = TempDir::new().unwrap();
     let includes = "/usr/share/mingw-w64/include";
     let options = [
@@ -60,11 +78,8 @@ fn open() -> (Arc<Machine>, OpenFile) {
         "-mno-stack-arg-probe",
         "-fno-builtin",
     ];
-    let driver = std::fs::read(c_driver::build(folder.path(), "wdm/driver.c", &options, &IMPORTS)).unwrap();
-    let machine = Machine::new();
-    machine.load_driver("plain", &driver).expect("the driver loads");
-    let file = machine.io.open(&machine, r"\\.\Plain").expect("the device opens");
-    (machine, file)
+    let options = [&options[..], more].concat();
+    std::fs::read(c_driver::build(folder.path(), "wdm/driver.c", &options, &IMPORTS)).unwrap()
 }
 
 fn close(machine: &Arc<Machine>, file: OpenFile) {
@@ -116,6 +131,10 @@ fn reads_wait_until_they_are_answered_cancelled_or_cleaned_up() {
     assert_eq!(file.ioctl(RELEASE, &[], 0).unwrap().0, NtStatus::SUCCESS);
     assert_eq!(second.wait(None).unwrap(), (NtStatus::SUCCESS, vec![]));
 
+    let control = IrpKind::DeviceControl { code: CANCELABLE, input: 0, output: 0 };
+    let cancelable = file.start(control, &[]).unwrap();
+    assert_eq!(cancelable.wait(Some(Duration::from_millis(20))).unwrap().0, NtStatus::CANCELLED);
+
     let left = read(&file, 8);
     close(&machine, file);
     assert_eq!(left.wait(None).unwrap().0, NtStatus::CANCELLED);
@@ -127,14 +146,21 @@ fn an_irp_is_completed_later_and_goes_down_a_stack() {
     assert_eq!(file.ioctl(LATER, &[], 0).unwrap().0, NtStatus::SUCCESS);
     let (status, bytes) = file.ioctl(DOWN, &5u32.to_le_bytes(), 4).unwrap();
     assert_eq!((status, bytes), (NtStatus::SUCCESS, 57u32.to_le_bytes().to_vec()));
+    assert_eq!(file.ioctl(PENDS_BELOW, &[], 0).unwrap().0, NtStatus::SUCCESS);
+    let (status, bytes) = file.ioctl(KEPT, &5u32.to_le_bytes(), 4).unwrap();
+    assert_eq!((status, bytes), (NtStatus::SUCCESS, 6u32.to_le_bytes().to_vec()));
     close(&machine, file);
 }
 
 #[test]
 fn what_a_dispatch_routine_does_wrong_is_found() {
-    for (code, words) in
-        [(TWICE, "completed twice"), (FORGET, "did not complete the IRP"), (UNMARKED, "without IoMarkIrpPending")]
-    {
+    for (code, words) in [
+        (MARKED, "marked the IRP pending and returned STATUS_SUCCESS"),
+        (NOWHERE, "is not a device"),
+        (TWICE, "completed twice"),
+        (FORGET, "did not complete the IRP"),
+        (UNMARKED, "without IoMarkIrpPending"),
+    ] {
         let (_machine, file) = open();
         let stopped = file.ioctl(code, &[], 0).unwrap_err();
         assert!(stopped.why.contains(words), "{code:#x}: {stopped}");
@@ -145,8 +171,28 @@ fn what_a_dispatch_routine_does_wrong_is_found() {
 fn a_driver_with_an_open_file_unloads_when_it_is_closed() {
     let (machine, file) = open();
     assert!(machine.unload_driver("plain").is_err());
-    assert_eq!(machine.io.open(&machine, r"\\.\Plain").unwrap_err(), NtStatus::NO_SUCH_DEVICE);
+    assert_eq!(machine.io.open(&machine, PATH).unwrap_err(), NtStatus::NO_SUCH_DEVICE);
     drop(file);
     let reports = machine.unload_reports();
     assert!(reports.len() == 1 && reports[0].is_clean(), "{reports:?}");
+}
+
+#[test]
+fn a_deleted_device_lives_until_its_last_file_is_closed() {
+    let (machine, file) = open();
+    assert_eq!(file.ioctl(VANISH, &[], 0).unwrap().0, NtStatus::SUCCESS);
+    assert_eq!(machine.io.open(&machine, PATH).unwrap_err(), NtStatus::OBJECT_NAME_NOT_FOUND);
+    assert!(machine.unload_driver("plain").is_err(), "its code is still needed to close the file");
+    drop(file);
+    assert_eq!(machine.unload_reports().len(), 1);
+}
+
+#[test]
+fn an_exclusive_device_opens_once() {
+    let machine = Machine::new();
+    machine.load_driver("plain", &driver(&["-DEXCLUSIVE=TRUE"])).expect("the driver loads");
+    let first = machine.io.open(&machine, PATH).expect("the device opens");
+    assert_eq!(machine.io.open(&machine, PATH).unwrap_err(), NtStatus::ACCESS_DENIED);
+    drop(first);
+    drop(machine.io.open(&machine, PATH).expect("it opens again"));
 }

@@ -60,7 +60,7 @@ pub(super) unsafe extern "sysv64" fn resume(context: &Context) -> ! {
     core::arch::naked_asm!(
         "fxrstor64 [rdi + 0x100]",
         "mov eax, [rdi + 0x44]",
-        "and eax, 0x8d5", // the arithmetic flags alone: neither traps nor the direction flag are to be brought back
+        "and eax, 0xcd5", // the arithmetic flags and the direction: traps are not to be brought back
         "push rax",
         "popfq",
         "mov rax, [rdi + 0x98]",

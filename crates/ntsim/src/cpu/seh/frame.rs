@@ -156,27 +156,25 @@ fn unwind_function(
         done = u32::MAX;
     }
     let establisher = establisher(image, &info, done, context)?;
-    let handler = if info.flags & (EHANDLER | UHANDLER) != 0 && info.flags & CHAININFO == 0 && done == u32::MAX {
-        let at = info.behind();
-        Some((image.base + u64::from(image.u32(at)?), image.base + at + 4))
-    } else {
-        None
-    };
-    let frame = Frame {
-        image_base: image.base,
-        function_entry: image.base + entry.at,
-        establisher,
-        flags: info.flags & (EHANDLER | UHANDLER),
-        handler,
-    };
+    // In a prolog the function has not begun: its handler is not asked.
+    let begun = done == u32::MAX;
     let mut info = info;
     for _ in 0..CHAIN_LIMIT {
-        if undo(image, &info, done, establisher, context, stack)? == Left::Interrupt {
-            return Some(frame);
-        }
-        if info.flags & CHAININFO == 0 {
-            pop_return(context, stack)?;
-            return Some(frame);
+        let left = undo(image, &info, done, establisher, context, stack)?;
+        if info.flags & CHAININFO == 0 || left == Left::Interrupt {
+            if left == Left::Codes {
+                pop_return(context, stack)?;
+            }
+            // The last of a chain is the function itself, and has the handler of all its parts.
+            let flags = info.flags & (EHANDLER | UHANDLER);
+            let handler = if begun && flags != 0 && info.flags & CHAININFO == 0 {
+                let at = info.behind();
+                Some((image.base + u64::from(image.u32(at)?), image.base + at + 4))
+            } else {
+                None
+            };
+            let function_entry = image.base + entry.at;
+            return Some(Frame { image_base: image.base, function_entry, establisher, flags, handler });
         }
         // The chained entry's prolog was carried out in full.
         done = u32::MAX;
@@ -347,6 +345,22 @@ mod tests {
         let image = Image { bytes, base: 0x10_0000 };
         let entry = image.function(&(64..76), offset)?;
         unwind_function(&image, entry, offset, context, stack)
+    }
+
+    #[test]
+    fn a_part_of_a_function_has_the_handler_of_the_whole() {
+        // At 80, of a part: sub rsp, 16, chained to the entry at 100, whose UNWIND_INFO at 112 has a handler at 0x40.
+        let chained = [1 | CHAININFO << 3, 4, 1, 0, 4, 0x12, 0, 0];
+        let mut info = chained.to_vec();
+        info.extend([200u32, 300, 112].into_iter().flat_map(u32::to_le_bytes));
+        info.extend([1 | EHANDLER << 3, 0, 0, 0, 0x40, 0, 0, 0]);
+        let memory = [0u64, 0, 0x1234, 0];
+        let base = memory.as_ptr() as u64;
+        let mut context = Context::zeroed();
+        context.registers[RSP] = base;
+        let frame = unwind_one(&image(&info), 20, &mut context, &(base..base + 32)).expect("well formed");
+        assert_eq!((context.rip, context.rsp()), (0x1234, base + 24));
+        assert_eq!((frame.flags, frame.handler), (EHANDLER, Some((0x10_0040, 0x10_0000 + 120))));
     }
 
     #[test]

@@ -28,6 +28,9 @@ const CONTINUE_EXECUTION: i32 = 0;
 /// It does not handle the exception.
 const CONTINUE_SEARCH: i32 = 1;
 
+/// RFLAGS.DF: clear whenever a function is entered, and where a handler begins.
+const DIRECTION_FLAG: u32 = 0x400;
+
 /// EXCEPTION_ROUTINE.
 type Handler = unsafe extern "win64" fn(*mut ExceptionRecord, u64, *mut Context, *mut DispatcherContext) -> i32;
 
@@ -48,7 +51,13 @@ unsafe fn dispatch(record: &mut ExceptionRecord, context: &mut Context, stack: &
         // SAFETY: the frame's own handler, shown the frame it belongs to.
         let answer = unsafe { call_handler(&frame, record, context, control_pc, 0, &mut walk) };
         match answer {
-            Some(CONTINUE_EXECUTION) => return record.flags & NONCONTINUABLE == 0,
+            Some(CONTINUE_EXECUTION) if record.flags & NONCONTINUABLE != 0 => bugcheck(
+                code::KMODE_EXCEPTION_NOT_HANDLED,
+                [0xffff_ffff_c000_0025, record.address, u64::from(record.code), 0],
+                "a filter wants execution to continue after an exception that cannot be continued \
+                 (STATUS_NONCONTINUABLE_EXCEPTION)",
+            ),
+            Some(CONTINUE_EXECUTION) => return true,
             Some(CONTINUE_SEARCH) | None => {}
             Some(_) => return false,
         }
@@ -85,6 +94,7 @@ unsafe fn unwind_to(target: u64, address: u64, record: &mut ExceptionRecord, con
         if last {
             here.rip = address;
             here.registers[RAX] = u64::from(record.code);
+            here.eflags &= !DIRECTION_FLAG;
             // SAFETY: the target frame's registers, put back by its own unwind tables, at an address its handler names;
             // the frames below own nothing.
             unsafe { entry::resume(&here) }

@@ -42,17 +42,22 @@ pub(crate) unsafe extern "win64" fn handler(
     let table = dispatcher.handler_data.cast::<u32>();
     // SAFETY: the compiler's table for this handler: a count, then so many entries.
     let count = unsafe { table.read_unaligned() };
-    let scopes = (dispatcher.scope_index..count)
-        // SAFETY: as above.
-        .map(|index| (index, unsafe { table.add(1).cast::<Scope>().add(index as usize).read_unaligned() }))
-        .filter(|(_, scope)| scope.contains(at));
-    for (index, scope) in scopes {
+    // SAFETY: as above.
+    let scope_at = |index: u32| unsafe { table.add(1).cast::<Scope>().add(index as usize).read_unaligned() };
+    let scopes = (dispatcher.scope_index..count).map(|index| (index, scope_at(index)));
+    for (index, scope) in scopes.filter(|(_, scope)| scope.contains(at)) {
         if flags & UNWINDING != 0 {
+            let target = (flags & TARGET_UNWIND != 0).then(|| dispatcher.target_ip.wrapping_sub(base));
             if scope.target != 0 {
+                // Execution continues at this block's handler: what is around it is not left.
+                if target == Some(u64::from(scope.target)) {
+                    break;
+                }
                 continue;
             }
-            // Execution continues inside this block: it is not left.
-            if flags & TARGET_UNWIND != 0 && scope.contains(dispatcher.target_ip.wrapping_sub(base)) {
+            // Execution continues inside this block, which may have several ranges: it is not left.
+            let same = |other: Scope| (other.handler, other.target) == (scope.handler, 0);
+            if target.is_some_and(|target| (0..count).map(scope_at).any(|s| same(s) && s.contains(target))) {
                 break;
             }
             // A block that is left by an exception of its own is not run again.

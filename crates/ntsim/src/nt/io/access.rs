@@ -14,19 +14,23 @@ const FILE_ALL_ACCESS: u32 = 0x001F_01FF;
 /// Whether `sddl` grants `caller` all of `desired`. Entries are taken in order until all is granted or one denies; what
 /// nobody grants is refused. A descriptor without a DACL grants everything, an empty DACL nothing.
 ///
-/// An entry of another kind than allow and deny, or one that cannot be read, grants nothing.
+/// An entry of another kind than allow and deny, or one that cannot be read, grants nothing; a denial that cannot be read
+/// denies. One that is only there to be inherited (IO) says nothing about the device itself.
 pub(super) fn grants(sddl: &str, caller: &Token, desired: u32) -> bool {
     let Some(dacl) = dacl(sddl) else { return true };
     let mut wanted = desired;
     for ace in dacl.split('(').skip(1) {
         let fields: Vec<&str> = ace.trim_end_matches(')').split(';').collect();
-        let &[kind, _flags, rights, _object, _inherited, who] = fields.as_slice() else { continue };
-        if !sid(who).is_some_and(|sid| caller.sids.contains(&sid)) {
+        let &[kind, flags, rights, _object, _inherited, who] = fields.as_slice() else { continue };
+        if flags.as_bytes().chunks(2).any(|flag| flag == b"IO") {
             continue;
         }
-        match (kind, mask(rights)) {
-            ("D", Some(mask)) if wanted & mask != 0 => return false,
-            ("A", Some(mask)) => wanted &= !mask,
+        let (concerned, mask) = (sid(who).map(|sid| caller.sids.contains(&sid)), mask(rights));
+        match (kind, concerned, mask) {
+            ("D", Some(false), _) => {}
+            ("D", _, None) | ("D", None, _) => return false,
+            ("D", Some(true), Some(mask)) if wanted & mask != 0 => return false,
+            ("A", Some(true), Some(mask)) => wanted &= !mask,
             _ => {}
         }
         if wanted == 0 {
@@ -93,7 +97,9 @@ fn map_generic(mask: u32) -> u32 {
 fn sid(who: &str) -> Option<Sid> {
     Some(match who {
         "WD" => Sid::new(1, &[0]),
+        "NU" => Sid::new(5, &[2]),
         "AN" => Sid::new(5, &[7]),
+        "UD" => Sid::new(5, &[84, 0, 0, 0, 0, 0]),
         "AU" => Sid::new(5, &[11]),
         "RC" => Sid::new(5, &[12]),
         "IU" => Sid::new(5, &[4]),
@@ -140,6 +146,10 @@ mod tests {
             ("O:SYG:SY", &[], true),
             ("D:NO_ACCESS_CONTROL", &[], true),
             ("D:P(A;;ZZ;;;WD)(nonsense)", &[], false),
+            ("D:P(D;;GW;;;XX)(A;;GA;;;WD)", &[], false),
+            ("D:P(D;;ZZ;;;BU)(A;;GA;;;WD)", &[], false),
+            ("D:P(A;OICIIO;GA;;;WD)", &[], false),
+            ("D:P(D;CIIO;GA;;;WD)(A;;GA;;;WD)", &[], true),
         ];
         for (sddl, groups, granted) in cases {
             assert_eq!(grants(sddl, &user(groups), READ_AND_WRITE), granted, "{sddl} for {groups:?}");

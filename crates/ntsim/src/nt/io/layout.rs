@@ -53,6 +53,14 @@ pub(crate) struct StackLocation {
     pub(crate) context: usize,
 }
 
+impl StackLocation {
+    /// Control, SL_*: IoMarkIrpPending.
+    pub(crate) const PENDING_RETURNED: u8 = 0x01;
+    pub(crate) const INVOKE_ON_CANCEL: u8 = 0x20;
+    pub(crate) const INVOKE_ON_SUCCESS: u8 = 0x40;
+    pub(crate) const INVOKE_ON_ERROR: u8 = 0x80;
+}
+
 const _: () = assert!(size_of::<StackLocation>() == 0x48);
 const _: () = assert!(offset_of!(StackLocation, device_object) == 0x28);
 const _: () = assert!(size_of::<Irp>() == 0xD0);

@@ -2,7 +2,11 @@
 
 #![allow(non_snake_case, non_upper_case_globals, reason = "exports have their Windows names")]
 
-use crate::cpu::seh::{self, entry::raising, record::Context};
+use crate::cpu::seh::{
+    self,
+    entry::raising,
+    record::{Context, NONCONTINUABLE},
+};
 use crate::export::{Export, exports};
 use crate::nt::rtl::copy;
 use crate::nt::string::UnicodeString;
@@ -134,7 +138,7 @@ unsafe fn probe(what: &str, address: usize, length: usize, alignment: u32, conte
     };
     // SAFETY: by this function's contract; nothing here owns anything.
     unsafe {
-        seh::raise(context, status, 0, &[], || {
+        seh::raise(context, status, NONCONTINUABLE, &[], || {
             format!("{what}: {length} bytes at {address:#x} {why}, and nobody handled the exception")
         });
     }

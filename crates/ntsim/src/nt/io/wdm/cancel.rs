@@ -4,13 +4,16 @@
 
 use super::super::IrpId;
 use super::super::layout::{Irp, StackLocation};
+use super::InFlight;
 use crate::cpu;
 use crate::export::exports;
 use crate::irql::Irql;
 use crate::nt::ke::spinlock;
 use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
+use crate::verifier::callback::{self, At};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashMap;
 
 exports! {
     "ntoskrnl.exe";
@@ -52,46 +55,44 @@ extern "win64" fn IoReleaseCancelSpinLock(irql: u8) {
     release(Irql(irql));
 }
 
-/// The driver's IRPs that are in flight are those it can name.
 unsafe extern "win64" fn IoCancelIrp(irp: usize) -> u8 {
-    u8::from(cancel(irp))
+    u8::from(cancel(|irps| irps.contains_key(&irp).then_some(irp)))
 }
 
 /// Cancels the request of user mode with this number, if its driver still has it.
 pub(super) fn cancel_request(id: IrpId) {
-    let irp = cpu::with_machine(|machine| {
-        let irps = machine.io.wdm.irps.lock();
+    cancel(|irps| {
         irps.iter().find(|(_, irp)| irp.request.as_ref().is_some_and(|request| request.id() == id)).map(|(at, _)| *at)
     });
-    if let Some(irp) = irp {
-        cancel(irp);
-    }
 }
 
-/// Sets Cancel and calls the cancel routine, which releases the cancel spin lock. Whether there was one.
-fn cancel(irp: usize) -> bool {
+/// Sets Cancel in the IRP that `find` finds, and calls its cancel routine, which releases the cancel spin lock. Whether
+/// there was one.
+fn cancel(find: impl FnOnce(&HashMap<usize, InFlight>) -> Option<usize>) -> bool {
+    let before = callback::State::now();
     let old = acquire();
-    // The lock keeps a driver from completing an IRP whose cancel routine it has taken out under it; one that is
-    // completed already is not looked at.
-    if !cpu::with_machine(|machine| machine.io.wdm.irps.lock().contains_key(&irp)) {
+    let claimed = cpu::with_machine(|machine| {
+        // Under this lock no IRP is completed: its memory is there, and whoever completes it without the cancel spin
+        // lock, as a cancel-safe queue does, has taken the routine out before.
+        let irps = machine.io.wdm.irps.lock();
+        let irp = find(&irps)?;
+        let head = irp as *mut Irp;
+        // SAFETY: in flight; drivers exchange the routine atomically (IoSetCancelRoutine).
+        let routine = unsafe {
+            (&raw mut (*head).cancel).write_volatile(1);
+            AtomicUsize::from_ptr(&raw mut (*head).cancel_routine).swap(0, Ordering::AcqRel)
+        };
+        (routine != 0).then_some((irp, routine))
+    });
+    let Some((irp, routine)) = claimed else {
         release(old);
         return false;
-    }
-    let head = irp as *mut Irp;
-    // SAFETY: in flight, so its memory is there; drivers exchange the routine atomically (IoSetCancelRoutine).
-    let routine = unsafe {
-        (&raw mut (*head).cancel).write_volatile(1);
-        AtomicUsize::from_ptr(&raw mut (*head).cancel_routine).swap(0, Ordering::AcqRel)
     };
-    if routine == 0 {
-        release(old);
-        return false;
-    }
-    // SAFETY: as above: whoever takes the routine out owns the IRP until it is called.
+    let head = irp as *mut Irp;
+    // SAFETY: whoever takes the routine out owns the IRP until it is called.
     let device = unsafe {
         (*head).cancel_irql = old.0;
-        let location = (*head).current_stack_location as *const StackLocation;
-        (*location).device_object
+        (*((*head).current_stack_location as *const StackLocation)).device_object
     };
     // SAFETY: DRIVER_CANCEL, set by the driver.
     let call: extern "win64" fn(usize, usize) = unsafe { core::mem::transmute(routine) };
@@ -100,14 +101,13 @@ fn cancel(irp: usize) -> bool {
         || call(device, irp),
         |()| String::new(),
     );
+    let at = At("the cancel routine", routine as u64);
+    before.expect_locks(&at);
     if cpu::irql() != old {
         cpu::bugcheck(
             cpu::code::IRQL_NOT_LESS_OR_EQUAL,
             [routine as u64, u64::from(cpu::irql().0), u64::from(old.0), 0],
-            format!(
-                "the cancel routine at {routine:#x} returned at {}, and was to release the cancel spin lock to {old}",
-                cpu::irql()
-            ),
+            format!("{at} returned at {}, and was to release the cancel spin lock to {old}", cpu::irql()),
         );
     }
     true
@@ -197,7 +197,6 @@ unsafe extern "win64" fn IoCsqInsertIrpEx(
 /// # Safety
 /// The driver's queue, an IRP it owns, and its context or null.
 unsafe fn insert(csq: *mut Csq, irp: usize, context: *mut CsqContext, insert_context: usize) -> NtStatus {
-    const SL_PENDING_RETURNED: u8 = 1;
     // SAFETY: by this function's contract.
     unsafe {
         let head = irp as *mut Irp;
@@ -209,7 +208,8 @@ unsafe fn insert(csq: *mut Csq, irp: usize, context: *mut CsqContext, insert_con
         }
         let mut irql = 0;
         ((*csq).acquire)(csq, &mut irql);
-        (*((*head).current_stack_location as *mut StackLocation)).control |= SL_PENDING_RETURNED;
+        let location = (*head).current_stack_location as *mut StackLocation;
+        (*location).control |= StackLocation::PENDING_RETURNED;
         let status = if (*csq).kind == TYPE_CSQ_EX {
             let insert: extern "win64" fn(*mut Csq, usize, usize) -> NtStatus = core::mem::transmute((*csq).insert);
             insert(csq, irp, insert_context)
@@ -219,6 +219,9 @@ unsafe fn insert(csq: *mut Csq, irp: usize, context: *mut CsqContext, insert_con
             NtStatus::SUCCESS
         };
         if !status.is_success() {
+            // The driver keeps the IRP and completes it itself. The documentation is silent on the mark; here it goes.
+            (*location).control &= !StackLocation::PENDING_RETURNED;
+            (*head).driver_context[3] = 0;
             ((*csq).release)(csq, irql);
             return status;
         }

@@ -3,10 +3,11 @@
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use super::super::layout::{Irp, StackLocation};
-use super::irp::call_driver;
+use super::irp::{call_driver, contract_broken};
 use crate::cpu::{self, code};
 use crate::export::exports;
 use crate::status::NtStatus;
+use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback::{self, At};
 
 exports! {
@@ -17,21 +18,35 @@ exports! {
     IoCallDriver: DISPATCH,
 }
 
-/// IO_STACK_LOCATION.Control (wdm.h).
-const SL_PENDING_RETURNED: u8 = 0x01;
-const SL_INVOKE_ON_CANCEL: u8 = 0x20;
-const SL_INVOKE_ON_SUCCESS: u8 = 0x40;
-const SL_INVOKE_ON_ERROR: u8 = 0x80;
 const STATUS_MORE_PROCESSING_REQUIRED: NtStatus = NtStatus(0xC000_0016_u32 as i32);
 
 unsafe extern "win64" fn IofCallDriver(device: usize, irp: usize) -> NtStatus {
-    // SAFETY: the driver's device and the IRP it owns; what is neither faults.
+    let (known, in_flight) = cpu::with_machine(|machine| {
+        let wdm = &machine.io.wdm;
+        (wdm.devices.lock().contains_key(&device), wdm.irps.lock().contains_key(&irp))
+    });
+    // Parameters of bugcheck 0xC9: 3, the IRP is none; 4, the device is none.
+    let wrong = if !in_flight {
+        Some((3, irp, "an IRP that a driver has"))
+    } else if !known {
+        Some((4, device, "a device"))
+    } else {
+        None
+    };
+    if let Some((parameter, what, name)) = wrong {
+        cpu::bugcheck(
+            code::DRIVER_VERIFIER_IOMANAGER_VIOLATION,
+            [parameter, what as u64, 0, 0],
+            format!("IofCallDriver was given {what:#x}, which is not {name}"),
+        );
+    }
+    // SAFETY: both are what they are taken for.
     unsafe { call_driver(device, irp) }
 }
 
 unsafe extern "win64" fn IoCallDriver(device: usize, irp: usize) -> NtStatus {
-    // SAFETY: as above.
-    unsafe { call_driver(device, irp) }
+    // SAFETY: as there.
+    unsafe { IofCallDriver(device, irp) }
 }
 
 unsafe extern "win64" fn IoCompleteRequest(irp: usize, _boost: i8) {
@@ -50,70 +65,120 @@ unsafe extern "win64" fn IofCompleteRequest(irp: usize, _boost: i8) {
 /// `irp` is an address; what is no IRP in flight stops the machine.
 pub(crate) unsafe fn complete(irp: usize) {
     if !cpu::with_machine(|machine| machine.io.wdm.irps.lock().contains_key(&irp)) {
-        cpu::bugcheck(
-            code::MULTIPLE_IRP_COMPLETE_REQUESTS,
-            [irp as u64, 0, 0, 0],
-            format!("{irp:#x} was completed, which is no IRP that a driver has: completed twice, or never one"),
-        );
+        completed_twice(irp);
     }
+    let head = irp as *mut Irp;
     // SAFETY: the IRP is in flight, so its memory is there, and its driver, which is here, owns it.
-    let head = unsafe { &mut *(irp as *mut Irp) };
-    if head.cancel_routine != 0 {
+    let (cancel_routine, status) = unsafe { ((*head).cancel_routine, (*head).status) };
+    if cancel_routine != 0 {
         cpu::bugcheck(
             code::DRIVER_VERIFIER_IOMANAGER_VIOLATION,
-            [7, head.cancel_routine as u64, irp as u64, 0],
+            [7, cancel_routine as u64, irp as u64, 0],
             "an IRP was completed with its cancel routine still set",
         );
     }
-    if head.status == NtStatus::PENDING.0 || head.status == -1 {
+    if status == NtStatus::PENDING.0 || status == -1 {
         cpu::bugcheck(
             code::DRIVER_VERIFIER_IOMANAGER_VIOLATION,
-            [6, head.status as u32 as u64, irp as u64, 0],
+            [6, u64::from(status as u32), irp as u64, 0],
             "an IRP was completed with STATUS_PENDING, or without a status",
         );
     }
-    while head.current_location <= head.stack_count {
-        let location = head.current_stack_location as *mut StackLocation;
-        // SAFETY: a location of this IRP.
-        let (control, routine, context) =
-            unsafe { ((*location).control, (*location).completion_routine, (*location).context) };
-        head.pending_returned = control & SL_PENDING_RETURNED;
-        head.current_location += 1;
-        head.current_stack_location += size_of::<StackLocation>();
-        let above =
-            (head.current_location <= head.stack_count).then_some(head.current_stack_location as *mut StackLocation);
-        let wanted = if head.cancel != 0 && control & SL_INVOKE_ON_CANCEL != 0 {
-            true
-        } else if NtStatus(head.status).is_success() {
-            control & SL_INVOKE_ON_SUCCESS != 0
-        } else {
-            control & SL_INVOKE_ON_ERROR != 0
-        };
-        if wanted && routine != 0 {
-            // SAFETY: a location of this IRP, or the top, which has no device.
-            let device = above.map_or(0, |location| unsafe { (*location).device_object });
-            // SAFETY: IO_COMPLETION_ROUTINE, set by a driver with IoSetCompletionRoutine.
-            let call: extern "win64" fn(usize, usize, usize) -> NtStatus = unsafe { core::mem::transmute(routine) };
-            let status = callback::call(&At("the completion routine", routine as u64), || call(device, irp, context));
-            if status == STATUS_MORE_PROCESSING_REQUIRED {
-                return;
-            }
-        } else if control & SL_PENDING_RETURNED != 0
-            && let Some(above) = above
-        {
-            // SAFETY: a location of this IRP.
-            unsafe { (*above).control |= SL_PENDING_RETURNED };
+    // SAFETY: as above.
+    while let Some(step) = unsafe { climb(head) } {
+        // SAFETY: as above: a completion routine that does not end the climb leaves the IRP to us.
+        if !unsafe { step.tell(irp) } {
+            return;
         }
     }
     finish(irp);
 }
 
+/// A stack location that completion passes.
+struct Step {
+    control: u8,
+    /// The completion routine that the driver above set here, and its context; 0 when it is not to be called.
+    routine: usize,
+    context: usize,
+    /// The location above, null at the top.
+    above: *mut StackLocation,
+}
+
+/// Goes one location up, clearing the one that is left. None at the top.
+///
+/// # Safety
+/// An IRP in flight that the caller owns.
+unsafe fn climb(head: *mut Irp) -> Option<Step> {
+    // SAFETY: by this function's contract; the locations lie behind the IRP.
+    unsafe {
+        if (*head).current_location > (*head).stack_count {
+            return None;
+        }
+        let location = (*head).current_stack_location as *mut StackLocation;
+        let (control, routine, context) = ((*location).control, (*location).completion_routine, (*location).context);
+        ((*location).control, (*location).completion_routine, (*location).context) = (0, 0, 0);
+        (*head).pending_returned = control & StackLocation::PENDING_RETURNED;
+        (*head).current_location += 1;
+        (*head).current_stack_location += size_of::<StackLocation>();
+        let top = (*head).current_location > (*head).stack_count;
+        let above = if top { core::ptr::null_mut() } else { (*head).current_stack_location as *mut StackLocation };
+        let wanted = ((*head).cancel != 0 && control & StackLocation::INVOKE_ON_CANCEL != 0)
+            || control
+                & if NtStatus((*head).status).is_success() {
+                    StackLocation::INVOKE_ON_SUCCESS
+                } else {
+                    StackLocation::INVOKE_ON_ERROR
+                }
+                != 0;
+        Some(Step { control, routine: if wanted { routine } else { 0 }, context, above })
+    }
+}
+
+impl Step {
+    /// Calls the completion routine, or passes the mark of a pended IRP on for it. False when the routine keeps the IRP
+    /// (STATUS_MORE_PROCESSING_REQUIRED).
+    ///
+    /// # Safety
+    /// The step of this IRP, which the caller owns.
+    unsafe fn tell(self, irp: usize) -> bool {
+        if self.routine == 0 {
+            if self.control & StackLocation::PENDING_RETURNED != 0 && !self.above.is_null() {
+                // SAFETY: a location of this IRP.
+                unsafe { (*self.above).control |= StackLocation::PENDING_RETURNED };
+            }
+            return true;
+        }
+        // SAFETY: a location of this IRP, or the top, which has no device.
+        let device = if self.above.is_null() { 0 } else { unsafe { (*self.above).device_object } };
+        // SAFETY: IO_COMPLETION_ROUTINE, set by a driver with IoSetCompletionRoutine.
+        let call: extern "win64" fn(usize, usize, usize) -> NtStatus = unsafe { core::mem::transmute(self.routine) };
+        let at = self.routine as u64;
+        let status = trace::callback(
+            || Callback::new("CompletionRoutine", at, vec![Argument::new("Irp", format!("{irp:#x}"))]),
+            || callback::call(&At("the completion routine", at), || call(device, irp, self.context)),
+            ToString::to_string,
+        );
+        status != STATUS_MORE_PROCESSING_REQUIRED
+    }
+}
+
+fn completed_twice(irp: usize) -> ! {
+    cpu::bugcheck(
+        code::MULTIPLE_IRP_COMPLETE_REQUESTS,
+        [irp as u64, 0, 0, 0],
+        format!("{irp:#x} was completed, which is no IRP that a driver has: completed twice, or never one"),
+    )
+}
+
 /// Gives everything back and tells the caller.
 fn finish(irp: usize) {
-    let Some(in_flight) = cpu::with_machine(|machine| machine.io.wdm.irps.lock().remove(&irp)) else { return };
+    let Some(in_flight) = cpu::with_machine(|machine| machine.io.wdm.irps.lock().remove(&irp)) else {
+        completed_twice(irp)
+    };
+    let head = irp as *const Irp;
     // SAFETY: in flight until the line above; the block is still held.
-    let (status, information) =
-        unsafe { (NtStatus((*(irp as *const Irp)).status), (*(irp as *const Irp)).information) };
+    let (status, information, marked) =
+        unsafe { (NtStatus((*head).status), (*head).information, (*head).pending_returned != 0) };
     let super::InFlight { irp: block, request, output, mdl, answer, device } = in_flight;
     if let (Some(request), Some((memory, length))) = (&request, &output) {
         // SAFETY: the system buffer is at least as long as the output, and the request is not completed yet.
@@ -122,7 +187,11 @@ fn finish(irp: usize) {
         }
     }
     drop((mdl, output, block, device));
-    answer.give(status);
+    let wrong = answer.ended(status, marked);
+    drop(answer);
+    if let Some(what) = wrong {
+        contract_broken(irp, &what);
+    }
     if let Some(request) = request {
         request.complete(status, information);
     }

@@ -48,17 +48,54 @@ fn major_name(major: u8) -> &'static str {
     }
 }
 
-/// How an IRP ended, for whoever waits for it.
+/// What became of an IRP, for whoever waits for it, and for the contract between what a dispatch routine does and what
+/// it returns (IoMarkIrpPending, WDK).
 #[derive(Default)]
 pub(super) struct Answer {
-    status: Mutex<Option<NtStatus>>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// What the dispatch routine of the first device returned.
+    returned: Option<NtStatus>,
+    /// How the IRP was completed, and whether its first location was marked pending.
+    ended: Option<(NtStatus, bool)>,
+}
+
+impl State {
+    /// What contradicts the contract, once both are known, or the return alone.
+    fn wrong(self, pending_anywhere: bool) -> Option<String> {
+        match (self.returned?, self.ended) {
+            (NtStatus::PENDING, Some((_, false))) => {
+                Some("returned STATUS_PENDING without IoMarkIrpPending".to_owned())
+            }
+            (NtStatus::PENDING, _) => None,
+            (returned, Some((_, true))) => Some(format!("marked the IRP pending and returned {returned}")),
+            (returned, Some((ended, _))) if returned != ended => {
+                Some(format!("completed the IRP with {ended} and returned {returned}"))
+            }
+            (returned, None) if !pending_anywhere => Some(format!("returned {returned} and did not complete the IRP")),
+            _ => None,
+        }
+    }
+}
+
 impl Answer {
-    pub(super) fn give(&self, status: NtStatus) {
-        *self.status.lock() = Some(status);
+    /// The IRP is completed. What its dispatch routine did wrong, if that has returned.
+    pub(super) fn ended(&self, status: NtStatus, marked: bool) -> Option<String> {
+        let mut state = self.state.lock();
+        state.ended = Some((status, marked));
         self.changed.notify_all();
+        state.wrong(true)
+    }
+
+    /// The dispatch routine has returned. What it did wrong, as far as can be told yet.
+    fn returned(&self, status: NtStatus) -> Option<String> {
+        let mut state = self.state.lock();
+        state.returned = Some(status);
+        state.wrong(false)
     }
 
     fn wait(&self) -> NtStatus {
@@ -66,19 +103,21 @@ impl Answer {
         const LOOK: Duration = Duration::from_millis(20);
         loop {
             {
-                let mut status = self.status.lock();
-                if let Some(status) = *status {
+                let mut state = self.state.lock();
+                if let Some((status, _)) = state.ended {
                     return status;
                 }
-                self.changed.wait_for(&mut status, LOOK);
+                self.changed.wait_for(&mut state, LOOK);
             }
             cpu::leave_if_stopped();
         }
     }
+}
 
-    fn given(&self) -> Option<NtStatus> {
-        *self.status.lock()
-    }
+/// Stops the machine for a dispatch routine that broke the contract.
+pub(super) fn contract_broken(irp: usize, what: &str) -> ! {
+    let why = format!("a dispatch routine {what}");
+    cpu::bugcheck(code::DRIVER_VERIFIER_IOMANAGER_VIOLATION, [0, irp as u64, 0, 0], why)
 }
 
 /// Sends a request that the caller waits for.
@@ -122,6 +161,7 @@ fn make(
     let machine = device.machine.upgrade()?;
     // SAFETY: the block is a DEVICE_OBJECT as long as the device lives.
     let stack = unsafe { (*device.pointer()).stack_size }.max(1);
+    let unsent = stack.checked_add(1)?;
     let size = size_of::<Irp>() + stack as usize * size_of::<StackLocation>();
     let block = Block::zeroed(&machine, *b"Irp ", size)?;
     let buffers = match &transfer {
@@ -143,7 +183,7 @@ fn make(
         irp.user_buffer = buffers.user;
         irp.mdl_address = buffers.mdl.as_ref().map_or(0, Block::address);
         // Nobody has it yet: sending it moves to the first location.
-        irp.current_location = stack + 1;
+        irp.current_location = unsent;
         irp.current_stack_location = location + size_of::<StackLocation>();
         let location = &mut *(location as *mut StackLocation);
         location.major = request.major();
@@ -163,11 +203,27 @@ fn make(
     Some((address, answer))
 }
 
+/// IO_SECURITY_CONTEXT (wdm.h) of every open: for reading and writing. There is no ACCESS_STATE.
+#[repr(C)]
+struct SecurityContext {
+    quality_of_service: usize,
+    access_state: usize,
+    desired_access: u32,
+    full_create_options: u32,
+}
+
+static SECURITY_CONTEXT: SecurityContext = SecurityContext {
+    quality_of_service: 0,
+    access_state: 0,
+    desired_access: super::super::access::READ_AND_WRITE,
+    full_create_options: 1 << 24,
+};
+
 /// IO_STACK_LOCATION.Parameters.
 fn parameters(request: Request, type3_input: usize) -> [u64; 4] {
     match request {
-        // Options: FILE_OPEN in the upper byte; ShareAccess: read and write.
-        Request::Create => [0, 1 << 24, 3 << 16, 0],
+        // SecurityContext; Options: FILE_OPEN in the upper byte; ShareAccess: read and write.
+        Request::Create => [(&raw const SECURITY_CONTEXT) as u64, 1 << 24, 3 << 16, 0],
         Request::Cleanup | Request::Close => [0; 4],
         Request::Transfer(IrpKind::Read { length } | IrpKind::Write { length }) => [length as u64, 0, 0, 0],
         Request::Transfer(IrpKind::DeviceControl { code, input, output }) => {
@@ -233,64 +289,30 @@ fn buffers(device: &Device, request: &IrpRequest) -> Option<Buffers> {
     })
 }
 
-/// Sends a new IRP to its device, and stops the machine when the routine's answer contradicts what it did.
+/// Sends a new IRP to its device.
 fn call_first(device: &Arc<Device>, irp: usize, answer: &Answer) {
     // SAFETY: the IRP was made for this device and nobody has it yet.
     let status = unsafe { call_driver(device.object.address(), irp) };
-    let major = || cpu::with_machine(|machine| machine.io.wdm.irps.lock().get(&irp).map(major_of));
-    let violation = |why: String| cpu::bugcheck(code::DRIVER_VERIFIER_IOMANAGER_VIOLATION, [0, irp as u64, 0, 0], why);
-    match (status, answer.given()) {
-        (NtStatus::PENDING, Some(_)) => {}
-        (NtStatus::PENDING, None) => {
-            if let Some((major, marked)) = major()
-                && !marked
-            {
-                violation(format!("the dispatch routine of {major} returned STATUS_PENDING without IoMarkIrpPending"));
-            }
-        }
-        (status, None) => {
-            // It may be completed by another thread between the return and this look only after STATUS_PENDING.
-            if let Some((major, _)) = major() {
-                violation(format!("the dispatch routine of {major} returned {status} and did not complete the IRP"));
-            }
-        }
-        (status, Some(completed)) if status != completed => violation(format!(
-            "a dispatch routine completed an IRP with {completed} and returned {status} (Driver Verifier: the two must agree)"
-        )),
-        _ => {}
+    if let Some(what) = answer.returned(status) {
+        contract_broken(irp, &what);
     }
 }
 
-/// An IRP's major function and whether its driver marked it pending.
-fn major_of(in_flight: &InFlight) -> (&'static str, bool) {
-    const SL_PENDING_RETURNED: u8 = 1;
-    let irp = in_flight.irp.address() as *const Irp;
-    // SAFETY: the IRP is in flight, so its memory is there.
-    unsafe {
-        let size = (*irp).size as usize;
-        let first = (irp as usize + size - size_of::<StackLocation>()) as *const StackLocation;
-        (major_name((*first).major), (*first).control & SL_PENDING_RETURNED != 0)
-    }
-}
-
-/// IofCallDriver: goes on to the next stack location and calls the routine of the device's driver.
+/// Goes on to the next stack location and calls the routine of the device's driver.
 ///
 /// # Safety
 /// `device` is a DEVICE_OBJECT, `irp` an IRP that the caller owns.
 pub(super) unsafe fn call_driver(device: usize, irp: usize) -> NtStatus {
+    let head = irp as *mut Irp;
     // SAFETY: by this function's contract.
     let (location, driver_object, major) = unsafe {
-        let head = &mut *(irp as *mut Irp);
-        head.current_location -= 1;
-        if head.current_location <= 0 {
-            cpu::bugcheck(
-                code::NO_MORE_IRP_STACK_LOCATIONS,
-                [irp as u64, 0, 0, 0],
-                "an IRP was sent to more devices than its stack has locations for",
-            );
+        (*head).current_location -= 1;
+        if (*head).current_location <= 0 {
+            let why = "an IRP was sent to more devices than its stack has locations for";
+            cpu::bugcheck(code::NO_MORE_IRP_STACK_LOCATIONS, [irp as u64, 0, 0, 0], why);
         }
-        head.current_stack_location -= size_of::<StackLocation>();
-        let location = head.current_stack_location as *mut StackLocation;
+        (*head).current_stack_location -= size_of::<StackLocation>();
+        let location = (*head).current_stack_location as *mut StackLocation;
         (*location).device_object = device;
         (location, (*(device as *const DeviceObject)).driver_object, (*location).major)
     };

@@ -55,6 +55,16 @@ struct InFlight {
 }
 
 impl State {
+    /// A driver is gone: nobody may open the devices that it left.
+    pub(super) fn driver_gone(&self, driver_object: usize) {
+        let mut devices = self.devices.lock();
+        let left: Vec<usize> =
+            devices.iter().filter(|(_, d)| d.driver_object == driver_object).map(|(at, _)| *at).collect();
+        let left: Vec<_> = left.into_iter().filter_map(|at| devices.remove(&at)).collect();
+        drop(devices);
+        drop(left);
+    }
+
     /// A driver's entry point has returned: its devices can be opened ("the I/O manager clears DO_DEVICE_INITIALIZING of
     /// the devices made in DriverEntry", WDK, "Creating a Device Object").
     pub(super) fn entry_returned(&self, driver_object: usize) {
@@ -75,6 +85,12 @@ impl Device {
         unsafe { (&raw const (*self.pointer()).flags).read_volatile() }
     }
 
+    /// Gives a FILE_OBJECT back, with no lock held: one that was written around stops the machine.
+    fn forget(&self, file: FileId) {
+        let block = self.files.lock().remove(&file);
+        drop(block);
+    }
+
     fn file_object(&self, file: FileId) -> usize {
         self.files.lock().get(&file).map_or(0, Block::address)
     }
@@ -90,9 +106,6 @@ impl DeviceBackend for Backend {
         if flags & layout::DeviceObject::INITIALIZING != 0 {
             return NtStatus::NO_SUCH_DEVICE;
         }
-        if flags & layout::DeviceObject::EXCLUSIVE != 0 && !device.files.lock().is_empty() {
-            return NtStatus::ACCESS_DENIED;
-        }
         let Some(machine) = device.machine.upgrade() else { return NtStatus::NO_SUCH_DEVICE };
         let Some(block) = Block::zeroed(&machine, *b"File", size_of::<layout::FileObject>()) else {
             return NtStatus::INSUFFICIENT_RESOURCES;
@@ -105,11 +118,17 @@ impl DeviceBackend for Backend {
             object.device_object = device.object.address();
             object.flags = layout::FileObject::HANDLE_CREATED;
         }
-        device.files.lock().insert(file, block);
+        {
+            let mut files = device.files.lock();
+            if flags & layout::DeviceObject::EXCLUSIVE != 0 && !files.is_empty() {
+                return NtStatus::ACCESS_DENIED;
+            }
+            files.insert(file, block);
+        }
         drop(machine);
         let status = irp::send_and_wait(device, Request::Create, file);
         if !status.is_success() {
-            device.files.lock().remove(&file);
+            device.forget(file);
         }
         status
     }
@@ -120,7 +139,7 @@ impl DeviceBackend for Backend {
 
     fn close(&self, file: FileId) {
         irp::send_and_wait(&self.0, Request::Close, file);
-        self.0.files.lock().remove(&file);
+        self.0.forget(file);
     }
 
     fn submit(&self, irp: IrpRequest) {
