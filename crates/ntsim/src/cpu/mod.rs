@@ -224,6 +224,12 @@ pub fn caller() -> u64 {
     unsafe { (rsp as *const u64).read_volatile() }
 }
 
+/// The kernel stack this thread runs on; empty outside [`enter`].
+#[must_use]
+pub fn stack_range() -> core::ops::Range<u64> {
+    context::stack_range().unwrap_or(0..0)
+}
+
 /// Abandons this thread's kernel stack if another thread has stopped the machine. Every loop that waits for another
 /// thread calls this, so that no thread waits for one that will never run again.
 pub fn leave_if_stopped() {

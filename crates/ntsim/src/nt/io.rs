@@ -229,16 +229,22 @@ impl fmt::Debug for IoManager {
 
 /// Object names compare without case. A prefix a user-mode path carries for the same directory is made one.
 fn canonical(path: &str) -> String {
-    let path = path.strip_prefix(r"\\.\").or_else(|| path.strip_prefix(r"\\?\")).map_or_else(
-        || path.strip_prefix(r"\DosDevices\").or_else(|| path.strip_prefix(r"\GLOBAL??\")).map(str::to_owned),
-        |rest| Some(rest.to_owned()),
-    );
-    path.map_or_else(String::new, |rest| format!(r"\??\{rest}"))
+    const PREFIXES: [&str; 4] = [r"\\.\", r"\\?\", r"\DosDevices\", r"\GLOBAL??\"];
+    let behind = |prefix: &&str| {
+        let (start, rest) = path.split_at_checked(prefix.len())?;
+        start.eq_ignore_ascii_case(prefix).then_some(rest)
+    };
+    PREFIXES.iter().find_map(behind).map_or_else(String::new, |rest| format!(r"\??\{rest}"))
 }
 
 fn key(path: &str) -> String {
     let made_one = canonical(path);
     if made_one.is_empty() { path.to_lowercase() } else { made_one.to_lowercase() }
+}
+
+/// Whether two paths name the same object.
+pub(crate) fn same_name(one: &str, other: &str) -> bool {
+    key(one) == key(other)
 }
 
 impl IoManager {
@@ -313,6 +319,12 @@ impl IoManager {
     pub fn delete_symlink(&self, link: &str) -> NtStatus {
         let removed = self.namespace.lock().links.remove(&key(link));
         if removed.is_some() { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND }
+    }
+
+    /// Where a symbolic link leads; None when there is none of that name.
+    #[must_use]
+    pub fn symlink_target(&self, link: &str) -> Option<String> {
+        self.namespace.lock().links.get(&key(link)).map(|(_, target)| target.clone())
     }
 
     /// The devices there are.

@@ -28,6 +28,7 @@ pub const EXPORTS: &[&[Export]] = &[
     errorlog::EXPORTS,
     etw::EXPORTS,
     etw::RECORDER,
+    ex::callback::EXPORTS,
     ex::interlocked::EXPORTS,
     ex::lookaside::EXPORTS,
     ex::mutex::EXPORTS,
@@ -45,6 +46,7 @@ pub const EXPORTS: &[&[Export]] = &[
     ke::dpc::EXPORTS,
     ke::irql::EXPORTS,
     ke::spinlock::EXPORTS,
+    ke::stack::EXPORTS,
     ke::system::EXPORTS,
     ke::time::EXPORTS,
     ke::time::HAL_EXPORTS,
@@ -53,9 +55,11 @@ pub const EXPORTS: &[&[Export]] = &[
     mm::system::EXPORTS,
     mm::system::VARIABLES,
     ob::EXPORTS,
+    ob::namespace::EXPORTS,
     ob::VARIABLES,
     ps::notify::EXPORTS,
     ps::process::EXPORTS,
+    ps::query::EXPORTS,
     ps::thread::EXPORTS,
     rtl::avl::EXPORTS,
     rtl::calendar::EXPORTS,
@@ -86,6 +90,8 @@ pub struct Executive {
     pub tracing: etw::Tracing,
     /// Queued work items.
     pub work: work::WorkQueue,
+    /// Callback objects.
+    pub callbacks: ex::callback::Callbacks,
     /// Lookaside lists.
     pub lookasides: ex::lookaside::Lookasides,
     /// ERESOURCEs.
@@ -100,6 +106,7 @@ impl Executive {
             self.objects.left_by(range),
             self.processes.routines_left_in(range),
             self.tracing.left_by(range),
+            self.callbacks.left_by(range),
             self.lookasides.left_by(range),
             self.resources.left_by(range),
         ]

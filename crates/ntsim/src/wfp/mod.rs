@@ -20,6 +20,7 @@ pub mod layers;
 pub mod names;
 pub mod netevent;
 pub mod pend;
+pub mod redirect;
 pub mod security;
 pub mod stack;
 #[cfg(test)]
@@ -54,6 +55,8 @@ pub struct Platform {
     pub injections: inject::Injections,
     /// Operations of ALE that callouts may pend.
     pub operations: pend::Operations,
+    /// Redirect handles.
+    pub redirects: redirect::Redirects,
     classify_handles: pend::ClassifyHandles,
     clients: fwpm::Clients,
     stack: ArcSwap<Box<dyn stack::Stack>>,
@@ -94,6 +97,7 @@ impl Platform {
             events: netevent::EventStore::default(),
             injections: inject::Injections::default(),
             operations: pend::Operations::default(),
+            redirects: redirect::Redirects::default(),
             classify_handles: pend::ClassifyHandles::default(),
             clients: fwpm::Clients::default(),
             stack: ArcSwap::from_pointee(Box::new(stack::NoStack)),
@@ -114,6 +118,7 @@ impl Platform {
             ("registered callouts", registered),
             ("flow contexts", contexts),
             ("injection handles", self.injections.handle_count()),
+            ("redirect handles", self.redirects.count()),
             ("classify handles", self.classify_handles.len()),
             ("pended operations", self.operations.pended()),
         ];

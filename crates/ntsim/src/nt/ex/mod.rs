@@ -1,6 +1,7 @@
 //! Executive support: pool, rundown protection, lists, fast mutexes, resources. IRQL limits: the routines' pages in the
 //! WDK documentation.
 
+pub mod callback;
 pub mod interlocked;
 pub mod lookaside;
 pub mod mutex;

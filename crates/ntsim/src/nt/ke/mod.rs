@@ -6,6 +6,7 @@ pub mod dispatcher;
 pub mod dpc;
 pub mod irql;
 pub mod spinlock;
+pub mod stack;
 pub mod system;
 pub mod time;
 pub mod timer;

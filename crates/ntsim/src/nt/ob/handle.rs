@@ -11,6 +11,10 @@ pub enum Target {
     Object(u64),
     /// A registry key, by its path.
     Key(String),
+    /// A directory of objects, by its name.
+    Directory(String),
+    /// A symbolic link, by where it leads.
+    SymbolicLink(String),
 }
 
 /// The kernel's handle table.
@@ -45,6 +49,8 @@ impl Handles {
             let what = match target {
                 Target::Object(address) => format!("to object {address:#x}"),
                 Target::Key(path) => format!("to key {path}"),
+                Target::Directory(path) => format!("to directory {path}"),
+                Target::SymbolicLink(to) => format!("to the link to {to}"),
             };
             format!("handle {handle:#x} {what}, opened by {}", cpu::frame_of(by))
         };

@@ -7,11 +7,13 @@
 #![allow(non_snake_case, non_upper_case_globals, reason = "exports have their Windows names")]
 
 mod handle;
+pub mod namespace;
 
 pub use handle::Target;
 
 use crate::cpu;
 use crate::export::{Export, exports};
+use crate::nt::string::UnicodeString;
 use crate::nt::violation;
 use crate::status::NtStatus;
 use core::ops::Range;
@@ -61,6 +63,36 @@ static IoFileObjectType: &Type = &FILE;
 
 const STATUS_OBJECT_TYPE_MISMATCH: NtStatus = NtStatus(0xC000_0024_u32 as i32);
 
+/// `OBJECT_ATTRIBUTES` (ntdef.h).
+#[repr(C)]
+pub(crate) struct ObjectAttributes {
+    pub(crate) length: u32,
+    /// The directory or key that the name begins in.
+    pub(crate) root: u64,
+    pub(crate) name: *const UnicodeString,
+    pub(crate) attributes: u32,
+    pub(crate) security: *const u8,
+    pub(crate) quality: *const u8,
+}
+
+const _: () = assert!(size_of::<ObjectAttributes>() == 0x30);
+
+#[cfg(test)]
+impl ObjectAttributes {
+    /// What InitializeObjectAttributes makes of a name, case-insensitive.
+    pub(crate) fn of(name: *const UnicodeString) -> Self {
+        const OBJ_CASE_INSENSITIVE: u32 = 0x40;
+        let null = core::ptr::null();
+        let length = size_of::<Self>() as u32;
+        Self { length, root: 0, name, attributes: OBJ_CASE_INSENSITIVE, security: null, quality: null }
+    }
+
+    /// The same without a name.
+    pub(crate) fn unnamed() -> Self {
+        Self::of(core::ptr::null())
+    }
+}
+
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -109,6 +141,11 @@ impl Objects {
     #[must_use]
     pub fn kind(&self, address: u64) -> Option<Kind> {
         self.table.lock().get(&address).map(|object| object.kind)
+    }
+
+    /// How many references drivers have to an object.
+    pub(crate) fn references(&self, address: u64) -> usize {
+        self.table.lock().get(&address).map_or(0, |object| object.references.len())
     }
 
     /// Adds a reference; returns how many there are then, the kernel's own counted as one.
@@ -192,7 +229,7 @@ extern "win64" fn ObReferenceObjectSafe(object: u64) -> u8 {
     1
 }
 
-extern "win64" fn ObfDereferenceObject(object: u64) -> i64 {
+pub(crate) extern "win64" fn ObfDereferenceObject(object: u64) -> i64 {
     dereference(object)
 }
 
@@ -233,7 +270,7 @@ extern "win64" fn ObReferenceObjectByPointerWithTag(
 }
 
 /// The object a handle stands for.
-fn object_of(handle: u64) -> Option<u64> {
+pub(crate) fn object_of(handle: u64) -> Option<u64> {
     /// ZwCurrentProcess() and ZwCurrentThread().
     const CURRENT_PROCESS: u64 = -1_i64 as u64;
     const CURRENT_THREAD: u64 = -2_i64 as u64;
@@ -242,7 +279,7 @@ fn object_of(handle: u64) -> Option<u64> {
         CURRENT_THREAD => Some(cpu::current_processor().thread()),
         _ => match cpu::with_machine(|machine| machine.executive.objects.target(handle))? {
             Target::Object(address) => Some(address),
-            Target::Key(_) => None,
+            Target::Key(_) | Target::Directory(_) | Target::SymbolicLink(_) => None,
         },
     }
 }

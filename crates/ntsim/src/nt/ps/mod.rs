@@ -2,4 +2,5 @@
 
 pub mod notify;
 pub mod process;
+pub mod query;
 pub mod thread;

@@ -133,6 +133,10 @@ impl Processes {
         self.table.lock().by_address.values().find(|p| p.id == id && p.exit_status.is_none()).cloned()
     }
 
+    pub(super) fn all(&self) -> Vec<Process> {
+        self.table.lock().by_address.values().cloned().collect()
+    }
+
     pub(super) fn id(&self, address: u64) -> Option<u64> {
         self.table.lock().by_address.get(&address).map(|process| process.id)
     }

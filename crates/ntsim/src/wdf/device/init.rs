@@ -30,6 +30,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     Function::dispatch("WdfDeviceInitSetExclusive", set_exclusive as *const ()),
     Function::dispatch("WdfDeviceInitSetCharacteristics", set_characteristics as *const ()),
     Function::dispatch("WdfDeviceInitSetFileObjectConfig", set_file_object_config as *const ()),
+    Function::passive("WdfPdoInitAssignRawDevice", assign_raw_device as *const ()),
     Function::dispatch("WdfDeviceInitSetRequestAttributes", set_request_attributes as *const ()),
     Function::dispatch("WdfDeviceInitSetIoInCallerContextCallback", set_in_caller_callback as *const ()),
 ];
@@ -209,6 +210,16 @@ extern "win64" fn set_device_class(_: Globals, init: Handle, class: *const [u8; 
         ddi::not_null(class, "WdfDeviceInitSetDeviceClass", "DeviceClassGuid")?;
         with(machine, init, |_| ())
     });
+}
+
+/// Raw mode is for devices that a bus driver enumerates. Every init here is a control device's, which the framework answers
+/// with the one error that the method's page names; a shipped driver (Portmaster's) calls it so and goes on.
+extern "win64" fn assign_raw_device(_: Globals, init: Handle, class: *const [u8; 16]) -> NtStatus {
+    ddi::status(|machine| {
+        ddi::not_null(class, "WdfPdoInitAssignRawDevice", "DeviceClassGuid")?;
+        with(machine, init, |_| ())?;
+        Err(NtStatus::INVALID_PARAMETER.into())
+    })
 }
 
 fn io_type(init: Handle, io_type: u32) {

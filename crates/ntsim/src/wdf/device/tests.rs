@@ -43,6 +43,22 @@ fn nobody_opens_a_device_that_is_not_finished() {
 }
 
 #[test]
+fn a_control_device_has_no_raw_mode_and_is_made_all_the_same() {
+    let rig = Rig::new();
+    rig.run(|| {
+        let device = rig.device(NAME, |init| {
+            let class = [0x11_u8; 16];
+            let raw =
+                wdf!(rig, WdfPdoInitAssignRawDevice(init => Handle, &raw const class => *const [u8; 16]) -> NtStatus);
+            assert_eq!(raw, NtStatus::INVALID_PARAMETER);
+        });
+        rig.finish(device);
+    })
+    .unwrap();
+    drop(open(&rig).unwrap());
+}
+
+#[test]
 fn the_device_object_has_the_layout_and_flags_of_wdm() {
     let rig = Rig::new();
     rig.run(|| {

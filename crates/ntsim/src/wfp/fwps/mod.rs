@@ -1,7 +1,7 @@
 //! Exports of fwpkclnt.sys: the run-time side, `Fwps*`.
 //!
 //! Absent, and therefore unresolved imports: FwpsOpenToken0, FwpsClassifyOptionSet0, FwpsConstructIpHeaderForTransportPacket0,
-//! the redirect handle functions, the functions of ALE endpoints and of vSwitches, and MAC frames.
+//! FwpsQueryConnectionSioFormatRedirectRecords0, the functions of ALE endpoints and of vSwitches, and MAC frames.
 
 use super::abi::{FwpsCallout0, RawGuid};
 use super::callout::Registration;
@@ -19,6 +19,7 @@ use sluice_control::host::Guid;
 mod inject;
 mod lists;
 mod pend;
+pub mod redirect;
 
 // IRQLs: fwpsk.h and the reference pages, which agree.
 exports! {
