@@ -349,10 +349,10 @@ mod tests {
 
     #[test]
     fn a_part_of_a_function_has_the_handler_of_the_whole() {
-        // At 80, of a part: sub rsp, 16, chained to the entry at 100, whose UNWIND_INFO at 112 has a handler at 0x40.
+        // At 80, of a part: sub rsp, 16, chained to the entry at 88, whose UNWIND_INFO at 100 has a handler at 0x40.
         let chained = [1 | CHAININFO << 3, 4, 1, 0, 4, 0x12, 0, 0];
         let mut info = chained.to_vec();
-        info.extend([200u32, 300, 112].into_iter().flat_map(u32::to_le_bytes));
+        info.extend([200u32, 300, 100].into_iter().flat_map(u32::to_le_bytes));
         info.extend([1 | EHANDLER << 3, 0, 0, 0, 0x40, 0, 0, 0]);
         let memory = [0u64, 0, 0x1234, 0];
         let base = memory.as_ptr() as u64;
@@ -360,7 +360,7 @@ mod tests {
         context.registers[RSP] = base;
         let frame = unwind_one(&image(&info), 20, &mut context, &(base..base + 32)).expect("well formed");
         assert_eq!((context.rip, context.rsp()), (0x1234, base + 24));
-        assert_eq!((frame.flags, frame.handler), (EHANDLER, Some((0x10_0040, 0x10_0000 + 120))));
+        assert_eq!((frame.flags, frame.handler), (EHANDLER, Some((0x10_0040, 0x10_0000 + 108))));
     }
 
     #[test]
