@@ -74,7 +74,7 @@ struct Plan<A> {
     step: Option<Box<Step<A>>>,
 }
 
-/// At most two starts around a smaller block, and what lies before, between and behind them.
+/// Starts, and what lies before, between and behind them; some of it is smaller blocks.
 struct Step<A> {
     first: Value<A>,
     rest: Vec<(u64, Value<A>)>,
@@ -209,6 +209,11 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
                 return Value::Node(Plan { head: node.pack(), segments: within, base, step: None });
             }
         }
+        if starts.len() <= (CHUNK_BYTES / 8) as usize
+            && let Some(value) = self.wide(base, position, within)
+        {
+            return value;
+        }
         // One table for all that the starts share would be mostly empty: step over it.
         let shared = shared_bits::<A>(starts[0].start, starts[starts.len() - 1].start);
         if shared >= position + 6 {
@@ -219,11 +224,50 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
             // Behind 16 bits of an IPv4 address, starts take two bytes.
             log.saturating_sub(3).max(16)
         } else {
-            log.saturating_sub(2).max(2)
+            log.saturating_sub(if Self::BITS == 128 { 3 } else { 2 }).max(2)
         };
         let size = size.min(TABLE_BITS).min(Self::BITS - position);
         let node = Node { width: 0, position, size, form: Form::Alternating };
         Value::Node(Plan { head: node.pack(), segments: within, base, step: None })
+    }
+
+    /// A chunk by the 64 bits at `position` where starts are told apart farther down: each 64 bits that several starts
+    /// have, or that go on, lead to a block of their own. None if that makes too many.
+    fn wide(&self, base: A, position: u32, within: (u32, u32)) -> Option<Value<A>> {
+        if Self::BITS - position <= 64 {
+            return None;
+        }
+        let window = |place: usize| { self.segments[place].start }.window(position, 64);
+        let (mut at, end) = (within.0 as usize + 1, within.1 as usize);
+        let mut first = Value::Class(self.segments[at - 1].class);
+        let mut rest: Vec<(u64, Value<A>)> = Vec::new();
+        let mut put = |window: u64, value: Value<A>| {
+            if rest.last().is_some_and(|last| last.0 == window) {
+                rest.pop();
+            }
+            if window == 0 { first = value } else { rest.push((window, value)) }
+        };
+        while at < end {
+            let here = window(at);
+            let behind = (at + 1..end).find(|place| window(*place) != here).unwrap_or(end);
+            let start = { self.segments[at].start }.wide();
+            let low = start & !block_mask::<A>(position + 64);
+            if behind == at + 1 && start == low {
+                put(here, Value::Class(self.segments[at].class));
+            } else {
+                // The block begins in the segment before its first start, unless that start is its own beginning.
+                let holder = if start == low { at } else { at - 1 };
+                put(here, self.block(A::narrow(low), position + 64, (holder as u32, behind as u32)));
+                if let Some(next) = here.checked_add(1) {
+                    put(next, Value::Class(self.segments[behind - 1].class));
+                }
+            }
+            at = behind;
+        }
+        if rest.len() as u32 * 8 > CHUNK_BYTES {
+            return None;
+        }
+        Some(self.leading(base, position, 64, within, first, rest))
     }
 
     /// A chunk of at most two starts around the smaller block that holds all of them.
@@ -251,6 +295,19 @@ impl<A: AddressBits + Bits> Builder<'_, A> {
             let last = self.segments[within.1 as usize - 1].class;
             rest.push((A::narrow(high + 1).window(position, width), Value::Class(last)));
         }
+        self.leading(base, position, width, within, first, rest)
+    }
+
+    /// A chunk of given starts, whose values may lead on.
+    fn leading(
+        &self,
+        base: A,
+        position: u32,
+        width: u32,
+        within: (u32, u32),
+        first: Value<A>,
+        rest: Vec<(u64, Value<A>)>,
+    ) -> Value<A> {
         if rest.is_empty() {
             return first;
         }

@@ -22,7 +22,7 @@ use super::{
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Where the roots begin.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
