@@ -56,6 +56,10 @@ fn driver_format(places: &Places) -> Result<(), Error> {
             }
         }
     }
+    let planted = places.driver.join("planted/examples");
+    for file in fs::read_dir(&planted).map_err(Error::file(&planted))? {
+        rustfmt.arg(file.map_err(Error::file(&planted))?.path());
+    }
     plain(&mut rustfmt)
 }
 
@@ -71,6 +75,8 @@ fn driver_clippy(places: &Places) -> Result<(), Error> {
     if cfg!(windows) {
         return Ok(());
     }
+    let mut cargo = toolchain.driver_cargo(places, "clippy", DRIVER_TARGET);
+    plain(cargo.args(["-p", "planted", "--lib", "--examples", "--", "-D", "warnings"]))?;
     plain(driver_host_cargo(places, "clippy").args(["-p", "wdk-build", "--all-targets", "--", "-D", "warnings"]))
 }
 
