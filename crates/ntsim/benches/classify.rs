@@ -196,7 +196,7 @@ fn main() {
             };
             let elapsed = cpu::enter(&case.machine, Irql::DISPATCH, || {
                 time(|| {
-                    black_box(classify(&case.machine, black_box(&c)));
+                    black_box(&classify(&case.machine, black_box(&c)));
                 })
             });
             samples.push(elapsed.expect("no bugcheck"));

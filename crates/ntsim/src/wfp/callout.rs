@@ -2,13 +2,14 @@
 
 use super::abi::{ClassifyFn0, ClassifyFn1, FlowDeleteFn, FwpsCallout0, NotifyFn, consts};
 use super::error::{BfeError, BfeResult};
+use super::readers::{self, Held};
 use crate::status::NtStatus;
 use parking_lot::Mutex;
 use sluice_control::host::Guid;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A classifyFn of whichever version it was registered with.
@@ -79,13 +80,6 @@ impl Registration {
     }
 }
 
-/// How many stripes the count of callers is spread over, so that processors do not share a cache line.
-const STRIPES: usize = 16;
-
-#[repr(align(128))]
-#[derive(Default)]
-struct Stripe(AtomicU32);
-
 /// A callout known to the engine, because BFE has the object, because a driver has registered it, or both.
 pub struct CalloutSlot {
     key: Guid,
@@ -96,7 +90,6 @@ pub struct CalloutSlot {
     registrations: Mutex<Vec<Box<Registration>>>,
     /// Set while a registration or its removal is under way on some thread.
     changing: AtomicBool,
-    callers: [Stripe; STRIPES],
     flow_contexts: AtomicUsize,
 }
 
@@ -118,7 +111,6 @@ impl CalloutSlot {
             current: AtomicPtr::default(),
             registrations: Mutex::default(),
             changing: AtomicBool::new(false),
-            callers: Default::default(),
             flow_contexts: AtomicUsize::new(0),
         }
     }
@@ -165,17 +157,17 @@ impl CalloutSlot {
         }
     }
 
-    /// Counts the caller in and gives it the registration; `None` when nobody has registered the callout. The caller
-    /// counts itself out with [`Entered::leave`].
+    /// Announces the caller and gives it the registration; `None` when nobody has registered the callout. The caller
+    /// takes itself back with [`Entered::leave`].
+    #[inline]
     pub(super) fn enter(&self) -> Option<Entered<'_>> {
-        let stripe = &self.callers[stripe()].0;
-        stripe.fetch_add(1, Ordering::SeqCst);
-        let registration = self.current.load(Ordering::SeqCst);
+        let held = readers::hold(self);
+        let registration = self.current.load(Ordering::Acquire);
         // SAFETY: a registration lives in `registrations` as long as this slot; null is `None`.
         match unsafe { registration.as_ref() } {
-            Some(registration) => Some(Entered { registration, stripe }),
+            Some(registration) => Some(Entered { registration, held }),
             None => {
-                stripe.fetch_sub(1, Ordering::SeqCst);
+                held.release();
                 None
             }
         }
@@ -208,10 +200,13 @@ impl CalloutSlot {
         // The driver may free its code once this returns, so nobody may be inside any more. Ten seconds are far beyond
         // any classifyFn; the one way to get there is to unregister a callout from within its own classifyFn.
         let patience = Instant::now() + Duration::from_secs(10);
-        while self.callers.iter().any(|stripe| stripe.0.load(Ordering::SeqCst) != 0) {
+        while readers::is_held(self) {
             if Instant::now() > patience {
                 self.current.store(registration, Ordering::SeqCst);
                 return fail(NtStatus::DEVICE_BUSY, "its classifyFn has been running for ten seconds");
+            }
+            if crate::cpu::inside() {
+                crate::cpu::leave_if_stopped();
             }
             std::thread::yield_now();
         }
@@ -244,20 +239,13 @@ impl Drop for Changing<'_> {
 /// A caller inside a callout. Not dropped but left: an abandoned stack must not look like one that returned.
 pub(super) struct Entered<'a> {
     pub(super) registration: &'a Registration,
-    stripe: &'a AtomicU32,
+    held: Held,
 }
 
 impl Entered<'_> {
     pub(super) fn leave(self) {
-        self.stripe.fetch_sub(1, Ordering::SeqCst);
+        self.held.release();
     }
-}
-
-/// This thread's stripe.
-fn stripe() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
-    MINE.with(|mine| *mine)
 }
 
 /// Every callout the engine knows.

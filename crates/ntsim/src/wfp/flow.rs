@@ -10,50 +10,66 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// How many contexts one flow can carry; the next association answers INSUFFICIENT_RESOURCES. Windows names no limit.
+const SLOTS: usize = 24;
 
 /// One data flow: what a connection is to the filter engine.
+///
+/// A classify call borrows a callout's context with one atomic addition and gives it back with one subtraction; the lock
+/// is for associating and removing.
 pub struct Flow {
     id: u64,
     aborted: AtomicBool,
-    /// How many contexts there are, readable without the lock: most flows have none at most layers.
-    count: AtomicUsize,
+    /// How many slots were ever used: no context lies beyond.
+    used: AtomicUsize,
+    slots: [Slot; SLOTS],
     /// Whether `allowed` holds anything, readable without the lock.
     any_allowed: AtomicBool,
     inner: Mutex<Inner>,
 }
 
+/// Where a context is found without the lock.
+#[derive(Default)]
+struct Slot {
+    /// The layer and the callout's id; 0 when the slot is free.
+    key: AtomicU64,
+    value: AtomicU64,
+    /// [`LIVE`], [`REMOVED`] and how many classify calls have the context, or are looking whether they may.
+    state: AtomicU32,
+}
+
+/// A context is in the slot.
+const LIVE: u32 = 1 << 31;
+/// It goes as soon as nobody has it: a removal was asked for, or the flow ended.
+const REMOVED: u32 = 1 << 30;
+/// The rest of the state is the count.
+const COUNT: u32 = REMOVED - 1;
+
 #[derive(Default)]
 struct Inner {
     ended: bool,
-    contexts: Vec<Context>,
+    /// Whose the context in each slot is.
+    owners: [Option<Owner>; SLOTS],
     /// Callouts that let the rest of the stream pass uninspected (FWPS_STREAM_ACTION_ALLOW_CONNECTION).
     allowed: Vec<u32>,
 }
 
-struct Context {
+struct Owner {
     layer: LayerId,
     callout: Arc<CalloutSlot>,
-    value: u64,
     flow_delete: FlowDeleteFn,
-    /// How many classify calls of this callout are running on this flow at this layer.
-    classifying: u32,
-    /// The context goes as soon as nobody classifies: a removal was asked for, or the flow ended.
-    removed: bool,
 }
 
-impl Context {
-    fn is(&self, layer: LayerId, callout_id: u32) -> bool {
-        self.layer == layer && self.callout.id() == callout_id
-    }
+/// Layer and callout as one number. A callout's id is never 0, so neither is this.
+fn key_of(layer: LayerId, callout_id: u32) -> u64 {
+    u64::from(layer.0) << 32 | u64::from(callout_id)
 }
 
 impl fmt::Debug for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flow")
-            .field("id", &self.id)
-            .field("contexts", &self.count.load(Ordering::Relaxed))
-            .finish_non_exhaustive()
+        f.debug_struct("Flow").field("id", &self.id).field("contexts", &self.context_count()).finish_non_exhaustive()
     }
 }
 
@@ -61,30 +77,22 @@ impl fmt::Debug for Flow {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     pub(super) value: u64,
-    layer: LayerId,
-    callout_id: u32,
+    slot: usize,
 }
 
 /// A flowDeleteFn to call, once no lock is held.
 pub(super) struct Deletion {
-    layer: LayerId,
-    callout: Arc<CalloutSlot>,
+    owner: Owner,
     value: u64,
-    flow_delete: FlowDeleteFn,
 }
 
 impl Deletion {
-    fn of(context: Context) -> Self {
-        let Context { layer, callout, value, flow_delete, .. } = context;
-        Self { layer, callout, value, flow_delete }
-    }
-
     /// Calls the driver. Must run on a simulated processor.
     ///
     /// The callout counts as carrying the context until its flowDeleteFn has returned, so that a driver cannot be gone
     /// while it runs.
     pub(super) fn run(self) {
-        let Self { layer, callout, value, flow_delete } = self;
+        let Self { owner: Owner { layer, callout, flow_delete }, value } = self;
         let id = callout.id();
         // An abandoned stack drops nothing, so the callout is borrowed, not owned, while the driver runs.
         let callout: *const CalloutSlot = Arc::into_raw(callout);
@@ -107,6 +115,17 @@ impl Deletion {
 }
 
 impl Flow {
+    fn new(id: u64) -> Self {
+        Self {
+            id,
+            aborted: AtomicBool::new(false),
+            used: AtomicUsize::new(0),
+            slots: Default::default(),
+            any_allowed: AtomicBool::new(false),
+            inner: Mutex::default(),
+        }
+    }
+
     /// The handle: `flowHandle` in the metadata.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -132,40 +151,104 @@ impl Flow {
         }
     }
 
+    fn slots(&self) -> &[Slot] {
+        &self.slots[..self.used.load(Ordering::Acquire)]
+    }
+
     /// How many contexts callouts have with this flow.
     #[must_use]
     pub fn context_count(&self) -> usize {
-        self.count.load(Ordering::Acquire)
+        self.slots().iter().filter(|slot| slot.state.load(Ordering::Acquire) & LIVE != 0).count()
     }
 
     /// The context of a callout, held until [`Self::leave`].
     #[inline]
     pub(super) fn enter(&self, layer: LayerId, callout_id: u32) -> Option<Lease> {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return None;
+        let key = key_of(layer, callout_id);
+        let slot = self.slots().iter().position(|slot| slot.key.load(Ordering::Acquire) == key)?;
+        self.enter_slot(slot, key)
+    }
+
+    #[inline]
+    fn enter_slot(&self, index: usize, key: u64) -> Option<Lease> {
+        let slot = &self.slots[index];
+        let before = slot.state.fetch_add(1, Ordering::AcqRel);
+        // Counted now, so the slot cannot change hands before `leave`; but it may have done so before.
+        if before & (LIVE | REMOVED) == LIVE && slot.key.load(Ordering::Acquire) == key {
+            return Some(Lease { value: slot.value.load(Ordering::Acquire), slot: index });
         }
-        let mut inner = self.inner.lock();
-        let context = inner.contexts.iter_mut().find(|c| c.is(layer, callout_id) && !c.removed)?;
-        context.classifying += 1;
-        Some(Lease { value: context.value, layer, callout_id })
+        if let Some(deletion) = self.leave_slot(index) {
+            deletion.run();
+        }
+        None
     }
 
     /// Gives a context back; what it returns must be run.
     #[must_use]
+    #[inline]
     pub(super) fn leave(&self, lease: Lease) -> Option<Deletion> {
-        let mut inner = self.inner.lock();
-        // A context that was removed while it was leased and a new one for the same callout may both be here: the
-        // leased one is known by its value too.
-        let leased = |c: &Context| c.is(lease.layer, lease.callout_id) && c.value == lease.value && c.classifying > 0;
-        let index = inner.contexts.iter().position(leased)?;
-        let context = &mut inner.contexts[index];
-        context.classifying -= 1;
-        (context.removed && context.classifying == 0).then(|| self.take(&mut inner, index))
+        self.leave_slot(lease.slot)
     }
 
-    fn take(&self, inner: &mut Inner, index: usize) -> Deletion {
-        self.count.fetch_sub(1, Ordering::AcqRel);
-        Deletion::of(inner.contexts.swap_remove(index))
+    #[inline]
+    fn leave_slot(&self, index: usize) -> Option<Deletion> {
+        let after = self.slots[index].state.fetch_sub(1, Ordering::AcqRel) - 1;
+        if after == LIVE | REMOVED { self.take_if_idle(index) } else { None }
+    }
+
+    /// Takes a removed context out of its slot, unless somebody has it or has been faster.
+    #[cold]
+    fn take_if_idle(&self, index: usize) -> Option<Deletion> {
+        let mut inner = self.inner.lock();
+        let idle = self.slots[index].state.load(Ordering::Acquire) == LIVE | REMOVED;
+        if idle { self.take(&mut inner, index) } else { None }
+    }
+
+    /// Takes a removed context out of its slot. Whoever still looks at the slot only counts itself out again.
+    fn take(&self, inner: &mut Inner, index: usize) -> Option<Deletion> {
+        let slot = &self.slots[index];
+        let owner = inner.owners[index].take()?;
+        let value = slot.value.load(Ordering::Acquire);
+        slot.key.store(0, Ordering::Release);
+        slot.state.fetch_and(COUNT, Ordering::AcqRel);
+        Some(Deletion { owner, value })
+    }
+
+    /// Marks the context in a slot as removed; it is taken at once when nobody has it.
+    fn remove_slot(&self, inner: &mut Inner, index: usize) -> Option<Deletion> {
+        let before = self.slots[index].state.fetch_or(REMOVED, Ordering::AcqRel);
+        if before & COUNT == 0 { self.take(inner, index) } else { None }
+    }
+
+    /// The slot of a context that has not been removed.
+    fn find(&self, layer: LayerId, callout_id: u32) -> Option<usize> {
+        let key = key_of(layer, callout_id);
+        self.slots().iter().position(|slot| {
+            slot.key.load(Ordering::Acquire) == key && slot.state.load(Ordering::Acquire) & (LIVE | REMOVED) == LIVE
+        })
+    }
+
+    fn insert(&self, owner: Owner, value: u64) -> NtStatus {
+        let mut inner = self.inner.lock();
+        if inner.ended {
+            return NtStatus::INVALID_PARAMETER;
+        }
+        let (layer, id) = (owner.layer, owner.callout.id());
+        if self.find(layer, id).is_some() {
+            return NtStatus::OBJECT_NAME_EXISTS;
+        }
+        let Some(index) = inner.owners.iter().position(Option::is_none) else {
+            return NtStatus::INSUFFICIENT_RESOURCES;
+        };
+        owner.callout.count_flow_context(true);
+        inner.owners[index] = Some(owner);
+        let slot = &self.slots[index];
+        slot.value.store(value, Ordering::Release);
+        slot.key.store(key_of(layer, id), Ordering::Release);
+        // Last, so that nobody takes the context for live before it is there.
+        slot.state.fetch_or(LIVE, Ordering::AcqRel);
+        self.used.fetch_max(index + 1, Ordering::AcqRel);
+        NtStatus::SUCCESS
     }
 }
 
@@ -187,13 +270,7 @@ impl Flows {
     /// A new flow.
     #[must_use]
     pub fn create(&self) -> Arc<Flow> {
-        let flow = Arc::new(Flow {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            aborted: AtomicBool::new(false),
-            count: AtomicUsize::new(0),
-            any_allowed: AtomicBool::new(false),
-            inner: Mutex::default(),
-        });
+        let flow = Arc::new(Flow::new(self.next_id.fetch_add(1, Ordering::Relaxed)));
         self.by_id.write().insert(flow.id, flow.clone());
         flow
     }
@@ -223,19 +300,14 @@ impl Flows {
     pub fn terminate(&self, flow: &Arc<Flow>) {
         self.by_id.write().remove(&flow.id);
         flow.inner.lock().ended = true;
-        loop {
+        for index in 0..flow.slots().len() {
             // One at a time: between two calls into drivers nothing is owned that an abandoned stack would leak.
             let deletion = {
                 let mut inner = flow.inner.lock();
-                for context in &mut inner.contexts {
-                    context.removed = true;
-                }
-                let idle = inner.contexts.iter().position(|context| context.classifying == 0);
-                idle.map(|index| flow.take(&mut inner, index))
+                if inner.owners[index].is_some() { flow.remove_slot(&mut inner, index) } else { None }
             };
-            match deletion {
-                Some(deletion) => deletion.run(),
-                None => break,
+            if let Some(deletion) = deletion {
+                deletion.run();
             }
         }
     }
@@ -245,21 +317,9 @@ impl Flows {
     pub(super) fn associate(&self, id: u64, layer: LayerId, callout: Option<Arc<CalloutSlot>>, value: u64) -> NtStatus {
         let Some(callout) = callout else { return NtStatus::INVALID_PARAMETER };
         let Some(entered) = callout.enter() else { return NtStatus::INVALID_PARAMETER };
-        let flow_delete = entered.registration.flow_delete;
-        let status = match (flow_delete, self.get(id)) {
+        let status = match (entered.registration.flow_delete, self.get(id)) {
             (Some(flow_delete), Some(flow)) if value != 0 => {
-                let mut inner = flow.inner.lock();
-                if inner.ended {
-                    NtStatus::INVALID_PARAMETER
-                } else if inner.contexts.iter().any(|c| c.is(layer, callout.id()) && !c.removed) {
-                    NtStatus::OBJECT_NAME_EXISTS
-                } else {
-                    callout.count_flow_context(true);
-                    flow.count.fetch_add(1, Ordering::AcqRel);
-                    let callout = callout.clone();
-                    inner.contexts.push(Context { layer, callout, value, flow_delete, classifying: 0, removed: false });
-                    NtStatus::SUCCESS
-                }
+                flow.insert(Owner { layer, callout: callout.clone(), flow_delete }, value)
             }
             _ => NtStatus::INVALID_PARAMETER,
         };
@@ -275,10 +335,8 @@ impl Flows {
         let Some(flow) = self.get(id) else { return NtStatus::UNSUCCESSFUL };
         let deletion = {
             let mut inner = flow.inner.lock();
-            let found = inner.contexts.iter().position(|c| c.is(layer, callout_id) && !c.removed);
-            let Some(index) = found else { return NtStatus::UNSUCCESSFUL };
-            inner.contexts[index].removed = true;
-            (inner.contexts[index].classifying == 0).then(|| flow.take(&mut inner, index))
+            let Some(index) = flow.find(layer, callout_id) else { return NtStatus::UNSUCCESSFUL };
+            flow.remove_slot(&mut inner, index)
         };
         match deletion {
             Some(deletion) => {

@@ -20,6 +20,7 @@ pub mod layers;
 pub mod names;
 pub mod netevent;
 pub mod pend;
+mod readers;
 pub mod redirect;
 pub mod security;
 pub mod stack;
@@ -33,7 +34,7 @@ pub use bfe::UserSession;
 pub use error::{BfeError, BfeResult};
 
 use arc_swap::ArcSwap;
-use engine::Snapshot;
+use engine::{Current, Snapshot};
 use layers::{LayerTable, WindowsVersion};
 use std::fmt;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 pub struct Platform {
     table: &'static LayerTable,
     /// The policy that is classified against.
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: Current<Snapshot>,
     /// The Base Filtering Engine's store.
     pub bfe: bfe::Bfe,
     /// The callouts drivers have registered.
@@ -90,7 +91,7 @@ impl Platform {
         let table = LayerTable::of(version);
         Self {
             table,
-            snapshot: ArcSwap::from_pointee(Snapshot::empty(table)),
+            snapshot: Current::new(Snapshot::empty(table)),
             bfe: bfe::Bfe::default(),
             callouts: callout::Callouts::default(),
             flows: flow::Flows::default(),

@@ -19,21 +19,18 @@ pub use session::{Session, SessionInfo, SessionOptions};
 pub use user::UserSession;
 
 use super::abi::consts::FWPM_SUBLAYER_FLAG_PERSISTENT;
-use super::engine::Snapshot;
 use super::names;
 use parking_lot::{Condvar, Mutex};
 use sluice_control::host::Guid;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use transaction::Holder;
 
 /// The engine's store and who is changing it.
 #[derive(Debug)]
 pub struct Bfe {
     state: Mutex<State>,
-    /// Snapshots that were replaced and may still be walked: a classify call may be on one several changes old.
-    retired: Mutex<Vec<Weak<Snapshot>>>,
     released: Condvar,
     next_filter: AtomicU64,
     next_order: AtomicU64,
@@ -64,7 +61,6 @@ impl Default for Bfe {
         let objects = Objects { sublayers: Arc::new(built_in.collect()), ..Objects::default() };
         Self {
             state: Mutex::new(State { objects, sessions: BTreeMap::new(), holder: None }),
-            retired: Mutex::default(),
             released: Condvar::new(),
             // Run-time ids are never given twice while the machine runs; live machines number far from zero too.
             next_filter: AtomicU64::new(0x1_0001),

@@ -6,12 +6,13 @@ use crate::machine::Machine;
 use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback;
+use crate::wfp::Platform;
 use crate::wfp::abi::{RawGuid, consts};
-use crate::wfp::engine::{LayerFilters, Snapshot};
+use crate::wfp::engine::LayerFilters;
 use crate::wfp::error::{BfeError, BfeResult};
 use crate::wfp::layers::LayerId;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -81,17 +82,11 @@ impl Bfe {
         let changed: BTreeSet<LayerId> = added.iter().chain(&removed).map(|filter| filter.layer).collect();
         if !changed.is_empty() {
             let layers = changed.into_iter().map(|layer| (layer, layer_filters(&objects, layer)));
-            let old = platform.snapshot.swap(Arc::new(platform.snapshot.load().with(layers)));
+            let new = platform.snapshot.load().with(layers);
+            platform.snapshot.store(new);
             self.publish(&objects);
-            let retired = {
-                let mut retired = self.retired.lock();
-                retired.push(Arc::downgrade(&old));
-                drop(old);
-                retired.retain(|snapshot| snapshot.strong_count() > 0);
-                retired.clone()
-            };
             if removed.iter().any(|filter| filter.compiled.callout().is_some_and(|slot| slot.is_registered())) {
-                wait_for_readers(&retired);
+                wait_for_readers(platform);
             }
         } else {
             self.publish(&objects);
@@ -156,10 +151,10 @@ fn notify(filter: &StoredFilter, kind: u32) -> NtStatus {
 
 /// Waits until no classify call walks a snapshot that was replaced, this time or before: a callout frees a filter's
 /// context when it is told that the filter is gone.
-fn wait_for_readers(retired: &[Weak<Snapshot>]) {
+fn wait_for_readers(platform: &Platform) {
     // Ten seconds are far beyond any classifyFn; the one way to get there is to delete a filter from within one.
     let patience = Instant::now() + Duration::from_secs(10);
-    while retired.iter().any(|snapshot| snapshot.strong_count() > 0) {
+    while platform.snapshot.sweep() > 0 {
         crate::cpu::leave_if_stopped();
         if Instant::now() > patience {
             tracing::warn!("a classify call has been running for ten seconds while its filter was deleted");

@@ -22,8 +22,8 @@ use crate::verifier::callback;
 use crate::wfp::abi::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
 use crate::wfp::callout::{self, CalloutSlot};
 use crate::wfp::pend::{ClassifyContext, RedirectRequest};
-use arrayvec::ArrayVec;
 use sluice_control::host::Guid;
+use smallvec::SmallVec;
 
 /// What becomes of the traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub struct Outcome {
     /// The filter whose decision stands; 0 when none decided.
     pub filter_id: u64,
     /// The filters that decided for their sublayers, in order; at most sixteen are remembered.
-    pub terminating: ArrayVec<TerminatingFilter, 16>,
+    pub terminating: SmallVec<[TerminatingFilter; 2]>,
     /// At the stream layers.
     pub stream: Option<StreamOutcome>,
     /// A callout pended the request (FwpsPendClassify0): its decision comes later, through the stack.
@@ -99,6 +99,9 @@ pub struct Outcome {
     /// How often a callout wrote an action it had no right to write and that is no veto.
     pub rights_violations: u32,
 }
+
+/// How many deciding filters an outcome remembers.
+const MOST_REMEMBERED: usize = 16;
 
 /// What one filter said.
 enum Said {
@@ -118,40 +121,45 @@ pub(super) struct Arbiter<'c> {
     classify: &'c Classify<'c>,
     fixed: FwpsIncomingValues0,
     context: ClassifyContext,
-    out: Outcome,
+    out: &'c mut Outcome,
 }
 
 impl<'c> Arbiter<'c> {
-    pub(super) fn new(classify: &'c Classify<'c>, stream: bool, context: ClassifyContext) -> Self {
+    /// `out` is a new outcome; what comes of the walk goes there.
+    pub(super) fn new(
+        classify: &'c Classify<'c>,
+        stream: bool,
+        context: ClassifyContext,
+        out: &'c mut Outcome,
+    ) -> Self {
         let fixed = FwpsIncomingValues0 {
             layer_id: classify.layer.0,
             value_count: classify.values.len() as u32,
             incoming_value: classify.values.as_ptr().cast(),
         };
-        let out = Outcome { stream: stream.then(StreamOutcome::default), ..Outcome::default() };
+        out.stream = stream.then(StreamOutcome::default);
         Self { classify, fixed, context, out }
     }
 
-    pub(super) fn run(self, layer: &LayerFilters) -> Outcome {
-        self.run_through(&layer.sublayers)
+    pub(super) fn run(self, layer: &LayerFilters) {
+        self.run_through(&layer.sublayers);
     }
 
     /// Asks the sublayers behind the one in which the callout `injector` stands; all when it stands in none.
-    pub(super) fn run_below(self, layer: &LayerFilters, injector: u32) -> Outcome {
+    pub(super) fn run_below(self, layer: &LayerFilters, injector: u32) {
         let is =
             |filter: &CompiledFilter| matches!(&filter.action, Action::Callout { slot, .. } if slot.id() == injector);
         let own = layer.sublayers.iter().rposition(|sublayer| sublayer.filters.iter().any(|filter| is(filter)));
-        self.run_through(&layer.sublayers[own.map_or(0, |own| own + 1)..])
+        self.run_through(&layer.sublayers[own.map_or(0, |own| own + 1)..]);
     }
 
-    fn run_through(mut self, sublayers: &[SublayerFilters]) -> Outcome {
+    fn run_through(mut self, sublayers: &[SublayerFilters]) {
         for sublayer in sublayers {
             if !self.sublayer(sublayer) {
                 break;
             }
         }
         (self.out.pended, self.out.redirect) = self.context.outcome();
-        self.out
     }
 
     /// Asks one sublayer; false when the walk ends here.
@@ -181,9 +189,11 @@ impl<'c> Arbiter<'c> {
         callout: u32,
         flags: u32,
     ) {
-        let out = &mut self.out;
-        let decision = TerminatingFilter { filter_id: filter.id(), sublayer, verdict, callout_id: callout };
-        let _ = out.terminating.try_push(decision); // the seventeenth and later are not remembered, as documented
+        let out = &mut *self.out;
+        if out.terminating.len() < MOST_REMEMBERED {
+            let decision = TerminatingFilter { filter_id: filter.id(), sublayer, verdict, callout_id: callout };
+            out.terminating.push(decision);
+        }
         let may_write = !(out.decided && out.hard);
         let veto = !may_write && out.verdict == Verdict::Permit && verdict == Verdict::Block && callout != 0;
         if !(may_write || veto) {

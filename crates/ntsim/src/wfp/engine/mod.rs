@@ -4,11 +4,13 @@
 //! classify call takes no lock and sees one state of the policy.
 
 mod arbitrate;
+mod current;
 mod filter;
 mod snapshot;
 mod told;
 
 pub use arbitrate::{Outcome, StreamAction, StreamOutcome, TerminatingFilter, Verdict};
+pub(super) use current::Current;
 pub(super) use filter::{CompiledFilter, FilterParts};
 pub(super) use snapshot::{LayerFilters, Snapshot};
 
@@ -58,9 +60,10 @@ pub fn classify_request(
 ) -> Outcome {
     let platform = &machine.wfp;
     let snapshot = platform.snapshot.load();
-    let Some(layer) = snapshot.layer(c.layer) else { return Outcome::default() };
+    let mut outcome = Outcome::default();
+    let Some(layer) = snapshot.layer(c.layer) else { return outcome };
     let context = ClassifyContext::new(c.layer, token, redirect);
-    let outcome = Arbiter::new(c, layer.is_stream(), context).run(layer);
+    Arbiter::new(c, layer.is_stream(), context, &mut outcome).run(layer);
     let blocked = outcome.verdict == Verdict::Block && !outcome.absorb;
     if blocked || platform.events.wants_allow(c.layer, &outcome) {
         netevent::record(platform, c, &outcome);
@@ -74,7 +77,7 @@ pub fn classify_request(
         // What callouts say at a discard layer changes nothing: the traffic is gone.
         let discarded = Classify { layer: LayerId(c.layer.0 + 1), metadata: &metadata, ..*c };
         let context = ClassifyContext::new(discarded.layer, 0, None);
-        let _ = Arbiter::new(&discarded, false, context).run(twin);
+        Arbiter::new(&discarded, false, context, &mut Outcome::default()).run(twin);
     }
     outcome
 }
@@ -85,7 +88,9 @@ pub fn classify_request(
 pub fn classify_below(machine: &Machine, c: &Classify<'_>, injector: u32) -> Outcome {
     let snapshot = machine.wfp.snapshot.load();
     let Some(layer) = snapshot.layer(c.layer) else { return Outcome::default() };
-    let outcome = Arbiter::new(c, layer.is_stream(), ClassifyContext::new(c.layer, 0, None)).run_below(layer, injector);
+    let mut outcome = Outcome::default();
+    let context = ClassifyContext::new(c.layer, 0, None);
+    Arbiter::new(c, layer.is_stream(), context, &mut outcome).run_below(layer, injector);
     if outcome.verdict == Verdict::Block && !outcome.absorb {
         netevent::record(&machine.wfp, c, &outcome);
     }

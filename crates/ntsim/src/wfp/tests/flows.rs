@@ -215,3 +215,100 @@ fn flows_that_end_under_classification_delete_every_context_once() {
     }
     assert_eq!(wfp.callouts.by_id(id).expect("registered").flow_contexts(), 0);
 }
+
+#[test]
+fn a_flow_carries_many_contexts_and_says_when_it_is_full() {
+    let bed = Bed::new();
+    let wfp = &bed.machine.wfp;
+    let flow = wfp.flows.create();
+    let tracked = Arc::new(Tracked::default());
+    let ids: Vec<u32> = (0..25).map(|_| bed.register(&Bed::raw_callout(bed.key(), 0)).expect("new")).collect();
+    let associate = |id: u32| wfp.flows.associate(flow.id(), LAYER, wfp.callouts.by_id(id), tracked.context());
+    assert!(ids[..24].iter().all(|id| associate(*id) == NtStatus::SUCCESS));
+    assert_eq!(associate(ids[24]), NtStatus::INSUFFICIENT_RESOURCES);
+    assert_eq!(bed.run(|| wfp.flows.remove(flow.id(), LAYER, ids[7])), NtStatus::SUCCESS);
+    assert_eq!(associate(ids[24]), NtStatus::SUCCESS, "the room is used again");
+    bed.run(|| wfp.flows.terminate(&flow));
+    let mut deleted: Vec<u32> = tracked.deletions().iter().map(|(_, id)| *id).collect();
+    deleted.sort_unstable();
+    assert_eq!(deleted, ids);
+}
+
+#[test]
+fn contexts_that_come_and_go_under_classification_are_never_mixed_up() {
+    /// A context that knows whether it is still associated.
+    struct Live(std::sync::atomic::AtomicBool);
+    static LATE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    use std::sync::atomic::Ordering::SeqCst;
+    unsafe extern "win64" fn deleted(_: u16, _: u32, context: u64) {
+        // SAFETY: every context of this test is a leaked `Live`.
+        unsafe { (*(context as *const Live)).0.store(false, SeqCst) };
+    }
+    unsafe extern "win64" fn uses(
+        _: *const FwpsIncomingValues0,
+        _: *const FwpsIncomingMetadataValues0,
+        _: *mut c_void,
+        _: *const c_void,
+        _: *const FwpsFilter0,
+        flow_context: u64,
+        _: *mut FwpsClassifyOut0,
+    ) {
+        // SAFETY: as above; 0 is no context.
+        if let Some(live) = unsafe { (flow_context as *const Live).as_ref() } {
+            for _ in 0..10 {
+                LATE.fetch_add(u64::from(!live.0.load(SeqCst)), SeqCst);
+            }
+        }
+    }
+    let bed = Bed::new();
+    let session = bed.session();
+    let key = bed.key();
+    let mut raw = Bed::raw_callout(key, 0);
+    raw.classify_fn = uses as *const c_void;
+    raw.flow_delete_fn = deleted as *const c_void;
+    let id = bed.register(&raw).expect("new");
+    bed.add_callout(&session, key, LAYER);
+    let mut filter = bed.filter(FWP_ACTION_CALLOUT_INSPECTION);
+    filter.action_key = key;
+    bed.add(&session, filter);
+    let wfp = &bed.machine.wfp;
+    let flow = wfp.flows.create();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let metadata = FwpsIncomingMetadataValues0::default();
+                let c = crate::wfp::engine::Classify {
+                    layer: LAYER,
+                    values: &[],
+                    metadata: &metadata,
+                    layer_data: core::ptr::null_mut(),
+                    flow: Some(&flow),
+                };
+                bed.run(|| {
+                    while !stop.load(SeqCst) {
+                        crate::wfp::engine::classify(&bed.machine, &c);
+                    }
+                });
+            });
+        }
+        for _ in 0..3000 {
+            let live = Box::leak(Box::new(Live(std::sync::atomic::AtomicBool::new(true))));
+            let context = std::ptr::from_ref(live) as u64;
+            assert_eq!(wfp.flows.associate(flow.id(), LAYER, wfp.callouts.by_id(id), context), NtStatus::SUCCESS);
+            match bed.run(|| wfp.flows.remove(flow.id(), LAYER, id)) {
+                NtStatus::SUCCESS => assert!(!live.0.load(SeqCst)),
+                status => {
+                    assert_eq!(status, NtStatus::PENDING);
+                    while live.0.load(SeqCst) {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        }
+        stop.store(true, SeqCst);
+    });
+    assert_eq!(LATE.load(SeqCst), 0);
+    bed.run(|| wfp.flows.terminate(&flow));
+    assert_eq!((flow.context_count(), wfp.callouts.by_id(id).expect("registered").flow_contexts()), (0, 0));
+}
