@@ -22,6 +22,11 @@ pub(crate) struct Args {
     /// packet; in a connection under way the side with the higher port)
     #[arg(long, value_name = "PREFIX")]
     local: Vec<Prefix>,
+    /// How many processors take packets at once. With more than one, conversations are decided out of their order in
+    /// the capture, and nothing that the driver injects or completes later is carried
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64),
+        conflicts_with = "json")]
+    processors: u16,
     /// Print every verdict as one JSON object a line, instead of the table
     #[arg(long)]
     json: bool,
@@ -44,7 +49,12 @@ pub(crate) fn run(args: &Args, traced: Option<&trace::Options>, out: &mut dyn Wr
     let json: Option<(Box<dyn Write + Send>, Detail)> =
         args.json.then(|| (Box::new(io::BufWriter::new(io::stdout())) as _, Detail::Packets));
     let mut verdicts = Verdicts::new(json);
-    let result = replay::run(&rig.machine, input, &Options { local: args.local.clone() }, &mut verdicts);
+    let result = replay::run(
+        &rig.machine,
+        input,
+        &Options { local: args.local.clone(), processors: args.processors.into() },
+        &mut verdicts,
+    );
     let table = !args.json && (result.is_ok() || verdicts.totals.packets > 0);
     let written = verdicts.finish().and_then(|()| if table { verdicts.write_table(out, args.rows) } else { Ok(()) });
     let passed_over = result.as_ref().map(|passed_over| passed_over.0.clone()).unwrap_or_default();

@@ -5,6 +5,7 @@
 //! ([`Stack::direction_by_first_speaker`](crate::shim::stack::Stack::direction_by_first_speaker)).
 
 pub mod capture;
+mod lanes;
 pub mod link;
 
 use crate::cpu::Bugcheck;
@@ -15,7 +16,7 @@ use crate::shim::carrier::{Around, Carrier, NoWire};
 use crate::shim::flow::NoEndpoints;
 use crate::shim::layer::Direction;
 use crate::shim::packet::Packet;
-use crate::shim::stack::{Config, Verdict};
+use crate::shim::stack::{Config, Stack, Verdict};
 use crate::shim::verdicts::Verdicts;
 use crate::wfp::netevent::FileTime;
 use capture::{CaptureError, Frame};
@@ -32,11 +33,20 @@ const SERVED: usize = 4096;
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How a capture is taken.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The simulated machine's addresses; packets between others are passed over. Empty: see the module's
     /// description.
     pub local: Vec<Prefix>,
+    /// How many processors take packets at once, each with a stack of its own. With more than one, conversations are
+    /// decided out of their order in the capture, and nothing that a driver injects or completes later is carried.
+    pub processors: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { local: Vec::new(), processors: 1 }
+    }
 }
 
 /// Why a replay ended early.
@@ -71,6 +81,9 @@ pub fn run(
     options: &Options,
     verdicts: &mut Verdicts,
 ) -> Result<PassedOver, ReplayError> {
+    if options.processors > 1 {
+        return lanes::run(machine, input, options, verdicts);
+    }
     let mut replay = Replay {
         machine: machine.clone(),
         carrier: Carrier::new(machine, Config { pick_up: true }, || ()),
@@ -115,8 +128,9 @@ impl Replay {
                 return Ok(());
             }
         };
-        let Some(direction) = self.direction(found.packet, frame.direction.or(found.direction), options) else {
-            self.passed_over.note("packets between addresses that are not local");
+        let marked = frame.direction.or(found.direction);
+        let Some(direction) = direction(self.carrier.stack(), found.packet, marked, options) else {
+            self.passed_over.note(NOT_LOCAL);
             return Ok(());
         };
         // Captures are not always in order; the stack's clock must be.
@@ -154,20 +168,23 @@ impl Replay {
             }
         }
     }
+}
 
-    fn direction(&self, packet: &[u8], marked: Option<Direction>, options: &Options) -> Option<Direction> {
-        // A packet that cannot be read has no direction to speak of; it must be counted, so it gets one.
-        let Ok(packet) = Packet::parse(packet) else { return Some(marked.unwrap_or(Direction::Inbound)) };
-        if options.local.is_empty() {
-            return marked.or_else(|| Some(self.carrier.stack().direction_by_first_speaker(&packet)));
-        }
-        let is_local = |address| options.local.iter().any(|prefix| prefix.contains(address));
-        match (is_local(packet.source), is_local(packet.destination)) {
-            (true, true) => marked.or_else(|| Some(self.carrier.stack().direction_by_first_speaker(&packet))),
-            (true, false) => Some(Direction::Outbound),
-            (false, true) => Some(Direction::Inbound),
-            (false, false) => None,
-        }
+const NOT_LOCAL: &str = "packets between addresses that are not local";
+
+/// Which way a packet goes; `None` when it is not this machine's.
+fn direction<F>(stack: &Stack<F>, packet: &[u8], marked: Option<Direction>, options: &Options) -> Option<Direction> {
+    // A packet that cannot be read has no direction to speak of; it must be counted, so it gets one.
+    let Ok(packet) = Packet::parse(packet) else { return Some(marked.unwrap_or(Direction::Inbound)) };
+    if options.local.is_empty() {
+        return marked.or_else(|| Some(stack.direction_by_first_speaker(&packet)));
+    }
+    let is_local = |address| options.local.iter().any(|prefix| prefix.contains(address));
+    match (is_local(packet.source), is_local(packet.destination)) {
+        (true, true) => marked.or_else(|| Some(stack.direction_by_first_speaker(&packet))),
+        (true, false) => Some(Direction::Outbound),
+        (false, true) => Some(Direction::Inbound),
+        (false, false) => None,
     }
 }
 
@@ -243,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn several_processors_come_to_the_same_verdicts() {
+        let options = Options { processors: 3, ..Options::default() };
+        let machine = Machine::new();
+        let (totals, passed_over) = replay(&machine, &options);
+        assert_eq!((totals.packets, totals.forwarded, totals.flows), (4, 4, 1));
+        assert_eq!(passed_over, PassedOver::default());
+        assert_eq!(machine.wfp.flows.len(), 0);
+        block_https(&machine);
+        assert_eq!(replay(&machine, &options).0.refused, 1);
+    }
+
+    #[test]
     fn a_blocked_conversation_is_refused_with_the_time_of_the_capture() {
         let machine = Machine::new();
         let filter = block_https(&machine);
@@ -257,9 +286,9 @@ mod tests {
     fn local_addresses_decide_the_direction() {
         let machine = Machine::new();
         block_https(&machine); // remote port 443: from the server's side the remote port is 40000
-        let server = Options { local: vec!["203.0.113.0/24".parse().unwrap()] };
+        let server = Options { local: vec!["203.0.113.0/24".parse().unwrap()], ..Options::default() };
         assert_eq!(replay(&machine, &server).0.forwarded, 4);
-        let elsewhere = Options { local: vec!["10.0.0.0/8".parse().unwrap()] };
+        let elsewhere = Options { local: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
         let (totals, passed_over) = replay(&machine, &elsewhere);
         assert_eq!(totals.packets, 0);
         assert_eq!(passed_over.0.values().sum::<u64>(), 4);

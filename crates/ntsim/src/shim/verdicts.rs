@@ -219,6 +219,26 @@ impl Verdicts {
         }
     }
 
+    /// Adds another record's sums and rows to this one.
+    pub(crate) fn add(&mut self, other: Self) {
+        let (to, from) = (&mut self.totals, other.totals);
+        to.packets += from.packets;
+        to.bytes += from.bytes;
+        to.forwarded += from.forwarded;
+        to.dropped += from.dropped;
+        to.refused += from.refused;
+        to.aborted += from.aborted;
+        to.held += from.held;
+        to.malformed += from.malformed;
+        to.flows += from.flows;
+        to.injected += from.injected;
+        for (row, count) in other.rows {
+            if self.rows.len() < ROWS_LIMIT || self.rows.contains_key(&row) {
+                *self.rows.entry(row).or_default() += count;
+            }
+        }
+    }
+
     /// Writes what is still buffered.
     ///
     /// # Errors

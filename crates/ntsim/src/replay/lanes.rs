@@ -1,0 +1,218 @@
+//! Several processors at once: the packets of a capture spread over stacks of their own.
+//!
+//! A packet's addresses choose its lane, so that a conversation stays in one and in order, fragments included. What
+//! spans conversations is lost: an ICMP error of a router in between does not find the flow that it is about, and
+//! nothing that a driver injects or completes later is carried. Events bear the time of the packet that any lane took
+//! last.
+
+use super::capture::{self, CaptureError};
+use super::link;
+use super::{Options, PassedOver, ReplayError, direction};
+use crate::cpu::{self, Bugcheck};
+use crate::irql::Irql;
+use crate::machine::Machine;
+use crate::ndis::PacketBuffer;
+use crate::shim::engine::EngineClassifier;
+use crate::shim::flow::NoEndpoints;
+use crate::shim::layer::Direction;
+use crate::shim::stack::{Config, Stack};
+use crate::shim::verdicts::Verdicts;
+use crate::wfp::flow::Flow;
+use crate::wfp::netevent::FileTime;
+use std::io::Read;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Bytes handed to a lane at once.
+const BATCH: usize = 256 << 10;
+/// Batches that may wait for a lane.
+const WAITING: usize = 4;
+
+/// A packet in a batch.
+struct Entry {
+    bytes: Range<usize>,
+    direction: Option<Direction>,
+    time: Duration,
+}
+
+#[derive(Default)]
+struct Batch {
+    /// The time of the capture's first packet, where every lane's clock begins.
+    first: Duration,
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+struct Lane {
+    machine: Arc<Machine>,
+    stack: Stack<Arc<Flow>>,
+    classifier: EngineClassifier,
+    buffer: PacketBuffer,
+    verdicts: Verdicts,
+    first: Duration,
+    now: Duration,
+    passed_over: PassedOver,
+}
+
+/// Passes a capture through `options.processors` stacks at once.
+pub(super) fn run(
+    machine: &Arc<Machine>,
+    input: impl Read + Send,
+    options: &Options,
+    verdicts: &mut Verdicts,
+) -> Result<PassedOver, ReplayError> {
+    thread::scope(|scope| {
+        let mut lanes = Vec::new();
+        for _ in 0..options.processors {
+            let (sender, receiver) = sync_channel(WAITING);
+            lanes.push((sender, scope.spawn(move || Lane::new(machine).run(&receiver, options))));
+        }
+        let mut passed_over = PassedOver::default();
+        let senders: Vec<_> = lanes.iter().map(|(sender, _)| sender.clone()).collect();
+        let read = deal(input, senders, &mut passed_over);
+        let mut stopped = None;
+        for (sender, lane) in lanes {
+            drop(sender);
+            match lane.join() {
+                Ok(Ok((of_lane, reasons))) => {
+                    verdicts.add(of_lane);
+                    for (reason, count) in reasons.0 {
+                        *passed_over.0.entry(reason).or_default() += count;
+                    }
+                }
+                Ok(Err(bugcheck)) => stopped = Some(bugcheck),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        machine.wfp.events.set_time(None);
+        match stopped {
+            Some(bugcheck) => Err(bugcheck.into()),
+            None => read.map(|()| passed_over).map_err(Into::into),
+        }
+    })
+}
+
+/// Reads the capture and hands its packets to the lanes.
+fn deal(
+    input: impl Read + Send,
+    lanes: Vec<SyncSender<Batch>>,
+    passed_over: &mut PassedOver,
+) -> Result<(), CaptureError> {
+    let mut batches: Vec<Batch> = lanes.iter().map(|_| Batch::default()).collect();
+    let mut first = None;
+    let read = capture::read(input, |frame| {
+        let found = match link::find(frame.link, frame.bytes) {
+            Ok(found) => found,
+            Err(reason) => {
+                passed_over.note(reason);
+                return ControlFlow::Continue(());
+            }
+        };
+        let first = *first.get_or_insert(frame.time);
+        let lane = lane_of(found.packet, lanes.len());
+        let batch = &mut batches[lane];
+        batch.first = first;
+        let start = batch.bytes.len();
+        batch.bytes.extend_from_slice(found.packet);
+        let direction = frame.direction.or(found.direction);
+        batch.entries.push(Entry { bytes: start..batch.bytes.len(), direction, time: frame.time });
+        // A lane that has ended has stopped the machine.
+        if batch.bytes.len() >= BATCH && lanes[lane].send(std::mem::take(batch)).is_err() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    for (lane, batch) in lanes.iter().zip(batches) {
+        if !batch.entries.is_empty() {
+            let _ = lane.send(batch); // as above
+        }
+    }
+    read
+}
+
+/// The lane of a packet: a hash of its two addresses, the same both ways.
+fn lane_of(packet: &[u8], lanes: usize) -> usize {
+    let addresses = match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(12..20),
+        Some(6) => packet.get(8..40),
+        _ => None,
+    };
+    let Some(addresses) = addresses else { return 0 };
+    let (a, b) = addresses.split_at(addresses.len() / 2);
+    let hash = |half: &[u8]| {
+        half.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    };
+    // The upper bits are the well mixed ones.
+    ((hash(a).wrapping_add(hash(b)).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 32) as usize % lanes
+}
+
+impl Lane {
+    /// A lane of this thread.
+    fn new(machine: &Arc<Machine>) -> Self {
+        Self {
+            machine: machine.clone(),
+            stack: Stack::new(Config { pick_up: true }),
+            classifier: EngineClassifier::new(machine.clone()),
+            buffer: PacketBuffer::new(65_536),
+            verdicts: Verdicts::new(None),
+            first: Duration::ZERO,
+            now: Duration::ZERO,
+            passed_over: PassedOver::default(),
+        }
+    }
+
+    fn run(mut self, batches: &Receiver<Batch>, options: &Options) -> Result<(Verdicts, PassedOver), Bugcheck> {
+        while let Ok(batch) = batches.recv() {
+            self.first = batch.first;
+            for entry in &batch.entries {
+                self.pass(&batch.bytes[entry.bytes.clone()], entry, options)?;
+            }
+        }
+        let Self { machine, stack, classifier, .. } = &mut self;
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))?;
+        Ok((self.verdicts, self.passed_over))
+    }
+
+    fn pass(&mut self, packet: &[u8], entry: &Entry, options: &Options) -> Result<(), Bugcheck> {
+        let Some(direction) = direction(&self.stack, packet, entry.direction, options) else {
+            self.passed_over.note(super::NOT_LOCAL);
+            return Ok(());
+        };
+        self.now = self.now.max(entry.time.saturating_sub(self.first));
+        self.machine.wfp.events.set_time(Some(FileTime::from(UNIX_EPOCH + entry.time)));
+        self.buffer.fill(packet);
+        let Self { machine, stack, classifier, buffer, now, .. } = self;
+        let decision = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| stack.process(c, &mut NoEndpoints, buffer, direction, *now))
+        })?;
+        self.verdicts.note(stack, packet, direction, &decision, *now);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_directions_and_every_fragment_share_a_lane() {
+        let packet = |a: [u8; 4], b: [u8; 4]| {
+            let mut packet = vec![0x45; 40];
+            packet[12..16].copy_from_slice(&a);
+            packet[16..20].copy_from_slice(&b);
+            packet
+        };
+        let mut used = [false; 4];
+        for n in 0..64 {
+            let (us, them) = ([10, 0, 0, 2], [203, 0, 113, n]);
+            let lane = lane_of(&packet(us, them), 4);
+            assert_eq!(lane, lane_of(&packet(them, us), 4));
+            used[lane] = true;
+        }
+        assert_eq!(used, [true; 4]);
+        assert_eq!(lane_of(&[0x45], 4), 0, "what cannot be read");
+    }
+}
