@@ -68,7 +68,14 @@ pub(crate) use exports;
 pub fn all() -> impl Iterator<Item = &'static Export> {
     [
         crate::nt::EXPORTS,
-        &[crate::wdf::EXPORTS, crate::wfp::fwps::EXPORTS, crate::wfp::fwps::redirect::EXPORTS, crate::wfp::fwpm::EXPORTS, crate::ndis::EXPORTS],
+        &[
+            crate::wdf::EXPORTS,
+            crate::wfp::fwps::EXPORTS,
+            crate::wfp::fwps::redirect::EXPORTS,
+            crate::wfp::fwpm::EXPORTS,
+            crate::ndis::EXPORTS,
+            crate::ndis::miniport::EXPORTS,
+        ],
     ]
     .into_iter()
     .flatten()

@@ -45,6 +45,8 @@ pub struct Machine {
     pub processors: Processors,
     /// The system threads that run.
     pub threads: SystemThreads,
+    /// NDIS miniport drivers.
+    pub miniports: crate::ndis::miniport::Miniports,
     unload_patience: Duration,
     /// What watches the import boundary.
     pub hooks: crate::trace::Hooks,
@@ -104,6 +106,7 @@ impl Machine {
             executive: crate::nt::Executive::default(),
             processors: Processors::new(config.processors),
             threads: SystemThreads::default(),
+            miniports: crate::ndis::miniport::Miniports::default(),
             unload_patience: config.unload_patience,
             hooks: crate::trace::Hooks::default(),
             drivers: driver::Drivers::default(),

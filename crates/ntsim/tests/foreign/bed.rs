@@ -50,7 +50,7 @@ impl Bed {
         let network = match Network::new(&[]) {
             Ok(network) => network,
             Err(error @ (NetError::Namespaces { .. } | NetError::Tun { .. })) => {
-                eprintln!("SKIPPED: {error}");
+                fetch::skip(&error.to_string());
                 return None;
             }
             Err(error) => panic!("{error}"),
@@ -116,7 +116,7 @@ pub const DIG: &str = "dig +short +tries=1 +time=5";
 pub fn has_dig() -> bool {
     let found = Command::new("dig").arg("-v").output().is_ok();
     if !found {
-        eprintln!("SKIPPED: there is no dig (package bind9-dnsutils)");
+        fetch::skip("there is no dig (package bind9-dnsutils)");
     }
     found
 }

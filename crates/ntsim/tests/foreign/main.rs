@@ -14,4 +14,5 @@ mod inject;
 mod load;
 mod network;
 mod old;
+mod others;
 mod sockets;

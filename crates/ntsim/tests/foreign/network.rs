@@ -1,4 +1,4 @@
-//! The layer NETWORK: packets reported, dropped, modified and reinjected, both ways, IPv4 and IPv6.
+//! The layer NETWORK: packets reported and dropped, both ways, IPv4 and IPv6.
 
 use crate::bed::{Bed, CURL, DIG, has_dig};
 use crate::divert::{Address, Filter, Handle, Layer, flag};

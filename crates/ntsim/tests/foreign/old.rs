@@ -6,7 +6,7 @@
 
 use crate::bed::{Bed, DIG, PATIENCE, QUIET, has_dig};
 use crate::divert::{Filter, Handle, Layer, flag};
-use crate::fetch;
+use crate::fetch::Wheel;
 use ntsim::{
     NtStatus,
     machine::Machine,
@@ -17,8 +17,14 @@ use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 /// WinDivert64.sys of the versions 1.1 and 1.3.
 fn drivers() -> Option<[PathBuf; 2]> {
-    let file = "pydivert/windivert_dll/WinDivert64.sys";
-    Some([fetch::from_wheel("pydivert", "2.0.9", None, file)?, fetch::from_wheel("pydivert", "2.1.0", None, file)?])
+    let of = |version, sha256| {
+        let file = "pydivert/windivert_dll/WinDivert64.sys";
+        Wheel { package: "pydivert", version, target: &[], file, sha256 }.fetch()
+    };
+    Some([
+        of("2.0.9", "df12afa691e529f01c75b3dd734f6b45bf1488dbf90ced218657f0d205bff319")?,
+        of("2.1.0", "9026147943bd44a1eb5e2f0c89cc8f441c7d1f13c1571aba54e262d2e7354798")?,
+    ])
 }
 
 #[test]

@@ -189,10 +189,10 @@ impl Machine {
         let image = std::env::current_exe().map(|path| crate::host::nt_path(&path)).unwrap_or_default();
         let address = new_block();
         let created = self.clock.system_time();
+        // An object before anybody can find it: a driver on another processor may take a reference at once.
+        self.executive.objects.enter(address, Kind::Process, format!("process {id}"));
         let process = Process { id, parent: SYSTEM_ID, image, address, created, exit_status: None };
         table.by_address.insert(address, process);
-        drop(table);
-        self.executive.objects.enter(address, Kind::Process, format!("process {id}"));
         address
     }
 
