@@ -69,6 +69,7 @@ impl Mailbox {
     }
 
     /// The data that was put into one direction of a flow's stream, oldest first.
+    #[expect(clippy::vec_box, reason = "as they came in, and as they are given back")]
     pub(super) fn take_stream(&self, flow: u64, direction: Direction) -> Vec<Box<Injection>> {
         let mut line = self.line.lock();
         if line.requests.is_empty() {

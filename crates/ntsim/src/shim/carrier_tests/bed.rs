@@ -144,6 +144,7 @@ pub(crate) struct Driver {
     session: Session,
     next_key: u128,
     next_weight: u16,
+    #[expect(clippy::vec_box, reason = "a filter's context is the address of one")]
     plays: Vec<Box<Play>>,
 }
 

@@ -23,10 +23,13 @@ fn header_len(v6: bool) -> u32 {
     if v6 { 40 } else { 20 }
 }
 
+/// `FWPS_PACKET_INJECTION_STATE` of each packet seen, and the context.
+type States = Arc<Mutex<Vec<(u32, u64)>>>;
+
 /// Takes every packet at the network layer out and injects a clone of it; returns the injector and the states it saw.
-fn divert(bed: &mut Bed, v6: bool, direction: Direction, context: u64) -> (Arc<Injector>, Arc<Mutex<Vec<(u32, u64)>>>) {
+fn divert(bed: &mut Bed, v6: bool, direction: Direction, context: u64) -> (Arc<Injector>, States) {
     let injector = Injector::network(bed, v6);
-    let seen: Arc<Mutex<Vec<(u32, u64)>>> = Arc::default();
+    let seen = States::default();
     let (by, states) = (injector.clone(), seen.clone());
     bed.callout(ip_layer(v6, direction), move |call| {
         if call.out.rights & FWPS_RIGHT_ACTION_WRITE == 0 {

@@ -106,8 +106,8 @@ impl Injector {
         );
         let mut length = data.len();
         let (list, packet) = match list.is_null() {
-            // SAFETY: a live clone.
             false => {
+                // SAFETY: a live clone.
                 length = unsafe { crate::ndis::data::to_vec((*list).first_net_buffer) }.len();
                 (list, None)
             }
