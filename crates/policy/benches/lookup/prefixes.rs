@@ -88,7 +88,8 @@ pub(crate) fn v6() {
     });
     let source = if real.is_some() { "real" } else { "made" };
     let all = real.unwrap_or_else(|| {
-        let made = |index: u32| (((0x2000 << 112 | u128::from(random.next()) << 72) >> 80 << 80, 48), index.is_multiple_of(2));
+        let made =
+            |index: u32| (((0x2000 << 112 | u128::from(random.next()) << 72) >> 80 << 80, 48), index.is_multiple_of(2));
         (0..168_000).map(made).collect()
     });
     let (mut all, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, even)| *even);
