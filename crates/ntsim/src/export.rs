@@ -75,6 +75,7 @@ pub fn all() -> impl Iterator<Item = &'static Export> {
             crate::wfp::fwpm::EXPORTS,
             crate::ndis::EXPORTS,
             crate::ndis::miniport::EXPORTS,
+            crate::netio::EXPORTS,
         ],
     ]
     .into_iter()

@@ -2,7 +2,7 @@
 //!
 //! The path of a packet through the rooms: [`net`] or [`replay`] reads it, [`shim`] turns it into the classify calls
 //! that Windows' network stack makes, [`wfp`] walks the layer's sublayers and filters and calls the driver's callout
-//! through [`cpu`], and the verdict comes back the same way. [`pe`] loads the driver, [`nt`], [`wdf`], [`ndis`] and
+//! through [`cpu`], and the verdict comes back the same way. [`pe`] loads the driver, [`nt`], [`wdf`], [`ndis`], [`netio`] and
 //! [`wfp`] are what it imports, [`machine`] owns it all, and [`remote`] lets another process act as an administrator
 //! of the simulated machine.
 //!
@@ -16,6 +16,7 @@ pub mod irql;
 pub mod machine;
 pub mod ndis;
 pub mod net;
+pub mod netio;
 pub mod nt;
 pub mod pe;
 pub mod remote;

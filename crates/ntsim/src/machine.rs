@@ -41,6 +41,8 @@ pub struct Machine {
     pub timers: crate::nt::ke::timer::Timers,
     /// Objects, processes, the registry, and what else the executive keeps.
     pub executive: crate::nt::Executive,
+    /// The Network Module Registrar.
+    pub nmr: crate::netio::Registrar,
     /// The processors driver code runs on.
     pub processors: Processors,
     /// The system threads that run.
@@ -104,6 +106,7 @@ impl Machine {
             dispatcher: crate::nt::ke::dispatcher::Dispatcher::default(),
             timers: crate::nt::ke::timer::Timers::default(),
             executive: crate::nt::Executive::default(),
+            nmr: crate::netio::Registrar::default(),
             processors: Processors::new(config.processors),
             threads: SystemThreads::default(),
             miniports: crate::ndis::miniport::Miniports::default(),

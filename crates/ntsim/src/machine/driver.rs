@@ -222,6 +222,7 @@ impl Machine {
         let mut others = self.wdf.take_leaks(name);
         others.extend(self.executive.left_by(image));
         others.extend(self.miniports.left_by(image));
+        others.extend(self.nmr.left_by(image));
         // The platform counts for the whole machine: what is left is this driver's once no other is loaded.
         if self.drivers.table.lock().is_empty() {
             others.extend(self.wfp.leaks().into_iter().map(|(what, count)| format!("{count} {what}")));
