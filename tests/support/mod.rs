@@ -32,10 +32,21 @@ pub struct Rig {
 impl Rig {
     /// Boots a machine and installs the driver; no policy yet.
     pub fn install() -> Self {
-        let machine = Machine::new();
+        Self::on(Machine::new())
+    }
+
+    fn on(machine: Arc<Machine>) -> Self {
         let host = LocalHost::new(machine.clone());
         install(&host, &driver()).expect("the driver installs");
         Self { machine, host, files: TempDir::new().expect("a folder for policies") }
+    }
+
+    /// Boots a machine whose driver's every call may pass the baton of a [`Schedule`](ntsim::cpu::baton::Schedule), and
+    /// installs the driver.
+    pub fn scheduled() -> Self {
+        let machine = Machine::new();
+        machine.hooks.schedule();
+        Self::on(machine)
     }
 
     /// Boots a machine, installs the driver and loads a policy.

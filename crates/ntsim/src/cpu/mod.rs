@@ -8,6 +8,7 @@
 //! Because the stack may be abandoned at any call into driver code, no lock may be held and nothing that must be
 //! dropped may be alive across such a call; what is alive is leaked, not corrupted.
 
+pub mod baton;
 mod bugcheck;
 mod context;
 pub mod dpc;
@@ -236,6 +237,7 @@ pub fn leave_if_stopped() {
     if context::machine().has_stopped() {
         context::abandon_stopped()
     }
+    baton::pause();
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ static ON: AtomicBool = AtomicBool::new(false);
 #[derive(Debug, Default)]
 pub struct Hooks {
     tracer: OnceLock<Tracer>,
+    scheduled: AtomicBool,
 }
 
 impl Hooks {
@@ -40,6 +41,12 @@ impl Hooks {
         Ok(())
     }
 
+    /// Lets a [`Schedule`](crate::cpu::baton::Schedule) decide who runs, at every call of a driver that is loaded
+    /// from now on.
+    pub fn schedule(&self) {
+        self.scheduled.store(true, Ordering::Release);
+    }
+
     /// The tracer.
     #[must_use]
     pub fn tracer(&self) -> Option<&Tracer> {
@@ -48,7 +55,7 @@ impl Hooks {
 
     /// Whether an import gets a hooked gate.
     pub(crate) fn wants(&self, module: &str, name: &str) -> bool {
-        self.tracer.get().is_some_and(|tracer| tracer.wants(module, name))
+        self.scheduled.load(Ordering::Acquire) || self.tracer.get().is_some_and(|tracer| tracer.wants(module, name))
     }
 }
 
@@ -86,8 +93,9 @@ impl Tracer {
 /// Called by a hooked gate before the function; returns how many of the arguments on the stack the function may read.
 pub(crate) fn before(description: &'static Description, arguments: *const u64) -> u64 {
     let signature = signature::of(description.name);
+    cpu::baton::called(description.name);
     cpu::with_machine(|machine| {
-        if let Some(tracer) = machine.hooks.tracer() {
+        if let Some(tracer) = machine.hooks.tracer().filter(|t| t.wants(description.module, description.name)) {
             tracer.sink.called(description, signature, arguments);
         }
     });
