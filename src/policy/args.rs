@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn moments_are_days_and_times() {
-        assert_eq!(moment("tue 24:00").map(|at| (at.day, at.minute)), Ok((1, 0)));
+        assert_eq!(moment("tue 24:00").map(|at| (at.day, at.minute)), Ok((2, 0)), "the beginning of Wednesday");
         assert!(moment("now").is_ok());
         assert!(moment("noon").is_err());
     }

@@ -9,6 +9,7 @@ use super::switch;
 use super::unwind::Registers;
 use crate::irql::Irql;
 use crate::machine::Machine;
+use crate::wfp::readers;
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::ffi::c_void;
 use core::ops::Range;
@@ -107,6 +108,7 @@ pub(super) fn run(
             machine.pool.reached_dispatch();
         }
         kpcr.set_irql(irql);
+        let mark = readers::mark();
         // SAFETY: the stack is this thread's own and not in use, as the thread was not inside; `entry` and `argument`
         // belong together by this function's callers; `host_rsp` is this thread's cell.
         let ended = unsafe { switch::call_on(state.host_rsp.get(), top, entry, argument) };
@@ -114,7 +116,11 @@ pub(super) fn run(
         if kpcr.irql() >= Irql::DISPATCH {
             machine.processors.free(kpcr.number());
         }
-        if ended == switch::RETURNED { Ok(()) } else { Err(abandoned(state, machine, kpcr)) }
+        if ended == switch::RETURNED {
+            return Ok(());
+        }
+        readers::rewind(mark);
+        Err(abandoned(state, machine, kpcr))
     })
 }
 

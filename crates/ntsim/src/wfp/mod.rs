@@ -20,7 +20,7 @@ pub mod layers;
 pub mod names;
 pub mod netevent;
 pub mod pend;
-mod readers;
+pub(crate) mod readers;
 pub mod redirect;
 pub mod security;
 pub mod stack;

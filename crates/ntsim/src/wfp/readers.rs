@@ -6,8 +6,9 @@
 //! the places of all threads, after `membarrier(2)` has made every thread's earlier stores visible. On a system without
 //! it the reader pays for the fence.
 //!
-//! Announcements nest like calls: what was announced last is taken back first. An abandoned stack takes nothing back, so
-//! that it never looks like one that returned.
+//! Announcements nest like calls: what was announced last is taken back first. An abandoned stack takes nothing back
+//! itself; what it had announced is taken back for it ([`rewind`]), because it never runs again, and the addresses may be
+//! those of something else one day.
 
 use parking_lot::Mutex;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -47,7 +48,7 @@ impl Drop for Return {
             mine.depth.set(PLACES);
             mine.reader.take()
         });
-        // Announcements that an abandoned stack left stay for ever, and their places with them.
+        // A thread that ends inside of announcements keeps them, and their places, for ever.
         if let Some(reader) = reader.filter(|reader| reader.is_empty()) {
             READERS.lock().free.push(reader);
         }
@@ -129,6 +130,40 @@ fn more_room(mine: &Mine) {
     mine.depth.set(0);
 }
 
+/// Where this thread's announcements stand.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    reader: Option<&'static Reader>,
+    depth: usize,
+}
+
+/// What this thread has announced so far.
+#[inline]
+pub(crate) fn mark() -> Mark {
+    MINE.with(|mine| Mark { reader: mine.reader.get(), depth: mine.depth.get() })
+}
+
+/// Takes back what this thread has announced since `mark`: the stack that did it was abandoned.
+#[cold]
+pub(crate) fn rewind(mark: Mark) {
+    let forget = |reader: Option<&Reader>, from: usize| {
+        for place in reader.iter().flat_map(|reader| &reader.held[from..]) {
+            place.store(null_mut(), Ordering::Release);
+        }
+    };
+    MINE.with(|mine| {
+        forget(mark.reader, mark.depth);
+        let now = mine.reader.get();
+        if now.map(core::ptr::from_ref) == mark.reader.map(core::ptr::from_ref) {
+            mine.depth.set(mark.depth);
+        } else {
+            // More room was taken since, all of it by the abandoned stack.
+            forget(now, 0);
+            mine.depth.set(0);
+        }
+    });
+}
+
 /// Every address that is announced. An address that was made unreachable before the call and is not among them will not
 /// be read any more.
 pub(super) fn held() -> HashSet<usize> {
@@ -167,6 +202,20 @@ mod tests {
         let again = hold(&values[0]);
         assert!(is_held(&values[0]));
         again.release();
+    }
+
+    #[test]
+    fn what_an_abandoned_stack_announced_is_taken_back() {
+        let values: Vec<u8> = vec![0; 2 * PLACES];
+        let before = hold(&values[0]);
+        for count in [3, PLACES + 3] {
+            let mark = mark();
+            values[1..count].iter().for_each(|value| drop(hold(value)));
+            rewind(mark);
+            assert!(is_held(&values[0]) && !values[1..].iter().any(|value| is_held(value)), "{count}");
+        }
+        before.release();
+        assert!(!is_held(&values[0]));
     }
 
     #[test]
