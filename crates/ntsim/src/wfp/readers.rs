@@ -210,7 +210,9 @@ mod tests {
         let before = hold(&values[0]);
         for count in [3, PLACES + 3] {
             let mark = mark();
-            values[1..count].iter().for_each(|value| drop(hold(value)));
+            values[1..count].iter().for_each(|value| {
+                let _abandoned = hold(value);
+            });
             rewind(mark);
             assert!(is_held(&values[0]) && !values[1..].iter().any(|value| is_held(value)), "{count}");
         }
