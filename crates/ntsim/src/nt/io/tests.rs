@@ -1,4 +1,5 @@
 use super::*;
+use std::time::Duration;
 
 /// Echoes controls, keeps reads until they are cancelled, and notes what it is asked.
 #[derive(Default)]
