@@ -12,6 +12,7 @@ use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::ndis::PacketBuffer;
 use crate::status::NtStatus;
+use crate::wfp::abi::consts;
 use crate::wfp::flow::Flow;
 use crate::wfp::inject::{Injection, InjectionPath};
 use std::sync::Arc;
@@ -331,11 +332,9 @@ impl Drop for Carrier {
 
 /// Whether a packet's version is that of the handle it was injected with; a handle without a family takes either.
 fn is_of_family(bytes: &[u8], family: u16) -> bool {
-    const AF_INET: u16 = 2;
-    const AF_INET6: u16 = 23;
     match family {
-        AF_INET => bytes.first().is_some_and(|first| first >> 4 == 4),
-        AF_INET6 => bytes.first().is_some_and(|first| first >> 4 == 6),
+        consts::AF_INET => bytes.first().is_some_and(|first| first >> 4 == 4),
+        consts::AF_INET6 => bytes.first().is_some_and(|first| first >> 4 == 6),
         _ => true,
     }
 }

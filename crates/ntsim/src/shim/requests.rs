@@ -3,13 +3,11 @@
 use super::classifier::Redirect;
 use super::flow::FlowKey;
 use super::layer::Layer;
+use crate::wfp::abi::consts::{AF_INET, AF_INET6};
 use crate::wfp::abi::{FwpsBindRequest0, FwpsConnectRequest0, SockaddrStorage};
 use crate::wfp::pend::RedirectRequest;
 use core::ptr::null_mut;
 use std::net::{IpAddr, SocketAddr};
-
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 23;
 
 /// The layer data of a redirect layer; `None` at any other.
 pub(super) fn of(layer: Layer, key: &FlowKey) -> Option<RedirectRequest> {

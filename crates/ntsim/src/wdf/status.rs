@@ -32,5 +32,3 @@ pub(crate) const DRIVER_INTERNAL_ERROR: NtStatus = status(0xC000_0183);
 pub(crate) const OBJECT_TYPE_MISMATCH: NtStatus = status(0xC000_0024);
 /// `STATUS_INVALID_USER_BUFFER`.
 pub(crate) const INVALID_USER_BUFFER: NtStatus = status(0xC000_00E8);
-/// `STATUS_ACCESS_VIOLATION`.
-pub(crate) const ACCESS_VIOLATION: NtStatus = status(0xC000_0005);

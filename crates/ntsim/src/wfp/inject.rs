@@ -306,9 +306,7 @@ impl Injections {
         const DEFAULT: u32 = consts::FWPS_INJECTION_TYPE_STREAM
             | consts::FWPS_INJECTION_TYPE_TRANSPORT
             | consts::FWPS_INJECTION_TYPE_FORWARD;
-        const AF_UNSPEC: u16 = 0;
-        const AF_INET: u16 = 2;
-        const AF_INET6: u16 = 23;
+        use consts::{AF_INET, AF_INET6, AF_UNSPEC};
         if types & !KNOWN != 0 || !matches!(family, AF_UNSPEC | AF_INET | AF_INET6) {
             return Err(NtStatus::INVALID_PARAMETER);
         }

@@ -20,6 +20,7 @@ use frame::{EHANDLER, Frame, UHANDLER};
 use record::{Context, DispatcherContext, ExceptionRecord, NONCONTINUABLE, RAX, TARGET_UNWIND, UNWINDING};
 
 use super::{bugcheck, code, context};
+use crate::status::NtStatus;
 use core::ops::Range;
 use core::ptr;
 
@@ -138,14 +139,14 @@ unsafe fn call_handler(
 /// only when nobody handles it.
 pub(crate) unsafe fn raise(
     context: *mut Context,
-    status: u32,
+    status: NtStatus,
     flags: u32,
     parameters: &[u64],
     why: impl FnOnce() -> String,
 ) {
     // SAFETY: written by `raising`, lives in its frame.
     let context = unsafe { &mut *context };
-    let mut record = ExceptionRecord::new(status, flags, context.rip, parameters);
+    let mut record = ExceptionRecord::new(status.0 as u32, flags, context.rip, parameters);
     let stack = context::stack_range().unwrap_or_default();
     // SAFETY: by this function's contract.
     if unsafe { dispatch(&mut record, context, &stack) } {
@@ -154,9 +155,5 @@ pub(crate) unsafe fn raise(
     }
     let first = parameters.first().copied().unwrap_or(0);
     let second = parameters.get(1).copied().unwrap_or(0);
-    bugcheck(
-        code::KMODE_EXCEPTION_NOT_HANDLED,
-        [u64::from(status) | 0xffff_ffff_0000_0000, record.address, first, second],
-        why(),
-    )
+    bugcheck(code::KMODE_EXCEPTION_NOT_HANDLED, [i64::from(status.0) as u64, record.address, first, second], why())
 }

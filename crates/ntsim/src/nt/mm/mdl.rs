@@ -13,6 +13,7 @@ use crate::ndis::layout::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, 
 use crate::nt::pool::Kind;
 use crate::nt::rtl::copy;
 use crate::nt::violation;
+use crate::status::NtStatus;
 use core::ffi::c_void;
 use core::ptr;
 
@@ -222,8 +223,6 @@ unsafe extern "win64" fn MmBuildMdlForNonPagedPool(mdl: *mut Mdl) {
     }
 }
 
-const STATUS_ACCESS_VIOLATION: u32 = 0xc000_0005;
-
 raising! {
     /// Raises where the memory cannot be accessed so. `operation` is LOCK_OPERATION: 0 read, 1 write, 2 both.
     fn MmProbeAndLockPages(mdl: *mut Mdl, mode: i8, operation: u32) => probe_and_lock_pages
@@ -247,7 +246,7 @@ unsafe extern "win64" fn probe_and_lock_pages(mdl: *mut Mdl, _mode: i8, operatio
     if let Some(at) = copy::first_inaccessible(begin, length, operation != 0) {
         // SAFETY: called by `raising`; nothing here owns anything.
         unsafe {
-            seh::raise(context, STATUS_ACCESS_VIOLATION, 0, &[u64::from(operation != 0), at as u64], || {
+            seh::raise(context, NtStatus::ACCESS_VIOLATION, 0, &[u64::from(operation != 0), at as u64], || {
                 format!("MmProbeAndLockPages: {at:#x} cannot be accessed, and nobody handled the exception")
             });
         }

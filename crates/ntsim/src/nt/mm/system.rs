@@ -11,6 +11,7 @@ use crate::export::{Export, exports};
 use crate::nt::rtl::copy;
 use crate::nt::string::UnicodeString;
 use crate::pe::gate::Catalogue;
+use crate::status::NtStatus;
 use core::ffi::c_void;
 
 exports! {
@@ -54,12 +55,7 @@ unsafe extern "win64" fn MmGetSystemRoutineAddress(name: *const UnicodeString) -
 
 /// Asks the host whether a byte can be read.
 extern "win64" fn MmIsAddressValid(address: *const c_void) -> u8 {
-    let mut byte = 0_u8;
-    let to = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let from = libc::iovec { iov_base: address.cast_mut(), iov_len: 1 };
-    // SAFETY: reads one byte of this process into ours; an address that is not mapped is an error, not a fault.
-    let read = unsafe { libc::process_vm_readv(libc::getpid(), &to, 1, &from, 1, 0) };
-    u8::from(read == 1)
+    u8::from(copy::first_inaccessible(address as usize, 1, false).is_none())
 }
 
 /// Drivers ask to be lenient under Driver Verifier; no leniency is wanted here.
@@ -101,9 +97,6 @@ raising! {
     fn ProbeForWrite(address: usize, length: usize, alignment: u32) => probe_for_write
 }
 
-const STATUS_DATATYPE_MISALIGNMENT: u32 = 0x8000_0002;
-const STATUS_ACCESS_VIOLATION: u32 = 0xc000_0005;
-
 unsafe extern "win64" fn probe_for_read(address: usize, length: usize, alignment: u32, context: *mut Context) {
     // SAFETY: called by `raising`.
     unsafe { probe("ProbeForRead", address, length, alignment, context) }
@@ -115,7 +108,7 @@ unsafe extern "win64" fn probe_for_write(address: usize, length: usize, alignmen
     if let Some(at) = copy::first_inaccessible(address, length, true) {
         // SAFETY: called by `raising`; nothing here owns anything.
         unsafe {
-            seh::raise(context, STATUS_ACCESS_VIOLATION, 0, &[1, at as u64], || {
+            seh::raise(context, NtStatus::ACCESS_VIOLATION, 0, &[1, at as u64], || {
                 format!("ProbeForWrite: {at:#x} cannot be written, and nobody handled the exception")
             });
         }
@@ -130,9 +123,9 @@ unsafe fn probe(what: &str, address: usize, length: usize, alignment: u32, conte
     }
     let end = (address as u64).checked_add(length as u64);
     let (status, why) = if alignment.is_power_of_two() && !address.is_multiple_of(alignment as usize) {
-        (STATUS_DATATYPE_MISALIGNMENT, "is not aligned as asked")
+        (NtStatus::DATATYPE_MISALIGNMENT, "is not aligned as asked")
     } else if end.is_none_or(|end| end > MmUserProbeAddress) {
-        (STATUS_ACCESS_VIOLATION, "is no user-mode memory")
+        (NtStatus::ACCESS_VIOLATION, "is no user-mode memory")
     } else {
         return;
     };
@@ -170,10 +163,13 @@ mod tests {
 
     #[test]
     fn an_address_is_valid_when_it_can_be_read() {
-        let byte = 1_u8;
-        assert_eq!(MmIsAddressValid((&raw const byte).cast()), 1);
-        assert_eq!(MmIsAddressValid(8 as *const c_void), 0);
-        assert_eq!(MmIsAddressValid(core::ptr::null()), 0);
+        cpu::enter(&Machine::new(), Irql::PASSIVE, || {
+            let byte = 1_u8;
+            assert_eq!(MmIsAddressValid((&raw const byte).cast()), 1);
+            assert_eq!(MmIsAddressValid(8 as *const c_void), 0);
+            assert_eq!(MmIsAddressValid(core::ptr::null()), 0);
+        })
+        .unwrap();
     }
 
     #[test]

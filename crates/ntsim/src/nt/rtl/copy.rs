@@ -225,7 +225,11 @@ mod tests {
             assert_eq!(first_inaccessible(base + 10, 8192, false), Some(base + 8192));
             assert_eq!(first_inaccessible(base + 10, 4000, true), None);
             assert_eq!(first_inaccessible(base + 10, 8192, true), Some(base + 4096));
-            assert_eq!(first_inaccessible(8, 1, false), Some(8));
+            assert_eq!(first_inaccessible(8, 8, false), Some(8));
+            assert_eq!(first_inaccessible(usize::MAX - 4, 8, false), Some(usize::MAX - 4));
+            let constant = c"constant".as_ptr() as usize;
+            assert_eq!(first_inaccessible(constant, 8, false), None);
+            assert_eq!(first_inaccessible(constant, 8, true), Some(constant), "constants are read-only");
             assert_eq!(first_inaccessible(base + 8192, 0, true), None);
         })
         .unwrap();

@@ -9,6 +9,7 @@ use crate::cpu::seh::{
     scope::handler as __C_specific_handler,
 };
 use crate::export::exports;
+use crate::status::NtStatus;
 
 exports! {
     "ntoskrnl.exe";
@@ -18,35 +19,32 @@ exports! {
     ExRaiseDatatypeMisalignment: HIGH,
 }
 
-const STATUS_ACCESS_VIOLATION: u32 = 0xc000_0005;
-const STATUS_DATATYPE_MISALIGNMENT: u32 = 0x8000_0002;
-
-raising!(fn ExRaiseStatus(status: u32) => raise_status);
+raising!(fn ExRaiseStatus(status: NtStatus) => raise_status);
 raising!(fn ExRaiseAccessViolation() => raise_access_violation);
 raising!(fn ExRaiseDatatypeMisalignment() => raise_misalignment);
 
-unsafe extern "win64" fn raise_status(status: u32, _: u64, _: u64, context: *mut Context) {
+unsafe extern "win64" fn raise_status(status: NtStatus, _: u64, _: u64, context: *mut Context) {
     // SAFETY: called by `raising`.
     unsafe { raise(context, status, "ExRaiseStatus") }
 }
 
 unsafe extern "win64" fn raise_access_violation(_: u64, _: u64, _: u64, context: *mut Context) {
     // SAFETY: called by `raising`.
-    unsafe { raise(context, STATUS_ACCESS_VIOLATION, "ExRaiseAccessViolation") }
+    unsafe { raise(context, NtStatus::ACCESS_VIOLATION, "ExRaiseAccessViolation") }
 }
 
 unsafe extern "win64" fn raise_misalignment(_: u64, _: u64, _: u64, context: *mut Context) {
     // SAFETY: called by `raising`.
-    unsafe { raise(context, STATUS_DATATYPE_MISALIGNMENT, "ExRaiseDatatypeMisalignment") }
+    unsafe { raise(context, NtStatus::DATATYPE_MISALIGNMENT, "ExRaiseDatatypeMisalignment") }
 }
 
 /// # Safety
 /// As [`seh::raise`].
-unsafe fn raise(context: *mut Context, status: u32, by: &str) {
+unsafe fn raise(context: *mut Context, status: NtStatus, by: &str) {
     // SAFETY: by this function's contract.
     unsafe {
         seh::raise(context, status, NONCONTINUABLE, &[], || {
-            format!("the driver raised {status:#010x} with {by}, and nobody handled it")
+            format!("the driver raised {:#010x} with {by}, and nobody handled it", status.0)
         });
     }
 }

@@ -29,23 +29,9 @@ impl<F> Stack<F> {
                 return Decision { verdict: Verdict::Malformed(malformed), by: None, opened: false };
             }
         };
-        let (direction, entry) = (Direction::Outbound, Entry::Edge);
-        let mut flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
-        if packet.fragment.is_some() {
-            flags |= condition_flag::IS_FRAGMENT;
-        }
-        let key = FlowKey::of(&packet, direction);
-        let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
-        let Self { flows, ledger, .. } = self;
-        let mut flow = flows.get_mut(&key);
-        let view = flow.as_ref().map_or(FlowView::none(direction), |flow| flow.head.view());
-        if let Err(stopped) = context.pass(Layer::OutboundIpPacket, Position::IpHeader, view, Verdict::Drop) {
-            return stopped;
-        }
-        if let (Upper::Tcp(tcp), Some(flow)) = (packet.upper, &mut flow) {
-            sent_again(ledger, &mut context, flow, &tcp);
-        }
-        Decision::FORWARD
+        self.send_again(classifier, endpoints, buffer, packet, now, |context, view| {
+            context.pass(Layer::OutboundIpPacket, Position::IpHeader, view, Verdict::Drop).map(drop)
+        })
     }
 
     /// Passes a packet that a driver sends at the transport layer (`FwpsInjectTransportSendAsync0`), with the IP header it
@@ -60,20 +46,36 @@ impl<F> Stack<F> {
         buffer: &mut PacketBuffer,
         now: Duration,
     ) -> Decision {
-        let direction = Direction::Outbound;
         let packet = match Packet::parse(buffer.bytes()) {
             Ok(packet) if packet.fragment.is_none() && packet.protocol == protocol::TCP => packet,
-            _ => return self.take_in(classifier, endpoints, buffer, direction, Entry::Edge, now),
+            _ => return self.take_in(classifier, endpoints, buffer, Direction::Outbound, Entry::Edge, now),
         };
         self.output.clear();
         self.expire(classifier, now);
-        let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
-        let (key, entry) = (FlowKey::of(&packet, direction), Entry::Edge);
+        self.send_again(classifier, endpoints, buffer, packet, now, |context, view| context.leave(view))
+    }
+
+    /// Asks the layers of `pass` about a packet that a driver sends, and lets its flow know of a segment that goes.
+    fn send_again<'a, C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &'a mut C,
+        endpoints: &'a mut dyn Endpoints,
+        buffer: &'a mut PacketBuffer,
+        packet: Packet,
+        now: Duration,
+        pass: impl FnOnce(&mut Context<'a, C>, FlowView<'_, F>) -> Result<(), Decision>,
+    ) -> Decision {
+        let (direction, entry) = (Direction::Outbound, Entry::Edge);
+        let mut flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
+        if packet.fragment.is_some() {
+            flags |= condition_flag::IS_FRAGMENT;
+        }
+        let key = FlowKey::of(&packet, direction);
         let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
         let Self { flows, ledger, .. } = self;
         let mut flow = flows.get_mut(&key);
         let view = flow.as_ref().map_or(FlowView::none(direction), |flow| flow.head.view());
-        if let Err(stopped) = context.leave(view) {
+        if let Err(stopped) = pass(&mut context, view) {
             return stopped;
         }
         if let (Upper::Tcp(tcp), Some(flow)) = (packet.upper, &mut flow) {

@@ -345,7 +345,8 @@ fn in_the_callers_context_a_driver_locks_the_callers_memory_and_queues_the_reque
                 request => Handle, address => usize, length => usize, &raw mut memory => *mut Handle) -> NtStatus);
             status.ok().map(|()| memory)
         };
-        assert_eq!(lock(16, 4), Err(status::ACCESS_VIOLATION));
+        assert_eq!(lock(16, 4), Err(NtStatus::ACCESS_VIOLATION));
+        assert_eq!(NtStatus::ACCESS_VIOLATION.0 as u32, 0xC000_0005);
         assert_eq!(lock(0, 0), Err(status::INVALID_USER_BUFFER));
         let memory = lock(TARGET.as_ptr() as usize, 4).unwrap();
         let buffer = wdf!(NO_RIG, WdfMemoryGetBuffer(memory => Handle, ptr::null_mut() => *mut usize) -> *mut u32);

@@ -14,6 +14,7 @@ use super::super::violation::Fault;
 use super::{Method, Operation, Owner, Request};
 use crate::machine::Machine;
 use crate::nt::mm::mdl;
+use crate::nt::rtl::copy;
 use crate::status::NtStatus;
 
 /// The functions of this room.
@@ -282,34 +283,14 @@ fn probe(
     if length == 0 {
         return Err(status::INVALID_USER_BUFFER.into());
     }
-    if !is_accessible(buffer as usize, length, writable) {
-        return Err(status::ACCESS_VIOLATION.into());
+    if copy::first_inaccessible(buffer as usize, length, writable).is_some() {
+        return Err(NtStatus::ACCESS_VIOLATION.into());
     }
     let body = Box::new(Memory::of_request(buffer as usize, length));
     let view = Object::create(machine, object.client(), Some(&object), &Attributes::default(), body)?;
     // SAFETY: not null.
     unsafe { out.write(view.handle) };
     Ok(())
-}
-
-/// Whether every page of a range is mapped with the wanted access, from the process's own memory map.
-pub(super) fn is_accessible(address: usize, length: usize, writable: bool) -> bool {
-    let Some(end) = address.checked_add(length) else { return false };
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
-    let mut reached = address;
-    for line in maps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(range), Some(access)) = (words.next(), words.next()) else { continue };
-        let Some((from, to)) = range.split_once('-') else { continue };
-        let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16)) else { continue };
-        if from <= reached && reached < to && access.starts_with('r') && (!writable || access.as_bytes()[1] == b'w') {
-            reached = to;
-        }
-        if reached >= end {
-            return true;
-        }
-    }
-    false
 }
 
 extern "win64" fn probe_for_read(

@@ -7,7 +7,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use super::super::abi::{Handle, ObjectAttributes, QueueConfig, RequestParameters};
-use super::super::status;
 use super::super::testing::{Calls, Rig, attributes, context_type, queue_config, wdf};
 use super::*;
 use crate::nt::io::{IrpKind, OpenFile, PendingIo};
@@ -573,15 +572,4 @@ fn parameters_of_the_wrong_size_are_a_violation() {
     });
     assert_eq!(code, 6);
     assert!(why.contains("Size is 32"), "{why}");
-}
-
-#[test]
-fn memory_that_is_not_mapped_is_not_accessible() {
-    let here = [0_u8; 64];
-    assert!(buffer::is_accessible(here.as_ptr() as usize, 64, true));
-    assert!(buffer::is_accessible(c"constant".as_ptr() as usize, 8, false));
-    assert!(!buffer::is_accessible(c"constant".as_ptr() as usize, 8, true), "constants are read-only");
-    assert!(!buffer::is_accessible(8, 8, false));
-    assert!(!buffer::is_accessible(usize::MAX - 4, 8, false));
-    assert_eq!(status::ACCESS_VIOLATION.0 as u32, 0xC000_0005);
 }

@@ -9,9 +9,6 @@ use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use std::net::IpAddr;
 
-/// AF_INET6.
-const AF_INET6: u16 = 23;
-
 /// `FWPS_TRANSPORT_SEND_PARAMS0` and 1; the last two members are of version 1 only.
 #[repr(C)]
 pub(super) struct TransportSendParams {
@@ -145,7 +142,7 @@ unsafe fn transport_send(
             // The address is in network order, as on the wire.
             remote = match (address.is_null(), family) {
                 (true, _) => None,
-                (false, AF_INET6) => Some(IpAddr::from(address.cast::<[u8; 16]>().read())),
+                (false, consts::AF_INET6) => Some(IpAddr::from(address.cast::<[u8; 16]>().read())),
                 (false, _) => Some(IpAddr::from(address.cast::<[u8; 4]>().read())),
             };
             if version == 1 {
