@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug)]
 #[repr(Rust, packed(4))]
 pub(super) struct Segment<A> {
-    start: A,
+    pub(super) start: A,
     /// The class, by its first number and later by its final one.
     pub(super) class: u32,
 }

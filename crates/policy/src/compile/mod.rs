@@ -12,6 +12,7 @@ mod identifiers;
 mod names;
 mod resolve;
 mod rules;
+mod v4;
 mod writer;
 
 use crate::{

@@ -4,7 +4,7 @@ use super::{
     CompileOptions, addresses,
     classes::Classes,
     identifiers::{self, Identifiers},
-    names,
+    names, v4,
 };
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
@@ -147,12 +147,12 @@ impl Spaces {
             let mut classes = Classes::default();
             let four: Vec<_> = sets.iter().map(|set| &set.v4).collect();
             let six: Vec<_> = sets.iter().map(|set| &set.v6).collect();
-            let mut four = addresses::segments(&four, &mut classes);
+            let mut four = v4::Space::new(&four, &mut classes);
             let mut six = addresses::segments(&six, &mut classes);
             let numbering = classes.finish(sets.len());
-            four.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
+            four.renumber(&numbering.classes);
             six.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
-            *out4 = addresses::map(&four)?;
+            *out4 = four.map()?;
             drop(four);
             *out6 = addresses::map(&six)?;
             members.insert(dimension, numbering.members);

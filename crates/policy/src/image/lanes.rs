@@ -3,7 +3,11 @@
 //! The chunk's starts ascend, so the comparisons that hold are the first ones, and counting them is finding the first
 //! that does not. Lanes behind the chunk's own hold whatever follows it in the map; a bit set at `size` stops before
 //! them. x86-64 has SSE2 in every processor, and kernel code may use it there; the compiler does not come upon the
-//! few instructions this takes by itself. This is the crate's only module with `unsafe` in it.
+//! few instructions this takes by itself. This module is the crate's only one with `unsafe` in it.
+
+mod signed;
+
+pub(super) use signed::{Compared, compared};
 
 /// How many of the first `size` (at most 32) starts of 16 bits are not above `wanted`.
 #[inline]

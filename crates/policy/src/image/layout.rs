@@ -17,12 +17,13 @@
 use super::{
     names::Points,
     table::{Section, u16_at, u32_at, u64_at, u128_at},
+    v4,
 };
 
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Where the roots begin.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
@@ -167,11 +168,11 @@ sections! {
     forest4: 8,
     /// The words of the IPv6 forest.
     forest6: 8,
-    /// Classes of remote IPv4 addresses (see [`super::addresses`]).
+    /// Classes of remote IPv4 addresses (see [`super::v4`]).
     remote4: 4,
     /// Classes of local IPv4 addresses.
     local4: 4,
-    /// Classes of remote IPv6 addresses.
+    /// Classes of remote IPv6 addresses (see [`super::addresses`]).
     remote6: 4,
     /// Classes of local IPv6 addresses.
     local6: 4,
@@ -209,11 +210,14 @@ pub(crate) struct Header {
     /// Made of the key.
     pub(crate) points: Points,
     pub(crate) sections: Sections,
+    /// What the IPv4 maps of remote and of local addresses begin with.
+    pub(crate) shapes4: [v4::Shape; 2],
 }
 
 impl Header {
     /// Reads a header; the caller made sure that [`HEADER_LENGTH`] bytes are there.
     pub(crate) fn read(bytes: &[u8]) -> Self {
+        let sections = Sections::read(bytes);
         let [outbound, inbound] = u16_at(bytes, 32).to_le_bytes();
         Self {
             checksum: u128_at(bytes, 16).to_le_bytes(),
@@ -223,7 +227,8 @@ impl Header {
             roots: core::array::from_fn(|index| u64_at(bytes, ROOT_TABLE + index * 8)),
             undecidable: u32_at(bytes, UNDECIDABLE),
             name_depths: u32_at(bytes, NAME_DEPTHS),
-            sections: Sections::read(bytes),
+            shapes4: [sections.remote4, sections.local4].map(|map| v4::Shape::read(bytes, map)),
+            sections,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! First match: the flow is reduced to a key of numbers, the forest leads to a few boxes, and the least rule among
 //! those that hold decides.
 
-use super::{addresses, forest, identifiers, layout::*, names, table::u32_at};
+use super::{addresses, forest, identifiers, layout::*, names, table::u32_at, v4};
 use crate::flow::{Decision, Direction, Flow, Name, Verdict};
 use core::net::IpAddr;
 
@@ -50,9 +50,7 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
 pub(super) fn remote_class(image: &[u8], header: &Header, remote: IpAddr) -> u32 {
     let sections = &header.sections;
     match remote {
-        IpAddr::V4(address) if sections.remote4.length != 0 => {
-            addresses::class(sections.remote4.of(image), address.to_bits())
-        }
+        IpAddr::V4(address) if sections.remote4.length != 0 => v4::class(image, &header.shapes4[0], address.to_bits()),
         IpAddr::V6(address) if sections.remote6.length != 0 => {
             addresses::class(sections.remote6.of(image), address.to_bits())
         }
@@ -94,11 +92,13 @@ fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> E
         Ends::V4 { remote, local } => {
             key[Dimension::Remote as usize] = u64::from(remote);
             key[Dimension::Local as usize] = u64::from(local);
-            for (dimension, map, address) in
-                [(Dimension::RemoteSet, sections.remote4, remote), (Dimension::LocalSet, sections.local4, local)]
-            {
+            let [remote_shape, local_shape] = &header.shapes4;
+            for (dimension, map, shape, address) in [
+                (Dimension::RemoteSet, sections.remote4, remote_shape, remote),
+                (Dimension::LocalSet, sections.local4, local_shape, local),
+            ] {
                 if let Some(slot) = key.get_mut(dimension as usize).filter(|_| map.length != 0) {
-                    *slot = u64::from(addresses::class(map.of(image), address));
+                    *slot = u64::from(v4::class(image, shape, address));
                 }
             }
         }

@@ -9,6 +9,7 @@ pub(crate) mod layout;
 mod matcher;
 pub(crate) mod names;
 pub(crate) mod table;
+pub(crate) mod v4;
 mod validate;
 
 use crate::flow::{Decision, Flow};

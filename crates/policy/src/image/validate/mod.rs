@@ -2,6 +2,7 @@
 
 mod addresses;
 mod forest;
+mod v4;
 
 use super::{
     layout::*,
@@ -84,12 +85,10 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
     rules(bytes, sections)?;
     entries(bytes, sections)?;
     forest::validate(bytes, &header)?;
-    for (map, what, bits) in [
-        (sections.remote4, "remote4", 32),
-        (sections.local4, "local4", 32),
-        (sections.remote6, "remote6", 128),
-        (sections.local6, "local6", 128),
-    ] {
+    let [remote4, local4] = &header.shapes4;
+    v4::validate(sections.remote4.of(bytes), remote4, "remote4")?;
+    v4::validate(sections.local4.of(bytes), local4, "local4")?;
+    for (map, what, bits) in [(sections.remote6, "remote6", 128), (sections.local6, "local6", 128)] {
         addresses::validate(map.of(bytes), what, bits)?;
     }
     name_tables(bytes, sections)?;

@@ -1,0 +1,289 @@
+//! IPv4 address maps: from overlapping sets to segments of one class to tables and chunks.
+
+mod shape;
+
+use super::{
+    addresses::{Segment, segments},
+    classes::Classes,
+};
+use crate::{
+    image::v4::{BITS, FIRST, LANES, MOST_LANES, NODE, PADDING, PLACE, Shape, TABLE, TOGGLES, chunks},
+    model::address::Ranges,
+};
+use std::collections::{HashMap, VecDeque};
+
+/// The whole space as segments: where each begins, the first at address 0, and its class; neighbours differ.
+#[derive(Debug)]
+pub(super) enum Space<'s> {
+    /// The ranges of a single set and its class. They can be millions: no other form of them is made.
+    One(&'s Ranges<u32>, u32),
+    Many(Vec<Segment<u32>>),
+}
+
+impl<'s> Space<'s> {
+    /// The space under these sets; classes by their first numbers.
+    pub(super) fn new(sets: &[&'s Ranges<u32>], classes: &mut Classes) -> Self {
+        match sets {
+            [only] if !only.ranges().is_empty() => Self::One(only, classes.number(&[0])),
+            _ => Self::Many(segments(sets, classes)),
+        }
+    }
+
+    /// Gives the classes their final numbers.
+    pub(super) fn renumber(&mut self, classes: &[u32]) {
+        match self {
+            Self::One(_, class) => *class = classes[*class as usize],
+            Self::Many(segments) => {
+                segments.iter_mut().for_each(|segment| segment.class = classes[segment.class as usize]);
+            }
+        }
+    }
+
+    /// The bytes of the map; none when every address has class 0.
+    pub(super) fn map(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Many(segments) if segments.iter().all(|segment| segment.class == 0) => Ok(Vec::new()),
+            Self::Many(segments) => map(&Several { segments }),
+            Self::One(ranges, class) => {
+                let ranges = ranges.ranges();
+                let skipped = usize::from(ranges.first().is_some_and(|range| range.0 == 0));
+                let open = usize::from(ranges.last().is_some_and(|range| range.1 == u32::MAX));
+                let len = ranges.len() * 2 + 1 - skipped - open;
+                map(&Alternating { ranges, class: *class, skipped, len })
+            }
+        }
+    }
+}
+
+/// Segments by number.
+trait Segments {
+    fn len(&self) -> usize;
+    fn start(&self, index: usize) -> u32;
+    fn class(&self, index: usize) -> u32;
+    /// The class that is not 0, where there are only two.
+    fn other(&self) -> Option<u32>;
+}
+
+struct Several<'s> {
+    segments: &'s [Segment<u32>],
+}
+
+impl Segments for Several<'_> {
+    fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    fn start(&self, index: usize) -> u32 {
+        self.segments[index].start
+    }
+
+    fn class(&self, index: usize) -> u32 {
+        self.segments[index].class
+    }
+
+    fn other(&self) -> Option<u32> {
+        let other = self.segments.iter().map(|segment| segment.class).find(|class| *class != 0)?;
+        self.segments.iter().all(|segment| segment.class == 0 || segment.class == other).then_some(other)
+    }
+}
+
+/// The ranges of one set and what lies between.
+struct Alternating<'s> {
+    ranges: &'s [(u32, u32)],
+    class: u32,
+    /// 1 if the first range begins at 0, so that nothing lies before it.
+    skipped: usize,
+    len: usize,
+}
+
+impl Segments for Alternating<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn start(&self, index: usize) -> u32 {
+        let index = index + self.skipped;
+        match (index / 2, index % 2) {
+            (range, 1) => self.ranges[range].0,
+            (0, _) => 0,
+            (range, _) => self.ranges[range - 1].1 + 1,
+        }
+    }
+
+    fn class(&self, index: usize) -> u32 {
+        if (index + self.skipped) % 2 == 1 { self.class } else { 0 }
+    }
+
+    fn other(&self) -> Option<u32> {
+        Some(self.class)
+    }
+}
+
+/// What a start becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// A class begins.
+    Toggle,
+    /// A class that ends one grain farther, and behind it is what was before.
+    Single,
+}
+
+/// Whether segment `index` is a single among those before `end`.
+fn lane<S: Segments>(segments: &S, index: usize, end: usize, grain: u32) -> Lane {
+    let single = index + 1 < end
+        && segments.start(index + 1) - segments.start(index) == 1 << grain
+        && segments.class(index - 1) == segments.class(index + 1);
+    if single { Lane::Single } else { Lane::Toggle }
+}
+
+fn map<S: Segments>(segments: &S) -> Result<Vec<u8>, String> {
+    let mut shape = shape::choose(segments);
+    // Places are counted in units; most maps are small enough for the smallest.
+    while shape.unit <= 12 {
+        if let Some(bytes) = (Writer { segments, shape, tables: Vec::new(), chunks: Vec::new() }).write() {
+            return Ok(bytes);
+        }
+        shape.unit += 1;
+    }
+    Err("the address lists are too large".to_owned())
+}
+
+/// A block of addresses: its first, how many of its bits are not told apart, and the segments that begin in it.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    low: u32,
+    left: u32,
+    segments: (u32, u32),
+}
+
+struct Writer<'s, S> {
+    segments: &'s S,
+    shape: Shape,
+    tables: Vec<u32>,
+    chunks: Vec<u8>,
+}
+
+impl<S: Segments> Writer<'_, S> {
+    /// The bytes; `None` if places do not fit into words.
+    fn write(mut self) -> Option<Vec<u8>> {
+        let root = Block { low: 0, left: 32, segments: (1, self.segments.len() as u32) };
+        let mut constants = HashMap::new();
+        let mut queue = VecDeque::from([(root, 32 - self.shape.shift)]);
+        let mut free = 1u32 << (32 - self.shape.shift);
+        while let Some((block, bits)) = queue.pop_front() {
+            let left = block.left - bits;
+            let mut at = block.segments.0;
+            for index in 0..1u32 << bits {
+                let low = block.low | (u64::from(index) << left) as u32;
+                let high = low | ((1u64 << left) - 1) as u32;
+                let first = at;
+                while at < block.segments.1 && self.segments.start(at as usize) <= high {
+                    at += 1;
+                }
+                let child = Block { low, left, segments: (first, at) };
+                let word = match self.chunk(child, &mut constants)? {
+                    Ok(word) => word,
+                    Err(lanes) => {
+                        let bits = (lanes / (self.shape.most_lanes() / 2)).max(2).ilog2().min(left).min(15);
+                        let table = free;
+                        free += 1 << bits;
+                        queue.push_back((child, bits));
+                        (table < 1 << (32 - TABLE)).then_some(NODE | bits << BITS | table << TABLE)?
+                    }
+                };
+                self.tables.push(word);
+            }
+        }
+        self.shape.tables = free;
+        let words = self.shape.words();
+        let start = chunks(free) as usize;
+        let mut bytes = Vec::with_capacity(start + self.chunks.len() + PADDING as usize);
+        bytes.extend(words.iter().chain(&self.tables).flat_map(|word| word.to_le_bytes()));
+        bytes.resize(start, 0);
+        bytes.extend_from_slice(&self.chunks);
+        // The section consists of whole words.
+        bytes.resize((bytes.len() + PADDING as usize).next_multiple_of(4), 0);
+        Some(bytes)
+    }
+
+    /// The word of a block's chunk, or how many lanes it has if those are too many; `None` if the place does not fit.
+    fn chunk(&mut self, block: Block, constants: &mut HashMap<u32, u32>) -> Option<Result<u32, u32>> {
+        let Shape { grain, value, .. } = self.shape;
+        let (mut at, end) = (block.segments.0 as usize, block.segments.1 as usize);
+        let mut toggles = [0usize; MOST_LANES as usize];
+        let mut singles = [0usize; MOST_LANES as usize];
+        let (mut toggled, mut single) = (0, 0);
+        // What begins with the block begins before its first toggle.
+        let lane = |at| if self.shape.singles { lane(self.segments, at, end, grain) } else { Lane::Toggle };
+        let begins = at < end && self.segments.start(at) == block.low && lane(at) == Lane::Toggle;
+        at += usize::from(begins);
+        let first = self.segments.class(at - 1);
+        let mut lanes = 0;
+        while at < end {
+            let lane = lane(at);
+            lanes += 1;
+            if lanes <= self.shape.most_lanes() {
+                let (starts, count) =
+                    if lane == Lane::Toggle { (&mut toggles, &mut toggled) } else { (&mut singles, &mut single) };
+                starts[*count] = at;
+                *count += 1;
+            }
+            at += if lane == Lane::Toggle { 1 } else { 2 };
+        }
+        if lanes > self.shape.most_lanes() {
+            return Some(Err(lanes));
+        }
+        let (toggles, singles) = (&toggles[..toggled], &singles[..single]);
+        let counts = (toggled as u32) << TOGGLES | lanes << LANES;
+        if value == 0 {
+            let first = if first == 0 { 0 } else { FIRST };
+            if lanes == 0 {
+                return Some(Ok(first));
+            }
+            let place = self.place()?;
+            self.lanes(toggles.iter().chain(singles));
+            return Some(Ok(first | counts | place << PLACE));
+        }
+        if lanes == 0 {
+            if let Some(place) = constants.get(&first) {
+                return Some(Ok(place << PLACE));
+            }
+            let place = self.place()?;
+            constants.insert(first, place);
+            self.value(first);
+            return Some(Ok(place << PLACE));
+        }
+        let place = self.place()?;
+        self.lanes(toggles.iter().chain(singles));
+        self.value(first);
+        for &at in toggles.iter().chain(singles) {
+            self.value(self.segments.class(at));
+        }
+        Some(Ok(counts | place << PLACE))
+    }
+
+    /// The place of the next chunk.
+    fn place(&mut self) -> Option<u32> {
+        self.chunks.resize(self.chunks.len().next_multiple_of(1 << self.shape.unit), 0);
+        let place = self.chunks.len() >> self.shape.unit;
+        (place < 1 << (32 - PLACE)).then_some(place as u32)
+    }
+
+    fn lanes<'a>(&mut self, starts: impl Iterator<Item = &'a usize>) {
+        for &at in starts {
+            let start = self.segments.start(at) >> self.shape.grain;
+            if self.shape.wide {
+                self.chunks.extend((start ^ 1 << 31).to_le_bytes());
+            } else {
+                self.chunks.extend((start as u16 ^ 1 << 15).to_le_bytes());
+            }
+        }
+    }
+
+    fn value(&mut self, class: u32) {
+        self.chunks.extend_from_slice(&class.to_le_bytes()[..self.shape.value as usize]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Which shape of a map is best: how large its root table is, how wide and how many its lanes.
+
+use super::{Lane, Segments, lane};
+use crate::image::v4::{MOST_BITS, MOST_LANES, Shape};
+
+/// Counts of lanes a shape can compare at once.
+const CAPS: [u32; 3] = [8, 16, MOST_LANES];
+
+/// What lies in the blocks of a root table of one size.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    /// The block that is being counted began before this lane.
+    began: u32,
+    /// Blocks with lanes.
+    used: u32,
+    /// Lanes in blocks that have more than each of [`CAPS`].
+    over: [u32; CAPS.len()],
+}
+
+impl Tally {
+    fn end_block(&mut self, lane: u32) {
+        let lanes = lane - self.began;
+        self.began = lane;
+        self.used += 1;
+        for (over, cap) in self.over.iter_mut().zip(CAPS) {
+            *over += if lanes > cap { lanes } else { 0 };
+        }
+    }
+}
+
+/// The shape for these segments.
+pub(super) fn choose<S: Segments>(segments: &S) -> Shape {
+    let other = segments.other();
+    let (mut grain, mut most) = (16, 0);
+    for index in 1..segments.len() {
+        grain = grain.min(segments.start(index).trailing_zeros());
+    }
+    if other.is_none() {
+        most = (0..segments.len()).map(|index| segments.class(index)).max().unwrap_or(0);
+    }
+    let value = match (other, most) {
+        (Some(_), _) => 0,
+        (None, 0..=0xff) => 1,
+        (None, 0x100..=0xffff) => 2,
+        _ => 4,
+    };
+    let all = |singles: bool| {
+        let mut next = 1;
+        std::iter::from_fn(move || {
+            let at = next;
+            let lane = (at < segments.len())
+                .then(|| if singles { lane(segments, at, segments.len(), grain) } else { Lane::Toggle })?;
+            next += if lane == Lane::Single { 2 } else { 1 };
+            Some((segments.start(at), lane))
+        })
+    };
+    // Singles cost every look-up a little: they must be worth it. Where classes have values they are always looked for.
+    let (lanes, found) = all(true)
+        .fold((0u32, 0u32), |(lanes, singles), (_, lane)| (lanes + 1, singles + u32::from(lane == Lane::Single)));
+    let singles = value != 0 || found > lanes / 8;
+
+    let mut tallies = [Tally::default(); MOST_BITS as usize + 1];
+    let (mut count, mut last) = (0u32, None);
+    for (start, _) in all(singles) {
+        // Tables of more bits than the two share have them in different blocks.
+        let shared = last.map_or(u32::MAX, |last: u32| (last ^ start).leading_zeros());
+        for tally in tallies.iter_mut().skip((shared as usize).saturating_add(1)) {
+            tally.end_block(count);
+        }
+        last = Some(start);
+        count += 1;
+    }
+    tallies.iter_mut().for_each(|tally| tally.end_block(count));
+
+    let base = Shape { grain, unit: 2, singles, value, other: other.unwrap_or(0), ..Shape::default() };
+    let mut best: Option<(u64, Shape)> = None;
+    for (bits, tally) in (0..=MOST_BITS).zip(&tallies) {
+        let wide = bits + grain + 16 < 32;
+        // Maps with values compare four vectors.
+        for four in [false, true].into_iter().filter(|four| *four || value == 0) {
+            let shape = Shape { shift: 32 - bits, wide, four, ..base };
+            let cost = cost(&shape, tally, count);
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, shape));
+            }
+        }
+    }
+    best.map_or(base, |(_, shape)| shape)
+}
+
+/// About how many hundredths of a nanosecond a look-up takes, and what the memory is worth that it takes from others.
+fn cost(shape: &Shape, tally: &Tally, lanes: u32) -> u64 {
+    // As measured, with everything in the nearest cache.
+    let compare = match (shape.wide, shape.four) {
+        (false, false) => 300,
+        (false, true) => 390,
+        (true, false) => 320,
+        (true, true) => 360,
+    };
+    // Each question is asked of each vector.
+    let compare = match (shape.singles, shape.four) {
+        (false, _) => compare,
+        (true, false) => compare + 180,
+        (true, true) => compare + 270,
+    };
+    let over = CAPS.iter().zip(tally.over).find(|(cap, _)| **cap == shape.most_lanes()).map_or(0, |(_, over)| over);
+    // A node is a table more and, because nothing foretells it, a branch gone wrong. One is as likely to be come upon
+    // as the lanes are many that lie below it.
+    let nodes = 1500 * u64::from(over) / u64::from(lanes.max(1));
+    let bytes = (4u64 << (32 - shape.shift))
+        + u64::from(lanes) * u64::from(shape.width() + shape.value)
+        + u64::from(tally.used) * (2 + u64::from(shape.value))
+        + u64::from(over)
+        + 512;
+    // Memory is taken from others, and beyond a mebibyte or two a look-up has to wait for it.
+    let memory = 100 * log2(bytes) + 400 * log2(bytes).saturating_sub(log2(1 << 20));
+    compare + nodes + memory / 256
+}
+
+/// The binary logarithm in parts of 256, straight between the powers.
+fn log2(number: u64) -> u64 {
+    let whole = number.ilog2();
+    u64::from(whole) * 256 + ((number << 8 >> whole) & 0xff)
+}
