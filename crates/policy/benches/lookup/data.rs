@@ -92,14 +92,19 @@ pub(crate) mod alloc {
             let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
             PEAK.fetch_max(now, Relaxed);
             // SAFETY: the caller's promises are those of `System`.
-            unsafe { System.alloc(layout) }
+            unsafe { System.alloc(paged(layout)) }
         }
 
         unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
             NOW.fetch_sub(layout.size(), Relaxed);
             // SAFETY: the block came from `System`, through `alloc` above.
-            unsafe { System.dealloc(block, layout) }
+            unsafe { System.dealloc(block, paged(layout)) }
         }
+    }
+
+    /// As the kernel's pool has it: what takes a page begins on one.
+    fn paged(layout: Layout) -> Layout {
+        if layout.size() < 4096 { layout } else { layout.align_to(4096).unwrap_or(layout) }
     }
 
     #[global_allocator]

@@ -11,6 +11,7 @@ mod names;
 mod ports;
 mod resolve;
 mod v4;
+mod v6;
 mod writer;
 
 use crate::{

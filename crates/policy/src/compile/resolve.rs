@@ -4,7 +4,7 @@ use super::{
     CompileOptions, addresses,
     classes::{Classes, Numbering},
     identifiers::{self, Identifiers},
-    names, ports, v4,
+    names, ports, v4, v6,
 };
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
@@ -164,7 +164,7 @@ fn address_maps(sets: &[Arc<AddressSet>], out4: &mut Vec<u8>, out6: &mut Vec<u8>
     six.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
     *out4 = four.map()?;
     drop(four);
-    *out6 = addresses::map(&six)?;
+    *out6 = v6::map(&six)?;
     Ok(numbering)
 }
 

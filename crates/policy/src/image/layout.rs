@@ -18,7 +18,7 @@
 use super::{
     names::Points,
     table::{Section, u16_at, u32_at, u64_at, u128_at},
-    v4,
+    v4, v6,
 };
 
 /// The first eight bytes of every image.
@@ -179,7 +179,7 @@ sections! {
     remote4: 4,
     /// Classes of local IPv4 addresses.
     local4: 4,
-    /// Classes of remote IPv6 addresses (see [`super::addresses`]).
+    /// Classes of remote IPv6 addresses (see [`super::v6`]).
     remote6: 4,
     /// Classes of local IPv6 addresses.
     local6: 4,
@@ -219,6 +219,8 @@ pub(crate) struct Header {
     pub(crate) name_depths: u32,
     /// Made of the key.
     pub(crate) points: Points,
+    /// The first words of the IPv6 maps, remote and local.
+    pub(crate) maps6: [v6::Map; 2],
     pub(crate) sections: Sections,
     /// What the IPv4 maps of remote and of local addresses begin with.
     pub(crate) shapes4: [v4::Shape; 2],
@@ -241,6 +243,7 @@ impl Header {
             undecidable: u32_at(bytes, UNDECIDABLE),
             name_depths: u32_at(bytes, NAME_DEPTHS),
             shapes4: [sections.remote4, sections.local4].map(|map| v4::Shape::read(bytes, map)),
+            maps6: [sections.remote6, sections.local6].map(|map| v6::Map::read(map.of(bytes))),
             sections,
         }
     }

@@ -2,12 +2,12 @@
 //! decides.
 
 use super::{
-    addresses, identifiers,
+    identifiers,
     layers::{Plain, Tables},
     layout::*,
     names,
     table::{Section, u16_at, u32_at},
-    v4,
+    v4, v6,
 };
 use crate::flow::{Decision, Direction, Flow, Name, Verdict};
 use core::net::{IpAddr, Ipv4Addr};
@@ -55,7 +55,7 @@ pub(super) fn remote_class(image: &[u8], header: &Header, remote: IpAddr) -> u32
     match remote {
         IpAddr::V4(address) if sections.remote4.length != 0 => v4::class(image, &header.shapes4[0], address.to_bits()),
         IpAddr::V6(address) if sections.remote6.length != 0 => {
-            addresses::class(sections.remote6.of(image), address.to_bits())
+            v6::class(sections.remote6.of(image), &header.maps6[0], address.to_bits())
         }
         _ => 0,
     }
@@ -96,11 +96,12 @@ fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
             (class(remote_shape, sections.remote4, remote), class(local_shape, sections.local4, local))
         }
         (remote, local) => {
-            let class = |map: Section, address: IpAddr| match map.length {
+            let class = |head: &v6::Map, map: Section, address: IpAddr| match map.length {
                 0 => 0,
-                _ => addresses::class(map.of(image), wide(address)),
+                _ => v6::class(map.of(image), head, wide(address)),
             };
-            (class(sections.remote6, remote), class(sections.local6, local))
+            let [of_remote, of_local] = &header.maps6;
+            (class(of_remote, sections.remote6, remote), class(of_local, sections.local6, local))
         }
     };
     key[Dimension::Remote as usize] = u64::from(remote);

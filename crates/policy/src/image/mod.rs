@@ -1,6 +1,5 @@
 //! The compiled policy: flat, versioned, little-endian bytes with offsets only.
 
-pub(crate) mod addresses;
 pub(crate) mod identifiers;
 mod lanes;
 pub(crate) mod layers;
@@ -10,6 +9,7 @@ mod matcher;
 pub(crate) mod names;
 pub(crate) mod table;
 pub(crate) mod v4;
+pub(crate) mod v6;
 mod validate;
 
 use crate::flow::{Decision, Flow};
@@ -18,6 +18,8 @@ use layout::{Header, RuleRecord};
 pub use validate::InvalidImage;
 #[cfg(feature = "std")]
 pub(crate) use validate::checksum;
+#[cfg(test)]
+pub(crate) use validate::validate_v6;
 
 mod sealed {
     pub trait Sealed {}
