@@ -164,7 +164,7 @@ fn address_maps(sets: &[Arc<AddressSet>], out4: &mut Vec<u8>, out6: &mut Vec<u8>
     six.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
     *out4 = four.map()?;
     drop(four);
-    *out6 = v6::map(&six)?;
+    *out6 = v6::map(six)?;
     Ok(numbering)
 }
 

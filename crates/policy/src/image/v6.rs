@@ -10,7 +10,7 @@
 //! words 0..16   form (0 two classes, 1 and 2 classes of 16 and 32 bits); the two classes; levels of the trees; tables;
 //!               buckets; links; starts in lists, in 8 bytes; values; zero; where the nodes of each
 //!               level end
-//! tables        256 entries each: the first by the first byte of an address, the others by the second
+//! tables        256 entries each, none if link 0 is all: the first by the first byte of an address, the others by the second
 //! nodes         32 words each, level by level, roots first
 //! buckets       64 bytes each
 //! links         4 words each
@@ -37,8 +37,9 @@
 
 use super::{
     lanes::six::{entries, less},
-    table::{Section, u16_at, u32_at, u64_at, u128_at},
+    table::{Section, u16_at, u32_at},
 };
+use core::hint::select_unpredictable;
 
 /// The bytes of the words before the tables.
 pub(crate) const HEAD: usize = 64;
@@ -152,7 +153,17 @@ impl Map {
         }
     }
 
-    /// The class by a value of the form.
+    /// The class by what tables, trees and lists give.
+    #[inline]
+    fn named(&self, found: u32) -> u32 {
+        let [first, second] = self.classes;
+        match self.form {
+            Form::Two => first ^ (first ^ second) & (found & 1).wrapping_neg(),
+            Form::Short | Form::Long => found,
+        }
+    }
+
+    /// What is found by a value's number.
     #[inline]
     fn value(&self, map: &[u8], number: u32) -> u32 {
         let values = self.values.of(map);
@@ -171,6 +182,9 @@ pub(crate) fn class(map: &[u8], head: &Map, address: u128) -> u32 {
     if head.buckets.length != 0 && excepted(map, head, address) {
         return head.classes[1];
     }
+    if head.tables.length == 0 {
+        return head.named(in_list(map, head, 0, address));
+    }
     let tables = head.tables.of(map);
     let (mut kind, mut number) = Kind::of(u32_at(tables, (address >> 120) as usize * 4));
     if kind == Kind::Table {
@@ -185,11 +199,7 @@ pub(crate) fn class(map: &[u8], head: &Map, address: u128) -> u32 {
     } else {
         number
     };
-    match head.form {
-        Form::Two if found & 1 != 0 => head.classes[1],
-        Form::Two => head.classes[0],
-        Form::Short | Form::Long => found,
-    }
+    head.named(found)
 }
 
 #[inline]
@@ -222,24 +232,28 @@ fn in_list(map: &[u8], head: &Map, link: u32, address: u128) -> u32 {
     let [first, count, value, shape] = [0, 4, 8, 12].map(|at| u32_at(link, at));
     let starts = head.lists.of(map).get(first as usize * 8..).unwrap_or(&[]);
     let below = if shape & WIDE != 0 {
-        below(count, |place| u128_at(starts, place as usize * 16) <= address)
+        below(starts.as_chunks::<16>().0, count, |start| u128::from_le_bytes(*start) <= address)
     } else {
         let window = (address.wrapping_shl(shape) >> 64) as u64;
-        below(count, |place| u64_at(starts, place as usize * 8) <= window)
+        below(starts.as_chunks::<8>().0, count, |start| u64::from_le_bytes(*start) <= window)
     };
     head.value(map, value.wrapping_add(below))
 }
 
-/// How many of `count` starts are not above an address.
+/// How many of the first `count` starts are not above an address.
 #[inline]
-fn below(count: u32, not_above: impl Fn(u32) -> bool) -> u32 {
-    let (mut low, mut left) = (0u32, count);
+fn below<const SIZE: usize>(starts: &[[u8; SIZE]], count: u32, not_above: impl Fn(&[u8; SIZE]) -> bool) -> u32 {
+    let Some(starts) = starts.get(..count as usize) else { return 0 };
+    let (mut low, mut left) = (0, starts.len());
     while left > 1 {
         let half = left / 2;
-        low = low.wrapping_add(half & u32::from(not_above(low.wrapping_add(half))).wrapping_neg());
-        left = left.wrapping_sub(half);
+        let middle = low + half;
+        // Written as a choice between two values, it takes no branch.
+        let Some(start) = starts.get(middle) else { return 0 };
+        low = select_unpredictable(not_above(start), middle, low);
+        left -= half;
     }
-    low.wrapping_add(u32::from(count != 0 && not_above(low)))
+    low as u32 + u32::from(starts.get(low).is_some_and(not_above))
 }
 
 /// The bucket, of `buckets`, and the tag of an address' site.

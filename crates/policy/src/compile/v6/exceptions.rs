@@ -1,7 +1,6 @@
 //! Networks within a site and single hosts go to buckets, where there are so many that trees would not stay in the
 //! nearer caches.
 
-use super::Segments;
 use crate::{
     compile::addresses::Segment,
     image::{
@@ -13,44 +12,39 @@ use crate::{
 /// How many of a bucket's eight places are taken on average: what finds its bucket full stays in the trees.
 const FULL: usize = 5;
 
-/// Buckets, and the segments without what is in them.
-#[derive(Default)]
-pub(super) struct Exceptions {
-    pub(super) buckets: Vec<[u8; BUCKET]>,
-    pub(super) others: Option<Vec<Segment<u128>>>,
-}
-
-impl Exceptions {
-    /// The exceptions of one of two classes, which alternate.
-    pub(super) fn of(segments: Segments<'_>, class: u32) -> Self {
-        let exception = |at: usize| {
-            let this = segments.get(at).filter(|this| at > 0 && this.class == class)?;
-            Exception::of(*this, *segments.get(at + 1)?)
-        };
-        let places = |exception: Exception| if exception.host.is_some() { 2 } else { 1 };
-        let places: usize = (0..segments.len()).filter_map(exception).map(places).sum();
-        let count = (places / FULL) as u32;
-        if !(FEWEST_BUCKETS..=MOST_BUCKETS).contains(&count) {
-            return Self::default();
-        }
-        let mut buckets = vec![[0; BUCKET]; count as usize];
-        let mut others = Vec::new();
-        let mut at = 0;
-        while at < segments.len() {
-            let put = exception(at).is_some_and(|exception| {
-                let (bucket, tag) = place(exception.low, count);
-                put(&mut buckets[bucket as usize], tag, exception)
-            });
-            if put {
-                // The segment behind goes on with what lies around.
-                at += 2;
-            } else {
-                others.push(segments[at]);
-                at += 1;
-            }
-        }
-        Self { buckets, others: Some(others) }
+/// Of segments of two classes, which alternate: buckets with what is an exception of the given class, and the others.
+pub(super) fn split(segments: Vec<Segment<u128>>, class: u32) -> (Vec<[u8; BUCKET]>, Vec<Segment<u128>>) {
+    let exception = |at: usize| {
+        let this = segments.get(at).filter(|this| at > 0 && this.class == class)?;
+        Exception::of(*this, *segments.get(at + 1)?)
+    };
+    let (mut places, mut found) = (0, 0);
+    for exception in (0..segments.len()).filter_map(exception) {
+        places += if exception.host.is_some() { 2 } else { 1 };
+        found += 1;
     }
+    let count = (places / FULL) as u32;
+    if !(FEWEST_BUCKETS..=MOST_BUCKETS).contains(&count) {
+        return (Vec::new(), segments);
+    }
+    let mut buckets = vec![[0; BUCKET]; count as usize];
+    // About one in twelve finds no room.
+    let mut others = Vec::with_capacity(segments.len() - found * 2 + found / 5);
+    let mut at = 0;
+    while at < segments.len() {
+        let put = exception(at).is_some_and(|exception| {
+            let (bucket, tag) = place(exception.low, count);
+            put(&mut buckets[bucket as usize], tag, exception)
+        });
+        if put {
+            // The segment behind goes on with what lies around.
+            at += 2;
+        } else {
+            others.push(segments[at]);
+            at += 1;
+        }
+    }
+    (buckets, others)
 }
 
 /// What may be an exception: all addresses that begin alike.

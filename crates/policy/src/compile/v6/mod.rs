@@ -6,17 +6,18 @@ mod tests;
 
 use super::addresses::Segment;
 use crate::image::v6::{BUCKET, Form, HEAD, INNER, Kind, LAST, LEVELS, NUMBERS, TABLE_BYTES, UNUSED, WIDE};
-use exceptions::Exceptions;
 use std::collections::BTreeSet;
 
 type Segments<'s> = &'s [Segment<u128>];
 
+/// Up to how many segments a map is a single list.
+const SMALL: usize = 256;
 /// The words of a node.
 const WORDS: usize = 32;
 
 /// The bytes of a map; none when every address has class 0.
-pub(super) fn map(segments: Segments<'_>) -> Result<Vec<u8>, String> {
-    if let [Segment { class: 0, .. }] | [] = segments {
+pub(super) fn map(segments: Vec<Segment<u128>>) -> Result<Vec<u8>, String> {
+    if let [Segment { class: 0, .. }] | [] = segments[..] {
         return Ok(Vec::new());
     }
     let mut classes: BTreeSet<u32> = BTreeSet::new();
@@ -31,12 +32,17 @@ pub(super) fn map(segments: Segments<'_>) -> Result<Vec<u8>, String> {
     };
     // Most exceptions are of the class that the unlisted rest does not have.
     let two = [segments[0].class, segments.get(1).map_or(0, |segment| segment.class)];
-    let exceptions = if form == Form::Two { Exceptions::of(segments, two[1]) } else { Exceptions::default() };
+    let (exceptions, others) = match form {
+        Form::Two => exceptions::split(segments, two[1]),
+        Form::Short | Form::Long => (Vec::new(), segments),
+    };
     let mut trees = Trees { form, second: two[1], ..Trees::default() };
-    match &exceptions.others {
-        Some(others) => trees.whole(others)?,
-        None => trees.whole(segments)?,
+    if others.len() <= SMALL {
+        trees.list(&others, 0);
+    } else {
+        trees.whole(&others)?;
     }
+    drop(others);
     trees.bytes(two, &exceptions)
 }
 
@@ -231,32 +237,26 @@ impl Trees {
         levels
     }
 
-    fn bytes(mut self, two: [u32; 2], exceptions: &Exceptions) -> Result<Vec<u8>, String> {
+    fn bytes(mut self, two: [u32; 2], exceptions: &[[u8; BUCKET]]) -> Result<Vec<u8>, String> {
         let levels = self.levels();
         let nodes: usize = levels.iter().map(Vec::len).sum();
         let mut head = [0; HEAD / 4];
-        let counts = [self.tables.len() / (TABLE_BYTES / 4) + 1, self.links.len(), self.lists.len(), self.values.len()];
+        let tables = (self.first_table.len() + self.tables.len()) / (TABLE_BYTES / 4);
+        let counts = [tables, self.links.len(), self.lists.len(), self.values.len()];
         if levels.len() > LEVELS || counts.iter().any(|count| *count >= NUMBERS as usize / 16) || nodes >= 1 << 25 {
             return Err("the address lists are too large".to_owned());
         }
         let [tables, links, lists, values] = counts.map(|count| count as u32);
         head[0] = self.form as u32;
         head[1..3].copy_from_slice(&two);
-        head[3..9].copy_from_slice(&[
-            levels.len() as u32,
-            tables,
-            exceptions.buckets.len() as u32,
-            links,
-            lists,
-            values,
-        ]);
+        head[3..9].copy_from_slice(&[levels.len() as u32, tables, exceptions.len() as u32, links, lists, values]);
         let mut end = 0;
         for (level, word) in head[10..].iter_mut().enumerate() {
             end += levels.get(level).map_or(0, Vec::len) as u32;
             *word = end;
         }
         let values = values as usize * if self.form == Form::Short { 2 } else { 4 };
-        let length = (HEAD + tables as usize * TABLE_BYTES + nodes * WORDS * 4 + exceptions.buckets.len() * BUCKET)
+        let length = (HEAD + tables as usize * TABLE_BYTES + nodes * WORDS * 4 + exceptions.len() * BUCKET)
             + (links as usize * 16 + lists as usize * 8 + values.next_multiple_of(4));
         let mut bytes = Vec::with_capacity(length);
         let mut words = |words: &[u32]| bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
@@ -265,7 +265,7 @@ impl Trees {
         words(&self.tables);
         levels.iter().for_each(|level| words(level.as_flattened()));
         drop(levels);
-        bytes.extend_from_slice(exceptions.buckets.as_flattened());
+        bytes.extend_from_slice(exceptions.as_flattened());
         bytes.extend(self.links.as_flattened().iter().flat_map(|word| word.to_le_bytes()));
         bytes.extend(self.lists.iter().flat_map(|start| start.to_le_bytes()));
         match self.form {

@@ -22,7 +22,7 @@ pub(super) fn validate(map: &[u8], what: &'static str) -> Result<(), InvalidImag
     let buckets = buckets == 0 || head.form == Form::Two && (FEWEST_BUCKETS..=MOST_BUCKETS).contains(&buckets);
     require(buckets, what, 5, "has buckets as large maps of two classes do")?;
     require(head.ends.is_sorted(), what, 10, "levels follow each other")?;
-    require(head.tables.length != 0, what, 4, "has a table")?;
+    require(head.tables.length != 0 || head.links.length != 0, what, 4, "has a table or a list")?;
     let end = u64::from(head.values.offset) + u64::from(head.values.length);
     require(end.next_multiple_of(4) == map.len() as u64, what, 0, "is as long as its parts")?;
     let checked = Checked { map, what, head };
@@ -40,7 +40,7 @@ struct Checked<'a> {
 impl Checked<'_> {
     fn tables(&self) -> Result<(), InvalidImage> {
         let tables = self.head.tables.of(self.map).as_chunks::<4>().0;
-        let mut next = 1;
+        let mut next = u32::from(!tables.is_empty());
         for (index, entry) in tables.iter().enumerate() {
             let (kind, number) = Kind::of(u32::from_le_bytes(*entry));
             let there = match kind {
