@@ -8,6 +8,7 @@ mod classes;
 mod identifiers;
 mod layers;
 mod names;
+mod places;
 mod ports;
 mod resolve;
 mod v4;

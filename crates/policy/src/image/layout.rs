@@ -16,7 +16,7 @@
 //! ```
 
 use super::{
-    names::Points,
+    names::hash::Points,
     table::{Section, u16_at, u32_at, u64_at, u128_at},
     v4, v6,
 };
@@ -183,11 +183,13 @@ sections! {
     remote6: 4,
     /// Classes of local IPv6 addresses.
     local6: 4,
-    /// Which names may be there (see [`super::names`]).
-    name_filter: 8,
-    /// Buckets of name hashes.
-    name_buckets: super::names::BUCKET,
-    /// For each place in a bucket, its record, where buckets have no room for it: u32.
+    /// How groups of names found their places (see [`super::names`]).
+    name_pilots: 1,
+    /// A byte of the hash of each place's name.
+    name_marks: 1,
+    /// The names' tags, and the numbers of their records.
+    name_tags: super::names::LINE,
+    /// The record of each place, where lines of tags have no room for it: u32.
     name_places: 4,
     /// Classes of a name itself and of those below: u32 each.
     name_records: 8,
@@ -217,6 +219,10 @@ pub(crate) struct Header {
     pub(crate) slots: [Slot; SLOTS],
     pub(crate) undecidable: u32,
     pub(crate) name_depths: u32,
+    /// The classes of the only record of names: of a name itself, and of those below it.
+    pub(crate) only_names: Option<[u32; 2]>,
+    /// Their class, where both have the same.
+    pub(crate) only_name: Option<u32>,
     /// Made of the key.
     pub(crate) points: Points,
     /// The first words of the IPv6 maps, remote and local.
@@ -229,8 +235,10 @@ pub(crate) struct Header {
 impl Header {
     /// Reads a header; the caller made sure that [`HEADER_LENGTH`] bytes are there.
     pub(crate) fn read(bytes: &[u8]) -> Self {
-        let sections = Sections::read(bytes);
         let [outbound, inbound] = u16_at(bytes, 32).to_le_bytes();
+        let sections = Sections::read(bytes);
+        let names = sections.name_records.of(bytes);
+        let only_names = (names.len() == 8).then(|| [u32_at(names, 0), u32_at(names, 4)]);
         let [deciding, waiting, slot_count, _] = u32_at(bytes, COUNTS).to_le_bytes();
         Self {
             checksum: u128_at(bytes, 16).to_le_bytes(),
@@ -244,6 +252,8 @@ impl Header {
             name_depths: u32_at(bytes, NAME_DEPTHS),
             shapes4: [sections.remote4, sections.local4].map(|map| v4::Shape::read(bytes, map)),
             maps6: [sections.remote6, sections.local6].map(|map| v6::Map::read(map.of(bytes))),
+            only_names,
+            only_name: only_names.filter(|[exact, below]| exact == below).map(|[exact, _]| exact),
             sections,
         }
     }

@@ -158,26 +158,23 @@ fn rules(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     Ok(())
 }
 
-/// Whatever hash a name has, it leads to a word, a bucket and a record that are there.
+/// Whatever hash a name has, it leads to a pilot, a place, a tag and a record that are there.
 fn name_tables(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     let records = sections.name_records.count::<8>();
-    let buckets = sections.name_buckets.count::<{ names::BUCKET }>();
+    let (pilots, marks) = (sections.name_pilots.length, sections.name_marks.length);
+    let (lines, places) = (sections.name_tags.count::<{ names::LINE }>(), sections.name_places.of(bytes));
     if records == 0 {
-        return require(buckets == 0, "name_records", 0, "are there when buckets are");
+        let none = pilots == 0 && marks == 0 && lines == 0 && places.is_empty();
+        return require(none, "name_records", 0, "are there when names are");
     }
-    require(sections.name_filter.length != 0, "name_filter", 0, "is there when records are")?;
-    require(buckets != 0, "name_buckets", 0, "are there when records are")?;
-    let places = sections.name_places.of(bytes);
+    require(pilots != 0, "name_pilots", 0, "are there when records are")?;
+    require(marks != 0, "name_marks", 0, "are there when records are")?;
+    require(lines == marks.div_ceil(names::TAGS as u32), "name_tags", 0, "one for each place")?;
     if places.is_empty() {
-        return require(
-            records <= names::INLINE_RECORDS,
-            "name_places",
-            0,
-            "are there for more records than fit inline",
-        );
+        let inline = records <= names::INLINE_RECORDS;
+        return require(inline, "name_places", 0, "are there for more records than fit inline");
     }
-    let needed = u64::from(buckets) * names::TAGS as u64;
-    require(u64::from(sections.name_places.count::<4>()) == needed, "name_places", 0, "one for each tag")?;
+    require(sections.name_places.count::<4>() == marks, "name_places", 0, "one for each place")?;
     for (index, place) in places.as_chunks::<4>().0.iter().enumerate() {
         require(u32::from_le_bytes(*place) < records, "name_places", index as u32, "names a record")?;
     }
