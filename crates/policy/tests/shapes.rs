@@ -124,7 +124,7 @@ fn check(name: &str, rules: &Rules, random: &mut Random) -> usize {
 fn whatever_their_shape_rules_are_told_apart_in_little_room() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for (name, rules, most) in [
-        ("nested", nested(), 640),
+        ("nested", nested(), 160),
         ("crossing", crossing(&mut random), 100),
         ("ports", ports(&mut random), 150),
         ("alike", alike(), 30),

@@ -1,27 +1,45 @@
 //! From an IPv4 address to the class of the sets it lies in: a table of the leading bits, then a chunk of starts.
 //!
-//! A map is a [`Shape`] in [`HEADER_WORDS`] words, tables of words, and from the next multiple of 64 bytes on chunks.
-//! The root table has a word for each value of an address's leading bits, those above [`Shape::shift`]:
+//! A map is a [`Shape`] in [`HEADER_WORDS`] words, tables of words, and from the next multiple of 64 bytes on chunks:
 //!
 //! ```text
-//! node   bit 0 set    bits (4)                  table (27): what lies below is told apart by a table of 2^bits words,
-//!                                               by the bits that follow; it begins at that word of the tables
-//! chunk  bit 0 clear  first (1)  toggles (5)  lanes (5)  chunk (20): in units of 2^[`Shape::unit`] bytes
+//! word 0  shift (6)  grain (5)  unit (5)  four (1)  wide (1)  singles (1)  ranges (1)  tree (1)  value (11)
+//! word 1  other      word 2  words of the tables
 //! ```
 //!
-//! A chunk is `lanes` numbers: addresses without their [`Shape::grain`] last bits, and of what is left all or the last
-//! 16 bits, whatever the map has, as signed numbers (the top bit is turned). The first `toggles` ascend: from each on,
-//! another class begins. Those behind are single: the class is another one there, and behind it what it was before. A
-//! set of hosts is half as large this way.
+//! The root table has a word for each value of an address's leading bits, those above [`Shape::shift`]. Words, from bit
+//! 0 on:
 //!
-//! Where a map has only two classes, 0 and [`Shape::other`], one toggle leads from either to the other: the class is
-//! `other` if `first` and the number of toggles not above the address, and of singles that are the address, are odd
-//! together. Otherwise the lanes are followed by the classes, each of [`Shape::value`] bytes: that before the first
-//! toggle, that from each toggle on, that of each single.
+//! ```text
+//! node   1  bits (4)                            table (27): what lies below is told apart by the bits that follow, in
+//!                                               a table of 2^bits words that begins at that word of the tables
+//! chunk  0  first (1)  toggles (5)  lanes (5)   place (20): the chunk begins there, in units of 2^[`Shape::unit`] bytes
+//! ```
+//!
+//! A chunk is `lanes` starts: addresses without their [`Shape::grain`] last bits, and of what is left the last 16 or 32
+//! bits ([`Shape::wide`]), as signed numbers (the top bit is turned). The first `toggles` ascend: from each on, another
+//! class begins. Those behind are singles: there alone is another class, and behind it what was before. Of hosts that
+//! lie scattered, half as much is kept this way.
+//!
+//! Where a map has only two classes, 0 and [`Shape::other`], each toggle and single leads from one to the other: the
+//! class is `other` if `first`, the toggles not above the address and the singles that are it add up to an odd number.
+//! Otherwise the lanes are followed by classes of [`Shape::value`] bytes: that before the first toggle, that from each
+//! toggle on, that of each single.
+//!
+//! A map of two classes and few ranges of the other is one chunk of [`RANGES`] ranges instead, each its first address
+//! and how many follow it; where there are fewer, the last one is repeated.
+//!
+//! Where addresses crowd so much that many blocks of any root table have more starts than are compared at once, chunks
+//! are trees instead: each the last start of every [`GROUP`], then all starts (4 bytes each, no singles), then classes.
+//! Those of the former that are not above the address tell the group to compare.
+//!
+//! ```text
+//! chunk  0  lanes (9)  zero (2)                 place (20)
+//! ```
 //!
 //! Everything else that could be decided by a branch is the same for a whole map, so that a processor that decides
 //! flows learns it: how wide lanes are, how many are compared at once, whether there are singles, what values look
-//! like. Nodes are what cannot be foreseen; the compiler chooses a shape for which they are rare.
+//! like. Only nodes cannot be foreseen, and the compiler chooses a shape for which they are rare.
 //!
 //! Tables follow each other in the order of the nodes that lead to them, so one pass validates a map.
 
@@ -38,6 +56,10 @@ pub(crate) const FIRST: u32 = 2;
 pub(crate) const TOGGLES: u32 = 2;
 pub(crate) const LANES: u32 = 7;
 pub(crate) const PLACE: u32 = 12;
+/// Where the lanes of a tree's chunk stand, the most there can be, and how many one of their first lanes stands for.
+pub(crate) const TREE_LANES: u32 = 1;
+pub(crate) const MOST_TREE_LANES: u32 = 271;
+pub(crate) const GROUP: u32 = 16;
 /// Where a node's bits and its table stand.
 pub(crate) const BITS: u32 = 1;
 pub(crate) const TABLE: u32 = 5;
@@ -45,6 +67,8 @@ pub(crate) const TABLE: u32 = 5;
 pub(crate) const MOST_LANES: u32 = 31;
 /// The most bits a table can have.
 pub(crate) const MOST_BITS: u32 = 20;
+/// The ranges a map of ranges has.
+pub(crate) const RANGES: usize = 4;
 /// Words of a shape.
 pub(crate) const HEADER_WORDS: u32 = 3;
 /// Bytes behind the last chunk: as many as are read of any.
@@ -71,7 +95,14 @@ pub(crate) struct Shape {
     pub(crate) other: u32,
     /// Words of the tables.
     pub(crate) tables: u32,
-    /// All of these that are the same for a map in one number.
+    /// The map is one chunk of [`RANGES`] ranges of the other class.
+    pub(crate) ranges: bool,
+    /// Chunks are trees.
+    pub(crate) tree: bool,
+    /// The root table's word where it has only one. It is wider than a word, lest the compiler makes one load of it and
+    /// of a table's.
+    pub(crate) only: u64,
+    /// What a look-up has to tell apart, in one number.
     pub(crate) form: u8,
     /// Where in the image the tables begin, and where the chunks.
     pub(crate) root: u32,
@@ -85,16 +116,25 @@ impl Shape {
         let word = u32_at(map, 0);
         let flag = |bit: u32| word >> bit & 1 != 0;
         let tables = u32_at(map, 8);
-        let form = if word >> 19 == 0 { word >> 16 & 7 } else { 8 + (word >> 17 & 1) };
+        // Maps of two classes by the flags; of more by the flags, and by the size of a value.
+        let form = match (word >> 19 & 3, word >> 21) {
+            (1, _) => u8::MAX,
+            (0, 0) => (word >> 16 & 7) as u8,
+            (0, value) => ((value >> 1).min(2) * 4 + (word >> 17 & 3)) as u8 + 8,
+            (_, value) => (value >> 1).min(2) as u8 + 20,
+        };
         Self {
-            form: form as u8,
+            form,
+            ranges: flag(19),
+            tree: flag(20),
+            only: u32_at(map, HEADER_WORDS as usize * 4).into(),
             shift: word & 0x3f,
             grain: word >> 6 & 0x1f,
             unit: word >> 11 & 0x1f,
             wide: flag(17),
             four: flag(16),
             singles: flag(18),
-            value: word >> 19,
+            value: word >> 21,
             other: u32_at(map, 4),
             tables,
             root: section.offset.saturating_add(HEADER_WORDS * 4),
@@ -104,8 +144,12 @@ impl Shape {
 
     #[cfg(feature = "std")]
     pub(crate) fn words(&self) -> [u32; HEADER_WORDS as usize] {
-        let flags = u32::from(self.four) << 16 | u32::from(self.wide) << 17 | u32::from(self.singles) << 18;
-        [self.shift | self.grain << 6 | self.unit << 11 | flags | self.value << 19, self.other, self.tables]
+        let flags = u32::from(self.four) << 16
+            | u32::from(self.wide) << 17
+            | u32::from(self.singles) << 18
+            | u32::from(self.ranges) << 19
+            | u32::from(self.tree) << 20;
+        [self.shift | self.grain << 6 | self.unit << 11 | flags | self.value << 21, self.other, self.tables]
     }
 
     /// Bytes of a lane.
@@ -120,6 +164,9 @@ impl Shape {
 
     /// The most lanes of a chunk.
     pub(crate) fn most_lanes(&self) -> u32 {
+        if self.tree {
+            return MOST_TREE_LANES;
+        }
         (self.compared() / self.width()).min(MOST_LANES)
     }
 }
@@ -132,7 +179,12 @@ pub(crate) fn chunks(tables: u32) -> u64 {
 /// The class of an address, by the map of that shape.
 #[inline]
 pub(crate) fn class(image: &[u8], shape: &Shape, address: u32) -> u32 {
-    let word = table_word(image, shape, u64::from(address).wrapping_shr(shape.shift) as usize);
+    // Of a map that is one chunk, the processor has that before it has the address.
+    let word = if shape.shift == 32 {
+        shape.only as u32
+    } else {
+        table_word(image, shape, u64::from(address).wrapping_shr(shape.shift) as usize)
+    };
     if word & NODE == 0 { leaf(image, shape, address, word) } else { below(image, shape, address, word) }
 }
 
@@ -157,29 +209,41 @@ fn below(image: &[u8], shape: &Shape, address: u32, mut word: u32) -> u32 {
 fn leaf(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
     let at = u64::from(shape.chunks) + u64::from((word >> PLACE).wrapping_shl(shape.unit));
     let wanted = address.wrapping_shr(shape.grain);
-    let odd = match shape.form {
-        0 => toggled::<2, 2>(image, word, at, wanted),
-        1 => toggled::<2, 4>(image, word, at, wanted),
-        2 => toggled::<4, 2>(image, word, at, wanted),
-        3 => toggled::<4, 4>(image, word, at, wanted),
-        4 => toggled_or_single::<2, 2>(image, word, at, wanted),
-        5 => toggled_or_single::<2, 4>(image, word, at, wanted),
-        6 => toggled_or_single::<4, 2>(image, word, at, wanted),
-        7 => toggled_or_single::<4, 4>(image, word, at, wanted),
-        8 => return value::<2>(image, shape, word, at, wanted),
-        _ => return value::<4>(image, shape, word, at, wanted),
-    };
-    odd.wrapping_neg() & shape.other
+    let other = shape.other;
+    match shape.form {
+        0 => toggled::<2, 2, false>(image, word, at, wanted, other),
+        1 => toggled::<2, 4, false>(image, word, at, wanted, other),
+        2 => toggled::<4, 2, false>(image, word, at, wanted, other),
+        3 => toggled::<4, 4, false>(image, word, at, wanted, other),
+        4 => toggled::<2, 2, true>(image, word, at, wanted, other),
+        5 => toggled::<2, 4, true>(image, word, at, wanted, other),
+        6 => toggled::<4, 2, true>(image, word, at, wanted, other),
+        7 => toggled::<4, 4, true>(image, word, at, wanted, other),
+        8 => value::<2, 1, false>(image, word, at, wanted),
+        9 => value::<4, 1, false>(image, word, at, wanted),
+        10 => value::<2, 1, true>(image, word, at, wanted),
+        11 => value::<4, 1, true>(image, word, at, wanted),
+        12 => value::<2, 2, false>(image, word, at, wanted),
+        13 => value::<4, 2, false>(image, word, at, wanted),
+        14 => value::<2, 2, true>(image, word, at, wanted),
+        15 => value::<4, 2, true>(image, word, at, wanted),
+        16 => value::<2, 4, false>(image, word, at, wanted),
+        17 => value::<4, 4, false>(image, word, at, wanted),
+        18 => value::<2, 4, true>(image, word, at, wanted),
+        19 => value::<4, 4, true>(image, word, at, wanted),
+        20 => tree::<1>(image, word, at, wanted),
+        21 => tree::<2>(image, word, at, wanted),
+        22 => tree::<4>(image, word, at, wanted),
+        _ => ranged(image, at, address, other),
+    }
 }
 
 /// A word of the tables.
 #[inline]
 fn table_word(image: &[u8], shape: &Shape, index: usize) -> u32 {
-    let at = shape.root as usize + index * 4;
-    match image.get(at..at + 4).and_then(|bytes| bytes.first_chunk()) {
-        Some(bytes) => u32::from_le_bytes(*bytes),
-        None => 0,
-    }
+    // Nothing but the index has to wait for the address.
+    let words = image.get(shape.root as usize..).unwrap_or(&[]).as_chunks().0;
+    words.get(index).map_or(0, |word| u32::from_le_bytes(*word))
 }
 
 #[inline]
@@ -193,38 +257,76 @@ fn from(number: u32) -> u32 {
     u32::MAX.wrapping_shl(number)
 }
 
-/// 1 if the address has the other of two classes, of a chunk without singles.
+/// One of two classes.
 #[inline]
-fn toggled<const WIDTH: usize, const VECTORS: usize>(image: &[u8], word: u32, at: u64, wanted: u32) -> u32 {
-    let Some(lanes) = lanes::<VECTORS>(image, at) else { return 0 };
-    let Compared { above, .. } = compared::<WIDTH, VECTORS>(lanes, wanted);
-    let count = (above | from(word >> TOGGLES)).trailing_zeros();
-    (count ^ word >> 1) & 1
-}
-
-/// The same where there may be singles.
-#[inline]
-fn toggled_or_single<const WIDTH: usize, const VECTORS: usize>(image: &[u8], word: u32, at: u64, wanted: u32) -> u32 {
+fn toggled<const WIDTH: usize, const VECTORS: usize, const SINGLES: bool>(
+    image: &[u8],
+    word: u32,
+    at: u64,
+    wanted: u32,
+    other: u32,
+) -> u32 {
     let Some(lanes) = lanes::<VECTORS>(image, at) else { return 0 };
     let Compared { above, equal } = compared::<WIDTH, VECTORS>(lanes, wanted);
     let behind = from(word >> TOGGLES);
-    let singles = behind & !from(word >> LANES);
-    // As even or odd as the toggles that are not above, because all 32 bits are an even number.
-    let odd = ((above | behind) ^ (equal & singles)).count_ones() & 1;
-    odd ^ (word >> 1 & 1)
+    let even = if word & FIRST == 0 { 0 } else { other };
+    let odd = even ^ other;
+    let is_odd = if SINGLES {
+        let singles = behind & !from(word >> LANES);
+        // As even or odd as the toggles that are not above, because all 32 bits are an even number.
+        ((above | behind) ^ (equal & singles)).count_ones() & 1
+    } else {
+        (above | behind).trailing_zeros() & 1
+    };
+    if is_odd == 0 { even } else { odd }
 }
 
-/// The class, where there are more than two.
+/// One of many classes.
 #[inline]
-fn value<const WIDTH: usize>(image: &[u8], shape: &Shape, word: u32, at: u64, wanted: u32) -> u32 {
+fn value<const WIDTH: usize, const SIZE: usize, const SINGLES: bool>(
+    image: &[u8],
+    word: u32,
+    at: u64,
+    wanted: u32,
+) -> u32 {
     let Some(lanes) = lanes::<4>(image, at) else { return 0 };
     let Compared { above, equal } = compared::<WIDTH, 4>(lanes, wanted);
     let behind = from(word >> TOGGLES);
-    let single = equal & behind & !from(word >> LANES);
     let count = (above | behind).trailing_zeros();
-    let index = if single != 0 { single.trailing_zeros() + 1 } else { count };
+    let single = if SINGLES { equal & behind & !from(word >> LANES) } else { 0 };
+    let index = if single == 0 { count } else { single.trailing_zeros() + 1 };
     let values = at as usize + (word >> LANES & MOST_LANES) as usize * WIDTH;
-    let value = u32_at(image, values + index.wrapping_mul(shape.value) as usize);
-    // What lies behind a shorter value is another one.
-    value & u32::MAX.wrapping_shr(32u32.wrapping_sub(shape.value * 8))
+    value_at::<SIZE>(image, values + index as usize * SIZE)
+}
+
+/// One of many classes, by two comparisons.
+#[inline]
+fn tree<const SIZE: usize>(image: &[u8], word: u32, at: u64, wanted: u32) -> u32 {
+    let lanes_here = word >> TREE_LANES & 0x1ff;
+    let groups = lanes_here / GROUP;
+    let Some(lasts) = lanes::<4>(image, at) else { return 0 };
+    let full = (compared::<4, 4>(lasts, wanted).above | from(groups)).trailing_zeros();
+    let at = at + u64::from(groups) * 4;
+    let Some(group) = lanes::<4>(image, at + u64::from(full) * 64) else { return 0 };
+    // All of the group, or what the last one has.
+    let left = lanes_here.wrapping_sub(full * GROUP).min(GROUP);
+    let more = (compared::<4, 4>(group, wanted).above | from(left)).trailing_zeros();
+    value_at::<SIZE>(image, at as usize + lanes_here as usize * 4 + (full * GROUP + more) as usize * SIZE)
+}
+
+#[inline]
+fn value_at<const SIZE: usize>(image: &[u8], at: usize) -> u32 {
+    let Some(bytes) = image.get(at..at + SIZE) else { return 0 };
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
+}
+
+/// One of two classes, of which the other has a few ranges.
+#[inline]
+fn ranged(image: &[u8], at: u64, address: u32, other: u32) -> u32 {
+    let Some(ranges) = image.get(at as usize..at as usize + RANGES * 8) else { return 0 };
+    let inside = ranges.as_chunks::<8>().0.iter().fold(false, |inside, range| {
+        let [low, span] = [u32_at(range, 0), u32_at(range, 4)];
+        inside | (address.wrapping_sub(low) <= span)
+    });
+    if inside { other } else { 0 }
 }

@@ -7,7 +7,13 @@ use super::{
     classes::Classes,
 };
 use crate::{
-    image::v4::{BITS, FIRST, LANES, MOST_LANES, NODE, PADDING, PLACE, Shape, TABLE, TOGGLES, chunks},
+    image::{
+        self,
+        v4::{
+            BITS, FIRST, GROUP, LANES, MOST_LANES, MOST_TREE_LANES, NODE, PADDING, PLACE, RANGES, Shape, TABLE,
+            TOGGLES, TREE_LANES,
+        },
+    },
     model::address::Ranges,
 };
 use std::collections::{HashMap, VecDeque};
@@ -137,6 +143,9 @@ fn lane<S: Segments>(segments: &S, index: usize, end: usize, grain: u32) -> Lane
 }
 
 fn map<S: Segments>(segments: &S) -> Result<Vec<u8>, String> {
+    if let Some(bytes) = few(segments) {
+        return Ok(bytes);
+    }
     let mut shape = shape::choose(segments);
     // Places are counted in units; most maps are small enough for the smallest.
     while shape.unit <= 12 {
@@ -146,6 +155,35 @@ fn map<S: Segments>(segments: &S) -> Result<Vec<u8>, String> {
         shape.unit += 1;
     }
     Err("the address lists are too large".to_owned())
+}
+
+/// The map of a few ranges, if they are few.
+fn few<S: Segments>(segments: &S) -> Option<Vec<u8>> {
+    let len = segments.len();
+    if len > RANGES * 2 + 1 {
+        return None;
+    }
+    let other = segments.other()?;
+    let end = |index| if index + 1 < len { segments.start(index + 1) - 1 } else { u32::MAX };
+    let mut ranges: Vec<[u32; 2]> = (0..len)
+        .filter(|index| segments.class(*index) != 0)
+        .map(|index| [segments.start(index), end(index) - segments.start(index)])
+        .collect();
+    ranges.resize((ranges.len() <= RANGES).then_some(RANGES)?, *ranges.last()?);
+    let shape = Shape { shift: 32, unit: 2, wide: true, ranges: true, other, tables: 1, ..Shape::default() };
+    Some(bytes(&shape, &[0], &ranges.iter().flatten().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>()))
+}
+
+/// A map of its parts.
+fn bytes(shape: &Shape, tables: &[u32], chunks: &[u8]) -> Vec<u8> {
+    let start = image::v4::chunks(shape.tables) as usize;
+    let mut bytes = Vec::with_capacity(start + chunks.len() + PADDING as usize + 4);
+    bytes.extend(shape.words().iter().chain(tables).flat_map(|word| word.to_le_bytes()));
+    bytes.resize(start, 0);
+    bytes.extend_from_slice(chunks);
+    // The section consists of whole words.
+    bytes.resize((bytes.len() + PADDING as usize).next_multiple_of(4), 0);
+    bytes
 }
 
 /// A block of addresses: its first, how many of its bits are not told apart, and the segments that begin in it.
@@ -184,7 +222,8 @@ impl<S: Segments> Writer<'_, S> {
                 let word = match self.chunk(child, &mut constants)? {
                     Ok(word) => word,
                     Err(lanes) => {
-                        let bits = (lanes / (self.shape.most_lanes() / 2)).max(2).ilog2().min(left).min(15);
+                        // A few lanes for each of the table's blocks: one node more would cost more than its words.
+                        let bits = (lanes * 8 / self.shape.most_lanes()).ilog2().min(left).min(15);
                         let table = free;
                         free += 1 << bits;
                         queue.push_back((child, bits));
@@ -195,19 +234,14 @@ impl<S: Segments> Writer<'_, S> {
             }
         }
         self.shape.tables = free;
-        let words = self.shape.words();
-        let start = chunks(free) as usize;
-        let mut bytes = Vec::with_capacity(start + self.chunks.len() + PADDING as usize);
-        bytes.extend(words.iter().chain(&self.tables).flat_map(|word| word.to_le_bytes()));
-        bytes.resize(start, 0);
-        bytes.extend_from_slice(&self.chunks);
-        // The section consists of whole words.
-        bytes.resize((bytes.len() + PADDING as usize).next_multiple_of(4), 0);
-        Some(bytes)
+        Some(bytes(&self.shape, &self.tables, &self.chunks))
     }
 
     /// The word of a block's chunk, or how many lanes it has if those are too many; `None` if the place does not fit.
     fn chunk(&mut self, block: Block, constants: &mut HashMap<u32, u32>) -> Option<Result<u32, u32>> {
+        if self.shape.tree {
+            return self.tree(block, constants);
+        }
         let Shape { grain, value, .. } = self.shape;
         let (mut at, end) = (block.segments.0 as usize, block.segments.1 as usize);
         let mut toggles = [0usize; MOST_LANES as usize];
@@ -245,13 +279,7 @@ impl<S: Segments> Writer<'_, S> {
             return Some(Ok(first | counts | place << PLACE));
         }
         if lanes == 0 {
-            if let Some(place) = constants.get(&first) {
-                return Some(Ok(place << PLACE));
-            }
-            let place = self.place()?;
-            constants.insert(first, place);
-            self.value(first);
-            return Some(Ok(place << PLACE));
+            return Some(Ok(self.constant(first, constants)?));
         }
         let place = self.place()?;
         self.lanes(toggles.iter().chain(singles));
@@ -260,6 +288,40 @@ impl<S: Segments> Writer<'_, S> {
             self.value(self.segments.class(at));
         }
         Some(Ok(counts | place << PLACE))
+    }
+
+    /// The same for maps of trees.
+    fn tree(&mut self, block: Block, constants: &mut HashMap<u32, u32>) -> Option<Result<u32, u32>> {
+        let (mut at, end) = (block.segments.0 as usize, block.segments.1 as usize);
+        at += usize::from(at < end && self.segments.start(at) == block.low);
+        let first = self.segments.class(at - 1);
+        let lanes = (end - at) as u32;
+        if lanes == 0 {
+            return Some(Ok(self.constant(first, constants)?));
+        }
+        if lanes > MOST_TREE_LANES {
+            return Some(Err(lanes));
+        }
+        let place = self.place()?;
+        let starts: Vec<usize> = (at..end).collect();
+        self.lanes(starts.chunks_exact(GROUP as usize).filter_map(<[usize]>::last));
+        self.lanes(starts.iter());
+        (at - 1..end).for_each(|at| self.value(self.segments.class(at)));
+        Some(Ok(lanes << TREE_LANES | place << PLACE))
+    }
+
+    /// The word of the chunk that is nothing but a class; all such blocks share it.
+    fn constant(&mut self, class: u32, constants: &mut HashMap<u32, u32>) -> Option<u32> {
+        let place = match constants.get(&class) {
+            Some(place) => *place,
+            None => {
+                let place = self.place()?;
+                constants.insert(class, place);
+                self.value(class);
+                place
+            }
+        };
+        Some(place << PLACE)
     }
 
     /// The place of the next chunk.

@@ -1,10 +1,10 @@
 //! Which shape of a map is best: how large its root table is, how wide and how many its lanes.
 
 use super::{Lane, Segments, lane};
-use crate::image::v4::{MOST_BITS, MOST_LANES, Shape};
+use crate::image::v4::{MOST_BITS, MOST_LANES, MOST_TREE_LANES, Shape};
 
 /// Counts of lanes a shape can compare at once.
-const CAPS: [u32; 3] = [8, 16, MOST_LANES];
+const CAPS: [u32; 4] = [8, 16, MOST_LANES, MOST_TREE_LANES];
 
 /// What lies in the blocks of a root table of one size.
 #[derive(Clone, Copy, Default)]
@@ -54,32 +54,48 @@ pub(super) fn choose<S: Segments>(segments: &S) -> Shape {
             Some((segments.start(at), lane))
         })
     };
-    // Singles cost every look-up a little: they must be worth it. Where classes have values they are always looked for.
-    let (lanes, found) = all(true)
-        .fold((0u32, 0u32), |(lanes, singles), (_, lane)| (lanes + 1, singles + u32::from(lane == Lane::Single)));
-    let singles = value != 0 || found > lanes / 8;
+    // Singles cost every look-up a little: they must be worth it.
+    let (count, found) = all(true)
+        .fold((0u32, 0u32), |(count, singles), (_, lane)| (count + 1, singles + u32::from(lane == Lane::Single)));
+    let singles = found > count / 8;
 
-    let mut tallies = [Tally::default(); MOST_BITS as usize + 1];
-    let (mut count, mut last) = (0u32, None);
-    for (start, _) in all(singles) {
-        // Tables of more bits than the two share have them in different blocks.
-        let shared = last.map_or(u32::MAX, |last: u32| (last ^ start).leading_zeros());
-        for tally in tallies.iter_mut().skip((shared as usize).saturating_add(1)) {
-            tally.end_block(count);
+    let tally = |singles: bool| {
+        let mut tallies = [Tally::default(); MOST_BITS as usize + 1];
+        let (mut count, mut last) = (0u32, None);
+        for (start, _) in all(singles) {
+            // Tables of more bits than the two share have them in different blocks.
+            let shared = last.map_or(u32::MAX, |last: u32| (last ^ start).leading_zeros());
+            for tally in tallies.iter_mut().skip((shared as usize).saturating_add(1)) {
+                tally.end_block(count);
+            }
+            last = Some(start);
+            count += 1;
         }
-        last = Some(start);
-        count += 1;
-    }
-    tallies.iter_mut().for_each(|tally| tally.end_block(count));
+        tallies.iter_mut().for_each(|tally| tally.end_block(count));
+        (tallies, count)
+    };
+    let lanes = tally(singles);
+    let starts = if singles { tally(false) } else { lanes };
 
     let base = Shape { grain, unit: 2, singles, value, other: other.unwrap_or(0), ..Shape::default() };
     let mut best: Option<(u64, Shape)> = None;
-    for (bits, tally) in (0..=MOST_BITS).zip(&tallies) {
+    for bits in 0..=MOST_BITS {
+        // However fast it would be, a root table is in proportion to what it leads to.
+        if 1 << bits > 512 + lanes.1.saturating_mul(4) {
+            break;
+        }
+        let root = Shape { shift: 32 - bits, ..base };
         let wide = bits + grain + 16 < 32;
-        // Maps with values compare four vectors.
-        for four in [false, true].into_iter().filter(|four| *four || value == 0) {
-            let shape = Shape { shift: 32 - bits, wide, four, ..base };
-            let cost = cost(&shape, tally, count);
+        let tree = Shape { wide: true, four: true, singles: false, tree: true, value: value.max(1), ..root };
+        let shapes = [
+            // Maps with values compare four vectors.
+            (value == 0).then_some(Shape { wide, ..root }),
+            Some(Shape { wide, four: true, ..root }),
+            Some(tree).filter(|_| value != 0 || base.other <= 0xff),
+        ];
+        for shape in shapes.into_iter().flatten() {
+            let (tallies, count) = if shape.tree { &starts } else { &lanes };
+            let cost = tallies.get(bits as usize).map_or(u64::MAX, |tally| cost(&shape, tally, *count));
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, shape));
             }
@@ -97,6 +113,7 @@ fn cost(shape: &Shape, tally: &Tally, lanes: u32) -> u64 {
         (true, false) => 320,
         (true, true) => 360,
     };
+    let compare = if shape.tree { compare + 400 } else { compare };
     // Each question is asked of each vector.
     let compare = match (shape.singles, shape.four) {
         (false, _) => compare,

@@ -87,12 +87,19 @@ fn any_shape_will_do() {
         let sets: Vec<_> = (0..3).map(|_| prefixes(&mut random, count, lengths.clone(), false)).collect();
         let chosen = check(&sets, None).unwrap();
         for (shift, unit, wide) in [(32, 2, true), (30, 5, true), (16, 3, false), (20, 2, true)] {
-            forms.extend(check(&sets, Some(Shape { shift, unit, wide, ..chosen })).map(|shape| shape.form));
+            for (value, singles) in [(1, false), (1, true), (2, false), (2, true), (4, false), (4, true)] {
+                let shape = Shape { shift, unit, wide, four: true, value, singles, tree: false, ..chosen };
+                forms.extend(check(&sets, Some(shape)).map(|shape| shape.form));
+            }
+        }
+        for (shift, unit, value) in [(32, 2, 1), (30, 3, 2), (20, 2, 4), (16, 5, 1), (22, 2, 1)] {
+            let shape = Shape { shift, unit, wide: true, singles: false, tree: true, value, ..chosen };
+            forms.extend(check(&sets, Some(shape)).map(|shape| shape.form));
         }
         // Two of one class, so that there are only two.
         let sets = [sets[0].clone(), Ranges::default()];
-        let chosen = check(&sets, None).unwrap();
-        assert_eq!(chosen.value, 0);
+        let chosen = Shape { value: 0, tree: false, ..check(&sets, None).unwrap() };
+        assert_eq!(chosen.other, 1);
         for four in [false, true] {
             for singles in [false, true] {
                 for (shift, unit, wide) in [(32, 2, true), (30, 5, true), (16, 3, false), (20, 2, true)] {
@@ -102,7 +109,7 @@ fn any_shape_will_do() {
             }
         }
     }
-    assert_eq!(forms.len(), 10, "only forms {forms:?} came up");
+    assert_eq!(forms.len(), 23, "only forms {forms:?} came up");
 }
 
 #[test]
@@ -112,6 +119,10 @@ fn the_ends_of_the_space() {
     check(&[Ranges::new(vec![(u32::MAX, u32::MAX)])], None);
     check(&[Ranges::new(vec![(0, 0), (u32::MAX, u32::MAX)])], None);
     check(&[Ranges::new(vec![(0, 5), (7, 7), (9, u32::MAX)])], None);
+    check(&[Ranges::new(vec![(0, 5), (7, 7), (9, 9), (11, u32::MAX)])], None);
+    check(&[Ranges::new(vec![(1, 5), (7, 7), (9, 9), (11, 12)])], None);
+    check(&[Ranges::new(vec![(1, 5), (7, 7), (9, 9), (11, 12), (14, 14)])], None);
+    check(&[Ranges::new(vec![(0, 5), (7, 7), (9, 9), (11, 12), (14, u32::MAX)])], None);
     check(&[Ranges::new(vec![(u32::MAX, u32::MAX)]), Ranges::new(vec![(0, 0)])], None);
     check(&[Ranges::new(vec![(0, u32::MAX)]), Ranges::new(vec![(0, u32::MAX)])], None);
     assert_eq!(check(&[Ranges::default()], None), None);

@@ -1,7 +1,10 @@
 //! An IPv4 map's tables follow each other, each is led to once, and every chunk is there.
 
 use super::{
-    super::v4::{BITS, HEADER_WORDS, LANES, MOST_BITS, MOST_LANES, NODE, PLACE, Shape, TABLE, TOGGLES, chunks},
+    super::v4::{
+        BITS, GROUP, HEADER_WORDS, LANES, MOST_BITS, MOST_LANES, MOST_TREE_LANES, NODE, PLACE, RANGES, Shape, TABLE,
+        TOGGLES, TREE_LANES, chunks,
+    },
     InvalidImage, require,
 };
 
@@ -15,17 +18,26 @@ pub(super) fn validate(map: &[u8], shape: &Shape, what: &'static str) -> Result<
         && (2..=12).contains(&shape.unit)
         && match shape.value {
             0 => true,
-            1 | 2 | 4 => shape.four && shape.singles,
+            1 | 2 | 4 => shape.four,
             _ => false,
-        };
+        }
+        && (!shape.tree || shape.wide && !shape.singles && shape.value != 0);
     require(sound, what, 0, "has a possible shape")?;
     let chunks = map.get(chunks(shape.tables) as usize..).unwrap_or(&[]);
     let mut free = 1u64 << (32 - shape.shift);
     require(free <= u64::from(shape.tables) && !chunks.is_empty(), what, 0, "tables and chunks are there")?;
+    if shape.ranges {
+        let sound = shape.shift == 32 && shape.tables == 1 && shape.only == 0 && shape.value == 0 && !shape.tree;
+        return require(sound && chunks.len() >= RANGES * 8, what, 0, "ranges are one chunk");
+    }
     let words = map.get(HEADER_WORDS as usize * 4..).unwrap_or(&[]).as_chunks::<4>().0;
     for (word, at) in words.iter().map(|word| u32::from_le_bytes(*word)).zip(0..shape.tables) {
         if word & NODE == 0 {
-            chunk(chunks, shape, word, what, at)?;
+            if shape.tree {
+                tree(chunks, shape, word, what, at)?
+            } else {
+                chunk(chunks, shape, word, what, at)?
+            }
             continue;
         }
         let bits = word >> BITS & 0xf;
@@ -56,12 +68,29 @@ fn chunk(all: &[u8], shape: &Shape, word: u32, what: &'static str, at: u32) -> R
     require(ascends, what, at, "starts ascend")
 }
 
+/// All that is read of a tree is there, its starts ascend, and the last of every 16 stand before them.
+#[inline]
+fn tree(all: &[u8], shape: &Shape, word: u32, what: &'static str, at: u32) -> Result<(), InvalidImage> {
+    let lanes = word >> TREE_LANES & 0x1ff;
+    require(lanes <= MOST_TREE_LANES, what, at, "has as many lanes as a tree can have")?;
+    let groups = lanes / GROUP;
+    let place = u64::from(word >> PLACE) << shape.unit;
+    let read = groups * 4 + (groups * 64 + 64).max(lanes * 4 + (lanes + 1) * shape.value);
+    require(place + u64::from(read) <= all.len() as u64, what, at, "the chunk is there")?;
+    let words = all.get(place as usize..).unwrap_or(&[]).as_chunks::<4>().0;
+    let (lasts, rest) = words.split_at_checked(groups as usize).unwrap_or_default();
+    let starts = rest.get(..lanes as usize).unwrap_or(&[]);
+    let ascends = starts.is_sorted_by(|a, b| i32::from_le_bytes(*a) < i32::from_le_bytes(*b));
+    let of_groups = starts.chunks_exact(GROUP as usize).map(|group| group.last());
+    require(ascends && of_groups.eq(lasts.iter().map(Some)), what, at, "starts ascend, groups end with theirs")
+}
+
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use crate::{CompileOptions, Image, compile, image::checksum, image::layout::Header, parse};
     use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path};
 
-    /// An image with one remote IPv4 map of each kind: of hosts, of networks, of several classes.
+    /// Images with remote IPv4 maps of all kinds: of hosts, of networks, of several classes, of a few ranges, of trees.
     fn images() -> Vec<Vec<u8>> {
         let list = |step: u32, length: u32| {
             (0..200u32).fold(String::new(), |mut text, index| {
@@ -72,20 +101,30 @@ mod tests {
         };
         let rule = |name| format!("[[rule]]\naction = \"block\"\nremote = \"@{name}\"\n");
         let options = CompileOptions { application: &|path| Ok(path.to_owned()), key: [7; 16], at: None };
-        [vec![(0x0098_9681, 32)], vec![(0x0731_0000, 20)], vec![(0x0010_0401, 32), (0x0731_0000, 9), (0x0098_9681, 28)]]
-            .into_iter()
-            .map(|lists| {
-                let mut files = BTreeMap::new();
-                let mut text = String::new();
-                for (number, (step, length)) in lists.iter().enumerate() {
-                    let name = format!("list{number}");
-                    writeln!(text, "[list.{name}]\nfile = \"{name}\"\nformat = \"addresses\"\n").unwrap();
-                    files.insert(name.into(), list(*step, *length).into_bytes());
-                }
-                (0..lists.len()).for_each(|number| text.push_str(&rule(format!("list{number}"))));
-                compile(&parse(Path::new("test.toml"), &text, &files).unwrap(), &options).unwrap()
-            })
-            .collect()
+        let few = "[[rule]]\naction = \"block\"\nremote = [\"10.0.0.0/8\", \"192.0.2.7\"]\n".to_owned();
+        let crowd = (1..32).map(|length| {
+            let value = std::net::Ipv4Addr::from_bits(0x0a01_0203 >> (32 - length) << (32 - length));
+            format!("[[rule]]\naction = \"block\"\nremote = \"{value}/{length}\"\n")
+        });
+        let texts = [few, crowd.collect()]
+            .map(|text| compile(&parse(Path::new("test.toml"), &text, &BTreeMap::new()).unwrap(), &options).unwrap());
+        let lists = [
+            vec![(0x0098_9681, 32)],
+            vec![(0x0731_0000, 20)],
+            vec![(0x0010_0401, 32), (0x0731_0000, 9), (0x0098_9681, 28)],
+        ];
+        let lists = lists.into_iter().map(|lists| {
+            let mut files = BTreeMap::new();
+            let mut text = String::new();
+            for (number, (step, length)) in lists.iter().enumerate() {
+                let name = format!("list{number}");
+                writeln!(text, "[list.{name}]\nfile = \"{name}\"\nformat = \"addresses\"\n").unwrap();
+                files.insert(name.into(), list(*step, *length).into_bytes());
+            }
+            (0..lists.len()).for_each(|number| text.push_str(&rule(format!("list{number}"))));
+            compile(&parse(Path::new("test.toml"), &text, &files).unwrap(), &options).unwrap()
+        });
+        lists.chain(texts).collect()
     }
 
     /// Whatever a map's bytes are, it is refused or look-ups find something.
@@ -99,7 +138,13 @@ mod tests {
             state.wrapping_mul(0x2545_f491_4f6c_dd1d)
         };
         let (mut refused, mut accepted) = (0, 0);
-        for image in images() {
+        let images = images();
+        let shapes = images.iter().map(|image| Header::read(image).shapes4[0]);
+        assert_eq!(
+            shapes.map(|shape| u32::from(shape.ranges) + 2 * u32::from(shape.tree)).collect::<Vec<_>>(),
+            [0, 0, 0, 1, 2]
+        );
+        for image in images {
             let section = Header::read(&image).sections.remote4;
             for _ in 0..if cfg!(miri) { 20 } else { 3000 } {
                 let mut bytes = image.clone();
