@@ -2,9 +2,9 @@
 //!
 //! Nearly all of what is announced and listed is told by an address' first 48 bits, its *site*: the starts of ranges are
 //! kept as numbers of sites, in trees whose nodes are compared at once. What is deeper in some sites lies in sorted
-//! lists. In a large map of two classes, networks that fill a site or less and single hosts, which a list of hundreds of
+//! lists. In a large map, networks that fill a site or less and single hosts, which a list of hundreds of
 //! thousands consists of, are not among the starts: they are *exceptions*, in a hash table whose buckets are one cache
-//! line each, and have the second class.
+//! line each. In a map of two classes they have the second.
 //!
 //! ```text
 //! words 0..16   form (0 two classes, 1 and 2 classes of 16 and 32 bits); the two classes; levels of the trees; tables;
@@ -15,7 +15,7 @@
 //! buckets       64 bytes each
 //! links         4 words each
 //! lists         8 bytes each
-//! values        classes by form, none for two classes
+//! values        classes by form, none for two classes: those of the buckets' entries first, eight for each bucket
 //!
 //! entry         kind (2 highest bits), number: 0 a class, 1 a table (in the first), 2 a root, 3 a link
 //! node          31 starts; the first child
@@ -179,8 +179,10 @@ impl Map {
 #[inline]
 pub(crate) fn class(map: &[u8], head: &Map, address: u128) -> u32 {
     // As predictable as the traffic; a look-up in the trees that is not needed would take their place in the caches.
-    if head.buckets.length != 0 && excepted(map, head, address) {
-        return head.classes[1];
+    if head.buckets.length != 0
+        && let Some(entry) = excepted(map, head, address)
+    {
+        return if head.form == Form::Two { head.classes[1] } else { head.value(map, entry) };
     }
     if head.tables.length == 0 {
         return head.named(in_list(map, head, 0, address));
@@ -265,18 +267,20 @@ pub(crate) fn place(address: u128, buckets: u32) -> (u32, u32) {
     (bucket as u32, ((product >> 17) as u32 & !3) | 2)
 }
 
-/// Whether an address lies in an exception.
+/// The number of the exception an address lies in, eight to a bucket.
 #[inline]
-fn excepted(map: &[u8], head: &Map, address: u128) -> bool {
-    let (bucket, tag) = place(address, head.buckets.count::<BUCKET>());
-    let Some(bucket) = head.buckets.record::<BUCKET>(map, bucket) else { return false };
+fn excepted(map: &[u8], head: &Map, address: u128) -> Option<u32> {
+    let (number, tag) = place(address, head.buckets.count::<BUCKET>());
+    let bucket = head.buckets.record::<BUCKET>(map, number)?;
     let (low, found) = entries(bucket, tag, (address >> 64) as u16);
     let hosts = hosts(low);
     let found = found & 0xff_u32.wrapping_shr(hosts);
     let before = 1u32.wrapping_shl(hosts).wrapping_sub(1);
     let host = (found & before | 0x80).trailing_zeros();
     let same = lower_half(bucket, host) == address as u64;
-    ((found & !before != 0) | (same & (found & before != 0))) & (address >> 125 == 1)
+    let held = found & (!before | u32::from(same).wrapping_shl(host));
+    let lane = held.trailing_zeros();
+    ((held != 0) & (address >> 125 == 1)).then_some(number.wrapping_mul(8).wrapping_add(lane))
 }
 
 /// How many of a bucket's entries are hosts, by the lowest bits of the tags.

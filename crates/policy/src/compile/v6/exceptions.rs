@@ -12,45 +12,60 @@ use crate::{
 /// How many of a bucket's eight places are taken on average: what finds its bucket full stays in the trees.
 const FULL: usize = 5;
 
-/// Of segments of two classes, which alternate: buckets with what is an exception of the given class, and the others.
-pub(super) fn split(segments: Vec<Segment<u128>>, class: u32) -> (Vec<[u8; BUCKET]>, Vec<Segment<u128>>) {
-    let exception = |at: usize| {
-        let this = segments.get(at).filter(|this| at > 0 && this.class == class)?;
-        Exception::of(*this, *segments.get(at + 1)?)
-    };
-    let (mut places, mut found) = (0, 0);
-    for exception in (0..segments.len()).filter_map(exception) {
-        places += if exception.host.is_some() { 2 } else { 1 };
-        found += 1;
-    }
-    let count = (places / FULL) as u32;
-    if !(FEWEST_BUCKETS..=MOST_BUCKETS).contains(&count) {
-        return (Vec::new(), segments);
-    }
-    let mut buckets = vec![[0; BUCKET]; count as usize];
-    // About one in twelve finds no room.
-    let mut others = Vec::with_capacity(segments.len() - found * 2 + found / 5);
-    let mut at = 0;
-    while at < segments.len() {
-        let put = exception(at).is_some_and(|exception| {
-            let (bucket, tag) = place(exception.low, count);
-            put(&mut buckets[bucket as usize], tag, exception)
-        });
-        if put {
-            // The segment behind goes on with what lies around.
-            at += 2;
-        } else {
-            others.push(segments[at]);
-            at += 1;
+/// Segments, and what was taken out of them.
+pub(super) struct Split {
+    pub(super) buckets: Vec<[u8; BUCKET]>,
+    /// The classes of a bucket's entries, but for maps of two classes.
+    pub(super) classes: Vec<[u32; 8]>,
+    pub(super) others: Vec<Segment<u128>>,
+}
+
+impl Split {
+    /// Takes out exceptions, of a single class if `only` says which.
+    pub(super) fn new(segments: Vec<Segment<u128>>, only: Option<u32>) -> Self {
+        let exception = |at: usize| {
+            let around = at.checked_sub(1).and_then(|before| segments.get(before..at + 2))?;
+            let alone = around[0].class == around[2].class && only.is_none_or(|only| around[1].class == only);
+            if alone { Exception::of(around[1], around[2]) } else { None }
+        };
+        let (mut places, mut found) = (0, 0);
+        for exception in (0..segments.len()).filter_map(exception) {
+            places += if exception.host.is_some() { 2 } else { 1 };
+            found += 1;
         }
+        let count = (places / FULL) as u32;
+        if !(FEWEST_BUCKETS..=MOST_BUCKETS).contains(&count) {
+            return Self { buckets: Vec::new(), classes: Vec::new(), others: segments };
+        }
+        let mut buckets = vec![[0; BUCKET]; count as usize];
+        let mut classes = if only.is_none() { vec![[0; 8]; count as usize] } else { Vec::new() };
+        // About one in twelve finds no room.
+        let mut others = Vec::with_capacity(segments.len().saturating_sub(found * 2) + found / 5);
+        let mut at = 0;
+        while at < segments.len() {
+            let put = exception(at).is_some_and(|exception| {
+                let (bucket, tag) = place(exception.low, count);
+                let mut unused = [0; 8];
+                let classes = classes.get_mut(bucket as usize).unwrap_or(&mut unused);
+                put(&mut buckets[bucket as usize], classes, tag, exception)
+            });
+            if put {
+                // The segment behind goes on with what lies around.
+                at += 2;
+            } else {
+                others.push(segments[at]);
+                at += 1;
+            }
+        }
+        Self { buckets, classes, others }
     }
-    (buckets, others)
 }
 
 /// What may be an exception: all addresses that begin alike.
 #[derive(Clone, Copy)]
 struct Exception {
     low: u128,
+    class: u32,
     /// Which of the 16 bits behind the site are alike.
     mask: u16,
     /// The lower half of the address, if it is but one.
@@ -60,20 +75,20 @@ struct Exception {
 impl Exception {
     /// Of a segment and the one behind it.
     fn of(this: Segment<u128>, next: Segment<u128>) -> Option<Self> {
-        let (low, size) = (this.start, next.start - this.start);
+        let (low, class, size) = (this.start, this.class, next.start - this.start);
         if !size.is_power_of_two() || low & (size - 1) != 0 || low >> 125 != 1 {
             return None;
         }
         match size.trailing_zeros() {
-            0 => Some(Self { low, mask: u16::MAX, host: Some(low as u64) }),
-            bits @ 64..=80 => Some(Self { low, mask: (u32::MAX << (bits - 64)) as u16, host: None }),
+            0 => Some(Self { low, class, mask: u16::MAX, host: Some(low as u64) }),
+            bits @ 64..=80 => Some(Self { low, class, mask: (u32::MAX << (bits - 64)) as u16, host: None }),
             _ => None,
         }
     }
 }
 
 /// Puts an exception into its bucket if there is room. Hosts come first, then networks.
-fn put(bucket: &mut [u8; BUCKET], tag: u32, exception: Exception) -> bool {
+fn put(bucket: &mut [u8; BUCKET], classes: &mut [u32; 8], tag: u32, exception: Exception) -> bool {
     let tags: [u32; 8] = std::array::from_fn(|lane| u32_at(bucket, lane * 4));
     let low = (0..8).fold(0, |bits, lane| bits | (tags[lane] & 1) << lane);
     let known = hosts(low) as usize;
@@ -84,6 +99,7 @@ fn put(bucket: &mut [u8; BUCKET], tag: u32, exception: Exception) -> bool {
             return false;
         }
         write(bucket, known + networks, tag, part, exception.mask);
+        classes[known + networks] = exception.class;
         return true;
     };
     // Of a /64, a look-up compares one host.
@@ -94,8 +110,10 @@ fn put(bucket: &mut [u8; BUCKET], tag: u32, exception: Exception) -> bool {
     if networks > 0 {
         let (value, mask) = (value(bucket, known), mask(bucket, known));
         write(bucket, known + networks, tags[known], value, mask);
+        classes[known + networks] = classes[known];
     }
     write(bucket, known, tag | 1, part, u16::MAX);
+    classes[known] = exception.class;
     write(bucket, 7 - known, half as u32, (half >> 32) as u16, (half >> 48) as u16);
     debug_assert_eq!(lower_half(bucket, known as u32), half);
     true

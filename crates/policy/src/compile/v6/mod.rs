@@ -6,6 +6,7 @@ mod tests;
 
 use super::addresses::Segment;
 use crate::image::v6::{BUCKET, Form, HEAD, INNER, Kind, LAST, LEVELS, NUMBERS, TABLE_BYTES, UNUSED, WIDE};
+use exceptions::Split;
 use std::collections::BTreeSet;
 
 type Segments<'s> = &'s [Segment<u128>];
@@ -32,18 +33,15 @@ pub(super) fn map(segments: Vec<Segment<u128>>) -> Result<Vec<u8>, String> {
     };
     // Most exceptions are of the class that the unlisted rest does not have.
     let two = [segments[0].class, segments.get(1).map_or(0, |segment| segment.class)];
-    let (exceptions, others) = match form {
-        Form::Two => exceptions::split(segments, two[1]),
-        Form::Short | Form::Long => (Vec::new(), segments),
-    };
-    let mut trees = Trees { form, second: two[1], ..Trees::default() };
+    let Split { buckets, classes, others } = Split::new(segments, (form == Form::Two).then_some(two[1]));
+    let mut trees = Trees { form, second: two[1], values: classes.into_flattened(), ..Trees::default() };
     if others.len() <= SMALL {
         trees.list(&others, 0);
     } else {
         trees.whole(&others)?;
     }
     drop(others);
-    trees.bytes(two, &exceptions)
+    trees.bytes(two, &buckets)
 }
 
 /// What the ranges of a tree's node lead to.
@@ -67,6 +65,7 @@ struct Trees {
     roots: Vec<(usize, usize)>,
     links: Vec<[u32; 4]>,
     lists: Vec<u64>,
+    /// The classes of exceptions first.
     values: Vec<u32>,
 }
 
@@ -237,7 +236,7 @@ impl Trees {
         levels
     }
 
-    fn bytes(mut self, two: [u32; 2], exceptions: &[[u8; BUCKET]]) -> Result<Vec<u8>, String> {
+    fn bytes(mut self, two: [u32; 2], buckets: &[[u8; BUCKET]]) -> Result<Vec<u8>, String> {
         let levels = self.levels();
         let nodes: usize = levels.iter().map(Vec::len).sum();
         let mut head = [0; HEAD / 4];
@@ -249,14 +248,14 @@ impl Trees {
         let [tables, links, lists, values] = counts.map(|count| count as u32);
         head[0] = self.form as u32;
         head[1..3].copy_from_slice(&two);
-        head[3..9].copy_from_slice(&[levels.len() as u32, tables, exceptions.len() as u32, links, lists, values]);
+        head[3..9].copy_from_slice(&[levels.len() as u32, tables, buckets.len() as u32, links, lists, values]);
         let mut end = 0;
         for (level, word) in head[10..].iter_mut().enumerate() {
             end += levels.get(level).map_or(0, Vec::len) as u32;
             *word = end;
         }
         let values = values as usize * if self.form == Form::Short { 2 } else { 4 };
-        let length = (HEAD + tables as usize * TABLE_BYTES + nodes * WORDS * 4 + exceptions.len() * BUCKET)
+        let length = (HEAD + tables as usize * TABLE_BYTES + nodes * WORDS * 4 + buckets.len() * BUCKET)
             + (links as usize * 16 + lists as usize * 8 + values.next_multiple_of(4));
         let mut bytes = Vec::with_capacity(length);
         let mut words = |words: &[u32]| bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
@@ -265,7 +264,7 @@ impl Trees {
         words(&self.tables);
         levels.iter().for_each(|level| words(level.as_flattened()));
         drop(levels);
-        bytes.extend_from_slice(exceptions.as_flattened());
+        bytes.extend_from_slice(buckets.as_flattened());
         bytes.extend(self.links.as_flattened().iter().flat_map(|word| word.to_le_bytes()));
         bytes.extend(self.lists.iter().flat_map(|start| start.to_le_bytes()));
         match self.form {

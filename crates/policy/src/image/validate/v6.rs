@@ -19,13 +19,14 @@ pub(super) fn validate(map: &[u8], what: &'static str) -> Result<(), InvalidImag
     let known = map.len() >= HEAD && u32_at(map, 0) <= Form::Long as u32 && (1..=LEVELS as u32).contains(&head.depth);
     require(known, what, 0, "has a known form")?;
     let buckets = u32_at(map, 5 * 4);
-    let buckets = buckets == 0 || head.form == Form::Two && (FEWEST_BUCKETS..=MOST_BUCKETS).contains(&buckets);
-    require(buckets, what, 5, "has buckets as large maps of two classes do")?;
+    let known = buckets == 0 || (FEWEST_BUCKETS..=MOST_BUCKETS).contains(&buckets);
+    require(known, what, 5, "has as many buckets as large maps do")?;
     require(head.ends.is_sorted(), what, 10, "levels follow each other")?;
     require(head.tables.length != 0 || head.links.length != 0, what, 4, "has a table or a list")?;
     let end = u64::from(head.values.offset) + u64::from(head.values.length);
     require(end.next_multiple_of(4) == map.len() as u64, what, 0, "is as long as its parts")?;
     let checked = Checked { map, what, head };
+    require(buckets == 0 || checked.values(buckets * 8 - 1, 0), what, 8, "each exception has a value")?;
     checked.tables()?;
     checked.nodes()?;
     checked.links()
