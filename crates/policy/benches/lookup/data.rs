@@ -54,7 +54,11 @@ impl Built {
 
 /// Parses and compiles a policy with one list file.
 pub(crate) fn build(text: &str, list: &str) -> Built {
-    let files = BTreeMap::from([(PathBuf::from("list"), list.as_bytes().to_vec())]);
+    build_with(text, BTreeMap::from([(PathBuf::from("list"), list.as_bytes().to_vec())]))
+}
+
+/// Parses and compiles a policy with its list files.
+pub(crate) fn build_with(text: &str, files: BTreeMap<PathBuf, Vec<u8>>) -> Built {
     let start = Instant::now();
     let policy = parse(Path::new("bench.toml"), text, &files).unwrap_or_else(|errors| panic!("{errors}"));
     drop(files);

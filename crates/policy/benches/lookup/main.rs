@@ -1,6 +1,7 @@
 //! How long a decision takes, beside other ways to find it.
 //!
-//! `cargo bench -p sluice-policy --features std --bench lookup [-- WORDS]` prints tables; WORDS choose among v4, v6, names and rules.
+//! `cargo bench -p sluice-policy --features std --bench lookup [-- WORDS]` prints tables; WORDS choose among v4, lists,
+//! v6, names and rules.
 //! With `SLUICE_DATA` naming a folder of real prefixes, names and ClassBench sets, those are measured; without, made
 //! ones of the same size and shape. Contenders take turns within each round, so that whatever else the machine does
 //! falls on all of them; medians of the rounds are printed, and ratios of the medians.
@@ -16,6 +17,9 @@ fn main() {
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     if wanted("v4") {
         prefixes::v4();
+    }
+    if wanted("lists") {
+        prefixes::lists();
     }
     if wanted("v6") {
         prefixes::v6();

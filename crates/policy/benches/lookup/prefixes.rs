@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const KEYS: usize = 1 << 16;
 
-pub(crate) fn v4() {
-    let mut random = Random(1);
+/// A million prefixes: announced ones in random order, then hosts.
+fn prefixes4(random: &mut Random) -> (Vec<(u32, u8)>, &'static str) {
     let real: Option<Vec<(u32, u8)>> = data::text("asn4.cidr").map(|text| {
         let parse = |line: &str| {
             let (address, rest) = line.split_once('/')?;
@@ -24,28 +24,40 @@ pub(crate) fn v4() {
     });
     let source = if real.is_some() { "real" } else { "made" };
     let mut all = real.unwrap_or_default();
-    shuffle(&mut all, &mut random);
+    shuffle(&mut all, random);
     while all.len() < 1_000_000 {
         // Scattered single addresses, as block lists have them.
         all.push((random.next() as u32, 32));
     }
+    (all, source)
+}
+
+fn range4(&(value, length): &(u32, u8)) -> (u32, u32) {
+    (value, value | u32::MAX.checked_shr(length.into()).unwrap_or(0))
+}
+
+fn text4(prefixes: &[(u32, u8)]) -> String {
+    prefixes.iter().map(|(value, length)| format!("{}/{length}\n", Ipv4Addr::from_bits(*value))).collect()
+}
+
+/// Random addresses of random prefixes.
+fn keys4(prefixes: &[(u32, u8)], random: &mut Random) -> Vec<u32> {
+    let key = |_| {
+        let (low, high) = range4(&prefixes[random.below(prefixes.len())]);
+        low | random.next() as u32 & (high - low)
+    };
+    (0..KEYS).map(key).collect()
+}
+
+pub(crate) fn v4() {
+    let mut random = Random(1);
+    let (all, source) = prefixes4(&mut random);
     for count in [1, 1000, 100_000, 1_000_000] {
         let prefixes = &all[..count];
-        let list: String =
-            prefixes.iter().map(|(value, length)| format!("{}/{length}\n", Ipv4Addr::from_bits(*value))).collect();
-        let built = data::build(POLICY, &list);
-        let keys: Vec<u32> = (0..KEYS)
-            .map(|_| {
-                let (value, length) = prefixes[random.below(count)];
-                value | random.next() as u32 & u32::MAX.checked_shr(length.into()).unwrap_or(0)
-            })
-            .collect();
+        let built = data::build(POLICY, &text4(prefixes));
+        let keys = keys4(prefixes, &mut random);
         let trie: PrefixSet<(u32, u8)> = prefixes.iter().copied().collect();
-        let ranges = merged(
-            prefixes
-                .iter()
-                .map(|(value, length)| (*value, value | u32::MAX.checked_shr((*length).into()).unwrap_or(0))),
-        );
+        let ranges = merged(prefixes.iter().map(range4));
         let (image, ranges) = (&built.image, &ranges[..]);
         let local = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
         let contenders = [
@@ -62,15 +74,69 @@ pub(crate) fn v4() {
                 u32::from(ranges.get(after).is_none_or(|range| range.0 > key))
             }),
         ];
-        // A condition of a few prefixes is no set: its rule has a box for each.
-        let contenders = if count > 4 { &contenders[..] } else { &contenders[1..] };
-        agree(contenders);
+        agree(&contenders);
         print(
             &format!("IPv4 set, {count} prefixes ({source})"),
-            contenders,
-            &measure(contenders),
+            &contenders,
+            &measure(&contenders),
             &built.summary(count),
         );
+    }
+}
+
+/// Five lists that overlap, each of its own rule: the first that has the address decides.
+pub(crate) fn lists() {
+    const LISTS: usize = 5;
+    let mut random = Random(1);
+    let (all, source) = prefixes4(&mut random);
+    for count in [1000, 100_000, 1_000_000] {
+        // Each prefix in one list, and some in one more.
+        let lists: [Vec<(u32, u8)>; LISTS] = std::array::from_fn(|list| {
+            let of_list =
+                |(index, prefix): (usize, &(u32, u8))| (index % LISTS == list || index % 7 == list).then_some(*prefix);
+            all[..count].iter().enumerate().filter_map(of_list).collect()
+        });
+        let mut text = String::new();
+        for list in 0..LISTS {
+            text.push_str(&format!("[list.l{list}]\nfile = \"l{list}\"\nformat = \"addresses\"\n"));
+        }
+        for list in 0..LISTS {
+            text.push_str(&format!("[[rule]]\naction = \"block\"\nremote = \"@l{list}\"\n"));
+        }
+        let files = lists.iter().enumerate().map(|(list, of)| (format!("l{list}").into(), text4(of).into_bytes()));
+        let built = data::build_with(&text, files.collect());
+        let keys = keys4(&all[..count], &mut random);
+        let tries = lists.each_ref().map(|list| list.iter().copied().collect::<PrefixSet<(u32, u8)>>());
+        let ranges = lists.each_ref().map(|list| merged(list.iter().map(range4)));
+        let (image, ranges, tries) = (&built.image, &ranges, &tries);
+        let local = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
+        let decide = move |key| {
+            let flow = Flow::new(Direction::Outbound, 6, local, 50000, IpAddr::V4(Ipv4Addr::from_bits(key)), 443);
+            image.decide(&flow).rule.unwrap_or(u32::MAX)
+        };
+        // Which rule a class comes to.
+        let class = move |key| image.remote_class(IpAddr::V4(Ipv4Addr::from_bits(key)));
+        let mut rules = [u32::MAX; 1 << LISTS];
+        keys.iter().for_each(|key| rules[class(*key) as usize] = decide(*key));
+        let rules = &rules;
+        let contenders = [
+            contender("sluice set", &keys, move |key| rules[class(key) as usize]),
+            contender("sluice decide", &keys, decide),
+            contender("prefix-trie", &keys, move |key| {
+                let found = tries.iter().position(|trie| trie.get_lpm(&(key, 32)).is_some());
+                found.map_or(u32::MAX, |list| list as u32)
+            }),
+            contender("binary search", &keys, move |key| {
+                let found = ranges.iter().position(|ranges| {
+                    let after = ranges.partition_point(|range| range.1 < key);
+                    ranges.get(after).is_some_and(|range| range.0 <= key)
+                });
+                found.map_or(u32::MAX, |list| list as u32)
+            }),
+        ];
+        agree(&contenders);
+        let title = format!("{LISTS} IPv4 lists, {count} prefixes ({source})");
+        print(&title, &contenders, &measure(&contenders), &built.summary(count));
     }
 }
 

@@ -188,6 +188,13 @@ pub(crate) fn class(image: &[u8], shape: &Shape, address: u32) -> u32 {
     if word & NODE == 0 { leaf(image, shape, address, word) } else { below(image, shape, address, word) }
 }
 
+/// The class, by the chunk of a word.
+#[inline]
+fn leaf(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
+    // Apart because the latter needs more registers.
+    if shape.value == 0 { one_of_two(image, shape, address, word) } else { one_of_many(image, shape, address, word) }
+}
+
 /// The class, below a node.
 #[cold]
 #[inline(never)]
@@ -204,9 +211,8 @@ fn below(image: &[u8], shape: &Shape, address: u32, mut word: u32) -> u32 {
     leaf(image, shape, address, word)
 }
 
-/// The class, by the chunk of a word.
 #[inline(never)]
-fn leaf(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
+fn one_of_two(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
     let at = u64::from(shape.chunks) + u64::from((word >> PLACE).wrapping_shl(shape.unit));
     let wanted = address.wrapping_shr(shape.grain);
     let other = shape.other;
@@ -219,6 +225,15 @@ fn leaf(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
         5 => toggled::<2, 4, true>(image, word, at, wanted, other),
         6 => toggled::<4, 2, true>(image, word, at, wanted, other),
         7 => toggled::<4, 4, true>(image, word, at, wanted, other),
+        _ => ranged(image, at, address, other),
+    }
+}
+
+#[inline(never)]
+fn one_of_many(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
+    let at = u64::from(shape.chunks) + u64::from((word >> PLACE).wrapping_shl(shape.unit));
+    let wanted = address.wrapping_shr(shape.grain);
+    match shape.form {
         8 => value::<2, 1, false>(image, word, at, wanted),
         9 => value::<4, 1, false>(image, word, at, wanted),
         10 => value::<2, 1, true>(image, word, at, wanted),
@@ -233,8 +248,7 @@ fn leaf(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
         19 => value::<4, 4, true>(image, word, at, wanted),
         20 => tree::<1>(image, word, at, wanted),
         21 => tree::<2>(image, word, at, wanted),
-        22 => tree::<4>(image, word, at, wanted),
-        _ => ranged(image, at, address, other),
+        _ => tree::<4>(image, word, at, wanted),
     }
 }
 
@@ -242,8 +256,8 @@ fn leaf(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
 #[inline]
 fn table_word(image: &[u8], shape: &Shape, index: usize) -> u32 {
     // Nothing but the index has to wait for the address.
-    let words = image.get(shape.root as usize..).unwrap_or(&[]).as_chunks().0;
-    words.get(index).map_or(0, |word| u32::from_le_bytes(*word))
+    let Some(tables) = image.get(shape.root as usize..) else { return 0 };
+    tables.as_chunks().0.get(index).map_or(0, |word| u32::from_le_bytes(*word))
 }
 
 #[inline]
