@@ -170,51 +170,61 @@ pub(crate) fn v6() {
         let value = value | rest & u128::MAX.checked_shr(length.into()).unwrap_or(0);
         all.push((value & !u128::MAX.checked_shr(longer.into()).unwrap_or(0), longer));
     }
-    for count in [1000, base, 1_000_000] {
-        // The first ones lie within announced prefixes and would be merged away: take the last of each size.
+    for count in [1, 1000, base, 1_000_000] {
+        // Of those that make up the million, the first ones alone would be another distribution: all or none.
         let prefixes = if count > base { &all[..] } else { &all[..count] };
         let list: String =
             prefixes.iter().map(|(value, length)| format!("{}/{length}\n", Ipv6Addr::from_bits(*value))).collect();
-        let built = data::build(POLICY, &list);
-        let keys: Vec<u128> = (0..KEYS)
-            .map(|_| {
-                let (value, length) = prefixes[random.below(count)];
-                let rest = u128::from(random.next()) << 64 | u128::from(random.next());
-                value | rest & u128::MAX.checked_shr(length.into()).unwrap_or(0)
-            })
-            .collect();
-        let trie: PrefixSet<(u128, u8)> = prefixes.iter().copied().collect();
-        let ranges = merged(
-            prefixes
-                .iter()
-                .map(|(value, length)| (*value, value | u128::MAX.checked_shr((*length).into()).unwrap_or(0))),
-        );
-        let (image, ranges) = (&built.image, &ranges[..]);
-        let local = IpAddr::V6("2001:db8::5".parse().unwrap());
-        let contenders = [
-            contender("sluice set", &keys, move |key| {
-                u32::from(image.remote_class(IpAddr::V6(Ipv6Addr::from_bits(key))) == 0)
-            }),
-            contender("sluice decide", &keys, move |key| {
-                let flow = Flow::new(Direction::Outbound, 6, local, 50000, IpAddr::V6(Ipv6Addr::from_bits(key)), 443);
-                image.decide(&flow).rule.unwrap_or(1)
-            }),
-            contender("prefix-trie", &keys, |key| u32::from(trie.get_lpm(&(key, 128)).is_none())),
-            contender("binary search", &keys, move |key| {
-                let after = ranges.partition_point(|range| range.1 < key);
-                u32::from(ranges.get(after).is_none_or(|range| range.0 > key))
-            }),
-        ];
-        // A condition of a few prefixes is no set: its rule has a box for each.
-        let contenders = if count > 4 { &contenders[..] } else { &contenders[1..] };
-        agree(contenders);
-        print(
-            &format!("IPv6 set, {count} prefixes ({source})"),
-            contenders,
-            &measure(contenders),
-            &built.summary(count),
-        );
+        compare6(&format!("IPv6 set, {count} prefixes ({source})"), prefixes, &data::build(POLICY, &list), &mut random);
     }
+    // As many sets as people subscribe to lists, which overlap.
+    let rules: String = (0..8)
+        .map(|set| {
+            let chosen = all[..base].iter().enumerate().filter(|(index, _)| index % 8 == set || index % 16 == set);
+            let words: String =
+                chosen.map(|(_, (value, length))| format!("\"{}/{length}\", ", Ipv6Addr::from_bits(*value))).collect();
+            format!("[[rule]]\naction = \"block\"\nremote = [{words}]\n")
+        })
+        .collect();
+    compare6(
+        &format!("IPv6, 8 sets of {base} prefixes ({source})"),
+        &all[..base],
+        &data::build(&rules, ""),
+        &mut random,
+    );
+}
+
+fn compare6(title: &str, prefixes: &[(u128, u8)], built: &data::Built, random: &mut Random) {
+    let count = prefixes.len();
+    let keys: Vec<u128> = (0..KEYS)
+        .map(|_| {
+            let (value, length) = prefixes[random.below(count)];
+            let rest = u128::from(random.next()) << 64 | u128::from(random.next());
+            value | rest & u128::MAX.checked_shr(length.into()).unwrap_or(0)
+        })
+        .collect();
+    let trie: PrefixSet<(u128, u8)> = prefixes.iter().copied().collect();
+    let ranges = merged(
+        prefixes.iter().map(|(value, length)| (*value, value | u128::MAX.checked_shr((*length).into()).unwrap_or(0))),
+    );
+    let (image, ranges) = (&built.image, &ranges[..]);
+    let local = IpAddr::V6("2001:db8::5".parse().unwrap());
+    let contenders = [
+        contender("sluice set", &keys, move |key| {
+            u32::from(image.remote_class(IpAddr::V6(Ipv6Addr::from_bits(key))) == 0)
+        }),
+        contender("sluice decide", &keys, move |key| {
+            let flow = Flow::new(Direction::Outbound, 6, local, 50000, IpAddr::V6(Ipv6Addr::from_bits(key)), 443);
+            u32::from(image.decide(&flow).rule.is_none())
+        }),
+        contender("prefix-trie", &keys, |key| u32::from(trie.get_lpm(&(key, 128)).is_none())),
+        contender("binary search", &keys, move |key| {
+            let after = ranges.partition_point(|range| range.1 < key);
+            u32::from(ranges.get(after).is_none_or(|range| range.0 > key))
+        }),
+    ];
+    agree(&contenders);
+    print(title, &contenders, &measure(&contenders), &built.summary(count));
 }
 
 const POLICY: &str =

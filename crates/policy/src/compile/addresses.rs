@@ -36,24 +36,26 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
         }
         return segments;
     }
-    let mut events: Vec<(A, u32)> = Vec::with_capacity(ranges * 2);
+    // Where a set begins or ends, and its number.
+    let mut events: Vec<Segment<A>> = Vec::with_capacity(ranges * 2);
     for (number, set) in sets.iter().enumerate() {
+        let event = |start: A| Segment { start, class: number as u32 };
         for &(low, high) in set.ranges() {
-            events.push((low, number as u32));
-            events.extend(high.after().map(|next| (next, number as u32)));
+            events.push(event(low));
+            events.extend(high.after().map(event));
         }
     }
     // The runs of the sets are in order already, which the stable sort makes use of.
-    events.sort_by_key(|event| event.0);
+    events.sort_by_key(|event| event.start);
     let mut inside: Vec<u32> = Vec::new();
-    for group in events.chunk_by(|a, b| a.0 == b.0) {
-        for &(_, set) in group {
+    for group in events.chunk_by(|a, b| { a.start } == { b.start }) {
+        for &Segment { class: set, .. } in group {
             match inside.binary_search(&set) {
                 Ok(place) => drop(inside.remove(place)),
                 Err(place) => inside.insert(place, set),
             }
         }
-        push(group[0].0, classes.number(&inside));
+        push(group[0].start, classes.number(&inside));
     }
     segments
 }

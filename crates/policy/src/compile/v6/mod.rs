@@ -35,6 +35,8 @@ pub(super) fn map(segments: Vec<Segment<u128>>) -> Result<Vec<u8>, String> {
     let two = [segments[0].class, segments.get(1).map_or(0, |segment| segment.class)];
     let Split { buckets, classes, others } = Split::new(segments, (form == Form::Two).then_some(two[1]));
     let mut trees = Trees { form, second: two[1], values: classes.into_flattened(), ..Trees::default() };
+    // As many as there can be where nodes are full, which nearly all are: growing would take twice as much.
+    trees.last.reserve(others.len() / LAST as usize);
     if others.len() <= SMALL {
         trees.list(&others, 0);
     } else {
