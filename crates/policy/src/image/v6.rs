@@ -1,16 +1,17 @@
 //! From an IPv6 address to the class of the sets it lies in.
 //!
-//! Nearly all of what is announced and listed is told by an address' first 48 bits, its *site*: the starts of ranges are
-//! kept as numbers of sites, in trees whose nodes are compared at once. What is deeper in some sites lies in sorted
-//! lists. In a large map, networks that fill a site or less and single hosts, which a list of hundreds of
-//! thousands consists of, are not among the starts: they are *exceptions*, in a hash table whose buckets are one cache
-//! line each. In a map of two classes they have the second.
+//! Nearly all of what is announced and listed is told by an address' first 48 bits, its *site*: the starts of ranges
+//! are kept as numbers of sites, in trees whose nodes are compared at once and which are all as deep. What is deeper
+//! in some sites, and blocks with few starts, are sorted lists, and a small map is nothing but one. In a large map,
+//! networks that fill a site or less and single hosts, which lists of hundreds of thousands consist of, are
+//! *exceptions*: they are not among the starts but in a hash table whose buckets are one cache line each. In a map of
+//! two classes they have the second; else they have one class on both sides, so that the starts without them say what
+//! lies around.
 //!
 //! ```text
 //! words 0..16   form (0 two classes, 1 and 2 classes of 16 and 32 bits); the two classes; levels of the trees; tables;
-//!               buckets; links; starts in lists, in 8 bytes; values; zero; where the nodes of each
-//!               level end
-//! tables        256 entries each, none if link 0 is all: the first by the first byte of an address, the others by the second
+//!               buckets; links; 8 bytes of lists; values; zero; where the nodes of each level end (6)
+//! tables        256 entries each, none if link 0 is all: the first by the first byte, the others by the second
 //! nodes         32 words each, level by level, roots first
 //! buckets       64 bytes each
 //! links         4 words each
@@ -21,19 +22,19 @@
 //! node          31 starts; the first child
 //! last level    29 starts; a bit for each range that is a link; of two classes, a bit for each that has the second,
 //!               else the value of the first range; the first link
-//! link          first start; starts; value of the first range; position (7), and 8 if starts take 16 bytes (see below)
+//! link          first start; starts; value of the first range; position (7 bits), and bit 8 if starts are whole
 //! bucket        8 tags of 32 bits, 8 values of 16, 8 masks of 16
 //! ```
 //!
 //! A start in a node is bits 16 to 48 of the first address, less one and with the highest bit turned, so that a signed
 //! comparison finds it less than what is not before it; unused ones are the highest number, which is never less. The
-//! starts in a list are 64 bits of addresses from `position`, or whole addresses. With two classes, a link's value is
-//! that of the first range (0 or 1), and the others alternate.
+//! starts in a list are the 64 bits of addresses from `position`, or whole addresses. With two classes, a link's value
+//! is that of the first range (0 or 1), and the others alternate.
 //!
-//! Exceptions lie in 2000::/3. Their site times an odd number, modulo 2^45, tells the bucket by its place in that range,
-//! and the tag by its lower 30 bits: no two sites have both alike. An entry has a tag, a bit that it is there, a bit that it is a host, and the prefix of the 16 bits behind
-//! the site. Hosts come first, one for each /64 in a bucket; the lower half of the address of the host at place `n` takes
-//! place 7 - `n`, cut into tag, value and mask.
+//! Exceptions lie in 2000::/3. Their site times an odd number, modulo 2^45, tells the bucket by its place in that
+//! range, and the tag by its lower 30 bits: no two sites have both alike. An entry has a tag, a bit that it is there,
+//! a bit that it is a host, and the prefix of the 16 bits behind the site. Hosts come first, one for each /64 in a
+//! bucket; the lower half of the address of the host at place `n` takes place 7 - `n`, cut into tag, value and mask.
 
 use super::{
     lanes::six::{entries, less},

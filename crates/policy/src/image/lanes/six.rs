@@ -11,8 +11,8 @@ pub(in crate::image) fn less(node: &[u8; LINES], wanted: i32) -> u32 {
     plain::less(node, wanted)
 }
 
-/// Of a bucket's eight entries (see [`crate::image::v6`]): a bit for each whose lowest bit is set, and one for each that
-/// has this tag, whatever that bit, and covers `part`.
+/// Of a bucket's eight entries (see [`crate::image::v6`]): a bit for each whose lowest bit is set, and one for each
+/// that has this tag, whatever that bit, and covers `part`.
 #[inline]
 pub(in crate::image) fn entries(bucket: &[u8; BUCKET], tag: u32, part: u16) -> (u32, u32) {
     #[cfg(target_arch = "x86_64")]
