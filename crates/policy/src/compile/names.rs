@@ -53,6 +53,16 @@ impl Known {
             }
         }
     }
+
+    /// Reads what finding these will read. Memory is far away, and what depends on nothing comes together.
+    fn touch(&self, listed: &[Listed], hashes: &[u64]) {
+        black_box(hashes.iter().fold(0, |sum, hash| sum ^ self.slots[self.slot(*hash)].0));
+        let met = hashes.iter().filter_map(|hash| {
+            let (bits, number) = self.slots[self.slot(*hash)];
+            listed.get(number.wrapping_sub(1) as usize).filter(|_| bits == *hash as u32)
+        });
+        black_box(met.fold(0, |sum, name| sum ^ name.entry));
+    }
 }
 
 /// What compiling names came to.
@@ -83,11 +93,24 @@ fn half(key: [u8; 16], at: usize) -> [u8; 8] {
     std::array::from_fn(|index| key[at + index])
 }
 
+/// How many dots a name has. Names are short, and many.
+fn dots(name: &[u8]) -> u8 {
+    let (eights, rest) = name.as_chunks::<8>();
+    let mut sum = rest.iter().filter(|letter| **letter == b'.').count() as u64;
+    for eight in eights {
+        // Letters are ASCII: the upper bit of each is free, and stays clear in those that are dots.
+        let others = (u64::from_le_bytes(*eight) ^ 0x2e2e_2e2e_2e2e_2e2e) + 0x7f7f_7f7f_7f7f_7f7f;
+        sum += (!others >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0101_0101_0101_0101) >> 56;
+    }
+    sum as u8
+}
+
 /// All entries as set and number: those with fewer labels first, so that whatever lies above a name is known when its
 /// turn comes.
 fn by_labels(sets: &[(&NameSet, bool)]) -> Vec<(u32, u32)> {
-    let labels = |name: &str| name.bytes().filter(|byte| *byte == b'.').count() as u8;
-    let all: Vec<u8> = sets.iter().flat_map(|(set, _)| set.iter().map(|(name, _)| labels(name))).collect();
+    let total = sets.iter().map(|(set, _)| set.len()).sum();
+    let mut all = Vec::with_capacity(total);
+    sets.iter().for_each(|(set, _)| all.extend(set.iter().map(|(name, _)| dots(name.as_bytes()))));
     let mut starts = [0usize; 257];
     all.iter().for_each(|labels| starts[usize::from(*labels) + 1] += 1);
     (0..256).for_each(|labels| starts[labels + 1] += starts[labels]);
@@ -107,7 +130,9 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
     let mut known = Known::new(order.len());
     let mut listed: Vec<Listed> = Vec::with_capacity(order.len());
     let mut depths = 0;
-    let (mut hashes, mut ends) = (Vec::new(), Vec::new());
+    let (mut hashes, mut ends, mut met) = (Vec::new(), Vec::new(), Vec::new());
+    // What was asked last is asked again more often than not.
+    let mut last = [None; 2];
     let text = |set: u32, entry: u32| sets[set as usize].0.get(entry as usize);
     for entries in order.chunks(TOGETHER) {
         hashes.clear();
@@ -116,36 +141,41 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
             suffixes(points, text(set, entry).0.as_bytes(), |hash| hashes.push(hash));
             ends.push(hashes.len());
         }
-        black_box(hashes.iter().fold(0, |sum, hash| sum ^ known.slots[known.slot(*hash)].0));
+        known.touch(&listed, &hashes);
+        met.clear();
         let mut start = 0;
         for (&(set, entry), &end) in entries.iter().zip(&ends) {
             let (name, scope) = text(set, entry);
             let Some((whole, suffixes)) = hashes[start..end].split_last() else { continue };
             start = end;
-            let same = |found: u32, wanted: &dyn Fn(&str) -> bool| {
-                let other: &Listed = &listed[found as usize];
-                wanted(text(other.set, other.entry).0).then_some((other.exact, other.below))
-            };
-            const CLASH: &str = "two names have the same hash under this key: compile with another key";
             let mut above = 0;
             for (hash, labels) in suffixes.iter().zip(1..) {
                 if depths & depth_bit(labels) != 0
                     && let Ok(found) = known.find(&listed, *hash)
                 {
-                    let is_suffix = |other: &str| name.strip_suffix(other).is_some_and(|rest| rest.ends_with('.'));
-                    above = same(found, &is_suffix).ok_or(CLASH)?.1;
+                    above = listed[found as usize].below;
+                    met.push((name, found, false));
                 }
             }
             let own = known.find(&listed, *whole);
             let (exact, below) = match own {
-                Ok(found) => same(found, &|other| other == name).ok_or(CLASH)?,
+                Ok(found) => {
+                    met.push((name, found, true));
+                    (listed[found as usize].exact, listed[found as usize].below)
+                }
                 Err(_) => (above, above),
             };
-            let add = |classes: &mut Classes, class: u32, applies: bool| {
-                if applies { classes.with(class, set) } else { class }
+            let mut add = |which: usize, class: u32, applies: bool| match last[which] {
+                _ if !applies => class,
+                Some((asked, known)) if asked == (class, set) => known,
+                _ => {
+                    let known = classes.with(class, set);
+                    last[which] = Some(((class, set), known));
+                    known
+                }
             };
-            let exact = add(classes, exact, scope != Scope::Below);
-            let below = add(classes, below, scope != Scope::Exact);
+            let exact = add(0, exact, scope != Scope::Below);
+            let below = add(1, below, scope != Scope::Exact);
             match own {
                 Ok(found) => {
                     listed[found as usize].exact = exact;
@@ -159,6 +189,16 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
                     depths |= depth_bit(suffixes.len() as u32 + 1);
                 }
             }
+        }
+        // Whether names with the same hash are the same, also all at once.
+        let others: Vec<&str> =
+            met.iter().map(|met| &listed[met.1 as usize]).map(|other| text(other.set, other.entry).0).collect();
+        let same = met.iter().zip(others).all(|((name, _, whole), other)| {
+            let above = || name.strip_suffix(other).is_some_and(|rest| rest.ends_with('.'));
+            if *whole { *name == other } else { above() }
+        });
+        if !same {
+            return Err("two names have the same hash under this key: compile with another key".to_owned());
         }
     }
     Ok((listed, depths))
@@ -222,10 +262,10 @@ fn write(
         let (line, at) = (&mut parts.name_tags[place / TAGS * LINE..][..LINE], place % TAGS);
         line[at * TAG..][..8].copy_from_slice(&wide.to_le_bytes());
         line[at * TAG + 8..][..4].copy_from_slice(&narrow.to_le_bytes());
-        if inline {
+        if inline && number != 0 {
             let meta = u32::from_le_bytes([line[60], line[61], line[62], line[63]]) | number << (6 * at);
             line[TAGS * TAG..].copy_from_slice(&meta.to_le_bytes());
-        } else {
+        } else if !inline {
             parts.name_places[place * 4..][..4].copy_from_slice(&number.to_le_bytes());
         }
         parts.name_marks[place] = mark(name.hash);

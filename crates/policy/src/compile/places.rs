@@ -1,15 +1,15 @@
 //! A place for each hash: a perfect hash, found by trying.
 //!
-//! Hashes fall into groups of three on average. The largest groups choose first: each takes the least pilot that leads
+//! Hashes fall into groups, two of five hashes on average. The largest groups choose first: each takes the least pilot that leads
 //! its hashes to places nobody has. Where no pilot does, it takes the places where the fewest hashes have to give way,
 //! and those groups choose again. Everything is ordered by the hashes and their numbers alone.
 
 use crate::image::names::{group, place};
 
-/// Hashes for each group.
-const GROUP: usize = 3;
-/// Places for each fifty hashes, beside fifty.
-const SPARE: usize = 1;
+/// Groups for each hundred hashes: with fewer, the last ones try many pilots.
+const GROUPS: usize = 40;
+/// Places for each hundred hashes, beside a hundred.
+const SPARE: usize = 2;
 /// How many groups that have just chosen need not give way.
 const SETTLED: usize = 16;
 /// The place is free.
@@ -27,8 +27,8 @@ pub(super) struct Places {
 /// Finds a place for each hash; none are equal.
 pub(super) fn places(hashes: &[u64]) -> Option<Places> {
     let count = u32::try_from(hashes.len().max(1)).ok().filter(|count| *count < u32::MAX / 2)?;
-    let groups = Groups::new(hashes, count.div_ceil(GROUP as u32));
-    let mut size = count + count / 50 * SPARE as u32 + 1;
+    let groups = Groups::new(hashes, (hashes.len() * GROUPS).div_ceil(100).max(1) as u32);
+    let mut size = count + (hashes.len() * SPARE / 100) as u32 + 1;
     for _ in 0..8 {
         if let Some(found) = groups.settle(size) {
             return Some(found);
@@ -153,20 +153,33 @@ impl Groups {
 
 /// The least pilot that leads all hashes to free places, whose bits it sets.
 fn free_pilot(hashes: &[(u64, u32)], size: u32, bits: &mut [u64]) -> Option<u8> {
-    (0..=u8::MAX).find(|pilot| {
-        let taken = hashes.iter().position(|(hash, _)| {
-            let at = place(*hash, *pilot, size);
-            let (word, bit) = (&mut bits[at as usize / 64], 1 << (at % 64));
-            let taken = *word & bit != 0;
-            *word |= bit;
-            taken
-        });
-        // What was set before the taken one is free again.
-        for (hash, _) in &hashes[..taken.unwrap_or(0)] {
-            let at = place(*hash, *pilot, size);
-            bits[at as usize / 64] &= !(1 << (at % 64));
+    let bit = |hash: u64, pilot: u8| {
+        let at = place(hash, pilot, size);
+        (at as usize / 64, 1u64 << (at % 64))
+    };
+    (0..=u8::MAX).find(|&pilot| {
+        let free = |&(hash, _): &(u64, u32)| {
+            let (word, bit) = bit(hash, pilot);
+            bits[word] & bit == 0
+        };
+        if !hashes.iter().all(free) {
+            return false;
         }
-        taken.is_none()
+        // Two of them may want the same place.
+        let set = hashes.iter().take_while(|(hash, _)| {
+            let (word, bit) = bit(*hash, pilot);
+            let free = bits[word] & bit == 0;
+            bits[word] |= bit;
+            free
+        });
+        let set = set.count();
+        if set < hashes.len() {
+            for (hash, _) in &hashes[..set] {
+                let (word, bit) = bit(*hash, pilot);
+                bits[word] &= !bit;
+            }
+        }
+        set == hashes.len()
     })
 }
 

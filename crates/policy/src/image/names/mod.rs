@@ -5,7 +5,7 @@
 //! a place of its own. One byte tells most names that are in no list, and the place's tag tells all.
 //!
 //! ```text
-//! pilots   a byte for each group of some three names: the number by which they found their places
+//! pilots   a byte for each group of two or three names: the number by which they found their places
 //! marks    a byte for each place: the cheap hash's lowest
 //! tags     64 bytes for each five places: five tags of 12 bytes, then 30 bits of record numbers
 //! places   u32 for each place, where there are more records than those bits can number
