@@ -2,6 +2,10 @@
 
 use super::classes::Classes;
 use crate::model::address::{AddressBits, Ranges};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+};
 
 /// Where a class begins; it reaches to the next segment. Packed, because there may be millions.
 #[derive(Clone, Copy, Debug)]
@@ -36,28 +40,56 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
         }
         return segments;
     }
-    // Where a set begins or ends, and its number.
-    let mut events: Vec<Segment<A>> = Vec::with_capacity(ranges * 2);
-    for (number, set) in sets.iter().enumerate() {
-        let event = |start: A| Segment { start, class: number as u32 };
-        for &(low, high) in set.ranges() {
-            events.push(event(low));
-            events.extend(high.after().map(event));
-        }
-    }
-    // The runs of the sets are in order already, which the stable sort makes use of.
-    events.sort_by_key(|event| event.start);
+    // The next edge of each set, by address: sets are merged without a copy of their edges, which may be millions.
+    let edge = |set: u32, index: usize| -> Option<A> {
+        let &(low, high) = sets[set as usize].ranges().get(index / 2)?;
+        if index.is_multiple_of(2) { Some(low) } else { high.after() }
+    };
+    let mut next: BinaryHeap<Reverse<(A, u32, usize)>> =
+        (0..sets.len() as u32).filter_map(|set| Some(Reverse((edge(set, 0)?, set, 0)))).collect();
     let mut inside: Vec<u32> = Vec::new();
-    for group in events.chunk_by(|a, b| { a.start } == { b.start }) {
-        for &Segment { class: set, .. } in group {
+    let (mut class, mut steps) = (0, Steps::default());
+    while let Some(&Reverse((start, first, _))) = next.peek() {
+        let mut edges = 0;
+        while let Some(mut top) = next.peek_mut().filter(|top| top.0.0 == start) {
+            let Reverse((_, set, index)) = *top;
             match inside.binary_search(&set) {
                 Ok(place) => drop(inside.remove(place)),
                 Err(place) => inside.insert(place, set),
             }
+            edges += 1;
+            match edge(set, index + 1) {
+                Some(after) => *top = Reverse((after, set, index + 1)),
+                None => drop(PeekMut::pop(top)),
+            }
         }
-        push(group[0].start, classes.number(&inside));
+        // Between two edges at one address no class begins.
+        class = if edges == 1 { steps.of(class, first, || classes.number(&inside)) } else { classes.number(&inside) };
+        push(start, class);
     }
+    // Edges that meet, and those that change nothing, made none.
+    segments.shrink_to_fit();
     segments
+}
+
+/// Classes that were come to lately, by the class before and the set whose edge lies between.
+struct Steps(Box<[(u32, u32, u32)]>);
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self(vec![(0, u32::MAX, 0); 1 << 10].into())
+    }
+}
+
+impl Steps {
+    fn of(&mut self, class: u32, set: u32, number: impl FnOnce() -> u32) -> u32 {
+        let place = class.wrapping_mul(0x9e37_79b1).wrapping_add(set).wrapping_mul(0x85eb_ca6b) >> 22;
+        let known = &mut self.0[place as usize];
+        if (known.0, known.1) != (class, set) {
+            *known = (class, set, number());
+        }
+        known.2
+    }
 }
 
 #[cfg(test)]
