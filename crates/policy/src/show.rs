@@ -1,6 +1,6 @@
 //! What is in an image, for people.
 
-use crate::image::{Image, StableBytes, layers::Word, layout::*, table::u64_at};
+use crate::image::{Image, StableBytes, layout::*};
 use serde::Serialize;
 
 /// An image laid open.
@@ -41,9 +41,9 @@ pub struct ShownRule {
     /// What it says.
     #[serde(flatten)]
     pub said: Said,
-    /// In how many cells it stands; none when it was disabled or out of its schedule, or never decides.
+    /// How many entries it has; none when it was disabled or out of its schedule.
     pub entries: usize,
-    /// How many conditions are checked one by one, because nothing else implies them.
+    /// How many conditions beyond addresses, ports and protocol.
     pub conditions: u8,
 }
 
@@ -65,20 +65,11 @@ pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
     let header = Header::read(bytes);
     let sections = header.sections;
     let mut entries = vec![0usize; image.rule_count() as usize];
-    let words = sections.cells.of(bytes).as_chunks::<16>().0.iter().map(|cell| u64_at(cell, 8));
-    let mut count = |word: u64| match Word::unpack(word) {
-        Word::One { rule, .. } => {
-            if let Some(count) = entries.get_mut(rule as usize) {
-                *count += 1;
-            }
-            None
-        }
-        Word::List { first, count } => Some(first..first + count),
-        Word::Empty => None,
-    };
-    for list in words.filter_map(&mut count).collect::<Vec<_>>() {
-        for index in list {
-            count(u64_at(sections.entries.of(bytes), index as usize * 8));
+    let four = sections.entries4.of(bytes).as_chunks().0.iter().map(|entry| Entry4::read(entry).tail.rule);
+    let six = sections.entries6.of(bytes).as_chunks().0.iter().map(|entry| Entry6::read(entry).tail.rule);
+    for rule in four.chain(six) {
+        if let Some(count) = entries.get_mut(rule as usize) {
+            *count += 1;
         }
     }
     let rules = entries.into_iter().enumerate().map(|(index, entries)| {

@@ -124,12 +124,12 @@ fn check(name: &str, rules: &Rules, random: &mut Random) -> usize {
 fn whatever_their_shape_rules_are_told_apart_in_little_room() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for (name, rules, most) in [
-        ("nested", nested(), 160),
-        ("crossing", crossing(&mut random), 100),
-        ("ports", ports(&mut random), 150),
-        ("alike", alike(), 30),
-        ("programs", programs(&mut random), 150),
-        ("sets", sets(&mut random), 1100),
+        ("nested", nested(), 60),
+        ("crossing", crossing(&mut random), 70),
+        ("ports", ports(&mut random), 130),
+        ("alike", alike(), 50),
+        ("programs", programs(&mut random), 200),
+        ("sets", sets(&mut random), 1300),
     ] {
         let bytes = check(name, &rules, &mut random);
         assert!(bytes <= most, "{name}: {bytes} bytes for each of {} rules", rules.len());

@@ -1,7 +1,7 @@
 //! Classes: what all members of a space have in common that lie in the same sets.
 
 use crate::model::NumberSet;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
 /// Combinations of sets, each with a number. 0 is the empty combination.
 #[derive(Debug)]
@@ -18,28 +18,13 @@ impl Default for Classes {
     }
 }
 
-/// Final numbers of classes, and which sets make up each.
+/// Final numbers of classes, and which of them make up each set.
 #[derive(Debug)]
 pub(super) struct Numbering {
     /// By the number [`Classes`] gave.
     pub(super) classes: Vec<u32>,
-    /// By final number: the sets its members lie in, in ascending order.
-    pub(super) combinations: Vec<Box<[u32]>>,
-}
-
-impl Numbering {
-    /// The classes of the sets that are `wanted`.
-    pub(super) fn members(&self, wanted: &BTreeSet<u32>) -> BTreeMap<u32, NumberSet> {
-        let mut ranges: BTreeMap<u32, Vec<(u64, u64)>> = wanted.iter().map(|set| (*set, Vec::new())).collect();
-        for (class, combination) in self.combinations.iter().enumerate() {
-            for set in combination {
-                if let Some(ranges) = ranges.get_mut(set) {
-                    ranges.push((class as u64, class as u64));
-                }
-            }
-        }
-        ranges.into_iter().map(|(set, ranges)| (set, NumberSet::from_ranges(ranges))).collect()
-    }
+    /// By set: its classes.
+    pub(super) members: Vec<NumberSet>,
 }
 
 impl Classes {
@@ -83,18 +68,20 @@ impl Classes {
         sets.iter().fold(class, |sum, &set| self.with(sum, set))
     }
 
-    /// Numbers the classes so that those of one set lie together as far as sets do not overlap: conditions are ranges of
-    /// class numbers.
-    pub(super) fn finish(mut self) -> Numbering {
+    /// Numbers the classes so that those of one set lie together as far as sets do not overlap: the classifier cuts
+    /// at ranges of class numbers.
+    pub(super) fn finish(self, sets: usize) -> Numbering {
         let mut order: Vec<u32> = (0..self.combinations.len() as u32).collect();
         order.sort_unstable_by(|a, b| self.combinations[*a as usize].cmp(&self.combinations[*b as usize]));
         let mut classes = vec![0; order.len()];
-        let mut combinations = Vec::with_capacity(order.len());
+        let mut members = vec![Vec::new(); sets];
         for (rank, &class) in order.iter().enumerate() {
             classes[class as usize] = rank as u32;
-            combinations.push(std::mem::take(&mut self.combinations[class as usize]));
+            for &set in &self.combinations[class as usize] {
+                members[set as usize].push((rank as u64, rank as u64));
+            }
         }
-        Numbering { classes, combinations }
+        Numbering { classes, members: members.into_iter().map(NumberSet::from_ranges).collect() }
     }
 }
 
@@ -109,15 +96,16 @@ mod tests {
         let both = classes.with(only_one, 0);
         let only_zero = classes.number(&[0]);
         assert_eq!(classes.union(only_zero, only_one), both);
-        let numbering = classes.finish();
+        let numbering = classes.finish(3);
         assert_eq!(numbering.classes[0], 0);
-        let members = numbering.members(&BTreeSet::from([0, 1, 2]));
+        let zero = &numbering.members[0];
+        let one = &numbering.members[1];
         for (class, in_zero, in_one) in
             [(0, false, false), (only_one, false, true), (both, true, true), (only_zero, true, false)]
         {
             let number = u64::from(numbering.classes[class as usize]);
-            assert_eq!((members[&0].contains(number), members[&1].contains(number)), (in_zero, in_one));
+            assert_eq!((zero.contains(number), one.contains(number)), (in_zero, in_one));
         }
-        assert_eq!(members[&2].ranges(), []);
+        assert_eq!(numbering.members[2].ranges(), []);
     }
 }

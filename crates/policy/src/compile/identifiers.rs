@@ -54,7 +54,7 @@ fn records(sets: &[Identifiers], directories: bool) -> (BTreeMap<Vec<u8>, u32>, 
             }
         }
     }
-    let numbering = classes.finish();
+    let numbering = classes.finish(sets.len());
     for class in records.values_mut() {
         *class = numbering.classes[*class as usize];
     }

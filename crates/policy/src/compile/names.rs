@@ -81,7 +81,7 @@ pub(super) fn compile(sets: &[(&NameSet, bool)], key: [u8; 16], parts: &mut Part
     let points = Points::new([u64::from_le_bytes(half(key, 0)), u64::from_le_bytes(half(key, 8))]);
 
     let (listed, depths) = list(sets, &points, &mut classes)?;
-    let numbering = classes.finish();
+    let numbering = classes.finish(sets.len());
     if !listed.is_empty() {
         write(sets, &listed, &points, &numbering, parts)?;
     }
@@ -293,7 +293,7 @@ mod tests {
         for key in [[0x5a; 16], [0; 16], [0xff; 16], std::array::from_fn(|index| index as u8)] {
             let mut parts = Parts::default();
             let names = compile(&[(&set, false)], key, &mut parts).unwrap();
-            assert_eq!(names.numbering.combinations.len(), 2);
+            assert_eq!(names.numbering.members.len(), 1);
             assert_eq!(names.depths, depth_bit(3));
             // The first size that was tried did.
             assert_eq!(parts.name_marks.len(), 40_000 + 40_000 / 50 + 1);

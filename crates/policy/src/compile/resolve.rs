@@ -2,19 +2,23 @@
 
 use super::{
     CompileOptions, addresses,
-    classes::{Classes, Numbering},
+    classes::Classes,
     identifiers::{self, Identifiers},
-    names, ports, v4, v6,
+    names, v4, v6,
 };
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
-    image::layout::{CLASSED, Dimension, Parts},
+    image::layout::{Dimension, Parts},
     model::{AddressSet, NameSet, NumberSet, Policy, Rule},
 };
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    sync::Arc,
+};
 
-/// What stands for no condition of a rule in a dimension.
-pub(super) const ANY: u32 = u32::MAX;
+/// A condition of this many prefixes or fewer, in each family, becomes boxes of its own; more become a set.
+const FEW: usize = 4;
 
 /// The sets of a policy's active rules, each kept once.
 #[derive(Default)]
@@ -24,27 +28,30 @@ pub(super) struct Spaces {
     applications: Interned<Identifiers>,
     users: Interned<Identifiers>,
     names: Interned<(Arc<NameSet>, bool)>,
-    remote_ports: Interned<NumberSet>,
-    local_ports: Interned<NumberSet>,
-    pub(super) rules: Vec<Conditions>,
+    rules: BTreeMap<usize, Conditions>,
+    by_set: Vec<BySet>,
 }
 
-/// An active rule's conditions.
-pub(super) struct Conditions {
-    /// Its place in the policy.
-    pub(super) rule: u32,
-    /// Its set in each classed dimension, or [`ANY`].
-    pub(super) sets: [u32; CLASSED],
-    /// What a signature cannot say: several ranges of ports, several protocols, interfaces.
-    pub(super) numbers: Vec<(Dimension, NumberSet)>,
+/// Which address conditions of a rule are sets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BySet {
+    pub(super) remote: bool,
+    pub(super) local: bool,
+}
+
+/// A rule's sets by number, and its other conditions.
+#[derive(Default)]
+struct Conditions {
+    sets: Vec<(Dimension, u32)>,
+    numbers: Vec<(Dimension, NumberSet)>,
 }
 
 /// What the rules' conditions came to.
 pub(super) struct Resolved {
-    /// The classes of each classed dimension.
-    pub(super) spaces: [Numbering; CLASSED],
-    /// The classes of ports, by their first and last ports.
-    pub(super) ports: [ports::Classes; 2],
+    /// Of active rules, by place.
+    pub(super) conditions: BTreeMap<usize, Vec<(Dimension, NumberSet)>>,
+    /// Of all rules.
+    pub(super) by_set: Vec<BySet>,
     /// The class of names that cannot be told.
     pub(super) undecidable: u32,
     /// How many labels listed names have.
@@ -93,79 +100,87 @@ impl Places {
 impl Spaces {
     /// Collects the sets of the rules that take part at `options.at`.
     pub(super) fn of(policy: &Policy, options: &CompileOptions<'_>) -> Result<Self, Errors> {
-        let mut spaces = Self::default();
+        let mut spaces = Self { by_set: vec![BySet::default(); policy.rules.len()], ..Self::default() };
         let mut diagnostics = Vec::new();
         let mut places: [Places; 4] = Default::default();
         for (index, rule) in policy.rules.iter().enumerate() {
             if !rule.active(&policy.schedules, options.at) {
                 continue;
             }
-            let mut sets = [ANY; CLASSED];
-            let mut put = |dimension: Dimension, number: u32| sets[dimension as usize] = number;
+            let mut conditions = Conditions { numbers: numbers(rule), ..Conditions::default() };
             let [remotes, locals, names, undecidable] = &mut places;
-            if let Some(set) = &rule.remote {
-                put(Dimension::Remote, remotes.number(set, &mut spaces.remote, || Arc::clone(set)));
+            if let Some(set) = rule.remote.as_ref().filter(|set| !few(set)) {
+                let number = remotes.number(set, &mut spaces.remote, || Arc::clone(set));
+                conditions.sets.push((Dimension::RemoteSet, number));
+                spaces.by_set[index].remote = true;
             }
-            if let Some(set) = &rule.local {
-                put(Dimension::Local, locals.number(set, &mut spaces.local, || Arc::clone(set)));
+            if let Some(set) = rule.local.as_ref().filter(|set| !few(set)) {
+                let number = locals.number(set, &mut spaces.local, || Arc::clone(set));
+                conditions.sets.push((Dimension::LocalSet, number));
+                spaces.by_set[index].local = true;
             }
             if let Some(set) = &rule.names {
                 let places = if rule.undecidable_matches { undecidable } else { names };
-                let key = || (Arc::clone(set), rule.undecidable_matches);
-                put(Dimension::Name, places.number(set, &mut spaces.names, key));
+                let number = places.number(set, &mut spaces.names, || (Arc::clone(set), rule.undecidable_matches));
+                conditions.sets.push((Dimension::Name, number));
             }
             if rule.applications.is_some() {
                 let set = applications(policy, rule, options, &mut diagnostics);
-                put(Dimension::Application, spaces.applications.number(&set));
+                conditions.sets.push((Dimension::Application, spaces.applications.number(&set)));
             }
             if let Some(users) = &rule.users {
                 let set = users.iter().map(|user| user.bytes().to_vec()).collect();
-                put(Dimension::User, spaces.users.number(&set));
+                conditions.sets.push((Dimension::User, spaces.users.number(&set)));
             }
-            if let Some(ports) = &rule.remote_ports {
-                put(Dimension::RemotePortClass, spaces.remote_ports.number(ports));
-            }
-            if let Some(ports) = &rule.local_ports {
-                put(Dimension::LocalPortClass, spaces.local_ports.number(ports));
-            }
-            spaces.rules.push(Conditions { rule: index as u32, sets, numbers: numbers(rule) });
+            spaces.rules.insert(index, conditions);
         }
         if diagnostics.is_empty() { Ok(spaces) } else { Err(Errors { diagnostics }) }
     }
 
-    /// Writes the tables that tell a flow's classes, but for those of ports.
-    pub(super) fn write(&self, key: [u8; 16], parts: &mut Parts) -> Result<Resolved, String> {
-        let remote = address_maps(&self.remote.values, &mut parts.remote4, &mut parts.remote6)?;
-        let local = address_maps(&self.local.values, &mut parts.local4, &mut parts.local6)?;
-        let applications = identifiers::applications(&self.applications.values, key, parts);
-        let users = identifiers::users(&self.users.values, key, parts);
+    /// Writes the tables; with them, sets become ranges of classes.
+    pub(super) fn write(self, key: [u8; 16], parts: &mut Parts) -> Result<Resolved, String> {
+        let mut members: BTreeMap<Dimension, Vec<NumberSet>> = BTreeMap::new();
+        for (dimension, sets, out4, out6) in [
+            (Dimension::RemoteSet, &self.remote.values, &mut parts.remote4, &mut parts.remote6),
+            (Dimension::LocalSet, &self.local.values, &mut parts.local4, &mut parts.local6),
+        ] {
+            let mut classes = Classes::default();
+            let four: Vec<_> = sets.iter().map(|set| &set.v4).collect();
+            let six: Vec<_> = sets.iter().map(|set| &set.v6).collect();
+            let mut four = v4::Space::new(&four, &mut classes);
+            let mut six = addresses::segments(&six, &mut classes);
+            let numbering = classes.finish(sets.len());
+            four.renumber(&numbering.classes);
+            six.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
+            *out4 = four.map()?;
+            drop(four);
+            *out6 = v6::map(six)?;
+            members.insert(dimension, numbering.members);
+        }
+        members
+            .insert(Dimension::Application, identifiers::applications(&self.applications.values, key, parts).members);
+        members.insert(Dimension::User, identifiers::users(&self.users.values, key, parts).members);
         let named: Vec<(&NameSet, bool)> = self.names.values.iter().map(|(set, flag)| (&**set, *flag)).collect();
         let names = names::compile(&named, key, parts)?;
-        let (remote_classes, remote_ports) = ports::classes(&self.remote_ports.values);
-        let (local_classes, local_ports) = ports::classes(&self.local_ports.values);
-        Ok(Resolved {
-            spaces: [remote, local, applications, users, names.numbering, remote_ports, local_ports],
-            ports: [remote_classes, local_classes],
-            undecidable: names.undecidable,
-            name_depths: names.depths,
-        })
+        members.insert(Dimension::Name, names.numbering.members);
+
+        let conditions = self
+            .rules
+            .into_iter()
+            .map(|(index, rule)| {
+                let sets = rule.sets.into_iter();
+                let mut all: Vec<_> =
+                    sets.map(|(dimension, set)| (dimension, members[&dimension][set as usize].clone())).collect();
+                all.extend(rule.numbers);
+                (index, all)
+            })
+            .collect();
+        Ok(Resolved { conditions, by_set: self.by_set, undecidable: names.undecidable, name_depths: names.depths })
     }
 }
 
-/// Writes the maps of both families; they share their classes.
-fn address_maps(sets: &[Arc<AddressSet>], out4: &mut Vec<u8>, out6: &mut Vec<u8>) -> Result<Numbering, String> {
-    let mut classes = Classes::default();
-    let four: Vec<_> = sets.iter().map(|set| &set.v4).collect();
-    let six: Vec<_> = sets.iter().map(|set| &set.v6).collect();
-    let mut four = v4::Space::new(&four, &mut classes);
-    let mut six = addresses::segments(&six, &mut classes);
-    let numbering = classes.finish();
-    four.renumber(&numbering.classes);
-    six.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
-    *out4 = four.map()?;
-    drop(four);
-    *out6 = v6::map(six)?;
-    Ok(numbering)
+fn few(set: &AddressSet) -> bool {
+    set.v4.prefixes().nth(FEW).is_none() && set.v6.prefixes().nth(FEW).is_none()
 }
 
 /// Ports, protocols and interfaces that are more than an entry holds.

@@ -1,6 +1,5 @@
 //! Lays the parts of an image out.
 
-use super::layers::Placed;
 use crate::{image::layout::*, model::NumberSet};
 use std::collections::HashMap;
 
@@ -8,13 +7,14 @@ use std::collections::HashMap;
 #[derive(Default)]
 pub(super) struct Writer {
     pub(super) parts: Parts,
+    rules: u32,
     conditions: u32,
     lists: HashMap<NumberSet, u32>,
 }
 
 impl Writer {
-    /// Adds a rule with its conditions, each a [`Dimension`](crate::image::layout::Dimension) and its numbers.
-    pub(super) fn rule(&mut self, name: &str, flags: u8, conditions: &[(u8, &NumberSet)]) {
+    /// Adds a rule and returns its number.
+    pub(super) fn rule(&mut self, name: &str, flags: u8, conditions: &[(Dimension, NumberSet)]) -> u32 {
         let record = RuleRecord {
             name: self.parts.rule_names.len() as u32,
             name_length: name.len() as u16,
@@ -24,14 +24,16 @@ impl Writer {
         };
         record.write(&mut self.parts.rules);
         self.parts.rule_names.extend_from_slice(name.as_bytes());
-        for &(dimension, set) in conditions {
+        for (dimension, set) in conditions {
             let within = match set.ranges() {
                 [(low, high)] if *high <= u64::from(u32::MAX) => Within::Range(*low as u32, *high as u32),
                 _ => Within::List(self.list(set)),
             };
-            ConditionRecord { dimension: dimension.into(), within }.write(&mut self.parts.conditions);
+            ConditionRecord { dimension: *dimension as u32, within }.write(&mut self.parts.conditions);
             self.conditions += 1;
         }
+        self.rules += 1;
+        self.rules - 1
     }
 
     fn list(&mut self, set: &NumberSet) -> u32 {
@@ -53,7 +55,7 @@ impl Writer {
         self,
         defaults: [u8; 2],
         key: [u8; 16],
-        placed: &Placed,
+        roots: [u64; ROOTS],
         names: [u32; 2],
     ) -> Result<Vec<u8>, String> {
         let sections = self.parts.all();
@@ -75,9 +77,8 @@ impl Writer {
         put(&mut image, 12, &total.to_le_bytes());
         put(&mut image, 32, &defaults);
         put(&mut image, 40, &key);
-        put(&mut image, COUNTS, &[placed.counts[0], placed.counts[1], placed.slot_count]);
-        for (index, slot) in placed.slots().iter().enumerate() {
-            put(&mut image, SLOT_TABLE + index * 8, &slot.pack().to_le_bytes());
+        for (index, root) in roots.iter().enumerate() {
+            put(&mut image, ROOT_TABLE + index * 8, &root.to_le_bytes());
         }
         put(&mut image, UNDECIDABLE, &names[0].to_le_bytes());
         put(&mut image, NAME_DEPTHS, &names[1].to_le_bytes());

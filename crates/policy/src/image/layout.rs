@@ -6,10 +6,9 @@
 //! 8    version                                  4
 //! 12   length of the image                      4
 //! 16   XXH3-128 of bytes 32..                   16
-//! 32   defaults: outbound, inbound (rule flags) 2, layers that decide 1, layers behind them that wait for a name 1, slots 1,
-//!      zero 3
+//! 32   defaults: outbound, inbound (rule flags) 2, zero 6
 //! 40   key of the hashes                        16
-//! 56   slots, the dimensions with rows          SLOTS x (dimension 1, zero 1, bytes of a row 2, first row 4)
+//! 56   roots of the forest                      8 x 8
 //! 120  class of a name that cannot be told      4
 //! 124  how many labels listed names have        4: bit N for N labels, bit 31 for more
 //! 128  section table                            SECTIONS x (offset 4, length 4)
@@ -25,12 +24,15 @@ use super::{
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
 pub(crate) const VERSION: u32 = 4;
-/// Where the numbers of layers and slots stand.
-pub(crate) const COUNTS: usize = 34;
-/// Where the slots begin.
-pub(crate) const SLOT_TABLE: usize = 56;
-/// How many dimensions may have rows.
-pub(crate) const SLOTS: usize = 8;
+/// Where the roots begin.
+pub(crate) const ROOT_TABLE: usize = 56;
+/// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
+pub(crate) const ROOTS: usize = 8;
+/// The place of a root.
+#[inline]
+pub(crate) fn root(family: usize, waiting: bool, inbound: bool) -> usize {
+    family * 4 + usize::from(waiting) * 2 + usize::from(inbound)
+}
 /// Where the class of undecidable names stands.
 pub(crate) const UNDECIDABLE: usize = 120;
 /// Where the numbers of labels stand.
@@ -53,50 +55,48 @@ pub(crate) const RULE_LOG: u8 = 8;
 /// All flags of a rule.
 pub(crate) const RULE_FLAGS: u8 = 15;
 
-/// The signature is that of flows this machine opens.
-pub(crate) const SIGNATURE_OUTBOUND: u8 = 1;
-/// The signature is that of flows other machines open.
-pub(crate) const SIGNATURE_INBOUND: u8 = 2;
-/// The signature is that of every protocol.
-pub(crate) const SIGNATURE_ANY_PROTOCOL: u8 = 4;
+/// The entry matches every protocol.
+pub(crate) const ENTRY_ANY_PROTOCOL: u8 = 1;
+/// The rule has conditions beyond what the entry holds.
+pub(crate) const ENTRY_CONDITIONS: u8 = 2;
 
-/// The numbers a flow is reduced to. A class is what all addresses, programs, users, names or ports have in common that
-/// lie in the same sets; 0 is the class of those in none.
+/// The numbers a flow is reduced to. A class is what all addresses, programs, users or names have in common that lie
+/// in the same sets; 0 is the class of those in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub(crate) enum Dimension {
-    /// Class of the remote address.
+    /// v4: the remote address. v6: its upper half.
     Remote = 0,
-    /// Class of the local address.
+    /// v4: the local address. v6: its upper half.
     Local = 1,
-    /// Class of the application.
-    Application = 2,
-    /// Class of the user.
-    User = 3,
-    /// Class of the name.
-    Name = 4,
-    /// Class of the remote port.
-    RemotePortClass = 5,
-    /// Class of the local port.
-    LocalPortClass = 6,
     /// The remote port, or the ICMP code.
-    RemotePort = 7,
+    RemotePort = 2,
     /// The local port, or the ICMP type.
-    LocalPort = 8,
+    LocalPort = 3,
     /// The IP protocol.
-    Protocol = 9,
+    Protocol = 4,
+    /// Class of the application.
+    Application = 5,
+    /// Class of the user.
+    User = 6,
     /// The interface's LUID; 0 where it is not known.
-    Interface = 10,
+    Interface = 7,
+    /// Class of the name.
+    Name = 8,
+    /// Class of the remote address among the sets.
+    RemoteSet = 9,
+    /// Class of the local address among the sets.
+    LocalSet = 10,
+    /// v6: the lower half of the remote address.
+    RemoteLow = 11,
+    /// v6: the lower half of the local address.
+    LocalLow = 12,
 }
 
-/// Dimensions that nothing but classes tells; they come first.
-pub(crate) const CONDITIONED: usize = 5;
-/// Dimensions that are classes.
-pub(crate) const CLASSED: usize = 7;
 /// How many dimensions a key has room for: a power of two, so that any number can be masked into it.
 pub(crate) const DIMENSIONS: usize = 16;
 /// Dimensions in use.
-pub(crate) const DIMENSION_LIMIT: u32 = 11;
+pub(crate) const DIMENSION_LIMIT: u32 = 13;
 
 /// A flow as numbers, indexed by [`Dimension`].
 pub(crate) type Key = [u64; DIMENSIONS];
@@ -160,21 +160,14 @@ sections! {
     lists: 4,
     /// Ranges: first and last, u64 each.
     ranges: 16,
-    /// The classifier's layers (see [`super::layers`]).
-    layers: super::layers::LAYER,
-    /// What layers make of classes.
-    rows: 1,
-    /// Buckets of cells.
-    cells: super::layers::BUCKET,
-    /// Words of cells that hold several.
-    entries: 8,
-    /// [`Signature`]s.
-    signatures: Signature::SIZE,
-    /// Classes of remote ports, where rows go by them: for each upper byte the number of its page, then pages of 256
-    /// classes; u16 each.
-    remote_ports: 2,
-    /// Classes of local ports, likewise.
-    local_ports: 2,
+    /// [`Entry4`]s.
+    entries4: Entry4::SIZE,
+    /// [`Entry6`]s.
+    entries6: Entry6::SIZE,
+    /// The words of the IPv4 forest (see [`super::forest`]).
+    forest4: 8,
+    /// The words of the IPv6 forest.
+    forest6: 8,
     /// Classes of remote IPv4 addresses (see [`super::v4`]).
     remote4: 4,
     /// Classes of local IPv4 addresses.
@@ -213,10 +206,7 @@ pub(crate) struct Header {
     pub(crate) checksum: [u8; 16],
     pub(crate) defaults: [u8; 2],
     pub(crate) key: [u64; 2],
-    /// Layers that decide, and layers that wait for a name: a bit each.
-    pub(crate) layers: [u32; 2],
-    pub(crate) slot_count: u8,
-    pub(crate) slots: [Slot; SLOTS],
+    pub(crate) roots: [u64; ROOTS],
     pub(crate) undecidable: u32,
     pub(crate) name_depths: u32,
     /// The classes of the only record of names: of a name itself, and of those below it.
@@ -239,15 +229,12 @@ impl Header {
         let sections = Sections::read(bytes);
         let names = sections.name_records.of(bytes);
         let only_names = (names.len() == 8).then(|| [u32_at(names, 0), u32_at(names, 4)]);
-        let [deciding, waiting, slot_count, _] = u32_at(bytes, COUNTS).to_le_bytes();
         Self {
             checksum: u128_at(bytes, 16).to_le_bytes(),
             defaults: [outbound, inbound],
             key: [u64_at(bytes, 40), u64_at(bytes, 48)],
             points: Points::new([u64_at(bytes, 40), u64_at(bytes, 48)]),
-            layers: [low_bits(deciding), low_bits(deciding.saturating_add(waiting)) & !low_bits(deciding)],
-            slot_count,
-            slots: core::array::from_fn(|index| Slot::unpack(u64_at(bytes, SLOT_TABLE + index * 8))),
+            roots: core::array::from_fn(|index| u64_at(bytes, ROOT_TABLE + index * 8)),
             undecidable: u32_at(bytes, UNDECIDABLE),
             name_depths: u32_at(bytes, NAME_DEPTHS),
             shapes4: [sections.remote4, sections.local4].map(|map| v4::Shape::read(bytes, map)),
@@ -256,32 +243,6 @@ impl Header {
             only_name: only_names.filter(|[exact, below]| exact == below).map(|[exact, _]| exact),
             sections,
         }
-    }
-}
-
-/// The `count` lowest bits.
-fn low_bits(count: u8) -> u32 {
-    u32::MAX.checked_shl(count.into()).map_or(u32::MAX, |above| !above)
-}
-
-/// A dimension that has rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub(crate) dimension: u8,
-    /// Bytes of a row.
-    pub(crate) stride: u16,
-    /// Where the row of class 0 lies.
-    pub(crate) base: u32,
-}
-
-impl Slot {
-    fn unpack(word: u64) -> Self {
-        Self { dimension: word as u8, stride: (word >> 16) as u16, base: (word >> 32) as u32 }
-    }
-
-    #[cfg(feature = "std")]
-    pub(crate) fn pack(self) -> u64 {
-        u64::from(self.dimension) | u64::from(self.stride) << 16 | u64::from(self.base) << 32
     }
 }
 
@@ -357,34 +318,88 @@ impl ConditionRecord {
     }
 }
 
-/// What an entry asks of ports, protocol and direction: 12 bytes. Rules share them.
+/// What every entry holds besides addresses: 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Signature {
+pub(crate) struct EntryTail {
     pub(crate) remote_port: (u16, u16),
     pub(crate) local_port: (u16, u16),
+    pub(crate) remote_length: u8,
+    pub(crate) local_length: u8,
     pub(crate) protocol: u8,
     pub(crate) flags: u8,
+    pub(crate) rule: u32,
 }
 
-impl Signature {
-    pub(crate) const SIZE: usize = 12;
-
+impl EntryTail {
     #[inline]
-    pub(crate) fn read(bytes: &[u8; Self::SIZE]) -> Self {
+    fn read(bytes: &[u8], at: usize) -> Self {
+        let [remote_length, local_length, protocol, flags] = u32_at(bytes, at + 8).to_le_bytes();
         Self {
-            remote_port: (u16_at(bytes, 0), u16_at(bytes, 2)),
-            local_port: (u16_at(bytes, 4), u16_at(bytes, 6)),
-            protocol: bytes[8],
-            flags: bytes[9],
+            remote_port: (u16_at(bytes, at), u16_at(bytes, at + 2)),
+            local_port: (u16_at(bytes, at + 4), u16_at(bytes, at + 6)),
+            remote_length,
+            local_length,
+            protocol,
+            flags,
+            rule: u32_at(bytes, at + 12),
         }
     }
 
     #[cfg(feature = "std")]
-    pub(crate) fn write(self, out: &mut Vec<u8>) {
+    fn write(self, out: &mut Vec<u8>) {
         for port in [self.remote_port.0, self.remote_port.1, self.local_port.0, self.local_port.1] {
             out.extend(port.to_le_bytes());
         }
-        out.extend([self.protocol, self.flags, 0, 0]);
+        out.extend([self.remote_length, self.local_length, self.protocol, self.flags]);
+        out.extend(self.rule.to_le_bytes());
+    }
+}
+
+/// An IPv4 box of a rule: 24 bytes. Addresses are numbers, prefix lengths 0 to 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry4 {
+    pub(crate) remote: u32,
+    pub(crate) local: u32,
+    pub(crate) tail: EntryTail,
+}
+
+impl Entry4 {
+    pub(crate) const SIZE: usize = 24;
+
+    #[inline]
+    pub(crate) fn read(bytes: &[u8; Self::SIZE]) -> Self {
+        Self { remote: u32_at(bytes, 0), local: u32_at(bytes, 4), tail: EntryTail::read(bytes, 8) }
+    }
+
+    #[cfg(feature = "std")]
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        out.extend(self.remote.to_le_bytes());
+        out.extend(self.local.to_le_bytes());
+        self.tail.write(out);
+    }
+}
+
+/// An IPv6 box of a rule: 48 bytes. Prefix lengths 0 to 128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry6 {
+    pub(crate) remote: u128,
+    pub(crate) local: u128,
+    pub(crate) tail: EntryTail,
+}
+
+impl Entry6 {
+    pub(crate) const SIZE: usize = 48;
+
+    #[inline]
+    pub(crate) fn read(bytes: &[u8; Self::SIZE]) -> Self {
+        Self { remote: u128_at(bytes, 0), local: u128_at(bytes, 16), tail: EntryTail::read(bytes, 32) }
+    }
+
+    #[cfg(feature = "std")]
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        out.extend(self.remote.to_le_bytes());
+        out.extend(self.local.to_le_bytes());
+        self.tail.write(out);
     }
 }
 

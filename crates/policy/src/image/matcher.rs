@@ -1,41 +1,38 @@
-//! First match: the flow is reduced to classes, layers lead to a few entries, and the least rule among those that hold
-//! decides.
+//! First match: the flow is reduced to a key of numbers, the forest leads to a few boxes, and the least rule among
+//! those that hold decides.
 
-use super::{
-    identifiers,
-    layers::{Plain, Tables},
-    layout::*,
-    names,
-    table::{Section, u16_at, u32_at},
-    v4, v6,
-};
+use super::{forest, identifiers, layout::*, names, table::u32_at, v4, v6};
 use crate::flow::{Decision, Direction, Flow, Name, Verdict};
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 /// No rule.
 const NONE: u32 = u32::MAX;
+/// An empty word of the forest.
+const EMPTY: u64 = 0;
+
+/// A flow's addresses, and where they live.
+#[derive(Clone, Copy)]
+enum Ends {
+    V4 { remote: u32, local: u32 },
+    V6 { remote: u128, local: u128 },
+}
 
 pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision {
     let mut key: Key = [0; DIMENSIONS];
+    key[Dimension::RemotePort as usize] = u64::from(flow.remote_port);
+    key[Dimension::LocalPort as usize] = u64::from(flow.local_port);
+    key[Dimension::Protocol as usize] = u64::from(flow.protocol);
+    key[Dimension::Interface as usize] = flow.interface.unwrap_or(0);
     identify(image, header, flow, &mut key);
-    addresses(image, header, flow, &mut key);
-    ports(image, header, flow, &mut key);
+    let ends = addresses(image, header, flow, &mut key);
 
     let inbound = flow.direction == Direction::Inbound;
-    let plain = Plain {
-        remote_port: flow.remote_port,
-        local_port: flow.local_port,
-        protocol: flow.protocol,
-        direction: if inbound { SIGNATURE_INBOUND } else { SIGNATURE_OUTBOUND },
-    };
-    let tables = Tables::of(image, header);
-    let place = tables.place(&key);
-    let [deciding, waiting] = header.layers;
-    let found = tables.search(&place, deciding, &plain, NONE, |rule| holds(image, header, &key, rule, None));
-    let name = Some(Dimension::Name);
-    let needs_name = waiting != 0
+    let family = usize::from(matches!(ends, Ends::V6 { .. }));
+    let found = search(image, header, header.roots[root(family, false, inbound)], &key, &ends, NONE, None);
+    let waiting = header.roots[root(family, true, inbound)];
+    let needs_name = waiting != EMPTY
         && flow.name == Name::Unknown
-        && tables.search(&place, waiting, &plain, found, |rule| holds(image, header, &key, rule, name)) < found;
+        && search(image, header, waiting, &key, &ends, found, Some(Dimension::Name)) < found;
 
     let rule = header.sections.rules.record(image, found).map(RuleRecord::read);
     let flags = rule.map_or(header.defaults[usize::from(inbound)], |rule| rule.flags);
@@ -82,51 +79,46 @@ fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
     };
 }
 
-/// The classes of the addresses. Should the caller have mixed families, the IPv4 address is taken in its IPv6 form.
+/// The flow's addresses and the classes of the sets they lie in. Should the caller have mixed families, the IPv4
+/// address is taken in its IPv6 form.
 #[inline]
-fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
+fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> Ends {
     let sections = &header.sections;
-    let (remote, local) = match (flow.remote, flow.local) {
-        (IpAddr::V4(remote), IpAddr::V4(local)) => {
-            let class = |shape: &v4::Shape, map: Section, address: Ipv4Addr| match map.length {
-                0 => 0,
-                _ => v4::class(image, shape, address.to_bits()),
-            };
+    let ends = match (flow.remote, flow.local) {
+        (IpAddr::V4(remote), IpAddr::V4(local)) => Ends::V4 { remote: remote.to_bits(), local: local.to_bits() },
+        (remote, local) => Ends::V6 { remote: wide(remote), local: wide(local) },
+    };
+    match ends {
+        Ends::V4 { remote, local } => {
+            key[Dimension::Remote as usize] = u64::from(remote);
+            key[Dimension::Local as usize] = u64::from(local);
             let [remote_shape, local_shape] = &header.shapes4;
-            (class(remote_shape, sections.remote4, remote), class(local_shape, sections.local4, local))
+            for (dimension, map, shape, address) in [
+                (Dimension::RemoteSet, sections.remote4, remote_shape, remote),
+                (Dimension::LocalSet, sections.local4, local_shape, local),
+            ] {
+                if let Some(slot) = key.get_mut(dimension as usize).filter(|_| map.length != 0) {
+                    *slot = u64::from(v4::class(image, shape, address));
+                }
+            }
         }
-        (remote, local) => {
-            let class = |head: &v6::Map, map: Section, address: IpAddr| match map.length {
-                0 => 0,
-                _ => v6::class(map.of(image), head, wide(address)),
-            };
+        Ends::V6 { remote, local } => {
+            key[Dimension::Remote as usize] = (remote >> 64) as u64;
+            key[Dimension::RemoteLow as usize] = remote as u64;
+            key[Dimension::Local as usize] = (local >> 64) as u64;
+            key[Dimension::LocalLow as usize] = local as u64;
             let [of_remote, of_local] = &header.maps6;
-            (class(of_remote, sections.remote6, remote), class(of_local, sections.local6, local))
+            for (dimension, map, head, address) in [
+                (Dimension::RemoteSet, sections.remote6, of_remote, remote),
+                (Dimension::LocalSet, sections.local6, of_local, local),
+            ] {
+                if let Some(slot) = key.get_mut(dimension as usize).filter(|_| map.length != 0) {
+                    *slot = u64::from(v6::class(map.of(image), head, address));
+                }
+            }
         }
-    };
-    key[Dimension::Remote as usize] = u64::from(remote);
-    key[Dimension::Local as usize] = u64::from(local);
-}
-
-/// Ports and what else is a number already, and the classes of ports, where rows go by them.
-#[inline]
-fn ports(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
-    let sections = &header.sections;
-    let class = |pages: Section, port: u16| {
-        if pages.length == 0 {
-            return 0;
-        }
-        let [low, high] = port.to_le_bytes();
-        let pages = pages.of(image);
-        let page = usize::from(u16_at(pages, usize::from(high) * 2));
-        u64::from(u16_at(pages, 512 + page * 512 + usize::from(low) * 2))
-    };
-    key[Dimension::RemotePortClass as usize] = class(sections.remote_ports, flow.remote_port);
-    key[Dimension::LocalPortClass as usize] = class(sections.local_ports, flow.local_port);
-    key[Dimension::RemotePort as usize] = u64::from(flow.remote_port);
-    key[Dimension::LocalPort as usize] = u64::from(flow.local_port);
-    key[Dimension::Protocol as usize] = u64::from(flow.protocol);
-    key[Dimension::Interface as usize] = flow.interface.unwrap_or(0);
+    }
+    ends
 }
 
 fn wide(address: IpAddr) -> u128 {
@@ -136,8 +128,90 @@ fn wide(address: IpAddr) -> u128 {
     }
 }
 
-/// Whether the conditions of a rule hold, but for the `ignored` one.
-fn holds(image: &[u8], header: &Header, key: &Key, rule: u32, ignored: Option<Dimension>) -> bool {
+/// The least matching rule below `best`, or `best`.
+#[inline]
+fn search(
+    image: &[u8],
+    header: &Header,
+    root: u64,
+    key: &Key,
+    ends: &Ends,
+    best: u32,
+    ignored: Option<Dimension>,
+) -> u32 {
+    match *ends {
+        Ends::V4 { remote, local } => {
+            let words = header.sections.forest4.of(image);
+            let entries = header.sections.entries4.of(image);
+            forest::search(words, root, key, best, |first, count, best| {
+                let leaf = leaf::<{ Entry4::SIZE }>(entries, first, count);
+                for entry in leaf {
+                    let Entry4 { remote: within, local: own, tail } = Entry4::read(entry);
+                    if tail.rule >= best {
+                        break;
+                    }
+                    let differs = u64::from(remote ^ within).wrapping_shr(32 - u32::from(tail.remote_length))
+                        | u64::from(local ^ own).wrapping_shr(32 - u32::from(tail.local_length));
+                    if (differs == 0) & plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
+                        return tail.rule;
+                    }
+                }
+                best
+            })
+        }
+        Ends::V6 { remote, local } => {
+            let words = header.sections.forest6.of(image);
+            let entries = header.sections.entries6.of(image);
+            forest::search(words, root, key, best, |first, count, best| {
+                let leaf = leaf::<{ Entry6::SIZE }>(entries, first, count);
+                for entry in leaf {
+                    let Entry6 { remote: within, local: own, tail } = Entry6::read(entry);
+                    if tail.rule >= best {
+                        break;
+                    }
+                    let same = same_prefix(remote, within, tail.remote_length)
+                        & same_prefix(local, own, tail.local_length)
+                        & plain_fields(key, &tail);
+                    if same && conditions(image, header, key, &tail, ignored) {
+                        return tail.rule;
+                    }
+                }
+                best
+            })
+        }
+    }
+}
+
+/// The entries of a leaf.
+#[inline]
+fn leaf<const SIZE: usize>(entries: &[u8], first: u32, count: u32) -> &[[u8; SIZE]] {
+    let start = first as usize * SIZE;
+    entries.get(start..start + count as usize * SIZE).unwrap_or(&[]).as_chunks().0
+}
+
+#[inline]
+fn same_prefix(a: u128, b: u128, length: u8) -> bool {
+    (a ^ b).checked_shr(128 - u32::from(length)).unwrap_or(0) == 0
+}
+
+/// Ports and protocol, without a branch between them: which of them fails is not predictable.
+#[inline]
+fn plain_fields(key: &Key, tail: &EntryTail) -> bool {
+    let within = |dimension: Dimension, (low, high): (u16, u16)| {
+        let value = key[dimension as usize] as u16;
+        (value >= low) & (value <= high)
+    };
+    within(Dimension::RemotePort, tail.remote_port)
+        & within(Dimension::LocalPort, tail.local_port)
+        & ((tail.flags & ENTRY_ANY_PROTOCOL != 0) | (key[Dimension::Protocol as usize] as u8 == tail.protocol))
+}
+
+#[inline]
+fn conditions(image: &[u8], header: &Header, key: &Key, tail: &EntryTail, ignored: Option<Dimension>) -> bool {
+    tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, tail.rule, ignored)
+}
+
+fn conditions_match(image: &[u8], header: &Header, key: &Key, rule: u32, ignored: Option<Dimension>) -> bool {
     let Some(rule) = header.sections.rules.record(image, rule).map(RuleRecord::read) else { return false };
     for index in rule.conditions..rule.conditions.saturating_add(u32::from(rule.condition_count)) {
         let Some(condition) = header.sections.conditions.record(image, index).map(ConditionRecord::read) else {

@@ -1,8 +1,8 @@
 //! The compiled policy: flat, versioned, little-endian bytes with offsets only.
 
+pub(crate) mod forest;
 pub(crate) mod identifiers;
 mod lanes;
-pub(crate) mod layers;
 #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the writer of these numbers is the compiler"))]
 pub(crate) mod layout;
 mod matcher;

@@ -1,6 +1,6 @@
 //! Accepts or refuses bytes, in time linear in their length and without allocating.
 
-mod layers;
+mod forest;
 mod v4;
 mod v6;
 
@@ -83,7 +83,8 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
     require(known, "defaults", 0, "only known flags are set")?;
     lists(bytes, sections)?;
     rules(bytes, sections)?;
-    layers::validate(bytes, &header)?;
+    entries(bytes, sections)?;
+    forest::validate(bytes, &header)?;
     let [remote4, local4] = &header.shapes4;
     v4::validate(sections.remote4.of(bytes), remote4, "remote4")?;
     v4::validate(sections.local4.of(bytes), local4, "local4")?;
@@ -154,6 +155,26 @@ fn rules(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
                 }
         });
         require(holds, "conditions", index, "names a dimension and a range or list")?;
+    }
+    Ok(())
+}
+
+fn entries(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let rules = sections.rules.count::<{ RuleRecord::SIZE }>();
+    let sound = |tail: EntryTail, bits: u8| {
+        tail.rule < rules
+            && tail.remote_length <= bits
+            && tail.local_length <= bits
+            && tail.flags & !(ENTRY_ANY_PROTOCOL | ENTRY_CONDITIONS) == 0
+    };
+    const RULE: &str = "names a rule, prefix lengths of its family and known flags";
+    for index in 0..sections.entries4.count::<{ Entry4::SIZE }>() {
+        let entry = sections.entries4.record(bytes, index).map(Entry4::read);
+        require(entry.is_some_and(|entry| sound(entry.tail, 32)), "entries4", index, RULE)?;
+    }
+    for index in 0..sections.entries6.count::<{ Entry6::SIZE }>() {
+        let entry = sections.entries6.record(bytes, index).map(Entry6::read);
+        require(entry.is_some_and(|entry| sound(entry.tail, 128)), "entries6", index, RULE)?;
     }
     Ok(())
 }

@@ -1,0 +1,148 @@
+//! From a rule to its boxes, and from boxes to the forest of a family.
+
+use super::{
+    boxes::{Boxes, Shape},
+    forest::{self, Forest},
+    resolve::BySet,
+};
+use crate::{
+    image::layout::{Dimension, ENTRY_ANY_PROTOCOL, ENTRY_CONDITIONS, EntryTail},
+    model::{
+        AddressSet, NumberSet, Rule,
+        address::{AddressBits, Ranges},
+    },
+};
+use std::collections::HashSet;
+
+/// The boxes of one family, and which belong to which tree: outbound, inbound, and the same for rules that wait for a
+/// name.
+pub(super) struct Family<A> {
+    pub(super) boxes: Boxes<A>,
+    trees: [Vec<u32>; 4],
+    /// What waits already, whatever the rule: a later one of the same shape never decides whether to wait.
+    waiting: HashSet<(bool, Shape<A>)>,
+}
+
+impl<A> Default for Family<A> {
+    fn default() -> Self {
+        Self { boxes: Boxes::default(), trees: Default::default(), waiting: HashSet::new() }
+    }
+}
+
+impl<A: AddressBits> Family<A> {
+    /// Adds a rule's boxes.
+    pub(super) fn add(
+        &mut self,
+        rule: &Rule,
+        number: u32,
+        conditions: &[(Dimension, NumberSet)],
+        by_set: BySet,
+        family: impl Fn(&AddressSet) -> &Ranges<A>,
+    ) {
+        let remotes = prefixes(rule.remote.as_deref().map(&family), by_set.remote);
+        let locals = prefixes(rule.local.as_deref().map(&family), by_set.local);
+        let shape = shape(rule, number, conditions);
+        // A set without a class holds nothing.
+        if conditions.iter().any(|(_, set)| set.ranges().is_empty()) {
+            return;
+        }
+        let several =
+            |(dimension, set): &(Dimension, NumberSet)| *dimension != Dimension::Name && set.ranges().len() > 1;
+        let exact_but_for_name = !conditions.iter().any(several);
+        for &remote in &remotes {
+            for &local in &locals {
+                let mut one = shape;
+                one.remote(remote);
+                one.local(local);
+                self.place(rule, one, exact_but_for_name);
+            }
+        }
+    }
+
+    fn place(&mut self, rule: &Rule, one: Shape<A>, exact_but_for_name: bool) {
+        let place = self.boxes.push(&one);
+        for direction in [0, 1] {
+            if rule.direction.is_none_or(|only| only as usize == direction) {
+                self.trees[direction].push(place);
+            }
+        }
+        if rule.names.is_none() {
+            return;
+        }
+        let mut waiting = one;
+        waiting.anywhere(Dimension::Name);
+        waiting.exact = exact_but_for_name;
+        let mut place = None;
+        for direction in [0, 1] {
+            let mut shape = waiting;
+            // Whether a rule with conditions matches depends on which rule it is.
+            if shape.exact {
+                shape.entry.tail.rule = 0;
+            }
+            if rule.direction.is_none_or(|only| only as usize == direction)
+                && self.waiting.insert((direction == 1, shape))
+            {
+                let place = *place.get_or_insert_with(|| self.boxes.push(&waiting));
+                self.trees[2 + direction].push(place);
+            }
+        }
+    }
+
+    /// Grows the family's forest.
+    pub(super) fn grow(&mut self) -> Result<Forest, String> {
+        self.waiting = HashSet::new();
+        forest::grow(&self.boxes, std::mem::take(&mut self.trees))
+    }
+}
+
+/// A rule without its addresses.
+fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, NumberSet)]) -> Shape<A> {
+    let ports = |set: &Option<NumberSet>| match set.as_ref().map(NumberSet::ranges) {
+        Some([(low, high)]) => (*low as u16, *high as u16),
+        _ => (0, u16::MAX),
+    };
+    let protocol = match rule.protocols.as_ref().map(NumberSet::ranges) {
+        Some([(low, high)]) if low == high => Some(*low as u8),
+        _ => None,
+    };
+    let mut shape = Shape::all(EntryTail {
+        remote_port: ports(&rule.remote_ports),
+        local_port: ports(&rule.local_ports),
+        protocol: protocol.unwrap_or(0),
+        flags: if protocol.is_none() { ENTRY_ANY_PROTOCOL } else { 0 }
+            | if conditions.is_empty() { 0 } else { ENTRY_CONDITIONS },
+        rule: number,
+        ..EntryTail::default()
+    });
+    for (dimension, ports) in
+        [(Dimension::RemotePort, shape.entry.tail.remote_port), (Dimension::LocalPort, shape.entry.tail.local_port)]
+    {
+        if ports != (0, u16::MAX) {
+            shape.within(dimension, (ports.0.into(), ports.1.into()));
+        }
+    }
+    if let Some(protocol) = protocol {
+        shape.within(Dimension::Protocol, (protocol.into(), protocol.into()));
+    }
+    for (dimension, set) in conditions {
+        if let (Some(first), Some(last)) = (set.ranges().first(), set.ranges().last()) {
+            shape.within(*dimension, (first.0, last.1));
+        }
+        shape.exact &= set.ranges().len() == 1;
+    }
+    shape
+}
+
+/// The prefixes a condition is boxed by: its own where they are few, the one around them where it is a set, none
+/// where the family has no address in it.
+fn prefixes<A: AddressBits>(ranges: Option<&Ranges<A>>, by_set: bool) -> Vec<(A, u8)> {
+    let Some(ranges) = ranges else { return vec![(A::narrow(0), 0)] };
+    if !by_set {
+        return ranges.prefixes().collect();
+    }
+    let (Some(first), Some(last)) = (ranges.ranges().first(), ranges.ranges().last()) else { return Vec::new() };
+    let (low, high) = (first.0.wide(), last.1.wide());
+    let free = 128 - (low ^ high).leading_zeros();
+    let base = if free == 128 { 0 } else { low >> free << free };
+    vec![(A::narrow(base), (A::BITS - free) as u8)]
+}
