@@ -101,10 +101,12 @@ mod tests {
         };
         let rule = |name| format!("[[rule]]\naction = \"block\"\nremote = \"@{name}\"\n");
         let options = CompileOptions { application: &|path| Ok(path.to_owned()), key: [7; 16], at: None };
-        let few = "[[rule]]\naction = \"block\"\nremote = [\"10.0.0.0/8\", \"192.0.2.7\"]\n".to_owned();
-        let crowd = (1..32).map(|length| {
-            let value = std::net::Ipv4Addr::from_bits(0x0a01_0203 >> (32 - length) << (32 - length));
-            format!("[[rule]]\naction = \"block\"\nremote = \"{value}/{length}\"\n")
+        let few = "[[rule]]\naction = \"block\"\nremote = [\"10.0.0.1-10.0.0.62\", \"192.0.2.7\"]\n".to_owned();
+        // Ranges that are no prefixes: a condition of a few prefixes is no set.
+        let crowd = (1..26u32).map(|length| {
+            let (low, free) = (0x0a01_0203 >> (32 - length) << (32 - length), u32::MAX >> length);
+            let [first, last] = [low + 1, low + free - 1].map(std::net::Ipv4Addr::from_bits);
+            format!("[[rule]]\naction = \"block\"\nremote = \"{first}-{last}\"\n")
         });
         let texts = [few, crowd.collect()]
             .map(|text| compile(&parse(Path::new("test.toml"), &text, &BTreeMap::new()).unwrap(), &options).unwrap());
