@@ -141,17 +141,20 @@ impl<'i> Tables<'i> {
 /// The class of a name: of the longest listed suffix, of itself or of what lies below it.
 #[inline]
 pub(crate) fn class(image: &[u8], header: &Header, name: &[u8]) -> u32 {
-    let name = name.strip_suffix(b".").unwrap_or(name);
     if header.sections.name_records.length == 0 {
         return 0;
     }
     let tables = Tables { image, header };
-    lower_case(tables, name).unwrap_or_else(|| mixed_case(tables, name))
+    // A branch that is seldom taken: else a name's length would wait for its letters.
+    if let [name @ .., b'.'] = name {
+        return unusual(tables, name);
+    }
+    lower_case(tables, name).unwrap_or_else(|| unusual(tables, name))
 }
 
-/// The class of a name that is not as listed names are: with capitals, or none.
+/// The class of a name that is not as listed names are: with capitals, behind which a dot stood, or none.
 #[cold]
-fn mixed_case(tables: Tables<'_>, name: &[u8]) -> u32 {
+fn unusual(tables: Tables<'_>, name: &[u8]) -> u32 {
     let mut lower = [0; LONGEST];
     lower.iter_mut().zip(name).for_each(|(to, from)| *to = from.to_ascii_lowercase());
     lower_case(tables, lower.get(..name.len()).unwrap_or(&[])).unwrap_or(0)
