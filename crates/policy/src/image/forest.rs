@@ -118,11 +118,11 @@ impl Cut {
     #[inline]
     pub(crate) fn child(&self, key: &Key) -> u32 {
         let first = key[usize::from(self.dimension) % DIMENSIONS] >> self.shift;
+        if !self.hashed {
+            return first as u32 & ((1 << self.bits) - 1);
+        }
         let second = key[usize::from(self.second_dimension) % DIMENSIONS] >> self.second_shift;
-        // Both are made and one is taken: which kind a cut is cannot be predicted.
-        let plain = first as u32 & ((1 << self.bits) - 1);
-        let hashed = mix(first, second, self.bits);
-        plain ^ ((plain ^ hashed) & 0u32.wrapping_sub(u32::from(self.hashed)))
+        mix(first, second, self.bits)
     }
 
     /// How many words its block has: children, and the rest with its least rule number.

@@ -152,7 +152,7 @@ fn search(
                     }
                     let differs = u64::from(remote ^ within).wrapping_shr(32 - u32::from(tail.remote_length))
                         | u64::from(local ^ own).wrapping_shr(32 - u32::from(tail.local_length));
-                    if (differs == 0) & plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
+                    if differs == 0 && plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
                         return tail.rule;
                     }
                 }
@@ -170,9 +170,8 @@ fn search(
                         break;
                     }
                     let same = same_prefix(remote, within, tail.remote_length)
-                        & same_prefix(local, own, tail.local_length)
-                        & plain_fields(key, &tail);
-                    if same && conditions(image, header, key, &tail, ignored) {
+                        & same_prefix(local, own, tail.local_length);
+                    if same && plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
                         return tail.rule;
                     }
                 }
