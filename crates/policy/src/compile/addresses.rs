@@ -48,7 +48,7 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
     let mut next: BinaryHeap<Reverse<(A, u32, usize)>> =
         (0..sets.len() as u32).filter_map(|set| Some(Reverse((edge(set, 0)?, set, 0)))).collect();
     let mut inside: Vec<u32> = Vec::new();
-    let (mut class, mut steps) = (0, Steps::default());
+    let (mut class, mut steps) = (0, Steps::new(ranges));
     while let Some(&Reverse((start, first, _))) = next.peek() {
         let mut edges = 0;
         while let Some(mut top) = next.peek_mut().filter(|top| top.0.0 == start) {
@@ -67,24 +67,21 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
         class = if edges == 1 { steps.of(class, first, || classes.number(&inside)) } else { classes.number(&inside) };
         push(start, class);
     }
-    // Edges that meet, and those that change nothing, made none.
-    segments.shrink_to_fit();
     segments
 }
 
 /// Classes that were come to lately, by the class before and the set whose edge lies between.
 struct Steps(Box<[(u32, u32, u32)]>);
 
-impl Default for Steps {
-    fn default() -> Self {
-        Self(vec![(0, u32::MAX, 0); 1 << 10].into())
-    }
-}
-
 impl Steps {
+    /// Room for the steps of that many ranges, or for the latest.
+    fn new(ranges: usize) -> Self {
+        Self(vec![(0, u32::MAX, 0); ranges.next_power_of_two().min(1 << 10)].into())
+    }
+
     fn of(&mut self, class: u32, set: u32, number: impl FnOnce() -> u32) -> u32 {
         let place = class.wrapping_mul(0x9e37_79b1).wrapping_add(set).wrapping_mul(0x85eb_ca6b) >> 22;
-        let known = &mut self.0[place as usize];
+        let known = &mut self.0[place as usize & (self.0.len() - 1)];
         if (known.0, known.1) != (class, set) {
             *known = (class, set, number());
         }
