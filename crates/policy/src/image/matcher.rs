@@ -169,8 +169,8 @@ fn search(
                     if tail.rule >= best {
                         break;
                     }
-                    let same = same_prefix(remote, within, tail.remote_length)
-                        & same_prefix(local, own, tail.local_length);
+                    let same =
+                        same_prefix(remote, within, tail.remote_length) & same_prefix(local, own, tail.local_length);
                     if same && plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
                         return tail.rule;
                     }

@@ -36,7 +36,8 @@
 //!
 //! Names of up to 32 letters have four blocks: the chance is below 2^-89 for two of them, and below 2^-69 that one which is
 //! not listed is taken for any of a million that are. For the longest names there can be (`d` is 32) it is below 2^-84, and
-//! 2^-64 for a million. Every suffix that is looked up is a name of its own in this, and 127 labels are 127 suffixes. An
+//! 2^-64 for a million. Every suffix that is looked up is a name of its own in this: together, those of a name of 32 letters
+//! and five labels stay below 2^-67, and those of the worst name there can be, 127 labels of one letter, below 2^-59. An
 //! empty place's tag is zero, a number like any other: it is one name more. That a tag is compared only where a name's
 //! place and mark lead makes it less likely still and is not counted.
 //!
