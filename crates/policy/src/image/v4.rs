@@ -72,6 +72,7 @@ pub(crate) const RANGES: usize = 4;
 /// Words of a shape.
 pub(crate) const HEADER_WORDS: u32 = 3;
 /// Bytes behind the last chunk: as many as are read of any.
+#[cfg(feature = "std")]
 pub(crate) const PADDING: u32 = 64;
 
 /// What a map says once for all its addresses.
