@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     bytes[..8].copy_from_slice(b"SLUICEPI");
-    bytes[8..12].copy_from_slice(&3u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&sluice_policy::image::VERSION.to_le_bytes());
     let length = bytes.len() as u32;
     bytes[12..16].copy_from_slice(&length.to_le_bytes());
     let checksum = xxhash_rust::xxh3::xxh3_128(&bytes[32..]).to_le_bytes();

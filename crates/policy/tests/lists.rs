@@ -187,3 +187,21 @@ fn a_list_of_both_kinds_is_refused() {
     let errors = policy("", "remote", &[("list", "ads.example\n")]).unwrap_err();
     assert!(errors.to_string().contains("@all"), "{errors}");
 }
+
+/// What is left behind a second final dot is no name; empty places of the table hold what it would hash to.
+#[test]
+fn nothing_behind_a_last_dot_is_listed() {
+    let policy = parse(
+        Path::new("dots.toml"),
+        "[[rule]]\naction = \"block\"\nremote-name = \".t.co\"\n",
+        &BTreeMap::<PathBuf, Vec<u8>>::new(),
+    )
+    .unwrap();
+    let name = format!("{}..", "a".repeat(64));
+    for key in 0..=u8::MAX {
+        let options = CompileOptions { application: &|path| Ok(path.to_owned()), key: [key; 16], at: None };
+        let image = Image::validate(compile(&policy, &options).unwrap()).unwrap();
+        assert_eq!(image.name_class(name.as_bytes()), 0, "key {key}");
+        assert_ne!(image.name_class(b"x.t.co."), 0);
+    }
+}

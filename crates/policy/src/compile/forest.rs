@@ -5,7 +5,7 @@
 
 use super::boxes::{Boxes, Column};
 use crate::{
-    image::forest::{Cut, MAX_BITS, MAX_WORDS, ROOM, Word, mix},
+    image::forest::{Cut, LEVELS, MAX_BITS, MAX_WORDS, ROOM, Word, mix},
     model::address::AddressBits,
 };
 use std::collections::{HashMap, VecDeque};
@@ -57,6 +57,8 @@ struct Task {
     word: usize,
     boxes: Vec<u32>,
     room: u8,
+    /// How many cuts are above it.
+    level: u32,
 }
 
 /// Grows the trees of four lists of boxes, each in the rules' order.
@@ -73,11 +75,11 @@ pub(super) fn grow<A: AddressBits>(boxes: &Boxes<A>, trees: [Vec<u32>; 4]) -> Re
         grower.forest.roots[index] = if index % 2 == 1 && trees[index] == trees[index - 1] {
             grower.forest.roots[index - 1]
         } else {
-            grower.word(trees[index].clone(), (ROOM - 1) as u8)?
+            grower.word(trees[index].clone(), (ROOM - 1) as u8, 0)?
         };
     }
     while let Some(task) = grower.queue.pop_front() {
-        let word = grower.word(task.boxes, task.room)?;
+        let word = grower.word(task.boxes, task.room, task.level)?;
         grower.forest.words[task.word] = word;
     }
     Ok(grower.forest)
@@ -107,16 +109,16 @@ struct Candidate {
 
 impl<A: AddressBits> Grower<'_, A> {
     /// The word of a tree over `boxes`; whatever lies below a cut is put off.
-    fn word(&mut self, mut boxes: Vec<u32>, room: u8) -> Result<u64, String> {
+    fn word(&mut self, mut boxes: Vec<u32>, room: u8, level: u32) -> Result<u64, String> {
         if boxes.len() <= 64 {
             self.drop_shadowed(&mut boxes);
         }
         if boxes.is_empty() {
             return Ok(Word::Empty.pack());
         }
-        let cut = if boxes.len() > SMALL { self.choose(&boxes, room) } else { None };
+        let cut = if boxes.len() > SMALL && level < LEVELS { self.choose(&boxes, room) } else { None };
         match cut {
-            Some(candidate) => self.cut(&boxes, candidate, room),
+            Some(candidate) => self.cut(&boxes, candidate, room, level),
             None => self.leaf(boxes),
         }
     }
@@ -157,7 +159,7 @@ impl<A: AddressBits> Grower<'_, A> {
         Ok(Word::Leaf { first, count }.pack())
     }
 
-    fn cut(&mut self, boxes: &[u32], candidate: Candidate, room: u8) -> Result<u64, String> {
+    fn cut(&mut self, boxes: &[u32], candidate: Candidate, room: u8, level: u32) -> Result<u64, String> {
         let mut children: Vec<Vec<u32>> = vec![Vec::new(); 1 << candidate.bits];
         let mut rest = Vec::new();
         let mut targets = Vec::new();
@@ -191,13 +193,13 @@ impl<A: AddressBits> Grower<'_, A> {
         self.forest.words.resize(words, Word::Empty.pack());
         for (index, child) in children.into_iter().enumerate() {
             if !child.is_empty() {
-                self.queue.push_back(Task { word: base + index, boxes: child, room: below });
+                self.queue.push_back(Task { word: base + index, boxes: child, room: below, level: level + 1 });
             }
         }
         if let Some(&least) = rest.first() {
             let word = base + (1 << candidate.bits);
             self.forest.words[word + 1] = Word::Least(self.boxes.rule(least)).pack();
-            self.queue.push_back(Task { word, boxes: rest, room: below });
+            self.queue.push_back(Task { word, boxes: rest, room: below, level: level + 1 });
         }
         Ok(Word::Cut(cut).pack())
     }

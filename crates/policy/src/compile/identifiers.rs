@@ -1,7 +1,10 @@
 //! Tables of programs and users.
 
 use super::classes::{Classes, Numbering};
-use crate::image::{identifiers::hash, layout::Parts};
+use crate::image::{
+    identifiers::{RUN, hash},
+    layout::Parts,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a set of programs names, by its NT path in lower case as UTF-16LE; directories end in a backslash.
@@ -63,18 +66,29 @@ fn records(sets: &[Identifiers], directories: bool) -> (BTreeMap<Vec<u8>, u32>, 
 
 fn table(records: &BTreeMap<Vec<u8>, u32>, key: [u8; 16], strings: &mut Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     let halves = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|index| key[at + index])));
-    let count = records.len() * 2;
-    let mut slots = vec![0u32; count];
     let mut table = Vec::with_capacity(records.len() * 8);
-    for (number, (bytes, class)) in records.iter().enumerate() {
+    for (bytes, class) in records {
         strings.extend_from_slice(bytes);
         table.extend((strings.len() as u32).to_le_bytes());
         table.extend(class.to_le_bytes());
-        let mut slot = ((u64::from(hash(halves, bytes)) * count as u64) >> 32) as usize;
-        while slots[slot] != 0 {
-            slot = (slot + 1) % count;
+    }
+    let mut count = records.len() * 2;
+    let slots = loop {
+        match slots(records, halves, count) {
+            Some(slots) => break slots,
+            None => count *= 2,
         }
+    };
+    (slots.into_iter().flat_map(u32::to_le_bytes).collect(), table)
+}
+
+/// The slots of a table of that many; none when an identifier would be too far from where it belongs.
+fn slots(records: &BTreeMap<Vec<u8>, u32>, halves: [u64; 2], count: usize) -> Option<Vec<u32>> {
+    let mut slots = vec![0u32; count];
+    for (number, bytes) in records.keys().enumerate() {
+        let first = ((u64::from(hash(halves, bytes)) * count as u64) >> 32) as usize;
+        let slot = (0..RUN as usize).map(|step| (first + step) % count).find(|slot| slots[*slot] == 0)?;
         slots[slot] = number as u32 + 1;
     }
-    (slots.into_iter().flat_map(u32::to_le_bytes).collect(), table)
+    Some(slots)
 }

@@ -56,6 +56,8 @@ pub(crate) struct Cut {
 
 /// Rests that may be waiting at once.
 pub(crate) const ROOM: usize = 16;
+/// The most cuts on a way.
+pub(crate) const LEVELS: u32 = 64;
 /// The most words of a forest.
 #[cfg(feature = "std")]
 pub(crate) const MAX_WORDS: u32 = 1 << 30;

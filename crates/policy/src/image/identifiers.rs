@@ -9,6 +9,9 @@ use super::{
     table::{Section, u32_at, u64_at},
 };
 
+/// The most slots that are tried for one identifier.
+pub(crate) const RUN: u32 = 64;
+
 /// A hash that spreads; it decides nothing.
 #[inline]
 pub(crate) fn hash(key: [u64; 2], bytes: &[u8]) -> u32 {
@@ -54,7 +57,7 @@ impl<'a> Table<'a> {
     fn find(&self, wanted: &[u8]) -> Option<u32> {
         let count = (self.slots.len() / 4) as u32;
         let mut slot = ((u64::from(hash(self.key, wanted)) * u64::from(count)) >> 32) as u32;
-        for _ in 0..count {
+        for _ in 0..RUN.min(count) {
             let record = u32_at(self.slots, slot as usize * 4).checked_sub(1)? as usize * 8;
             let begin = if record == 0 { self.start } else { u32_at(self.records, record - 8) };
             let end = u32_at(self.records, record);

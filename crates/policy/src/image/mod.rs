@@ -16,6 +16,8 @@ use crate::flow::{Decision, Flow};
 use layout::{Header, RuleRecord};
 
 pub use validate::InvalidImage;
+/// The version of the layout that [`Image::validate`] accepts.
+pub const VERSION: u32 = layout::VERSION;
 #[cfg(feature = "std")]
 pub(crate) use validate::checksum;
 #[cfg(test)]

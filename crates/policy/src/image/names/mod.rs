@@ -281,6 +281,10 @@ fn search(tables: Tables<'_>, name: &[u8], asked: bool) -> u32 {
     let dots = name.iter().enumerate().filter(|(_, letter)| **letter == b'.').map(|(at, _)| at + 1);
     for start in asked.then_some(0).into_iter().chain(dots) {
         let length = name.len() - start;
+        // Behind a last dot is no name; what nothing hashes to is what empty places hold.
+        if length == 0 {
+            continue;
+        }
         if let Some(place) = guide.find(words.hash(tables.points(), length))
             && let Some(class) = tables.class(place, words.values(tables.points(), length).tag(), asked && start == 0)
         {

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        forest::{Cut, MAX_BITS, ROOM, Word},
+        forest::{Cut, LEVELS, MAX_BITS, ROOM, Word},
         layout::*,
         table::{Section, u64_at},
     },
@@ -37,8 +37,15 @@ fn one(
             walk.word(root, index as u32)?;
         }
     }
+    // Blocks stand in the order of their levels: what the cuts of one level lead to ends where the level after it begins.
+    let (mut levels, mut level_end) = (1, walk.free);
     for index in 0..count {
         require(index < walk.free, section, index, "belongs to a cut")?;
+        if index == level_end {
+            levels += 1;
+            level_end = walk.free;
+        }
+        require(levels <= LEVELS, section, index, "few cuts stand above each other")?;
         walk.word(u64_at(walk.words, index as usize * 8), index)?;
     }
     require(walk.free == count, section, walk.free, "belongs to a cut")
@@ -68,6 +75,8 @@ impl Walk<'_> {
     fn cut(&mut self, cut: &Cut, index: u32) -> Result<(), InvalidImage> {
         let section = self.section;
         require((1..=MAX_BITS).contains(&cut.bits), section, index, "1 to 20 bits")?;
+        let known = |dimension: u8| u32::from(dimension) < DIMENSION_LIMIT;
+        require(known(cut.dimension) && known(cut.second_dimension), section, index, "known dimensions")?;
         require(cut.base == self.free, section, index, "blocks follow each other")?;
         let end = u64::from(cut.base) + u64::from(cut.words());
         require(end <= u64::from(self.count), section, index, "the block is there")?;

@@ -213,7 +213,9 @@ fn identifiers(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     require(end == sections.strings.length, "strings", end, "belongs to a record")?;
     let lengths = sections.directory_lengths.of(bytes);
     // Each length costs a look-up; a policy has as many as its directories have, never more than a path has letters.
-    require(lengths.len() / 4 <= 1024, "directory_lengths", 1024, "are few")
+    require(lengths.len() / 4 <= 1024, "directory_lengths", 1024, "are few")?;
+    let descend = lengths.as_chunks().0.is_sorted_by(|a, b| u32::from_le_bytes(*a) > u32::from_le_bytes(*b));
+    require(descend, "directory_lengths", 0, "descend")
 }
 
 fn identifier_table(
