@@ -16,6 +16,11 @@ pub(super) struct Segment<A> {
     pub(super) class: u32,
 }
 
+/// Gives the classes their final numbers.
+pub(super) fn renumber<A>(segments: &mut [Segment<A>], classes: &[u32]) {
+    segments.iter_mut().for_each(|segment| segment.class = classes[segment.class as usize]);
+}
+
 /// The whole space as segments of classes (by their first numbers), neighbours of one class merged.
 pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classes) -> Vec<Segment<A>> {
     let zero = A::narrow(0);

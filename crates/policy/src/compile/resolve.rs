@@ -151,7 +151,7 @@ impl Spaces {
             let mut six = addresses::segments(&six, &mut classes);
             let numbering = classes.finish(sets.len());
             four.renumber(&numbering.classes);
-            six.iter_mut().for_each(|segment| segment.class = numbering.classes[segment.class as usize]);
+            addresses::renumber(&mut six, &numbering.classes);
             *out4 = four.map()?;
             drop(four);
             *out6 = v6::map(six)?;

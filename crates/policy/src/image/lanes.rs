@@ -9,3 +9,12 @@ pub(super) mod six;
 
 pub(super) use letters::Sixteen;
 pub(super) use signed::{Compared, compared};
+
+/// Sixteen bytes, the first in the lowest lane.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn vector(bytes: &[u8; 16]) -> core::arch::x86_64::__m128i {
+    let all = u128::from_le_bytes(*bytes);
+    core::arch::x86_64::_mm_set_epi64x((all >> 64) as i64, all as i64)
+}

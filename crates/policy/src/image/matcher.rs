@@ -1,7 +1,13 @@
 //! First match: the flow is reduced to a key of numbers, the forest leads to a few boxes, and the least rule among
 //! those that hold decides.
 
-use super::{forest, identifiers, layout::*, names, table::u32_at, v4, v6};
+use super::{
+    forest, identifiers,
+    layout::*,
+    names,
+    table::{Section, u32_at},
+    v4, v6,
+};
 use crate::flow::{Decision, Direction, Flow, Name, Verdict};
 use core::net::IpAddr;
 
@@ -48,14 +54,22 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
 
 /// The class of a remote address.
 pub(super) fn remote_class(image: &[u8], header: &Header, remote: IpAddr) -> u32 {
-    let sections = &header.sections;
     match remote {
-        IpAddr::V4(address) if sections.remote4.length != 0 => v4::class(image, &header.shapes4[0], address.to_bits()),
-        IpAddr::V6(address) if sections.remote6.length != 0 => {
-            v6::class(sections.remote6.of(image), &header.maps6[0], address.to_bits())
-        }
-        _ => 0,
+        IpAddr::V4(address) => class4(image, header.sections.remote4, &header.shapes4[0], address.to_bits()),
+        IpAddr::V6(address) => class6(image, header.sections.remote6, &header.maps6[0], address.to_bits()),
     }
+}
+
+/// The class of an address by one of the maps; 0 where no rule asks.
+#[inline]
+fn class4(image: &[u8], map: Section, shape: &v4::Shape, address: u32) -> u32 {
+    if map.length == 0 { 0 } else { v4::class(image, shape, address) }
+}
+
+/// The same for IPv6.
+#[inline]
+fn class6(image: &[u8], map: Section, head: &v6::Map, address: u128) -> u32 {
+    if map.length == 0 { 0 } else { v6::class(map.of(image), head, address) }
 }
 
 /// The classes of program, user and name, where rules ask for them.
@@ -92,15 +106,9 @@ fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> E
         Ends::V4 { remote, local } => {
             key[Dimension::Remote as usize] = u64::from(remote);
             key[Dimension::Local as usize] = u64::from(local);
-            let [remote_shape, local_shape] = &header.shapes4;
-            for (dimension, map, shape, address) in [
-                (Dimension::RemoteSet, sections.remote4, remote_shape, remote),
-                (Dimension::LocalSet, sections.local4, local_shape, local),
-            ] {
-                if let Some(slot) = key.get_mut(dimension as usize).filter(|_| map.length != 0) {
-                    *slot = u64::from(v4::class(image, shape, address));
-                }
-            }
+            let [of_remote, of_local] = &header.shapes4;
+            key[Dimension::RemoteSet as usize] = class4(image, sections.remote4, of_remote, remote).into();
+            key[Dimension::LocalSet as usize] = class4(image, sections.local4, of_local, local).into();
         }
         Ends::V6 { remote, local } => {
             key[Dimension::Remote as usize] = (remote >> 64) as u64;
@@ -108,14 +116,8 @@ fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> E
             key[Dimension::Local as usize] = (local >> 64) as u64;
             key[Dimension::LocalLow as usize] = local as u64;
             let [of_remote, of_local] = &header.maps6;
-            for (dimension, map, head, address) in [
-                (Dimension::RemoteSet, sections.remote6, of_remote, remote),
-                (Dimension::LocalSet, sections.local6, of_local, local),
-            ] {
-                if let Some(slot) = key.get_mut(dimension as usize).filter(|_| map.length != 0) {
-                    *slot = u64::from(v6::class(map.of(image), head, address));
-                }
-            }
+            key[Dimension::RemoteSet as usize] = class6(image, sections.remote6, of_remote, remote).into();
+            key[Dimension::LocalSet as usize] = class6(image, sections.local6, of_local, local).into();
         }
     }
     ends

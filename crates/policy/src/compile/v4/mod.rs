@@ -3,7 +3,7 @@
 mod shape;
 
 use super::{
-    addresses::{Segment, segments},
+    addresses::{Segment, renumber, segments},
     classes::Classes,
 };
 use crate::{
@@ -39,9 +39,7 @@ impl<'s> Space<'s> {
     pub(super) fn renumber(&mut self, classes: &[u32]) {
         match self {
             Self::One(_, class) => *class = classes[*class as usize],
-            Self::Many(segments) => {
-                segments.iter_mut().for_each(|segment| segment.class = classes[segment.class as usize]);
-            }
+            Self::Many(segments) => renumber(segments, classes),
         }
     }
 

@@ -57,7 +57,7 @@ mod plain {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the instructions have no safe form")]
 mod sse2 {
-    use super::Letters;
+    use super::{super::vector, Letters};
     use core::arch::x86_64::*;
 
     /// Sixteen letters.
@@ -106,8 +106,7 @@ mod sse2 {
     #[inline]
     #[target_feature(enable = "sse2")]
     fn joined(letters: __m128i, kept: &[u8; 16]) -> [u64; 2] {
-        let kept = u128::from_le_bytes(*kept);
-        let letters = _mm_and_si128(letters, _mm_set_epi64x((kept >> 64) as i64, kept as i64));
+        let letters = _mm_and_si128(letters, vector(kept));
         // Of a + 256 b, half of 256 b is taken away.
         let half = _mm_and_si128(_mm_srli_epi16::<1>(letters), _mm_set1_epi16(0x3f80));
         let fours = _mm_madd_epi16(_mm_sub_epi16(letters, half), _mm_set1_epi32(1 << 30 | 1));

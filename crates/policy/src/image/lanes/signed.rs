@@ -49,7 +49,7 @@ mod plain {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the instructions have no safe form")]
 mod sse2 {
-    use super::Compared;
+    use super::{super::vector, Compared};
     use core::arch::x86_64::*;
 
     /// Compares `VECTORS` (2 or 4) times 16 bytes of starts of `WIDTH` (2 or 4) bytes with `wanted`.
@@ -60,13 +60,6 @@ mod sse2 {
     ) -> Compared {
         // SAFETY: SSE2 is part of x86-64.
         unsafe { if WIDTH == 2 { narrow(lanes, wanted as u16) } else { wide(lanes, wanted) } }
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn vector(bytes: &[u8; 16]) -> __m128i {
-        let all = u128::from_le_bytes(*bytes);
-        _mm_set_epi64x((all >> 64) as i64, all as i64)
     }
 
     /// The top bits of sixteen lanes of 16 bits.

@@ -44,7 +44,7 @@ mod plain {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the instructions have no safe form")]
 mod sse2 {
-    use super::{BUCKET, LINES};
+    use super::{super::vector, BUCKET, LINES};
     use core::arch::x86_64::*;
 
     #[inline]
@@ -57,13 +57,6 @@ mod sse2 {
     pub(super) fn entries(bucket: &[u8; BUCKET], tag: u32, part: u16) -> (u32, u32) {
         // SAFETY: SSE2 is part of x86-64.
         unsafe { matched(bucket, tag, part) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn vector(bytes: &[u8; 16]) -> __m128i {
-        let all = u128::from_le_bytes(*bytes);
-        _mm_set_epi64x((all >> 64) as i64, all as i64)
     }
 
     #[inline]
