@@ -16,6 +16,12 @@ pub use status::Status;
 /// Changes whenever a record or an IOCTL changes its meaning. The driver reports it in [`Status`].
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// Build of the oldest Windows that the driver runs on: the first to export ExAllocatePool2. `cargo xtask check-image` derives
+/// it from the image's imports; the INF, the command and the documents say the same.
+pub const OLDEST_WINDOWS_BUILD: u32 = 19041;
+/// That Windows by name.
+pub const OLDEST_WINDOWS: &str = "Windows 10, version 2004";
+
 /// The service under which the driver is registered.
 pub const SERVICE_NAME: &str = "Sluice";
 /// The service's name for people.

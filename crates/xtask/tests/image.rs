@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path};
 
+use sluice_protocol::OLDEST_WINDOWS_BUILD;
 use xtask::image::{Defect, check};
 
 fn driver(architecture: &str) -> Vec<u8> {
@@ -40,6 +41,7 @@ fn shipped_drivers_pass() {
         let summary = check(&driver(architecture)).unwrap();
         assert_eq!(summary.machine, architecture);
         assert!(summary.imports["fwpkclnt.sys"].iter().any(|name| name == "FwpsCalloutRegister3"), "{summary:?}");
+        assert_eq!(summary.oldest_build, OLDEST_WINDOWS_BUILD, "what is imported decides it, and ExAllocatePool2 does");
         assert_eq!(summary.imports["WDFLDR.SYS"], ["WdfVersionBind", "WdfVersionUnbind"]);
     }
 }
@@ -55,6 +57,15 @@ fn an_import_from_elsewhere_is_named_with_its_module() {
     let defects = after(|bytes| replace_once(bytes, b"WDFLDR.SYS\0", b"KERNEL.DLL\0"));
     let foreign = |symbol: &str| Defect::Module { module: "KERNEL.DLL".into(), symbol: symbol.into() };
     assert_eq!(defects, [foreign("WdfVersionBind"), foreign("WdfVersionUnbind")]);
+}
+
+#[test]
+fn an_import_of_unknown_age_or_too_new_is_named() {
+    let defects = after(|bytes| replace_once(bytes, b"KeReleaseSpinLock\0", b"KeReleaseSpinLoc2\0"));
+    assert_eq!(defects, [Defect::UnknownExport { module: "ntoskrnl.exe".into(), symbol: "KeReleaseSpinLoc2".into() }]);
+    let defects = after(|bytes| replace_once(bytes, b"ExAllocatePool2\0", b"NtCopyFileChunk\0"));
+    let (module, symbol) = ("ntoskrnl.exe".into(), "NtCopyFileChunk".into());
+    assert_eq!(defects, [Defect::TooNew { module, symbol, build: 22621 }]);
 }
 
 #[test]

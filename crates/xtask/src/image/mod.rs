@@ -3,6 +3,8 @@
 //! The kernel's loader refuses some of what is checked here (a wrong subsystem, an import nobody exports); the rest is
 //! what hypervisor-protected code integrity, driver signing and good manners ask for.
 
+mod exports;
+
 use std::{collections::BTreeMap, fmt};
 
 use object::{
@@ -14,6 +16,7 @@ use object::{
     },
     read::pe::{ImageNtHeaders, ImageOptionalHeader, Import, PeFile64, ResourceNameOrId},
 };
+use sluice_protocol::{OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD};
 
 /// Modules that a driver of this project may import from, as they are spelled in import tables.
 const MODULES: [&str; 5] = ["ntoskrnl.exe", "HAL.dll", "NDIS.SYS", "fwpkclnt.sys", "WDFLDR.SYS"];
@@ -40,6 +43,15 @@ pub enum Defect {
     Panics,
     #[error("it imports {symbol} from {module} by number, which differs between Windows versions")]
     Ordinal { module: String, symbol: String },
+    #[error(
+        "it imports {symbol} from {module}, and crates/xtask/data/exports.tsv does not say since when Windows has had it"
+    )]
+    UnknownExport { module: String, symbol: String },
+    #[error(
+        "it imports {symbol} from {module}, which Windows has since build {build}; the oldest Windows that it is shipped \
+         for is {OLDEST_WINDOWS} (build {OLDEST_WINDOWS_BUILD})"
+    )]
+    TooNew { module: String, symbol: String, build: u32 },
     #[error("section {0} is writable and executable")]
     WritableCode(String),
     #[error("it has no relocations: the kernel could load it at one address only")]
@@ -61,6 +73,8 @@ pub struct Summary {
     pub machine: &'static str,
     /// Imported names by module.
     pub imports: BTreeMap<String, Vec<String>>,
+    /// Build of the oldest Windows that has every import.
+    pub oldest_build: u32,
 }
 
 impl fmt::Display for Summary {
@@ -69,7 +83,7 @@ impl fmt::Display for Summary {
         for (number, (module, symbols)) in self.imports.iter().enumerate() {
             write!(f, "{} {} of {module}", if number == 0 { "" } else { "," }, symbols.len())?;
         }
-        Ok(())
+        write!(f, "; runs on Windows from build {} on", self.oldest_build)
     }
 }
 
@@ -94,7 +108,17 @@ pub fn check(bytes: &[u8]) -> Result<Summary, Vec<Defect>> {
     let imports = check_imports(&file, &mut defects);
     check_relocations(&file, bytes, &mut defects);
     check_version(&file, bytes, &mut defects);
-    if defects.is_empty() { Ok(Summary { size: bytes.len(), machine, imports }) } else { Err(defects) }
+    if !defects.is_empty() {
+        return Err(defects);
+    }
+    let oldest_build = oldest_build(&imports);
+    Ok(Summary { size: bytes.len(), machine, imports, oldest_build })
+}
+
+/// The build of the oldest Windows that exports everything imported. What the table does not know was a defect before.
+fn oldest_build(imports: &BTreeMap<String, Vec<String>>) -> u32 {
+    let symbols = imports.iter().flat_map(|(module, symbols)| symbols.iter().map(move |symbol| (module, symbol)));
+    symbols.filter_map(|(module, symbol)| exports::first_build(module, symbol)).max().unwrap_or_default()
 }
 
 fn check_header(file: &PeFile64<'_>, bytes: &[u8], defects: &mut Vec<Defect>) {
@@ -150,6 +174,13 @@ fn check_imports(file: &PeFile64<'_>, defects: &mut Vec<Defect>) -> BTreeMap<Str
         } else if symbol == "KeBugCheckEx" {
             // Only the panic handler of wdk-panic calls it, so the linker keeps the import only with a panic path.
             defects.push(Defect::Panics);
+        } else {
+            let (module, symbol) = (module.clone(), symbol.clone());
+            match exports::first_build(&module, &symbol) {
+                None => defects.push(Defect::UnknownExport { module, symbol }),
+                Some(build) if build > OLDEST_WINDOWS_BUILD => defects.push(Defect::TooNew { module, symbol, build }),
+                Some(_) => {}
+            }
         }
         by_module.entry(module).or_default().push(symbol);
     }
