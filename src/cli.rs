@@ -20,7 +20,7 @@ Exit status:
 pub(crate) struct Cli {
     /// The socket of a simulated machine (ntsim) to act on.
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    #[arg(long, global = true, value_name = "SOCKET", env = ntsim::remote::SOCKET_VARIABLE, hide_env_values = true)]
+    #[arg(long, global = true, value_name = "SOCKET", env = sluice_host::remote::SOCKET_VARIABLE, hide_env_values = true)]
     pub(crate) machine: Option<PathBuf>,
     /// Print JSON: one object, or one per line for events.
     #[arg(long, global = true)]

@@ -3,7 +3,8 @@
 use crate::cli::EventArgs;
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, Output, WARNING};
-use sluice_control::{EventOptions, Host, Item};
+use sluice_control::{EventOptions, Item};
+use sluice_host::Host;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! Why the command failed, and its exit status.
 
 use serde_json::{Value, json};
-use sluice_control::host::HostError;
 use sluice_control::{ControlError, Kind};
+use sluice_host::HostError;
 use std::io;
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::output::{GOOD, Output, WARNING};
-use sluice_control::Host;
+use sluice_host::Host;
 use std::path::Path;
 use std::process::ExitCode;
 

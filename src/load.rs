@@ -2,8 +2,9 @@
 
 use crate::failure::Failure;
 use crate::output::{GOOD, Output, WARNING};
+use sluice_control::LoadReport;
 use sluice_control::watch::LocalClock;
-use sluice_control::{Host, LoadReport};
+use sluice_host::Host;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use crate::cli::Cli;
 use crate::failure::Failure;
-use sluice_control::Host;
+use sluice_host::Host;
 
 /// This machine.
 #[cfg(windows)]
@@ -17,7 +17,7 @@ pub(crate) fn open(_: &Cli) -> Result<Box<dyn Host>, Failure> {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn open(cli: &Cli) -> Result<Box<dyn Host>, Failure> {
     let socket = cli.machine.as_deref().ok_or(Failure::NoMachine)?;
-    match ntsim::remote::RemoteHost::connect(socket) {
+    match sluice_host::remote::RemoteHost::connect(socket) {
         Ok(host) => Ok(Box::new(host)),
         Err(error) => Err(Failure::machine("connecting to the simulated machine", error)),
     }

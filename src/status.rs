@@ -2,9 +2,10 @@
 
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
-use sluice_control::host::ServiceState;
+use sluice_control::ControlError;
 use sluice_control::status::{DriverState, StatusReport};
-use sluice_control::{ControlError, Host};
+use sluice_host::Host;
+use sluice_host::ServiceState;
 use std::io::{self, Write};
 use std::process::ExitCode;
 

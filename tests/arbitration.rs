@@ -7,10 +7,7 @@ mod support;
 mod wire;
 
 use ntsim::shim::stack::Verdict;
-use sluice_control::{
-    Host,
-    host::{Filter, FilterAction, Guid, Sublayer, Weight},
-};
+use sluice_host::{Filter, FilterAction, Guid, Host, Sublayer, Weight};
 use sluice_protocol::object::{CALLOUTS, SUBLAYER_WEIGHT};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
 use wire::Wire;

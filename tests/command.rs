@@ -12,9 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ntsim::{host::LocalHost, machine::Machine, remote, shim::stack::Verdict};
+use ntsim::{host::LocalHost, machine::Machine, shim::stack::Verdict};
 use serde_json::Value;
-use sluice_control::{Host, host::ServiceState, objects};
+use sluice_control::objects;
+use sluice_host::{Host, ServiceState, remote};
 use sluice_protocol::SERVICE_NAME;
 use support::{PERMIT_ALL, driver};
 use tempfile::TempDir;

@@ -22,12 +22,8 @@ use ntsim::{
     cpu::baton::Schedule,
     shim::{layer::Direction, stack::Verdict},
 };
-use sluice_control::{
-    Host,
-    device::Control,
-    host::{Condition, ConditionValue, Filter, FilterAction, Guid, MatchType, Sublayer, Weight},
-    load_image, status,
-};
+use sluice_control::{device::Control, load_image, status};
+use sluice_host::{Condition, ConditionValue, Filter, FilterAction, Guid, Host, MatchType, Sublayer, Weight};
 use sluice_protocol::object::{CALLOUTS, SUBLAYER_WEIGHT};
 use support::Rig;
 use wire::{Segment, Tcp, Wire, ping};

@@ -9,7 +9,8 @@ use ntsim::{
     status::NtStatus,
     wfp::{security::Sid, token::Token},
 };
-use sluice_control::{Host, host::Device, load_image};
+use sluice_control::load_image;
+use sluice_host::{Device, Host};
 use sluice_protocol::{DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl, status::PolicyReply};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
 use zerocopy::{FromBytes, IntoBytes};

@@ -7,7 +7,8 @@ mod wire;
 use std::{ops::ControlFlow, thread, time::Duration};
 
 use ntsim::shim::stack::Verdict;
-use sluice_control::{EventLine, EventOptions, Host, Item, events};
+use sluice_control::{EventLine, EventOptions, Item, events};
+use sluice_host::Host;
 use sluice_protocol::{DEVICE_PATH, Event};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
 use wire::{APP_ID, PID, Segment, Wire};

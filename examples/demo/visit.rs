@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ntsim::remote::RemoteHost;
 use sluice_control::{EventLine, EventOptions, Item, device::Control, events};
+use sluice_host::remote::RemoteHost;
 use sluice_policy::Image;
 
 use crate::{TARGETS, Target};

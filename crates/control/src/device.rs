@@ -1,7 +1,7 @@
 //! The driver's control device, with typed requests.
 
 use crate::error::ControlError;
-use crate::host::{Device, Host, HostError, ServiceState, code};
+use sluice_host::{Device, Host, HostError, ServiceState, code};
 use sluice_protocol::status::PolicyReply;
 use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, SERVICE_NAME, Status, ioctl};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Why a verb failed, and what to do about it.
 
-use crate::host::{HostError, code};
+use sluice_host::{HostError, code};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;

@@ -6,9 +6,9 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::host::Host;
 use jiff::Timestamp;
 use serde::Serialize;
+use sluice_host::Host;
 use sluice_policy::Image;
 use sluice_protocol::event::{RULE_DEFAULT, direction, flags, verdict};
 use sluice_protocol::{Event, object};

@@ -7,9 +7,9 @@
 //! so it also finishes an installation or removal that was interrupted half way.
 
 use crate::error::{ControlError, Left};
-use crate::host::{Engine, FilterEntry, Host, HostResult, ServiceConfig, ServiceState};
 use crate::objects;
 use serde::Serialize;
+use sluice_host::{Engine, FilterEntry, Host, HostResult, ServiceConfig, ServiceState};
 use sluice_protocol::{SERVICE_DISPLAY_NAME, SERVICE_NAME};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -228,8 +228,8 @@ fn same_file(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Filter, FilterAction, Guid, Weight, code};
     use crate::testing::{Memory, Objects};
+    use sluice_host::{Filter, FilterAction, Guid, Weight, code};
     use sluice_protocol::object::CALLOUTS;
     use std::path::PathBuf;
 

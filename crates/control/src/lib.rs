@@ -1,4 +1,4 @@
-//! What `sluice` does to a machine: install, load a policy, look, remove, over one seam ([`Host`]) with two real
+//! What `sluice` does to a machine: install, load a policy, look, remove, over one seam ([`sluice_host::Host`]) with two real
 //! implementations: Windows itself (module `windows`) and a machine simulated by `ntsim`.
 //!
 //! Every verb takes the host first, changes all or nothing, and returns a report that a program can read; printing is
@@ -7,7 +7,6 @@
 pub mod device;
 pub mod error;
 pub mod events;
-pub mod host;
 pub mod install;
 pub mod objects;
 pub mod policy;
@@ -18,7 +17,6 @@ pub mod windows;
 
 pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
-pub use host::Host;
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use policy::{CheckReport, LoadReport, assumed_app_id, check, load, load_image, local_moment, read_policy};
 pub use status::{StatusReport, status};

@@ -7,7 +7,7 @@
 //! objects of a provider whose service is not auto-start (FwpmProviderAdd0, remarks), and a driver loaded later would
 //! then never be asked.
 
-use crate::host::{
+use sluice_host::{
     Callout, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer, Weight, code,
 };
 use sluice_protocol::object::{self, CALLOUTS, CalloutObject, Role};

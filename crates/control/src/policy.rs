@@ -2,10 +2,10 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::host::Host;
 use crate::status::identity;
 use jiff::Zoned;
 use serde::Serialize;
+use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy, schedule};
 use sluice_policy::{CompileOptions, Diagnostic, Disk, Image, compile, lint, parse};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;

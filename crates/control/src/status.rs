@@ -2,9 +2,9 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::host::{FilterEntry, Guid, Host, ServiceState};
 use crate::objects;
 use serde::Serialize;
+use sluice_host::{FilterEntry, Guid, Host, ServiceState};
 use sluice_protocol::status::Counter;
 use sluice_protocol::{SERVICE_NAME, Status, object};
 use std::collections::BTreeMap;

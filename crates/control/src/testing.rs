@@ -1,6 +1,6 @@
 //! A host in memory, for tests only: it keeps what it is told and fails at the call a test names.
 
-use crate::host::{
+use sluice_host::{
     Callout, Device, Engine, Filter, FilterEntry, Guid, Host, HostError, HostResult, Provider, ServiceConfig,
     ServiceState, Sublayer, code,
 };
@@ -248,9 +248,9 @@ impl Engine for Session<'_> {
             key,
             |objects, key| {
                 objects.filters.iter().any(|filter| match filter.action {
-                    crate::host::FilterAction::CalloutTerminating(callout)
-                    | crate::host::FilterAction::CalloutInspection(callout)
-                    | crate::host::FilterAction::CalloutUnknown(callout) => callout == key,
+                    sluice_host::FilterAction::CalloutTerminating(callout)
+                    | sluice_host::FilterAction::CalloutInspection(callout)
+                    | sluice_host::FilterAction::CalloutUnknown(callout) => callout == key,
                     _ => false,
                 })
             },

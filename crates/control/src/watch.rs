@@ -1,8 +1,8 @@
 //! A policy that follows its schedules: the driver knows no clock, so somebody in user mode has to swap the image.
 
 use crate::error::ControlError;
-use crate::host::Host;
 use crate::policy::{LoadReport, load_at, local_moment, read_policy};
+use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy};
 use std::ops::ControlFlow;
 use std::path::Path;

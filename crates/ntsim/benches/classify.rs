@@ -20,7 +20,7 @@ use ntsim::wfp::engine::{Classify, classify};
 use ntsim::wfp::flow::Flow;
 use ntsim::wfp::layers::LayerId;
 use ntsim::wfp::value::{Incoming, Value};
-use sluice_control::host::{
+use sluice_host::{
     Callout, Condition, ConditionValue, Engine, Filter, FilterAction, Guid, MatchType, Sublayer, Weight,
 };
 use std::sync::Arc;

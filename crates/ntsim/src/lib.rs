@@ -3,8 +3,8 @@
 //! The path of a packet through the rooms: [`net`] or [`replay`] reads it, [`shim`] turns it into the classify calls
 //! that Windows' network stack makes, [`wfp`] walks the layer's sublayers and filters and calls the driver's callout
 //! through [`cpu`], and the verdict comes back the same way. [`pe`] loads the driver, [`nt`], [`wdf`], [`ndis`], [`netio`] and
-//! [`wfp`] are what it imports, [`machine`] owns it all, and [`remote`] lets another process act as an administrator
-//! of the simulated machine.
+//! [`wfp`] are what it imports, [`machine`] owns it all, and [`host`] lets an administrator's program act on it, also from
+//! another process ([`sluice_host::remote`]).
 //!
 //! One rule holds in every room: **no lock is held while driver code runs**, because a bugcheck abandons the stack.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -19,7 +19,6 @@ pub mod net;
 pub mod netio;
 pub mod nt;
 pub mod pe;
-pub mod remote;
 pub mod replay;
 pub mod shim;
 pub mod status;

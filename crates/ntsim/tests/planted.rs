@@ -15,7 +15,7 @@ use ntsim::wfp::abi::FwpsIncomingMetadataValues0;
 use ntsim::wfp::engine::{Classify, Outcome, classify};
 use ntsim::wfp::layers::LayerId;
 use ntsim::wfp::value::Incoming;
-use sluice_control::host::{Callout, Engine, Filter, FilterAction, Guid, Sublayer, Weight};
+use sluice_host::{Callout, Engine, Filter, FilterAction, Guid, Sublayer, Weight};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The seam's plain values as the structures of fwpmtypes.h.
 
 use super::wide;
-use crate::host::{
+use sluice_host::{
     Callout, Condition, ConditionValue, Filter, FilterAction, Guid, HostError, HostResult, Provider, Sublayer, Weight,
     code,
 };

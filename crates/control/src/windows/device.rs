@@ -1,7 +1,7 @@
 //! The control device, with overlapped I/O so that a read can be given up.
 
 use super::refusal;
-use crate::host::{Device, HostError, HostResult, code};
+use sluice_host::{Device, HostError, HostResult, code};
 use std::fs::{File, OpenOptions};
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};

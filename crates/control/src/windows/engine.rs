@@ -2,7 +2,7 @@
 
 use super::check;
 use super::convert::{Arena, guid, guid_back};
-use crate::host::{Callout, Engine, Filter, FilterEntry, Guid, HostResult, Provider, Sublayer};
+use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostResult, Provider, Sublayer};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform as wfp;

@@ -11,7 +11,7 @@ mod path;
 mod service;
 mod token;
 
-use crate::host::{Device, Engine, Host, HostError, HostResult, ServiceConfig, ServiceState, code};
+use sluice_host::{Device, Engine, Host, HostError, HostResult, ServiceConfig, ServiceState, code};
 
 /// This machine.
 #[derive(Debug)]

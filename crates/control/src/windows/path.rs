@@ -2,7 +2,7 @@
 
 use super::engine::free;
 use super::{check, last_error, refusal, wide};
-use crate::host::{HostError, HostResult, code};
+use sluice_host::{HostError, HostResult, code};
 use std::fs::OpenOptions;
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::AsRawHandle;

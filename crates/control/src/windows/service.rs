@@ -1,7 +1,7 @@
 //! The Service Control Manager.
 
 use super::{last_error, wide};
-use crate::host::{HostError, HostResult, ServiceConfig, ServiceState, code};
+use sluice_host::{HostError, HostResult, ServiceConfig, ServiceState, code};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Storage::FileSystem::DELETE;
 use windows_sys::Win32::System::Services::{

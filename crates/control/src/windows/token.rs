@@ -1,7 +1,7 @@
 //! Who is calling.
 
 use super::last_error;
-use crate::host::HostResult;
+use sluice_host::HostResult;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::Security::{GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation};

@@ -10,7 +10,7 @@ use crate::wfp::abi::consts::FWPS_INJECTION_TYPE_STREAM;
 use crate::wfp::layers::{LayerId, condition};
 use crate::wfp::netevent::NetEventKind;
 use core::ptr::null_mut;
-use sluice_control::host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
+use sluice_host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};

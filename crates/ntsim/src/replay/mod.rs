@@ -197,7 +197,7 @@ mod tests {
     use crate::wfp::UserSession;
     use crate::wfp::layers::{LayerId, condition};
     use etherparse::{PacketBuilder, TcpHeader};
-    use sluice_control::host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
+    use sluice_host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
 
     fn segment(out: bool, flags: u8, sequence: u32, acknowledgment: u32, data: &[u8]) -> Vec<u8> {
         let (us, them) = ([192, 168, 1, 5], [203, 0, 113, 66]);

@@ -13,9 +13,7 @@ use crate::wfp::layers::condition;
 use crate::wfp::value::{Read, Value};
 use etherparse::{PacketBuilder, TcpHeader};
 use parking_lot::Mutex;
-use sluice_control::host::{
-    Callout, Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight,
-};
+use sluice_host::{Callout, Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
 use std::time::Duration;
 
 const CALLOUT: Guid = Guid(0x1111_2222_3333_4444_5555_6666_7777_8888);

@@ -7,7 +7,7 @@ use super::signature::Kind;
 use crate::cpu;
 use crate::irql::Irql;
 use crate::status::NtStatus;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 /// The most units of a text that are shown.
 const LONGEST: usize = 120;

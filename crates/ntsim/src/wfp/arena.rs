@@ -2,7 +2,7 @@
 
 use super::abi::{FwpByteBlob, FwpRange0, FwpV4AddrAndMask, FwpV6AddrAndMask, FwpValue0, RawGuid, ValueUnion, consts};
 use super::condition::ConditionValue;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 /// Owns the pieces.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use super::error::{BfeError, BfeResult};
 use super::readers::{self, Held};
 use crate::status::NtStatus;
 use parking_lot::Mutex;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use super::security::SecurityDescriptor;
 use super::token::Token;
 use super::value::Read;
 use crate::status::NtStatus;
-use sluice_control::host::{self, Guid, MatchType};
+use sluice_host::{self as host, Guid, MatchType};
 
 /// `FWP_CONDITION_VALUE0`, and `FWP_VALUE0` as its single-valued part.
 #[derive(Clone, Debug, PartialEq)]

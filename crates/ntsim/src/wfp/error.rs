@@ -1,7 +1,7 @@
 //! What the Base Filtering Engine answers when it refuses.
 
 use crate::status::NtStatus;
-use sluice_control::host::HostError;
+use sluice_host::HostError;
 use std::fmt;
 
 /// A refusal: the `NTSTATUS` a kernel caller gets and what was wrong.

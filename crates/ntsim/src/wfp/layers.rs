@@ -1,7 +1,7 @@
 //! The built-in layers: run-time ids, GUIDs, fields and their data types, per version of Windows.
 
 use super::abi::consts;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;

@@ -1,7 +1,7 @@
 //! Symbolic names of well-known objects, as `netsh wfp` prints them, and the built-in sublayers.
 
 use super::layers::{self, LayerTable, WindowsVersion};
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;

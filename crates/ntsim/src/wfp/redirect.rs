@@ -1,7 +1,7 @@
 //! Redirect handles: what a callout puts into a connection that it redirects, to know it again.
 
 use super::handle::Handles;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 /// `FWPS_CONNECTION_REDIRECT_STATE` (fwpsk.h): the first of its values. The others belong to connections that a callout
 /// redirected, and the stack asks at no redirect layer.

@@ -22,7 +22,7 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 use etherparse::{PacketBuilder, TcpHeader};
 use parking_lot::Mutex;
-use sluice_control::host::{Guid, Weight};
+use sluice_host::{Guid, Weight};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

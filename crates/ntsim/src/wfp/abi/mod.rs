@@ -13,7 +13,7 @@ mod fwps;
 pub use fwpm::*;
 pub use fwps::*;
 
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 /// Asserts the size, the alignment and the offset of every named member of a structure at compile time.
 macro_rules! layout {

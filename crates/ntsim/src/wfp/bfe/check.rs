@@ -5,7 +5,7 @@ use crate::status::NtStatus;
 use crate::wfp::abi::consts;
 use crate::wfp::error::{BfeError, BfeResult, FWP_PROVIDER_CONTEXT_NOT_FOUND};
 use crate::wfp::names::Named;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 /// A refusal.
 pub(super) fn refuse<T>(status: NtStatus, what: impl Into<String>) -> BfeResult<T> {

@@ -21,7 +21,7 @@ pub use user::UserSession;
 use super::abi::consts::FWPM_SUBLAYER_FLAG_PERSISTENT;
 use super::names;
 use parking_lot::{Condvar, Mutex};
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

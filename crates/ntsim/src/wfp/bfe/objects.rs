@@ -5,7 +5,7 @@ use crate::wfp::callout::CalloutSlot;
 use crate::wfp::condition::{Condition, ConditionValue};
 use crate::wfp::engine::CompiledFilter;
 use crate::wfp::layers::LayerId;
-use sluice_control::host::{self, FilterAction, Guid, Weight};
+use sluice_host::{self as host, FilterAction, Guid, Weight};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use crate::wfp::abi::consts;
 use crate::wfp::engine::{CompiledFilter, FilterParts};
 use crate::wfp::error::{BfeError, BfeResult, FWP_PROVIDER_CONTEXT_NOT_FOUND};
 use crate::wfp::names::{Named, SUBLAYER_UNIVERSAL};
-use sluice_control::host::{Guid, Weight};
+use sluice_host::{Guid, Weight};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@ use crate::cpu::{self, Bugcheck};
 use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::wfp::error::BfeResult;
-use sluice_control::host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer};
+use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer};
 use std::sync::Arc;
 
 /// A session of a program, through the seam that the Windows implementation has too. Dropping it closes the session.

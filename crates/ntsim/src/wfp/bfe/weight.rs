@@ -6,7 +6,7 @@
 //! the number of fields above them.
 
 use crate::wfp::condition::{Condition, ConditionValue};
-use sluice_control::host::MatchType;
+use sluice_host::MatchType;
 
 /// The number of low-order bits that are computed.
 const AUTO_WEIGHT_BITS: u32 = 60;
@@ -73,7 +73,7 @@ fn specificity(condition: &Condition) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_control::host::Guid;
+    use sluice_host::Guid;
 
     fn condition(field: u128, value: ConditionValue) -> Condition {
         let match_type =

@@ -22,7 +22,7 @@ use crate::verifier::callback;
 use crate::wfp::abi::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
 use crate::wfp::callout::{self, CalloutSlot};
 use crate::wfp::pend::{ClassifyContext, RedirectRequest};
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use smallvec::SmallVec;
 
 /// What becomes of the traffic.

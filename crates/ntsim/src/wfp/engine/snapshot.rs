@@ -2,7 +2,7 @@
 
 use super::CompiledFilter;
 use crate::wfp::layers::{LayerId, LayerTable};
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::sync::Arc;
 
 /// All filters, layer by layer.

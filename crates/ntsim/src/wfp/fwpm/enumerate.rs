@@ -14,7 +14,7 @@ use crate::wfp::arena::Arena;
 use crate::wfp::bfe::{Lifetime, Objects, Provider, StoredCallout, StoredFilter, Sublayer};
 use crate::wfp::error::{BfeError, BfeResult};
 use parking_lot::Mutex;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use crate::wfp::bfe::{
 };
 use crate::wfp::layers::Layer;
 use crate::wfp::names::SUBLAYER_UNIVERSAL;
-use sluice_control::host::Weight;
+use sluice_host::Weight;
 
 fn text(arena: &mut Arena, text: Option<&str>) -> *const u16 {
     text.map_or(core::ptr::null(), |text| arena.wide(text))

@@ -23,7 +23,7 @@ use crate::status::NtStatus;
 use core::ffi::c_void;
 use enumerate::*;
 use parking_lot::Mutex;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use crate::wfp::bfe::{Callout, DisplayData, Filter, FilterContext, Provider, Pro
 use crate::wfp::condition::{Condition, ConditionValue, match_type};
 use crate::wfp::error::{BfeError, BfeResult};
 use crate::wfp::value::{blob_bytes, sid_bytes, wide};
-use sluice_control::host::{Guid, Weight};
+use sluice_host::{Guid, Weight};
 
 /// A GUID, unless it is zero.
 pub(super) fn nonzero(guid: RawGuid) -> Option<Guid> {

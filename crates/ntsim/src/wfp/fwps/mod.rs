@@ -14,7 +14,7 @@ use core::ffi::c_void;
 use inject::*;
 use lists::*;
 use pend::*;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 mod inject;
 mod lists;

@@ -5,7 +5,7 @@ use crate::export::exports;
 use crate::status::NtStatus;
 use crate::wfp::abi::RawGuid;
 use crate::wfp::redirect::NOT_REDIRECTED;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 // IRQLs: the reference pages.
 exports! {

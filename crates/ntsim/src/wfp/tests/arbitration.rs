@@ -5,7 +5,7 @@ use crate::wfp::abi::consts::*;
 use crate::wfp::engine::Verdict::{Block, Permit};
 use crate::wfp::engine::{Outcome, Verdict};
 use core::ffi::c_void;
-use sluice_control::host::Weight;
+use sluice_host::Weight;
 use std::sync::Arc;
 
 /// One filter of a configuration.
@@ -246,17 +246,12 @@ fn sublayers_go_by_weight_and_not_by_age() {
 }
 
 /// A filter for one remote port in a sublayer, with a script for its callout if it has one.
-fn port_filter(
-    bed: &Bed,
-    port: Option<u16>,
-    sublayer: sluice_control::host::Guid,
-    action: u32,
-) -> crate::wfp::bfe::Filter {
+fn port_filter(bed: &Bed, port: Option<u16>, sublayer: sluice_host::Guid, action: u32) -> crate::wfp::bfe::Filter {
     let mut filter = bed.filter(action);
     filter.sublayer = sublayer;
     if let Some(port) = port {
         let value = crate::wfp::condition::ConditionValue::Uint16(port);
-        filter.conditions = vec![bed.condition("IP_REMOTE_PORT", sluice_control::host::MatchType::Equal, value)];
+        filter.conditions = vec![bed.condition("IP_REMOTE_PORT", sluice_host::MatchType::Equal, value)];
     }
     filter
 }

@@ -18,7 +18,7 @@ use crate::wfp::names::SUBLAYER_UNIVERSAL;
 use crate::wfp::value::{Incoming, Value};
 use core::ffi::c_void;
 use parking_lot::Mutex;
-use sluice_control::host::{Guid, Weight};
+use sluice_host::{Guid, Weight};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -244,7 +244,7 @@ impl Bed {
     pub(super) fn condition(
         &self,
         field: &str,
-        match_type: sluice_control::host::MatchType,
+        match_type: sluice_host::MatchType,
         value: crate::wfp::condition::ConditionValue,
     ) -> Condition {
         let field = crate::wfp::layers::condition(field).expect("a condition of the table");

@@ -13,7 +13,7 @@ use crate::wfp::engine::Verdict;
 use crate::wfp::{fwpm, fwps};
 use core::ffi::c_void;
 use core::ptr::{null, null_mut};
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 
 /// The address of an export.
 pub(super) fn entry(name: &str) -> *const () {

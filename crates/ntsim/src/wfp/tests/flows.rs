@@ -9,7 +9,7 @@ use crate::wfp::engine::Verdict;
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use parking_lot::Mutex;
-use sluice_control::host::Guid;
+use sluice_host::Guid;
 use std::sync::Arc;
 
 /// A flow context of the tests: flowDeleteFn writes down that it was called.

@@ -11,7 +11,7 @@ use crate::wfp::error::{BfeResult, FWP_INVALID_NET_MASK};
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use parking_lot::Mutex;
-use sluice_control::host::{Guid, MatchType, Weight};
+use sluice_host::{Guid, MatchType, Weight};
 
 fn refused<T: std::fmt::Debug>(result: BfeResult<T>) -> NtStatus {
     result.expect_err("must be refused").status

@@ -9,7 +9,7 @@ use crate::wfp::value::{Blob, Value};
 use crate::wfp::{security::Sid, token::Token};
 use ConditionValue as C;
 use MatchType as M;
-use sluice_control::host::{Guid, MatchType};
+use sluice_host::{Guid, MatchType};
 
 const ALL: [MatchType; 13] = [
     M::Equal,

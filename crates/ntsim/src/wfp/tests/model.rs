@@ -9,7 +9,7 @@ use crate::wfp::condition::{Condition, ConditionValue};
 use crate::wfp::engine::Verdict;
 use crate::wfp::value::{Blob, Incoming};
 use proptest::prelude::*;
-use sluice_control::host::{MatchType, Weight};
+use sluice_host::{MatchType, Weight};
 use std::sync::Arc;
 
 /// A field by name, and how a number becomes a value of it.

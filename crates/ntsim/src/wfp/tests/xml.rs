@@ -10,7 +10,7 @@ use crate::wfp::xml;
 use crate::wfp::{security::Sid, token::Token};
 use quick_xml::Reader;
 use quick_xml::events::Event;
-use sluice_control::host::{MatchType, Weight};
+use sluice_host::{MatchType, Weight};
 use std::sync::Arc;
 
 /// Every leaf as `path = text`, in order; self-closed elements have no text.

@@ -6,7 +6,7 @@ use crate::wfp::abi::consts;
 use crate::wfp::bfe::{FilterContext, Provider, StoredFilter};
 use crate::wfp::layers::{FieldKind, LayerTable};
 use crate::wfp::names::Named;
-use sluice_control::host::Weight;
+use sluice_host::Weight;
 use std::io::{self, Write};
 
 /// Writes the filters and providers of a machine.

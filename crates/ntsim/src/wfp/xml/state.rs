@@ -114,7 +114,7 @@ fn common<W: Write>(xml: &mut Xml<W>, display: &crate::wfp::bfe::DisplayData) ->
     xml.display(display.name.as_deref().unwrap_or(""), display.description.as_deref().unwrap_or(""))
 }
 
-fn owner<W: Write>(xml: &mut Xml<W>, key: Option<sluice_control::host::Guid>, data: &[u8]) -> io::Result<()> {
+fn owner<W: Write>(xml: &mut Xml<W>, key: Option<sluice_host::Guid>, data: &[u8]) -> io::Result<()> {
     xml.text("providerKey", key.map(|key| Named(key).to_string()).unwrap_or_default())?;
     xml.blob("providerData", data, value::printable)
 }

@@ -3,7 +3,7 @@
 use super::Xml;
 use crate::wfp::condition::ConditionValue;
 use crate::wfp::security::{SecurityDescriptor, sid_text};
-use sluice_control::host::MatchType;
+use sluice_host::MatchType;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 

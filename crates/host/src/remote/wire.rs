@@ -4,8 +4,8 @@
 //! server answers with the same; from then on each [`Request`] gets one reply, a `Result<T, HostError>` whose `T` the
 //! request implies.
 
+use crate::{Callout, Filter, Guid, Provider, ServiceConfig, Sublayer};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sluice_control::host::{Callout, Filter, Guid, Provider, ServiceConfig, Sublayer};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 

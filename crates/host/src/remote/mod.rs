@@ -1,6 +1,6 @@
 //! Another process as an administrator of the simulated machine.
 //!
-//! [`serve`] offers a machine's [`Host`](sluice_control::Host) on a Unix socket; [`RemoteHost`] is the same trait on
+//! [`serve`] offers a machine's [`Host`](crate::Host) on a Unix socket; [`RemoteHost`] is the same trait on
 //! the other side. A connection is a handle: one carries the plain calls, and each open engine or device has its own,
 //! so a read that waits holds up nobody else, and when a client dies the kernel closes its sockets and the server its
 //! handles.

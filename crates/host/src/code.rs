@@ -106,7 +106,7 @@ codes! {
 }
 
 /// Shows a code as people look it up: by name and number, HRESULTs in hexadecimal.
-pub(super) struct Shown(pub(super) u32);
+pub(crate) struct Shown(pub(crate) u32);
 
 impl std::fmt::Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

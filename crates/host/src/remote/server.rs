@@ -1,12 +1,12 @@
 //! The machine's side.
 
 use super::wire::{self, DeviceRequest, EngineRequest, HELLO, Hello, MAX_OUTPUT, MAX_READ_WAIT, Request};
+use crate::Host;
+use crate::{Device, Engine, HostError, HostResult, code};
 use parking_lot::Mutex;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use serde::Serialize;
-use sluice_control::Host;
-use sluice_control::host::{Device, Engine, HostError, HostResult, code};
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;

@@ -2,12 +2,12 @@
 
 use super::wire::{self, EngineRequest, HELLO, Hello, Request};
 use super::{RemoteHost, Server, serve};
-use parking_lot::Mutex;
-use sluice_control::Host;
-use sluice_control::host::{
+use crate::Host;
+use crate::{
     Callout, Condition, ConditionValue, Device, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult,
     MatchType, Provider, ServiceConfig, ServiceState, Sublayer, Weight, code,
 };
+use parking_lot::Mutex;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;

@@ -1,13 +1,13 @@
 //! The administrator's side.
 
 use super::wire::{self, DeviceRequest, EngineRequest, HELLO, Hello, MAX_OUTPUT, Request};
-use parking_lot::Mutex;
-use serde::{Serialize, de::DeserializeOwned};
-use sluice_control::Host;
-use sluice_control::host::{
+use crate::Host;
+use crate::{
     Callout, Device, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, ServiceConfig, ServiceState,
     Sublayer, code,
 };
+use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

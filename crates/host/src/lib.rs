@@ -1,0 +1,80 @@
+//! The seam: a Windows machine as an administrator's program sees it.
+//!
+//! Plain data and few verbs, so that the two implementations (Windows through windows-sys; ntsim, in process or over
+//! a socket) can be compared line by line. Names and numbers are those of the Service Control Manager, fwpmu.h and
+//! DeviceIoControl.
+
+pub mod code;
+mod error;
+mod guid;
+mod record;
+#[cfg(target_os = "linux")]
+pub mod remote;
+
+pub use error::{HostError, HostResult};
+pub use guid::{Guid, GuidError};
+pub use record::{
+    Callout, Condition, ConditionValue, Filter, FilterAction, FilterEntry, MatchType, Provider, ServiceConfig,
+    ServiceState, Sublayer, Weight,
+};
+
+/// A machine as an administrator's program sees it.
+pub trait Host {
+    /// `QueryServiceStatus`, or [`ServiceState::Absent`] when it cannot be opened because it does not exist.
+    fn service_state(&self, name: &str) -> HostResult<ServiceState>;
+    /// `QueryServiceConfigW`: the path of the service's .sys file as it was given when the service was created
+    /// (without the `\??\` that the Service Control Manager puts before it), or `None` when there is no such service.
+    fn service_driver(&self, name: &str) -> HostResult<Option<String>>;
+    /// `CreateServiceW`.
+    fn create_service(&self, config: &ServiceConfig) -> HostResult<()>;
+    /// `StartServiceW`: loads the driver and runs its DriverEntry.
+    fn start_service(&self, name: &str) -> HostResult<()>;
+    /// `ControlService(SERVICE_CONTROL_STOP)`: unloads the driver.
+    fn stop_service(&self, name: &str) -> HostResult<()>;
+    /// `DeleteService`.
+    fn delete_service(&self, name: &str) -> HostResult<()>;
+    /// `FwpmEngineOpen0`, with a session that is not dynamic.
+    fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>>;
+    /// `CreateFileW` on a device, e.g. `\\.\Sluice`, for reading and writing.
+    fn open_device(&self, path: &str) -> HostResult<Box<dyn Device>>;
+    /// `FwpmGetAppIdFromFileName0`: the lower-case NT path that ALE_APP_ID carries for this file, without the
+    /// terminating NUL. The file must exist.
+    fn app_id(&self, path: &str) -> HostResult<String>;
+}
+
+/// An open session with the Base Filtering Engine. Dropping it closes the handle (`FwpmEngineClose0`), which aborts
+/// a transaction in progress.
+pub trait Engine {
+    /// `FwpmTransactionBegin0`.
+    fn begin(&mut self) -> HostResult<()>;
+    /// `FwpmTransactionCommit0`.
+    fn commit(&mut self) -> HostResult<()>;
+    /// `FwpmTransactionAbort0`.
+    fn abort(&mut self) -> HostResult<()>;
+    /// `FwpmProviderAdd0`.
+    fn add_provider(&mut self, provider: &Provider) -> HostResult<()>;
+    /// `FwpmSubLayerAdd0`.
+    fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()>;
+    /// `FwpmCalloutAdd0`; returns the run-time id.
+    fn add_callout(&mut self, callout: &Callout) -> HostResult<u32>;
+    /// `FwpmFilterAdd0`; returns the run-time id.
+    fn add_filter(&mut self, filter: &Filter) -> HostResult<u64>;
+    /// `FwpmProviderDeleteByKey0`.
+    fn delete_provider(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmSubLayerDeleteByKey0`.
+    fn delete_sublayer(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmCalloutDeleteByKey0`.
+    fn delete_callout(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmFilterDeleteByKey0`.
+    fn delete_filter(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmFilterEnum0` over all filters of a provider, or of everybody.
+    fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>>;
+}
+
+/// An open device. Dropping it closes the handle, which cancels what is pending on it.
+pub trait Device: Send {
+    /// `DeviceIoControl`; returns how many bytes of `output` were written.
+    fn control(&self, code: u32, input: &[u8], output: &mut [u8]) -> HostResult<usize>;
+    /// `ReadFile`; waits at most `timeout`, then cancels the read (`CancelIoEx`) and returns 0.
+    fn read(&self, output: &mut [u8], timeout: std::time::Duration) -> HostResult<usize>;
+}
