@@ -1,8 +1,8 @@
 //! Generates bindings to fwpsk.h and fwpmk.h, on the configuration that `wdk-sys` itself is generated with.
 
-use std::{env, error::Error, path::PathBuf};
+use std::{cell::RefCell, collections::BTreeMap, env, error::Error, fmt::Write as _, fs, path::PathBuf, rc::Rc};
 
-use bindgen::callbacks::{DeriveTrait, ImplementsTrait, ParseCallbacks};
+use bindgen::callbacks::{DeriveTrait, EnumVariantCustomBehavior, EnumVariantValue, ImplementsTrait, ParseCallbacks};
 use wdk_build::{ApiSubset, BuilderExt, Config, configure_wdk_library_build_and_then};
 
 /// Headers whose declarations `wdk-sys` has already: the bindings use its types.
@@ -19,6 +19,7 @@ fn generate(config: Config) -> Result<(), Box<dyn Error>> {
     for header in ["ndis.h", "fwpsk.h", "fwpmk.h"] {
         headers += &format!("#include <{header}>\n");
     }
+    let layers = Layers::default();
     let bindings = bindgen::Builder::wdk_default(&config)?
         // The kit's headers leave members out when they are not told for which NDIS a driver is built.
         .clang_arg("--define-macro=NDIS630=1")
@@ -31,8 +32,11 @@ fn generate(config: Config) -> Result<(), Box<dyn Error>> {
         .blocklist_type("_?P?NET_BUFFER(_LIST)?")
         .derive_debug(false)
         .parse_callbacks(Box::new(TypesOfWdkSys))
+        .parse_callbacks(Box::new(layers.clone()))
         .generate()?;
-    bindings.write_to_file(PathBuf::from(env::var("OUT_DIR")?).join("bindings.rs"))?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    bindings.write_to_file(out.join("bindings.rs"))?;
+    fs::write(out.join("layers.rs"), layers.table())?;
 
     // The stand-in for wdk-build makes import libraries itself; a real kit has them, and nobody else names them.
     let real_wdk = cfg!(windows) || env::var_os("WDKContentRoot").is_some_and(|root| !root.is_empty());
@@ -50,5 +54,60 @@ struct TypesOfWdkSys;
 impl ParseCallbacks for TypesOfWdkSys {
     fn blocklisted_type_implements_trait(&self, _name: &str, derive: DeriveTrait) -> Option<ImplementsTrait> {
         matches!(derive, DeriveTrait::Copy | DeriveTrait::Default).then_some(ImplementsTrait::Yes)
+    }
+}
+
+/// Collects the layers and their fields while bindgen reads the enumerations that number them.
+#[derive(Clone, Debug, Default)]
+struct Layers(Rc<RefCell<Numbers>>);
+
+#[derive(Debug, Default)]
+struct Numbers {
+    /// FWPS_BUILTIN_LAYERS: a layer's name without FWPS_LAYER_, and its id.
+    layers: BTreeMap<String, i64>,
+    /// FWPS_FIELDS_<layer>: the layer's name, and its fields in their order.
+    fields: BTreeMap<String, Vec<(i64, String)>>,
+}
+
+impl ParseCallbacks for Layers {
+    fn enum_variant_behavior(
+        &self,
+        enumeration: Option<&str>,
+        variant: &str,
+        value: EnumVariantValue,
+    ) -> Option<EnumVariantCustomBehavior> {
+        let value = match value {
+            EnumVariantValue::Signed(value) => value,
+            EnumVariantValue::Unsigned(value) => i64::try_from(value).ok()?,
+            EnumVariantValue::Boolean(_) => return None,
+        };
+        let mut numbers = self.0.borrow_mut();
+        if let Some(name) = variant.strip_prefix("FWPS_LAYER_") {
+            numbers.layers.insert(name.to_owned(), value);
+        }
+        let layer = enumeration?.rsplit(' ').next()?.strip_prefix("FWPS_FIELDS_")?.trim_end_matches('_');
+        let field = variant.strip_prefix("FWPS_FIELD_")?.strip_prefix(layer)?.strip_prefix('_')?;
+        let fields = numbers.fields.entry(layer.to_owned()).or_default();
+        if field != "MAX" && !fields.iter().any(|(_, known)| known == field) {
+            fields.push((value, field.to_owned()));
+        }
+        None
+    }
+}
+
+impl Layers {
+    /// `LAYERS` as Rust.
+    fn table(&self) -> String {
+        let numbers = self.0.borrow();
+        let mut text = "/// Every layer whose fields the headers number.\npub const LAYERS: &[Layer] = &[\n".to_owned();
+        for (layer, fields) in &numbers.fields {
+            let Some(id) = numbers.layers.get(layer) else { continue };
+            let _ = writeln!(text, "    Layer {{ id: {id}, name: {layer:?}, fields: &[");
+            for (index, field) in fields {
+                let _ = writeln!(text, "        ({field:?}, {index}),");
+            }
+            text += "    ] },\n";
+        }
+        text + "];\n"
     }
 }

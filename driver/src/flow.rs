@@ -9,9 +9,9 @@ use core::{
 use kernel::{
     memory::try_copy,
     status::NtResult,
-    wfp::{Classify, DIRECTION_INBOUND, Flow, fields::Fields},
+    wfp::{Classify, DIRECTION_INBOUND, fields::Fields},
 };
-use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Sid, Verdict};
+use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Sid};
 use sluice_protocol::{Event, event, status::Counter};
 
 use crate::{SLUICE, policy::Policy};
@@ -32,11 +32,10 @@ impl FlowKey {
     ///
     /// `direction` is the layer's own where it sees only one.
     pub(crate) fn read<F>(request: &Classify<'_, F>, fields: &Fields, direction: Option<Direction>) -> Option<Self> {
-        let direction = match (direction, fields.direction) {
-            (Some(direction), _) => direction,
-            (None, Some(field)) if request.u32(field)? == DIRECTION_INBOUND => Direction::Inbound,
-            (None, Some(_)) => Direction::Outbound,
-            (None, None) => return None,
+        let direction = match direction {
+            Some(direction) => direction,
+            None if request.u32(fields.direction)? == DIRECTION_INBOUND => Direction::Inbound,
+            None => Direction::Outbound,
         };
         Some(Self {
             direction,
@@ -59,23 +58,16 @@ impl FlowKey {
     }
 
     /// An event about it, for the caller to complete.
-    pub(crate) fn event(&self, policy: &Policy, decision: Decision) -> Event {
+    pub(crate) fn event(&self) -> Event {
         let (ip_version, local) = octets(self.local);
         let (_, remote) = octets(self.remote);
         Event {
-            epoch: policy.epoch,
-            rule: decision.rule.unwrap_or(event::RULE_DEFAULT),
-            verdict: match decision.verdict {
-                Verdict::Permit => event::verdict::PERMIT,
-                Verdict::Block => event::verdict::BLOCK,
-            },
             direction: match self.direction {
                 Direction::Outbound => event::direction::OUTBOUND,
                 Direction::Inbound => event::direction::INBOUND,
             },
             protocol: self.protocol,
             ip_version,
-            flags: if decision.hard { event::flags::HARD } else { 0 },
             local_port: self.local_port,
             remote_port: self.remote_port,
             local,
@@ -99,8 +91,8 @@ pub(crate) struct Owner<'a> {
 impl<'a> Owner<'a> {
     pub(crate) fn read<F>(request: &Classify<'a, F>, fields: &Fields) -> Self {
         Self {
-            application: fields.application.and_then(|field| request.blob(field)),
-            user: fields.user.and_then(|field| request.user(field)),
+            application: request.blob(fields.application),
+            user: request.user(fields.user),
             interface: request.u64(fields.interface),
         }
     }
@@ -154,38 +146,25 @@ impl FlowState {
         Ok(Self { key, application, user, interface: owner.interface, process_id, standing })
     }
 
-    fn owner(&self) -> Owner<'_> {
+    pub(crate) fn owner(&self) -> Owner<'_> {
         let known = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());
         Owner { application: known(&self.application), user: known(&self.user), interface: self.interface }
     }
 
-    /// How the flow stands under the policy in force, at a packet that `request` is about. It is decided again only
-    /// when that policy is not the one it was decided under; when the new one forbids it, that is counted and recorded
-    /// once. IRQL <= DISPATCH_LEVEL.
-    pub(crate) fn standing(&self, request: &Classify<'_, Self>) -> Standing {
+    /// How the flow stands, if it was decided under the policy in force. Any IRQL.
+    pub(crate) fn known_standing(&self) -> Option<Standing> {
         let known = self.standing.load(Ordering::Relaxed);
-        if unpack_epoch(known) == SLUICE.policy.epoch() {
-            return unpack_standing(known);
-        }
-        let Some(policy) = SLUICE.policy.read() else { return unpack_standing(known) };
-        let decision = self.key.decide(&policy, &self.owner());
-        let standing = match decision.verdict {
-            Verdict::Permit => Standing::Permitted,
-            Verdict::Block => Standing::Revoked,
-        };
-        let before = self.standing.swap(pack(policy.epoch, standing), Ordering::Relaxed);
-        if standing == Standing::Revoked && unpack_standing(before) == Standing::Permitted {
-            let mut event = self.key.event(&policy, decision);
-            event.flags |= event::flags::FLOW_REVOKED;
-            event.process_id = self.process_id;
-            event.set_application(trim_nul(&self.application));
-            event.layer = request.layer();
-            event.filter_id = request.filter_id();
-            event.flow = request.flow().map_or(0, Flow::handle);
-            SLUICE.counters.add(Counter::FlowsRevoked, 1);
-            SLUICE.events.record(event);
-        }
-        standing
+        (unpack_epoch(known) == SLUICE.policy.epoch()).then(|| unpack_standing(known))
+    }
+
+    /// How the flow stood when it was decided last. Any IRQL.
+    pub(crate) fn last_standing(&self) -> Standing {
+        unpack_standing(self.standing.load(Ordering::Relaxed))
+    }
+
+    /// Keeps how it stands under the policy of generation `epoch`; returns how it stood before. Any IRQL.
+    pub(crate) fn set_standing(&self, epoch: u32, standing: Standing) -> Standing {
+        unpack_standing(self.standing.swap(pack(epoch, standing), Ordering::Relaxed))
     }
 }
 
@@ -205,9 +184,4 @@ const fn unpack_epoch(packed: u64) -> u32 {
 
 const fn unpack_standing(packed: u64) -> Standing {
     if packed & 1 == 0 { Standing::Permitted } else { Standing::Revoked }
-}
-
-/// A UTF-16 path without its terminating NUL.
-pub(crate) fn trim_nul(path: &[u8]) -> &[u8] {
-    path.strip_suffix(&[0, 0]).unwrap_or(path)
 }

@@ -38,6 +38,91 @@ pub enum Point {
     InboundTransport,
 }
 
+/// Which flows carry a context of ours to a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// None: the layer comes before the flow, or makes the context.
+    None,
+    /// Every established flow.
+    EveryFlow,
+    /// TCP's. The layer is shown only flows that carry a context (FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW).
+    OnlyTcp,
+}
+
+/// A layer at which the driver is asked, for IPv4 and IPv6.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    /// The place in the stack.
+    pub point: Point,
+    /// What its callouts may answer.
+    pub role: Role,
+    /// Which flows carry a context there.
+    pub carried: Carried,
+    /// The IPv4 form.
+    pub v4: LayerForm,
+    /// The IPv6 form.
+    pub v6: LayerForm,
+    /// The name without its FWPM_LAYER_ prefix and its version.
+    pub name: &'static str,
+}
+
+/// One of the two forms of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerForm {
+    /// The name without its FWPM_LAYER_ prefix.
+    pub name: &'static str,
+    /// The run-time id (FWPS_LAYER_*): equal in every Windows since Vista.
+    pub id: u16,
+    /// layerKey.
+    pub key: GuidBits,
+}
+
+macro_rules! layer {
+    ($point:ident $name:ident $role:ident $carried:ident V4 $v4:literal $v4_key:literal V6 $v6:literal $v6_key:literal) => {
+        Layer {
+            point: Point::$point,
+            role: Role::$role,
+            carried: Carried::$carried,
+            v4: LayerForm { name: concat!(stringify!($name), "_V4"), id: $v4, key: $v4_key },
+            v6: LayerForm { name: concat!(stringify!($name), "_V6"), id: $v6, key: $v6_key },
+            name: stringify!($name),
+        }
+    };
+}
+
+/// Every layer, one row each. Rows stay where they are, because our objects' GUIDs count them; new ones come behind.
+///
+/// What follows a row: the driver's callouts and their registration, the contexts of its flows, the objects that
+/// `install` adds and `status` lists. What a new row needs is a [`Point`] and a file in the driver's `callouts/`.
+pub const LAYERS: [Layer; 6] = [
+    layer!(Connect ALE_AUTH_CONNECT Decide None
+        V4 48 0xc38d57d1_05a7_4c33_904f_7fbceee60e82 V6 50 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4),
+    layer!(Accept ALE_AUTH_RECV_ACCEPT Decide None
+        V4 44 0xe1cd9fe7_f4b5_4273_96c0_592e487b8650 V6 46 0xa3b42c97_9f04_4672_b87e_cee9c483257f),
+    layer!(Established ALE_FLOW_ESTABLISHED Observe None
+        V4 52 0xaf80470a_5596_4c13_9992_539e6fe57967 V6 54 0x7021d2b3_dfa4_406e_afeb_6afaf7e70efd),
+    layer!(Stream STREAM Decide OnlyTcp
+        V4 20 0x3b89653c_c170_49e4_b1cd_e0eeeee19a3e V6 22 0x47c9137a_7ec4_46b3_b6e4_48e926b1eda4),
+    layer!(OutboundTransport OUTBOUND_TRANSPORT Decide EveryFlow
+        V4 16 0x09e61aea_d214_46e2_9b21_b26b0b2f28c8 V6 18 0xe1735bde_013f_4655_b351_a49e15762df0),
+    layer!(InboundTransport INBOUND_TRANSPORT Decide EveryFlow
+        V4 12 0x5926dfc8_e3cf_4426_a283_dc393f5d0f9d V6 14 0x634a869f_fc23_4b90_b0c1_bf620a36ae6f),
+];
+
+/// The row of a place.
+#[must_use]
+pub const fn layer(point: Point) -> &'static Layer {
+    const ROWS: &[Layer] = &LAYERS;
+    let mut at = 0;
+    while at < ROWS.len() {
+        if ROWS[at].point as u8 == point as u8 {
+            return &ROWS[at];
+        }
+        at += 1;
+    }
+    panic!("a place without a row")
+}
+
 /// One callout and the filter that calls it.
 #[derive(Clone, Copy, Debug)]
 pub struct CalloutObject {
@@ -51,56 +136,46 @@ pub struct CalloutObject {
     pub filter: GuidBits,
     /// layerKey.
     pub layer: GuidBits,
-    /// The run-time layer id (FWPS_LAYER_*): equal in every Windows since Vista.
+    /// The run-time layer id.
     pub layer_id: u16,
     /// The layer's name without its FWPM_LAYER_ prefix.
     pub name: &'static str,
     /// What it may answer.
     pub role: Role,
-}
-
-const fn object(
-    point: Point,
-    ip_version: u8,
-    number: u128,
-    layer: GuidBits,
-    layer_id: u16,
-    name: &'static str,
-) -> CalloutObject {
-    let role = match point {
-        Point::Established => Role::Observe,
-        _ => Role::Decide,
-    };
-    CalloutObject {
-        point,
-        ip_version,
-        callout: CALLOUT_BASE + number,
-        filter: FILTER_BASE + number,
-        layer,
-        layer_id,
-        name,
-        role,
-    }
+    /// Which flows carry a context of ours there.
+    pub carried: Carried,
 }
 
 const CALLOUT_BASE: GuidBits = 0x60ad1b93_635d_4cc4_b275_c9e66f39bf00;
 const FILTER_BASE: GuidBits = 0xa4b6a1d8_2d7b_4b5a_bfa4_3815b2840700;
 
-/// Every callout, in the order in which the driver registers them. Numbers already given stay; new ones come behind.
-pub const CALLOUTS: [CalloutObject; 12] = [
-    object(Point::Connect, 4, 1, 0xc38d57d1_05a7_4c33_904f_7fbceee60e82, 48, "ALE_AUTH_CONNECT_V4"),
-    object(Point::Connect, 6, 2, 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4, 50, "ALE_AUTH_CONNECT_V6"),
-    object(Point::Accept, 4, 3, 0xe1cd9fe7_f4b5_4273_96c0_592e487b8650, 44, "ALE_AUTH_RECV_ACCEPT_V4"),
-    object(Point::Accept, 6, 4, 0xa3b42c97_9f04_4672_b87e_cee9c483257f, 46, "ALE_AUTH_RECV_ACCEPT_V6"),
-    object(Point::Established, 4, 5, 0xaf80470a_5596_4c13_9992_539e6fe57967, 52, "ALE_FLOW_ESTABLISHED_V4"),
-    object(Point::Established, 6, 6, 0x7021d2b3_dfa4_406e_afeb_6afaf7e70efd, 54, "ALE_FLOW_ESTABLISHED_V6"),
-    object(Point::Stream, 4, 7, 0x3b89653c_c170_49e4_b1cd_e0eeeee19a3e, 20, "STREAM_V4"),
-    object(Point::Stream, 6, 8, 0x47c9137a_7ec4_46b3_b6e4_48e926b1eda4, 22, "STREAM_V6"),
-    object(Point::OutboundTransport, 4, 9, 0x09e61aea_d214_46e2_9b21_b26b0b2f28c8, 16, "OUTBOUND_TRANSPORT_V4"),
-    object(Point::OutboundTransport, 6, 10, 0xe1735bde_013f_4655_b351_a49e15762df0, 18, "OUTBOUND_TRANSPORT_V6"),
-    object(Point::InboundTransport, 4, 11, 0x5926dfc8_e3cf_4426_a283_dc393f5d0f9d, 12, "INBOUND_TRANSPORT_V4"),
-    object(Point::InboundTransport, 6, 12, 0x634a869f_fc23_4b90_b0c1_bf620a36ae6f, 14, "INBOUND_TRANSPORT_V6"),
-];
+/// Every callout, in the order in which the driver registers them: two for each row of [`LAYERS`].
+pub const CALLOUTS: [CalloutObject; 2 * LAYERS.len()] = {
+    let mut callouts = [object(0); 2 * LAYERS.len()];
+    let mut at = 1;
+    while at < callouts.len() {
+        callouts[at] = object(at);
+        at += 1;
+    }
+    callouts
+};
+
+const fn object(at: usize) -> CalloutObject {
+    let row = LAYERS[at / 2];
+    let (ip_version, form) = if at.is_multiple_of(2) { (4, row.v4) } else { (6, row.v6) };
+    let number = at as u128 + 1;
+    CalloutObject {
+        point: row.point,
+        ip_version,
+        callout: CALLOUT_BASE + number,
+        filter: FILTER_BASE + number,
+        layer: form.key,
+        layer_id: form.id,
+        name: form.name,
+        role: row.role,
+        carried: row.carried,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -115,5 +190,27 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn numbers_already_given_stay() {
+        let place = |name| CALLOUTS.iter().find(|object| object.name == name).expect("a callout");
+        assert_eq!(place("ALE_AUTH_CONNECT_V4").callout, CALLOUT_BASE + 1);
+        assert_eq!(place("ALE_FLOW_ESTABLISHED_V6").filter, FILTER_BASE + 6);
+        assert_eq!(place("INBOUND_TRANSPORT_V6").callout, CALLOUT_BASE + 12);
+        for row in &LAYERS {
+            assert_eq!(layer(row.point).name, row.name);
+        }
+    }
+
+    /// SPECIFICATION.md has a row for every layer, and for no other.
+    #[test]
+    fn the_specification_lists_the_layers() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../SPECIFICATION.md");
+        let text = std::fs::read_to_string(file).expect("the specification");
+        let table = text.split("\n## Per layer\n").nth(1).expect("its table").split("\n## ").next().unwrap_or_default();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| ")).skip(1);
+        let listed: Vec<_> = rows.flat_map(|row| row.split(" |").next().unwrap_or_default().split(", ")).collect();
+        assert_eq!(listed, LAYERS.map(|row| row.name));
     }
 }

@@ -2,25 +2,28 @@
 
 use kernel::{
     status::{NtResult, NtStatus},
-    wfp::{Answer, fields::Fields},
+    wfp::{Answer, Callout, fields::Fields, protocol},
 };
-use sluice_protocol::status::Counter;
+use sluice_protocol::{object::Point, status::Counter};
 
-use super::{Request, flow_callouts, is_closing};
+use super::{Request, fields_at, flow_callouts, is_closing};
 use crate::{
     SLUICE,
     flow::{FlowKey, FlowState, Owner},
 };
 
-/// IPPROTO_TCP.
-const TCP: u8 = 6;
+/// ALE_FLOW_ESTABLISHED.
+pub(super) struct Established;
 
-/// Observes only. A flow that cannot be tracked passes uncounted and keeps the verdict of its connection.
-/// IRQL <= DISPATCH_LEVEL.
-pub(super) fn classify(request: &mut Request<'_>, fields: &Fields) {
-    request.answer(Answer::Continue);
-    if !is_closing() && track(request, fields).is_err() {
-        SLUICE.counters.add(Counter::FlowsUntracked, 1);
+impl Callout for Established {
+    type Flow = FlowState;
+
+    /// Observes only. A flow that cannot be tracked passes uncounted and keeps the verdict of its connection.
+    fn classify(request: &mut Request<'_>) {
+        request.answer(Answer::Continue);
+        if !is_closing() && track(request, const { &fields_at(Point::Established) }).is_err() {
+            SLUICE.counters.add(Counter::FlowsUntracked, 1);
+        }
     }
 }
 
@@ -30,11 +33,11 @@ fn track(request: &Request<'_>, fields: &Fields) -> NtResult<()> {
     let owner = Owner::read(request, fields);
     let process_id = request.process_id().map_or(0, |id| id as u32);
     let ip_version = if key.local.is_ipv4() { 4 } else { 6 };
-    let protocol = key.protocol;
+    let is_tcp = key.protocol == protocol::TCP;
     let flow = SLUICE.flows.create(handle, FlowState::new(key, &owner, process_id)?)?;
-    for callout in flow_callouts(ip_version, protocol == TCP) {
+    for place in flow_callouts(ip_version, is_tcp) {
         // One association that fails takes the others along: half a flow would be counted wrong.
-        if let Err(status) = flow.associate(callout) {
+        if let Err(status) = flow.associate(place) {
             flow.remove_associations();
             return Err(status);
         }

@@ -1,87 +1,80 @@
-//! The callouts: one per place in the stack and IP version, registered as [`sluice_protocol::object::CALLOUTS`] lists
-//! them.
+//! The callouts: one per layer and IP version, registered as [`sluice_protocol::object::LAYERS`] lists them.
 //!
-//! | place | file | what it does |
+//! | layer | file | what it does |
 //! |---|---|---|
 //! | ALE_AUTH_CONNECT, ALE_AUTH_RECV_ACCEPT | [`connection`] | decides a connection |
 //! | ALE_FLOW_ESTABLISHED | [`established`] | makes the flow context |
 //! | STREAM | [`stream`] | counts TCP data, drops revoked connections |
 //! | OUTBOUND_TRANSPORT, INBOUND_TRANSPORT | [`transport`] | counts packets, drops those of revoked flows, decides packets that have no flow |
+//!
+//! What they share is in [`verdict`]. A new layer is a row there, a file here, and the arm of [`entry`] that the compiler
+//! then asks for.
 
 mod connection;
 mod established;
 mod stream;
 mod transport;
+mod verdict;
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel::wdf::ControlDevice;
 use kernel::{
     status::NtResult,
-    wfp::{Callout, CalloutEntry, CalloutId, Callouts, Classify, fields},
+    wfp::{Callout, CalloutEntry, Callouts, Classify, callout_flag, fields, fields::Fields},
 };
-use sluice_policy::Direction;
-use sluice_protocol::object::{CALLOUTS, CalloutObject, Point};
+use sluice_protocol::object::{self, CALLOUTS, CalloutObject, Carried, Point};
 
 use crate::{SLUICE, device::Device, flow::FlowState};
 
 /// A classify of ours.
 type Request<'a> = Classify<'a, FlowState>;
 
-/// The callout at place `N` of the list.
-struct Site<const N: usize>;
-
-impl<const N: usize> Callout for Site<N> {
-    type Flow = FlowState;
-    const KEY: u128 = CALLOUTS[N].callout;
-    const LAYER: u16 = CALLOUTS[N].layer_id;
-    const FLAGS: u32 = match CALLOUTS[N].point {
-        // Only flows that have a context of ours are shown at the stream layer: the rest pay nothing.
-        Point::Stream => kernel::wfp::callout_flag::CONDITIONAL_ON_FLOW,
-        _ => 0,
-    };
-
-    fn classify(request: &mut Request<'_>) {
-        const { assert!(N < CALLOUTS.len()) };
-        match CALLOUTS[N].point {
-            Point::Connect => connection::classify(request, &fields::ALE_AUTH_CONNECT, Direction::Outbound),
-            Point::Accept => connection::classify(request, &fields::ALE_AUTH_RECV_ACCEPT, Direction::Inbound),
-            Point::Established => established::classify(request, &fields::ALE_FLOW_ESTABLISHED),
-            Point::Stream => stream::classify(request),
-            Point::OutboundTransport => {
-                transport::classify(request, &fields::OUTBOUND_TRANSPORT, Direction::Outbound);
-            }
-            Point::InboundTransport => transport::classify(request, &fields::INBOUND_TRANSPORT, Direction::Inbound),
-        }
+/// The callout that a row of the table asks for.
+const fn entry(object: &CalloutObject) -> CalloutEntry {
+    match object.point {
+        Point::Connect => of::<connection::Connect>(object),
+        Point::Accept => of::<connection::Accept>(object),
+        Point::Established => of::<established::Established>(object),
+        Point::Stream => of::<stream::Stream>(object),
+        Point::OutboundTransport => of::<transport::Outbound>(object),
+        Point::InboundTransport => of::<transport::Inbound>(object),
     }
 }
 
-const ENTRIES: [CalloutEntry; CALLOUTS.len()] = [
-    CalloutEntry::of::<Site<0>>(),
-    CalloutEntry::of::<Site<1>>(),
-    CalloutEntry::of::<Site<2>>(),
-    CalloutEntry::of::<Site<3>>(),
-    CalloutEntry::of::<Site<4>>(),
-    CalloutEntry::of::<Site<5>>(),
-    CalloutEntry::of::<Site<6>>(),
-    CalloutEntry::of::<Site<7>>(),
-    CalloutEntry::of::<Site<8>>(),
-    CalloutEntry::of::<Site<9>>(),
-    CalloutEntry::of::<Site<10>>(),
-    CalloutEntry::of::<Site<11>>(),
-];
+const fn of<C: Callout>(object: &CalloutObject) -> CalloutEntry {
+    assert!(fields::is_layer(object.layer_id, object.name), "the row gives the layer another id than the headers");
+    let flags = match object.carried {
+        // Only flows that have a context of ours are shown there: the rest pay nothing.
+        Carried::OnlyTcp => callout_flag::CONDITIONAL_ON_FLOW,
+        Carried::None | Carried::EveryFlow => 0,
+    };
+    CalloutEntry::of::<C>(object.layer_id, object.callout, flags)
+}
 
-/// The run-time ids of the registered callouts, 0 before registration, in the list's order.
-static IDS: [AtomicU32; CALLOUTS.len()] = [const { AtomicU32::new(0) }; CALLOUTS.len()];
+/// Where the layer of a place keeps its fields.
+const fn fields_at(point: Point) -> Fields {
+    let layer = object::layer(point);
+    Fields::of(layer.v4.id, layer.v6.id)
+}
+
+const ENTRIES: [CalloutEntry; CALLOUTS.len()] = {
+    let mut entries = [entry(&CALLOUTS[0]); CALLOUTS.len()];
+    let mut at = 1;
+    while at < entries.len() {
+        entries[at] = entry(&CALLOUTS[at]);
+        at += 1;
+    }
+    entries
+};
+
 /// Set on the way out: no new flow context is made.
 static CLOSING: AtomicBool = AtomicBool::new(false);
 
 /// Registers every callout. PASSIVE_LEVEL.
 pub(crate) fn register(device: &ControlDevice<Device>) -> NtResult<Callouts<{ CALLOUTS.len() }>> {
     let callouts = Callouts::register(device, &ENTRIES, release_flows)?;
-    for (slot, callout) in IDS.iter().zip(callouts.ids()) {
-        slot.store(callout.id, Ordering::Release);
-    }
+    SLUICE.flows.set_callouts(callouts.ids());
     Ok(callouts)
 }
 
@@ -99,19 +92,14 @@ fn is_closing() -> bool {
     CLOSING.load(Ordering::SeqCst)
 }
 
-/// The registered callouts that a flow is associated with.
-fn flow_callouts(ip_version: u8, has_stream: bool) -> impl Iterator<Item = CalloutId> {
-    let wanted = move |object: &CalloutObject| {
-        object.ip_version == ip_version
-            && match object.point {
-                Point::Stream => has_stream,
-                Point::OutboundTransport | Point::InboundTransport => true,
-                Point::Connect | Point::Accept | Point::Established => false,
-            }
-    };
-    CALLOUTS
-        .iter()
-        .zip(&IDS)
-        .filter(move |(object, _)| wanted(object))
-        .map(|(object, id)| CalloutId { layer: object.layer_id, id: id.load(Ordering::Acquire) })
+/// The places, in the list, of the callouts that a flow carries its context to.
+fn flow_callouts(ip_version: u8, is_tcp: bool) -> impl Iterator<Item = usize> {
+    CALLOUTS.iter().enumerate().filter_map(move |(place, object)| {
+        let carried = match object.carried {
+            Carried::None => false,
+            Carried::EveryFlow => true,
+            Carried::OnlyTcp => is_tcp,
+        };
+        (carried && object.ip_version == ip_version).then_some(place)
+    })
 }

@@ -1,23 +1,33 @@
 //! STREAM: TCP data in order.
 
-use kernel::wfp::{Answer, StreamDirection};
+use kernel::wfp::{Answer, Callout, StreamDirection};
 use sluice_protocol::status::Counter;
 
-use super::Request;
-use crate::{SLUICE, flow::Standing};
+use super::{Request, verdict};
+use crate::{
+    SLUICE,
+    flow::{FlowState, Standing},
+};
 
-/// Counts the data of a flow, and has a revoked connection dropped. IRQL <= DISPATCH_LEVEL.
-pub(super) fn classify(request: &mut Request<'_>) {
-    request.answer(Answer::Continue);
-    let Some(flow) = request.flow() else { return };
-    let standing = flow.standing(request);
-    let Some(mut stream) = request.stream() else { return };
-    let counter = match stream.direction() {
-        StreamDirection::Inbound => Counter::StreamBytesIn,
-        StreamDirection::Outbound => Counter::StreamBytesOut,
-    };
-    SLUICE.counters.add(counter, stream.length());
-    if standing == Standing::Revoked {
-        stream.drop_connection();
+/// STREAM.
+pub(super) struct Stream;
+
+impl Callout for Stream {
+    type Flow = FlowState;
+
+    /// Counts the data of a flow, and has a revoked connection dropped.
+    fn classify(request: &mut Request<'_>) {
+        request.answer(Answer::Continue);
+        let Some(flow) = request.flow() else { return };
+        let standing = verdict::standing(request, flow);
+        let Some(mut stream) = request.stream() else { return };
+        let counter = match stream.direction() {
+            StreamDirection::Inbound => Counter::StreamBytesIn,
+            StreamDirection::Outbound => Counter::StreamBytesOut,
+        };
+        SLUICE.counters.add(counter, stream.length());
+        if standing == Standing::Revoked {
+            stream.drop_connection();
+        }
     }
 }

@@ -1,22 +1,47 @@
 //! OUTBOUND_TRANSPORT and INBOUND_TRANSPORT: every packet of the machine passes here.
 
-use kernel::wfp::{Answer, PacketTotals, fields::Fields};
+use kernel::wfp::{
+    Answer, Callout, PacketTotals,
+    fields::Fields,
+    protocol::{TCP, UDP},
+};
 use sluice_policy::{Direction, Verdict};
-use sluice_protocol::status::Counter;
+use sluice_protocol::{object::Point, status::Counter};
 
-use super::{Request, connection};
+use super::{
+    Request, fields_at,
+    verdict::{self, Subject},
+};
 use crate::{
     SLUICE,
-    flow::{FlowKey, Owner, Standing},
+    flow::{FlowKey, FlowState, Owner, Standing},
 };
 
-/// IPPROTO_TCP and IPPROTO_UDP: always decided at the ALE layers.
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// OUTBOUND_TRANSPORT.
+pub(super) struct Outbound;
+
+impl Callout for Outbound {
+    type Flow = FlowState;
+
+    fn classify(request: &mut Request<'_>) {
+        classify(request, const { &fields_at(Point::OutboundTransport) }, Direction::Outbound);
+    }
+}
+
+/// INBOUND_TRANSPORT.
+pub(super) struct Inbound;
+
+impl Callout for Inbound {
+    type Flow = FlowState;
+
+    fn classify(request: &mut Request<'_>) {
+        classify(request, const { &fields_at(Point::InboundTransport) }, Direction::Inbound);
+    }
+}
 
 /// A packet of a flow with a context is counted, and dropped when the flow is revoked. One without is left to the ALE
-/// layers if it is TCP or UDP, and decided here otherwise. IRQL <= DISPATCH_LEVEL.
-pub(super) fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
+/// layers if it is TCP or UDP (always decided there), and decided here otherwise. IRQL <= DISPATCH_LEVEL.
+fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let Some(flow) = request.flow() else { return without_flow(request, fields, direction) };
     let totals = request.packets().map_or_else(PacketTotals::default, |packets| packets.totals());
     // Outbound data starts at the transport header, inbound data behind it (documentation of the data offsets at each
@@ -32,7 +57,7 @@ pub(super) fn classify(request: &mut Request<'_>, fields: &Fields, direction: Di
     };
     SLUICE.counters.add(packets_counter, totals.packets);
     SLUICE.counters.add(bytes_counter, bytes);
-    match flow.standing(request) {
+    match verdict::standing(request, flow) {
         Standing::Permitted => {
             request.answer(Answer::Continue);
         }
@@ -53,12 +78,13 @@ fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction
         return;
     };
     let decision = key.decide(&policy, &Owner::read(request, fields));
-    let event = key.event(&policy, decision);
+    let epoch = policy.epoch;
     drop(policy);
     let counter = match decision.verdict {
         Verdict::Permit => Counter::PacketsPermitted,
         Verdict::Block => Counter::PacketsBlocked,
     };
     let flags = request.u32(fields.flags).unwrap_or(0);
-    connection::finish(request, decision, event, counter, flags);
+    let subject = Subject { key: &key, process_id: 0, application: None };
+    verdict::give(request, &subject, epoch, decision, counter, flags);
 }

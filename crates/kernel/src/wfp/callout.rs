@@ -15,16 +15,10 @@ use crate::{
     wdf::{ControlDevice, DeviceEvents},
 };
 
-/// A callout: where it stands and what it does.
+/// What a callout does, at one layer or at several.
 pub trait Callout: 'static {
     /// What a flow context holds.
     type Flow: Send + Sync + 'static;
-    /// calloutKey.
-    const KEY: u128;
-    /// The run-time id of the layer it stands at.
-    const LAYER: u16;
-    /// FWP_CALLOUT_FLAG_*.
-    const FLAGS: u32;
 
     /// Decides. IRQL <= DISPATCH_LEVEL.
     fn classify(request: &mut Classify<'_, Self::Flow>);
@@ -43,14 +37,16 @@ pub struct CalloutId {
 #[derive(Clone, Copy, Debug)]
 pub struct CalloutEntry {
     layer: u16,
-    register: fn(*mut c_void) -> NtResult<u32>,
+    key: u128,
+    flags: u32,
+    register: fn(*mut c_void, u128, u32) -> NtResult<u32>,
 }
 
 impl CalloutEntry {
-    /// The entry of a callout.
+    /// `C` at the layer with this run-time id, under this calloutKey, with FWP_CALLOUT_FLAG_* `flags`.
     #[must_use]
-    pub const fn of<C: Callout>() -> Self {
-        Self { layer: C::LAYER, register: register::<C> }
+    pub const fn of<C: Callout>(layer: u16, key: u128, flags: u32) -> Self {
+        Self { layer, key, flags, register: register::<C> }
     }
 }
 
@@ -76,7 +72,7 @@ impl<const N: usize> Callouts<N> {
         let object = device.wdm_object();
         let mut this = Self { ids: [CalloutId { layer: 0, id: 0 }; N], release_flows };
         for (slot, entry) in this.ids.iter_mut().zip(entries) {
-            *slot = CalloutId { layer: entry.layer, id: (entry.register)(object)? };
+            *slot = CalloutId { layer: entry.layer, id: (entry.register)(object, entry.key, entry.flags)? };
         }
         Ok(this)
     }
@@ -114,10 +110,10 @@ const fn guid(bits: u128) -> GUID {
     GUID { Data1: (bits >> 96) as u32, Data2: (bits >> 80) as u16, Data3: (bits >> 64) as u16, Data4: bytes }
 }
 
-fn register<C: Callout>(device_object: *mut c_void) -> NtResult<u32> {
+fn register<C: Callout>(device_object: *mut c_void, key: u128, flags: u32) -> NtResult<u32> {
     let callout = FWPS_CALLOUT3 {
-        calloutKey: guid(C::KEY),
-        flags: C::FLAGS,
+        calloutKey: guid(key),
+        flags,
         classifyFn: Some(classify::<C>),
         notifyFn: Some(notify),
         flowDeleteFn: Some(flow_delete::<C>),

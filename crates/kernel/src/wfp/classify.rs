@@ -7,10 +7,10 @@ use core::{
 
 use wfp_sys::{
     FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_BYTE_BLOB, FWP_DATA_TYPE_, FWP_VALUE0,
-    FWPS_CLASSIFY_OUT_FLAG_ABSORB, FWPS_CLASSIFY_OUT0, FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0,
-    FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE, FWPS_METADATA_FIELD_PROCESS_ID,
-    FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE, FWPS_STREAM_CALLOUT_IO_PACKET0,
-    NET_BUFFER_LIST, token::TOKEN_ACCESS_INFORMATION,
+    FWPS_BUILTIN_LAYERS_ as Layers, FWPS_CLASSIFY_OUT_FLAG_ABSORB, FWPS_CLASSIFY_OUT0, FWPS_FILTER3,
+    FWPS_INCOMING_METADATA_VALUES0, FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE,
+    FWPS_METADATA_FIELD_PROCESS_ID, FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE,
+    FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST, token::TOKEN_ACCESS_INFORMATION,
 };
 
 use super::{
@@ -244,14 +244,20 @@ unsafe fn user_of<'a>(blob: &FWP_BYTE_BLOB) -> Option<&'a [u8]> {
     Some(unsafe { slice::from_raw_parts(user, 8 + 4 * usize::from(sub_authorities)) })
 }
 
-/// The transport layers: INBOUND_TRANSPORT_V4 and V6, OUTBOUND_TRANSPORT_V4 and V6 (fwpsk.h).
+/// The transport layers, whose layer data is a NET_BUFFER_LIST.
 const fn is_transport(layer: u16) -> bool {
-    matches!(layer, 12 | 14 | 16 | 18)
+    const INBOUND_V4: u16 = Layers::FWPS_LAYER_INBOUND_TRANSPORT_V4 as u16;
+    const INBOUND_V6: u16 = Layers::FWPS_LAYER_INBOUND_TRANSPORT_V6 as u16;
+    const OUTBOUND_V4: u16 = Layers::FWPS_LAYER_OUTBOUND_TRANSPORT_V4 as u16;
+    const OUTBOUND_V6: u16 = Layers::FWPS_LAYER_OUTBOUND_TRANSPORT_V6 as u16;
+    matches!(layer, INBOUND_V4 | INBOUND_V6 | OUTBOUND_V4 | OUTBOUND_V6)
 }
 
-/// The stream layers, V4 and V6 (fwpsk.h).
+/// The stream layers.
 const fn is_stream(layer: u16) -> bool {
-    matches!(layer, 20 | 22)
+    const V4: u16 = Layers::FWPS_LAYER_STREAM_V4 as u16;
+    const V6: u16 = Layers::FWPS_LAYER_STREAM_V6 as u16;
+    matches!(layer, V4 | V6)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
-//! Where each layer keeps what a decision needs.
+//! Where a layer keeps what a decision needs.
 
-/// Indexes into the values of a classify. The IPv4 and the IPv6 form of a layer keep their fields in the same places,
-/// which is asserted here for each.
+use wfp_sys::layers::Layer;
+
+/// Indexes into the values of a classify, the same for the IPv4 and the IPv6 form of a layer; [`Fields::ABSENT`] for
+/// what the layer does not tell. An index is good as far as the engine's value count reaches, which every reader of
+/// [`super::Classify`] checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     /// IP_LOCAL_ADDRESS.
@@ -16,215 +19,57 @@ pub struct Fields {
     pub protocol: u16,
     /// FLAGS.
     pub flags: u16,
-    /// ALE_APP_ID, at the ALE layers.
-    pub application: Option<u16>,
-    /// ALE_USER_ID, at the ALE layers.
-    pub user: Option<u16>,
+    /// ALE_APP_ID.
+    pub application: u16,
+    /// ALE_USER_ID.
+    pub user: u16,
     /// IP_LOCAL_INTERFACE (NET_LUID).
     pub interface: u16,
     /// DIRECTION (FWP_DIRECTION), where a layer sees both.
-    pub direction: Option<u16>,
+    pub direction: u16,
 }
 
-macro_rules! index {
-    ($v4:ident :: $v4_field:ident, $v6:ident :: $v6_field:ident) => {{
-        assert!(wfp_sys::$v4::$v4_field == wfp_sys::$v6::$v6_field);
-        wfp_sys::$v4::$v4_field as u16
-    }};
+impl Fields {
+    /// An index beyond the values of any layer.
+    pub const ABSENT: u16 = u16::MAX;
+
+    /// The fields of the layer with the run-time id `v4` and of its IPv6 form, from the headers' numbers. For
+    /// constants: a layer that the bindings do not know, or whose two forms differ, does not compile.
+    #[must_use]
+    pub const fn of(v4: u16, v6: u16) -> Self {
+        Self {
+            local_address: index(v4, v6, "IP_LOCAL_ADDRESS"),
+            local_port: index(v4, v6, "IP_LOCAL_PORT"),
+            remote_address: index(v4, v6, "IP_REMOTE_ADDRESS"),
+            remote_port: index(v4, v6, "IP_REMOTE_PORT"),
+            protocol: index(v4, v6, "IP_PROTOCOL"),
+            flags: index(v4, v6, "FLAGS"),
+            application: index(v4, v6, "ALE_APP_ID"),
+            user: index(v4, v6, "ALE_USER_ID"),
+            interface: index(v4, v6, "IP_LOCAL_INTERFACE"),
+            direction: index(v4, v6, "DIRECTION"),
+        }
+    }
 }
 
-/// ALE_AUTH_CONNECT_V4 and V6.
-pub const ALE_AUTH_CONNECT: Fields = Fields {
-    local_address: index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_IP_LOCAL_ADDRESS,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_IP_LOCAL_ADDRESS
-    ),
-    local_port: index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_IP_LOCAL_PORT,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_IP_LOCAL_PORT
-    ),
-    remote_address: index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_IP_REMOTE_ADDRESS,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_IP_REMOTE_ADDRESS
-    ),
-    remote_port: index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_IP_REMOTE_PORT,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_IP_REMOTE_PORT
-    ),
-    protocol: index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_IP_PROTOCOL,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_IP_PROTOCOL
-    ),
-    flags: index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_FLAGS,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_FLAGS
-    ),
-    application: Some(index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_ALE_APP_ID,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_ALE_APP_ID
-    )),
-    user: Some(index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_ALE_USER_ID,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_ALE_USER_ID
-    )),
-    interface: index!(
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V4_::FWPS_FIELD_ALE_AUTH_CONNECT_V4_IP_LOCAL_INTERFACE,
-        FWPS_FIELDS_ALE_AUTH_CONNECT_V6_::FWPS_FIELD_ALE_AUTH_CONNECT_V6_IP_LOCAL_INTERFACE
-    ),
-    direction: None,
-};
+const fn index(v4: u16, v6: u16, field: &str) -> u16 {
+    let (v4, v6) = (layer(v4).field(field), layer(v6).field(field));
+    match (v4, v6) {
+        (Some(v4), Some(v6)) if v4 == v6 => v4,
+        (None, None) => Fields::ABSENT,
+        _ => panic!("the IPv4 and the IPv6 form of the layer keep a field in different places"),
+    }
+}
 
-/// ALE_AUTH_RECV_ACCEPT_V4 and V6.
-pub const ALE_AUTH_RECV_ACCEPT: Fields = Fields {
-    local_address: index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_IP_LOCAL_ADDRESS,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_IP_LOCAL_ADDRESS
-    ),
-    local_port: index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_IP_LOCAL_PORT,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_IP_LOCAL_PORT
-    ),
-    remote_address: index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_IP_REMOTE_ADDRESS,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_IP_REMOTE_ADDRESS
-    ),
-    remote_port: index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_IP_REMOTE_PORT,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_IP_REMOTE_PORT
-    ),
-    protocol: index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_IP_PROTOCOL,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_IP_PROTOCOL
-    ),
-    flags: index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_FLAGS,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_FLAGS
-    ),
-    application: Some(index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_ALE_APP_ID,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_ALE_APP_ID
-    )),
-    user: Some(index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_ALE_USER_ID,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_ALE_USER_ID
-    )),
-    interface: index!(
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V4_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V4_IP_LOCAL_INTERFACE,
-        FWPS_FIELDS_ALE_AUTH_RECV_ACCEPT_V6_::FWPS_FIELD_ALE_AUTH_RECV_ACCEPT_V6_IP_LOCAL_INTERFACE
-    ),
-    direction: None,
-};
+/// Whether the headers give the layer with this run-time id this name, without FWPS_LAYER_. For constants.
+#[must_use]
+pub const fn is_layer(id: u16, name: &str) -> bool {
+    layer(id).is_named(name)
+}
 
-/// ALE_FLOW_ESTABLISHED_V4 and V6.
-pub const ALE_FLOW_ESTABLISHED: Fields = Fields {
-    local_address: index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_IP_LOCAL_ADDRESS,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_IP_LOCAL_ADDRESS
-    ),
-    local_port: index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_IP_LOCAL_PORT,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_IP_LOCAL_PORT
-    ),
-    remote_address: index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_IP_REMOTE_ADDRESS,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_IP_REMOTE_ADDRESS
-    ),
-    remote_port: index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_IP_REMOTE_PORT,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_IP_REMOTE_PORT
-    ),
-    protocol: index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_IP_PROTOCOL,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_IP_PROTOCOL
-    ),
-    flags: index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_FLAGS,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_FLAGS
-    ),
-    application: Some(index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_ALE_APP_ID,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_ALE_APP_ID
-    )),
-    user: Some(index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_ALE_USER_ID,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_ALE_USER_ID
-    )),
-    interface: index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_IP_LOCAL_INTERFACE,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_IP_LOCAL_INTERFACE
-    ),
-    direction: Some(index!(
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V4_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V4_DIRECTION,
-        FWPS_FIELDS_ALE_FLOW_ESTABLISHED_V6_::FWPS_FIELD_ALE_FLOW_ESTABLISHED_V6_DIRECTION
-    )),
-};
-
-/// OUTBOUND_TRANSPORT_V4 and V6.
-pub const OUTBOUND_TRANSPORT: Fields = Fields {
-    local_address: index!(
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V4_::FWPS_FIELD_OUTBOUND_TRANSPORT_V4_IP_LOCAL_ADDRESS,
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V6_::FWPS_FIELD_OUTBOUND_TRANSPORT_V6_IP_LOCAL_ADDRESS
-    ),
-    local_port: index!(
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V4_::FWPS_FIELD_OUTBOUND_TRANSPORT_V4_IP_LOCAL_PORT,
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V6_::FWPS_FIELD_OUTBOUND_TRANSPORT_V6_IP_LOCAL_PORT
-    ),
-    remote_address: index!(
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V4_::FWPS_FIELD_OUTBOUND_TRANSPORT_V4_IP_REMOTE_ADDRESS,
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V6_::FWPS_FIELD_OUTBOUND_TRANSPORT_V6_IP_REMOTE_ADDRESS
-    ),
-    remote_port: index!(
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V4_::FWPS_FIELD_OUTBOUND_TRANSPORT_V4_IP_REMOTE_PORT,
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V6_::FWPS_FIELD_OUTBOUND_TRANSPORT_V6_IP_REMOTE_PORT
-    ),
-    protocol: index!(
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V4_::FWPS_FIELD_OUTBOUND_TRANSPORT_V4_IP_PROTOCOL,
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V6_::FWPS_FIELD_OUTBOUND_TRANSPORT_V6_IP_PROTOCOL
-    ),
-    flags: index!(
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V4_::FWPS_FIELD_OUTBOUND_TRANSPORT_V4_FLAGS,
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V6_::FWPS_FIELD_OUTBOUND_TRANSPORT_V6_FLAGS
-    ),
-    application: None,
-    user: None,
-    interface: index!(
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V4_::FWPS_FIELD_OUTBOUND_TRANSPORT_V4_IP_LOCAL_INTERFACE,
-        FWPS_FIELDS_OUTBOUND_TRANSPORT_V6_::FWPS_FIELD_OUTBOUND_TRANSPORT_V6_IP_LOCAL_INTERFACE
-    ),
-    direction: None,
-};
-
-/// INBOUND_TRANSPORT_V4 and V6.
-pub const INBOUND_TRANSPORT: Fields = Fields {
-    local_address: index!(
-        FWPS_FIELDS_INBOUND_TRANSPORT_V4_::FWPS_FIELD_INBOUND_TRANSPORT_V4_IP_LOCAL_ADDRESS,
-        FWPS_FIELDS_INBOUND_TRANSPORT_V6_::FWPS_FIELD_INBOUND_TRANSPORT_V6_IP_LOCAL_ADDRESS
-    ),
-    local_port: index!(
-        FWPS_FIELDS_INBOUND_TRANSPORT_V4_::FWPS_FIELD_INBOUND_TRANSPORT_V4_IP_LOCAL_PORT,
-        FWPS_FIELDS_INBOUND_TRANSPORT_V6_::FWPS_FIELD_INBOUND_TRANSPORT_V6_IP_LOCAL_PORT
-    ),
-    remote_address: index!(
-        FWPS_FIELDS_INBOUND_TRANSPORT_V4_::FWPS_FIELD_INBOUND_TRANSPORT_V4_IP_REMOTE_ADDRESS,
-        FWPS_FIELDS_INBOUND_TRANSPORT_V6_::FWPS_FIELD_INBOUND_TRANSPORT_V6_IP_REMOTE_ADDRESS
-    ),
-    remote_port: index!(
-        FWPS_FIELDS_INBOUND_TRANSPORT_V4_::FWPS_FIELD_INBOUND_TRANSPORT_V4_IP_REMOTE_PORT,
-        FWPS_FIELDS_INBOUND_TRANSPORT_V6_::FWPS_FIELD_INBOUND_TRANSPORT_V6_IP_REMOTE_PORT
-    ),
-    protocol: index!(
-        FWPS_FIELDS_INBOUND_TRANSPORT_V4_::FWPS_FIELD_INBOUND_TRANSPORT_V4_IP_PROTOCOL,
-        FWPS_FIELDS_INBOUND_TRANSPORT_V6_::FWPS_FIELD_INBOUND_TRANSPORT_V6_IP_PROTOCOL
-    ),
-    flags: index!(
-        FWPS_FIELDS_INBOUND_TRANSPORT_V4_::FWPS_FIELD_INBOUND_TRANSPORT_V4_FLAGS,
-        FWPS_FIELDS_INBOUND_TRANSPORT_V6_::FWPS_FIELD_INBOUND_TRANSPORT_V6_FLAGS
-    ),
-    application: None,
-    user: None,
-    interface: index!(
-        FWPS_FIELDS_INBOUND_TRANSPORT_V4_::FWPS_FIELD_INBOUND_TRANSPORT_V4_IP_LOCAL_INTERFACE,
-        FWPS_FIELDS_INBOUND_TRANSPORT_V6_::FWPS_FIELD_INBOUND_TRANSPORT_V6_IP_LOCAL_INTERFACE
-    ),
-    direction: None,
-};
+const fn layer(id: u16) -> Layer {
+    match Layer::with_id(id) {
+        Some(layer) => layer,
+        None => panic!("the bindings have no fields for this layer"),
+    }
+}

@@ -25,17 +25,16 @@ use crate::{
 
 /// Lists are split by flow handle, so that processors opening connections rarely meet.
 const SHARDS: usize = 64;
-/// How many callouts one flow can be associated with.
-const ASSOCIATIONS: usize = 4;
-
+/// How many callouts a set can know: a context keeps one bit for each.
+const CALLOUTS: usize = u32::BITS as usize;
 /// What the driver remembers of one flow.
 pub struct Flow<T: 'static> {
     value: T,
     handle: u64,
     set: &'static FlowSet<T>,
     references: AtomicU32,
-    /// Layer id and callout id, packed; 0 is none.
-    associations: [AtomicU64; ASSOCIATIONS],
+    /// One bit for every callout of the set that has the context.
+    associated: AtomicU32,
     /// Guarded by the shard's lock.
     links: UnsafeCell<Links<T>>,
 }
@@ -49,6 +48,8 @@ struct Links<T: 'static> {
 pub struct FlowSet<T: 'static> {
     shards: [Padded<SpinLock<Head<T>>>; SHARDS],
     living: AtomicUsize,
+    /// The callouts that contexts can be associated with: layer id and callout id, packed; 0 is none.
+    callouts: [AtomicU64; CALLOUTS],
 }
 
 struct Head<T: 'static>(*mut Flow<T>);
@@ -66,7 +67,25 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
     /// No flow.
     #[must_use]
     pub const fn new() -> Self {
-        Self { shards: [const { Padded(SpinLock::new(Head(null_mut()))) }; SHARDS], living: AtomicUsize::new(0) }
+        Self {
+            shards: [const { Padded(SpinLock::new(Head(null_mut()))) }; SHARDS],
+            living: AtomicUsize::new(0),
+            callouts: [const { AtomicU64::new(0) }; CALLOUTS],
+        }
+    }
+
+    /// Tells which callouts contexts can be associated with; [`Flow::associate`] names them by their place here.
+    pub fn set_callouts<const N: usize>(&self, callouts: &[CalloutId; N]) {
+        const { assert!(N <= CALLOUTS, "a context keeps a bit for each callout") };
+        for (slot, callout) in self.callouts.iter().zip(callouts) {
+            slot.store(u64::from(callout.layer) << 32 | u64::from(callout.id), Ordering::Release);
+        }
+    }
+
+    /// The callout at a place; None where none was told.
+    fn callout(&self, place: usize) -> Option<CalloutId> {
+        let packed = self.callouts.get(place)?.load(Ordering::Acquire);
+        (packed != 0).then_some(CalloutId { layer: (packed >> 32) as u16, id: packed as u32 })
     }
 
     /// A context for the flow `handle`, associated with nothing yet. IRQL <= DISPATCH_LEVEL.
@@ -79,7 +98,7 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
             handle,
             set: self,
             references: AtomicU32::new(1),
-            associations: [const { AtomicU64::new(0) }; ASSOCIATIONS],
+            associated: AtomicU32::new(0),
             links: UnsafeCell::new(Links { previous: null_mut(), next: null_mut() }),
         })?;
         let flow = NonNull::from(Box::leak(flow));
@@ -186,22 +205,22 @@ impl<T: Send + Sync + 'static> Flow<T> {
         false
     }
 
-    /// Has WFP pass this context to `callout` with every packet of the flow. IRQL <= DISPATCH_LEVEL.
+    /// Has WFP pass this context to the callout at `place` of [`FlowSet::set_callouts`] with every packet of the flow;
+    /// once for each callout. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
-    /// What FwpsFlowAssociateContext0 answers; STATUS_INSUFFICIENT_RESOURCES beyond four callouts.
-    pub fn associate(&self, callout: CalloutId) -> NtResult<()> {
-        let packed = u64::from(callout.layer) << 32 | u64::from(callout.id);
-        let slot = self
-            .associations
-            .iter()
-            .find(|slot| slot.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Relaxed).is_ok())
-            .ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
+    /// What FwpsFlowAssociateContext0 answers; STATUS_INVALID_PARAMETER for a place without a callout.
+    pub fn associate(&self, place: usize) -> NtResult<()> {
+        let callout = self.set.callout(place).ok_or(NtStatus::INVALID_PARAMETER)?;
+        let bit = 1 << place;
+        if self.associated.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
         let owned = self.reference().into_context();
         // SAFETY: the context is a reference of its own, which WFP gives back through flowDeleteFn of this callout.
         let status = unsafe { FwpsFlowAssociateContext0(self.handle, callout.layer, callout.id, owned) };
         NtStatus::check(status).inspect_err(|_| {
-            slot.store(0, Ordering::Release);
+            self.associated.fetch_and(!bit, Ordering::AcqRel);
             // SAFETY: the association failed, so WFP does not hold the reference.
             drop(unsafe { FlowRef::<T>::from_context(owned) });
         })
@@ -210,12 +229,14 @@ impl<T: Send + Sync + 'static> Flow<T> {
     /// Asks WFP to give every association back; flowDeleteFn runs now or, while packets are being classified, soon.
     /// IRQL <= DISPATCH_LEVEL.
     pub fn remove_associations(&self) {
-        for slot in &self.associations {
-            let packed = slot.swap(0, Ordering::AcqRel);
-            if packed != 0 {
+        let mut associated = self.associated.swap(0, Ordering::AcqRel);
+        while associated != 0 {
+            let place = associated.trailing_zeros();
+            associated &= associated - 1;
+            if let Some(callout) = self.set.callout(place as usize) {
                 // SAFETY: plain numbers. STATUS_PENDING means that flowDeleteFn will run; any failure that the flow is
                 // gone, in which case flowDeleteFn has run or will.
-                let _ = unsafe { FwpsFlowRemoveContext0(self.handle, (packed >> 32) as u16, packed as u32) };
+                let _ = unsafe { FwpsFlowRemoveContext0(self.handle, callout.layer, callout.id) };
             }
         }
     }

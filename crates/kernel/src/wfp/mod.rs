@@ -15,6 +15,16 @@ pub use flow::{Flow, FlowRef, FlowSet};
 pub use packet::{PacketList, PacketTotals};
 pub use stream::{Stream, StreamDirection};
 
+/// IANA protocol numbers, the values of an IP_PROTOCOL field (IPPROTO, ws2def.h).
+pub mod protocol {
+    use wfp_sys::IPPROTO;
+
+    /// IPPROTO_TCP.
+    pub const TCP: u8 = IPPROTO::IPPROTO_TCP as u8;
+    /// IPPROTO_UDP.
+    pub const UDP: u8 = IPPROTO::IPPROTO_UDP as u8;
+}
+
 /// FWP_DIRECTION_INBOUND of fwptypes.h, the value of a DIRECTION field.
 pub const DIRECTION_INBOUND: u32 = 1;
 

@@ -1,0 +1,104 @@
+//! What the layers share: a verdict is given with the rights that were left, counted and recorded, and a flow's standing
+//! follows the policy in force.
+
+use kernel::wfp::{Answer, Flow, Outcome, condition_flag};
+use sluice_policy::{Decision, Verdict};
+use sluice_protocol::{Event, event, status::Counter};
+
+use super::Request;
+use crate::{
+    SLUICE,
+    flow::{FlowKey, FlowState, Standing},
+};
+
+/// What a decision is about, as far as an event shows it.
+pub(super) struct Subject<'a> {
+    pub(super) key: &'a FlowKey,
+    /// 0 when it is not known.
+    pub(super) process_id: u32,
+    /// The application's path as ALE_APP_ID gives it.
+    pub(super) application: Option<&'a [u8]>,
+}
+
+impl Subject<'_> {
+    /// The event of a decision under the policy of generation `epoch`, taken for `request`.
+    fn event(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) -> Event {
+        let mut event = Event {
+            filter_id: request.filter_id(),
+            flow: request.flow().map(Flow::handle).or_else(|| request.flow_handle()).unwrap_or(0),
+            process_id: self.process_id,
+            epoch,
+            rule: decision.rule.unwrap_or(event::RULE_DEFAULT),
+            layer: request.layer(),
+            verdict: match decision.verdict {
+                Verdict::Permit => event::verdict::PERMIT,
+                Verdict::Block => event::verdict::BLOCK,
+            },
+            flags: flags | if decision.hard { event::flags::HARD } else { 0 },
+            ..self.key.event()
+        };
+        event.set_application(trim_nul(self.application.unwrap_or_default()));
+        event
+    }
+}
+
+/// Writes the verdict as far as the rights allow, and counts and records the decision. `conditions` is the value of the
+/// FLAGS field.
+pub(super) fn give(
+    request: &mut Request<'_>,
+    subject: &Subject<'_>,
+    epoch: u32,
+    decision: Decision,
+    counter: Counter,
+    conditions: u32,
+) {
+    let answer = match decision.verdict {
+        Verdict::Permit => Answer::Permit { hard: decision.hard },
+        Verdict::Block => Answer::Block { hard: decision.hard },
+    };
+    let (counter, mut flags) = match request.answer(answer) {
+        Outcome::Written => (counter, 0),
+        Outcome::Veto => (counter, event::flags::VETO),
+        Outcome::NoRight => (Counter::DecisionsWithoutRight, event::flags::NO_RIGHT),
+    };
+    SLUICE.counters.add(counter, 1);
+    if decision.silent {
+        request.absorb();
+    }
+    if conditions & condition_flag::IS_REAUTHORIZE != 0 {
+        flags |= event::flags::REAUTHORIZE;
+    }
+    if conditions & condition_flag::IS_LOOPBACK != 0 {
+        flags |= event::flags::LOOPBACK;
+    }
+    SLUICE.events.record(subject.event(request, epoch, decision, flags));
+}
+
+/// How a flow stands under the policy in force, at a packet that `request` is about. It is decided again only when that
+/// policy is not the one it was decided under; when the new one forbids it, that is counted and recorded once.
+/// IRQL <= DISPATCH_LEVEL.
+pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
+    if let Some(standing) = flow.known_standing() {
+        return standing;
+    }
+    let Some(policy) = SLUICE.policy.read() else { return flow.last_standing() };
+    let decision = flow.key.decide(&policy, &flow.owner());
+    let epoch = policy.epoch;
+    drop(policy);
+    let standing = match decision.verdict {
+        Verdict::Permit => Standing::Permitted,
+        Verdict::Block => Standing::Revoked,
+    };
+    let before = flow.set_standing(epoch, standing);
+    if standing == Standing::Revoked && before == Standing::Permitted {
+        SLUICE.counters.add(Counter::FlowsRevoked, 1);
+        let subject = Subject { key: &flow.key, process_id: flow.process_id, application: flow.owner().application };
+        SLUICE.events.record(subject.event(request, epoch, decision, event::flags::FLOW_REVOKED));
+    }
+    standing
+}
+
+/// A UTF-16 path without its terminating NUL.
+fn trim_nul(path: &[u8]) -> &[u8] {
+    path.strip_suffix(&[0, 0]).unwrap_or(path)
+}
