@@ -6,12 +6,12 @@ use core::{
 };
 
 use wdk_sys::{
-    _WDFFUNCENUM::WdfFunctionTableNumEntries,
-    DRIVER_OBJECT, NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT, PDRIVER_UNLOAD, PUNICODE_STRING, PWDF_DRIVER_GLOBALS,
-    ULONG, UNICODE_STRING, USHORT, WCHAR, WDF_BIND_INFO, WDF_VERSION, WDFFUNC,
+    _WDFFUNCENUM::WdfFunctionTableNumEntries, DRIVER_OBJECT, NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT,
+    PDRIVER_UNLOAD, PUNICODE_STRING, PWDF_DRIVER_GLOBALS, ULONG, UNICODE_STRING, USHORT, WCHAR, WDFFUNC,
     ntddk::RtlCopyUnicodeString,
-    wdf::{WdfVersionBind, WdfVersionUnbind},
 };
+
+use crate::loader::{BindInfo, Version, WdfVersionBind, WdfVersionUnbind};
 
 /// A variable that the framework's loader and this module write, never at the same time.
 #[repr(transparent)]
@@ -65,12 +65,12 @@ static COMPONENT: Shared<[WCHAR; 12]> = Shared::new({
 });
 
 /// What this driver asks its framework for: KMDF 1.15 with its 444 functions.
-static BIND_INFO: Shared<WDF_BIND_INFO> = Shared::new(WDF_BIND_INFO {
-    Size: size_of::<WDF_BIND_INFO>() as ULONG,
+static BIND_INFO: Shared<BindInfo> = Shared::new(BindInfo {
+    Size: size_of::<BindInfo>() as ULONG,
     Component: COMPONENT.get().cast(),
-    Version: WDF_VERSION { Major: 1, Minor: 15, Build: 0 },
+    Version: Version { Major: 1, Minor: 15, Build: 0 },
     FuncCount: WdfFunctionTableNumEntries as ULONG,
-    FuncTable: FUNCTIONS.get().cast(),
+    FuncTable: FUNCTIONS.get(),
     Module: null_mut(),
 });
 

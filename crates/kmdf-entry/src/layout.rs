@@ -26,8 +26,6 @@ macro_rules! indexes {
 
 layout! {
     DRIVER_OBJECT: 336 { DriverUnload: 104 }
-    WDF_VERSION: 12 { Major: 0, Minor: 4, Build: 8 }
-    WDF_BIND_INFO: 48 { Size: 0, Component: 8, Version: 16, FuncCount: 28, FuncTable: 32, Module: 40 }
     WDF_DRIVER_GLOBALS: 56 { Driver: 0, DriverFlags: 8, DriverTag: 12, DriverName: 16, DisplaceDriverUnload: 48 }
     WDF_DRIVER_CONFIG: 32 { Size: 0, EvtDriverDeviceAdd: 8, EvtDriverUnload: 16, DriverInitFlags: 24,
         DriverPoolTag: 28 }

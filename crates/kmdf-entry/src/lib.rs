@@ -18,3 +18,5 @@
 #[cfg(all(windows, not(wdf_driver_entry_lib)))]
 mod entry;
 mod layout;
+#[cfg(all(windows, not(wdf_driver_entry_lib)))]
+mod loader;

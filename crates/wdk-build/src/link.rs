@@ -133,7 +133,7 @@ mod tests {
             .flat_map(|folder| fs::read_dir(own(folder)).unwrap())
             .map(|header| fs::read_to_string(header.unwrap().path()).unwrap())
             .collect();
-        for list in ["ntoskrnl", "WdfLdr", "ndis"] {
+        for list in ["ntoskrnl", "ndis"] {
             let list = fs::read_to_string(own(&format!("def/{list}.def"))).unwrap();
             for name in list.lines().filter_map(|line| line.strip_prefix("    ")) {
                 let compilers_own = name.starts_with("mem") || ["__chkstk", "strlen"].contains(&name);

@@ -13,4 +13,3 @@
 #include "wdftimer.h"
 #include "wdfworkitem.h"
 #include "wdfregistry.h"
-#include "wdfldr.h"
