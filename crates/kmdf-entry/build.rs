@@ -1,12 +1,17 @@
-//! Finds out whether the WDK's own entry point library will be linked.
+//! Finds out whether the WDK's own entry point library is linked, by the rule of wdk-build: it is where the kit has it.
 
-use std::env;
+use std::{error::Error, fs};
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-check-cfg=cfg(wdf_driver_entry_lib)");
-    println!("cargo::rerun-if-env-changed=WDKContentRoot");
-    let real_wdk = cfg!(windows) || env::var_os("WDKContentRoot").is_some_and(|root| !root.is_empty());
-    if real_wdk {
-        println!("cargo::rustc-cfg=wdf_driver_entry_lib");
-    }
+    wdk_build::configure_wdk_library_build_and_then(|config| -> Result<(), Box<dyn Error>> {
+        for folder in config.library_paths()? {
+            for file in fs::read_dir(folder)? {
+                if file?.file_name().eq_ignore_ascii_case("WdfDriverEntry.lib") {
+                    println!("cargo::rustc-cfg=wdf_driver_entry_lib");
+                }
+            }
+        }
+        Ok(())
+    })
 }

@@ -72,6 +72,18 @@ pub enum ConfigError {
         /// The folder that should be there.
         folder: PathBuf,
     },
+    /// The folder of the WDK is not given in full.
+    #[error("WDKContentRoot is {}; it must be an absolute path", .0.display())]
+    RelativeRoot(PathBuf),
+    /// A path in which wdk-sys would take every header for one of the framework.
+    #[error(
+        "{} has the letters wdf in it, by which wdk-sys knows the framework's headers: build in another folder",
+        folder.display()
+    )]
+    WdfInPath {
+        /// A folder with headers of the kernel.
+        folder: PathBuf,
+    },
     /// Headers that only a real WDK has.
     #[error("the headers of {0:?} are not among those of this crate: set WDKContentRoot to a Windows Driver Kit")]
     HeadersNotIncluded(crate::ApiSubset),

@@ -6,15 +6,19 @@
 //! crates and a driver call.
 //!
 //! What it builds against:
-//! - with `WDKContentRoot` set, the Windows Driver Kit in that folder (headers and libraries, as on Windows). The folder
-//!   must be readable in any letter case, as the kit's own `#include` lines are careless about it;
-//! - otherwise the headers in `headers/`, written for this project, and import libraries made from the lists in `def/`.
+//! - with `WDKContentRoot` set, the Windows Driver Kit in that folder: its headers in any letter case ([`letter_case`]),
+//!   and of its libraries those that are there;
+//! - otherwise the headers in `headers/`, written for this project.
 //!
-//! A host target (`cargo test` on Linux) gets bindings with the layout of x86_64 Windows and no linker arguments.
+//! Import libraries that no kit supplies are made from the lists in `def/`.
+//!
+//! A host target (`cargo test` on Linux) gets bindings with the layout of x86_64 Windows from the headers in `headers/`,
+//! and no linker arguments.
 
 mod bindings;
 mod config;
 mod error;
+mod letter_case;
 mod link;
 mod metadata;
 mod tools;

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, process::Command};
 use crate::{
     ApiSubset, Config, ConfigError, CpuArchitecture, DriverConfig, IoError,
     config::{cargo_variable, target_is_windows},
-    tools,
-    tree::{Tree, own},
+    letter_case, tools,
+    tree::own,
 };
 
 /// Linker arguments that every driver gets.
@@ -29,8 +29,9 @@ const LINK_ARGUMENTS: &[&str] = &[
     "/SECTION:.pdata,RP",
 ];
 
-/// Libraries of a real WDK, beside those of callers such as `wfp-sys`.
-const WDK_LIBRARIES: &[&str] = &["BufferOverflowFastFailK", "ntoskrnl", "hal", "wmilib"];
+/// Libraries that are linked where the kit has them, and of which nothing is needed where it has not. Microsoft's entry
+/// point is one: where it is absent the crate kmdf-entry takes its place.
+const OF_THE_KIT: &[&str] = &["BufferOverflowFastFailK", "hal", "wmilib", "WdfDriverEntry", "arm64rt"];
 
 impl Config {
     /// Configures a driver's build: cfg settings, import libraries and linker arguments.
@@ -62,10 +63,16 @@ impl Config {
             println!("cargo::{instruction}={argument}");
         }
         println!("cargo::{instruction}=/ENTRY:{}", self.entry_point());
-        match &self.tree {
-            Tree::Own => self.make_import_libraries(instruction),
-            Tree::Wdk { .. } => self.use_wdk_libraries(instruction),
+        let folders: Vec<_> = self.library_paths()?.collect();
+        let of_the_kit =
+            |name: &str| folders.iter().find_map(|folder| letter_case::find(folder, &format!("{name}.lib")));
+        for folder in &folders {
+            println!("cargo::rustc-link-search={}", folder.display()); // for other crates
         }
+        for library in OF_THE_KIT.iter().filter_map(|name| of_the_kit(name)) {
+            println!("cargo::{instruction}={}", library.display());
+        }
+        self.link_import_libraries(instruction, of_the_kit)
     }
 
     /// Lines to put before bindings so that they link against their library. None: the driver's build script does it.
@@ -81,8 +88,13 @@ impl Config {
         }
     }
 
-    /// Makes an import library from each list of exports in `def/`. What is not called is not imported.
-    fn make_import_libraries(&self, instruction: &str) -> Result<(), ConfigError> {
+    /// Links the import libraries of the modules in `def/`: the kit's, or one made from the list of exports. What is not
+    /// called is not imported.
+    fn link_import_libraries(
+        &self,
+        instruction: &str,
+        of_the_kit: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Result<(), ConfigError> {
         let dlltool = tools::find("llvm-dlltool", "LLVM_DLLTOOL")?;
         let machine = match self.architecture {
             CpuArchitecture::Amd64 => "i386:x86-64",
@@ -93,28 +105,16 @@ impl Config {
         println!("cargo::rerun-if-changed={}", lists.display());
         for list in fs::read_dir(&lists).map_err(|source| IoError::with_path(&lists, source))? {
             let list = list.map_err(|source| IoError::with_path(&lists, source))?.path();
-            let library = out.join(list.file_name().unwrap_or_default()).with_extension("lib");
-            tools::run(Command::new(&dlltool).args(["-m", machine, "-d"]).arg(&list).arg("-l").arg(&library))?;
+            let name = list.file_stem().unwrap_or_default().to_string_lossy();
+            let library = match of_the_kit(&name) {
+                Some(library) => library,
+                None => {
+                    let library = out.join(format!("{name}.lib"));
+                    tools::run(Command::new(&dlltool).args(["-m", machine, "-d"]).arg(&list).arg("-l").arg(&library))?;
+                    library
+                }
+            };
             println!("cargo::{instruction}={}", library.display());
-        }
-        Ok(())
-    }
-
-    fn use_wdk_libraries(&self, instruction: &str) -> Result<(), ConfigError> {
-        for folder in self.library_paths()? {
-            println!("cargo::rustc-link-search={}", folder.display());
-            println!("cargo::{instruction}=/LIBPATH:{}", folder.display());
-        }
-        let framework: &[&str] = match self.driver_config {
-            DriverConfig::Kmdf(_) => &["WdfLdr", "WdfDriverEntry"],
-            _ => &[],
-        };
-        let architecture: &[&str] = match self.architecture {
-            CpuArchitecture::Amd64 => &[],
-            CpuArchitecture::Arm64 => &["arm64rt"],
-        };
-        for library in WDK_LIBRARIES.iter().chain(framework).chain(architecture) {
-            println!("cargo::{instruction}={library}.lib");
         }
         Ok(())
     }

@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{ApiSubset, Config, ConfigError, CpuArchitecture, DriverConfig, IoError};
+use crate::{
+    ApiSubset, Config, ConfigError, CpuArchitecture, DriverConfig, IoError,
+    config::{cargo_variable, target_is_windows},
+    letter_case,
+};
 
 /// Where headers and libraries come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,20 +32,27 @@ impl Tree {
         let Some(root) = env::var_os("WDKContentRoot").filter(|root| !root.is_empty()).map(PathBuf::from) else {
             return Ok(Self::Own);
         };
+        if !target_is_windows()? {
+            return Ok(Self::Own); // unit tests on the host, whose C compiler cannot read Microsoft's headers
+        }
+        if root.is_relative() {
+            return Err(ConfigError::RelativeRoot(root)); // build scripts run in their package's folder
+        }
         let version = match env::var("Version_Number") {
             Ok(version) => version,
-            Err(_) => newest_version(&root.join("Include"))?,
+            Err(_) => newest_version(&root)?,
         };
         Ok(Self::Wdk { root, version })
     }
 }
 
 /// The newest of the folders named like a kit version that have kernel-mode headers.
-fn newest_version(include: &Path) -> Result<String, ConfigError> {
-    fs::read_dir(include)
-        .map_err(|source| IoError::with_path(include, source))?
+fn newest_version(root: &Path) -> Result<String, ConfigError> {
+    let include = folder(root, "Include")?;
+    fs::read_dir(&include)
+        .map_err(|source| IoError::with_path(&include, source))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| include.join(name).join("km").is_dir())
+        .filter(|name| folder(&include.join(name), "km").is_ok())
         .filter_map(|name| {
             let numbers: Option<Vec<u32>> = name.split('.').map(|part| part.parse().ok()).collect();
             Some((numbers?, name))
@@ -56,53 +67,70 @@ pub(crate) fn own(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// A folder of the kit, in any letter case.
+fn folder(root: &Path, path: &str) -> Result<PathBuf, ConfigError> {
+    letter_case::find(root, path)
+        .filter(|folder| folder.is_dir())
+        .ok_or_else(|| ConfigError::DirectoryNotFound { folder: root.join(path) })
+}
+
 impl Config {
-    /// Folders to search for headers.
+    /// Folders to search for headers. Those of a kit are mirrors of it in the build script's output folder, in which
+    /// headers are found in the letter case that the kit's own files spell them in.
     ///
     /// # Errors
-    /// When a folder of the WDK is missing.
+    /// When a folder of the WDK is missing or cannot be mirrored.
     pub fn include_paths(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, ConfigError> {
         let kmdf = match &self.driver_config {
-            DriverConfig::Kmdf(kmdf) => Some(kmdf),
+            DriverConfig::Kmdf(kmdf) => Some((kmdf.kmdf_version_major, kmdf.target_kmdf_version_minor)),
             _ => None,
         };
-        let folders = match &self.tree {
+        let (base, framework) = match &self.tree {
             Tree::Own => {
-                // The path of the kernel's headers must not contain "wdf": by that wdk-sys tells the framework's apart.
-                let mut folders = vec![own("headers/km")];
-                folders.extend(kmdf.map(|_| own("headers/kmdf")));
-                for folder in &folders {
+                let (base, framework) = (vec![own("headers/km")], kmdf.map(|_| own("headers/kmdf")));
+                for folder in base.iter().chain(&framework) {
                     println!("cargo::rerun-if-changed={}", folder.display());
                 }
-                folders
+                (base, framework)
             }
             Tree::Wdk { root, version } => {
-                let include = root.join("Include");
-                let mut folders: Vec<_> =
-                    ["km/crt", "km", "shared"].iter().map(|part| include.join(version).join(part)).collect();
-                folders.extend(kmdf.map(|kmdf| {
-                    let (major, minor) = (kmdf.kmdf_version_major, kmdf.target_kmdf_version_minor);
-                    include.join(format!("wdf/kmdf/{major}.{minor}"))
-                }));
-                folders
+                let mut parts = ["km/crt", "km", "shared"].map(|part| format!("{version}/{part}")).to_vec();
+                parts.extend(kmdf.map(|(major, minor)| format!("wdf/kmdf/{major}.{minor}")));
+                let include = folder(root, "Include")?;
+                let originals: Vec<_> = parts.iter().map(|part| folder(&include, part)).collect::<Result<_, _>>()?;
+                let mirrors = PathBuf::from(cargo_variable("OUT_DIR")?).join("include");
+                let mut places: Vec<_> = parts.iter().map(|part| mirrors.join(part)).collect();
+                letter_case::mirror(&originals.into_iter().zip(places.clone()).collect::<Vec<_>>())?;
+                let framework = kmdf.and_then(|_| places.pop());
+                (places, framework)
             }
         };
-        existing(folders)
+        // By these letters in a header's path wdk-sys tells the framework's declarations from the kernel's.
+        if let Some(folder) = base.iter().find(|folder| folder.to_string_lossy().to_lowercase().contains("wdf")) {
+            return Err(ConfigError::WdfInPath { folder: folder.clone() });
+        }
+        Ok(base.into_iter().chain(framework))
     }
 
-    /// Folders to search for libraries; none when import libraries are made from this crate's lists.
-    pub(crate) fn library_paths(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, ConfigError> {
-        let Tree::Wdk { root, version } = &self.tree else { return existing(Vec::new()) };
-        let architecture = match self.architecture {
-            CpuArchitecture::Amd64 => "x64",
-            CpuArchitecture::Arm64 => "arm64",
-        };
-        let mut folders = vec![root.join("Lib").join(version).join("km").join(architecture)];
-        if let DriverConfig::Kmdf(kmdf) = &self.driver_config {
-            let (major, minor) = (kmdf.kmdf_version_major, kmdf.target_kmdf_version_minor);
-            folders.push(root.join(format!("Lib/wdf/kmdf/{architecture}/{major}.{minor}")));
+    /// Folders of the kit to search for libraries, as far as it has them. What is in none of them is made from this
+    /// crate's lists.
+    ///
+    /// # Errors
+    /// None; the published crate fails where there are no such folders.
+    pub fn library_paths(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, ConfigError> {
+        let mut folders = Vec::new();
+        if let Tree::Wdk { root, version } = &self.tree {
+            let architecture = match self.architecture {
+                CpuArchitecture::Amd64 => "x64",
+                CpuArchitecture::Arm64 => "arm64",
+            };
+            folders.extend(folder(root, &format!("Lib/{version}/km/{architecture}")));
+            if let DriverConfig::Kmdf(kmdf) = &self.driver_config {
+                let (major, minor) = (kmdf.kmdf_version_major, kmdf.target_kmdf_version_minor);
+                folders.extend(folder(root, &format!("Lib/wdf/kmdf/{architecture}/{major}.{minor}")));
+            }
         }
-        existing(folders)
+        Ok(folders.into_iter())
     }
 
     /// Macros that the headers are read with.
@@ -156,13 +184,6 @@ impl Config {
     }
 }
 
-fn existing(folders: Vec<PathBuf>) -> Result<impl Iterator<Item = PathBuf>, ConfigError> {
-    match folders.iter().find(|folder| !folder.is_dir()) {
-        Some(missing) => Err(ConfigError::DirectoryNotFound { folder: missing.clone() }),
-        None => Ok(folders.into_iter()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +209,7 @@ mod tests {
         for folder in ["10.0.9000.0/km", "10.0.22621.0/km", "10.0.26100.0/um", "wdf/kmdf/1.15"] {
             fs::create_dir_all(include.join(folder)).unwrap();
         }
-        let version = newest_version(&include).unwrap();
+        let version = newest_version(&root).unwrap();
         assert_eq!(version, "10.0.22621.0");
 
         let tree = Tree::Wdk { root: root.clone(), version };
