@@ -1,23 +1,35 @@
 //! Generates bindings to fwpsk.h and fwpmk.h, on the configuration that `wdk-sys` itself is generated with.
 
-use std::{cell::RefCell, collections::BTreeMap, env, error::Error, fmt::Write as _, fs, path::PathBuf, rc::Rc};
+mod ndis;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    env,
+    error::Error,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use bindgen::callbacks::{DeriveTrait, EnumVariantCustomBehavior, EnumVariantValue, ImplementsTrait, ParseCallbacks};
 use wdk_build::{ApiSubset, BuilderExt, Config, configure_wdk_library_build_and_then};
 
-/// Headers whose declarations `wdk-sys` has already: the bindings use its types.
-const IN_WDK_SYS: &str = r".*[/\\](basetsd|guiddef|ntdef|ntddk|ntifs|ntstrsafe|wdm|wdf[a-z]*)\.h";
+/// Headers whose declarations `wdk-sys` has already, in any letter case: the bindings use its types.
+const IN_WDK_SYS: &str = r".*[/\\](?i-u:basetsd|guiddef|ntdef|ntddk|ntifs|ntstrsafe|wdm|wdf[a-z]*)\.(?i-u:h)";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=WDKContentRoot");
+    println!("cargo::rerun-if-changed=build");
     configure_wdk_library_build_and_then(generate)
 }
 
 fn generate(config: Config) -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut headers = config.bindgen_header_contents([ApiSubset::Base])?;
-    for header in ["ndis.h", "fwpsk.h", "fwpmk.h"] {
-        headers += &format!("#include <{header}>\n");
+    let ndis = readable_ndis(&config, &out)?;
+    for header in [ndis.as_path(), "fwpsk.h".as_ref(), "fwpmk.h".as_ref()] {
+        headers += &format!("#include \"{}\"\n", header.display());
     }
     let layers = Layers::default();
     let bindings = bindgen::Builder::wdk_default(&config)?
@@ -28,23 +40,40 @@ fn generate(config: Config) -> Result<(), Box<dyn Error>> {
         .allowlist_type("FWPS_.*|FWP_.*|FWPM_SERVICE_STATE.*|SOCKADDR_INET|IPPROTO")
         .allowlist_var("FWPS_.*|FWP_.*|AF_INET6?|AF_UNSPEC")
         .blocklist_file(IN_WDK_SYS)
-        // Written by hand in src/ndis.rs.
-        .blocklist_type("_?P?NET_BUFFER(_LIST)?")
+        // Written by hand in src/ndis.rs, all that is inside them too.
+        .blocklist_type("_?P?NET_BUFFER.*")
         .derive_debug(false)
         .parse_callbacks(Box::new(TypesOfWdkSys))
         .parse_callbacks(Box::new(layers.clone()))
         .generate()?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
     bindings.write_to_file(out.join("bindings.rs"))?;
     fs::write(out.join("layers.rs"), layers.table())?;
 
-    // The stand-in for wdk-build makes import libraries itself; a real kit has them, and nobody else names them.
-    let real_wdk = cfg!(windows) || env::var_os("WDKContentRoot").is_some_and(|root| !root.is_empty());
-    if real_wdk {
+    // On other hosts the stand-in for wdk-build names the libraries, some of which it makes.
+    if cfg!(windows) {
+        for folder in config.library_paths()? {
+            println!("cargo::rustc-link-search={}", folder.display());
+        }
         println!("cargo::rustc-link-lib=fwpkclnt");
         println!("cargo::rustc-link-lib=ndis");
     }
     Ok(())
+}
+
+/// A copy of the kit's ndis.h that clang can read. It is included first: fwpsk.h includes ndis.h by itself in some kits,
+/// and finds it done by then.
+fn readable_ndis(config: &Config, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let original = config
+        .include_paths()?
+        .map(|folder| folder.join("ndis.h"))
+        .find(|header| header.is_file())
+        .ok_or("ndis.h is in none of the kit's folders")?;
+    println!("cargo::rerun-if-changed={}", original.display());
+    // Comments of some headers are not UTF-8.
+    let text = fs::read(&original).map_err(|error| format!("{}: {error}", original.display()))?;
+    let copy = out.join("ndis.h");
+    fs::write(&copy, ndis::expand_pasted_arguments(&String::from_utf8_lossy(&text)))?;
+    Ok(copy)
 }
 
 /// Types that `wdk-sys` generated are plain data: they can be copied and have a default.

@@ -72,6 +72,8 @@ layout! {
     FWPS_TRANSPORT_SEND_PARAMS0: 32, 8 { remoteAddress: 0, remoteScopeId: 8, controlData: 16, controlDataLength: 24 }
     FWPS_TRANSPORT_SEND_PARAMS1: 48, 8 { remoteAddress: 0, remoteScopeId: 8, controlData: 16, controlDataLength: 24,
         headerIncludeHeader: 32, headerIncludeHeaderLength: 40 }
+    IN6_ADDR: 16, 2 { u: 0 }
+    SOCKADDR_INET: 28, 4 { Ipv4: 0, Ipv6: 0, si_family: 0 }
     IP_ADDRESS_PREFIX: 32, 4 { Prefix: 0, PrefixLength: 28 }
     WSACMSGHDR: 16, 8 { cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 }
 }

@@ -29,7 +29,10 @@ typedef struct sockaddr {
 } SOCKADDR;
 
 typedef struct in6_addr {
-    UCHAR Bytes[16];
+    union {
+        UCHAR Byte[16];
+        USHORT Word[8]; /* network byte order; by them the address is aligned to 2 bytes */
+    } u;
 } IN6_ADDR;
 
 typedef struct sockaddr_in {
