@@ -3,8 +3,12 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    wdk_build::Config::from_env_auto()
-        .and_then(|config| config.configure_examples_build())
-        .map_err(|e| e.to_string())?;
+    let config = wdk_build::Config::from_env_auto().map_err(|error| error.to_string())?;
+    // The published wdk-build links a package's cdylib only. On Windows these drivers are compiled and not linked: they
+    // are made for ntsim, which runs elsewhere.
+    #[cfg(windows)]
+    config.configure_library_build().map_err(|error| error.to_string())?;
+    #[cfg(not(windows))]
+    config.configure_examples_build().map_err(|error| error.to_string())?;
     Ok(())
 }
