@@ -4,9 +4,9 @@ mod support;
 
 use std::time::Duration;
 
+use nt_abi::NtStatus;
 use ntsim::{
     host::LocalHost,
-    status::NtStatus,
     wfp::{security::Sid, token::Token},
 };
 use sluice_control::load_image;

@@ -4,10 +4,10 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, PacketBuilderStep};
+use nt_abi::{Irql, PacketBuffer};
 use ntsim::{
-    Irql, cpu,
+    cpu,
     machine::Machine,
-    ndis::PacketBuffer,
     shim::{
         engine::EngineClassifier,
         flow::{Endpoints, FlowKey, Owner},

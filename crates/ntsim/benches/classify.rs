@@ -8,18 +8,19 @@
 use core::ffi::c_void;
 use core::hint::black_box;
 use core::ptr::{null, null_mut};
+use nt_abi::Irql;
+use nt_abi::fwp::value::{Incoming, Value};
+use nt_abi::fwp::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid,
+};
 use ntsim::cpu;
 use ntsim::export::{Entry, all};
-use ntsim::irql::Irql;
 use ntsim::machine::Machine;
 use ntsim::wfp::UserSession;
-use ntsim::wfp::abi::{
-    ClassifyFn1, FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid,
-};
+use ntsim::wfp::callout::ClassifyFn1;
 use ntsim::wfp::engine::{Classify, classify};
 use ntsim::wfp::flow::Flow;
 use ntsim::wfp::layers::LayerId;
-use ntsim::wfp::value::{Incoming, Value};
 use sluice_host::{
     Callout, Condition, ConditionValue, Engine, Filter, FilterAction, Guid, MatchType, Sublayer, Weight,
 };
@@ -175,7 +176,7 @@ fn main() {
         case("four sublayers", 4, &[], false),
     ];
     let table = cases[0].machine.wfp.layers().get(LAYER).expect("a layer of the table");
-    let mut incoming = Incoming::new(table);
+    let mut incoming = Incoming::new(table.fields.len());
     let at = |name| table.field_index(name).expect("a field of the layer");
     incoming.u8(at("IP_PROTOCOL"), 6);
     incoming.u32(at("IP_REMOTE_ADDRESS"), 0xC000_0207);

@@ -1,6 +1,6 @@
 //! What the simulated kernel offers a driver to import.
 
-use crate::irql::Irql;
+use nt_abi::Irql;
 
 /// One entry of a simulated module's export table.
 ///
@@ -56,7 +56,7 @@ macro_rules! exports {
             $($crate::export::Export::function(
                 $module,
                 stringify!($name),
-                $crate::irql::Irql::$limit,
+                ::nt_abi::Irql::$limit,
                 $name as *const (),
             )),*
         ];

@@ -12,7 +12,6 @@
 pub mod cpu;
 pub mod export;
 pub mod host;
-pub mod irql;
 pub mod machine;
 pub mod ndis;
 pub mod net;
@@ -21,11 +20,7 @@ pub mod nt;
 pub mod pe;
 pub mod replay;
 pub mod shim;
-pub mod status;
 pub mod trace;
 pub mod verifier;
 pub mod wdf;
 pub mod wfp;
-
-pub use irql::Irql;
-pub use status::NtStatus;

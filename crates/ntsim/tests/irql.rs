@@ -1,6 +1,6 @@
 //! The IRQL limits of the export tables against what headers and documentation say (tests/facts).
 
-use ntsim::Irql;
+use nt_abi::Irql;
 use ntsim::export;
 use std::collections::BTreeMap;
 

@@ -4,17 +4,17 @@
 //! `./dev test` builds them; so does `cargo xtask build --only planted`.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+use nt_abi::Irql;
+use nt_abi::PacketBuffer;
+use nt_abi::fwp::FwpsIncomingMetadataValues0;
+use nt_abi::fwp::value::Incoming;
 use ntsim::cpu::{self, Bugcheck, code};
-use ntsim::irql::Irql;
 use ntsim::machine::{Config, Machine};
-use ntsim::ndis::PacketBuffer;
 use ntsim::nt::io::IrpKind;
 use ntsim::pe::LoadError;
 use ntsim::wfp::UserSession;
-use ntsim::wfp::abi::FwpsIncomingMetadataValues0;
 use ntsim::wfp::engine::{Classify, Outcome, classify};
 use ntsim::wfp::layers::LayerId;
-use ntsim::wfp::value::Incoming;
 use sluice_host::{Callout, Engine, Filter, FilterAction, Guid, Sublayer, Weight};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +103,7 @@ fn classify_one(machine: &Arc<Machine>) -> Result<Outcome, Bugcheck> {
         };
         session.add_filter(&filter).expect("a good filter");
     }
-    let mut incoming = Incoming::new(layer);
+    let mut incoming = Incoming::new(layer.fields.len());
     incoming.u32(layer.field_index("IP_REMOTE_ADDRESS").expect("a field of the layer"), 0xC000_0201);
     let flow = machine.wfp.flows.create();
     let mut packet = PacketBuffer::copy_of(b"a packet");

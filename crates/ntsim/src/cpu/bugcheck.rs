@@ -1,9 +1,9 @@
 //! A stopped machine, as a value.
 
 use super::unwind::{self, Registers};
-use crate::irql::Irql;
 use core::fmt;
 use core::ops::Range;
+use nt_abi::Irql;
 use serde::Serialize;
 
 /// Why a machine stopped: what the blue screen would say, in words, with the driver's stack.

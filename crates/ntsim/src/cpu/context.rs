@@ -7,13 +7,13 @@ use super::kpcr::Kpcr;
 use super::stack::KernelStack;
 use super::switch;
 use super::unwind::Registers;
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::wfp::readers;
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::ffi::c_void;
 use core::ops::Range;
 use core::ptr;
+use nt_abi::Irql;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Deferred procedure calls of ntsim's own; `nt::ke` puts the driver's `KDPC`s through here.
 
 use super::context;
-use crate::irql::Irql;
+use nt_abi::Irql;
 
 /// A deferred call.
 pub type Dpc = Box<dyn FnOnce() + Send>;

@@ -4,7 +4,7 @@
 //! fault handler does what it would have done. Encodings: Intel SDM volume 2, "MOV—Move to/from Control Registers".
 
 use super::kpcr::Kpcr;
-use crate::irql::Irql;
+use nt_abi::Irql;
 
 /// Up to 16 bytes of code at `rip`, cut at the end of its page. `rip` has been fetched from, or is not canonical.
 pub(super) fn bytes_at(rip: u64) -> [u8; 16] {

@@ -11,11 +11,11 @@ use super::seh;
 use super::seh::record::ExceptionRecord;
 use super::switch;
 use super::unwind::Registers;
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::nt::rtl::copy;
 use core::ops::Range;
 use core::ptr;
+use nt_abi::Irql;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
 

@@ -3,9 +3,9 @@
 //! Only the fields that x64 driver code reads by inlined accessors are kept (offsets: `_KPCR`, `_KPRCB` and
 //! `_KTHREAD` in the public symbols of ntoskrnl, Windows 10 22H2); the rest is zero.
 
-use crate::irql::Irql;
 use core::cell::UnsafeCell;
 use core::ptr;
+use nt_abi::Irql;
 
 /// Offset of `KPCR.Self`.
 const SELF: usize = 0x18;

@@ -28,9 +28,9 @@ pub use bugcheck::{Bugcheck, Frame, code};
 pub(crate) use modules::frame_of;
 pub use modules::{CodeModule, register_module, unregister_module};
 
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::verifier::callback;
+use nt_abi::Irql;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;

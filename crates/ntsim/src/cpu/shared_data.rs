@@ -173,7 +173,7 @@ fn page(machine: &Machine) -> [u8; 0x1000] {
 mod tests {
     use super::*;
     use crate::cpu;
-    use crate::irql::Irql;
+    use nt_abi::Irql;
 
     /// Runs machine code with rax = `rax` at PASSIVE_LEVEL; what it returns.
     fn run(machine: &std::sync::Arc<Machine>, code: &[u8], rcx: u64) -> Result<u64, cpu::Bugcheck> {

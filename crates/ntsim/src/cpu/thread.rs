@@ -1,7 +1,7 @@
 //! System threads.
 
-use crate::irql::Irql;
 use crate::machine::Machine;
+use nt_abi::Irql;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread::JoinHandle;

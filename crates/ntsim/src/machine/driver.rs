@@ -2,15 +2,15 @@
 
 use super::{LeakReport, Machine};
 use crate::cpu::{self, Bugcheck};
-use crate::irql::Irql;
 use crate::nt::driver::DriverObject;
 use crate::pe::map::Mapped;
 use crate::pe::{Image, Import, LoadError, LoadOptions, Section, import};
-use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback;
 use core::ffi::c_void;
 use core::ops::Range;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::nt::io::{DeviceBackend, FileId, IrpId, IrpRequest};
 use crate::pe::sample::{Sample, code};
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// A driver that sets an unload routine, which does nothing.
 fn unloadable() -> Vec<u8> {
@@ -57,7 +57,7 @@ fn code_of_an_unloaded_driver_faults_under_its_name() {
     let machine = Machine::new();
     let info = machine.load_driver("gone", &unloadable()).unwrap();
     assert!(machine.unload_driver("gone").unwrap().is_clean());
-    let stopped = crate::cpu::enter(&machine, crate::Irql::PASSIVE, || {
+    let stopped = crate::cpu::enter(&machine, nt_abi::Irql::PASSIVE, || {
         // SAFETY: the image's addresses stay reserved and inaccessible: the fault is what is tested.
         let late: extern "win64" fn() = unsafe { core::mem::transmute(info.base + 0x1000) };
         late();

@@ -1,9 +1,9 @@
 //! The bytes behind a `NET_BUFFER`: reading them, and moving where they begin.
 
-use super::layout::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, Mdl, NetBuffer};
 use crate::cpu::{self, code};
 use crate::nt::pool::Kind;
 use core::ptr::{self, null_mut};
+use nt_abi::ndis::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, Mdl, NetBuffer};
 
 /// Tag of the memory NDIS adds in front of a packet, "NDrt".
 const RETREAT_TAG: u32 = u32::from_le_bytes(*b"NDrt");
@@ -312,8 +312,8 @@ unsafe fn free_unused(buffer: *mut NetBuffer, free: Option<FreeMdl>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
 
     /// A packet over two MDLs, "head" and "tail data", its data beginning at byte 2.
     struct Two {

@@ -4,13 +4,13 @@
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use super::data;
-use super::layout::{Mdl, NetBuffer, NetBufferList};
 use super::pool::{self, PoolKind};
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::pool::Kind;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use nt_abi::ndis::{Mdl, NetBuffer, NetBufferList};
 
 /// `NDIS_STATUS_SUCCESS`.
 const SUCCESS: i32 = 0;

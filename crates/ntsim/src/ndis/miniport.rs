@@ -143,9 +143,9 @@ extern "win64" fn unload(driver_object: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
     use core::sync::atomic::{AtomicU64, Ordering};
+    use nt_abi::Irql;
 
     static HANDLE: AtomicU64 = AtomicU64::new(0);
 

@@ -4,13 +4,13 @@
 //! driver does not give back stands in its leak report.
 
 use super::data;
-use super::layout::{Mdl, NetBuffer, NetBufferList};
-use super::packet::{ListOwner, dereference, reference};
 use crate::cpu::{self, code};
 use crate::nt::pool::Kind;
 use core::ffi::c_void;
 use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
+use nt_abi::ndis::{Mdl, NetBuffer, NetBufferList};
+use nt_abi::packet::{ListOwner, dereference, reference};
 
 /// Tag of lists and packets that come from no pool, "NDnb".
 const TAG: u32 = u32::from_le_bytes(*b"NDnb");
@@ -399,10 +399,10 @@ pub unsafe fn free_buffer(buffer: *mut NetBuffer, call: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::PacketBuffer;
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
+    use nt_abi::packet::PacketBuffer;
     use std::sync::Arc;
 
     fn on<R>(machine: &Arc<Machine>, f: impl FnOnce() -> R) -> Result<R, cpu::Bugcheck> {

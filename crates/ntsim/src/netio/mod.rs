@@ -11,10 +11,10 @@ mod nmr;
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::status::NtStatus;
 use core::ffi::c_void;
 pub use nmr::Registrar;
 use nmr::{Module, Side, table};
+use nt_abi::NtStatus;
 
 exports! {
     "NETIO.SYS";

@@ -3,11 +3,11 @@
 //! No lock is held while a module is called: what is to be called is taken out of the table first.
 
 use crate::cpu;
-use crate::status::NtStatus;
 use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use core::mem::transmute;
 use core::ops::Range;
+use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 

@@ -2,9 +2,9 @@
 
 use super::nmr::table::{Characteristics, Instance};
 use super::*;
-use crate::irql::Irql;
 use crate::machine::Machine;
 use core::ptr;
+use nt_abi::Irql;
 use parking_lot::Mutex;
 
 const NPI: [u8; 16] = [7; 16];

@@ -3,11 +3,11 @@
 //! Offsets: wdm.h (DRIVER_OBJECT, DRIVER_EXTENSION) and the public symbols of ntoskrnl (`_KLDR_DATA_TABLE_ENTRY`), x64.
 
 use super::io::{layout, wdm};
-use super::string::OwnedUnicodeString;
 use crate::pe::map::Mapped;
-use crate::status::NtStatus;
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use nt_abi::NtStatus;
+use nt_abi::OwnedUnicodeString;
 
 /// Offsets in `DRIVER_OBJECT`.
 pub mod offset {

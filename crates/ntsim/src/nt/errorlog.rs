@@ -7,9 +7,9 @@
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::pool::Kind;
-use crate::status::NtStatus;
 use core::ffi::c_void;
 use core::ptr;
+use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -131,8 +131,8 @@ extern "win64" fn IoFreeErrorLogEntry(packet: *mut Packet) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
 
     #[test]
     fn an_entry_is_written_with_its_strings_and_freed() {

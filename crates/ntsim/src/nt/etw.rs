@@ -8,11 +8,11 @@
 
 use crate::cpu;
 use crate::export::{Export, exports};
-use crate::irql::Irql;
 use crate::nt::violation;
-use crate::status::NtStatus;
 use core::ffi::c_void;
 use core::ops::Range;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 

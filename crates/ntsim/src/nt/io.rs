@@ -2,12 +2,12 @@
 
 use crate::cpu::{self, Bugcheck, code};
 
-use crate::irql::Irql;
 use crate::machine::{DriverState, Machine};
-use crate::status::NtStatus;
 use crate::wfp::token::Token;
 use buffer::SystemBuffer;
 use core::cell::Cell;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};

@@ -14,7 +14,6 @@ pub mod ob;
 pub mod pool;
 pub mod ps;
 pub mod rtl;
-pub mod string;
 pub mod work;
 
 use crate::cpu::{self, code};

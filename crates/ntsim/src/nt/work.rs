@@ -7,7 +7,6 @@
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::nt::ke::apc;
 use crate::nt::pool::Kind;
@@ -16,6 +15,7 @@ use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
+use nt_abi::Irql;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;

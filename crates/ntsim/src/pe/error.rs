@@ -2,7 +2,7 @@
 
 use crate::cpu::Bugcheck;
 use crate::machine::LeakReport;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 use std::fmt;
 
 /// Why a driver was not loaded.

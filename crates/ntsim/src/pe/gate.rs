@@ -17,10 +17,10 @@
 
 use crate::cpu::{self, code, kpcr};
 use crate::export::{Entry, Export};
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::trace::{self, signature};
 use core::ptr;
+use nt_abi::Irql;
 use std::collections::HashMap;
 use std::io;
 use std::sync::OnceLock;

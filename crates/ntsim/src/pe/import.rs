@@ -4,9 +4,9 @@ use super::error::LoadError;
 use super::gate::Catalogue;
 use super::image::{Image, ImportSlot};
 use crate::cpu::{self, code};
-use crate::irql::Irql;
 use crate::machine::Machine;
 use core::ptr;
+use nt_abi::Irql;
 use serde::Serialize;
 
 /// One import of a loaded driver.

@@ -1,8 +1,8 @@
 use super::sample::{CODE, DATA, PREFERRED, Part, Sample, code};
 use super::*;
 use crate::cpu;
-use crate::irql::Irql;
 use crate::machine::Machine;
+use nt_abi::Irql;
 
 fn parse(sample: &Sample) -> Result<Image, LoadError> {
     Image::parse(&sample.write(), false)

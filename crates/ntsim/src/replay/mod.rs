@@ -10,7 +10,6 @@ pub mod link;
 
 use crate::cpu::Bugcheck;
 use crate::machine::Machine;
-use crate::ndis::PacketBuffer;
 use crate::net::Prefix;
 use crate::shim::carrier::{Around, Carrier, NoWire};
 use crate::shim::flow::NoEndpoints;
@@ -20,6 +19,7 @@ use crate::shim::stack::{Config, Stack, Verdict};
 use crate::shim::verdicts::Verdicts;
 use crate::wfp::netevent::FileTime;
 use capture::{CaptureError, Frame};
+use nt_abi::PacketBuffer;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::ControlFlow;

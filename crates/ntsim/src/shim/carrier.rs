@@ -8,13 +8,13 @@ use super::rewrite;
 use super::stack::{Config, Decision, Stack, Verdict};
 use super::verdicts::Verdicts;
 use crate::cpu::{self, Bugcheck};
-use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::ndis::PacketBuffer;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts;
 use crate::wfp::flow::Flow;
 use crate::wfp::inject::{Injection, InjectionPath};
+use nt_abi::Irql;
+use nt_abi::NtStatus;
+use nt_abi::PacketBuffer;
+use nt_abi::fwp::consts;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use super::flow::{FlowKey, Owner};
 use super::layer::{Direction, IpVersion, Layer};
 use super::packet::Packet;
-use crate::irql::Irql;
-use crate::ndis::PacketBuffer;
+use nt_abi::Irql;
+use nt_abi::PacketBuffer;
 use std::net::SocketAddr;
 use std::ops::Range;
 

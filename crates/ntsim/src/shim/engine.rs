@@ -13,19 +13,19 @@ use super::packet::{AddressType, Packet, Quoted, Upper};
 use super::requests;
 use super::show::{with_list, with_stream};
 use crate::cpu;
-use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::wfp::abi::FwpsIncomingMetadataValues0;
-use crate::wfp::abi::consts;
 use crate::wfp::engine::{self, Classify};
 use crate::wfp::flow::Flow;
 use crate::wfp::inject::{Injection, Mark};
 use crate::wfp::layers::LayerId;
-use crate::wfp::value::{Blob, Incoming};
 use crate::wfp::{security::Sid, token::Token};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use foldhash::HashMap;
+use nt_abi::Irql;
+use nt_abi::fwp::FwpsIncomingMetadataValues0;
+use nt_abi::fwp::consts;
+use nt_abi::fwp::value::{Blob, Incoming};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -191,7 +191,7 @@ impl EngineClassifier {
             .map(|(layer, version)| {
                 let id = LayerId(layer.id(version));
                 let description = table.get(id).expect("the table has every layer the shim knows");
-                let mut incoming = Incoming::new(description);
+                let mut incoming = Incoming::new(description.fields.len());
                 let mut fills = Vec::new();
                 for (index, field) in description.fields.iter().enumerate() {
                     match Fill::of(field.name) {

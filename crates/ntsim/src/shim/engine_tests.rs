@@ -1,17 +1,17 @@
 //! What a callout sees of a packet, and what filters match on.
 
 use super::*;
-use crate::ndis::PacketBuffer;
 use crate::shim::classifier::REASON_POLICY_CHANGE;
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::stack::{Config, Decision, Stack, Verdict};
 use crate::wfp::UserSession;
-use crate::wfp::abi::{
+use crate::wfp::layers::condition;
+use etherparse::{PacketBuilder, TcpHeader};
+use nt_abi::PacketBuffer;
+use nt_abi::fwp::value::{Read, Value};
+use nt_abi::fwp::{
     FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, RawGuid,
 };
-use crate::wfp::layers::condition;
-use crate::wfp::value::{Read, Value};
-use etherparse::{PacketBuilder, TcpHeader};
 use parking_lot::Mutex;
 use sluice_host::{Callout, Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
 use std::time::Duration;
@@ -88,14 +88,14 @@ unsafe extern "win64" fn look(
         line.push_str(&format!(" [{}]", String::from_utf8_lossy(&bytes).replace('\0', ".")));
         if *MOVES_DATA.lock() {
             // SAFETY: the list is live during the call.
-            unsafe { (*(*layer_data.cast::<crate::ndis::NetBufferList>()).first_net_buffer).data_offset += 1 };
+            unsafe { (*(*layer_data.cast::<nt_abi::NetBufferList>()).first_net_buffer).data_offset += 1 };
         }
     }
     SEEN.lock().push(line);
 }
 
 /// The last eight bytes, at most, of what a list shows: payloads in these tests are short.
-fn shown(list: *mut crate::ndis::NetBufferList, len: usize) -> Vec<u8> {
+fn shown(list: *mut nt_abi::NetBufferList, len: usize) -> Vec<u8> {
     if list.is_null() {
         return Vec::new();
     }

@@ -6,8 +6,8 @@
 
 use super::layer::Direction;
 use super::packet::Packet;
-use crate::ndis::PacketBuffer;
 use foldhash::HashMap;
+use nt_abi::PacketBuffer;
 use std::net::IpAddr;
 use std::time::Duration;
 

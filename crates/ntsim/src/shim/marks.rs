@@ -1,9 +1,9 @@
 //! Lists that carry injected packets, as long as anybody may ask who injected them.
 
 use crate::machine::Machine;
-use crate::ndis::NetBufferList;
-use crate::ndis::packet::{dereference, reference, references};
 use crate::wfp::inject::Mark;
+use nt_abi::NetBufferList;
+use nt_abi::packet::{dereference, reference, references};
 
 /// Marks every list that is shown while an injected packet is passed.
 #[derive(Debug, Default)]

@@ -3,10 +3,10 @@
 use super::classifier::Redirect;
 use super::flow::FlowKey;
 use super::layer::Layer;
-use crate::wfp::abi::consts::{AF_INET, AF_INET6};
-use crate::wfp::abi::{FwpsBindRequest0, FwpsConnectRequest0, SockaddrStorage};
 use crate::wfp::pend::RedirectRequest;
 use core::ptr::null_mut;
+use nt_abi::fwp::consts::{AF_INET, AF_INET6};
+use nt_abi::fwp::{FwpsBindRequest0, FwpsConnectRequest0, SockaddrStorage};
 use std::net::{IpAddr, SocketAddr};
 
 /// The layer data of a redirect layer; `None` at any other.

@@ -1,11 +1,11 @@
 //! Layer data, as long as a classify call lasts.
 
 use crate::cpu;
-use crate::ndis::{NetBufferList, PacketBuffer};
-use crate::wfp::abi::{FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0};
 use crate::wfp::engine;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use nt_abi::fwp::{FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0};
+use nt_abi::{NetBufferList, PacketBuffer};
 
 /// Shows a packet, and sees that the callouts leave it as they found it.
 pub(super) fn with_list(

@@ -6,8 +6,8 @@
 
 use super::layer::{Direction, IpVersion};
 use super::packet::{Tcp, tcp_flag};
-use crate::ndis::PacketBuffer;
 use etherparse::{TcpOptionElement, TcpSlice};
+use nt_abi::PacketBuffer;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 use super::signature::{Kind, Signature};
 use super::value;
 use crate::cpu;
-use crate::irql::Irql;
 use crate::pe::gate::Description;
+use nt_abi::Irql;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::cell::{Cell, RefCell};

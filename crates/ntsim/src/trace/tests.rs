@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::export::Export;
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::pe::gate::{Catalogue, Gates};
 use crate::pe::sample::{Sample, code};
+use nt_abi::Irql;
 use parking_lot::Mutex;
 use std::sync::Arc;
 

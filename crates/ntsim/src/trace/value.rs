@@ -5,8 +5,8 @@
 
 use super::signature::Kind;
 use crate::cpu;
-use crate::irql::Irql;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use sluice_host::Guid;
 
 /// The most units of a text that are shown.
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn texts_are_followed_and_wrong_pointers_are_not() {
         let units: Vec<u16> = "\\Device\\Sluice".encode_utf16().collect();
-        let string = crate::nt::string::UnicodeString {
+        let string = nt_abi::UnicodeString {
             length: 2 * units.len() as u16,
             maximum_length: 2 * units.len() as u16,
             buffer: units.as_ptr().cast_mut(),
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(show(Kind::UnicodeString, at).as_deref(), Some(r#"L"\\Device\\Sluice""#));
         assert_eq!(show(Kind::UnicodeString, 0x10).as_deref(), Some("0x10"));
         assert_eq!(show(Kind::Text, c"a\nb".as_ptr() as u64).as_deref(), Some(r#""a\nb""#));
-        let guid = crate::wfp::abi::RawGuid::from(crate::wfp::names::SUBLAYER_UNIVERSAL);
+        let guid = nt_abi::fwp::RawGuid::from(crate::wfp::names::SUBLAYER_UNIVERSAL);
         assert_eq!(show(Kind::Guid, (&raw const guid) as u64).as_deref(), Some("FWPM_SUBLAYER_UNIVERSAL"));
         let number = 256u32;
         assert_eq!(written(4, (&raw const number) as u64).as_deref(), Some("256"));

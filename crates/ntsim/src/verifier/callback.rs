@@ -7,9 +7,9 @@
 
 use super::locks;
 use crate::cpu::{self, code};
-use crate::irql::Irql;
 use crate::nt::ke::apc;
 use core::fmt::Display;
+use nt_abi::Irql;
 
 /// The first parameter of a bugcheck 0xC4 for a spin lock held too long. Windows has no number for it: there the
 /// processor hangs later.

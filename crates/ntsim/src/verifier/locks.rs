@@ -248,8 +248,8 @@ fn inverted(held: u64, wanted: u64, path: &[(u64, Edge)]) -> ! {
 mod tests {
     use super::*;
     use crate::cpu::Bugcheck;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
     use std::sync::Arc;
 
     /// Takes locks in order and gives them back in the reverse.

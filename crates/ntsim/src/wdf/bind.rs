@@ -9,9 +9,9 @@ use super::driver;
 use super::string;
 use super::table;
 use super::violation::Fault;
-use crate::Irql;
 use crate::export::Export;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 /// What WDFLDR.SYS exports. All of it is paged code.
 pub const EXPORTS: &[Export] = &[

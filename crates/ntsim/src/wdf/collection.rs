@@ -11,7 +11,7 @@ use super::handle::Kind;
 use super::object::{Allowed, Attributes, Body, Object, release};
 use super::violation::Violation;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

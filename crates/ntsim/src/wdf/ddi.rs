@@ -7,10 +7,10 @@ use super::abi::{DriverGlobals, Handle};
 use super::handle::Kind;
 use super::object::{Attributes, Body, Object};
 use super::violation::{Fault, Violation};
-use crate::Irql;
 use crate::cpu;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 /// The first argument of every framework function.
 pub(crate) type Globals = *const DriverGlobals;

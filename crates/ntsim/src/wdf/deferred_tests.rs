@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use super::abi::{DpcConfig, Handle, ObjectAttributes, TimerConfig, WorkItemConfig};
 use super::status;
 use super::testing::{Calls, Rig, attributes, wdf};
-use crate::Irql;
 use crate::cpu;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 const NO_RIG: Calls = Calls { globals: ptr::null() };
 type Callback = unsafe extern "win64" fn(Handle);

@@ -15,9 +15,9 @@ use super::lock::CallbackLock;
 use super::object::{Allowed, Attributes, Body, Object};
 use super::status;
 use super::violation::Violation;
-use crate::Irql;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 /// The functions of this room. `WdfDpcCancel` may wait at PASSIVE_LEVEL only.
 pub(crate) const FUNCTIONS: &[Function] = &[

@@ -22,7 +22,7 @@ use super::status;
 use super::string;
 use super::violation::Violation;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

@@ -12,7 +12,7 @@ use super::object::{Body, Object};
 use super::violation::Violation;
 use crate::machine::Machine;
 use crate::nt::io::layout::FileObject as Layout;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use super::abi::Handle;
 use super::violation::Violation;
-use crate::Irql;
 use crate::cpu;
 use crate::machine::Machine;
+use nt_abi::Irql;
 
 pub(crate) use crate::nt::pool::Kind as Pool;
 

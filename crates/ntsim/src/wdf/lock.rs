@@ -16,11 +16,11 @@ use super::handle::Kind;
 use super::kernel;
 use super::object::{Allowed, Attributes, Body, Object};
 use super::violation::{Fault, Violation};
-use crate::Irql;
 use crate::cpu;
 use crate::machine::Machine;
-use crate::status::NtStatus;
 use crate::verifier::locks::{self, Class};
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 /// The functions of this room. `WdfWaitLockAcquire` may be called at DISPATCH_LEVEL with a timeout of zero.
 pub(crate) const FUNCTIONS: &[Function] = &[

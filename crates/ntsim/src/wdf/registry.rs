@@ -19,7 +19,7 @@ use super::status;
 use super::string;
 use super::violation::Fault;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

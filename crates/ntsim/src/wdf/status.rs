@@ -1,6 +1,6 @@
 //! The framework's own status codes (`wdfstatus.h`), and NT ones that only the framework returns.
 
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 const fn status(value: u32) -> NtStatus {
     NtStatus(value.cast_signed())

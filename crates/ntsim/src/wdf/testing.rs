@@ -12,10 +12,10 @@ use super::abi::{
 };
 use super::bind;
 use super::table;
-use crate::Irql;
 use crate::cpu::{self, Bugcheck};
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 /// Calls a function of the table: `wdf!(rig, WdfObjectDelete(object: Handle) -> ())`.
 macro_rules! wdf {

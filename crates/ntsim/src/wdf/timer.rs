@@ -17,11 +17,11 @@ use super::lock::CallbackLock;
 use super::object::{Allowed, Attributes, Body, LEVEL_PASSIVE, Object};
 use super::status;
 use super::violation::Violation;
-use crate::Irql;
 use crate::cpu;
 use crate::machine::Machine;
 use crate::nt::clock::units;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 /// The functions of this room. `WdfTimerStop` may wait at PASSIVE_LEVEL only.
 pub(crate) const FUNCTIONS: &[Function] = &[

@@ -6,7 +6,7 @@ use super::RegistryValue;
 use super::abi::{Handle, ObjectAttributes, UnicodeString, VersionAvailable};
 use super::status;
 use super::testing::{Calls, Rig, Wide, attributes, wdf};
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 const NO_RIG: Calls = Calls { globals: ptr::null() };
 const NO_ATTRIBUTES: *const ObjectAttributes = ptr::null();

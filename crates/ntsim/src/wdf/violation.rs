@@ -5,7 +5,7 @@
 use super::abi::Handle;
 use super::handle::{Invalid, Kind};
 use crate::cpu;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// `WDF_VIOLATION`.
 pub(crate) const WDF_VIOLATION: u32 = 0x10D;
@@ -103,7 +103,7 @@ impl Violation {
     }
 
     /// A callback that returned at another IRQL than it was called at (0xE).
-    pub(crate) fn callback_irql(callback: &str, before: crate::Irql, after: crate::Irql) -> Box<Self> {
+    pub(crate) fn callback_irql(callback: &str, before: nt_abi::Irql, after: nt_abi::Irql) -> Box<Self> {
         let why = format!("{callback} was called at {before} and returned at {after}");
         Self::new(Self::CALLBACK_IRQL, u64::from(before.0), u64::from(after.0), why)
     }

@@ -15,7 +15,7 @@ use super::object::{Allowed, Attributes, Body, Object};
 use super::status;
 use super::violation::Violation;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

@@ -1,9 +1,12 @@
 //! Callouts at run time: the functions a driver registered, and who is inside them.
 
-use super::abi::{ClassifyFn0, ClassifyFn1, FlowDeleteFn, FwpsCallout0, NotifyFn, consts};
 use super::error::{BfeError, BfeResult};
 use super::readers::{self, Held};
-use crate::status::NtStatus;
+use core::ffi::c_void;
+use nt_abi::NtStatus;
+use nt_abi::fwp::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid, consts,
+};
 use parking_lot::Mutex;
 use sluice_host::Guid;
 use std::collections::HashMap;
@@ -11,6 +14,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// `FWPS_CALLOUT_CLASSIFY_FN0`.
+pub type ClassifyFn0 = unsafe extern "win64" fn(
+    *const FwpsIncomingValues0,
+    *const FwpsIncomingMetadataValues0,
+    *mut c_void,
+    *const FwpsFilter0,
+    u64,
+    *mut FwpsClassifyOut0,
+);
+
+/// `FWPS_CALLOUT_CLASSIFY_FN1` to `FWPS_CALLOUT_CLASSIFY_FN3`: with the classify context.
+pub type ClassifyFn1 = unsafe extern "win64" fn(
+    *const FwpsIncomingValues0,
+    *const FwpsIncomingMetadataValues0,
+    *mut c_void,
+    *const c_void,
+    *const FwpsFilter0,
+    u64,
+    *mut FwpsClassifyOut0,
+);
+
+/// `FWPS_CALLOUT_NOTIFY_FN0` to `FWPS_CALLOUT_NOTIFY_FN3`.
+pub type NotifyFn = unsafe extern "win64" fn(u32, *const RawGuid, *mut FwpsFilter0) -> i32;
+
+/// `FWPS_CALLOUT_FLOW_DELETE_NOTIFY_FN0`.
+pub type FlowDeleteFn = unsafe extern "win64" fn(u16, u32, u64);
 
 /// A classifyFn of whichever version it was registered with.
 #[derive(Clone, Copy)]

@@ -6,13 +6,13 @@
 //! SIDs (ALE_PACKAGE_ID other than S-1-0-0); it is allowed here wherever `FWP_MATCH_EQUAL` is, except for security
 //! descriptors.
 
-use super::abi::consts;
 use super::error::{BfeError, BfeResult, FWP_INVALID_NET_MASK};
 use super::layers::{Field, FieldType};
 use super::security::SecurityDescriptor;
 use super::token::Token;
-use super::value::Read;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts;
+use nt_abi::fwp::value::Read;
 use sluice_host::{self as host, Guid, MatchType};
 
 /// `FWP_CONDITION_VALUE0`, and `FWP_VALUE0` as its single-valued part.

@@ -1,6 +1,6 @@
 //! What the Base Filtering Engine answers when it refuses.
 
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 use sluice_host::HostError;
 use std::fmt;
 

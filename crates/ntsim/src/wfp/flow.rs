@@ -1,11 +1,11 @@
 //! Data flows and the contexts that callouts hang on them.
 
-use super::abi::FlowDeleteFn;
 use super::callout::CalloutSlot;
+use super::callout::FlowDeleteFn;
 use super::layers::LayerId;
-use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback;
+use nt_abi::NtStatus;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fmt;

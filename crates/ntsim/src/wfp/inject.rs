@@ -1,14 +1,15 @@
 //! Packet injection: handles, what becomes of an injected packet, and how a callout knows one again.
 
-use super::abi::consts;
 use super::error::{FWP_INJECT_HANDLE_CLOSING, FWP_INJECT_HANDLE_STALE};
 use super::layers::LayerId;
 use super::stack::Stack;
 use crate::cpu;
-use crate::ndis::{NetBufferList, data};
-use crate::status::NtStatus;
+use crate::ndis::data;
 use arrayvec::ArrayVec;
 use core::ffi::c_void;
+use nt_abi::NetBufferList;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::fmt;
@@ -178,7 +179,7 @@ impl Injection {
         // From here on the handle alone is needed; it is borrowed raw because an abandoned stack drops nothing.
         let handle: *const InjectionHandle = Arc::into_raw(self.handle.clone());
         drop(self);
-        let dispatch = u8::from(cpu::irql() == crate::Irql::DISPATCH);
+        let dispatch = u8::from(cpu::irql() == nt_abi::Irql::DISPATCH);
         // SAFETY: the lists are the driver's and alive until their completion; the function is the one it gave, and it
         // cannot unload before its injection handle is destroyed, which waits for this.
         unsafe {

@@ -1,6 +1,6 @@
 //! The built-in layers: run-time ids, GUIDs, fields and their data types, per version of Windows.
 
-use super::abi::consts;
+use nt_abi::fwp::consts;
 use sluice_host::Guid;
 use std::collections::HashMap;
 use std::fmt;

@@ -4,8 +4,6 @@
 //! and arbitrates, calls [`callout`]s with what their [`flow`]s carry, and leaves [`netevent`]s, which [`xml`] writes as
 //! `netsh wfp` does. [`fwps`] and [`fwpm`] are the two sides of fwpkclnt.sys as drivers import them.
 
-pub mod abi;
-mod arena;
 pub mod bfe;
 pub mod callout;
 pub mod condition;
@@ -20,6 +18,7 @@ pub mod layers;
 pub mod names;
 pub mod netevent;
 pub mod pend;
+mod raw;
 pub(crate) mod readers;
 pub mod redirect;
 pub mod security;
@@ -27,7 +26,6 @@ pub mod stack;
 #[cfg(test)]
 mod tests;
 pub mod token;
-pub mod value;
 pub mod xml;
 
 pub use bfe::UserSession;

@@ -1,12 +1,12 @@
 //! Net events: the bounded record of what the engine dropped and, when asked for, what it let pass.
 
 use super::Platform;
-use super::abi::consts;
 use super::engine::{Classify, Outcome, TerminatingFilter, Verdict};
 use super::layers::{Layer, LayerId};
 use super::security::Sid;
 use super::token::Token;
-use super::value::Read;
+use nt_abi::fwp::consts;
+use nt_abi::fwp::value::Read;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -249,7 +249,7 @@ pub(super) fn record(platform: &Platform, c: &Classify<'_>, outcome: &Outcome) {
     }
     let Some(layer) = platform.layers().get(c.layer) else { return };
     let read =
-        |name: &str| layer.field_index(name).and_then(|index| c.values.get(index)).map(super::value::Value::read);
+        |name: &str| layer.field_index(name).and_then(|index| c.values.get(index)).map(nt_abi::fwp::value::Value::read);
     let number = |name: &str| match read(name) {
         Some(Read::Unsigned(_, value)) => Some(value),
         _ => None,

@@ -1,13 +1,13 @@
 //! What a callout does not decide at once: pended operations of ALE, classify handles, pended classify requests and the
 //! layer data that may be changed.
 
-use super::abi::{FwpsBindRequest0, FwpsClassifyOut0, FwpsConnectRequest0, consts};
-use super::arena::Arena;
 use super::handle::Handles;
 use super::layers::LayerId;
-use crate::status::NtStatus;
 use core::cell::OnceCell;
 use core::ffi::c_void;
+use nt_abi::NtStatus;
+use nt_abi::fwp::arena::Arena;
+use nt_abi::fwp::{FwpsBindRequest0, FwpsClassifyOut0, FwpsConnectRequest0, consts};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 use super::error::FWP_TCPIP_NOT_READY;
 use super::inject::Injection;
 use super::pend::{Decision, RedirectRequest};
-use crate::ndis::NetBufferList;
-use crate::status::NtStatus;
+use nt_abi::NetBufferList;
+use nt_abi::NtStatus;
 use std::fmt;
 
 /// What a driver gets that asks something of a stack that is not there: `STATUS_FWP_TCPIP_NOT_READY`.

@@ -6,7 +6,7 @@
 //! its form here. No real machine has shown it yet.
 
 use super::security::Sid;
-use super::value::Blob;
+use nt_abi::fwp::value::Blob;
 
 /// Who makes a connection: the user and the groups of a process' token.
 #[derive(Clone, Debug, PartialEq, Eq)]

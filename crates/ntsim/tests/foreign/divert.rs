@@ -2,8 +2,8 @@
 //!
 //! Source of codes, numbers and layouts: include/windivert.h and include/windivert_device.h of basil00/WinDivert, 2.2.
 
+use nt_abi::NtStatus;
 use ntsim::{
-    NtStatus,
     machine::Machine,
     nt::io::{IrpKind, OpenFile, PendingIo},
 };

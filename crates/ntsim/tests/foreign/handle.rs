@@ -2,7 +2,7 @@
 
 use crate::bed::{PATIENCE, machine, unload};
 use crate::divert::{Filter, Handle, Layer, PIPE_EMPTY, event, flag, param};
-use ntsim::NtStatus;
+use nt_abi::NtStatus;
 use std::time::{Duration, Instant};
 
 #[test]

@@ -7,8 +7,8 @@
 use crate::bed::{Bed, DIG, PATIENCE, QUIET, has_dig};
 use crate::divert::{Filter, Handle, Layer, flag};
 use crate::fetch::Wheel;
+use nt_abi::NtStatus;
 use ntsim::{
-    NtStatus,
     machine::Machine,
     nt::io::{IrpKind, OpenFile},
     pe::LoadOptions,

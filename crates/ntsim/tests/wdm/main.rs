@@ -5,10 +5,10 @@ mod c_driver;
 
 use std::{sync::Arc, time::Duration};
 
+use nt_abi::NtStatus;
 use ntsim::{
     machine::Machine,
     nt::io::{IrpKind, OpenFile},
-    status::NtStatus,
 };
 use tempfile::TempDir;
 

@@ -20,9 +20,9 @@ use frame::{EHANDLER, Frame, UHANDLER};
 use record::{Context, DispatcherContext, ExceptionRecord, NONCONTINUABLE, RAX, TARGET_UNWIND, UNWINDING};
 
 use super::{bugcheck, code, context};
-use crate::status::NtStatus;
 use core::ops::Range;
 use core::ptr;
+use nt_abi::NtStatus;
 
 /// What a language handler answers (EXCEPTION_DISPOSITION): execution continues at the instruction that faulted.
 const CONTINUE_EXECUTION: i32 = 0;

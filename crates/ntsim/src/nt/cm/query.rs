@@ -5,9 +5,9 @@
 use super::{Value, kind};
 use crate::cpu;
 use crate::export::exports;
-use crate::nt::string::UnicodeString;
-use crate::status::NtStatus;
 use core::ffi::c_void;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 
 exports! {
     "ntoskrnl.exe";
@@ -363,9 +363,9 @@ unsafe extern "win64" fn RtlCreateRegistryKey(relative_to: u32, path: *const u16
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
     use core::ptr;
+    use nt_abi::Irql;
 
     fn utf16(text: &str) -> Vec<u16> {
         text.encode_utf16().chain([0]).collect()

@@ -9,9 +9,9 @@ use super::Value;
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::ob::Target;
-use crate::nt::string::UnicodeString;
 use crate::nt::violation;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 
 exports! {
     "ntoskrnl.exe";
@@ -344,10 +344,10 @@ unsafe extern "win64" fn ZwEnumerateValueKey(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
-    use crate::nt::string::OwnedUnicodeString;
     use core::ptr;
+    use nt_abi::Irql;
+    use nt_abi::OwnedUnicodeString;
 
     const PARAMETERS: &str = r"\Registry\Machine\System\CurrentControlSet\Services\Sluice\Parameters";
 

@@ -9,12 +9,12 @@
 use crate::cpu::{self, code};
 use crate::export::exports;
 use crate::nt::ob::ObjectAttributes;
-use crate::nt::string::UnicodeString;
-use crate::status::NtStatus;
 use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -192,10 +192,10 @@ extern "win64" fn ExNotifyCallback(address: u64, first: *mut c_void, second: *mu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
     use crate::nt::ob::ObfDereferenceObject;
-    use crate::nt::string::OwnedUnicodeString;
+    use nt_abi::Irql;
+    use nt_abi::OwnedUnicodeString;
 
     /// Adds the arguments and its own IRQL to the list that its context is.
     unsafe extern "win64" fn heard(context: *mut c_void, first: *mut c_void, second: *mut c_void) {

@@ -7,10 +7,10 @@
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::ke::spinlock;
 use core::ptr;
 use core::sync::atomic::AtomicU64;
+use nt_abi::Irql;
 
 exports! {
     "ntoskrnl.exe";

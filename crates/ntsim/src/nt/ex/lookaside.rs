@@ -10,13 +10,13 @@
 use super::slist;
 use crate::cpu;
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::violation;
 use crate::pe::gate::Catalogue;
-use crate::status::NtStatus;
 use core::mem::offset_of;
 use core::ops::Range;
 use core::ptr;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 

@@ -7,12 +7,12 @@
 
 use crate::cpu;
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::ke::apc;
 use crate::nt::ke::dispatcher::{self, Header};
 use crate::nt::violation;
 use crate::verifier::locks::{self, Class};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use nt_abi::Irql;
 
 exports! {
     "ntoskrnl.exe";

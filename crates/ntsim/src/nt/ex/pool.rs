@@ -4,10 +4,10 @@
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::pool::Kind;
 use core::ffi::c_void;
 use core::ptr;
+use nt_abi::Irql;
 
 exports! {
     "ntoskrnl.exe";

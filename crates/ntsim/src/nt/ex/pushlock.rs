@@ -150,8 +150,8 @@ unsafe extern "win64" fn ExReleasePushLockEx(lock: *const AtomicU64, _flags: u32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
 
     fn enter<R>(f: impl FnOnce() -> R) -> Result<R, cpu::Bugcheck> {
         cpu::enter(&Machine::new(), Irql::APC, f)

@@ -9,8 +9,8 @@ use crate::cpu::{self, code};
 use crate::export::exports;
 use crate::nt::ke::apc;
 use crate::nt::violation;
-use crate::status::NtStatus;
 use core::ops::Range;
+use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
@@ -349,8 +349,8 @@ extern "win64" fn ExReleaseResourceAndLeaveCriticalRegion(resource: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
     use std::time::{Duration, Instant};
 
     fn new() -> u64 {

@@ -9,9 +9,9 @@
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::pool::Kind;
 use core::sync::atomic::{AtomicU64, Ordering};
+use nt_abi::Irql;
 
 exports! {
     "ntoskrnl.exe";

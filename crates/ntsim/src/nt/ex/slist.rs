@@ -208,8 +208,8 @@ unsafe extern "win64" fn ExQueryDepthSList(head: *const Head) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
 
     fn entry() -> Entry {
         Entry { next: core::ptr::null_mut(), _unused: 0 }

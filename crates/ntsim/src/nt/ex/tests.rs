@@ -1,10 +1,10 @@
 use crate::cpu::{self, Bugcheck, code};
-use crate::irql::Irql;
 use crate::machine::{Config, Machine};
 use crate::pe::LoadError;
 use crate::pe::gate::import;
 use crate::verifier::low_resources;
 use core::sync::atomic::AtomicU64;
+use nt_abi::Irql;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use crate::export::exports;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 exports! {
     "ntoskrnl.exe";

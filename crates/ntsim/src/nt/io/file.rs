@@ -3,9 +3,9 @@
 use super::buffer::SystemBuffer;
 use super::{Device, DeviceBackend, FileId, IoManager, Irp, IrpId, IrpKind, IrpRequest, IrpState};
 use crate::cpu::{self, Bugcheck, code};
-use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use parking_lot::{Condvar, Mutex};
 use std::fmt;
 use std::sync::Arc;

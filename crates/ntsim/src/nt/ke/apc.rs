@@ -8,8 +8,8 @@
 
 use crate::cpu;
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::violation;
+use nt_abi::Irql;
 
 exports! {
     "ntoskrnl.exe";

@@ -9,10 +9,10 @@
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::status::NtStatus;
 use core::ffi::c_void;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 
 use crate::cpu;
 use crate::export::exports;
-use crate::irql::Irql;
+use nt_abi::Irql;
 
 exports! {
     "ntoskrnl.exe";

@@ -8,9 +8,9 @@
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::verifier::locks::{self, Class};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use nt_abi::Irql;
 
 // Where a routine wants DISPATCH_LEVEL at least, its page says so and names no level above which it may not be called;
 // only KeReleaseSpinLockFromDpcLevel's names DISPATCH_LEVEL alone, against that of the routine it belongs to.

@@ -4,10 +4,10 @@
 
 use crate::cpu;
 use crate::export::exports;
-use crate::irql::Irql;
-use crate::status::NtStatus;
 use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 exports! {
     "ntoskrnl.exe";

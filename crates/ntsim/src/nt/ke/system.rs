@@ -77,7 +77,7 @@ extern "win64" fn KeQueryMaximumGroupCount() -> u16 {
 
 unsafe extern "win64" fn KeGetProcessorNumberFromIndex(index: u32, number: *mut u32) -> i32 {
     if index >= count() {
-        return crate::NtStatus::INVALID_PARAMETER.0;
+        return nt_abi::NtStatus::INVALID_PARAMETER.0;
     }
     // SAFETY: the driver's PROCESSOR_NUMBER.
     unsafe { number.write_unaligned(index << 16) };

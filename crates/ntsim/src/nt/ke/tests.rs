@@ -1,11 +1,11 @@
 use super::dispatcher::{Header, kind};
 use crate::cpu::{self, Bugcheck, code};
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::pe::gate::import;
-use crate::status::NtStatus;
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU64, Ordering};
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

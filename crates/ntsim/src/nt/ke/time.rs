@@ -4,8 +4,8 @@
 
 use crate::cpu;
 use crate::export::{Export, exports};
-use crate::irql::Irql;
 use crate::nt::clock::PER_SECOND;
+use nt_abi::Irql;
 
 exports! {
     "ntoskrnl.exe";

@@ -9,13 +9,13 @@
 use crate::cpu;
 use crate::cpu::seh::{self, entry::raising, record::Context};
 use crate::export::exports;
-use crate::ndis::layout::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, Mdl};
 use crate::nt::pool::Kind;
 use crate::nt::rtl::copy;
 use crate::nt::violation;
-use crate::status::NtStatus;
 use core::ffi::c_void;
 use core::ptr;
+use nt_abi::NtStatus;
+use nt_abi::ndis::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, Mdl};
 
 exports! {
     "ntoskrnl.exe";
@@ -363,8 +363,8 @@ unsafe extern "win64" fn MmProtectMdlSystemAddress(_mdl: *mut Mdl, _protection: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
+    use nt_abi::Irql;
 
     fn violates(parameter: u64, f: impl FnOnce()) {
         let stopped = cpu::enter(&Machine::new(), Irql::PASSIVE, f).unwrap_err();

@@ -9,10 +9,10 @@ use crate::cpu::seh::{
 };
 use crate::export::{Export, exports};
 use crate::nt::rtl::copy;
-use crate::nt::string::UnicodeString;
 use crate::pe::gate::Catalogue;
-use crate::status::NtStatus;
 use core::ffi::c_void;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 
 exports! {
     "ntoskrnl.exe";
@@ -141,9 +141,9 @@ unsafe fn probe(what: &str, address: usize, length: usize, alignment: u32, conte
 mod tests {
     use super::*;
     use crate::cpu;
-    use crate::irql::Irql;
     use crate::machine::Machine;
-    use crate::nt::string::OwnedUnicodeString;
+    use nt_abi::Irql;
+    use nt_abi::OwnedUnicodeString;
 
     #[test]
     fn routines_are_found_by_name_in_both_modules() {

@@ -13,11 +13,11 @@ pub use handle::Target;
 
 use crate::cpu;
 use crate::export::{Export, exports};
-use crate::nt::string::UnicodeString;
 use crate::nt::violation;
-use crate::status::NtStatus;
 use core::ops::Range;
 use handle::Handles;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
@@ -360,9 +360,9 @@ extern "win64" fn ObCloseHandle(handle: u64, _mode: i8) -> NtStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
     use core::ptr;
+    use nt_abi::Irql;
 
     #[test]
     fn references_are_counted_for_any_address() {

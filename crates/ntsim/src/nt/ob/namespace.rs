@@ -9,8 +9,8 @@ use super::{ObjectAttributes, Target};
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::pool::Kind;
-use crate::nt::string::UnicodeString;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 
 exports! {
     "ntoskrnl.exe";
@@ -163,10 +163,10 @@ unsafe extern "win64" fn IoQueryFullDriverPath(driver_object: u64, path: *mut Un
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
-    use crate::nt::string::OwnedUnicodeString;
     use core::ptr;
+    use nt_abi::Irql;
+    use nt_abi::OwnedUnicodeString;
 
     type Open = unsafe extern "win64" fn(*mut u64, u32, *const ObjectAttributes) -> NtStatus;
 

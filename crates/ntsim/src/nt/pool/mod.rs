@@ -12,9 +12,9 @@ mod quarantine;
 pub use block::{Kind, Tag};
 
 use crate::cpu::{self, Frame, code};
-use crate::irql::Irql;
 use block::{Damage, Memory};
 use crossbeam_utils::CachePadded;
+use nt_abi::Irql;
 use paged::Arena;
 use parking_lot::Mutex;
 use quarantine::Quarantine;

@@ -11,10 +11,10 @@ use crate::cpu;
 use crate::export::exports;
 use crate::machine::Machine;
 use crate::nt::ke::apc;
-use crate::nt::string::{OwnedUnicodeString, UnicodeString};
-use crate::status::NtStatus;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use nt_abi::NtStatus;
+use nt_abi::{OwnedUnicodeString, UnicodeString};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -230,7 +230,7 @@ extern "win64" fn PsRemoveLoadImageNotifyRoutine(routine: u64) -> NtStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
+    use nt_abi::Irql;
 
     static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
 

@@ -5,13 +5,13 @@
 use super::notify;
 use crate::cpu;
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::nt::ke::dispatcher::{self, Header};
 use crate::nt::ob::Kind;
-use crate::nt::string::UnicodeString;
-use crate::status::NtStatus;
 use core::ffi::c_void;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -10,8 +10,8 @@ use super::process::{Process, SYSTEM_ID};
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::ob::{self, Target};
-use crate::nt::string::UnicodeString;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 
 exports! {
     "ntoskrnl.exe";
@@ -282,9 +282,9 @@ impl super::process::Processes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
     use core::ptr;
+    use nt_abi::Irql;
 
     const CURL: &str = r"\device\harddiskvolume1\usr\bin\curl";
     const CURRENT: u64 = -1_i64 as u64;

@@ -5,13 +5,13 @@
 use super::process;
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::ke::{apc, dispatcher};
 use crate::nt::ob::{Kind, Target};
-use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
 use core::cell::Cell;
 use core::ffi::c_void;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use std::sync::mpsc;
 
 exports! {

@@ -5,8 +5,8 @@
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::pool::Kind;
-use crate::nt::string::UnicodeString;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
+use nt_abi::UnicodeString;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 exports! {
@@ -281,9 +281,9 @@ parser!(RtlIpv6StringToAddressW, u16, Ipv6Addr, 16,);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
     use core::ptr;
+    use nt_abi::Irql;
 
     #[test]
     fn guids_have_the_registrys_form() {

@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn the_first_byte_that_cannot_be_accessed_is_found() {
-        use crate::{cpu, irql::Irql, machine::Machine};
+        use crate::{cpu, machine::Machine};
+        use nt_abi::Irql;
         // SAFETY: a fresh mapping of three pages.
         let base = unsafe {
             let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);

@@ -9,7 +9,7 @@ use crate::cpu::seh::{
     scope::handler as __C_specific_handler,
 };
 use crate::export::exports;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 exports! {
     "ntoskrnl.exe";

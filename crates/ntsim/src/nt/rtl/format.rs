@@ -1,7 +1,7 @@
 //! The formats of `printf` as the kernel has them ("Format specification syntax", Microsoft C runtime), floating point
 //! excepted, which the kernel does not print either.
 
-use crate::nt::string::{AnsiString, UnicodeString};
+use nt_abi::{AnsiString, UnicodeString};
 
 /// The arguments of a variadic win64 call: 8-byte slots one after the other, as a `va_list` walks them.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 #![allow(non_snake_case, non_upper_case_globals, reason = "exports have their Windows names")]
 
 use crate::export::{Export, exports};
-use crate::status::NtStatus;
 use core::ffi::c_void;
+use nt_abi::NtStatus;
 
 exports! {
     "ntoskrnl.exe";

@@ -5,9 +5,9 @@
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::pool::Kind;
-use crate::nt::string::{AnsiString, UnicodeString};
-use crate::status::NtStatus;
 use core::ptr;
+use nt_abi::NtStatus;
+use nt_abi::{AnsiString, UnicodeString};
 use std::cmp::Ordering;
 
 exports! {

@@ -1,10 +1,10 @@
 use super::format::{Arguments, format};
 use crate::cpu;
-use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::nt::string::{OwnedUnicodeString, UnicodeString};
 use crate::pe::gate::import;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
+use nt_abi::{OwnedUnicodeString, UnicodeString};
 
 fn formatted(template: &str, slots: &[u64]) -> String {
     // SAFETY: as many slots as the templates below take.

@@ -3,24 +3,24 @@
 
 use crate::cpu;
 use crate::export::{Entry, all};
-use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::ndis::{NetBufferList, PacketBuffer};
 use crate::shim::carrier::{Around, Carrier, Wire};
 use crate::shim::flow::NoEndpoints;
 use crate::shim::layer::Direction;
 use crate::shim::stack::{Config, Decision};
 use crate::shim::verdicts::Verdicts;
-use crate::status::NtStatus;
-use crate::wfp::abi::{
-    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid, consts,
-};
 use crate::wfp::bfe::{Callout, DisplayData, Filter, FilterContext, Session, SessionOptions, Sublayer};
 use crate::wfp::layers::LayerId;
-use crate::wfp::value::{Read, Value};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use etherparse::{PacketBuilder, TcpHeader};
+use nt_abi::Irql;
+use nt_abi::NtStatus;
+use nt_abi::fwp::value::{Read, Value};
+use nt_abi::fwp::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid, consts,
+};
+use nt_abi::{NetBufferList, PacketBuffer};
 use parking_lot::Mutex;
 use sluice_host::{Guid, Weight};
 use std::net::IpAddr;

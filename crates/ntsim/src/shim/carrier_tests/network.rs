@@ -3,13 +3,13 @@
 use super::bed::*;
 use crate::shim::layer::Direction::{self, Inbound, Outbound};
 use crate::shim::stack::Verdict;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::{
+use crate::wfp::layers::LayerId;
+use crate::wfp::stack::NOT_READY;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::{
     FWPS_PACKET_INJECTED_BY_OTHER as BY_OTHER, FWPS_PACKET_INJECTED_BY_SELF as BY_SELF,
     FWPS_PACKET_NOT_INJECTED as NOT, FWPS_PACKET_PREVIOUSLY_INJECTED_BY_SELF as PREVIOUSLY, FWPS_RIGHT_ACTION_WRITE,
 };
-use crate::wfp::layers::LayerId;
-use crate::wfp::stack::NOT_READY;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -118,8 +118,7 @@ fn a_connection_lives_and_ends_while_every_packet_is_diverted() {
         let lengths = stream.clone();
         bed.callout(LayerId(if v6 { 22 } else { 20 }), move |call| {
             // SAFETY: the layer data of the stream layer.
-            let data =
-                unsafe { &*(*call.layer_data.cast::<crate::wfp::abi::FwpsStreamCalloutIoPacket0>()).stream_data };
+            let data = unsafe { &*(*call.layer_data.cast::<nt_abi::fwp::FwpsStreamCalloutIoPacket0>()).stream_data };
             lengths.lock().push(data.data_length as u64);
         });
         let conversation = [
@@ -199,7 +198,7 @@ fn a_machine_off_the_network_takes_no_injections_and_returns_what_waits() {
     let (sides, machine) = bed.finish();
     assert!(sides.remote.is_empty());
     assert_eq!(*injector.done.lock(), [NtStatus::CANCELLED]);
-    let refused = crate::cpu::enter(&machine, crate::irql::Irql::PASSIVE, || injector.inject(Outbound, &packet));
+    let refused = crate::cpu::enter(&machine, nt_abi::Irql::PASSIVE, || injector.inject(Outbound, &packet));
     assert_eq!(refused.unwrap(), NOT_READY);
     assert_eq!(injector.done.lock().len(), 1, "not called for what failed");
 }
@@ -214,7 +213,7 @@ fn a_kept_list_remembers_who_injected_it() {
         if by.state(call.list()).0 == BY_SELF && keep.lock().is_empty() {
             // SAFETY: a live list.
             unsafe {
-                import!(FwpsReferenceNetBufferList0(*mut crate::ndis::NetBufferList, u8))(call.list(), 0);
+                import!(FwpsReferenceNetBufferList0(*mut nt_abi::NetBufferList, u8))(call.list(), 0);
             }
             keep.lock().push(call.list().addr());
             call.absorb();
@@ -230,12 +229,12 @@ fn a_kept_list_remembers_who_injected_it() {
     assert!(bed.sides.remote.is_empty());
     // Others travel meanwhile, in buffers of their own.
     bed.out(&udp(false, Outbound, b"another"));
-    let list = kept.lock()[0] as *mut crate::ndis::NetBufferList;
+    let list = kept.lock()[0] as *mut nt_abi::NetBufferList;
     bed.run(|| {
         assert_eq!(injector.state(list).0, BY_SELF, "long after");
         assert_eq!(other.send_clone(list, 0), NtStatus::SUCCESS);
         // SAFETY: the reference taken above.
-        unsafe { import!(FwpsDereferenceNetBufferList0(*mut crate::ndis::NetBufferList, u8))(list, 0) };
+        unsafe { import!(FwpsDereferenceNetBufferList0(*mut nt_abi::NetBufferList, u8))(list, 0) };
     });
     bed.serve();
     assert_eq!(*states.lock(), [BY_SELF, NOT, PREVIOUSLY]);

@@ -3,16 +3,16 @@
 use super::bed::*;
 use super::transport::server;
 use crate::cpu;
-use crate::irql::Irql;
-use crate::ndis::NetBufferList;
 use crate::shim::classifier::{REASON_COMPLETION, condition_flag};
 use crate::shim::layer::Direction::{Inbound, Outbound};
 use crate::shim::stack::Verdict;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::FWPS_PACKET_INJECTED_BY_SELF as BY_SELF;
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use nt_abi::Irql;
+use nt_abi::NetBufferList;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::FWPS_PACKET_INJECTED_BY_SELF as BY_SELF;
 use parking_lot::Mutex;
 use std::sync::Arc;
 

@@ -2,17 +2,17 @@
 
 use super::bed::*;
 use super::talk::Talk;
-use crate::ndis::{NetBufferList, PacketBuffer};
 use crate::shim::layer::Direction::{self, Inbound, Outbound};
 use crate::shim::stack::Verdict;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::{
+use crate::wfp::layers::LayerId;
+use core::ptr::null_mut;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::{
     FWPS_INJECTION_TYPE_STREAM, FWPS_STREAM_ACTION_ALLOW_CONNECTION as ALLOW, FWPS_STREAM_ACTION_DEFER as DEFER,
     FWPS_STREAM_ACTION_DROP_CONNECTION as DROP, FWPS_STREAM_ACTION_NEED_MORE_DATA as NEED_MORE,
 };
-use crate::wfp::abi::{FwpsStreamCalloutIoPacket0, FwpsStreamData0};
-use crate::wfp::layers::LayerId;
-use core::ptr::null_mut;
+use nt_abi::fwp::{FwpsStreamCalloutIoPacket0, FwpsStreamData0};
+use nt_abi::{NetBufferList, PacketBuffer};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::sync::Arc;

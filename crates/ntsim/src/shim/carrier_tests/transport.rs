@@ -3,11 +3,11 @@
 use super::bed::*;
 use crate::shim::layer::Direction::{self, Inbound, Outbound};
 use crate::shim::packet::Packet;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::{
+use crate::wfp::layers::LayerId;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::{
     FWPS_PACKET_INJECTED_BY_SELF as BY_SELF, FWPS_PACKET_NOT_INJECTED as NOT, FWPS_RIGHT_ACTION_WRITE,
 };
-use crate::wfp::layers::LayerId;
 use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ fn a_changed_datagram_has_the_right_checksum() {
             if by.state(call.list()).0 == NOT {
                 let mut data = data.clone();
                 data[6..8].fill(0xAA); // a checksum that is none
-                let mut packet = crate::ndis::PacketBuffer::copy_of(&data);
+                let mut packet = nt_abi::PacketBuffer::copy_of(&data);
                 let list = packet.list(0, 0, data.len());
                 let endpoint = call.metadata.transport_endpoint_handle;
                 assert_eq!(by.send_transport(list, Some(packet), endpoint, server(v6)), NtStatus::SUCCESS);
@@ -155,7 +155,7 @@ fn an_endpoint_that_is_gone_sends_nothing() {
     let mut bed = Bed::new();
     let injector = Injector::transport(&bed);
     let data = &udp(false, Outbound, b"x")[20..];
-    let mut packet = crate::ndis::PacketBuffer::copy_of(data);
+    let mut packet = nt_abi::PacketBuffer::copy_of(data);
     let list = packet.list(0, 0, data.len());
     bed.run(|| assert_eq!(injector.send_transport(list, Some(packet), 77, server(false)), NtStatus::SUCCESS));
     bed.serve();

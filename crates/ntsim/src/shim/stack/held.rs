@@ -10,13 +10,13 @@
 
 use super::authorize::refuse;
 use super::{Context, Decision, Entry, Flow, FlowView, HANDSHAKE_TIMEOUT, Kind, Layer, Position, Stack, Verdict};
-use crate::ndis::PacketBuffer;
 use crate::shim::classifier::{Classifier, Outcome, REASON_COMPLETION, Redirect, condition_flag};
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::layer::Direction;
 use crate::shim::packet::{Packet, Upper, protocol};
 use crate::shim::tcp::Connection;
 use foldhash::HashMap;
+use nt_abi::PacketBuffer;
 use std::time::Duration;
 
 /// A flow that waits.

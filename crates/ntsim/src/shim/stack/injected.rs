@@ -2,11 +2,11 @@
 
 use super::connection::sent_again;
 use super::{Context, Decision, Entry, FlowView, Position, Stack, Verdict};
-use crate::ndis::PacketBuffer;
 use crate::shim::classifier::{Classifier, condition_flag};
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::layer::{Direction, Layer};
 use crate::shim::packet::{Packet, Upper, protocol};
+use nt_abi::PacketBuffer;
 use std::time::Duration;
 
 impl<F> Stack<F> {

@@ -5,13 +5,13 @@
 
 use super::connection::is_retransmission;
 use super::{Context, Stack};
-use crate::ndis::PacketBuffer;
 use crate::shim::classifier::{Classifier, Redirect};
 use crate::shim::flow::FlowKey;
 use crate::shim::layer::Direction;
 use crate::shim::packet::{Packet, Upper, tcp_flag};
 use crate::shim::rewrite::readdress;
 use foldhash::HashMap;
+use nt_abi::PacketBuffer;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 

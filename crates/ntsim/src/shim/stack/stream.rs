@@ -3,13 +3,13 @@
 use super::connection::{reset_both, segment_len};
 use super::relay::{End, MOST, Piece, Relay, Start};
 use super::{Context, Decision, Entry, Flow, Head, Kind, Output, Stack, Verdict};
-use crate::ndis::PacketBuffer;
 use crate::shim::classifier::{Classifier, Data, Indication, Injected, Outcome, StreamAction, stream_flag};
 use crate::shim::flow::{Endpoints, FlowKey};
 use crate::shim::layer::{Direction, Layer};
 use crate::shim::packet::{Packet, Tcp, tcp_flag};
 use crate::shim::reply;
 use crate::shim::tcp::{Connection, Early, Fresh, Phase, after};
+use nt_abi::PacketBuffer;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;

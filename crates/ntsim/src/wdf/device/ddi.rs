@@ -13,7 +13,7 @@ use super::super::status;
 use super::super::string;
 use super::super::violation::Fault;
 use super::{Device, create, init};
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

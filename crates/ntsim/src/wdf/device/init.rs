@@ -14,7 +14,7 @@ use super::super::string;
 use super::super::violation::{Fault, Violation};
 use super::{Files, InCallerCallback};
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

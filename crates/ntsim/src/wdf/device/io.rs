@@ -17,7 +17,7 @@ use super::Device;
 use crate::cpu;
 use crate::machine::Machine;
 use crate::nt::io::{DeviceBackend, FileId, IrpId, IrpRequest};
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// What the I/O manager holds of a device.
 pub(crate) struct Backend {

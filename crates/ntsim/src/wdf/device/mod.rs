@@ -27,7 +27,7 @@ use super::object::{
 use super::violation::Violation;
 use crate::machine::Machine;
 use crate::nt::io::{FileId, IrpId};
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 pub(crate) use ddi::FUNCTIONS;
 pub(crate) use init::{FUNCTIONS as INIT_FUNCTIONS, Init};

@@ -10,10 +10,10 @@ use super::super::abi::{FileConfig, FileCreateCallback, Handle, ObjectAttributes
 use super::super::status;
 use super::super::testing::{Calls, Rig, SDDL, Wide, attributes, context_type, file_config, queue_config, wdf};
 use super::InCallerCallback;
-use crate::Irql;
 use crate::cpu;
 use crate::nt::io::OpenFile;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 const NO_RIG: Calls = Calls { globals: ptr::null() };
 const NAME: &str = r"\Device\Tested";

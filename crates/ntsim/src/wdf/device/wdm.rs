@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::init::Init;
 use crate::machine::Machine;
 use crate::nt::io::layout::DeviceObject as Layout;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 use super::super::kernel::Allocation;
 

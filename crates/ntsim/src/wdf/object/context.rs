@@ -13,7 +13,7 @@ use super::super::status;
 use super::super::violation::Fault;
 use super::{Handle, Object, Stage};
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// `WDF_OBJECT_ATTRIBUTES` as given, or what its absence means.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,7 +9,7 @@ use super::super::ddi::{self, Function, Globals};
 use super::super::handle::Kind;
 use super::super::violation::{Fault, Violation};
 use super::{Allowed, Attributes, Body, Object, allocate_context, delete, release};
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room. `wdfobject.h` gives the context and reference functions no highest IRQL.
 pub(crate) const FUNCTIONS: &[Function] = &[

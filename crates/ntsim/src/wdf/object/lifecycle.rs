@@ -8,8 +8,8 @@ use super::super::callback;
 use super::super::kernel;
 use super::super::violation::Violation;
 use super::{Object, Stage};
-use crate::Irql;
 use crate::machine::Machine;
+use nt_abi::Irql;
 
 /// `WdfObjectDelete` as a driver may call it.
 ///

@@ -134,10 +134,10 @@ impl Object {
         parent: Option<&Arc<Self>>,
         attributes: &Attributes,
         body: Box<dyn Body>,
-    ) -> Result<Arc<Self>, crate::NtStatus> {
+    ) -> Result<Arc<Self>, nt_abi::NtStatus> {
         let kind = body.kind();
         if machine.low_resources.fails(kind.name()) {
-            return Err(crate::NtStatus::INSUFFICIENT_RESOURCES);
+            return Err(nt_abi::NtStatus::INSUFFICIENT_RESOURCES);
         }
         let context = context::first_context(machine, client, attributes)?;
         let address = context.as_ref().map_or(0, |context| context.address());
@@ -160,7 +160,7 @@ impl Object {
             // Under the children's lock, which disposal takes after it has changed the stage: either disposal sees
             // this child or this child sees the disposal.
             if parent.stage() != Stage::Alive {
-                return Err(crate::NtStatus::DELETE_PENDING);
+                return Err(nt_abi::NtStatus::DELETE_PENDING);
             }
             children.insert(serial, Arc::clone(&object));
         }

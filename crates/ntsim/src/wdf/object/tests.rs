@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 
 use super::super::abi::{Handle, ObjectAttributes, ObjectCallback};
 use super::super::testing::{Rig, Type, attributes, context_type, wdf};
-use crate::Irql;
 use crate::cpu;
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 static SMALL: Type = context_type(c"SMALL", 8);
 static LARGE: Type = context_type(c"LARGE", 100);

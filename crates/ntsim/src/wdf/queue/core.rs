@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::super::status;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// `WDF_IO_QUEUE_DISPATCH_TYPE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

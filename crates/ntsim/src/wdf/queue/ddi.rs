@@ -25,7 +25,7 @@ use super::super::violation::{Fault, Violation};
 use super::core::{Core, Dispatch};
 use super::{Callbacks, Notice, Queue, Signal, cancel_all, dispatch, retrieve};
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

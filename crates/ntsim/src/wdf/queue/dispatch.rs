@@ -12,11 +12,11 @@ use super::super::request::{self, Operation, Request};
 use super::super::violation::Violation;
 use super::core::Event;
 use super::{Notice, Queue};
-use crate::Irql;
 use crate::machine::Machine;
-use crate::status::NtStatus;
 use crate::trace::Argument;
 use crate::verifier::callback::At;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 /// Delivers what there is, on this thread if it may run the callbacks, else on a worker thread or as a DPC.
 ///

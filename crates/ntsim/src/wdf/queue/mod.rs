@@ -24,7 +24,7 @@ use super::object::{Body, Constraints, Object};
 use super::request::{self, Request};
 use super::violation::Violation;
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 use self::core::{Core, Dispatch};
 

@@ -15,10 +15,10 @@ use super::super::abi::{Handle, ObjectAttributes, QueueConfig, QueueStateCallbac
 use super::super::status;
 use super::super::testing::{Calls, Rig, attributes, file_config, queue_config, wdf};
 use super::core::state;
-use crate::Irql;
 use crate::cpu;
 use crate::nt::io::{IrpKind, OpenFile};
-use crate::status::NtStatus;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 
 const CODE: u32 = 0x22_2000;
 

@@ -15,7 +15,7 @@ use super::{Method, Operation, Owner, Request};
 use crate::machine::Machine;
 use crate::nt::mm::mdl;
 use crate::nt::rtl::copy;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

@@ -11,7 +11,7 @@ use super::super::status;
 use super::super::violation::{Fault, Violation};
 use super::{CancelCallback, Marked, Owner, Request, complete};
 use crate::machine::Machine;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[

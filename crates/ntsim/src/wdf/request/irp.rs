@@ -14,7 +14,7 @@ use super::super::kernel::{Allocation, TAG};
 use super::{Operation, Request, buffer};
 use crate::machine::Machine;
 use crate::nt::io::layout;
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 /// The functions of this room.
 pub(crate) const FUNCTIONS: &[Function] = &[Function::dispatch("WdfRequestWdmGetIrp", get_irp as *const ())];

@@ -28,7 +28,7 @@ use super::queue;
 use super::violation::Violation;
 use crate::machine::Machine;
 use crate::nt::io::{FileId, IrpKind, IrpRequest};
-use crate::status::NtStatus;
+use nt_abi::NtStatus;
 
 pub(crate) use buffer::FUNCTIONS as BUFFER_FUNCTIONS;
 pub(crate) use ddi::{FUNCTIONS, enqueue_from_caller};

@@ -9,10 +9,10 @@ mod slots;
 use std::sync::LazyLock;
 
 use super::ddi::Function;
-use crate::Irql;
 use crate::export::Export;
 use crate::machine::Machine;
 use crate::pe::gate::Gates;
+use nt_abi::Irql;
 
 pub(crate) use slots::NAMES;
 

@@ -1,10 +1,10 @@
 //! What an object must be like to be added.
 
 use super::objects::{DisplayData, Filter, FilterContext, Lifetime, Objects, SessionId};
-use crate::status::NtStatus;
-use crate::wfp::abi::consts;
 use crate::wfp::error::{BfeError, BfeResult, FWP_PROVIDER_CONTEXT_NOT_FOUND};
 use crate::wfp::names::Named;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts;
 use sluice_host::Guid;
 
 /// A refusal.

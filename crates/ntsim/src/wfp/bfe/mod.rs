@@ -18,8 +18,8 @@ pub use objects::{
 pub use session::{Session, SessionInfo, SessionOptions};
 pub use user::UserSession;
 
-use super::abi::consts::FWPM_SUBLAYER_FLAG_PERSISTENT;
 use super::names;
+use nt_abi::fwp::consts::FWPM_SUBLAYER_FLAG_PERSISTENT;
 use parking_lot::{Condvar, Mutex};
 use sluice_host::Guid;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! The management objects: providers, sublayers, callouts, provider contexts and filters, as BFE keeps them.
 
-use crate::wfp::abi::consts;
 use crate::wfp::callout::CalloutSlot;
 use crate::wfp::condition::{Condition, ConditionValue};
 use crate::wfp::engine::CompiledFilter;
 use crate::wfp::layers::LayerId;
+use nt_abi::fwp::consts;
 use sluice_host::{self as host, FilterAction, Guid, Weight};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

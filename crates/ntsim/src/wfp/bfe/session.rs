@@ -8,11 +8,11 @@ use super::objects::{
 use super::transaction::{Holder, Transaction};
 use super::weight;
 use crate::machine::Machine;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts;
 use crate::wfp::engine::{CompiledFilter, FilterParts};
 use crate::wfp::error::{BfeError, BfeResult, FWP_PROVIDER_CONTEXT_NOT_FOUND};
 use crate::wfp::names::{Named, SUBLAYER_UNIVERSAL};
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts;
 use sluice_host::{Guid, Weight};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

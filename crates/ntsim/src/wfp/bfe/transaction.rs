@@ -3,14 +3,14 @@
 use super::objects::{Objects, SessionId, StoredFilter};
 use super::{Bfe, Lifetime};
 use crate::machine::Machine;
-use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback;
 use crate::wfp::Platform;
-use crate::wfp::abi::{RawGuid, consts};
 use crate::wfp::engine::LayerFilters;
 use crate::wfp::error::{BfeError, BfeResult};
 use crate::wfp::layers::LayerId;
+use nt_abi::NtStatus;
+use nt_abi::fwp::{RawGuid, consts};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::ThreadId;

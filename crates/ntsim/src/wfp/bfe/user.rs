@@ -3,9 +3,9 @@
 use super::objects::DisplayData;
 use super::session::{Session, SessionOptions};
 use crate::cpu::{self, Bugcheck};
-use crate::irql::Irql;
 use crate::machine::Machine;
 use crate::wfp::error::BfeResult;
+use nt_abi::Irql;
 use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer};
 use std::sync::Arc;
 

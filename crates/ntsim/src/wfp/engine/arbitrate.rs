@@ -19,9 +19,9 @@ use super::snapshot::{LayerFilters, SublayerFilters};
 use super::{Classify, told};
 use crate::trace;
 use crate::verifier::callback;
-use crate::wfp::abi::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
 use crate::wfp::callout::{self, CalloutSlot};
 use crate::wfp::pend::{ClassifyContext, RedirectRequest};
+use nt_abi::fwp::{FwpsClassifyOut0, FwpsIncomingValues0, FwpsStreamCalloutIoPacket0, consts};
 use sluice_host::Guid;
 use smallvec::SmallVec;
 

@@ -1,15 +1,15 @@
 //! A filter made ready: its conditions as tests, its action with the callout it names, and the FWPS_FILTER a driver sees.
 
-use crate::status::NtStatus;
-use crate::wfp::abi::{FwpsAction0, FwpsFilter0, FwpsFilterCondition0, consts};
-use crate::wfp::arena::Arena;
 use crate::wfp::bfe::{ProviderContext, Stored};
 use crate::wfp::callout::CalloutSlot;
 use crate::wfp::condition::{self, Condition, Test};
 use crate::wfp::error::{BfeError, BfeResult};
 use crate::wfp::fwpm::marshal;
 use crate::wfp::layers::Layer;
-use crate::wfp::value::Value;
+use nt_abi::NtStatus;
+use nt_abi::fwp::arena::Arena;
+use nt_abi::fwp::value::Value;
+use nt_abi::fwp::{FwpsAction0, FwpsFilter0, FwpsFilterCondition0, consts};
 use std::fmt;
 use std::sync::Arc;
 
@@ -106,7 +106,7 @@ impl CompiledFilter {
                 field_id: index as u16,
                 reserved: 0,
                 match_type: condition.match_type as u32,
-                condition_value: arena.value(&condition.value),
+                condition_value: condition.value.put(&mut arena),
             });
         }
         let mut flags = run_time_flags(parts.flags);
@@ -149,7 +149,7 @@ impl CompiledFilter {
     #[inline]
     pub(super) fn matches(&self, values: &[Value<'_>]) -> bool {
         self.groups.iter().all(|group| {
-            let value = values.get(group.field).map_or(crate::wfp::value::Read::Empty, Value::read);
+            let value = values.get(group.field).map_or(nt_abi::fwp::value::Read::Empty, Value::read);
             group.tests.iter().any(|test| test.passes(value))
         })
     }

@@ -14,15 +14,15 @@ pub(super) use current::Current;
 pub(super) use filter::{CompiledFilter, FilterParts};
 pub(super) use snapshot::{LayerFilters, Snapshot};
 
-use super::abi::{FwpsIncomingMetadataValues0, consts};
 use super::flow::Flow;
 use super::layers::LayerId;
 use super::netevent;
 use super::pend::{ClassifyContext, RedirectRequest};
-use super::value::Value;
 use crate::machine::Machine;
 use arbitrate::Arbiter;
 use core::ffi::c_void;
+use nt_abi::fwp::value::Value;
+use nt_abi::fwp::{FwpsIncomingMetadataValues0, consts};
 use std::sync::Arc;
 
 /// One indication of traffic to a layer.

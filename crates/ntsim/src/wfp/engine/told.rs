@@ -3,10 +3,10 @@
 use super::Classify;
 use crate::cpu;
 use crate::trace::{Argument, Callback};
-use crate::wfp::abi::{FwpsClassifyOut0, consts};
 use crate::wfp::callout::{self, Registration};
 use crate::wfp::layers::FieldKind;
-use crate::wfp::value::Read;
+use nt_abi::fwp::value::Read;
+use nt_abi::fwp::{FwpsClassifyOut0, consts};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The call, with every field that has a value and is no blob.

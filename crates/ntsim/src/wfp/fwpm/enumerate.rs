@@ -5,14 +5,14 @@
 
 use super::{Handle, marshal, null, put, session, status};
 use crate::cpu;
-use crate::status::NtStatus;
-use crate::wfp::abi::{
+use crate::wfp::bfe::{Lifetime, Objects, Provider, StoredCallout, StoredFilter, Sublayer};
+use crate::wfp::error::{BfeError, BfeResult};
+use nt_abi::NtStatus;
+use nt_abi::fwp::arena::Arena;
+use nt_abi::fwp::{
     FwpmCallout0, FwpmCalloutEnumTemplate0, FwpmFilter0, FwpmFilterEnumTemplate0, FwpmProvider0, FwpmSublayer0,
     FwpmSublayerEnumTemplate0, consts,
 };
-use crate::wfp::arena::Arena;
-use crate::wfp::bfe::{Lifetime, Objects, Provider, StoredCallout, StoredFilter, Sublayer};
-use crate::wfp::error::{BfeError, BfeResult};
 use parking_lot::Mutex;
 use sluice_host::Guid;
 use std::collections::VecDeque;

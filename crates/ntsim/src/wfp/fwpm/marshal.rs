@@ -1,15 +1,15 @@
 //! The structures drivers get, built.
 
-use crate::wfp::abi::{
-    FilterContext as RawContext, FwpValue0, FwpmAction0, FwpmCallout0, FwpmDisplayData0, FwpmField0, FwpmFilter0,
-    FwpmFilterCondition0, FwpmLayer0, FwpmProvider0, FwpmProviderContext0, FwpmSublayer0, RawGuid, ValueUnion, consts,
-};
-use crate::wfp::arena::Arena;
 use crate::wfp::bfe::{
     DisplayData, FilterContext, Provider, ProviderContext, Stored, StoredCallout, StoredFilter, Sublayer,
 };
 use crate::wfp::layers::Layer;
 use crate::wfp::names::SUBLAYER_UNIVERSAL;
+use nt_abi::fwp::arena::Arena;
+use nt_abi::fwp::{
+    FilterContext as RawContext, FwpValue0, FwpmAction0, FwpmCallout0, FwpmDisplayData0, FwpmField0, FwpmFilter0,
+    FwpmFilterCondition0, FwpmLayer0, FwpmProvider0, FwpmProviderContext0, FwpmSublayer0, RawGuid, ValueUnion, consts,
+};
 use sluice_host::Weight;
 
 fn text(arena: &mut Arena, text: Option<&str>) -> *const u16 {
@@ -81,7 +81,7 @@ pub(super) fn filter(arena: &mut Arena, stored: &StoredFilter) -> FwpmFilter0 {
         .map(|condition| FwpmFilterCondition0 {
             field_key: condition.field.into(),
             match_type: condition.match_type as u32,
-            condition_value: arena.value(&condition.value),
+            condition_value: condition.value.put(arena),
         })
         .collect();
     let filter_condition =

@@ -8,20 +8,20 @@ mod enumerate;
 pub(super) mod marshal;
 mod read;
 
-use super::abi::{
-    FwpValue0, FwpmCallout0, FwpmFilter0, FwpmProvider0, FwpmProviderContext0, FwpmSession0, FwpmSublayer0, RawGuid,
-    ValueUnion, consts,
-};
-use super::arena::Arena;
 use super::bfe::{Session, SessionOptions};
 use super::error::{BfeError, BfeResult};
 use super::handle::Handles;
 use super::layers::LayerId;
 use crate::cpu;
 use crate::export::exports;
-use crate::status::NtStatus;
 use core::ffi::c_void;
 use enumerate::*;
+use nt_abi::NtStatus;
+use nt_abi::fwp::arena::Arena;
+use nt_abi::fwp::{
+    FwpValue0, FwpmCallout0, FwpmFilter0, FwpmProvider0, FwpmProviderContext0, FwpmSession0, FwpmSublayer0, RawGuid,
+    ValueUnion, consts,
+};
 use parking_lot::Mutex;
 use sluice_host::Guid;
 use std::collections::HashMap;
@@ -430,7 +430,7 @@ functions! {
         })
     }
 
-    fn FwpmLayerGetById0(engine: Handle, id: u16, out: *mut *mut super::abi::FwpmLayer0) -> NtStatus {
+    fn FwpmLayerGetById0(engine: Handle, id: u16, out: *mut *mut nt_abi::fwp::FwpmLayer0) -> NtStatus {
         through(engine, |_| {
             let table = cpu::with_machine(|machine| machine.wfp.layers());
             let not_found = || BfeError::new(NtStatus::FWP_LAYER_NOT_FOUND, format!("layer {id}"));
@@ -439,7 +439,7 @@ functions! {
         })
     }
 
-    fn FwpmLayerGetByKey0(engine: Handle, layer: *const RawGuid, out: *mut *mut super::abi::FwpmLayer0) -> NtStatus {
+    fn FwpmLayerGetByKey0(engine: Handle, layer: *const RawGuid, out: *mut *mut nt_abi::fwp::FwpmLayer0) -> NtStatus {
         through(engine, |_| {
             let key = key(layer)?;
             let table = cpu::with_machine(|machine| machine.wfp.layers());

@@ -1,15 +1,15 @@
 //! The structures drivers pass in, read out.
 
 use super::null;
-use crate::status::NtStatus;
-use crate::wfp::abi::{
-    FwpByteBlob, FwpValue0, FwpmCallout0, FwpmDisplayData0, FwpmFilter0, FwpmProvider0, FwpmProviderContext0,
-    FwpmSublayer0, RawGuid, consts,
-};
 use crate::wfp::bfe::{Callout, DisplayData, Filter, FilterContext, Provider, ProviderContext, Sublayer};
 use crate::wfp::condition::{Condition, ConditionValue, match_type};
 use crate::wfp::error::{BfeError, BfeResult};
-use crate::wfp::value::{blob_bytes, sid_bytes, wide};
+use nt_abi::NtStatus;
+use nt_abi::fwp::value::{blob_bytes, sid_bytes, wide};
+use nt_abi::fwp::{
+    FwpByteBlob, FwpValue0, FwpmCallout0, FwpmDisplayData0, FwpmFilter0, FwpmProvider0, FwpmProviderContext0,
+    FwpmSublayer0, RawGuid, consts,
+};
 use sluice_host::{Guid, Weight};
 
 /// A GUID, unless it is zero.

@@ -1,28 +1,13 @@
 //! Injection.
 
 use crate::cpu;
-use crate::ndis::NetBufferList;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts;
 use crate::wfp::inject::{CompletionFn, InjectionPath, InjectionRequest};
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
+use nt_abi::NetBufferList;
+use nt_abi::NtStatus;
+use nt_abi::fwp::{FwpsTransportSendParams1, consts};
 use std::net::IpAddr;
-
-/// `FWPS_TRANSPORT_SEND_PARAMS0` and 1; the last two members are of version 1 only.
-#[repr(C)]
-pub(super) struct TransportSendParams {
-    remote_address: *const u8,
-    remote_scope_id: u32,
-    control_data: *const c_void,
-    control_data_length: u32,
-    header_include_header: *const u8,
-    header_include_header_length: u32,
-}
-crate::wfp::abi::layout!(TransportSendParams, 48, 8, {
-    remote_address: 0, remote_scope_id: 8, control_data: 16, control_data_length: 24, header_include_header: 32,
-    header_include_header_length: 40,
-});
 
 /// # Safety
 /// The list is the driver's to give away and the function its own.
@@ -128,7 +113,7 @@ pub(super) unsafe extern "win64" fn FwpsInjectForwardAsync0(
 /// `send` is null or parameters of this version.
 unsafe fn transport_send(
     endpoint: u64,
-    send: *const TransportSendParams,
+    send: *const FwpsTransportSendParams1,
     family: u16,
     compartment: u32,
     version: u32,
@@ -165,7 +150,7 @@ macro_rules! transport_sends {
             injection_context: u64,
             endpoint: u64,
             _flags: u32,
-            send: *const TransportSendParams,
+            send: *const FwpsTransportSendParams1,
             family: u16,
             compartment: u32,
             list: *mut NetBufferList,

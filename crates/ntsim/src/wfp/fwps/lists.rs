@@ -1,12 +1,13 @@
 //! Net buffer lists: those drivers allocate to inject, clones, references, and the data of a stream.
 
 use crate::cpu;
-use crate::ndis::layout::Mdl;
-use crate::ndis::{NetBuffer, NetBufferList, data, packet, pool};
-use crate::status::NtStatus;
-use crate::wfp::abi::FwpsStreamData0;
+use crate::ndis::{data, pool};
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use nt_abi::NtStatus;
+use nt_abi::fwp::FwpsStreamData0;
+use nt_abi::ndis::Mdl;
+use nt_abi::{NetBuffer, NetBufferList, packet};
 
 /// Hands a new list to the driver.
 ///

@@ -3,16 +3,16 @@
 //! Absent, and therefore unresolved imports: FwpsOpenToken0, FwpsClassifyOptionSet0, FwpsConstructIpHeaderForTransportPacket0,
 //! FwpsQueryConnectionSioFormatRedirectRecords0, the functions of ALE endpoints and of vSwitches, and MAC frames.
 
-use super::abi::{FwpsCallout0, RawGuid};
 use super::callout::Registration;
 use super::error::BfeResult;
 use super::layers::LayerId;
 use crate::cpu;
 use crate::export::exports;
-use crate::status::NtStatus;
 use core::ffi::c_void;
 use inject::*;
 use lists::*;
+use nt_abi::NtStatus;
+use nt_abi::fwp::{FwpsCallout0, RawGuid};
 use pend::*;
 use sluice_host::Guid;
 

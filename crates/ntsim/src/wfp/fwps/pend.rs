@@ -1,11 +1,11 @@
 //! Pending, classify handles and writable layer data.
 
 use crate::cpu;
-use crate::ndis::NetBufferList;
-use crate::status::NtStatus;
-use crate::wfp::abi::{FwpsClassifyOut0, consts};
 use crate::wfp::pend::Decision;
 use core::ffi::c_void;
+use nt_abi::NetBufferList;
+use nt_abi::NtStatus;
+use nt_abi::fwp::{FwpsClassifyOut0, consts};
 
 /// A contract of these functions was broken in a way that corrupts the stack on Windows.
 fn violation(what: &str, number: u64) -> ! {

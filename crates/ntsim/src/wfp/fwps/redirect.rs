@@ -2,9 +2,9 @@
 
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::status::NtStatus;
-use crate::wfp::abi::RawGuid;
 use crate::wfp::redirect::NOT_REDIRECTED;
+use nt_abi::NtStatus;
+use nt_abi::fwp::RawGuid;
 use sluice_host::Guid;
 
 // IRQLs: the reference pages.
@@ -72,9 +72,9 @@ unsafe extern "win64" fn FwpsQueryConnectionRedirectState0(records: u64, handle:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irql::Irql;
     use crate::machine::Machine;
     use core::ptr;
+    use nt_abi::Irql;
 
     fn create(machine: &Machine) -> u64 {
         let (mut handle, before) = (0, machine.wfp.redirects.count());

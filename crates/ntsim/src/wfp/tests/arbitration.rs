@@ -1,10 +1,10 @@
 //! Arbitration between filters, callouts and sublayers, against the tables of "Filter Arbitration" (win32 documentation).
 
 use super::bed::{Bed, Script, Seen, scripted0};
-use crate::wfp::abi::consts::*;
 use crate::wfp::engine::Verdict::{Block, Permit};
 use crate::wfp::engine::{Outcome, Verdict};
 use core::ffi::c_void;
+use nt_abi::fwp::consts::*;
 use sluice_host::Weight;
 use std::sync::Arc;
 

@@ -1,12 +1,7 @@
 //! What the tests stand on: a machine, a session, and callouts that do what the filter's context says.
 
 use crate::cpu;
-use crate::irql::Irql;
 use crate::machine::Machine;
-use crate::status::NtStatus;
-use crate::wfp::abi::{
-    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid, consts,
-};
 use crate::wfp::bfe::{Callout, DisplayData, Filter, FilterContext, Session, SessionOptions, Sublayer};
 use crate::wfp::callout::Registration;
 use crate::wfp::condition::Condition;
@@ -15,8 +10,13 @@ use crate::wfp::error::BfeResult;
 use crate::wfp::flow::Flow;
 use crate::wfp::layers::LayerId;
 use crate::wfp::names::SUBLAYER_UNIVERSAL;
-use crate::wfp::value::{Incoming, Value};
 use core::ffi::c_void;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
+use nt_abi::fwp::value::{Incoming, Value};
+use nt_abi::fwp::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid, consts,
+};
 use parking_lot::Mutex;
 use sluice_host::{Guid, Weight};
 use std::sync::Arc;
@@ -221,7 +221,7 @@ impl Bed {
 
     pub(super) fn classify_flow(&self, layer: LayerId, flow: Option<&Arc<Flow>>) -> Outcome {
         let table = self.machine.wfp.layers().get(layer).expect("a layer of the table");
-        let mut incoming = Incoming::new(table);
+        let mut incoming = Incoming::new(table.fields.len());
         let mut set = |name: &str, set: fn(&mut Incoming, usize)| {
             if let Some(index) = table.field_index(name) {
                 set(&mut incoming, index);

@@ -2,14 +2,14 @@
 
 use super::bed::{Bed, LAYER};
 use crate::cpu;
-use crate::irql::Irql;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::*;
-use crate::wfp::abi::{
-    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid,
-};
 use crate::wfp::engine::{Classify, classify};
 use core::ffi::c_void;
+use nt_abi::Irql;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0, RawGuid,
+};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A filter's context, as a driver would keep one: made when the filter is added, freed when it is deleted. Here it is

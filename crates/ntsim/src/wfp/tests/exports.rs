@@ -2,17 +2,17 @@
 
 use super::bed::{Bed, LAYER};
 use crate::export::{Entry, Export};
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::*;
-use crate::wfp::abi::{
-    FilterContext, FwpByteBlob, FwpValue0, FwpmAction0, FwpmCallout0, FwpmDisplayData0, FwpmFilter0,
-    FwpmFilterCondition0, FwpmFilterEnumTemplate0, FwpmLayer0, FwpmProvider0, FwpmSession0, FwpmSublayer0, RawGuid,
-    ValueUnion,
-};
 use crate::wfp::engine::Verdict;
 use crate::wfp::{fwpm, fwps};
 use core::ffi::c_void;
 use core::ptr::{null, null_mut};
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::{
+    FilterContext, FwpByteBlob, FwpValue0, FwpmAction0, FwpmCallout0, FwpmDisplayData0, FwpmFilter0,
+    FwpmFilterCondition0, FwpmFilterEnumTemplate0, FwpmLayer0, FwpmProvider0, FwpmSession0, FwpmSublayer0, RawGuid,
+    ValueUnion,
+};
 use sluice_host::Guid;
 
 /// The address of an export.
@@ -261,7 +261,7 @@ fn layers_options_and_null_pointers() {
 #[test]
 fn freeing_what_was_not_given_out_stops_the_machine() {
     let bed = Bed::new();
-    let bugcheck = crate::cpu::enter(&bed.machine, crate::Irql::PASSIVE, || {
+    let bugcheck = crate::cpu::enter(&bed.machine, nt_abi::Irql::PASSIVE, || {
         let mut own = 5u64;
         let mut pointer: *mut u64 = &raw mut own;
         call!("FwpmFreeMemory0", &raw mut pointer);

@@ -1,13 +1,13 @@
 //! Flow contexts: who may have one, who is told when it goes, and when.
 
 use super::bed::{Bed, LAYER, Script};
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::*;
-use crate::wfp::abi::{FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0};
 use crate::wfp::bfe::Session;
 use crate::wfp::engine::Verdict;
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::{FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0};
 use parking_lot::Mutex;
 use sluice_host::Guid;
 use std::sync::Arc;

@@ -2,10 +2,10 @@
 
 use super::bed::Bed;
 use super::exports::entry;
-use crate::ndis::{NetBuffer, NetBufferList, PacketBuffer};
-use crate::status::NtStatus;
-use crate::wfp::abi::{FwpsStreamData0, FwpsStreamDataOffset0};
 use core::ptr::null_mut;
+use nt_abi::NtStatus;
+use nt_abi::fwp::{FwpsStreamData0, FwpsStreamDataOffset0};
+use nt_abi::{NetBuffer, NetBufferList, PacketBuffer};
 
 type Copy = unsafe extern "win64" fn(*const FwpsStreamData0, *mut u8, usize, *mut usize);
 type Clone = unsafe extern "win64" fn(*mut FwpsStreamData0, u64, u64, u32, *mut *mut NetBufferList) -> NtStatus;

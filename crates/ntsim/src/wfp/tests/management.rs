@@ -1,15 +1,15 @@
 //! BFE: who may add what, transactions, lifetimes, notifications.
 
 use super::bed::{Bed, LAYER, Script};
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::*;
-use crate::wfp::abi::{FwpsFilter0, RawGuid};
 use crate::wfp::bfe::{DisplayData, Filter, FilterContext, Provider, Session, Sublayer};
 use crate::wfp::condition::ConditionValue;
 use crate::wfp::engine::Verdict;
 use crate::wfp::error::{BfeResult, FWP_INVALID_NET_MASK};
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::{FwpsFilter0, RawGuid};
 use parking_lot::Mutex;
 use sluice_host::{Guid, MatchType, Weight};
 

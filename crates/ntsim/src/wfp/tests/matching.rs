@@ -1,14 +1,14 @@
 //! Every match type against every data type, through the arena's `FWP_VALUE0`, as a driver would see it too.
 
-use crate::status::NtStatus;
-use crate::wfp::arena::Arena;
 use crate::wfp::condition::{ConditionValue, Test, compile};
 use crate::wfp::layers::{Field, FieldKind, FieldType};
 use crate::wfp::security::tests::descriptor;
-use crate::wfp::value::{Blob, Value};
 use crate::wfp::{security::Sid, token::Token};
 use ConditionValue as C;
 use MatchType as M;
+use nt_abi::NtStatus;
+use nt_abi::fwp::arena::Arena;
+use nt_abi::fwp::value::{Blob, Value};
 use sluice_host::{Guid, MatchType};
 
 const ALL: [MatchType; 13] = [
@@ -33,7 +33,7 @@ fn field(data_type: FieldType) -> Field {
 
 fn passes(test: &Test, value: &C) -> bool {
     let mut arena = Arena::default();
-    let raw = arena.value(value);
+    let raw = value.put(&mut arena);
     // SAFETY: `Value` is a transparent wrapper of `FwpValue0`, and the arena outlives it.
     let value: Value<'_> = unsafe { core::mem::transmute(raw) };
     test.passes(value.read())
@@ -254,9 +254,9 @@ fn a_security_descriptor_matches_whom_it_grants() {
     for (sid, expected) in [(&me, true), (&other, false)] {
         let value = C::SecurityDescriptor(descriptor(&[(true, 1, sid)]));
         let test = compile(&field(FieldType::TokenAccessInformation), M::Equal, &value).expect("well formed");
-        let raw = crate::wfp::abi::FwpValue0 {
-            kind: crate::wfp::abi::consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE,
-            value: crate::wfp::abi::ValueUnion { token_access_information: token.raw() },
+        let raw = nt_abi::fwp::FwpValue0 {
+            kind: nt_abi::fwp::consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE,
+            value: nt_abi::fwp::ValueUnion { token_access_information: token.raw() },
         };
         // SAFETY: as in `passes`; the token outlives the value.
         let value: Value<'_> = unsafe { core::mem::transmute(raw) };

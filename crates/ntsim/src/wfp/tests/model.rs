@@ -4,10 +4,10 @@
 //! sorts at every question, compares values as signed 128-bit numbers, and keeps the current action as the page tells it.
 
 use super::bed::{Bed, LAYER, Script};
-use crate::wfp::abi::consts::*;
 use crate::wfp::condition::{Condition, ConditionValue};
 use crate::wfp::engine::Verdict;
-use crate::wfp::value::{Blob, Incoming};
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::value::{Blob, Incoming};
 use proptest::prelude::*;
 use sluice_host::{MatchType, Weight};
 use std::sync::Arc;
@@ -271,7 +271,7 @@ fn build(bed: &Bed, weights: &[u8], filters: &[FilterPlan]) {
 
 fn ask_engine(bed: &Bed, packet: &Packet) -> (Verdict, bool) {
     let layer = bed.machine.wfp.layers().get(LAYER).expect("there");
-    let mut incoming = Incoming::new(layer);
+    let mut incoming = Incoming::new(layer.fields.len());
     for ((name, _), value) in FIELDS.iter().zip(packet) {
         let index = layer.field_index(name).expect("a field of the layer");
         let Some(value) = *value else { continue };

@@ -2,13 +2,6 @@
 
 use super::bed::{Bed, notify_ok};
 use crate::cpu;
-use crate::ndis::NetBufferList;
-use crate::status::NtStatus;
-use crate::wfp::abi::consts::*;
-use crate::wfp::abi::{
-    FwpsCallout0, FwpsClassifyOut0, FwpsConnectRequest0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0,
-    SockaddrStorage,
-};
 use crate::wfp::bfe::FilterContext;
 use crate::wfp::engine::{Classify, Outcome, Verdict, classify_request};
 use crate::wfp::error::{FWP_INJECT_HANDLE_STALE, FWP_TCPIP_NOT_READY};
@@ -18,6 +11,13 @@ use crate::wfp::pend::{Decision, RedirectRequest};
 use crate::wfp::stack::Stack;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use nt_abi::NetBufferList;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsConnectRequest0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0,
+    SockaddrStorage,
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
 

@@ -1,17 +1,17 @@
 //! The stream layer: what callouts ask for beside their action.
 
 use super::bed::{Bed, notify_ok};
-use crate::wfp::abi::consts::*;
-use crate::wfp::abi::{
-    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0,
-    FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0,
-};
 use crate::wfp::bfe::FilterContext;
 use crate::wfp::engine::{Classify, Outcome, StreamAction, StreamOutcome, Verdict, classify};
 use crate::wfp::flow::Flow;
 use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::{
+    FwpsCallout0, FwpsClassifyOut0, FwpsFilter0, FwpsIncomingMetadataValues0, FwpsIncomingValues0,
+    FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0,
+};
 use std::cell::Cell;
 use std::sync::Arc;
 

@@ -1,13 +1,13 @@
 //! The XML forms, read back.
 
 use super::bed::{Bed, LAYER, Script};
-use crate::wfp::abi::consts::*;
 use crate::wfp::bfe::Provider;
 use crate::wfp::condition::ConditionValue;
 use crate::wfp::netevent::FileTime;
-use crate::wfp::value::{Blob, Incoming};
 use crate::wfp::xml;
 use crate::wfp::{security::Sid, token::Token};
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::value::{Blob, Incoming};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use sluice_host::{MatchType, Weight};
@@ -71,7 +71,7 @@ fn a_drop_is_written_as_netsh_writes_it() {
     let block = bed.add(&session, veto);
     let permit = bed.add(&session, bed.filter(FWP_ACTION_PERMIT));
     let layer = bed.machine.wfp.layers().get(LAYER).expect("there");
-    let mut incoming = Incoming::new(layer);
+    let mut incoming = Incoming::new(layer.fields.len());
     let at = |name| layer.field_index(name).expect("a field of the layer");
     incoming.blob(at("ALE_APP_ID"), Arc::new(Blob::app_id(r"\device\harddiskvolume1\a&b")));
     incoming.token(at("ALE_USER_ID"), Arc::new(Token { sids: vec![Sid::local_system()] }.to_blob()));

@@ -1,6 +1,6 @@
 //! Flag sets by name.
 
-use crate::wfp::abi::consts::*;
+use nt_abi::fwp::consts::*;
 
 macro_rules! table {
     ($name:ident: $($flag:ident),* $(,)?) => {

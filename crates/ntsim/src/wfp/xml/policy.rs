@@ -2,10 +2,10 @@
 
 use super::{Xml, flags, value};
 use crate::machine::Machine;
-use crate::wfp::abi::consts;
 use crate::wfp::bfe::{FilterContext, Provider, StoredFilter};
 use crate::wfp::layers::{FieldKind, LayerTable};
 use crate::wfp::names::Named;
+use nt_abi::fwp::consts;
 use sluice_host::Weight;
 use std::io::{self, Write};
 

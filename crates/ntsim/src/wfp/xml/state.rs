@@ -7,11 +7,11 @@
 use super::policy::{filter, provider};
 use super::{Xml, flags, time, value};
 use crate::machine::Machine;
-use crate::wfp::abi::consts;
 use crate::wfp::bfe::{Objects, SessionInfo, StoredCallout};
 use crate::wfp::layers::{FieldKind, Layer, LayerTable};
 use crate::wfp::names::{Named, SUBLAYER_UNIVERSAL};
 use crate::wfp::netevent::FileTime;
+use nt_abi::fwp::consts;
 use std::io::{self, Write};
 
 /// Writes the state of a machine's platform.

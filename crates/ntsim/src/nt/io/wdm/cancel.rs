@@ -7,12 +7,12 @@ use super::super::layout::{Irp, StackLocation};
 use super::InFlight;
 use crate::cpu;
 use crate::export::exports;
-use crate::irql::Irql;
 use crate::nt::ke::spinlock;
-use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback::{self, At};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use nt_abi::Irql;
+use nt_abi::NtStatus;
 use std::collections::HashMap;
 
 exports! {

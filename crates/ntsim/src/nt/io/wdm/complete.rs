@@ -6,9 +6,9 @@ use super::super::layout::{Irp, StackLocation};
 use super::irp::{call_driver, contract_broken};
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::status::NtStatus;
 use crate::trace::{self, Argument, Callback};
 use crate::verifier::callback::{self, At};
+use nt_abi::NtStatus;
 
 exports! {
     "ntoskrnl.exe";

@@ -33,7 +33,7 @@ struct Script {
     stream: Vec<(u32, Vec<u8>)>,
     /// Layer, the bytes shown, how far the data lies in them.
     shown: Vec<(Layer, Vec<u8>, usize)>,
-    irqls: Vec<(Layer, crate::irql::Irql)>,
+    irqls: Vec<(Layer, nt_abi::Irql)>,
     flags: Vec<(Layer, u32)>,
     with_flow: Vec<(Layer, Option<u64>)>,
 }

@@ -172,13 +172,8 @@ fn only_binding_and_connecting_happen_at_passive_level() {
     b.send(ACK, 101, 501, b"x");
     b.script.generation = 1;
     b.send(ACK, 102, 501, b"y");
-    let passive: Vec<Layer> = b
-        .script
-        .irqls
-        .iter()
-        .filter(|(_, irql)| *irql == crate::irql::Irql::PASSIVE)
-        .map(|(layer, _)| *layer)
-        .collect();
+    let passive: Vec<Layer> =
+        b.script.irqls.iter().filter(|(_, irql)| *irql == nt_abi::Irql::PASSIVE).map(|(layer, _)| *layer).collect();
     assert_eq!(
         passive,
         [Layer::AleBindRedirect, Layer::AleResourceAssignment, Layer::AleConnectRedirect, Layer::AleAuthConnect],

@@ -6,9 +6,11 @@
 //! into the memory of whoever filled the structure in.
 #![allow(missing_docs, reason = "members are named as in fwptypes.h, fwpstypes.h and fwpmtypes.h")]
 
+pub mod arena;
 pub mod consts;
 mod fwpm;
 mod fwps;
+pub mod value;
 
 pub use fwpm::*;
 pub use fwps::*;
@@ -28,7 +30,7 @@ macro_rules! layout {
         };
     };
 }
-pub(crate) use layout;
+use layout;
 
 /// `GUID` in memory.
 #[repr(C)]

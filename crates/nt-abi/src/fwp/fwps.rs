@@ -254,29 +254,18 @@ layout!(FwpsBindRequest0, 152, 8, {
     local_address_and_port: 0, port_reservation_token: 128, previous_version: 136, modifier_filter_id: 144,
 });
 
-/// `FWPS_CALLOUT_CLASSIFY_FN0`.
-pub type ClassifyFn0 = unsafe extern "win64" fn(
-    *const FwpsIncomingValues0,
-    *const FwpsIncomingMetadataValues0,
-    *mut c_void,
-    *const FwpsFilter0,
-    u64,
-    *mut FwpsClassifyOut0,
-);
-
-/// `FWPS_CALLOUT_CLASSIFY_FN1` to `FWPS_CALLOUT_CLASSIFY_FN3`: with the classify context.
-pub type ClassifyFn1 = unsafe extern "win64" fn(
-    *const FwpsIncomingValues0,
-    *const FwpsIncomingMetadataValues0,
-    *mut c_void,
-    *const c_void,
-    *const FwpsFilter0,
-    u64,
-    *mut FwpsClassifyOut0,
-);
-
-/// `FWPS_CALLOUT_NOTIFY_FN0` to `FWPS_CALLOUT_NOTIFY_FN3`.
-pub type NotifyFn = unsafe extern "win64" fn(u32, *const RawGuid, *mut FwpsFilter0) -> i32;
-
-/// `FWPS_CALLOUT_FLOW_DELETE_NOTIFY_FN0`.
-pub type FlowDeleteFn = unsafe extern "win64" fn(u16, u32, u64);
+/// `FWPS_TRANSPORT_SEND_PARAMS0` and 1; the last two members are of version 1 only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct FwpsTransportSendParams1 {
+    pub remote_address: *const u8,
+    pub remote_scope_id: u32,
+    pub control_data: *const c_void,
+    pub control_data_length: u32,
+    pub header_include_header: *const u8,
+    pub header_include_header_length: u32,
+}
+layout!(FwpsTransportSendParams1, 48, 8, {
+    remote_address: 0, remote_scope_id: 8, control_data: 16, control_data_length: 24, header_include_header: 32,
+    header_include_header_length: 40,
+});

@@ -1,7 +1,6 @@
 //! What a classify call carries: one value per field of the layer, in the driver's own representation.
 
-use super::abi::{FwpByteBlob, FwpValue0, ValueUnion, consts};
-use super::layers::Layer;
+use super::{FwpByteBlob, FwpValue0, ValueUnion, consts};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
@@ -129,7 +128,7 @@ pub enum Read<'a> {
 ///
 /// # Safety
 /// `blob` is null or points to a blob whose data is readable for `'a`.
-pub(super) unsafe fn blob_bytes<'a>(blob: *const FwpByteBlob) -> &'a [u8] {
+pub unsafe fn blob_bytes<'a>(blob: *const FwpByteBlob) -> &'a [u8] {
     // SAFETY: the caller's promise; a null data pointer is not followed.
     unsafe {
         match blob.as_ref() {
@@ -143,7 +142,7 @@ pub(super) unsafe fn blob_bytes<'a>(blob: *const FwpByteBlob) -> &'a [u8] {
 ///
 /// # Safety
 /// `sid` is null or points to a SID that is readable for `'a`.
-pub(super) unsafe fn sid_bytes<'a>(sid: *const u8) -> &'a [u8] {
+pub unsafe fn sid_bytes<'a>(sid: *const u8) -> &'a [u8] {
     if sid.is_null() {
         return &[];
     }
@@ -155,7 +154,7 @@ pub(super) unsafe fn sid_bytes<'a>(sid: *const u8) -> &'a [u8] {
 ///
 /// # Safety
 /// `text` is null or points to a NUL-terminated string that is readable for `'a`.
-pub(super) unsafe fn wide<'a>(text: *const u16) -> &'a [u16] {
+pub unsafe fn wide<'a>(text: *const u16) -> &'a [u16] {
     if text.is_null() {
         return &[];
     }
@@ -197,7 +196,7 @@ impl Blob {
     /// # Panics
     /// When they are more than 4 GiB.
     #[must_use]
-    pub(super) fn build(size: usize, fill: impl FnOnce(&mut [u8], usize)) -> Self {
+    pub fn build(size: usize, fill: impl FnOnce(&mut [u8], usize)) -> Self {
         let mut data = vec![0u64; size.div_ceil(8)].into_boxed_slice();
         let address = data.as_ptr() as usize;
         fill(&mut data.as_mut_bytes()[..size], address);
@@ -254,10 +253,9 @@ unsafe impl Send for Incoming {}
 unsafe impl Sync for Incoming {}
 
 impl Incoming {
-    /// One empty value for each field of `layer`.
+    /// One empty value for each of a layer's `count` fields.
     #[must_use]
-    pub fn new(layer: &Layer) -> Self {
-        let count = layer.fields.len();
+    pub fn new(count: usize) -> Self {
         Self {
             values: vec![FwpValue0::EMPTY; count].into(),
             storage: (0..count).map(|_| UnsafeCell::new([0; 2])).collect(),
@@ -320,7 +318,7 @@ impl Incoming {
         self.kept[index] = Kept::Blob(value);
     }
 
-    /// `FWP_TOKEN_ACCESS_INFORMATION_TYPE`, from [`super::token::Token::to_blob`].
+    /// `FWP_TOKEN_ACCESS_INFORMATION_TYPE`, from the filter engine's tokens.
     pub fn token(&mut self, index: usize, value: Arc<Blob>) {
         let raw = ValueUnion { token_access_information: value.raw() };
         self.values[index] = FwpValue0 { kind: consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE, value: raw };
@@ -342,13 +340,11 @@ impl fmt::Debug for Incoming {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layers::{LayerId, LayerTable, WindowsVersion};
     use super::*;
 
     #[test]
     fn values_read_back_what_was_put_in() {
-        let layer = LayerTable::of(WindowsVersion::default()).get(LayerId::ALE_AUTH_CONNECT_V6).expect("there");
-        let mut incoming = Incoming::new(layer);
+        let mut incoming = Incoming::new(34);
         assert!(incoming.values().iter().all(|v| v.read() == Read::Empty));
         let address: [u8; 16] = core::array::from_fn(|i| i as u8);
         incoming.blob(0, Arc::new(Blob::app_id("\\a")));

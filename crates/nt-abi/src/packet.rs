@@ -1,6 +1,6 @@
 //! A packet in memory, with the `NET_BUFFER_LIST` that shows it to drivers.
 
-use super::layout::{Mdl, NetBuffer, NetBufferList};
+use crate::ndis::{Mdl, NetBuffer, NetBufferList};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 

@@ -36,7 +36,7 @@ impl UnicodeString {
     ///
     /// # Safety
     /// `buffer` points at `length` readable bytes for as long as the result is used, or `length` is 0. The driver vouches for it; when it
-    /// lies, the access faults inside [`crate::cpu::enter`] and stops the machine.
+    /// lies, the access faults and stops the machine.
     #[must_use]
     pub unsafe fn units<'a>(&self) -> &'a [u16] {
         if self.length < 2 || self.buffer.is_null() {

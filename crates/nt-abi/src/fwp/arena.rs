@@ -1,0 +1,50 @@
+//! Memory for structures handed to drivers: pieces that live and die together and never move.
+
+use super::{FwpByteBlob, FwpValue0, RawGuid, ValueUnion, consts};
+use sluice_host::Guid;
+
+/// Owns the pieces.
+#[derive(Debug, Default)]
+pub struct Arena(Vec<Box<[u64]>>);
+
+impl Arena {
+    /// Copies one value in. Its alignment is at most eight.
+    pub fn put<T: Copy>(&mut self, value: T) -> *mut T {
+        self.put_slice(&[value])
+    }
+
+    /// Copies values in, one after the other.
+    pub fn put_slice<T: Copy>(&mut self, values: &[T]) -> *mut T {
+        const { assert!(align_of::<T>() <= 8) };
+        let mut piece = vec![0u64; size_of_val(values).div_ceil(8).max(1)].into_boxed_slice();
+        let at: *mut T = piece.as_mut_ptr().cast();
+        // SAFETY: the piece is at least as long as the values and aligned to eight; both are distinct memory.
+        unsafe { core::ptr::copy_nonoverlapping(values.as_ptr(), at, values.len()) };
+        self.0.push(piece);
+        at
+    }
+
+    /// A NUL-terminated UTF-16 string.
+    pub fn wide(&mut self, text: &str) -> *const u16 {
+        let units: Vec<u16> = text.encode_utf16().chain([0]).collect();
+        self.put_slice(&units)
+    }
+
+    /// A GUID behind a pointer, or null.
+    pub fn guid(&mut self, guid: Option<Guid>) -> *const RawGuid {
+        guid.map_or(core::ptr::null(), |guid| self.put(RawGuid::from(guid)))
+    }
+
+    /// A blob with its bytes.
+    pub fn blob(&mut self, bytes: &[u8]) -> FwpByteBlob {
+        if bytes.is_empty() {
+            return FwpByteBlob::default();
+        }
+        FwpByteBlob { size: bytes.len() as u32, data: self.put_slice(bytes) }
+    }
+
+    /// `FWP_UINT64`.
+    pub fn uint64(&mut self, value: u64) -> FwpValue0 {
+        FwpValue0 { kind: consts::FWP_UINT64, value: ValueUnion { uint64: self.put(value) } }
+    }
+}
