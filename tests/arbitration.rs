@@ -6,7 +6,7 @@ mod support;
 #[path = "support/wire.rs"]
 mod wire;
 
-use ntsim::shim::stack::Verdict;
+use shim::stack::Verdict;
 use sluice_host::{Filter, FilterAction, Guid, Host, Sublayer, Weight};
 use sluice_protocol::object::{CALLOUTS, SUBLAYER_WEIGHT};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};

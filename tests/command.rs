@@ -12,8 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ntsim::{host::LocalHost, machine::Machine, shim::stack::Verdict};
+use ntsim::{host::LocalHost, machine::Machine};
 use serde_json::Value;
+use shim::stack::Verdict;
 use sluice_control::objects;
 use sluice_host::{Host, ServiceState, remote};
 use sluice_protocol::SERVICE_NAME;

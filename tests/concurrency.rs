@@ -18,10 +18,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ntsim::{
-    cpu::baton::Schedule,
-    shim::{layer::Direction, stack::Verdict},
-};
+use ntsim::cpu::baton::Schedule;
+use shim::{layer::Direction, stack::Verdict};
 use sluice_control::{device::Control, load_image, status};
 use sluice_host::{Condition, ConditionValue, Filter, FilterAction, Guid, Host, MatchType, Sublayer, Weight};
 use sluice_protocol::object::{CALLOUTS, SUBLAYER_WEIGHT};

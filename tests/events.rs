@@ -6,7 +6,7 @@ mod wire;
 
 use std::{ops::ControlFlow, thread, time::Duration};
 
-use ntsim::shim::stack::Verdict;
+use shim::stack::Verdict;
 use sluice_control::{EventLine, EventOptions, Item, events};
 use sluice_host::Host;
 use sluice_protocol::{DEVICE_PATH, Event};

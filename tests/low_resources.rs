@@ -11,9 +11,9 @@ use std::{ops::ControlFlow, sync::Arc};
 use ntsim::{
     host::LocalHost,
     machine::{Config, Machine},
-    shim::{layer::Direction, stack::Verdict},
     verifier::low_resources::survey,
 };
+use shim::{layer::Direction, stack::Verdict};
 use sluice_control::{EventOptions, events, install, load_image, status, uninstall};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig, driver};
 use wire::{Segment, Wire, udp};

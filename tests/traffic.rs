@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use ntsim::shim::{layer::Direction, stack::Verdict};
+use shim::{layer::Direction, stack::Verdict};
 use sluice_control::load_image;
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
 use wire::{Segment, Wire, ping, udp};

@@ -5,16 +5,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, PacketBuilderStep};
 use nt_abi::{Irql, PacketBuffer};
-use ntsim::{
-    cpu,
-    machine::Machine,
-    shim::{
-        engine::EngineClassifier,
-        flow::{Endpoints, FlowKey, Owner},
-        layer::Direction,
-        stack::{Config, Decision, Stack, Verdict},
-    },
-    wfp::flow::Flow,
+use ntsim::{cpu, machine::Machine, tcpip::engine::EngineClassifier, wfp::flow::Flow};
+use shim::{
+    flow::{Endpoints, FlowKey, Owner},
+    layer::Direction,
+    stack::{Config, Decision, Stack, Verdict},
 };
 
 /// The process behind every local endpoint.

@@ -10,7 +10,7 @@ use etherparse::{PacketBuilder, TcpHeader};
 use ntsim::host::LocalHost;
 use ntsim::machine::Machine;
 use ntsim::replay::{self, Options};
-use ntsim::shim::verdicts::Verdicts;
+use ntsim::tcpip::verdicts::Verdicts;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;

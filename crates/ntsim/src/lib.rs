@@ -1,6 +1,6 @@
 //! `ntsim`: a simulated Windows kernel that loads a real driver (`.sys`) on Linux and runs it at native speed.
 //!
-//! The path of a packet through the rooms: [`net`] or [`replay`] reads it, [`shim`] turns it into the classify calls
+//! The path of a packet through the rooms: [`net`] or [`replay`] reads it, the [`shim`] behind [`tcpip`] turns it into the classify calls
 //! that Windows' network stack makes, [`wfp`] walks the layer's sublayers and filters and calls the driver's callout
 //! through [`cpu`], and the verdict comes back the same way. [`pe`] loads the driver, [`nt`], [`wdf`], [`ndis`], [`netio`] and
 //! [`wfp`] are what it imports, [`machine`] owns it all, and [`host`] lets an administrator's program act on it, also from
@@ -19,7 +19,7 @@ pub mod netio;
 pub mod nt;
 pub mod pe;
 pub mod replay;
-pub mod shim;
+pub mod tcpip;
 pub mod trace;
 pub mod verifier;
 pub mod wdf;

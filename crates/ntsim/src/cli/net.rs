@@ -4,7 +4,7 @@ use super::rig::{Driver, Record, Rig, record};
 use super::{Failure, exit, trace};
 use ntsim::net::namespace::gain_privilege;
 use ntsim::net::{NetError, Network, Prefix, Running};
-use ntsim::shim::verdicts::{Detail, Verdicts};
+use ntsim::tcpip::verdicts::{Detail, Verdicts};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

@@ -4,7 +4,7 @@ use super::rig::{Driver, Record, Rig};
 use super::{Failure, trace};
 use ntsim::net::Prefix;
 use ntsim::replay::{self, Options, ReplayError};
-use ntsim::shim::verdicts::{Detail, Verdicts};
+use ntsim::tcpip::verdicts::{Detail, Verdicts};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;

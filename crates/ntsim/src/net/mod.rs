@@ -2,7 +2,7 @@
 //!
 //! The client side is what the simulated machine's programs see: a namespace with one interface and a default route.
 //! The server side answers for whole ranges of addresses. Both interfaces are TUN devices of this process, so every
-//! packet between the sides passes through [`crate::shim`] and the driver.
+//! packet between the sides passes through [`crate::tcpip`] and the driver.
 
 mod error;
 pub mod link;
@@ -18,7 +18,7 @@ pub use link::Prefix;
 
 use crate::cpu::Bugcheck;
 use crate::machine::Machine;
-use crate::shim::verdicts::Verdicts;
+use crate::tcpip::verdicts::Verdicts;
 use link::{Links, sysctl};
 use namespace::Namespace;
 use pump::Pump;

@@ -5,11 +5,11 @@
 
 use super::namespace::Namespace;
 use crate::host::nt_path;
-use crate::shim::flow::{Endpoints, FlowKey, Owner};
-use crate::shim::packet::protocol;
 use procfs::net::{TcpNetEntries, UdpNetEntries};
 use procfs::process::{FDTarget, Process, all_processes};
 use procfs::{FromReadSI, current_system_info};
+use shim::flow::{Endpoints, FlowKey, Owner};
+use shim::packet::protocol;
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -187,9 +187,9 @@ fn rank(socket: &Socket, key: &FlowKey) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::layer::Direction;
-    use crate::shim::packet::Packet;
     use etherparse::PacketBuilder;
+    use shim::layer::Direction;
+    use shim::packet::Packet;
     use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
     fn here() -> Processes {

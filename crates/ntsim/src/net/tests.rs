@@ -1,9 +1,9 @@
 //! Real sockets on both sides of the simulated machine, with plain filters in place of a driver.
 
 use super::*;
-use crate::shim::carrier_tests::bed::{Driver, Injector};
-use crate::shim::carrier_tests::redirect::leads;
-use crate::shim::carrier_tests::streams::shown;
+use crate::tcpip::carrier_tests::bed::{Driver, Injector};
+use crate::tcpip::carrier_tests::redirect::leads;
+use crate::tcpip::carrier_tests::streams::shown;
 use crate::wfp::UserSession;
 use crate::wfp::layers::{LayerId, condition};
 use crate::wfp::netevent::NetEventKind;
@@ -226,7 +226,7 @@ fn a_stream_callout_rewrites_what_real_programs_say() {
     let callout = driver.callout(
         LayerId(20),
         shown(move |shown| {
-            if shown.data.is_empty() || shown.direction() == crate::shim::layer::Direction::Inbound {
+            if shown.data.is_empty() || shown.direction() == shim::layer::Direction::Inbound {
                 return;
             }
             let there = shown.data.len();

@@ -1,10 +1,10 @@
 //! Reading pcap and pcapng files.
 
 use super::link::LinkType;
-use crate::shim::layer::Direction;
 use pcap_parser::pcapng::{Block, EnhancedPacketBlock, OptionCode};
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{PcapBlockOwned, PcapError, create_reader};
+use shim::layer::Direction;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::time::Duration;

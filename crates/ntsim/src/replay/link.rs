@@ -3,7 +3,7 @@
 //! Header formats: "Link-Layer Header Types" of the tcpdump group (LINKTYPE_*), IEEE 802.1Q and 802.1ad for VLAN tags,
 //! RFC 2516 for PPPoE.
 
-use crate::shim::layer::Direction;
+use shim::layer::Direction;
 
 /// A link-layer header type (`LINKTYPE_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

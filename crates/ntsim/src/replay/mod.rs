@@ -2,7 +2,7 @@
 //!
 //! Which side of a conversation is the simulated machine is told by [`Options::local`], else by the capture itself
 //! where it marks sent and received frames (Linux "cooked" captures, `epb_flags` of pcapng), else by who spoke first
-//! ([`Stack::direction_by_first_speaker`](crate::shim::stack::Stack::direction_by_first_speaker)).
+//! ([`Stack::direction_by_first_speaker`](shim::stack::Stack::direction_by_first_speaker)).
 
 pub mod capture;
 mod lanes;
@@ -11,15 +11,15 @@ pub mod link;
 use crate::cpu::Bugcheck;
 use crate::machine::Machine;
 use crate::net::Prefix;
-use crate::shim::carrier::{Around, Carrier, NoWire};
-use crate::shim::flow::NoEndpoints;
-use crate::shim::layer::Direction;
-use crate::shim::packet::Packet;
-use crate::shim::stack::{Config, Stack, Verdict};
-use crate::shim::verdicts::Verdicts;
+use crate::tcpip::carrier::{Around, Carrier, NoWire};
+use crate::tcpip::verdicts::Verdicts;
 use crate::wfp::netevent::FileTime;
 use capture::{CaptureError, Frame};
 use nt_abi::PacketBuffer;
+use shim::flow::NoEndpoints;
+use shim::layer::Direction;
+use shim::packet::Packet;
+use shim::stack::{Config, Stack, Verdict};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -193,7 +193,7 @@ mod tests {
     use super::capture::tests::pcap;
     use super::link::LinkType;
     use super::*;
-    use crate::shim::verdicts::Totals;
+    use crate::tcpip::verdicts::Totals;
     use crate::wfp::UserSession;
     use crate::wfp::layers::{LayerId, condition};
     use etherparse::{PacketBuilder, TcpHeader};

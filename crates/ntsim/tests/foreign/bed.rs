@@ -5,7 +5,7 @@ use crate::fetch;
 use ntsim::{
     machine::Machine,
     net::{NetError, Network, Running, namespace::Namespace},
-    shim::verdicts::Verdicts,
+    tcpip::verdicts::Verdicts,
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},

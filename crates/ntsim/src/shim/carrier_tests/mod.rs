@@ -1,9 +1,0 @@
-//! What a driver asks of the stack, done: through the real filter engine, with callouts that call the exports.
-
-pub(crate) mod bed;
-mod network;
-mod pending;
-pub(crate) mod redirect;
-pub(crate) mod streams;
-mod talk;
-mod transport;

@@ -1,0 +1,340 @@
+//! Carries the packets of one machine: those of the wire, and those that drivers inject.
+
+use super::engine::EngineClassifier;
+use super::mailbox::{Mailbox, Request, Slot, stream_data, stream_of};
+use super::verdicts::Verdicts;
+use crate::cpu::{self, Bugcheck};
+use crate::machine::Machine;
+use crate::wfp::flow::Flow;
+use crate::wfp::inject::{Injection, InjectionPath};
+use nt_abi::Irql;
+use nt_abi::NtStatus;
+use nt_abi::PacketBuffer;
+use nt_abi::fwp::consts;
+use shim::flow::Endpoints;
+use shim::layer::Direction;
+use shim::rewrite;
+use shim::stack::{Config, Decision, Stack, Verdict};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The two sides between which packets are carried.
+pub trait Wire {
+    /// Hands a packet to this machine's programs.
+    fn deliver(&mut self, packet: &[u8]);
+    /// Sends a packet to the other side.
+    fn transmit(&mut self, packet: &[u8]);
+}
+
+/// Nobody on either side: for captures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoWire;
+
+impl Wire for NoWire {
+    fn deliver(&mut self, _: &[u8]) {}
+    fn transmit(&mut self, _: &[u8]) {}
+}
+
+/// What is around a packet.
+pub struct Around<'a> {
+    /// Who owns local endpoints.
+    pub endpoints: &'a mut dyn Endpoints,
+    /// Where packets go.
+    pub wire: &'a mut dyn Wire,
+    /// Where verdicts are noted.
+    pub verdicts: &'a mut Verdicts,
+    /// The time, by any clock that does not go back.
+    pub now: Duration,
+}
+
+impl std::fmt::Debug for Around<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Around").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+type Stacked = Stack<Arc<Flow>>;
+
+/// The network stack of a machine, under its filter engine. A machine has one at a time.
+///
+/// None of its methods may be called from inside [`cpu::enter`].
+#[derive(Debug)]
+pub struct Carrier {
+    machine: Arc<Machine>,
+    stack: Stack<Arc<Flow>>,
+    classifier: EngineClassifier,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Carrier {
+    /// Puts a stack under `machine`. `wake` is called, from any thread and at any IRQL, when a driver has asked for
+    /// something: [`Carrier::serve`] should then be called soon.
+    #[must_use]
+    pub fn new(machine: &Arc<Machine>, config: Config, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let mailbox = Mailbox::new(Box::new(wake));
+        machine.wfp.set_stack(Box::new(Slot(mailbox.clone())));
+        let classifier = EngineClassifier::with(machine.clone(), mailbox.clone());
+        Self { machine: machine.clone(), stack: Stack::new(config), classifier, mailbox }
+    }
+
+    /// The stack, to look at.
+    #[must_use]
+    pub fn stack(&self) -> &Stack<Arc<Flow>> {
+        &self.stack
+    }
+
+    /// Carries a packet that travels in `direction`, and what comes with its verdict. The buffer must not be used for
+    /// another packet when a driver keeps it ([`PacketBuffer::is_kept`]).
+    ///
+    /// What drivers ask for meanwhile waits for [`Carrier::serve`].
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn carry(
+        &mut self,
+        buffer: &mut PacketBuffer,
+        direction: Direction,
+        around: &mut Around<'_>,
+    ) -> Result<Decision, Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let decision = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| stack.process(c, around.endpoints, buffer, direction, around.now))
+        })?;
+        self.send_on(buffer, direction, decision, around);
+        self.give_back()?;
+        Ok(decision)
+    }
+
+    /// Completes the injections that were done with inside classify.
+    fn give_back(&mut self) -> Result<(), Bugcheck> {
+        while let Some(injection) = self.classifier.take_done() {
+            self.complete(injection, NtStatus::SUCCESS)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a packet where it goes, and what its verdict brings with it.
+    fn send_on(&mut self, buffer: &PacketBuffer, direction: Direction, decision: Decision, around: &mut Around<'_>) {
+        let output = &self.stack.output;
+        if decision.verdict == Verdict::Forward {
+            for packet in output.earlier.iter().chain([buffer]) {
+                match direction {
+                    Direction::Outbound => around.wire.transmit(packet.bytes()),
+                    Direction::Inbound => around.wire.deliver(&self.stack.turned_back(packet.bytes())),
+                }
+            }
+        }
+        self.send_output(around);
+        around.verdicts.note(&self.stack, buffer.bytes(), direction, &decision, around.now);
+    }
+
+    /// Sends what the stack sends of its own.
+    fn send_output(&self, around: &mut Around<'_>) {
+        let output = &self.stack.output;
+        for (direction, packet) in &output.relayed {
+            match direction {
+                Direction::Outbound => around.wire.transmit(packet.bytes()),
+                Direction::Inbound => around.wire.deliver(&self.stack.turned_back(packet.bytes())),
+            }
+        }
+        if !output.to_local.is_empty() {
+            around.wire.deliver(&self.stack.turned_back(&output.to_local));
+        }
+        if !output.to_remote.is_empty() {
+            around.wire.transmit(&output.to_remote);
+        }
+    }
+
+    /// Does what drivers have asked for, at most `limit` requests (a callout that injects whatever it sees would never
+    /// come to an end); whether requests are left.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn serve(&mut self, limit: usize, around: &mut Around<'_>) -> Result<bool, Bugcheck> {
+        for _ in 0..limit {
+            match self.mailbox.take() {
+                Some(Request::Inject(injection)) => self.inject(injection, around)?,
+                Some(Request::CompleteOperation(token)) => {
+                    self.go_on(around, |stack, c, endpoints, now| stack.complete_operation(c, endpoints, token, now))?;
+                }
+                Some(Request::CompleteClassify(token, settled)) => {
+                    self.go_on(around, |stack, c, endpoints, now| {
+                        stack.complete_classify(c, endpoints, token, settled, now)
+                    })?;
+                }
+                Some(Request::ContinueStream { flow, callout_id }) => {
+                    let Self { machine, stack, classifier, .. } = self;
+                    let Around { endpoints, now, .. } = around;
+                    cpu::enter(machine, Irql::PASSIVE, || {
+                        classifier.packet(|c| stack.stream_continue(c, *endpoints, flow, callout_id, *now))
+                    })?;
+                    self.send_output(around);
+                }
+                None => return Ok(false),
+            }
+            self.give_back()?;
+        }
+        Ok(!self.mailbox.is_empty())
+    }
+
+    /// Goes on with what was pended.
+    fn go_on(
+        &mut self,
+        around: &mut Around<'_>,
+        f: impl FnOnce(
+            &mut Stacked,
+            &mut EngineClassifier,
+            &mut dyn Endpoints,
+            Duration,
+        ) -> Option<(Decision, PacketBuffer)>,
+    ) -> Result<(), Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let Around { endpoints, now, .. } = around;
+        let resumed = cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| f(stack, c, *endpoints, *now)))?;
+        if let Some((decision, buffer)) = resumed {
+            self.send_on(&buffer, Direction::Outbound, decision, around);
+        }
+        Ok(())
+    }
+
+    /// Carries what a driver injects, and gives it back.
+    ///
+    /// Which status an injection gets whose packet is blocked on its way or is none is not documented; here it is
+    /// `STATUS_DATA_NOT_ACCEPTED`, and `STATUS_INVALID_PARAMETER`.
+    fn inject(&mut self, injection: Box<Injection>, around: &mut Around<'_>) -> Result<(), Bugcheck> {
+        let direction = match injection.path {
+            InjectionPath::NetworkSend { .. } | InjectionPath::TransportSend { .. } => Direction::Outbound,
+            InjectionPath::NetworkReceive { .. } | InjectionPath::TransportReceive { .. } => Direction::Inbound,
+            InjectionPath::Stream { .. } => return self.inject_stream(injection, around),
+            InjectionPath::Forward { .. } => {
+                tracing::warn!(?injection, "the simulated machine does not forward");
+                return self.complete(injection, NtStatus::NOT_SUPPORTED);
+            }
+        };
+        // A driver may pass what is none of its memory: then it is the driver that faults.
+        let packets = cpu::enter(&self.machine, Irql::PASSIVE, || injection.packets())?;
+        let mut status = if packets.is_empty() { NtStatus::INVALID_PARAMETER } else { NtStatus::SUCCESS };
+        for data in packets {
+            let Some(bytes) = self.packet_of(&injection, data) else {
+                status = NtStatus::INVALID_PARAMETER;
+                continue;
+            };
+            let mut buffer = PacketBuffer::copy_of(&bytes);
+            let Self { machine, stack, classifier, .. } = self;
+            let (mark, path) = (injection.mark().clone(), &injection.path);
+            let Around { endpoints, now, .. } = around;
+            let decision = cpu::enter(machine, Irql::PASSIVE, || {
+                classifier.packet(|c| {
+                    c.injected(mark, |c| match path {
+                        InjectionPath::NetworkSend { .. } => stack.send_network(c, *endpoints, &mut buffer, *now),
+                        InjectionPath::TransportSend { .. } => stack.send_transport(c, *endpoints, &mut buffer, *now),
+                        InjectionPath::TransportReceive { .. } => {
+                            stack.receive_transport(c, *endpoints, &mut buffer, *now)
+                        }
+                        _ => stack.process(c, *endpoints, &mut buffer, Direction::Inbound, *now),
+                    })
+                })
+            })?;
+            match decision.verdict {
+                Verdict::Forward | Verdict::Hold | Verdict::Relayed => {}
+                Verdict::Malformed(_) => status = NtStatus::INVALID_PARAMETER,
+                Verdict::Drop | Verdict::Refuse | Verdict::Abort => status = NtStatus::DATA_NOT_ACCEPTED,
+            }
+            around.verdicts.totals.injected += 1;
+            self.send_on(&buffer, direction, decision, around);
+        }
+        self.complete(injection, status)
+    }
+
+    /// Puts data into a stream, outside classify.
+    fn inject_stream(&mut self, injection: Box<Injection>, around: &mut Around<'_>) -> Result<(), Bugcheck> {
+        let mut status = NtStatus::NOT_FOUND;
+        let data = cpu::enter(&self.machine, Irql::PASSIVE, || stream_data(&injection))?;
+        if let (Some((flow, direction)), Some(data)) = (stream_of(&injection), data) {
+            let Self { machine, stack, classifier, .. } = self;
+            let Around { endpoints, now, .. } = around;
+            let there = cpu::enter(machine, Irql::PASSIVE, || {
+                classifier.packet(|c| stack.inject_stream(c, *endpoints, flow, direction, data, *now))
+            })?;
+            if there {
+                status = NtStatus::SUCCESS;
+                self.send_output(around);
+            }
+        }
+        self.complete(injection, status)
+    }
+
+    /// The IP packet that was injected; `None` when it cannot be one.
+    fn packet_of(&self, injection: &Injection, data: Vec<u8>) -> Option<Vec<u8>> {
+        let packet = match &injection.path {
+            // "sendArgs can be NULL only if the net buffer list contains an IP header."
+            InjectionPath::TransportSend { header, remote: None, .. } => [header, &*data].concat(),
+            InjectionPath::TransportSend { header, .. } if !header.is_empty() => [header, &*data].concat(),
+            InjectionPath::TransportSend { endpoint, remote: Some(remote), .. } => {
+                let key = self.stack.endpoint(*endpoint)?;
+                rewrite::wrap(key.local(), *remote, key.protocol, &data)?
+            }
+            _ => data,
+        };
+        is_of_family(&packet, injection.family()).then_some(packet)
+    }
+
+    fn complete(&mut self, injection: Box<Injection>, status: NtStatus) -> Result<(), Bugcheck> {
+        cpu::enter(&self.machine, Irql::PASSIVE, || {
+            cpu::at_irql(Irql::DISPATCH, || injection.complete(status));
+        })?;
+        self.classifier.sweep();
+        Ok(())
+    }
+
+    /// Does what time brings: ends flows that were idle for too long, and sends again what was not answered. How soon this
+    /// must be called again.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn tick(&mut self, around: &mut Around<'_>) -> Result<Duration, Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let relays = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| {
+                stack.expire(c, around.now);
+                stack.retry(c, around.endpoints, around.now)
+            })
+        })?;
+        self.send_output(around);
+        self.give_back()?;
+        Ok(if relays { Duration::from_millis(50) } else { Duration::from_secs(1) })
+    }
+
+    /// Takes the machine off the network: nothing more can be injected, what waits is given back, every flow ends.
+    ///
+    /// # Errors
+    /// The bugcheck that stopped the machine.
+    pub fn finish(mut self) -> Result<(), Bugcheck> {
+        self.mailbox.close();
+        while let Some(request) = self.mailbox.take() {
+            if let Request::Inject(injection) = request {
+                self.complete(injection, NtStatus::CANCELLED)?;
+            }
+        }
+        self.give_back()?;
+        let Self { machine, stack, classifier, .. } = &mut self;
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|c| stack.finish(c)))?;
+        self.classifier.sweep();
+        Ok(())
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.mailbox.close();
+    }
+}
+
+/// Whether a packet's version is that of the handle it was injected with; a handle without a family takes either.
+fn is_of_family(bytes: &[u8], family: u16) -> bool {
+    match family {
+        consts::AF_INET => bytes.first().is_some_and(|first| first >> 4 == 4),
+        consts::AF_INET6 => bytes.first().is_some_and(|first| first >> 4 == 6),
+        _ => true,
+    }
+}

@@ -1,0 +1,11 @@
+//! What a driver asks of the stack, done: through the real filter engine, with callouts that call the exports.
+
+pub(crate) mod bed;
+#[path = "../../../../shim/src/fragment/cut.rs"]
+mod cut;
+mod network;
+mod pending;
+pub(crate) mod redirect;
+pub(crate) mod streams;
+mod talk;
+mod transport;

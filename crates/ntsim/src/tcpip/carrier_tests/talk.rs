@@ -1,0 +1,185 @@
+//! Two hosts that speak TCP to each other through a bed: as much of it as shows what arrives.
+
+use super::bed::*;
+use shim::layer::Direction::{self, Inbound, Outbound};
+use shim::packet::{Packet, Tcp, Upper, tcp_flag};
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// Which way what it sends travels.
+    direction: Direction,
+    /// The number of its first byte.
+    first: u32,
+    /// All it has to say.
+    pub(super) says: Vec<u8>,
+    /// It ends the stream behind that.
+    pub(super) ends: bool,
+    /// How much of it was sent, the FIN counted.
+    sent: usize,
+    /// How much of it was acknowledged, the FIN counted.
+    pub(super) acknowledged: usize,
+    /// How much the other host takes.
+    window: usize,
+    /// What it has heard.
+    pub(super) heard: Vec<u8>,
+    /// The other one's first byte.
+    theirs: u32,
+    /// The other host has ended its stream.
+    pub(super) ended: bool,
+    pub(super) reset: bool,
+}
+
+impl Host {
+    fn new(direction: Direction, first: u32, theirs: u32) -> Self {
+        Self {
+            direction,
+            first,
+            says: Vec::new(),
+            ends: false,
+            sent: 0,
+            acknowledged: 0,
+            window: 64_000,
+            heard: Vec::new(),
+            theirs,
+            ended: false,
+            reset: false,
+        }
+    }
+
+    fn acknowledgment(&self) -> u32 {
+        self.theirs.wrapping_add(self.heard.len() as u32 + u32::from(self.ended))
+    }
+
+    /// The next segment, of at most `most` bytes, if there is something to say.
+    pub(super) fn speak(&mut self, v6: bool, most: usize) -> Option<Vec<u8>> {
+        let room = (self.acknowledged + self.window).saturating_sub(self.sent);
+        let left = self.says.len().saturating_sub(self.sent);
+        let count = left.min(most).min(room);
+        let fin = self.ends && count == left && self.sent <= self.says.len();
+        if self.reset || (count == 0 && !fin) {
+            return None;
+        }
+        let data = self.says[self.sent..self.sent + count].to_vec();
+        let sequence = self.first.wrapping_add(self.sent as u32);
+        self.sent += count + usize::from(fin);
+        let flags = if fin { "AF" } else { "AP" };
+        Some(tcp(v6, self.direction, flags, sequence, self.acknowledgment(), &data))
+    }
+
+    /// Will say again what was not acknowledged.
+    pub(super) fn again(&mut self) {
+        self.sent = self.acknowledged;
+        self.window = self.window.max(1); // probes a closed window
+    }
+
+    /// Hears a segment; the answer, if it wants one.
+    fn hear(&mut self, v6: bool, bytes: &[u8]) -> Option<Vec<u8>> {
+        let packet = Packet::parse(bytes).expect("a packet");
+        let mut mended = bytes.to_vec();
+        shim::rewrite::mend(&mut mended, &packet);
+        assert_eq!(mended, bytes, "the checksums");
+        let Upper::Tcp(segment @ Tcp { sequence, acknowledgment, .. }) = packet.upper else { panic!("not TCP") };
+        if segment.has(tcp_flag::RST) {
+            assert_eq!(sequence, self.acknowledgment(), "any other reset is only challenged");
+            self.reset = true;
+            return None;
+        }
+        let got = acknowledgment.wrapping_sub(self.first) as usize;
+        assert!(got <= self.says.len() + 1, "an acknowledgment of what was never sent");
+        self.acknowledged = self.acknowledged.max(got);
+        self.sent = self.sent.max(self.acknowledged);
+        self.window =
+            usize::from(u16::from_be_bytes([bytes[packet.ip_header_len + 14], bytes[packet.ip_header_len + 15]]));
+        let data = &bytes[packet.data_offset()..packet.len];
+        let fin = segment.has(tcp_flag::FIN);
+        let ahead = sequence.wrapping_sub(self.acknowledgment()) as i32;
+        assert!(ahead < 64_000, "a segment beyond the window");
+        if data.is_empty() && !fin {
+            return None;
+        }
+        let old = self.acknowledgment().wrapping_sub(sequence) as usize;
+        if !self.ended && old <= data.len() {
+            self.heard.extend_from_slice(&data[old..]);
+            self.ended = fin;
+        }
+        let sequence = self.first.wrapping_add(self.sent as u32);
+        Some(tcp(v6, self.direction, "A", sequence, self.acknowledgment(), b""))
+    }
+}
+
+/// A conversation.
+pub(super) struct Talk {
+    pub(super) bed: Bed,
+    pub(super) client: Host,
+    pub(super) server: Host,
+    v6: bool,
+    /// Says of each packet whether it is lost before its host hears of it.
+    pub(super) loses: Box<dyn FnMut() -> bool>,
+}
+
+impl Talk {
+    /// An outbound connection that stands.
+    pub(super) fn new(mut bed: Bed, v6: bool) -> Self {
+        bed.out(&tcp(v6, Outbound, "S", 100, 0, b""));
+        bed.inward(&tcp(v6, Inbound, "SA", 4_294_967_200, 101, b""));
+        bed.out(&tcp(v6, Outbound, "A", 101, 4_294_967_201, b""));
+        bed.sides = Sides::default();
+        let (client, server) = (Host::new(Outbound, 101, 4_294_967_201), Host::new(Inbound, 4_294_967_201, 101));
+        Self { bed, client, server, v6, loses: Box::new(|| false) }
+    }
+
+    pub(super) fn host(&mut self, direction: Direction) -> &mut Host {
+        match direction {
+            Outbound => &mut self.client,
+            Inbound => &mut self.server,
+        }
+    }
+
+    /// Lets a host send one segment, of at most `most` bytes, and both hear what comes of it; whether it had one.
+    pub(super) fn step(&mut self, direction: Direction, most: usize) -> bool {
+        let v6 = self.v6;
+        let Some(segment) = self.host(direction).speak(v6, most) else { return false };
+        if !(self.loses)() {
+            self.bed.pass(direction, &segment);
+            self.bed.serve();
+        }
+        self.settle();
+        true
+    }
+
+    /// Says something in one segment, and lets both hear what comes of it.
+    pub(super) fn say(&mut self, direction: Direction, data: &[u8]) {
+        self.host(direction).says.extend_from_slice(data);
+        assert!(self.step(direction, 1460), "the window is open");
+    }
+
+    pub(super) fn end(&mut self, direction: Direction) {
+        self.host(direction).ends = true;
+        self.step(direction, 1460);
+    }
+
+    /// Carries packets until nobody has an answer.
+    pub(super) fn settle(&mut self) {
+        loop {
+            let Sides { local, remote } = std::mem::take(&mut self.bed.sides);
+            if local.is_empty() && remote.is_empty() {
+                break;
+            }
+            for (direction, packet) in
+                local.into_iter().map(|p| (Outbound, p)).chain(remote.into_iter().map(|p| (Inbound, p)))
+            {
+                if (self.loses)() {
+                    continue;
+                }
+                let v6 = self.v6;
+                if let Some(answer) = self.host(direction).hear(v6, &packet)
+                    && !(self.loses)()
+                {
+                    self.bed.pass(direction, &answer);
+                    self.bed.serve();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! The real filter engine behind the shim: an [`Indication`] becomes values, metadata and layer data as Windows has
+//! them.
+//!
+//! Values come in the order and types of the platform's layer table. Which metadata a layer carries is that of
+//! "Metadata Fields at Each Filtering Layer" (windows-driver-docs network/metadata-fields-at-each-filtering-layer.md).
+
+use super::mailbox::{Mailbox, stream_data};
+use super::marks::Marks;
+use super::requests;
+use super::show::{with_list, with_stream};
+use crate::cpu;
+use crate::machine::Machine;
+use crate::wfp::engine::{self, Classify};
+use crate::wfp::flow::Flow;
+use crate::wfp::inject::{Injection, Mark};
+use crate::wfp::layers::LayerId;
+use crate::wfp::{security::Sid, token::Token};
+use core::ffi::c_void;
+use core::ptr::null_mut;
+use foldhash::HashMap;
+use nt_abi::Irql;
+use nt_abi::fwp::FwpsIncomingMetadataValues0;
+use nt_abi::fwp::consts;
+use nt_abi::fwp::value::{Blob, Incoming};
+use shim::classifier::{Classifier, Data, Indication, Injected, Outcome, StreamAction, condition_flag};
+use shim::flow::Owner;
+use shim::layer::{Direction, IpVersion, Layer};
+use shim::packet::{AddressType, Packet, Quoted, Upper};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The one network interface of the simulated machine.
+mod interface {
+    /// Its index.
+    pub(super) const INDEX: u32 = 7;
+    /// `IF_TYPE_ETHERNET_CSMACD` (ipifcons.h).
+    pub(super) const TYPE: u32 = 6;
+    /// Its NET_LUID: the type in the upper 16 bits, then a 24-bit index (ifdef.h).
+    pub(super) const LUID: u64 = (TYPE as u64) << 48 | 0x8000 << 24;
+    /// `TUNNEL_TYPE_NONE`.
+    pub(super) const TUNNEL_TYPE: u32 = 0;
+    /// Its MTU.
+    pub(super) const MTU: u32 = 1500;
+    /// The default compartment.
+    pub(super) const COMPARTMENT: u32 = 1;
+    /// The public profile (`FWPM_CONDITION_CURRENT_PROFILE_ID`: 1 public, 2 private, 3 domain).
+    pub(super) const PROFILE: u32 = 1;
+}
+
+/// How a field is filled in for each indication. Fields without one keep the value given at the start.
+#[derive(Clone, Copy, Debug)]
+enum Fill {
+    Protocol,
+    LocalAddress,
+    RemoteAddress,
+    LocalAddressType,
+    RemoteAddressType,
+    LocalPort,
+    RemotePort,
+    Flags,
+    Direction,
+    AppId,
+    User,
+    Reason,
+    IcmpType,
+    IcmpCode,
+    Embedded(Embedded),
+}
+
+/// A field about the packet that an ICMP error quotes.
+#[derive(Clone, Copy, Debug)]
+enum Embedded {
+    Protocol,
+    RemoteAddress,
+    LocalAddressType,
+    LocalPort,
+    RemotePort,
+}
+
+impl Fill {
+    /// By the condition's name after `FWPM_CONDITION_`.
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "IP_PROTOCOL" => Self::Protocol,
+            "IP_LOCAL_ADDRESS" => Self::LocalAddress,
+            "IP_REMOTE_ADDRESS" => Self::RemoteAddress,
+            "IP_LOCAL_ADDRESS_TYPE" => Self::LocalAddressType,
+            "IP_DESTINATION_ADDRESS_TYPE" => Self::RemoteAddressType,
+            "IP_LOCAL_PORT" => Self::LocalPort,
+            "IP_REMOTE_PORT" => Self::RemotePort,
+            "FLAGS" => Self::Flags,
+            "DIRECTION" => Self::Direction,
+            "ALE_APP_ID" | "ALE_ORIGINAL_APP_ID" => Self::AppId,
+            "ALE_USER_ID" => Self::User,
+            "REAUTHORIZE_REASON" => Self::Reason,
+            "ICMP_TYPE" => Self::IcmpType,
+            "ICMP_CODE" => Self::IcmpCode,
+            "EMBEDDED_PROTOCOL" => Self::Embedded(Embedded::Protocol),
+            "EMBEDDED_REMOTE_ADDRESS" => Self::Embedded(Embedded::RemoteAddress),
+            "EMBEDDED_LOCAL_ADDRESS_TYPE" => Self::Embedded(Embedded::LocalAddressType),
+            "EMBEDDED_LOCAL_PORT" => Self::Embedded(Embedded::LocalPort),
+            "EMBEDDED_REMOTE_PORT" => Self::Embedded(Embedded::RemotePort),
+            _ => return None,
+        })
+    }
+}
+
+/// One layer's values and metadata, used again for every indication.
+#[derive(Debug)]
+struct Slot {
+    id: LayerId,
+    incoming: Incoming,
+    fills: Box<[(usize, Fill)]>,
+    metadata: FwpsIncomingMetadataValues0,
+    carries: u32,
+}
+
+/// What a process shows of itself to the ALE layers.
+#[derive(Debug)]
+struct Identity {
+    app_id: Arc<Blob>,
+    user: Option<Arc<Blob>>,
+}
+
+/// The filter engine of a machine, as one simulated processor asks it.
+///
+/// [`EngineClassifier::packet`] must be open around every use, inside [`cpu::enter`] at PASSIVE_LEVEL.
+#[derive(Debug)]
+pub struct EngineClassifier {
+    machine: Arc<Machine>,
+    slots: Box<[Slot]>,
+    identities: HashMap<(Arc<str>, Option<u32>), Identity>,
+    raised_from: Option<Irql>,
+    marks: Marks,
+    /// Where callouts leave what they inject.
+    mailbox: Option<Arc<Mailbox>>,
+    /// What was taken out of there and must be given back.
+    done: VecDeque<Box<Injection>>,
+}
+
+/// Metadata every layer of a kind carries (`currentMetadataValues`).
+fn carries(layer: Layer) -> u32 {
+    use consts::{
+        FWPS_METADATA_FIELD_COMPARTMENT_ID as COMPARTMENT, FWPS_METADATA_FIELD_COMPLETION_HANDLE as COMPLETION,
+        FWPS_METADATA_FIELD_FLOW_HANDLE as FLOW, FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE as ICMP,
+        FWPS_METADATA_FIELD_IP_HEADER_SIZE as IP_HEADER, FWPS_METADATA_FIELD_PACKET_DIRECTION as DIRECTION,
+        FWPS_METADATA_FIELD_PATH_MTU as PATH_MTU, FWPS_METADATA_FIELD_PROCESS_ID as PROCESS_ID,
+        FWPS_METADATA_FIELD_PROCESS_PATH as PROCESS_PATH, FWPS_METADATA_FIELD_REMOTE_SCOPE_ID as SCOPE,
+        FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE as ENDPOINT,
+        FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE as TRANSPORT_HEADER,
+    };
+    const PROCESS: u32 = PROCESS_ID | PROCESS_PATH;
+    match layer {
+        Layer::InboundIpPacket => IP_HEADER | COMPARTMENT,
+        Layer::OutboundIpPacket => IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | PATH_MTU,
+        Layer::InboundTransport => FLOW | IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | ICMP,
+        Layer::OutboundTransport => FLOW | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | ICMP,
+        Layer::Stream => FLOW,
+        Layer::DatagramData => FLOW | IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | ICMP,
+        Layer::InboundIcmpError => IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT,
+        Layer::OutboundIcmpError => TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE,
+        Layer::AleResourceAssignment => PROCESS | ENDPOINT | COMPLETION,
+        Layer::AleAuthRecvAccept => {
+            COMPLETION | FLOW | IP_HEADER | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | DIRECTION | ICMP
+        }
+        Layer::AleAuthConnect => {
+            COMPLETION | FLOW | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | DIRECTION | ICMP
+        }
+        Layer::AleConnectRedirect | Layer::AleBindRedirect => PROCESS | ENDPOINT,
+        Layer::AleFlowEstablished => FLOW | PROCESS | ENDPOINT | ICMP,
+        Layer::AleResourceRelease | Layer::AleEndpointClosure => PROCESS_ID | COMPARTMENT | ENDPOINT,
+    }
+}
+
+const fn slot_index(layer: Layer, version: IpVersion) -> usize {
+    layer as usize * 2 + version as usize
+}
+
+impl EngineClassifier {
+    /// The engine of `machine`.
+    ///
+    /// # Panics
+    /// If the platform's table lacks a layer: it has every layer from Windows 7 on.
+    #[must_use]
+    pub fn new(machine: Arc<Machine>) -> Self {
+        let table = machine.wfp.layers();
+        let slots = Layer::ALL
+            .iter()
+            .flat_map(|&layer| [IpVersion::V4, IpVersion::V6].map(|version| (layer, version)))
+            .map(|(layer, version)| {
+                let id = LayerId(layer.id(version));
+                let description = table.get(id).expect("the table has every layer the shim knows");
+                let mut incoming = Incoming::new(description.fields.len());
+                let mut fills = Vec::new();
+                for (index, field) in description.fields.iter().enumerate() {
+                    match Fill::of(field.name) {
+                        Some(fill) => fills.push((index, fill)),
+                        None => constant(&mut incoming, index, layer, field.name),
+                    }
+                }
+                let metadata = FwpsIncomingMetadataValues0 {
+                    compartment_id: interface::COMPARTMENT,
+                    path_mtu: interface::MTU,
+                    ..FwpsIncomingMetadataValues0::default()
+                };
+                Slot { id, incoming, fills: fills.into(), metadata, carries: carries(layer) }
+            })
+            .collect();
+        let (identities, marks) = (HashMap::default(), Marks::default());
+        Self { machine, slots, identities, raised_from: None, marks, mailbox: None, done: VecDeque::new() }
+    }
+
+    /// The engine of `machine`, whose callouts inject by way of `mailbox`.
+    pub(super) fn with(machine: Arc<Machine>, mailbox: Arc<Mailbox>) -> Self {
+        Self { mailbox: Some(mailbox), ..Self::new(machine) }
+    }
+
+    /// Takes the oldest injection that has been done with.
+    pub(super) fn take_done(&mut self) -> Option<Box<Injection>> {
+        self.done.pop_front()
+    }
+
+    /// Runs `f` with this classifier, inside [`cpu::enter`] at PASSIVE_LEVEL. Layers that are asked at DISPATCH_LEVEL
+    /// leave the IRQL there until one that is not comes, or `f` ends.
+    pub fn packet<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+        self.raised_from = None; // a bugcheck may have ended the last packet in the middle
+        let result = f(self);
+        self.at(Irql::PASSIVE);
+        result
+    }
+
+    /// Runs `f` with this classifier, in which the packets that are passed count as injected by those `mark` names.
+    pub(super) fn injected<R>(&mut self, mark: Mark, f: impl FnOnce(&mut Self) -> R) -> R {
+        self.marks.set(Some(mark));
+        let result = f(self);
+        self.marks.set(None);
+        result
+    }
+
+    /// Lets go of the lists of injected packets that are done with.
+    pub(super) fn sweep(&mut self) {
+        self.marks.sweep(&self.machine);
+    }
+
+    /// Goes to the IRQL of the next call into driver code.
+    pub(super) fn at(&mut self, irql: Irql) {
+        match (self.raised_from, irql >= Irql::DISPATCH) {
+            (None, true) => self.raised_from = Some(cpu::raise(Irql::DISPATCH)),
+            (Some(old), false) => {
+                self.raised_from = None;
+                cpu::lower(old);
+            }
+            _ => {}
+        }
+    }
+
+    fn identity<'a>(identities: &'a mut HashMap<(Arc<str>, Option<u32>), Identity>, owner: &Owner) -> &'a Identity {
+        identities.entry((owner.app_id.clone(), owner.uid)).or_insert_with(|| Identity {
+            app_id: Arc::new(Blob::app_id(&owner.app_id)),
+            user: owner.uid.map(|uid| Arc::new(Token { sids: vec![user_sid(uid)] }.to_blob())),
+        })
+    }
+}
+
+/// The SID that stands for a Unix user: LocalSystem for root, `S-1-22-1-UID` (Samba's "Unix User" authority) for the
+/// rest.
+fn user_sid(uid: u32) -> Sid {
+    match uid {
+        0 => Sid::local_system(),
+        _ => Sid::new(22, &[1, uid]),
+    }
+}
+
+/// Fields that are the same for every packet: this machine has one interface.
+fn constant(incoming: &mut Incoming, index: usize, layer: Layer, name: &str) {
+    // "If an outbound packet is being reauthorized ... all the fields pertaining to the arrival interface are unknown",
+    // and empty; the next hop's likewise when a connection comes in.
+    let unknown = match layer {
+        Layer::AleAuthConnect => name.contains("ARRIVAL_"),
+        Layer::AleAuthRecvAccept => name.contains("NEXTHOP_"),
+        _ => false,
+    };
+    if unknown {
+        return;
+    }
+    match name {
+        "IP_LOCAL_INTERFACE" | "IP_ARRIVAL_INTERFACE" | "IP_NEXTHOP_INTERFACE" => {
+            incoming.u64(index, interface::LUID);
+        }
+        "INTERFACE_INDEX" | "ARRIVAL_INTERFACE_INDEX" | "NEXTHOP_INTERFACE_INDEX" => {
+            incoming.u32(index, interface::INDEX);
+        }
+        "INTERFACE_TYPE" | "ARRIVAL_INTERFACE_TYPE" | "NEXTHOP_INTERFACE_TYPE" => {
+            incoming.u32(index, interface::TYPE);
+        }
+        "TUNNEL_TYPE" | "ARRIVAL_TUNNEL_TYPE" | "NEXTHOP_TUNNEL_TYPE" => {
+            incoming.u32(index, interface::TUNNEL_TYPE);
+        }
+        "SUB_INTERFACE_INDEX" | "NEXTHOP_SUB_INTERFACE_INDEX" => incoming.u32(index, 0),
+        "COMPARTMENT_ID" => incoming.u32(index, interface::COMPARTMENT),
+        "PROFILE_ID"
+        | "ORIGINAL_PROFILE_ID"
+        | "CURRENT_PROFILE_ID"
+        | "ARRIVAL_INTERFACE_PROFILE_ID"
+        | "NEXTHOP_INTERFACE_PROFILE_ID"
+        | "LOCAL_INTERFACE_PROFILE_ID" => incoming.u32(index, interface::PROFILE),
+        "INTERFACE_QUARANTINE_EPOCH" => incoming.u64(index, 0),
+        "SIO_FIREWALL_SYSTEM_PORT"
+        | "ALE_SIO_FIREWALL_SYSTEM_PORT"
+        | "SIO_FIREWALL_SOCKET_PROPERTY"
+        | "ALE_NAP_CONTEXT"
+        | "NAP_CONTEXT"
+        | "ALE_PROMISCUOUS_MODE" => incoming.u32(index, 0),
+        "ALE_PACKAGE_ID" => incoming.sid(index, Sid::null().bytes().into()),
+        _ => {} // peer, effective and package names, remote identities, reserved fields: empty
+    }
+}
+
+fn put_address(incoming: &mut Incoming, index: usize, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => incoming.u32(index, v4.to_bits()),
+        IpAddr::V6(v6) => incoming.bytes16(index, v6.octets()),
+    }
+}
+
+impl Slot {
+    fn fill<F>(&mut self, indication: &Indication<'_, F>, identity: Option<&Identity>, quoted: Option<&Quoted>) {
+        let key = indication.key;
+        // An ICMP message's type and code are those of the message itself; a flow is known by its request's.
+        let (local_port, remote_port) = match indication.packet {
+            Some(packet) if matches!(packet.upper, Upper::Icmp(_)) => packet.ports(),
+            _ => (key.local_port, key.remote_port),
+        };
+        let incoming = &mut self.incoming;
+        for &(index, fill) in &self.fills {
+            match fill {
+                Fill::Protocol => incoming.u8(index, key.protocol),
+                Fill::LocalAddress => put_address(incoming, index, key.local()),
+                Fill::RemoteAddress => put_address(incoming, index, key.remote()),
+                Fill::LocalAddressType => incoming.u8(index, AddressType::of(key.local()) as u8),
+                Fill::RemoteAddressType => incoming.u8(index, AddressType::of(key.remote()) as u8),
+                Fill::LocalPort | Fill::IcmpType => incoming.u16(index, local_port),
+                Fill::RemotePort | Fill::IcmpCode => incoming.u16(index, remote_port),
+                Fill::Flags => incoming.u32(index, indication.flags),
+                Fill::Direction => incoming.u32(index, self::direction(indication) as u32),
+                Fill::AppId => match identity {
+                    Some(identity) => incoming.blob(index, identity.app_id.clone()),
+                    None => incoming.empty(index),
+                },
+                Fill::User => match identity.and_then(|identity| identity.user.as_ref()) {
+                    Some(token) => incoming.token(index, token.clone()),
+                    None => incoming.empty(index),
+                },
+                Fill::Reason => incoming.u32(index, indication.reason),
+                Fill::Embedded(embedded) => match quoted {
+                    // An error that comes in quotes a packet that went out: its source is local.
+                    Some(quoted) => match embedded {
+                        Embedded::Protocol => incoming.u8(index, quoted.protocol),
+                        Embedded::RemoteAddress => put_address(incoming, index, quoted.destination),
+                        Embedded::LocalAddressType => incoming.u8(index, AddressType::of(quoted.source) as u8),
+                        Embedded::LocalPort => incoming.u16(index, quoted.source_port),
+                        Embedded::RemotePort => incoming.u16(index, quoted.destination_port),
+                    },
+                    None => incoming.empty(index),
+                },
+            }
+        }
+    }
+
+    fn describe(&mut self, indication: &Indication<'_, Arc<Flow>>, identity: Option<&Identity>) {
+        let metadata = &mut self.metadata;
+        let mut carried = self.carries;
+        match indication.flow {
+            Some(flow) => metadata.flow_handle = flow.id(),
+            None => carried &= !consts::FWPS_METADATA_FIELD_FLOW_HANDLE,
+        }
+        match (indication.owner, identity) {
+            (Some(owner), Some(identity)) => {
+                metadata.process_id = u64::from(owner.pid);
+                metadata.process_path = identity.app_id.raw();
+            }
+            _ => {
+                carried &= !(consts::FWPS_METADATA_FIELD_PROCESS_ID | consts::FWPS_METADATA_FIELD_PROCESS_PATH);
+                metadata.process_path = core::ptr::null();
+            }
+        }
+        if indication.endpoint == 0 {
+            carried &= !consts::FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE;
+        }
+        metadata.transport_endpoint_handle = indication.endpoint;
+        metadata.packet_direction = indication.direction as u32;
+        let headers = consts::FWPS_METADATA_FIELD_IP_HEADER_SIZE | consts::FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE;
+        match (indication.packet, &indication.data) {
+            (Some(packet), Data::Packet { start, .. }) => {
+                metadata.ip_header_size = packet.ip_header_len as u32;
+                metadata.transport_header_size = transport_header(packet, indication.direction);
+                if *start > 0 {
+                    carried &= !consts::FWPS_METADATA_FIELD_IP_HEADER_SIZE; // there is none yet
+                }
+            }
+            _ => carried &= !headers,
+        }
+        match indication.packet.map(|packet| packet.upper) {
+            Some(Upper::Icmp(icmp)) if icmp.echo.is_some() => {
+                let (id, sequence) = icmp.echo.unwrap_or_default();
+                metadata.icmp_id_and_sequence = u32::from(id) | u32::from(sequence) << 16;
+            }
+            _ => carried &= !consts::FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE,
+        }
+        // A scope belongs to addresses that mean something on one link only; this machine has one.
+        if !matches!(indication.key.remote(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast()) {
+            carried &= !consts::FWPS_METADATA_FIELD_REMOTE_SCOPE_ID;
+        }
+        metadata.remote_scope_id = interface::INDEX;
+        if indication.flags & condition_flag::REQUIRES_ALE_CLASSIFY != 0 {
+            carried |= consts::FWPS_METADATA_FIELD_ALE_CLASSIFY_REQUIRED;
+        }
+        if let (Layer::InboundIpPacket, Some(fragment)) =
+            (indication.layer, indication.packet.and_then(|packet| packet.fragment))
+        {
+            carried |= consts::FWPS_METADATA_FIELD_FRAGMENT_DATA;
+            metadata.fragment_metadata.fragment_identification = fragment.id;
+            metadata.fragment_metadata.fragment_offset = fragment.offset as u16;
+            let len = indication.packet.map_or(0, |packet| packet.len - packet.ip_header_len);
+            metadata.fragment_metadata.fragment_length = len as u32;
+        }
+        metadata.current_metadata_values = carried;
+    }
+}
+
+/// At ALE_FLOW_ESTABLISHED the direction is the flow's, elsewhere the data's.
+fn direction<F>(indication: &Indication<'_, F>) -> Direction {
+    match indication.layer {
+        Layer::AleFlowEstablished => indication.flow_direction,
+        _ => indication.direction,
+    }
+}
+
+/// Inbound ICMP data begins at the ICMP header, so nothing lies between it and the IP header: the sizes say how far
+/// a callout must go back to reach the IP header ("Packet Indication Format").
+fn transport_header(packet: &Packet, direction: Direction) -> u32 {
+    match (packet.upper, direction) {
+        (Upper::Icmp(icmp), Direction::Inbound) if !icmp.error => 0,
+        _ => packet.transport_header_len() as u32,
+    }
+}
+
+impl Classifier for EngineClassifier {
+    type Flow = Arc<Flow>;
+
+    fn wants(&self, layer: Layer, version: IpVersion) -> bool {
+        engine::has_filters(&self.machine, LayerId(layer.id(version)))
+    }
+
+    fn classify(&mut self, indication: Indication<'_, Arc<Flow>>) -> Outcome {
+        self.at(indication.irql());
+        let Self { machine, slots, identities, marks, .. } = self;
+        let slot = &mut slots[slot_index(indication.layer, indication.version())];
+        let identity = indication.owner.map(|owner| Self::identity(identities, owner));
+        let quoted = match (&indication.data, indication.packet) {
+            (Data::Packet { buffer, .. }, Some(packet)) if indication.layer == Layer::InboundIcmpError => {
+                Quoted::parse(buffer.bytes(), packet)
+            }
+            _ => None,
+        };
+        slot.fill(&indication, identity, quoted.as_ref());
+        slot.describe(&indication, identity);
+        let offered = slot.carries & consts::FWPS_METADATA_FIELD_COMPLETION_HANDLE != 0;
+        if offered {
+            let again = indication.flags & condition_flag::IS_REAUTHORIZE != 0;
+            slot.metadata.completion_handle = machine.wfp.operations.offer(indication.endpoint, again);
+        }
+        let slot: &Slot = slot;
+        let ask = |layer_data: *mut c_void| {
+            let call = Classify {
+                layer: slot.id,
+                values: slot.incoming.values(),
+                metadata: &slot.metadata,
+                layer_data,
+                flow: indication.flow,
+            };
+            match (indication.injected_by, requests::of(indication.layer, indication.key)) {
+                (0, None) => engine::classify(machine, &call),
+                (0, request) => engine::classify_request(machine, &call, indication.endpoint, request.map(Box::new)),
+                (callout, _) => engine::classify_below(machine, &call, callout),
+            }
+        };
+        let outcome = match indication.data {
+            Data::None => ask(null_mut()),
+            Data::Packet { buffer, start, offset, end } => with_list(buffer, start, offset, end, |list| {
+                // SAFETY: the list of a packet buffer, just set up.
+                unsafe { marks.show(machine, list) };
+                ask(list.cast())
+            }),
+            Data::Stream { data, flags } => with_stream(data, flags, ask),
+        };
+        let stream = outcome.stream.unwrap_or_default();
+        Outcome {
+            blocked: outcome.verdict == engine::Verdict::Block,
+            absorbed: outcome.absorb,
+            pended: outcome.pended || (offered && machine.wfp.operations.settle(slot.metadata.completion_handle)),
+            filter_id: outcome.filter_id,
+            stream: match stream.action {
+                engine::StreamAction::DropConnection => StreamAction::DropConnection,
+                engine::StreamAction::NeedMoreData => StreamAction::NeedMoreData(stream.bytes_required),
+                engine::StreamAction::Defer => StreamAction::Defer(stream.callout_id),
+                engine::StreamAction::None | engine::StreamAction::AllowConnection => StreamAction::None,
+            },
+            enforced: stream.bytes_enforced,
+            redirect: outcome.redirect.as_deref().and_then(requests::read),
+        }
+    }
+
+    fn generation(&self, layer: Layer, version: IpVersion) -> u64 {
+        engine::generation(&self.machine, LayerId(layer.id(version)))
+    }
+
+    fn create_flow(&mut self) -> Arc<Flow> {
+        self.machine.wfp.flows.create()
+    }
+
+    fn end_flow(&mut self, flow: Arc<Flow>) {
+        self.at(Irql::DISPATCH);
+        self.machine.wfp.flows.terminate(&flow);
+    }
+
+    fn is_aborted(&self, flow: &Arc<Flow>) -> bool {
+        flow.is_aborted()
+    }
+
+    fn speak_for_itself(&mut self, own: bool) {
+        self.marks.suspend(own);
+    }
+
+    fn flow_id(&self, flow: &Arc<Flow>) -> u64 {
+        flow.id()
+    }
+
+    fn take_injected(&mut self, flow: &Arc<Flow>, direction: Direction) -> Vec<Injected> {
+        let Some(mailbox) = &self.mailbox else { return Vec::new() };
+        let mut taken = Vec::new();
+        for injection in mailbox.take_stream(flow.id(), direction) {
+            taken.extend(stream_data(&injection));
+            self.done.push_back(injection);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -1,0 +1,16 @@
+//! Turns packets into the classify calls that Windows' network stack makes, in Windows' order.
+//!
+//! [`stack::Stack`] holds the order, the flows and as much of TCP as that takes; it asks a [`classifier::Classifier`]
+//! and gives back what becomes of each packet. It knows nothing of devices, files, drivers or the filter engine itself:
+//! whoever has packets brings a classifier.
+#![forbid(unsafe_code)]
+
+pub mod classifier;
+pub mod flow;
+pub mod fragment;
+pub mod layer;
+pub mod packet;
+pub mod reply;
+pub mod rewrite;
+pub mod stack;
+pub mod tcp;

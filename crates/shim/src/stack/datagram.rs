@@ -1,0 +1,99 @@
+//! UDP, ICMP and every other protocol: "all non-TCP packet flows follow the same pattern as UDP packet flows".
+
+use super::{By, Context, Decision, FlowView, Kind, Position, Resumed, Stack, Verdict};
+use crate::classifier::Classifier;
+use crate::layer::{Direction, Layer};
+
+impl<F> Stack<F> {
+    pub(super) fn datagram<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>) -> Decision {
+        self.datagram_from(context, None)
+    }
+
+    /// [`Self::datagram`], the first one of a flow that waited at a layer.
+    pub(super) fn datagram_from<C: Classifier<Flow = F>>(
+        &mut self,
+        context: &mut Context<'_, C>,
+        resumed: Option<Resumed<F>>,
+    ) -> Decision {
+        match self.pass_datagram(context, resumed) {
+            Ok(opened) => Decision { verdict: Verdict::Forward, by: opened, opened: opened.is_some() },
+            // A datagram has no connection to reset: what would abort one ends the flow.
+            Err(stopped) if stopped.verdict == Verdict::Abort => {
+                self.end(context);
+                Decision { verdict: Verdict::Drop, ..stopped }
+            }
+            Err(stopped) => {
+                // The callout that stopped the packet may also have ended the flow.
+                let aborted = self.flows.get(&context.key).is_some_and(|f| context.check_aborted(&f.head).is_err());
+                if aborted {
+                    self.end(context);
+                }
+                stopped
+            }
+        }
+    }
+
+    fn pass_datagram<C: Classifier<Flow = F>>(
+        &mut self,
+        context: &mut Context<'_, C>,
+        resumed: Option<Resumed<F>>,
+    ) -> Result<Option<By>, Decision> {
+        let direction = context.direction;
+        let known = self.flows.get_mut(&context.key);
+        let opens = known.is_none();
+        if direction == Direction::Inbound {
+            let (view, authorize) = match &known {
+                Some(flow) => (flow.head.view(), context.is_stale(&flow.head)),
+                None => (FlowView::none(direction), true),
+            };
+            context.arrive(view, authorize)?;
+        }
+        let mut opened = None;
+        let flow = if let Some(flow) = known {
+            flow.last = context.now;
+            if let Err(stopped) = context.reauthorize(&mut flow.head) {
+                self.end(context); // "tear down an ALE flow when reauthorization requests for the ALE flow arrive"
+                return Err(stopped);
+            }
+            flow
+        } else {
+            let (flow, by) = match direction {
+                Direction::Outbound => self.connect(context, Kind::Datagram, resumed)?,
+                Direction::Inbound => self.accept(context, Kind::Datagram)?,
+            };
+            opened = Some(by);
+            self.ledger.insert(&mut self.flows, context.key, flow)
+        };
+        if opens {
+            context.establish(&mut flow.head)?;
+        }
+        context.check_aborted(&flow.head)?;
+        let position = Position::by_direction(direction);
+        context.pass(Layer::DatagramData, position, flow.head.view(), Verdict::Drop)?;
+        if direction == Direction::Outbound {
+            context.leave(flow.head.view())?;
+        }
+        Ok(opened)
+    }
+
+    /// An ICMP error belongs to no flow of its own: ALE sees non-error messages only.
+    pub(super) fn icmp_error<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>) -> Decision {
+        let none = FlowView::none(context.direction);
+        let passed = match context.direction {
+            Direction::Outbound => context
+                .pass(Layer::OutboundIcmpError, Position::TransportHeader, none, Verdict::Drop)
+                .and_then(|_| context.leave(none)),
+            Direction::Inbound => context.arrive(none, false).and_then(|()| {
+                context.pass(Layer::InboundIcmpError, Position::Quoted, none, Verdict::Drop).map(|_| ())
+            }),
+        };
+        passed.err().unwrap_or(Decision::FORWARD)
+    }
+
+    /// Ends the flow of the packet at hand.
+    fn end<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>) {
+        if let Some(mut flow) = self.flows.remove(&context.key) {
+            self.ledger.close(context.classifier, &context.key, &mut flow);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Connections that go elsewhere than the program asked (ALE_BIND_REDIRECT, ALE_CONNECT_REDIRECT).
+//!
+//! The program keeps the addresses it knows: they are changed in every packet that it sends before any layer sees it, and
+//! changed back in every packet that it gets. On Windows the socket itself is bound or connected elsewhere.
+
+use super::connection::is_retransmission;
+use super::{Context, Stack};
+use crate::classifier::{Classifier, Redirect};
+use crate::flow::FlowKey;
+use crate::layer::Direction;
+use crate::packet::{Packet, Upper, tcp_flag};
+use crate::rewrite::readdress;
+use foldhash::HashMap;
+use nt_abi::PacketBuffer;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+/// What the program calls a flow, and what the network does.
+#[derive(Debug, Default)]
+pub(super) struct Redirects {
+    by_program: HashMap<FlowKey, FlowKey>,
+    by_network: HashMap<FlowKey, FlowKey>,
+}
+
+impl Redirects {
+    /// Whether the flow that the network calls so was redirected.
+    pub(super) fn leads_to(&self, key: &FlowKey) -> bool {
+        !self.by_network.is_empty() && self.by_network.contains_key(key)
+    }
+
+    /// Whether packets of the flow that the program calls so are changed on their way out.
+    pub(super) fn turns(&self, program: &FlowKey, direction: Direction) -> bool {
+        direction == Direction::Outbound && self.by_program.contains_key(program)
+    }
+
+    /// Redirects the flow of the packet at hand, and the packet.
+    pub(super) fn turn<C: Classifier>(&mut self, context: &mut Context<'_, C>, redirect: Redirect) {
+        let old = context.key;
+        let remote = redirect.remote.unwrap_or(SocketAddr::new(old.remote(), old.remote_port));
+        let Some(new) = old.between(redirect.local, remote).filter(|new| *new != old) else { return };
+        // It may have been bound elsewhere before it is connected elsewhere.
+        let program = self.by_network.remove(&old).unwrap_or(old);
+        self.by_program.insert(program, new);
+        self.by_network.insert(new, program);
+        context.packet = rewritten(context.buffer, context.packet, redirect.local, remote);
+        context.key = new;
+    }
+
+    /// Forgets the flow that the network calls so.
+    pub(super) fn forget(&mut self, key: &FlowKey) {
+        if let Some(program) = self.by_network.remove(key) {
+            self.by_program.remove(&program);
+        }
+    }
+}
+
+/// Changes a packet's endpoints; its new description.
+fn rewritten(buffer: &mut PacketBuffer, packet: Packet, source: SocketAddr, destination: SocketAddr) -> Packet {
+    readdress(&mut buffer.storage_mut()[..packet.len], &packet, source, destination);
+    Packet::parse(buffer.bytes()).unwrap_or(packet) // nothing but numbers has changed
+}
+
+impl<F> Stack<F> {
+    /// Redirects a packet that a program sends, if its flow is; its description.
+    pub(super) fn turned(&mut self, buffer: &mut PacketBuffer, packet: Packet, direction: Direction) -> Packet {
+        if direction == Direction::Inbound || self.redirects.by_program.is_empty() {
+            return packet;
+        }
+        let Some(&new) = self.redirects.by_program.get(&FlowKey::of(&packet, direction)) else { return packet };
+        if let Upper::Tcp(tcp) = packet.upper
+            && tcp.flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST) == tcp_flag::SYN
+            && !self.held.is_waiting(&new)
+            && !self.flows.get(&new).is_some_and(|flow| is_retransmission(flow, &tcp, direction))
+        {
+            self.redirects.forget(&new); // a new connection, to be asked about again
+            return packet;
+        }
+        let (local, remote) =
+            (SocketAddr::new(new.local(), new.local_port), SocketAddr::new(new.remote(), new.remote_port));
+        rewritten(buffer, packet, local, remote)
+    }
+
+    /// A packet for a program of this machine, with the addresses that the program knows.
+    #[must_use]
+    pub fn turned_back<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.redirects.by_network.is_empty() {
+            return Cow::Borrowed(bytes);
+        }
+        let Ok(packet) = Packet::parse(bytes) else { return Cow::Borrowed(bytes) };
+        let Some(key) = self.redirects.by_network.get(&FlowKey::of(&packet, Direction::Inbound)) else {
+            return Cow::Borrowed(bytes);
+        };
+        let mut changed = bytes.to_vec();
+        let source = SocketAddr::new(key.remote(), key.remote_port);
+        readdress(&mut changed, &packet, source, SocketAddr::new(key.local(), key.local_port));
+        Cow::Owned(changed)
+    }
+}

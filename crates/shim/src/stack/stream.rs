@@ -1,0 +1,622 @@
+//! What the STREAM layer is asked, and what becomes of the bytes.
+
+use super::connection::{reset_both, segment_len};
+use super::relay::{End, MOST, Piece, Relay, Start};
+use super::{Context, Decision, Entry, Flow, Head, Kind, Output, Stack, Verdict};
+use crate::classifier::{Classifier, Data, Indication, Injected, Outcome, StreamAction, stream_flag};
+use crate::flow::{Endpoints, FlowKey};
+use crate::layer::{Direction, Layer};
+use crate::packet::{Packet, Tcp, tcp_flag};
+use crate::reply;
+use crate::tcp::{Connection, Early, Fresh, Phase, after};
+use nt_abi::PacketBuffer;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+const RELAYED: Decision = Decision { verdict: Verdict::Relayed, by: None, opened: false };
+
+/// What a flow's data comes from.
+enum Source<'a> {
+    /// The packet at hand.
+    Here(Range<usize>),
+    /// One that waited for its turn.
+    Early(&'a mut PacketBuffer, Range<usize>),
+    /// Nothing: a disconnect or an abort.
+    Nothing,
+}
+
+/// Who asks about a stream.
+struct Asker<'a, C: Classifier> {
+    classifier: &'a mut C,
+    key: &'a FlowKey,
+    flags: u32,
+}
+
+impl<C: Classifier> Asker<'_, C> {
+    fn ask(
+        &mut self,
+        head: &Head<C::Flow>,
+        direction: Direction,
+        data: Option<(&mut PacketBuffer, Range<usize>)>,
+        flags: u32,
+        injected_by: u32,
+    ) -> Outcome {
+        let view = head.view();
+        self.classifier.classify(Indication {
+            layer: Layer::Stream,
+            key: self.key,
+            direction,
+            flow_direction: view.direction,
+            packet: None,
+            flags: self.flags,
+            reason: 0,
+            flow: view.handle,
+            owner: view.owner,
+            endpoint: view.endpoint,
+            injected_by,
+            data: Data::Stream { data, flags },
+        })
+    }
+
+    fn is_aborted(&self, head: &Head<C::Flow>) -> bool {
+        head.handle.as_ref().is_some_and(|flow| self.classifier.is_aborted(flow))
+    }
+
+    fn take_injected(&mut self, head: &Head<C::Flow>, direction: Direction) -> Vec<Injected> {
+        head.handle.as_ref().map(|flow| self.classifier.take_injected(flow, direction)).unwrap_or_default()
+    }
+
+    /// Puts data of callouts into a stream, behind what was let through: "it will be made available to stream callouts
+    /// from lower-weight sublayers" (FwpsStreamInjectAsync0 documentation). What those put in meanwhile comes behind it. They
+    /// may block it or a part of it and drop the connection; data that they want more of, or put off, passes.
+    fn put_in(
+        &mut self,
+        head: &Head<C::Flow>,
+        relay: &mut Relay,
+        direction: Direction,
+        injected: Vec<Injected>,
+    ) -> Result<(), Decision> {
+        let mut line = VecDeque::from(injected);
+        while let Some(Injected { callout_id, mut data, end }) = line.pop_front() {
+            while !data.is_empty() {
+                let mut buffer = PacketBuffer::copy_of(&data);
+                let flags = data_flag(direction);
+                let outcome = self.ask(head, direction, Some((&mut buffer, 0..data.len())), flags, callout_id);
+                if outcome.stream == StreamAction::DropConnection {
+                    return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome));
+                }
+                let covered = match outcome.enforced {
+                    0 => data.len(),
+                    part => part.min(data.len()),
+                };
+                if !outcome.blocked || outcome.stream != StreamAction::None {
+                    relay.half(direction).pass(&data[..covered]);
+                }
+                data.drain(..covered);
+                for (place, more) in self.take_injected(head, direction).into_iter().enumerate() {
+                    line.insert(place, more);
+                }
+            }
+            if end {
+                relay.half(direction).end = End::Passed;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does with the undecided bytes of a direction what a callout said of them; false when nobody can be asked again
+    /// before something happens.
+    fn obey(
+        &mut self,
+        head: &Head<C::Flow>,
+        relay: &mut Relay,
+        direction: Direction,
+        outcome: Outcome,
+        injected: Vec<Injected>,
+        blocked: &mut Option<Decision>,
+    ) -> Result<bool, Decision> {
+        let half = relay.half(direction);
+        let there = half.undecided.len();
+        let goes_on = match outcome.stream {
+            StreamAction::DropConnection => return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome)),
+            // What a callout still waits for when the stream has ended it will not see; what Windows does then is not
+            // documented. Nothing passes that nobody let pass.
+            StreamAction::NeedMoreData(_) if half.ended => {
+                half.undecided.clear();
+                true
+            }
+            StreamAction::NeedMoreData(more) => {
+                half.wanted = there.saturating_add(more.max(1) as usize);
+                if half.wanted > MOST {
+                    tracing::warn!(wanted = half.wanted, "a stream callout wants to see more at once than can be kept");
+                    return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome));
+                }
+                false
+            }
+            StreamAction::Defer(callout) if direction == Direction::Inbound => {
+                half.deferred = Some(callout);
+                false
+            }
+            // "This action can only be set for an inbound data stream": otherwise as if it had not been.
+            StreamAction::None | StreamAction::Defer(_) => {
+                half.wanted = 0;
+                let covered = match outcome.enforced {
+                    0 => there,
+                    part => part.min(there),
+                };
+                let decided: Vec<u8> = half.undecided.drain(..covered).collect();
+                if outcome.blocked {
+                    *blocked = Some(Decision::stopped(Verdict::Drop, Layer::Stream, outcome));
+                } else {
+                    half.pass(&decided);
+                }
+                true
+            }
+        };
+        self.put_in(head, relay, direction, injected)?;
+        if self.is_aborted(head) {
+            return Err(Decision { verdict: Verdict::Abort, by: None, opened: false });
+        }
+        Ok(goes_on)
+    }
+
+    /// Asks about the undecided bytes of a direction as long as somebody decides, then about its end. The result is the
+    /// last block, if there was one.
+    fn decide(
+        &mut self,
+        head: &Head<C::Flow>,
+        relay: &mut Relay,
+        direction: Direction,
+        pushed: bool,
+    ) -> Result<Option<Decision>, Decision> {
+        let mut blocked = None;
+        loop {
+            let half = relay.half(direction);
+            let enough = half.undecided.len() >= half.wanted || half.ended;
+            if half.undecided.is_empty() || half.deferred.is_some() || !enough {
+                break;
+            }
+            let mut flags = data_flag(direction);
+            if direction == Direction::Inbound && pushed {
+                flags |= stream_flag::RECEIVE_PUSH;
+            }
+            if half.ended {
+                flags |= end_flag(direction);
+            }
+            let mut buffer = PacketBuffer::copy_of(&half.undecided);
+            let all = 0..half.undecided.len();
+            let outcome = self.ask(head, direction, Some((&mut buffer, all)), flags, 0);
+            let injected = self.take_injected(head, direction);
+            if !self.obey(head, relay, direction, outcome, injected, &mut blocked)? {
+                break;
+            }
+        }
+        let half = relay.half(direction);
+        if half.ended && half.undecided.is_empty() && half.end == End::Open {
+            let outcome = self.ask(head, direction, None, end_flag(direction), 0);
+            let injected = self.take_injected(head, direction);
+            self.put_in(head, relay, direction, injected)?;
+            let half = relay.half(direction);
+            if half.end == End::Open {
+                half.end = if outcome.blocked { End::Withheld } else { End::Passed };
+            }
+        }
+        Ok(blocked)
+    }
+}
+
+const fn data_flag(direction: Direction) -> u32 {
+    match direction {
+        Direction::Outbound => stream_flag::SEND,
+        Direction::Inbound => stream_flag::RECEIVE,
+    }
+}
+
+const fn end_flag(direction: Direction) -> u32 {
+    match direction {
+        Direction::Outbound => stream_flag::SEND_DISCONNECT,
+        Direction::Inbound => stream_flag::RECEIVE_DISCONNECT,
+    }
+}
+
+const fn abort_flag(direction: Direction) -> u32 {
+    match direction {
+        Direction::Outbound => stream_flag::SEND_ABORT,
+        Direction::Inbound => stream_flag::RECEIVE_ABORT,
+    }
+}
+
+/// Stands between the hosts of a connection from now on: from the byte `next` in `direction`, and in the other one, if
+/// nothing was seen of it, from the byte `back`.
+fn stand_between(
+    connection: &mut Connection,
+    direction: Direction,
+    next: u32,
+    back: u32,
+    live: bool,
+    now: Duration,
+) -> Relay {
+    let mut start = |of: Direction| {
+        let half = connection.half(of);
+        let next = if of == direction { next } else { half.next.unwrap_or(back) };
+        let acknowledged = half.acknowledged.filter(|_| live).unwrap_or(next);
+        let ended = (half.fin == Some(next)).then_some(half.fin_acknowledged);
+        Start { next, acknowledged, ended }
+    };
+    let starts = [start(Direction::Outbound), start(Direction::Inbound)];
+    Relay::new(starts, connection.hosts(), live, now)
+}
+
+impl<C: Classifier> Context<'_, C> {
+    fn asker(&mut self) -> Asker<'_, C> {
+        Asker { classifier: self.classifier, key: &self.key, flags: self.flags }
+    }
+
+    /// Indicates what a segment brings that is new: data in order, then the FIN; or the reset. When a callout does not let
+    /// all of it through, `relay` is set and takes over.
+    pub(super) fn stream(
+        &mut self,
+        head: &Head<C::Flow>,
+        connection: &mut Connection,
+        relay: &mut Option<Box<Relay>>,
+        tcp: &Tcp,
+        live: bool,
+    ) -> Result<(), Decision> {
+        self.check_aborted(head)?;
+        let direction = self.direction;
+        let start = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
+        let len = segment_len(&self.packet);
+        let end = start.wrapping_add(len);
+        if connection.phase != Phase::Established {
+            self.keep_for_later(connection, tcp);
+            return Ok(());
+        }
+        let half = connection.half(direction);
+        if !self.classifier.wants(Layer::Stream, self.key.version()) {
+            if half.next.is_none_or(|next| after(end, next)) {
+                half.next = Some(end);
+            }
+            return Ok(());
+        }
+        if tcp.has(tcp_flag::RST) {
+            self.ask_stream(head, &mut Source::Nothing, abort_flag(direction));
+            return Ok(());
+        }
+        self.catch_up(head, connection, relay, tcp, live)?; // data that came with the SYN
+        match connection.half(direction).fresh(start, len) {
+            Fresh::Nothing => {}
+            Fresh::InOrder { skip } => {
+                let data = self.packet.data_offset() + skip as usize..self.packet.len;
+                let next = start.wrapping_add(skip);
+                self.pass_stream(head, connection, relay, Source::Here(data), next, tcp, live)?;
+                connection.half(direction).next = Some(end);
+            }
+            // What is before it may be taken out or changed, and then it would carry the wrong number.
+            Fresh::Early if live => {
+                let next = connection.half(direction).next.unwrap_or(start);
+                *relay = Some(Box::new(stand_between(connection, direction, next, tcp.acknowledgment, live, self.now)));
+                return Err(RELAYED);
+            }
+            Fresh::Early => self.keep_for_later(connection, tcp),
+        }
+        self.catch_up(head, connection, relay, tcp, live)?;
+        let half = connection.half(direction);
+        let fin = if tcp.has(tcp_flag::FIN) { Some(end) } else { half.fin };
+        if fin.is_some() && half.next == fin && !std::mem::replace(&mut half.disconnected, true) {
+            let outcome = self.ask_stream(head, &mut Source::Nothing, end_flag(direction));
+            let injected = self.asker().take_injected(head, direction);
+            if outcome.blocked || !injected.is_empty() {
+                let next = end;
+                let mut new = stand_between(connection, direction, next, tcp.acknowledgment, live, self.now);
+                new.half(direction).end = if outcome.blocked { End::Withheld } else { End::Passed };
+                self.asker().put_in(head, &mut new, direction, injected)?;
+                *relay = Some(Box::new(new));
+                return Err(RELAYED);
+            }
+        }
+        Ok(())
+    }
+
+    /// Indicates the segments that waited for the gap before them to be filled.
+    fn catch_up(
+        &mut self,
+        head: &Head<C::Flow>,
+        connection: &mut Connection,
+        relay: &mut Option<Box<Relay>>,
+        tcp: &Tcp,
+        live: bool,
+    ) -> Result<(), Decision> {
+        while let Some(mut early) = connection.half(self.direction).next_early() {
+            let next = connection.half(self.direction).next.unwrap_or(early.sequence);
+            let skip = next.wrapping_sub(early.sequence) as usize;
+            let data = early.data_offset + skip..early.packet.bytes().len();
+            let source = Source::Early(&mut early.packet, data);
+            let described = Tcp { flags: early.flags, ..*tcp };
+            self.pass_stream(head, connection, relay, source, next, &described, live)?;
+            connection.half(self.direction).next = Some(early.sequence.wrapping_add(early.len));
+        }
+        Ok(())
+    }
+
+    /// Asks the STREAM layer about data whose first byte is number `next`. When the answer is not that all of it may pass,
+    /// the stack stands between the hosts from there on.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one connection, each borrowed by itself")]
+    fn pass_stream(
+        &mut self,
+        head: &Head<C::Flow>,
+        connection: &mut Connection,
+        relay: &mut Option<Box<Relay>>,
+        mut source: Source<'_>,
+        next: u32,
+        tcp: &Tcp,
+        live: bool,
+    ) -> Result<(), Decision> {
+        let empty = match &source {
+            Source::Here(data) | Source::Early(_, data) => data.is_empty(),
+            Source::Nothing => true,
+        };
+        if empty {
+            return Ok(()); // cut off by a capture's snapshot length
+        }
+        let mut flags = data_flag(self.direction);
+        if self.direction == Direction::Inbound && tcp.has(tcp_flag::PSH) {
+            flags |= stream_flag::RECEIVE_PUSH;
+        }
+        let outcome = self.ask_stream(head, &mut source, flags);
+        if outcome.stream == StreamAction::DropConnection {
+            return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome));
+        }
+        self.check_aborted(head)?;
+        let direction = self.direction;
+        let injected = self.asker().take_injected(head, direction);
+        let all = outcome.enforced == 0 && outcome.stream == StreamAction::None && !outcome.blocked;
+        if all && injected.is_empty() {
+            return Ok(());
+        }
+        let fresh = match &source {
+            Source::Here(data) => self.buffer.bytes()[data.clone()].to_vec(),
+            Source::Early(packet, data) => packet.bytes()[data.clone()].to_vec(),
+            Source::Nothing => Vec::new(),
+        };
+        let mut new = stand_between(connection, direction, next, tcp.acknowledgment, live, self.now);
+        let piece =
+            Piece { sequence: next, acknowledgment: None, window: window(self.segment()), data: &fresh, fin: false };
+        new.take(direction, piece, self.now);
+        let mut blocked = None;
+        self.asker().obey(head, &mut new, direction, outcome, injected, &mut blocked)?;
+        // What has waited behind a gap is decided about in its turn.
+        connection.half(direction).next = Some(next.wrapping_add(fresh.len() as u32));
+        while let Some(early) = connection.half(direction).next_early() {
+            let data = &early.packet.bytes()[early.data_offset..];
+            let fin = early.flags & tcp_flag::FIN != 0;
+            let piece = Piece { sequence: early.sequence, acknowledgment: None, window: tcp_window(&early), data, fin };
+            new.take(direction, piece, self.now);
+            connection.half(direction).next = Some(early.sequence.wrapping_add(early.len));
+        }
+        *relay = Some(Box::new(new));
+        Err(blocked.unwrap_or(RELAYED))
+    }
+
+    fn ask_stream(&mut self, head: &Head<C::Flow>, source: &mut Source<'_>, flags: u32) -> Outcome {
+        let data = match source {
+            Source::Here(range) => Some((&mut *self.buffer, range.clone())),
+            Source::Early(packet, range) => Some((&mut **packet, range.clone())),
+            Source::Nothing => None,
+        };
+        let mut asker = Asker { classifier: self.classifier, key: &self.key, flags: self.flags };
+        asker.ask(head, self.direction, data, flags, 0)
+    }
+
+    /// Keeps a segment's data until its turn comes. A gap that costs too much memory is given up.
+    pub(super) fn keep_for_later(&self, connection: &mut Connection, tcp: &Tcp) {
+        let len = segment_len(&self.packet);
+        if len == 0 || !self.classifier.wants(Layer::Stream, self.key.version()) {
+            return;
+        }
+        let sequence = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
+        let half = connection.half(self.direction);
+        let early = Early {
+            sequence,
+            len,
+            flags: tcp.flags,
+            data_offset: self.packet.data_offset(),
+            packet: PacketBuffer::copy_of(&self.buffer.bytes()[..self.packet.len]),
+        };
+        if !half.keep(early) {
+            half.skip_gap();
+        }
+    }
+
+    /// Gives the segment at hand to the relay, and asks about what it brings. The result is the last block.
+    pub(super) fn relay(
+        &mut self,
+        head: &Head<C::Flow>,
+        relay: &mut Relay,
+        tcp: &Tcp,
+    ) -> Result<Option<Decision>, Decision> {
+        self.check_aborted(head)?;
+        let (direction, now) = (self.direction, self.now);
+        if tcp.has(tcp_flag::RST) {
+            self.ask_stream(head, &mut Source::Nothing, abort_flag(direction));
+            return Ok(None);
+        }
+        let sequence = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
+        let piece = Piece {
+            sequence,
+            acknowledgment: tcp.has(tcp_flag::ACK).then_some(tcp.acknowledgment),
+            window: window(self.segment()),
+            data: &self.buffer.bytes()[self.packet.data_offset()..self.packet.len],
+            fin: tcp.has(tcp_flag::FIN),
+        };
+        relay.take(direction, piece, now);
+        self.asker().decide(head, relay, direction, tcp.has(tcp_flag::PSH))
+    }
+
+    /// Sends segments of the stack's own: outbound ones pass the layers below TCP.
+    pub(super) fn send_relayed(
+        &mut self,
+        output: &mut Output,
+        head: &Head<C::Flow>,
+        segments: Vec<(Direction, Vec<u8>)>,
+    ) {
+        let Context { classifier, endpoints, key, flags, now, .. } = self;
+        send_segments(output, *classifier, *endpoints, head, *key, *flags, *now, segments);
+    }
+
+    /// Tells the other host that this one has reset the connection.
+    pub(super) fn hand_on_reset(&mut self, output: &mut Output, head: &Head<C::Flow>, relay: &Relay) {
+        let (local, remote) = ((self.key.local(), self.key.local_port), (self.key.remote(), self.key.remote_port));
+        let (from, to) = match self.direction {
+            Direction::Outbound => (local, remote),
+            Direction::Inbound => (remote, local),
+        };
+        let (sequence, back) = (relay.expected(self.direction), relay.expected(self.direction.reverse()));
+        let mut bytes = Vec::new();
+        reply::reset(&mut bytes, from, to, sequence, Some(back));
+        let direction = self.direction;
+        self.send_relayed(output, head, vec![(direction, bytes)]);
+    }
+}
+
+/// The window in a TCP header.
+fn window(segment: &[u8]) -> u16 {
+    segment.get(14..16).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+}
+
+fn tcp_window(early: &Early) -> u16 {
+    let bytes = early.packet.bytes();
+    Packet::parse(bytes).map_or(0, |packet| window(&bytes[packet.ip_header_len..]))
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a context is made of")]
+fn send_segments<C: Classifier>(
+    output: &mut Output,
+    classifier: &mut C,
+    endpoints: &mut dyn Endpoints,
+    head: &Head<C::Flow>,
+    key: FlowKey,
+    flags: u32,
+    now: Duration,
+    segments: Vec<(Direction, Vec<u8>)>,
+) {
+    classifier.speak_for_itself(true);
+    for (direction, bytes) in segments {
+        let mut buffer = PacketBuffer::copy_of(&bytes);
+        if direction == Direction::Outbound {
+            let Ok(packet) = Packet::parse(&bytes) else { continue };
+            let (entry, buffer, endpoints) = (Entry::Edge, &mut buffer, &mut *endpoints);
+            let classifier = &mut *classifier;
+            let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
+            if context.leave(head.view()).is_err() {
+                continue; // lost on its way down: it is sent again
+            }
+        }
+        output.relayed.push((direction, buffer));
+    }
+    classifier.speak_for_itself(false);
+}
+
+impl<F> Stack<F> {
+    /// The connection that drivers know by the number `flow`, if it stands.
+    fn by_number<C: Classifier<Flow = F>>(&self, classifier: &C, flow: u64) -> Option<FlowKey> {
+        let is = |known: &Flow<F>| known.head.handle.as_ref().is_some_and(|handle| classifier.flow_id(handle) == flow);
+        let standing = |known: &Flow<F>| matches!(&known.kind, Kind::Tcp(tcp) if tcp.phase == Phase::Established);
+        self.flows.iter().find(|(_, known)| is(known) && standing(known)).map(|(key, _)| *key)
+    }
+
+    /// FwpsStreamInjectAsync0 from outside classify: data goes into one direction of the connection `flow`, behind what
+    /// was let through; false when there is no such connection. What is sent now is in [`Output::relayed`].
+    pub fn inject_stream<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        flow: u64,
+        direction: Direction,
+        injected: Injected,
+        now: Duration,
+    ) -> bool {
+        self.on_relay(classifier, endpoints, flow, now, |asker, head, relay| {
+            asker.put_in(head, relay, direction, vec![injected])
+        })
+    }
+
+    /// FwpsStreamContinue0: the inbound stream of `flow`, which a callout had put off, goes on; false when it was not put
+    /// off by this callout.
+    pub fn stream_continue<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        flow: u64,
+        callout_id: u32,
+        now: Duration,
+    ) -> bool {
+        let waits = |flow: &Flow<F>| {
+            flow.relay.as_ref().is_some_and(|relay| relay.deferred(Direction::Inbound) == Some(callout_id))
+        };
+        let known = self.by_number(classifier, flow).and_then(|key| self.flows.get(&key));
+        if !known.is_some_and(waits) {
+            return false;
+        }
+        self.on_relay(classifier, endpoints, flow, now, |asker, head, relay| {
+            relay.half(Direction::Inbound).deferred = None;
+            asker.decide(head, relay, Direction::Inbound, false).map(|_| ())
+        })
+    }
+
+    /// Does something with the relay of a connection, which it makes if it must, and sends what there is to send then.
+    fn on_relay<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        flow: u64,
+        now: Duration,
+        f: impl FnOnce(&mut Asker<'_, C>, &Head<F>, &mut Relay) -> Result<(), Decision>,
+    ) -> bool {
+        self.output.clear();
+        let Some(key) = self.by_number(classifier, flow) else { return false };
+        let live = !self.config.pick_up;
+        let Self { flows, ledger, output, relays, .. } = self;
+        let Some(flow) = flows.get_mut(&key) else { return false };
+        let Flow { head, kind: Kind::Tcp(connection), relay, .. } = flow else { return false };
+        if relay.is_none() {
+            let mut next = |direction| connection.half(direction).next;
+            let (Some(out), Some(back)) = (next(Direction::Outbound), next(Direction::Inbound)) else { return false };
+            *relay = Some(Box::new(stand_between(connection, Direction::Outbound, out, back, live, now)));
+            relays.push(key);
+        }
+        let Some(relay) = relay else { return false };
+        let mut asker = Asker { classifier, key: &key, flags: 0 };
+        if f(&mut asker, head, relay).is_err() {
+            reset_both(output, &key, connection, Some(relay), None);
+            ledger.close(classifier, &key, flow);
+            return true;
+        }
+        let segments = relay.send(&key, now);
+        send_segments(output, classifier, endpoints, head, key, 0, now, segments);
+        if relay.is_over() {
+            ledger.close(classifier, &key, flow);
+        }
+        true
+    }
+
+    /// Sends again what the hosts of relayed connections have not answered in time; whether there are such connections.
+    pub fn retry<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        now: Duration,
+    ) -> bool {
+        self.output.clear();
+        let Self { flows, output, relays, .. } = self;
+        relays.retain(|key| {
+            let Some(Flow { head, relay: Some(relay), .. }) = flows.get_mut(key) else { return false };
+            if relay.retry(now) {
+                let segments = relay.send(key, now);
+                send_segments(output, classifier, &mut *endpoints, head, *key, 0, now, segments);
+            }
+            true
+        });
+        !relays.is_empty()
+    }
+}
