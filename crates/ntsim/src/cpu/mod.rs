@@ -20,6 +20,7 @@ pub mod processor;
 pub(crate) mod seh;
 mod shared_data;
 mod stack;
+pub mod suspend;
 mod switch;
 pub mod thread;
 mod unwind;
