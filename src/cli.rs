@@ -80,6 +80,9 @@ pub(crate) struct EventArgs {
     /// Stop after so many seconds; with --count, fewer events by then are a failure.
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
+    /// Every decision while this runs, not only those that rules and defaults log.
+    #[arg(short, long)]
+    pub(crate) all: bool,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) -> Result<ExitCode, Failure> {
     let mut failed = None;
-    let wanted = EventOptions { follow: options.follow, count: options.count, timeout: options.timeout };
+    let EventArgs { follow, count, timeout, all } = *options;
+    let wanted = EventOptions { follow, count, timeout, all };
     let seen = sluice_control::events(host, &wanted, &mut |item| {
         let printed = output.report(item, |out| match item {
             Item::Event(event) => {
@@ -30,8 +31,15 @@ pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) 
                 }
             }
             Item::Lost { count } => {
-                writeln!(out, "{WARNING}{count} events were lost here{WARNING:#}: the reader was too slow")
+                writeln!(out, "{WARNING}{count} events were lost here{WARNING:#}: nobody read them in time")
             }
+            Item::Unrecorded { count } => {
+                writeln!(
+                    out,
+                    "{WARNING}{count} decisions were not recorded{WARNING:#}: too many of one source in a second"
+                )
+            }
+            Item::Elsewhere { count } => writeln!(out, "{count} events went to another reader"),
         });
         match printed {
             Ok(()) => ControlFlow::Continue(()),

@@ -140,7 +140,7 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
     let rig = Rig::install();
     let device = device(&rig.host);
     // Our own functions with other transfer methods and accesses, and neighbours.
-    let known = [ioctl::GET_STATUS, ioctl::SET_POLICY, ioctl::GET_POLICY];
+    let known = [ioctl::GET_STATUS, ioctl::SET_POLICY, ioctl::GET_POLICY, ioctl::RECORD_ALL];
     let strangers = (0..8).flat_map(|function| (0..4).map(move |access| 0x0012_2000 | access << 14 | function << 2));
     for code in strangers.chain([0, 1, u32::MAX, 0x0012_6ffc]).filter(|code| !known.contains(code)) {
         for length in [0, 1, 7, 8, 255, 256, 257, 4096] {
@@ -148,7 +148,24 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
             assert!(answer.is_err(), "{code:#x} with {length} bytes: {answer:?}");
         }
     }
+    assert!(device.control(ioctl::RECORD_ALL, &[0], &mut []).is_err(), "it takes no input");
     drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn every_decision_is_recorded_for_so_many_at_a_time() {
+    let rig = Rig::install();
+    let ask = |device: &dyn Device| device.control(ioctl::RECORD_ALL, &[], &mut []);
+    let mut devices: Vec<_> = (0..ioctl::MAX_RECORD_ALL).map(|_| device(&rig.host)).collect();
+    for device in &devices {
+        assert_eq!((ask(&**device), ask(&**device)), (Ok(0), Ok(0)), "asking again changes nothing");
+    }
+    let another = device(&rig.host);
+    assert!(ask(&*another).is_err(), "there is no room for another");
+    devices.pop();
+    assert_eq!(ask(&*another), Ok(0), "a closed handle makes room");
+    drop((devices, another));
     rig.uninstall();
 }
 

@@ -2,31 +2,54 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use kernel::processor::{self, Padded, SLOTS};
+use kernel::{
+    irql::AtDispatch,
+    processor::{Padded, SLOTS},
+};
 use sluice_protocol::status::{Counter, Counters};
 
-/// Every counter, once per processor slot.
-pub(crate) struct PerProcessor([Padded<[AtomicU64; Counter::COUNT]>; SLOTS]);
+type Cells = [AtomicU64; Counter::COUNT];
+
+/// Every counter, once per processor.
+pub(crate) struct PerProcessor {
+    own: [Padded<Cells>; SLOTS],
+    /// The processors beyond share these.
+    shared: Cells,
+}
 
 impl PerProcessor {
     pub(crate) const fn new() -> Self {
-        Self([const { Padded([const { AtomicU64::new(0) }; Counter::COUNT]) }; SLOTS])
+        Self {
+            own: [const { Padded([const { AtomicU64::new(0) }; Counter::COUNT]) }; SLOTS],
+            shared: [const { AtomicU64::new(0) }; Counter::COUNT],
+        }
     }
 
-    /// Adds to one counter. Any IRQL.
-    pub(crate) fn add(&self, counter: Counter, amount: u64) {
-        // The slot is below SLOTS and a counter's number below COUNT, so nothing can be out of range.
-        if let Some(cell) = self.0.get(processor::slot()).and_then(|Padded(cells)| cells.get(counter as usize)) {
-            cell.fetch_add(amount, Ordering::Relaxed);
+    /// Adds to one counter. At DISPATCH_LEVEL nobody else runs on the processor, so its own cell needs no locked
+    /// instruction.
+    pub(crate) fn add(&self, dispatch: &AtDispatch, counter: Counter, amount: u64) {
+        match self.own.get(dispatch.processor()).and_then(|Padded(cells)| cells.get(counter as usize)) {
+            Some(cell) => cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed),
+            None => {
+                if let Some(cell) = self.shared.get(counter as usize) {
+                    cell.fetch_add(amount, Ordering::Relaxed);
+                }
+            }
         }
+    }
+
+    /// Adds 1 to one counter, away from the hot path. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn count(&self, counter: Counter) {
+        self.add(&AtDispatch::raise(), counter, 1);
     }
 
     /// The sums. Counters that change meanwhile may be from slightly different moments.
     pub(crate) fn sums(&self) -> Counters {
         let mut sums = Counters::default();
         for &(counter, _) in Counter::ALL {
-            let cells = self.0.iter().filter_map(|Padded(cells)| cells.get(counter as usize));
-            *sums.get_mut(counter) = cells.map(|cell| cell.load(Ordering::Relaxed)).sum();
+            let cells = self.own.iter().map(|Padded(cells)| cells).chain([&self.shared]);
+            let values = cells.filter_map(|cells| cells.get(counter as usize));
+            *sums.get_mut(counter) = values.map(|cell| cell.load(Ordering::Relaxed)).sum();
         }
         sums
     }

@@ -3,7 +3,7 @@
 use kernel::{
     status::{NtResult, NtStatus},
     utf16,
-    wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, Request},
+    wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, FileId, Request},
 };
 use sluice_protocol::{DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, ioctl};
 use zerocopy::IntoBytes;
@@ -25,12 +25,17 @@ impl DeviceEvents for Device {
             ioctl::GET_STATUS => request.complete_with_bytes(status().as_bytes()),
             ioctl::SET_POLICY => set_policy(request),
             ioctl::GET_POLICY => get_policy(request),
+            ioctl::RECORD_ALL => record_all(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
         }
     }
 
     fn read(request: Request) {
         SLUICE.events.wait(request);
+    }
+
+    fn closed(file: FileId) {
+        SLUICE.events.unwatch(file);
     }
 }
 
@@ -55,6 +60,18 @@ fn set_policy(mut request: Request) {
         Ok(reply) => request.complete_with_bytes(reply.as_bytes()),
         Err(status) => request.complete(status),
     }
+}
+
+fn record_all(mut request: Request) {
+    if !request.input().is_empty() {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    }
+    let status = match request.file().ok_or(NtStatus::INVALID_DEVICE_REQUEST).and_then(|file| SLUICE.events.watch(file))
+    {
+        Ok(()) => NtStatus::SUCCESS,
+        Err(status) => status,
+    };
+    request.complete(status);
 }
 
 fn get_policy(request: Request) {

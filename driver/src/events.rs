@@ -1,22 +1,29 @@
 //! Decisions on their way to whoever reads them.
 //!
-//! A decision is pushed into a bounded ring and never waits: a full ring drops it and counts that. Readers wait in a
-//! manual queue; a DPC hands them what the ring holds. The hot path queues that DPC only when somebody armed it, once
-//! per batch.
+//! What is recorded: decisions whose rule or default says `log`, as far as the budget of their source reaches
+//! ([`crate::budget`]), and every decision while a reader asks for all. A recorded decision is pushed into a bounded
+//! ring and never waits: a full ring refuses it, and the next record that finds a place says how many were refused, or
+//! one that says only that, when a reader has emptied the ring. Readers wait in a manual queue; a DPC hands them what
+//! the ring holds. The hot path queues that DPC only when somebody armed it, once per batch.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use kernel::{
+    irql::AtDispatch,
     ring::Ring,
     spin::SpinLock,
     status::{NtResult, NtStatus},
     time,
-    wdf::{ControlDevice, Dpc, ManualQueue, Request, Routine},
+    wdf::{ControlDevice, Dpc, FileId, ManualQueue, Request, Routine},
 };
-use sluice_protocol::{Event, status::Counter};
+use sluice_protocol::{Event, ioctl::MAX_RECORD_ALL, status::Counter};
 use zerocopy::IntoBytes;
 
-use crate::{SLUICE, device::Device};
+use crate::{
+    SLUICE,
+    budget::{Budgets, Source, Spent},
+    device::Device,
+};
 
 /// How many events wait for a reader: 1 MiB of them.
 const CAPACITY: usize = 4096;
@@ -27,7 +34,13 @@ type Words = [u64; WORDS];
 /// The ring and those who wait for it.
 pub(crate) struct Events {
     ring: Ring<CAPACITY, WORDS>,
-    sequence: AtomicU64,
+    /// Events that the ring refused and no record has told of.
+    lost: AtomicU64,
+    budgets: Budgets,
+    /// The files that asked for every decision; 0 is none.
+    watchers: [AtomicUsize; MAX_RECORD_ALL],
+    /// Whether there is one.
+    watched: AtomicBool,
     readers: ManualQueue,
     delivery: Dpc,
     /// A reader waits and the ring was empty: the next event must queue the DPC.
@@ -40,7 +53,10 @@ impl Events {
     pub(crate) const fn new() -> Self {
         Self {
             ring: Ring::new(),
-            sequence: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            budgets: Budgets::new(),
+            watchers: [const { AtomicUsize::new(0) }; MAX_RECORD_ALL],
+            watched: AtomicBool::new(false),
             readers: ManualQueue::new(),
             delivery: Dpc::new(),
             armed: AtomicBool::new(false),
@@ -60,19 +76,82 @@ impl Events {
         self.readers.forget();
     }
 
-    /// Numbers, stamps and stores a decision. IRQL <= DISPATCH_LEVEL.
-    pub(crate) fn record(&self, mut event: Event) {
-        event.sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        event.time = time::system_time();
-        let words: Words = zerocopy::transmute!(event);
-        if !self.ring.push(&words) {
-            SLUICE.counters.add(Counter::EventsDropped, 1);
+    /// Has every decision recorded until `file` is closed. PASSIVE_LEVEL.
+    ///
+    /// # Errors
+    /// STATUS_DEVICE_BUSY when too many files asked.
+    pub(crate) fn watch(&self, file: FileId) -> NtResult<()> {
+        let id = file.get();
+        if !self.watchers.iter().any(|slot| slot.load(Ordering::Relaxed) == id) {
+            let free = |slot: &&AtomicUsize| slot.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            self.watchers.iter().find(free).ok_or(NtStatus::DEVICE_BUSY)?;
+        }
+        self.watched.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// `file` is closed. PASSIVE_LEVEL.
+    pub(crate) fn unwatch(&self, file: FileId) {
+        for slot in &self.watchers {
+            let _ = slot.compare_exchange(file.get(), 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        let some = || self.watchers.iter().any(|slot| slot.load(Ordering::SeqCst) != 0);
+        self.watched.store(some(), Ordering::SeqCst);
+        if some() {
+            // Another file asked between the two looks.
+            self.watched.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Records a decision of `source` if it is to be recorded: `log` is what its rule says. `event` makes the event
+    /// without number and time.
+    pub(crate) fn record(&self, dispatch: &AtDispatch, log: bool, source: Source, event: impl FnOnce() -> Event) {
+        let watched = self.watched.load(Ordering::Relaxed);
+        if !log && !watched {
             return;
         }
-        SLUICE.counters.add(Counter::EventsWritten, 1);
+        let time = time::system_time();
+        let mut unrecorded = 0;
+        if !watched {
+            match self.budgets.spend(source, time) {
+                Spent::Within { refused_before } => unrecorded = refused_before,
+                Spent::Beyond => return SLUICE.counters.add(dispatch, Counter::EventsOverBudget, 1),
+            }
+        }
+        let mut event = Event { time, unrecorded, ..event() };
+        let pushed = self.ring.push(|place| {
+            event.sequence = place + 1;
+            event.lost = self.take_lost();
+            let words: Words = zerocopy::transmute!(event);
+            words
+        });
+        if !pushed {
+            self.lost.fetch_add(1, Ordering::SeqCst);
+            SLUICE.counters.add(dispatch, Counter::EventsDropped, 1);
+            return;
+        }
+        SLUICE.counters.add(dispatch, Counter::EventsWritten, 1);
         if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
             self.delivery.queue();
         }
+    }
+
+    /// How many events were lost, as far as no record has told of them; the caller tells.
+    fn take_lost(&self) -> u32 {
+        if self.lost.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let lost = self.lost.swap(0, Ordering::SeqCst);
+        let told = u32::try_from(lost).unwrap_or(u32::MAX);
+        if lost > u64::from(told) {
+            self.lost.fetch_add(lost - u64::from(told), Ordering::SeqCst);
+        }
+        told
+    }
+
+    /// Whether a reader would get nothing.
+    fn is_empty(&self) -> bool {
+        self.ring.is_empty() && self.lost.load(Ordering::SeqCst) == 0
     }
 
     /// Lets a read wait for events. PASSIVE_LEVEL.
@@ -90,10 +169,10 @@ impl Events {
     fn deliver(&self) {
         let _one_at_a_time = self.delivering.lock();
         loop {
-            if self.ring.is_empty() {
+            if self.is_empty() {
                 self.armed.store(true, Ordering::SeqCst);
                 // An event that came before the flag was up would wait for the next one: look again.
-                if self.ring.is_empty() || !self.armed.swap(false, Ordering::SeqCst) {
+                if self.is_empty() || !self.armed.swap(false, Ordering::SeqCst) {
                     return;
                 }
             }
@@ -102,12 +181,23 @@ impl Events {
         }
     }
 
-    /// Answers one read with as many events as fit.
+    /// Answers one read with as many events as fit, at least one: there is something, and nobody else takes it.
     fn fill(&self, mut request: Request) {
         let written = request.output(size_of::<Event>()).map(|mut output| {
             while output.room() >= size_of::<Event>() {
-                let Some(words) = self.ring.pop() else { break };
-                output.push(words.as_bytes());
+                if let Some(words) = self.ring.pop() {
+                    output.push(words.as_bytes());
+                    continue;
+                }
+                // What was lost behind the last record: nothing may come that could tell of it.
+                let lost = self.take_lost();
+                if lost != 0 {
+                    output.push(Event { time: time::system_time(), lost, ..Event::zeroed() }.as_bytes());
+                } else if output.written() != 0 {
+                    break;
+                }
+                // Else another processor has taken a place and fills it, at DISPATCH_LEVEL.
+                core::hint::spin_loop();
             }
             output.written()
         });

@@ -141,7 +141,7 @@ impl FlowState {
     pub(crate) fn new(key: FlowKey, owner: &Owner<'_>, process_id: u32) -> NtResult<Self> {
         let application = try_copy(owner.application.unwrap_or_default())?;
         let user = try_copy(owner.user.unwrap_or_default())?;
-        SLUICE.counters.add(Counter::FlowsOpened, 1);
+        SLUICE.counters.count(Counter::FlowsOpened);
         let standing = AtomicU64::new(pack(0, Standing::Permitted));
         Ok(Self { key, application, user, interface: owner.interface, process_id, standing })
     }
@@ -170,7 +170,7 @@ impl FlowState {
 
 impl Drop for FlowState {
     fn drop(&mut self) {
-        SLUICE.counters.add(Counter::FlowsClosed, 1);
+        SLUICE.counters.count(Counter::FlowsClosed);
     }
 }
 

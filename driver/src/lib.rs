@@ -2,7 +2,7 @@
 //!
 //! The path of a decision: [`callouts`] (one file per place in the stack) reads what the filter engine hands over,
 //! [`flow::FlowKey`] names the conversation, [`policy`] looks it up in the image in force, the verdict goes back with
-//! the rights honoured, and [`counters`] and [`events`] keep what happened. [`device`] is the door for user mode.
+//! the rights honoured, and [`counters`] and [`events`] keep what happened ([`budget`] bounds what one source may make of it). [`device`] is the door for user mode.
 //!
 //! There is no `unsafe` here: what touches the kernel is in the `kernel` crate.
 #![no_std]
@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod budget;
 mod callouts;
 mod counters;
 mod device;

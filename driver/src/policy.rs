@@ -56,21 +56,23 @@ impl InForce {
         let image = match Image::validate(try_copy(bytes)?) {
             Ok(image) => image,
             Err(refusal) => {
-                SLUICE.counters.add(Counter::PoliciesRefused, 1);
+                SLUICE.counters.count(Counter::PoliciesRefused);
                 return Ok(PolicyReply::refused(self.epoch(), &refusal));
             }
         };
         // 0 means "no policy": skip it when the count wraps.
         let epoch = self.epoch().checked_add(1).unwrap_or(1);
-        self.policy.replace(Some(try_box(Policy { image, epoch })?))?;
-        self.epoch.store(epoch, Ordering::Release);
-        SLUICE.counters.add(Counter::PoliciesLoaded, 1);
+        let policy = try_box(Policy { image, epoch })?;
+        // Flows compare their generation with this one: they are decided again from the moment on at which the policy can
+        // be read, not when the last reader of the old one is done.
+        self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
+        SLUICE.counters.count(Counter::PoliciesLoaded);
         Ok(PolicyReply::accepted(epoch))
     }
 
     /// Forgets the policy. PASSIVE_LEVEL.
     pub(crate) fn clear(&self) {
         // Nobody else replaces it any more: the device is gone.
-        let _ = self.policy.replace(None);
+        let _ = self.policy.replace(None, || self.epoch.store(0, Ordering::Release));
     }
 }

@@ -105,7 +105,7 @@ impl Rig {
     }
 }
 
-/// A policy under which everything passes.
-pub const PERMIT_ALL: &str = "[default]\noutbound = \"permit\"\ninbound = \"permit\"\n";
-/// A policy under which nothing passes.
-pub const BLOCK_ALL: &str = "[default]\noutbound = \"block\"\ninbound = \"block\"\n";
+/// A policy under which everything passes, and makes an event.
+pub const PERMIT_ALL: &str = "[default]\noutbound = \"permit\"\ninbound = \"permit\"\nlog = true\n";
+/// A policy under which nothing passes, and makes an event.
+pub const BLOCK_ALL: &str = "[default]\noutbound = \"block\"\ninbound = \"block\"\nlog = true\n";

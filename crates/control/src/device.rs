@@ -79,6 +79,14 @@ impl Control {
         Err(ControlError::Answer { request: "the policy", what: "it grew while it was being read".to_owned() })
     }
 
+    /// [`ioctl::RECORD_ALL`], until this is dropped.
+    ///
+    /// # Errors
+    /// The driver refused: too many others ask already.
+    pub fn record_all(&self) -> Result<(), ControlError> {
+        self.control("every decision", ioctl::RECORD_ALL, &[], &mut []).map(drop)
+    }
+
     /// Reads events; 0 bytes when none came within `timeout`.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The driver's decisions as they happen.
 //!
 //! A read on the device waits in the driver until there is an event (an inverted call), so following costs nothing
-//! while nothing happens. The driver's ring is bounded: when a reader is too slow the newest are lost, and the gap in
-//! the sequence numbers becomes an [`Item::Lost`] in their place.
+//! while nothing happens. The driver's ring is bounded: when a reader is too slow the newest are lost, and how many
+//! becomes an [`Item::Lost`] in their place, at the beginning and at the end of a reading too.
 
 use crate::device::Control;
 use crate::error::ControlError;
@@ -33,6 +33,8 @@ pub struct EventOptions {
     pub count: Option<u64>,
     /// Stop after so long.
     pub timeout: Option<Duration>,
+    /// Ask for every decision while this reads, not only for those that rules and defaults log.
+    pub all: bool,
 }
 
 /// What the sink is given.
@@ -41,8 +43,18 @@ pub struct EventOptions {
 pub enum Item {
     /// A decision.
     Event(Box<EventLine>),
-    /// So many events were lost before the next one, because the ring was full.
+    /// So many events were lost here, because the ring was full.
     Lost {
+        /// How many.
+        count: u64,
+    },
+    /// So many decisions like the next one were not recorded, because their source had used up its budget.
+    Unrecorded {
+        /// How many.
+        count: u64,
+    },
+    /// So many events went to another reader.
+    Elsewhere {
         /// How many.
         count: u64,
     },
@@ -215,6 +227,9 @@ pub fn events(
     sink: &mut dyn FnMut(&Item) -> ControlFlow<()>,
 ) -> Result<u64, ControlError> {
     let (device, _) = Control::open(host)?;
+    if options.all {
+        device.record_all()?;
+    }
     let mut stream = EventStream::new(options.count.unwrap_or(u64::MAX));
     let waits = options.follow || options.count.is_some() || options.timeout.is_some();
     let start = Instant::now();
@@ -276,6 +291,24 @@ impl EventStream {
         Self { seen: 0, last: None, wanted, names: RuleNames::default() }
     }
 
+    /// What is missing before `event`, as far as there is something.
+    fn absent(&mut self, event: &Event) -> impl Iterator<Item = Item> + use<> {
+        let elsewhere = match self.last {
+            Some(last) if event.verdict != verdict::NONE => event.sequence.saturating_sub(last).saturating_sub(1),
+            _ => 0,
+        };
+        if event.verdict != verdict::NONE {
+            self.last = Some(event.sequence);
+        }
+        let (lost, unrecorded) = (event.lost.into(), event.unrecorded.into());
+        let items = [
+            (elsewhere, Item::Elsewhere { count: elsewhere }),
+            (lost, Item::Lost { count: lost }),
+            (unrecorded, Item::Unrecorded { count: unrecorded }),
+        ];
+        items.into_iter().filter(|(count, _)| *count > 0).map(|(_, item)| item)
+    }
+
     fn take(
         &mut self,
         bytes: &[u8],
@@ -289,10 +322,13 @@ impl EventStream {
         }
         for record in records {
             let Ok(event) = Event::read_from_bytes(record) else { continue };
-            let lost = self.last.map_or(0, |last| event.sequence.saturating_sub(last).saturating_sub(1));
-            self.last = Some(event.sequence);
-            if lost > 0 && sink(&Item::Lost { count: lost }).is_break() {
-                return Ok(ControlFlow::Break(()));
+            for item in self.absent(&event) {
+                if sink(&item).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            if event.verdict == verdict::NONE {
+                continue;
             }
             let mut line = EventLine::from(&event);
             if event.epoch > self.names.epoch {
@@ -396,20 +432,32 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_in_the_numbers_is_reported_in_its_place() {
-        let records: Vec<u8> =
-            [1_u64, 2, 7].iter().flat_map(|&sequence| Event { sequence, ..sample() }.as_bytes().to_vec()).collect();
+    fn what_is_missing_is_reported_in_its_place() {
+        let end = Event { verdict: verdict::NONE, lost: 3, ..Event::zeroed() };
+        let records: Vec<u8> = [
+            Event { sequence: 1, lost: 5, ..sample() },
+            Event { sequence: 2, ..sample() },
+            Event { sequence: 7, unrecorded: 9, ..sample() },
+            end,
+        ]
+        .iter()
+        .flat_map(|event| event.as_bytes().to_vec())
+        .collect();
         let mut items = Vec::new();
         let mut stream = EventStream::new(u64::MAX);
         let flow = stream.take(&records, |_| Ok(()), &mut |item| {
             items.push(match item {
-                Item::Event(line) => line.sequence as i64,
-                Item::Lost { count } => -(*count as i64),
+                Item::Event(line) => ("event", line.sequence),
+                Item::Lost { count } => ("lost", *count),
+                Item::Unrecorded { count } => ("unrecorded", *count),
+                Item::Elsewhere { count } => ("elsewhere", *count),
             });
             ControlFlow::Continue(())
         });
         assert!(flow.unwrap().is_continue());
-        assert_eq!(items, [1, 2, -4, 7]);
+        let expected =
+            [("lost", 5), ("event", 1), ("event", 2), ("elsewhere", 4), ("unrecorded", 9), ("event", 7), ("lost", 3)];
+        assert_eq!(items, expected);
         assert_eq!(stream.seen, 3);
     }
 
@@ -467,7 +515,7 @@ mod tests {
         let mut sink = |item: &Item| {
             lines.extend(match item {
                 Item::Event(line) => Some(line.to_string()),
-                Item::Lost { .. } => None,
+                Item::Lost { .. } | Item::Unrecorded { .. } | Item::Elsewhere { .. } => None,
             });
             ControlFlow::Continue(())
         };
@@ -481,7 +529,8 @@ mod tests {
         let memory = machine(1..=3);
         let options = EventOptions { count: Some(2), ..EventOptions::default() };
         assert_eq!(events(&memory, &options, &mut |_| ControlFlow::Continue(())).unwrap(), 2);
-        let options = EventOptions { count: Some(2), timeout: Some(Duration::from_millis(60)), follow: true };
+        let options =
+            EventOptions { count: Some(2), timeout: Some(Duration::from_millis(60)), follow: true, all: false };
         let start = Instant::now();
         assert_eq!(events(&memory, &options, &mut |_| ControlFlow::Continue(())).unwrap(), 1);
         assert!(start.elapsed() >= Duration::from_millis(60));

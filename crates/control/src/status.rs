@@ -116,6 +116,7 @@ mod tests {
     use super::*;
     use crate::install;
     use crate::testing::Memory;
+    use sluice_protocol::PROTOCOL_VERSION;
 
     #[test]
     fn an_empty_machine_is_described_not_refused() {
@@ -156,6 +157,6 @@ mod tests {
         install(&memory, driver.path()).unwrap();
         memory.driver.lock().unwrap().status.protocol_version = 99;
         let error = status(&memory).unwrap_err();
-        assert_eq!(error.to_string(), "the driver speaks protocol 99, this program protocol 1");
+        assert_eq!(error.to_string(), format!("the driver speaks protocol 99, this program protocol {PROTOCOL_VERSION}"));
     }
 }

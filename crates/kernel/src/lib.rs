@@ -7,6 +7,7 @@
 //! * [`wfp`]: callouts, what a classify carries and how it is answered, flow contexts.
 //! * [`swap`]: a value that is read on every packet and replaced now and then; readers never wait.
 //! * [`ring`]: a bounded queue that any processor writes to without waiting.
+//! * [`irql`]: staying at DISPATCH_LEVEL, where nobody suspends a thread.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
 //! # IRQL
@@ -33,6 +34,7 @@ static POOL: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;
 
 #[cfg(test)]
 mod doubles;
+pub mod irql;
 pub mod memory;
 pub mod processor;
 pub mod ring;

@@ -15,7 +15,12 @@ pub const SLOTS: usize = 64;
 /// Any IRQL.
 #[must_use]
 pub fn slot() -> usize {
+    number() % SLOTS
+}
+
+/// The number of the current processor. Any IRQL.
+pub(crate) fn number() -> usize {
     // SAFETY: KeGetCurrentProcessorNumberEx takes an optional out parameter and may be called at any IRQL (wdm.h).
     let number = unsafe { wdk_sys::ntddk::KeGetCurrentProcessorNumberEx(null_mut()) };
-    number as usize % SLOTS
+    number as usize
 }

@@ -45,8 +45,10 @@ impl<const N: usize, const W: usize> Ring<N, W> {
         (&self.places[(position % N as u64) as usize], position / N as u64 * 2)
     }
 
-    /// Appends a record; false when the ring is full. Any IRQL, any processor.
-    pub fn push(&self, record: &[u64; W]) -> bool {
+    /// Appends the record that `fill` makes when it is told its place, counted from 0; false when the ring is full, and
+    /// `fill` is not called then. A place that is taken and not yet filled holds up the reader, so a writer that can
+    /// be suspended or preempted raises first ([`crate::irql::AtDispatch`]). Any IRQL, any processor.
+    pub fn push(&self, fill: impl FnOnce(u64) -> [u64; W]) -> bool {
         let mut position = self.head.load(Ordering::Relaxed);
         loop {
             let (place, free) = self.place(position);
@@ -54,8 +56,8 @@ impl<const N: usize, const W: usize> Ring<N, W> {
             if turn == free {
                 match self.head.compare_exchange_weak(position, position + 1, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => {
-                        for (word, value) in place.words.iter().zip(record) {
-                            word.store(*value, Ordering::Relaxed);
+                        for (word, value) in place.words.iter().zip(fill(position)) {
+                            word.store(value, Ordering::Relaxed);
                         }
                         place.turn.store(free + 1, Ordering::Release);
                         return true;
@@ -107,9 +109,12 @@ mod tests {
         assert!(ring.is_empty());
         for lap in 0..3 {
             for value in 0..4 {
-                assert!(ring.push(&[lap * 10 + value]));
+                assert!(ring.push(|place| {
+                    assert_eq!(place, lap * 4 + value);
+                    [lap * 10 + value]
+                }));
             }
-            assert!(!ring.push(&[99]));
+            assert!(!ring.push(|_| panic!("there is no place")));
             for value in 0..4 {
                 assert_eq!(ring.pop(), Some([lap * 10 + value]));
             }
@@ -120,13 +125,13 @@ mod tests {
     #[test]
     fn writers_on_many_threads_lose_and_tear_nothing() {
         const EACH: u64 = 20_000;
-        let ring = Arc::new(Ring::<64, 3>::new());
+        let ring = Arc::new(Ring::<64, 4>::new());
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 let ring = ring.clone();
                 thread::spawn(move || {
                     for number in 0..EACH {
-                        while !ring.push(&[writer, number, writer ^ number]) {
+                        while !ring.push(|place| [writer, number, writer ^ number, place]) {
                             thread::yield_now();
                         }
                     }
@@ -134,9 +139,11 @@ mod tests {
             })
             .collect();
         let mut next = [0; 4];
+        let mut places = 0..;
         while next != [EACH; 4] {
-            if let Some([writer, number, check]) = ring.pop() {
+            if let Some([writer, number, check, place]) = ring.pop() {
                 assert_eq!(check, writer ^ number);
+                assert_eq!(Some(place), places.next(), "records come in the order of their places");
                 assert_eq!(number, next[writer as usize]);
                 next[writer as usize] += 1;
             }

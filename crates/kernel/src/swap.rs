@@ -88,11 +88,13 @@ impl<T> Swap<T> {
         }
     }
 
-    /// Makes `new` current and frees the old value once nobody reads it. IRQL = PASSIVE_LEVEL: it waits for readers.
+    /// Makes `new` current, calls `published`, and frees the old value once nobody reads it. IRQL = PASSIVE_LEVEL: it
+    /// waits for readers, which is why those that run in anybody's thread must read at DISPATCH_LEVEL
+    /// ([`crate::irql::AtDispatch`]): there nobody suspends them.
     ///
     /// # Errors
     /// STATUS_DEVICE_BUSY when another replacement is under way; `new` is dropped and nothing has changed.
-    pub fn replace(&self, new: Option<Box<T>>) -> NtResult<()> {
+    pub fn replace(&self, new: Option<Box<T>>, published: impl FnOnce()) -> NtResult<()> {
         if self.writing.swap(true, Ordering::Acquire) {
             return Err(NtStatus::DEVICE_BUSY);
         }
@@ -100,6 +102,7 @@ impl<T> Swap<T> {
         let (old, next) = (&self.places[generation & 1], &self.places[(generation + 1) & 1]);
         next.value.store(new.map_or(null_mut(), Box::into_raw), Ordering::Release);
         self.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
+        published();
         for readers in &old.readers {
             while readers.0.load(Ordering::SeqCst) != 0 {
                 time::sleep_a_moment();
@@ -184,14 +187,14 @@ mod tests {
             })
             .collect();
         for number in 1..=SWAPS {
-            swap.replace(Some(Value::boxed(number, &gone))).unwrap();
+            swap.replace(Some(Value::boxed(number, &gone)), || {}).unwrap();
             assert_eq!(gone.load(Ordering::SeqCst), number - 1);
         }
         stop.store(true, Ordering::Relaxed);
         for reader in readers {
             reader.join().unwrap();
         }
-        swap.replace(None).unwrap();
+        swap.replace(None, || {}).unwrap();
         assert_eq!(gone.load(Ordering::SeqCst), SWAPS);
         assert!(swap.read().is_none());
     }
@@ -201,7 +204,7 @@ mod tests {
         let gone = Arc::new(AtomicUsize::new(0));
         let swap = Swap::<Value>::new();
         swap.writing.store(true, Ordering::SeqCst);
-        assert_eq!(swap.replace(Some(Value::boxed(1, &gone))), Err(NtStatus::DEVICE_BUSY));
+        assert_eq!(swap.replace(Some(Value::boxed(1, &gone)), || panic!("published")), Err(NtStatus::DEVICE_BUSY));
         assert_eq!(gone.load(Ordering::SeqCst), 1);
     }
 }

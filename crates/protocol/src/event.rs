@@ -2,17 +2,22 @@
 //!
 //! `ReadFile` on the device returns a whole number of events, at least one; it waits until there is one. A buffer
 //! shorter than one event is STATUS_BUFFER_TOO_SMALL.
+//!
+//! A decision is recorded when its rule, or the default that decided, says `log`, as far as the source's budget
+//! reaches; while a handle has asked for [`crate::ioctl::RECORD_ALL`] every decision is. Events are lost when nobody
+//! reads and the ring is full: the newest, because the oldest stand in the ring.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// How many bytes of application path an event carries.
-pub const APPLICATION_BYTES: usize = 160;
+pub const APPLICATION_BYTES: usize = 152;
 
 /// One decision: 256 bytes, little-endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Event {
-    /// Counts every event since the driver was loaded, from 1; a gap says how many were dropped.
+    /// The event's place, counted from 1 since the driver was loaded. What one reader does not get of the numbers,
+    /// another one got. 0 in a record of [`verdict::NONE`].
     pub sequence: u64,
     /// When, in 100 ns since 1601-01-01 UTC (FILETIME).
     pub time: u64,
@@ -28,7 +33,7 @@ pub struct Event {
     pub rule: u32,
     /// The run-time layer id (FWPS_LAYER_*).
     pub layer: u16,
-    /// [`verdict`].
+    /// [`verdict`]; with [`verdict::NONE`] only `lost` and `time` count.
     pub verdict: u8,
     /// [`direction`].
     pub direction: u8,
@@ -49,7 +54,14 @@ pub struct Event {
     /// How many bytes of [`Event::application`] count.
     pub application_bytes: u16,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+    /// How many events were lost since the record before, because the ring was full.
+    pub lost: u32,
+    /// How many decisions of the same source that were to be recorded were not, since it had used up its budget in an
+    /// earlier second. Sources may share a budget.
+    pub unrecorded: u32,
+    /// Zero.
+    pub reserved2: [u8; 4],
     /// The application's NT path in UTF-16LE; its end, when [`flags::APPLICATION_CUT`] is set.
     pub application: [u8; APPLICATION_BYTES],
 }
@@ -79,7 +91,10 @@ impl Event {
             local: [0; 16],
             remote: [0; 16],
             application_bytes: 0,
-            reserved: [0; 6],
+            reserved: [0; 2],
+            lost: 0,
+            unrecorded: 0,
+            reserved2: [0; 4],
             application: [0; APPLICATION_BYTES],
         }
     }
@@ -109,6 +124,8 @@ pub const RULE_DEFAULT: u32 = u32::MAX;
 
 /// Values of [`Event::verdict`].
 pub mod verdict {
+    /// No decision: the record says how many events were lost at the end of what there was to read.
+    pub const NONE: u8 = 0;
     /// Permitted.
     pub const PERMIT: u8 = 1;
     /// Blocked.

@@ -24,6 +24,13 @@ pub const SET_POLICY: u32 = code(0x801, FILE_WRITE_DATA);
 /// no policy is STATUS_NOT_FOUND.
 pub const GET_POLICY: u32 = code(0x802, FILE_READ_DATA);
 
+/// From now on every decision makes an event, whatever `log` and budgets say, until the handle is closed. No input, no
+/// output. STATUS_DEVICE_BUSY while [`MAX_RECORD_ALL`] handles have asked.
+pub const RECORD_ALL: u32 = code(0x803, FILE_READ_DATA);
+
+/// How many handles can ask for [`RECORD_ALL`] at a time.
+pub const MAX_RECORD_ALL: usize = 8;
+
 /// The largest image the driver takes, in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 << 20;
 
@@ -36,5 +43,6 @@ mod tests {
         assert_eq!(GET_STATUS, 0x0012_6000);
         assert_eq!(SET_POLICY, 0x0012_A004);
         assert_eq!(GET_POLICY, 0x0012_6008);
+        assert_eq!(RECORD_ALL, 0x0012_600C);
     }
 }

@@ -107,6 +107,8 @@ counters! {
     events_written: EventsWritten,
     /// Events lost because the ring was full.
     events_dropped: EventsDropped,
+    /// Decisions that were to be recorded and were not, because their source had used up its budget for the second.
+    events_over_budget: EventsOverBudget,
     /// Policies put in force.
     policies_loaded: PoliciesLoaded,
     /// Policies refused.

@@ -8,8 +8,8 @@ use sluice_protocol::{
 use zerocopy::IntoBytes;
 
 #[test]
-fn event_v1() {
-    assert_eq!(PROTOCOL_VERSION, 1);
+fn event_v2() {
+    assert_eq!(PROTOCOL_VERSION, 2);
     let mut event = Event {
         sequence: 0x0102_0304_0506_0708,
         time: 0x1112_1314_1516_1718,
@@ -26,6 +26,8 @@ fn event_v1() {
         flags: flags::HARD | flags::LOOPBACK,
         local_port: 50_000,
         remote_port: 443,
+        lost: 0x6162_6364,
+        unrecorded: 0x7172_7374,
         ..Event::zeroed()
     };
     event.local[..4].copy_from_slice(&[10, 0, 0, 1]);
@@ -40,13 +42,13 @@ fn event_v1() {
     golden.extend([48, 0, 2, 1, 6, 4, 0x21, 0, 0x50, 0xc3, 0xbb, 0x01]);
     golden.extend([10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     golden.extend([203, 0, 113, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    golden.extend([4, 0, 0, 0, 0, 0, 0, 0, b'a', 0, b'b', 0]);
+    golden.extend([4, 0, 0, 0, 0x64, 0x63, 0x62, 0x61, 0x74, 0x73, 0x72, 0x71, 0, 0, 0, 0, b'a', 0, b'b', 0]);
     golden.resize(256, 0);
     assert_eq!(event.as_bytes(), golden);
 }
 
 #[test]
-fn status_v1() {
+fn status_v2() {
     let mut status = Status {
         protocol_version: 1,
         epoch: 2,
@@ -59,12 +61,12 @@ fn status_v1() {
     let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([5; 16]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(40 + 23 * 8, 0);
+    golden.resize(40 + 24 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
 #[test]
-fn policy_reply_v1() {
+fn policy_reply_v2() {
     let reply = PolicyReply::refused(2, &"no");
     let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, b'n', b'o'];
     golden.resize(256, 0);

@@ -39,7 +39,7 @@ impl Callout for Accept {
 fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let flags = request.u32(fields.flags).unwrap_or(0);
     if flags & condition_flag::IS_REAUTHORIZE != 0 {
-        SLUICE.counters.add(Counter::Reauthorizations, 1);
+        SLUICE.counters.add(request.dispatch(), Counter::Reauthorizations, 1);
     }
     let key = FlowKey::read(request, fields, Some(direction));
     let (Some(key), Some(policy)) = (key, SLUICE.policy.read()) else {

@@ -22,7 +22,7 @@ impl Callout for Established {
     fn classify(request: &mut Request<'_>) {
         request.answer(Answer::Continue);
         if !is_closing() && track(request, const { &fields_at(Point::Established) }).is_err() {
-            SLUICE.counters.add(Counter::FlowsUntracked, 1);
+            SLUICE.counters.add(request.dispatch(), Counter::FlowsUntracked, 1);
         }
     }
 }

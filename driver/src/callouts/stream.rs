@@ -20,12 +20,13 @@ impl Callout for Stream {
         request.answer(Answer::Continue);
         let Some(flow) = request.flow() else { return };
         let standing = verdict::standing(request, flow);
+        let dispatch = request.dispatch();
         let Some(mut stream) = request.stream() else { return };
         let counter = match stream.direction() {
             StreamDirection::Inbound => Counter::StreamBytesIn,
             StreamDirection::Outbound => Counter::StreamBytesOut,
         };
-        SLUICE.counters.add(counter, stream.length());
+        SLUICE.counters.add(dispatch, counter, stream.length());
         if standing == Standing::Revoked {
             stream.drop_connection();
         }

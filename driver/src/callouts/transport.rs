@@ -55,14 +55,14 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
         Direction::Outbound => (Counter::PacketsOut, Counter::BytesOut),
         Direction::Inbound => (Counter::PacketsIn, Counter::BytesIn),
     };
-    SLUICE.counters.add(packets_counter, totals.packets);
-    SLUICE.counters.add(bytes_counter, bytes);
+    SLUICE.counters.add(request.dispatch(), packets_counter, totals.packets);
+    SLUICE.counters.add(request.dispatch(), bytes_counter, bytes);
     match verdict::standing(request, flow) {
         Standing::Permitted => {
             request.answer(Answer::Continue);
         }
         Standing::Revoked => {
-            SLUICE.counters.add(Counter::RevokedPackets, totals.packets);
+            SLUICE.counters.add(request.dispatch(), Counter::RevokedPackets, totals.packets);
             request.answer(Answer::Block { hard: true });
             // Both ends should learn that it is over, instead of sending again and again.
             flow.reference().abort();

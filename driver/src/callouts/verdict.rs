@@ -2,12 +2,13 @@
 //! follows the policy in force.
 
 use kernel::wfp::{Answer, Flow, Outcome, condition_flag};
-use sluice_policy::{Decision, Verdict};
+use sluice_policy::{Decision, Direction, Verdict};
 use sluice_protocol::{Event, event, status::Counter};
 
 use super::Request;
 use crate::{
     SLUICE,
+    budget::Source,
     flow::{FlowKey, FlowState, Standing},
 };
 
@@ -21,7 +22,15 @@ pub(super) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// The event of a decision under the policy of generation `epoch`, taken for `request`.
+    /// Records a decision under the policy of generation `epoch`, taken for `request`, if it is to be recorded.
+    fn record(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) {
+        let source = match (self.key.direction, self.process_id) {
+            (Direction::Outbound, process @ 1..) => Source::Process(process),
+            _ => Source::Remote(self.key.remote),
+        };
+        SLUICE.events.record(request.dispatch(), decision.log, source, || self.event(request, epoch, decision, flags));
+    }
+
     fn event(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) -> Event {
         let mut event = Event {
             filter_id: request.filter_id(),
@@ -61,7 +70,7 @@ pub(super) fn give(
         Outcome::Veto => (counter, event::flags::VETO),
         Outcome::NoRight => (Counter::DecisionsWithoutRight, event::flags::NO_RIGHT),
     };
-    SLUICE.counters.add(counter, 1);
+    SLUICE.counters.add(request.dispatch(), counter, 1);
     if decision.silent {
         request.absorb();
     }
@@ -71,7 +80,7 @@ pub(super) fn give(
     if conditions & condition_flag::IS_LOOPBACK != 0 {
         flags |= event::flags::LOOPBACK;
     }
-    SLUICE.events.record(subject.event(request, epoch, decision, flags));
+    subject.record(request, epoch, decision, flags);
 }
 
 /// How a flow stands under the policy in force, at a packet that `request` is about. It is decided again only when that
@@ -91,9 +100,9 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
     };
     let before = flow.set_standing(epoch, standing);
     if standing == Standing::Revoked && before == Standing::Permitted {
-        SLUICE.counters.add(Counter::FlowsRevoked, 1);
+        SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
         let subject = Subject { key: &flow.key, process_id: flow.process_id, application: flow.owner().application };
-        SLUICE.events.record(subject.event(request, epoch, decision, event::flags::FLOW_REVOKED));
+        subject.record(request, epoch, decision, event::flags::FLOW_REVOKED);
     }
     standing
 }

@@ -3,11 +3,12 @@
 use core::{marker::PhantomData, ptr::null_mut};
 
 use wdk_sys::{
-    _WDF_DEVICE_IO_TYPE, _WDF_EXECUTION_LEVEL, _WDF_IO_QUEUE_DISPATCH_TYPE, _WDF_TRI_STATE, PWDFDEVICE_INIT,
-    WDF_IO_QUEUE_CONFIG, WDFDEVICE, WDFOBJECT, WDFQUEUE, WDFREQUEST, call_unsafe_wdf_function_binding,
+    _WDF_DEVICE_IO_TYPE, _WDF_EXECUTION_LEVEL, _WDF_FILEOBJECT_CLASS, _WDF_IO_QUEUE_DISPATCH_TYPE, _WDF_TRI_STATE,
+    PWDFDEVICE_INIT, WDF_FILEOBJECT_CONFIG, WDF_IO_QUEUE_CONFIG, WDFDEVICE, WDFFILEOBJECT, WDFOBJECT, WDFQUEUE,
+    WDFREQUEST, call_unsafe_wdf_function_binding,
 };
 
-use super::{Driver, Request, attributes};
+use super::{Driver, FileId, Request, attributes};
 use crate::{
     status::{NtResult, NtStatus},
     text::Utf16,
@@ -24,6 +25,8 @@ pub trait DeviceEvents: 'static {
     fn control(request: Request, code: u32);
     /// A read.
     fn read(request: Request);
+    /// The last handle of a file is closed. May run while a request of another file does.
+    fn closed(file: FileId);
 }
 
 /// How a device is made.
@@ -59,6 +62,7 @@ impl<E: DeviceEvents> ControlDevice<E> {
     ) -> NtResult<Self> {
         let mut init = Init::allocate(driver, config.sddl)?;
         init.configure(config.name)?;
+        init.tell_of_closed_files::<E>();
         let device = init.create()?;
         // From here on the device is deleted when something fails.
         let this = Self { device, events: PhantomData };
@@ -147,6 +151,27 @@ impl Init {
         }
     }
 
+    /// WDF_FILEOBJECT_CONFIG_INIT of wdfdevice.h, with a clean-up callback.
+    fn tell_of_closed_files<E: DeviceEvents>(&mut self) {
+        let mut config = WDF_FILEOBJECT_CONFIG {
+            Size: size_of::<WDF_FILEOBJECT_CONFIG>() as u32,
+            EvtFileCleanup: Some(on_cleanup::<E>),
+            AutoForwardCleanupClose: _WDF_TRI_STATE::WdfUseDefault,
+            FileObjectClass: _WDF_FILEOBJECT_CLASS::WdfFileObjectWdfCanUseFsContext,
+            ..WDF_FILEOBJECT_CONFIG::default()
+        };
+        let mut attributes = attributes();
+        // SAFETY: the init structure was allocated and no device has taken it over; the structures are copied.
+        unsafe {
+            call_unsafe_wdf_function_binding!(
+                WdfDeviceInitSetFileObjectConfig,
+                self.0,
+                &raw mut config,
+                &raw mut attributes
+            );
+        }
+    }
+
     fn create(mut self) -> NtResult<WDFDEVICE> {
         let mut attributes = attributes();
         attributes.ExecutionLevel = _WDF_EXECUTION_LEVEL::WdfExecutionLevelPassive;
@@ -166,6 +191,12 @@ impl Drop for Init {
             // SAFETY: no device took it over.
             unsafe { call_unsafe_wdf_function_binding!(WdfDeviceInitFree, self.0) };
         }
+    }
+}
+
+unsafe extern "C" fn on_cleanup<E: DeviceEvents>(file: WDFFILEOBJECT) {
+    if let Some(file) = FileId::of(file) {
+        E::closed(file);
     }
 }
 

@@ -10,7 +10,7 @@ pub use device::{ControlDevice, DeviceConfig, DeviceEvents};
 pub use dpc::{Dpc, Routine};
 pub use driver::Driver;
 pub use queue::ManualQueue;
-pub use request::{Output, Request};
+pub use request::{FileId, Output, Request};
 
 use wdk_sys::{_WDF_EXECUTION_LEVEL, _WDF_SYNCHRONIZATION_SCOPE, WDF_OBJECT_ATTRIBUTES};
 

@@ -1,8 +1,8 @@
 //! A request, and its one system buffer.
 
-use core::{mem::ManuallyDrop, ptr::null_mut, slice};
+use core::{mem::ManuallyDrop, num::NonZeroUsize, ptr::null_mut, slice};
 
-use wdk_sys::{PVOID, WDFREQUEST, call_unsafe_wdf_function_binding};
+use wdk_sys::{PVOID, WDFFILEOBJECT, WDFREQUEST, call_unsafe_wdf_function_binding};
 
 use crate::status::{NtResult, NtStatus};
 
@@ -25,6 +25,14 @@ impl Request {
     /// Gives the handle to somebody who answers it.
     pub(super) fn into_raw(self) -> WDFREQUEST {
         ManuallyDrop::new(self).0
+    }
+
+    /// The file through which it came; None for a request that has none.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        // SAFETY: the request is ours and not completed.
+        let file = unsafe { call_unsafe_wdf_function_binding!(WdfRequestGetFileObject, self.0) };
+        FileId::of(file)
     }
 
     /// The caller's input, copied by the I/O manager (METHOD_BUFFERED); empty when there is none.
@@ -104,6 +112,23 @@ impl Request {
             Ok(written) => self.complete_with(written),
             Err(status) => self.complete(status),
         }
+    }
+}
+
+/// A file that somebody opened on the device: tells one from another until [`super::DeviceEvents::closed`] was called
+/// with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId(NonZeroUsize);
+
+impl FileId {
+    pub(super) fn of(file: WDFFILEOBJECT) -> Option<Self> {
+        NonZeroUsize::new(file as usize).map(Self)
+    }
+
+    /// As a number, never 0.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0.get()
     }
 }
 

@@ -10,6 +10,7 @@ use wfp_sys::{
 
 use super::{Classify, Flow, FlowRef};
 use crate::{
+    irql::AtDispatch,
     status::{NtResult, NtStatus},
     time,
     wdf::{ControlDevice, DeviceEvents},
@@ -20,7 +21,8 @@ pub trait Callout: 'static {
     /// What a flow context holds.
     type Flow: Send + Sync + 'static;
 
-    /// Decides. IRQL <= DISPATCH_LEVEL.
+    /// Decides. Runs at DISPATCH_LEVEL at every layer: the engine calls in the thread of whoever connects or sends,
+    /// and nothing that such a thread holds may make others wait while it is suspended.
     fn classify(request: &mut Classify<'_, Self::Flow>);
 }
 
@@ -147,10 +149,20 @@ unsafe extern "C" fn classify<C: Callout>(
         // SAFETY: the engine passes an array of that many values.
         unsafe { slice::from_raw_parts(values.incomingValue, values.valueCount as usize) }
     };
+    let dispatch = AtDispatch::raise();
     // SAFETY: a context that is not 0 is one that this driver associated for this callout (`Flow::associate`), and WFP
     // does not call flowDeleteFn for it while a classify with it runs.
     let flow = unsafe { (flow_context as *const Flow<C::Flow>).as_ref() };
-    C::classify(&mut Classify { layer: values.layerId, values: fields, metadata, layer_data, filter, flow, out });
+    C::classify(&mut Classify {
+        layer: values.layerId,
+        values: fields,
+        metadata,
+        layer_data,
+        filter,
+        flow,
+        dispatch: &dispatch,
+        out,
+    });
 }
 
 unsafe extern "C" fn notify(

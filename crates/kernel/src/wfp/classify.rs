@@ -13,6 +13,8 @@ use wfp_sys::{
     FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST, token::TOKEN_ACCESS_INFORMATION,
 };
 
+use crate::irql::AtDispatch;
+
 use super::{
     Answer, Flow, Outcome, PacketList, Stream,
     answer::{Action, State, apply},
@@ -22,7 +24,7 @@ use super::{
 const SID_REVISION: u8 = 1;
 const SID_MAX_SUB_AUTHORITIES: u8 = 15;
 
-/// One call of classifyFn. Everything it lends lives until the call returns. IRQL <= DISPATCH_LEVEL.
+/// One call of classifyFn, at DISPATCH_LEVEL. Everything it lends lives until the call returns.
 pub struct Classify<'a, F: 'static> {
     pub(super) layer: u16,
     pub(super) values: &'a [FWPS_INCOMING_VALUE0],
@@ -30,6 +32,7 @@ pub struct Classify<'a, F: 'static> {
     pub(super) layer_data: *mut core::ffi::c_void,
     pub(super) filter: &'a FWPS_FILTER3,
     pub(super) flow: Option<&'a Flow<F>>,
+    pub(super) dispatch: &'a AtDispatch,
     pub(super) out: &'a mut FWPS_CLASSIFY_OUT0,
 }
 
@@ -44,6 +47,12 @@ impl<'a, F: 'static> Classify<'a, F> {
     #[must_use]
     pub const fn filter_id(&self) -> u64 {
         self.filter.filterId
+    }
+
+    /// Evidence that the call runs at DISPATCH_LEVEL.
+    #[must_use]
+    pub const fn dispatch(&self) -> &'a AtDispatch {
+        self.dispatch
     }
 
     /// The flow context that this driver associated with the flow for this callout.

@@ -128,6 +128,8 @@ typedef struct _KEVENT {
 } KEVENT, *PKEVENT, *PRKEVENT;
 
 KIRQL KeGetCurrentIrql(VOID);
+KIRQL KeRaiseIrqlToDpcLevel(VOID);
+VOID KeLowerIrql(KIRQL NewIrql);
 ULONG KeGetCurrentProcessorNumberEx(PPROCESSOR_NUMBER ProcNumber);
 ULONG KeQueryMaximumProcessorCountEx(USHORT GroupNumber);
 ULONG64 KeQueryInterruptTimePrecise(PULONG64 QpcTimeStamp);

@@ -1,0 +1,93 @@
+//! What a decision of sluice.sys costs, at the IRQL at which the engine calls it.
+//!
+//! `./dev bench decide`, or `SLUICE_SYS=a.sys cargo bench --bench decide` for another build of the driver. The time is
+//! that of the engine's classify call with the driver in it; what the engine adds is the same for every driver
+//! (crates/ntsim/benches/classify.rs). Cases take turns within each round; medians of the rounds are printed.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{hint::black_box, ptr::null_mut, time::Instant};
+
+use ntsim::{
+    cpu,
+    irql::Irql,
+    wfp::{
+        abi::{FwpsIncomingMetadataValues0, consts::FWPS_METADATA_FIELD_FLOW_HANDLE},
+        engine::{Classify, classify},
+        layers::LayerId,
+        value::Incoming,
+    },
+};
+use sluice_host::Host;
+use sluice_protocol::{DEVICE_PATH, ioctl, status::PolicyReply};
+use support::Rig;
+use zerocopy::IntoBytes;
+
+const ROUNDS: usize = 101;
+const CALLS: u32 = 20_000;
+const PERMIT: &str = "[default]\noutbound = \"permit\"\ninbound = \"permit\"\n";
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+fn main() {
+    let rig = Rig::install();
+    // Not by `load`, which asks for the status first: an older driver's has another length.
+    let device = rig.host.open_device(DEVICE_PATH).expect("the device opens");
+    let mut reply = PolicyReply::accepted(0);
+    device.control(ioctl::SET_POLICY, &rig.compile(PERMIT), reply.as_mut_bytes()).expect("the policy loads");
+    let machine = &rig.machine;
+    let flow = machine.wfp.flows.create();
+    let mut metadata = FwpsIncomingMetadataValues0::default();
+    metadata.current_metadata_values = FWPS_METADATA_FIELD_FLOW_HANDLE;
+    metadata.flow_handle = flow.id();
+    let layers = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_AUTH_CONNECT_V4, LayerId::OUTBOUND_TRANSPORT_V4];
+    let tables = layers.map(|layer| machine.wfp.layers().get(layer).expect("a layer of the table"));
+    let mut values = tables.map(Incoming::new);
+    for (table, incoming) in tables.iter().zip(&mut values) {
+        let at = |name| table.field_index(name).expect("a field of the layer");
+        incoming.u8(at("IP_PROTOCOL"), 6);
+        incoming.u32(at("IP_LOCAL_ADDRESS"), 0x0A4D_0002);
+        incoming.u32(at("IP_REMOTE_ADDRESS"), 0xC000_0207);
+        incoming.u16(at("IP_REMOTE_PORT"), 443);
+        incoming.u16(at("IP_LOCAL_PORT"), 50_000);
+    }
+    let time = |place: usize, irql: Irql, calls: u32| {
+        let call = Classify {
+            layer: layers[place],
+            values: values[place].values(),
+            metadata: &metadata,
+            layer_data: null_mut(),
+            flow: Some(&flow),
+        };
+        let elapsed = cpu::enter(machine, irql, || {
+            let start = Instant::now();
+            for _ in 0..calls {
+                black_box(&classify(machine, black_box(&call)));
+            }
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+        });
+        elapsed.expect("no bugcheck")
+    };
+    time(0, Irql::DISPATCH, 1);
+    let cases = [
+        ("ALE_AUTH_CONNECT at PASSIVE_LEVEL", 1, Irql::PASSIVE),
+        ("ALE_AUTH_CONNECT at DISPATCH_LEVEL", 1, Irql::DISPATCH),
+        ("a decided flow's packet at PASSIVE_LEVEL", 2, Irql::PASSIVE),
+        ("a decided flow's packet at DISPATCH_LEVEL", 2, Irql::DISPATCH),
+    ];
+    let mut samples = vec![Vec::new(); cases.len()];
+    for _ in 0..ROUNDS {
+        for ((_, place, irql), samples) in cases.iter().zip(&mut samples) {
+            samples.push(time(*place, *irql, CALLS));
+        }
+    }
+    println!("{:<44} {:>8}", "case", "ns/call");
+    for ((name, ..), samples) in cases.iter().zip(samples) {
+        println!("{name:<44} {:>8.1}", median(samples));
+    }
+}
