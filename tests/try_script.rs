@@ -7,7 +7,7 @@ mod support;
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::{fs, path::PathBuf, process::Command, sync::Arc};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, sync::Arc};
 
 use ntsim::{
     host::LocalHost,
@@ -351,4 +351,22 @@ fn it_runs_no_other_program_of_windows() {
             "wevtutil.exe qe /c:40 /rd:true /f:text",
         ]
     );
+}
+
+/// Whatever is written down as changed is taken back by name.
+#[test]
+fn what_it_changes_it_takes_back() {
+    let script = script();
+    let names = |command: &str| -> BTreeSet<String> {
+        let calls = script.calls(script.root());
+        let first = calls.iter().filter(|call| call.name == command).map(|call| call.arguments[0]);
+        first.map(|name| script.of(name).trim_matches('\'').to_owned()).collect()
+    };
+    let (mut changed, undone) = (names("Set-Memory"), names("Undo-One"));
+    assert!(changed.remove("Results"), "where the results are is no change of the machine");
+    // The certificate's two stores are named by a loop in both places.
+    assert!(changed.remove("$name") && undone.contains("$store"));
+    let left: Vec<_> = changed.difference(&undone).filter(|name| *name != "$Name").collect();
+    assert!(left.is_empty(), "{left:?} is never taken back");
+    assert_eq!(changed.len(), 4, "{changed:?}");
 }

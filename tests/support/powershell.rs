@@ -120,6 +120,15 @@ impl Script {
         definitions.into_iter().map(|node| (self.of(child(node, "function_name")).to_lowercase(), node)).collect()
     }
 
+    /// The names of the script's own parameters, in lower case.
+    pub fn script_parameters(&self) -> BTreeSet<String> {
+        let blocks = children(self.root()).into_iter().filter(|child| child.kind() == "param_block");
+        blocks
+            .flat_map(|block| every(block, "script_parameter"))
+            .map(|parameter| self.of(child(parameter, "variable")).trim_start_matches('$').to_lowercase())
+            .collect()
+    }
+
     /// A function's parameters, and whether each is a switch.
     fn parameters(&self, function: Node<'_>) -> Vec<(String, bool)> {
         children(function)
