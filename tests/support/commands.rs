@@ -178,7 +178,9 @@ impl Bench {
             name if name.ends_with("qemu.sh") => {
                 let usage = read("tests/vm/qemu.sh");
                 let mut options = rest.iter().filter(|word| word.starts_with("--"));
-                let unknown = options.find(|option| !usage.contains(&format!("#   {option} ")) && *option != "--help");
+                let usage: Vec<&str> = usage.lines().filter(|line| line.starts_with('#')).collect();
+                let known = |option: &str| usage.iter().any(|line| line.split(' ').any(|word| word == option));
+                let unknown = options.find(|option| !known(option) && *option != "--help");
                 unknown.map(|option| format!("qemu.sh has no option {option}"))
             }
             _ => None,

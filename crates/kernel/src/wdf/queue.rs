@@ -60,6 +60,7 @@ impl ManualQueue {
     }
 
     /// Forgets the queue, before its device is deleted: from here on it holds nothing and takes nothing.
+    /// Any IRQL.
     pub fn forget(&self) {
         self.0.store(null_mut(), Ordering::Release);
     }

@@ -139,7 +139,7 @@ impl Drop for Request {
     }
 }
 
-/// The output part of a request's buffer, filled from the front.
+/// The output part of a request's buffer, filled from the front. IRQL <= DISPATCH_LEVEL, as its request.
 #[derive(Debug)]
 pub struct Output<'a> {
     space: &'a mut [u8],

@@ -75,6 +75,7 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
     }
 
     /// Tells which callouts contexts can be associated with; [`Flow::associate`] names them by their place here.
+    /// Any IRQL.
     pub fn set_callouts<const N: usize>(&self, callouts: &[CalloutId; N]) {
         const { assert!(N <= CALLOUTS, "a context keeps a bit for each callout") };
         for (slot, callout) in self.callouts.iter().zip(callouts) {
@@ -122,7 +123,7 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
         &self.shards[mixed as usize % SHARDS].0
     }
 
-    /// Whether no context lives any more.
+    /// Whether no context lives any more. Any IRQL.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.living.load(Ordering::Acquire) == 0
@@ -187,7 +188,7 @@ impl<T: Send + Sync + 'static> Flow<T> {
         self.handle
     }
 
-    /// Keeps the context alive.
+    /// Keeps the context alive. Any IRQL.
     #[must_use]
     pub fn reference(&self) -> FlowRef<T> {
         self.references.fetch_add(1, Ordering::Relaxed);

@@ -14,7 +14,8 @@ pub enum StreamDirection {
     Outbound,
 }
 
-/// A stretch of a stream, lent for the time of a classify at a stream layer.
+/// A stretch of a stream, lent for the time of a classify at a stream layer, and used at its
+/// IRQL <= DISPATCH_LEVEL.
 pub struct Stream<'a> {
     packet: &'a mut FWPS_STREAM_CALLOUT_IO_PACKET0,
     data: &'a FWPS_STREAM_DATA0,
