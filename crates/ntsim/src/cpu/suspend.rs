@@ -6,7 +6,7 @@
 //! there it holds all the while, which is what a hostile program can do to it.
 
 use super::{context, modules};
-use crate::irql::Irql;
+use nt_abi::Irql;
 use std::arch::asm;
 use std::cell::Cell;
 use std::ptr;
