@@ -10,14 +10,15 @@ mod support;
 
 use std::{hint::black_box, ptr::null_mut, time::Instant};
 
+use nt_abi::{
+    Irql,
+    fwp::{FwpsIncomingMetadataValues0, consts::FWPS_METADATA_FIELD_FLOW_HANDLE, value::Incoming},
+};
 use ntsim::{
     cpu,
-    irql::Irql,
     wfp::{
-        abi::{FwpsIncomingMetadataValues0, consts::FWPS_METADATA_FIELD_FLOW_HANDLE},
         engine::{Classify, classify},
         layers::LayerId,
-        value::Incoming,
     },
 };
 use sluice_host::Host;
