@@ -9,7 +9,12 @@ mod process;
 mod test;
 mod toolchain;
 
-use std::{ffi::OsString, fs, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use clap::{Parser, Subcommand};
 use xtask::image;
@@ -51,10 +56,12 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Runs the benchmarks
+    /// Runs the benchmarks, and builds nothing else: `bench classify replay`, or all of them
     Bench {
-        /// Passed on to `cargo bench`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        /// Benchmarks by name; `*` and `?` stand for any letters
+        names: Vec<OsString>,
+        /// Passed on to the benchmarks
+        #[arg(last = true)]
         arguments: Vec<OsString>,
     },
     /// Checks format, clippy (programs and driver) and the project's own rules
@@ -111,14 +118,25 @@ fn run(verb: Verb) -> Result<(), Error> {
         Verb::Demo => demo::run(&places),
         Verb::Ntsim { arguments } => build::host_program(&places, "ntsim", &arguments),
         Verb::Sluice { arguments } => build::host_program(&places, "sluice", &arguments),
-        Verb::Bench { arguments } => {
+        Verb::Bench { names, arguments } => {
             build::one(&places, Product::DriverX64)?;
-            let mut cargo = toolchain::host_cargo(&places);
-            Ok(process::run(cargo.args(["bench", "--workspace"]).args(arguments))?)
+            Ok(process::run(&mut bench_cargo(&places, names, arguments))?)
         }
         Verb::Lint => lint::run(&places),
         Verb::CheckImage { file } => check_image(&file),
     }
+}
+
+/// `cargo bench` over benchmarks alone: without names of targets it would also build every unit test, as "ignored".
+fn bench_cargo(places: &Places, names: Vec<OsString>, arguments: Vec<OsString>) -> Command {
+    let mut cargo = toolchain::host_cargo(places);
+    cargo.args(["bench", "--workspace"]);
+    let names = if names.is_empty() { vec![OsString::from("*")] } else { names };
+    for name in names {
+        cargo.arg("--bench").arg(name);
+    }
+    cargo.arg("--").args(arguments);
+    cargo
 }
 
 /// Checks a driver image and says what it imports from where.
