@@ -80,6 +80,11 @@ enum Backing {
     Paged(usize, Arc<Arena>),
 }
 
+/// Whether a block lies in more than one page.
+fn crosses_page(address: usize, size: usize) -> bool {
+    address % PAGE + size > PAGE
+}
+
 // SAFETY: the memory belongs to this value alone as far as Rust is concerned; the driver's use of it is by address.
 unsafe impl Send for Memory {}
 
@@ -93,11 +98,20 @@ impl Memory {
     }
 
     fn take(size: usize) -> Option<Self> {
-        let offset = if size >= PAGE { PAGE } else { GUARD };
+        // A block that fits into a page with the guard before it shares the page; others begin on a page of their own.
+        let offset = if size > PAGE - GUARD { PAGE } else { GUARD };
         let total = offset.checked_add(size)?.checked_add(GUARD)?;
-        let layout = Layout::from_size_align(total, offset).ok()?;
+        let mut layout = Layout::from_size_align(total, offset).ok()?;
         // SAFETY: the layout has a non-zero size.
-        let base = unsafe { alloc_zeroed(layout) };
+        let mut base = unsafe { alloc_zeroed(layout) };
+        if size < PAGE && !base.is_null() && crosses_page(base as usize + offset, size) {
+            // SAFETY: allocated just now with this layout, and nobody has its address.
+            unsafe { dealloc(base, layout) };
+            // Aligned to the power of two that holds guard and block, which divides a page.
+            layout = layout.align_to((offset + size).next_power_of_two()).ok()?;
+            // SAFETY: as above.
+            base = unsafe { alloc_zeroed(layout) };
+        }
         if base.is_null() {
             return None;
         }

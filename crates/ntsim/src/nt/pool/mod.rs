@@ -4,6 +4,9 @@
 //! in the special pool (as Driver Verifier's) the block ends at an inaccessible page, so that an overrun faults at the
 //! instruction that does it, and freed memory stays inaccessible. Freed blocks wait in a quarantine either way: a
 //! second free and a use after free are found and named.
+//!
+//! "If NumberOfBytes is PAGE_SIZE or greater, a page-aligned buffer is allocated", and smaller blocks never cross a page
+//! boundary (ExAllocatePoolWithTag, WDK): drivers, KMDF among them, build one-page MDLs on it.
 
 mod block;
 mod paged;

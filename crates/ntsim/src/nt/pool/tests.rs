@@ -31,6 +31,18 @@ fn blocks_are_zeroed_aligned_and_counted() {
 }
 
 #[test]
+fn blocks_smaller_than_a_page_never_cross_one() {
+    for special in [false, true] {
+        let m = machine(special);
+        let sizes = [1, 16, 100, 700, 1024, 2049, 4000, 4064, 4080, 4081, 4095];
+        for size in sizes.into_iter().cycle().take(sizes.len() * 40) {
+            let at = m.pool.allocate(TAG, size, Kind::NonPaged) as usize;
+            assert_eq!(at / 4096, (at + size - 1) / 4096, "{size} bytes at {at:#x}, special {special}");
+        }
+    }
+}
+
+#[test]
 fn a_second_free_is_found_and_names_the_block() {
     let m = machine(false);
     let at = m.pool.allocate(TAG, 24, Kind::NonPaged);
