@@ -4,7 +4,7 @@
 
 use crate::cpu;
 use crate::export::exports;
-use core::ffi::c_void;
+use core::mem::offset_of;
 
 exports! {
     "ntoskrnl.exe";
@@ -109,27 +109,100 @@ extern "win64" fn KeBugCheckEx(code: u32, a: u64, b: u64, c: u64, d: u64) -> ! {
     cpu::bugcheck(code, [a, b, c, d], "the driver called KeBugCheckEx")
 }
 
-// The callbacks are accepted and never called: they add to a crash dump, and there is none.
-extern "win64" fn KeRegisterBugCheckReasonCallback(
-    _record: *mut c_void,
-    _routine: u64,
-    _reason: u32,
-    _component: u64,
+/// The state of a callback's record (wdm.h): KeInitializeCallbackRecord sets the first.
+const BUFFER_EMPTY: u8 = 0;
+const BUFFER_INSERTED: u8 = 1;
+
+/// `KBUGCHECK_REASON_CALLBACK_RECORD` (wdm.h). Entry and Checksum are the kernel's own, and no document says what it
+/// makes of them: they stay as they are.
+#[repr(C)]
+struct ReasonRecord {
+    entry: [usize; 2],
+    routine: u64,
+    component: u64,
+    checksum: u64,
+    reason: u32,
+    state: u8,
+}
+
+/// `KBUGCHECK_CALLBACK_RECORD` (wdm.h).
+#[repr(C)]
+struct Record {
+    entry: [usize; 2],
+    routine: u64,
+    buffer: u64,
+    length: u32,
+    component: u64,
+    checksum: u64,
+    state: u8,
+}
+
+const _: () = assert!(size_of::<ReasonRecord>() == 0x30 && offset_of!(ReasonRecord, state) == 0x2C);
+const _: () = assert!(size_of::<Record>() == 0x40 && offset_of!(Record, state) == 0x38);
+
+// The callbacks are never called: they add to a crash dump, and there is none. Their records are filled all the same:
+// whoever registers one reads there whether it is registered (KMDF asks for the routine).
+
+/// TRUE when the record was not registered yet.
+unsafe extern "win64" fn KeRegisterBugCheckReasonCallback(
+    record: *mut ReasonRecord,
+    routine: u64,
+    reason: u32,
+    component: u64,
 ) -> u8 {
+    // SAFETY: the driver's record, which it keeps in nonpaged memory until it deregisters it (WDK).
+    unsafe {
+        if (*record).state != BUFFER_EMPTY {
+            return 0;
+        }
+        (*record).routine = routine;
+        (*record).component = component;
+        (*record).reason = reason;
+        (*record).state = BUFFER_INSERTED;
+    }
     1
 }
-extern "win64" fn KeDeregisterBugCheckReasonCallback(_record: *mut c_void) -> u8 {
-    1
+
+/// TRUE when the record was registered.
+unsafe extern "win64" fn KeDeregisterBugCheckReasonCallback(record: *mut ReasonRecord) -> u8 {
+    // SAFETY: as for the registration.
+    unsafe { take_out(&raw mut (*record).state) }
 }
-extern "win64" fn KeRegisterBugCheckCallback(
-    _record: *mut c_void,
-    _routine: u64,
-    _buffer: u64,
-    _length: u32,
-    _component: u64,
+
+/// TRUE when the record was not registered yet.
+unsafe extern "win64" fn KeRegisterBugCheckCallback(
+    record: *mut Record,
+    routine: u64,
+    buffer: u64,
+    length: u32,
+    component: u64,
 ) -> u8 {
+    // SAFETY: as for the callback with a reason.
+    unsafe {
+        if (*record).state != BUFFER_EMPTY {
+            return 0;
+        }
+        (*record).routine = routine;
+        (*record).buffer = buffer;
+        (*record).length = length;
+        (*record).component = component;
+        (*record).state = BUFFER_INSERTED;
+    }
     1
 }
-extern "win64" fn KeDeregisterBugCheckCallback(_record: *mut c_void) -> u8 {
-    1
+
+/// TRUE when the record was registered.
+unsafe extern "win64" fn KeDeregisterBugCheckCallback(record: *mut Record) -> u8 {
+    // SAFETY: as for the callback with a reason.
+    unsafe { take_out(&raw mut (*record).state) }
+}
+
+/// Marks a record as not registered. Whether it was.
+///
+/// # Safety
+/// `state` is that of a driver's record.
+unsafe fn take_out(state: *mut u8) -> u8 {
+    // SAFETY: the caller's promise.
+    let registered = unsafe { state.replace(BUFFER_EMPTY) == BUFFER_INSERTED };
+    u8::from(registered)
 }

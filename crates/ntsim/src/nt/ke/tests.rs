@@ -368,3 +368,33 @@ fn the_drivers_own_bugcheck_carries_its_parameters() {
     let stopped = at(&Machine::new(), Irql::HIGH, || stop(0x12345, 1, 2, 3, 4)).unwrap_err();
     assert_eq!((stopped.code, stopped.name, stopped.parameters), (0x12345, "UNKNOWN", [1, 2, 3, 4]));
 }
+
+#[test]
+fn the_record_of_a_bugcheck_callback_says_that_it_is_registered() {
+    type Register = extern "win64" fn(*mut [u64; 6], u64, u32, *const u8) -> u8;
+    let register: Register = import("KeRegisterBugCheckReasonCallback");
+    let deregister: extern "win64" fn(*mut [u64; 6]) -> u8 = import("KeDeregisterBugCheckReasonCallback");
+    let m = Machine::new();
+    at(&m, Irql::PASSIVE, || {
+        const SECONDARY_DUMP_DATA: u32 = 2;
+        let mut record = [0; 6];
+        let component = c"Testee".as_ptr().cast();
+        assert_eq!(deregister(&raw mut record), 0, "it is not registered");
+        assert_eq!(register(&raw mut record, 0x1234, SECONDARY_DUMP_DATA, component), 1);
+        assert_eq!(record[2..4], [0x1234, component as u64]);
+        assert_eq!(record[5], 1 << 32 | u64::from(SECONDARY_DUMP_DATA), "BufferInserted, and the reason");
+        assert_eq!(register(&raw mut record, 0x5678, SECONDARY_DUMP_DATA, component), 0, "it is registered");
+        assert_eq!(record[2], 0x1234);
+        assert_eq!((deregister(&raw mut record), deregister(&raw mut record)), (1, 0));
+    })
+    .unwrap();
+    let register: extern "win64" fn(*mut [u64; 8], u64, u64, u32, *const u8) -> u8 =
+        import("KeRegisterBugCheckCallback");
+    at(&m, Irql::PASSIVE, || {
+        let mut record = [0; 8];
+        assert_eq!(register(&raw mut record, 0x1234, 0x9000, 16, core::ptr::null()), 1);
+        assert_eq!((&record[2..5], record[7]), (&[0x1234, 0x9000, 16][..], 1));
+        assert_eq!(register(&raw mut record, 0x1234, 0x9000, 16, core::ptr::null()), 0);
+    })
+    .unwrap();
+}
