@@ -57,6 +57,8 @@ pub(crate) struct Device {
     request_attributes: Attributes,
     in_caller: Option<InCallerCallback>,
     initialized: AtomicBool,
+    /// Its name is in the object directory.
+    registered: AtomicBool,
     delete_pending: AtomicBool,
     open: Mutex<HashMap<FileId, Option<Arc<Object>>>>,
     default_queue: Mutex<Option<Arc<Object>>>,
@@ -117,10 +119,10 @@ impl Device {
         self.open.lock().get(&file).cloned().flatten()
     }
 
-    /// Takes its names away: nobody finds it any more.
+    /// Takes its name away: nobody opens it any more.
     fn unname(&self, machine: &Machine) {
-        for link in self.links.lock().drain(..) {
-            machine.io.delete_symlink(&link);
+        if self.registered.swap(false, Ordering::AcqRel) {
+            machine.io.unregister_device(&self.name);
         }
     }
 }
@@ -134,7 +136,8 @@ impl Body for Device {
         true
     }
 
-    /// With files open, the device goes when the last is closed; its symbolic links go at once.
+    /// With files open, the device goes when the last is closed, and its symbolic links with it: KMDF calls
+    /// IoDeleteDevice at once (FxDevice::DeleteObject) and leaves the links to its destruction (FxDevice::Destroy).
     fn postpone_deletion(&self, machine: &Arc<Machine>) -> bool {
         let open = self.open.lock();
         if open.is_empty() {
@@ -148,7 +151,9 @@ impl Body for Device {
 
     fn dispose(&self, machine: &Arc<Machine>, object: &Arc<Object>) -> Result<(), Box<Violation>> {
         self.unname(machine);
-        machine.io.unregister_device(&self.name);
+        for link in self.links.lock().drain(..) {
+            machine.io.delete_symlink(&link);
+        }
         self.wdm.unlink(object.client().driver_object.load(Ordering::Acquire));
         // References to and fro end here.
         self.default_queue.lock().take();
@@ -242,6 +247,7 @@ fn create(
         request_attributes: init.request_attributes,
         in_caller: init.in_caller,
         initialized: AtomicBool::new(false),
+        registered: AtomicBool::new(false),
         delete_pending: AtomicBool::new(false),
         open: Mutex::new(HashMap::new()),
         default_queue: Mutex::new(None),
@@ -256,6 +262,7 @@ fn create(
     let registered = machine.io.register_device(&name, &init.sddl, backend, init.client.name());
     let finished = registered.ok().map_err(Into::into).and_then(|()| {
         let device = body::<Device>(&object)?;
+        device.registered.store(true, Ordering::Release);
         if init.files.config.is_some_and(|config| config.create.is_some()) {
             *device.create_queue.lock() = Some(super::queue::create_for_files(machine, &object)?);
         }

@@ -312,6 +312,7 @@ fn an_exclusive_device_is_open_once() {
 
 #[test]
 fn a_device_deleted_while_open_goes_with_its_last_file() {
+    const LINK: &str = r"\DosDevices\Tested";
     static GONE: AtomicU32 = AtomicU32::new(0);
     extern "win64" fn gone(_: Handle) {
         GONE.fetch_add(1, Ordering::Relaxed);
@@ -320,6 +321,10 @@ fn a_device_deleted_while_open_goes_with_its_last_file() {
     let device = rig
         .run(|| {
             let device = rig.device_with(NAME, ObjectAttributes { cleanup: Some(gone), ..attributes() }, |_| ());
+            let link = Wide::new(LINK);
+            let linked = wdf!(rig, WdfDeviceCreateSymbolicLink(
+                device => Handle, link.get() => *const UnicodeString) -> NtStatus);
+            assert_eq!(linked, NtStatus::SUCCESS);
             rig.finish(device);
             device
         })
@@ -327,10 +332,13 @@ fn a_device_deleted_while_open_goes_with_its_last_file() {
     let file = open(&rig).unwrap();
     rig.run(|| rig.delete(device)).unwrap();
     assert_eq!(GONE.load(Ordering::Relaxed), 0);
-    assert_eq!(open(&rig).unwrap_err(), status::NO_SUCH_DEVICE);
+    assert_eq!(open(&rig).unwrap_err(), NtStatus::OBJECT_NAME_NOT_FOUND);
+    let link_again = || rig.machine.io.create_symlink(LINK, r"\Device\Other");
+    assert_eq!(link_again(), NtStatus::OBJECT_NAME_COLLISION, "the link goes with the device");
     drop(file);
     assert_eq!(GONE.load(Ordering::Relaxed), 1);
-    assert_eq!(open(&rig).unwrap_err(), NtStatus::OBJECT_NAME_NOT_FOUND);
+    assert_eq!(link_again(), NtStatus::SUCCESS);
+    rig.machine.io.delete_symlink(LINK);
     assert_eq!(rig.unload().unwrap(), Vec::<String>::new());
 }
 
