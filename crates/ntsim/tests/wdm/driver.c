@@ -209,8 +209,12 @@ static VOID NTAPI unload(PDRIVER_OBJECT driver)
     IoDeleteSymbolicLink(&link);
     while (driver->DeviceObject) {
         EXTENSION *extension = driver->DeviceObject->DeviceExtension;
+        PDEVICE_OBJECT device = driver->DeviceObject;
         if (extension->work) IoFreeWorkItem(extension->work);
-        IoDeleteDevice(driver->DeviceObject);
+        ObReferenceObject(device);
+        IoDeleteDevice(device);
+        extension->work = NULL; /* the reference keeps the memory */
+        ObDereferenceObject(device);
     }
 }
 

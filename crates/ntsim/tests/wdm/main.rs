@@ -12,7 +12,7 @@ use ntsim::{
 };
 use tempfile::TempDir;
 
-const IMPORTS: [&str; 20] = [
+const IMPORTS: [&str; 22] = [
     "IoAcquireCancelSpinLock",
     "IoAllocateWorkItem",
     "IoCreateDevice",
@@ -30,6 +30,8 @@ const IMPORTS: [&str; 20] = [
     "KeAcquireSpinLockRaiseToDpc",
     "KeReleaseSpinLock",
     "MmMapLockedPagesSpecifyCache",
+    "ObfDereferenceObject",
+    "ObfReferenceObject",
     "ProbeForRead",
     "ProbeForWrite",
     "memcpy",
@@ -82,6 +84,7 @@ fn driver(more: &[&str]) -> Vec<u8> {
     std::fs::read(c_driver::build(folder.path(), "wdm/driver.c", &options, &IMPORTS)).unwrap()
 }
 
+/// Its unload routine refers to each device, deletes it, and writes to it after that.
 fn close(machine: &Arc<Machine>, file: OpenFile) {
     drop(file);
     let report = machine.unload_driver("plain").expect("the driver unloads");

@@ -14,6 +14,7 @@ pub use handle::Target;
 use crate::cpu;
 use crate::export::{Export, exports};
 use crate::nt::violation;
+use core::fmt;
 use core::ops::Range;
 use handle::Handles;
 use nt_abi::NtStatus;
@@ -115,12 +116,20 @@ impl Kind {
 }
 
 /// An object with the references that were taken by address.
-#[derive(Debug)]
 struct Object {
     kind: Kind,
     name: String,
     /// Who took each reference that is left.
     references: Vec<u64>,
+    /// The memory of an object that was deleted; it goes with the last reference.
+    deleted: Option<Box<dyn Send>>,
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, references, deleted } = self;
+        write!(f, "{name} ({kind:?}), {} references, deleted: {}", references.len(), deleted.is_some())
+    }
 }
 
 /// The objects and handles of one machine.
@@ -133,7 +142,7 @@ pub struct Objects {
 impl Objects {
     /// Enters an object that the kernel itself keeps.
     pub(crate) fn enter(&self, address: u64, kind: Kind, name: impl Into<String>) {
-        let object = Object { kind, name: name.into(), references: Vec::new() };
+        let object = Object { kind, name: name.into(), references: Vec::new(), deleted: None };
         self.table.lock().insert(address, object);
     }
 
@@ -155,9 +164,19 @@ impl Objects {
             kind: Kind::Other,
             name: format!("object {address:#x}"),
             references: Vec::new(),
+            deleted: None,
         });
         object.references.push(by);
         object.references.len() + 1
+    }
+
+    /// Whoever made the object is done with it: keeps its memory, which `memory` hands over, until the last reference
+    /// is gone. False, and nothing is asked for, when nobody has one.
+    pub(crate) fn keep_while_referenced(&self, address: u64, memory: impl FnOnce() -> Box<dyn Send>) -> bool {
+        let mut table = self.table.lock();
+        let Some(object) = table.get_mut(&address).filter(|object| !object.references.is_empty()) else { return false };
+        object.deleted = Some(memory());
+        true
     }
 
     /// Takes a reference away; None when there is none.
@@ -166,9 +185,10 @@ impl Objects {
         let object = table.get_mut(&address)?;
         object.references.pop()?;
         let left = object.references.len();
-        if left == 0 && object.kind == Kind::Other {
-            table.remove(&address);
-        }
+        let gone = if left == 0 && object.kind == Kind::Other { table.remove(&address) } else { None };
+        // With no lock held: its memory goes back to the pool, which may stop the machine.
+        drop(table);
+        drop(gone);
         Some(left + 1)
     }
 

@@ -12,6 +12,7 @@ use super::super::testing::{Calls, Rig, SDDL, Wide, attributes, context_type, fi
 use super::InCallerCallback;
 use crate::cpu;
 use crate::nt::io::OpenFile;
+use crate::pe::gate::import;
 use nt_abi::Irql;
 use nt_abi::NtStatus;
 
@@ -432,5 +433,25 @@ fn device_scope_serializes_the_queues_of_a_device() {
     });
     assert_eq!(MOST.load(Ordering::SeqCst), 1);
     drop(file);
+    assert_eq!(rig.unload().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_object_lives_as_long_as_somebody_refers_to_it() {
+    let rig = Rig::new();
+    rig.run(|| {
+        let device = rig.device(NAME, |_| ());
+        let object = wdf!(rig, WdfDeviceWdmGetDeviceObject(device => Handle) -> u64);
+        let reference: extern "win64" fn(u64) -> i64 = import("ObfReferenceObject");
+        let dereference: extern "win64" fn(u64) -> i64 = import("ObfDereferenceObject");
+        assert_eq!((reference(object), reference(object)), (2, 3));
+        rig.delete(device);
+        assert!(rig.machine.pool.kind_at(object).is_some());
+        dereference(object);
+        assert!(rig.machine.pool.kind_at(object).is_some());
+        dereference(object);
+        assert!(rig.machine.pool.kind_at(object).is_none(), "the last reference is gone");
+    })
+    .unwrap();
     assert_eq!(rig.unload().unwrap(), Vec::<String>::new());
 }

@@ -1,7 +1,7 @@
 //! The `DEVICE_OBJECT` behind a device, and its place in the driver object's list.
 
 use core::mem::size_of;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::init::Init;
 use crate::machine::Machine;
@@ -13,16 +13,30 @@ use super::super::kernel::Allocation;
 /// `WdfDeviceIoBuffered`, `WdfDeviceIoDirect`.
 const IO_BUFFERED: u32 = 2;
 const IO_DIRECT: u32 = 3;
-/// A `DEVICE_OBJECT` in pool.
+
+/// A `DEVICE_OBJECT` in pool. Its memory outlives this value while a driver has a reference to it.
 pub(crate) struct DeviceObject {
-    block: Allocation,
+    machine: Weak<Machine>,
+    address: usize,
+    /// Taken when it is dropped.
+    block: Option<Allocation>,
+}
+
+impl Drop for DeviceObject {
+    fn drop(&mut self) {
+        if let Some(machine) = self.machine.upgrade() {
+            let block = &mut self.block;
+            machine.executive.objects.keep_while_referenced(self.address as u64, || Box::new(block.take()));
+        }
+    }
 }
 
 impl DeviceObject {
     /// A device object that is still initializing.
     pub(crate) fn new(machine: &Arc<Machine>, init: &Init, driver_object: usize) -> Result<Self, NtStatus> {
         let block = Allocation::zeroed(machine, init.client.tag(), size_of::<Layout>());
-        let this = Self { block: block.ok_or(NtStatus::INSUFFICIENT_RESOURCES)? };
+        let block = block.ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
+        let this = Self { machine: Arc::downgrade(machine), address: block.address(), block: Some(block) };
         let io = match init.io_type {
             IO_BUFFERED => Layout::BUFFERED_IO,
             IO_DIRECT => Layout::DIRECT_IO,
@@ -43,12 +57,12 @@ impl DeviceObject {
     }
 
     fn pointer(&self) -> *mut Layout {
-        self.block.address() as *mut Layout
+        self.address as *mut Layout
     }
 
     /// Where it lies.
     pub(crate) fn address(&self) -> usize {
-        self.block.address()
+        self.address
     }
 
     /// Clears `DO_DEVICE_INITIALIZING`.

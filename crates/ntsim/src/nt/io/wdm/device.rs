@@ -90,7 +90,9 @@ unsafe extern "win64" fn IoCreateDevice(
     }
 }
 
-/// The name goes at once; the object when the last file on it is closed.
+/// The name goes at once; the object when the last file on it is closed and the last reference to it is gone ("the device
+/// object ... is deleted when its reference count reaches zero", IoDeleteDevice, WDK). A framework refers to its device,
+/// deletes it, and writes to it after that.
 unsafe extern "win64" fn IoDeleteDevice(device_object: usize) {
     let deleted = cpu::with_machine(|machine: &Arc<Machine>| {
         let device = machine.io.wdm.devices.lock().remove(&device_object);

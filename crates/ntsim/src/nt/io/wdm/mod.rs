@@ -151,7 +151,8 @@ impl DeviceBackend for Backend {
     }
 }
 
-/// Memory of the I/O manager that drivers see: pool that is nobody's leak.
+/// Memory of the I/O manager that drivers see: pool that is nobody's leak. That of an object which a driver has a
+/// reference to (ObReferenceObject) outlives this value, and goes with the last reference.
 struct Block {
     machine: Weak<Machine>,
     address: usize,
@@ -172,6 +173,10 @@ impl Drop for Block {
     fn drop(&mut self) {
         // A machine that is torn down takes its pool with it.
         let Some(machine) = self.machine.upgrade() else { return };
+        let again = || -> Box<dyn Send> { Box::new(Self { machine: self.machine.clone(), address: self.address }) };
+        if machine.executive.objects.keep_while_referenced(self.address as u64, again) {
+            return;
+        }
         if cpu::inside() {
             drop(machine);
             // By reference: a bugcheck for a block written around abandons this stack and drops nothing.
