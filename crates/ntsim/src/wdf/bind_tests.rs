@@ -173,5 +173,7 @@ fn a_driver_without_unload_callback_is_not_displaced() {
     let rig = Rig::with(15, 444, None);
     // SAFETY: the globals live until unbind.
     unsafe { assert_eq!((*rig.globals).displace_driver_unload, 0) };
-    assert_eq!(rig.field(0x68), 0, "DriverUnload stays empty");
+    assert_eq!(rig.field(0x68), 0, "DriverUnload is NULL");
+    assert_eq!(rig.add_device(), 0, "AddDevice is NULL in a driver without plug and play");
+    assert_eq!(Rig::new().add_device(), 0);
 }

@@ -2,6 +2,7 @@
 
 use core::any::Any;
 use core::ffi::c_void;
+use core::ptr;
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -137,21 +138,27 @@ fn new_driver(
     Object::create(machine, client, None, attributes, body)
 }
 
-/// Sets what the I/O manager will call. KMDF leaves `DriverUnload` alone in a driver without plug and play that gave
-/// no `EvtDriverUnload`: it cannot be unloaded.
+/// Sets what the I/O manager will call, as FxDriver::Initialize does: nothing for a driver that keeps its dispatch
+/// table; else AddDevice, which is NULL without plug and play, and DriverUnload, which is NULL for a driver without plug
+/// and play that gave no `EvtDriverUnload`: it cannot be unloaded.
 ///
 /// # Safety
 /// `driver_object` points to a `DRIVER_OBJECT`.
 unsafe fn install(driver_object: *mut u8, config: &DriverConfig) {
-    let plain = config.init_flags & (DRIVER_INIT_NON_PNP | DRIVER_INIT_NO_DISPATCH_OVERRIDE) == 0;
+    if config.init_flags & DRIVER_INIT_NO_DISPATCH_OVERRIDE != 0 {
+        return;
+    }
+    let plug_and_play = config.init_flags & DRIVER_INIT_NON_PNP == 0;
+    let unloads = plug_and_play || config.unload.is_some();
+    let routine = |wanted: bool, routine: *const ()| if wanted { routine } else { ptr::null() };
     // SAFETY: both fields lie in the object; the extension is checked for null.
     unsafe {
-        if plain || config.unload.is_some() {
-            driver_object.add(DRIVER_UNLOAD).cast::<*const ()>().write_unaligned(unload as *const ());
-        }
+        let unload = routine(unloads, unload as *const ());
+        driver_object.add(DRIVER_UNLOAD).cast::<*const ()>().write_unaligned(unload);
         let extension = driver_object.add(DRIVER_EXTENSION).cast::<*mut u8>().read_unaligned();
-        if plain && !extension.is_null() {
-            extension.add(ADD_DEVICE).cast::<*const ()>().write_unaligned(add_device as *const ());
+        if !extension.is_null() {
+            let add_device = routine(plug_and_play, add_device as *const ());
+            extension.add(ADD_DEVICE).cast::<*const ()>().write_unaligned(add_device);
         }
     }
 }

@@ -115,7 +115,11 @@ pub(crate) struct Rig {
     pub(crate) globals: *const DriverGlobals,
     pub(crate) driver: Handle,
     object: Box<DriverObject>,
+    extension: Box<DriverExtension>,
 }
+
+/// The part of a `DRIVER_EXTENSION` that the framework touches: DriverObject, AddDevice.
+type DriverExtension = [usize; 2];
 
 // SAFETY: the pointers are only handed to the framework, which is what concurrent tests make concurrent.
 unsafe impl Send for Rig {}
@@ -127,6 +131,9 @@ extern "win64" fn unload_nothing(_: Handle) {}
 pub(crate) const SDDL: &str = "D:P(A;;GA;;;SY)(A;;GA;;;BA)";
 
 impl Rig {
+    /// What the routines of the driver object are before the framework sets them.
+    const BEFORE: usize = 0x1111;
+
     /// A driver built for KMDF 1.15 whose `EvtDriverUnload` does nothing.
     pub(crate) fn new() -> Self {
         Self::with(15, 444, Some(unload_nothing))
@@ -138,7 +145,11 @@ impl Rig {
             globals: ptr::null(),
             driver: Handle::NULL,
             object: Box::new(DriverObject([0; 0x150])),
+            extension: Box::new([0, Self::BEFORE]),
         };
+        let extension = ptr::from_mut(&mut *rig.extension) as usize;
+        rig.set_field(0x30, extension);
+        rig.set_field(0x68, Self::BEFORE);
         let (mut globals, mut driver) = (ptr::null(), Handle::NULL);
         let path = Wide::new(r"\Registry\Machine\System\CurrentControlSet\Services\Testee");
         rig.run(|| {
@@ -176,6 +187,16 @@ impl Rig {
     pub(crate) fn field(&self, offset: usize) -> usize {
         // SAFETY: within the object; the framework wrote through its address, so it is read afresh.
         unsafe { self.object_address().cast::<u8>().add(offset).cast::<usize>().read_volatile() }
+    }
+
+    fn set_field(&mut self, offset: usize, value: usize) {
+        self.object.0[offset..][..8].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    /// `AddDevice` of the driver object's extension.
+    pub(crate) fn add_device(&self) -> usize {
+        // SAFETY: the rig's own; the framework writes to it through its address, so it is read afresh.
+        unsafe { (&raw const self.extension[1]).read_volatile() }
     }
 
     /// Runs driver code at PASSIVE_LEVEL.
