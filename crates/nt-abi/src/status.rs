@@ -99,6 +99,12 @@ impl NtStatus {
         self.0 >= 0
     }
 
+    /// Whether it is an error: `NT_ERROR`. A warning is neither this nor a success.
+    #[must_use]
+    pub const fn is_error(self) -> bool {
+        self.0 as u32 >> 30 == 3
+    }
+
     /// `Ok` for success and informational values.
     ///
     /// # Errors

@@ -192,7 +192,7 @@ drivers! {
         request_twice ORDINARY WDF_VIOLATION "is a WDFREQUEST that was completed; it is gone";
         request_touched ORDINARY WDF_VIOLATION "is a WDFREQUEST that was completed; it is gone";
         request_buffer SPECIAL PAGE_FAULT_IN_NONPAGED_AREA "inside the 8-byte block with tag 'Io  '";
-        request_overfilled ORDINARY WDF_VIOLATION "with 4096 bytes of output, its output buffer holds 8";
+        request_overfilled ORDINARY WDF_VIOLATION "with 4096 bytes, its buffer holds 8";
         tag_zero ORDINARY BAD_POOL_CALLER "pool was allocated with tag 0";
         paged_free ORDINARY BAD_POOL_CALLER "the 64-byte paged block with tag 'Plnt'";
         timer_freed ORDINARY TIMER_OR_DPC_INVALID "was freed, and the timer in it";

@@ -79,11 +79,9 @@ impl Violation {
         Self::new(Self::REQUEST, 0, request.0, why)
     }
 
-    /// More bytes reported than the output buffer holds (0x6, 0x4).
+    /// More bytes reported than the buffer holds (0x6, 0x4).
     pub(crate) fn information(request: Handle, information: usize, length: usize) -> Box<Self> {
-        let why = format!(
-            "WDFREQUEST {request:?} is completed with {information} bytes of output, its output buffer holds {length}"
-        );
+        let why = format!("WDFREQUEST {request:?} is completed with {information} bytes, its buffer holds {length}");
         Self::new(Self::REQUEST, 4, request.0, why)
     }
 

@@ -185,7 +185,7 @@ impl PendingIo {
 
     /// How many bytes the I/O manager copies back: none when the status is an error (severity 3).
     fn copied(&self, status: NtStatus, information: usize) -> usize {
-        if status.0 as u32 >> 30 == 3 { 0 } else { information.min(self.output) }
+        if status.is_error() { 0 } else { information.min(self.output) }
     }
 
     fn completed(&self, timeout: Option<Duration>) -> Result<(NtStatus, usize), Bugcheck> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::Config;
 use std::time::Duration;
 
 /// Echoes controls, keeps reads until they are cancelled, and notes what it is asked.
@@ -28,10 +29,13 @@ impl DeviceBackend for Echo {
         match irp.kind() {
             IrpKind::Read { .. } => self.pended.lock().push(irp),
             IrpKind::Write { length } => irp.complete(NtStatus::SUCCESS, length),
-            // 1 echoes, 2 fails with data in the buffer, 3 claims too much, 4 is lost, 5 counts the direct data.
+            // 1 echoes, 2 fails with data in the buffer, 3 claims too much, 4 is lost, 5 counts the direct data,
+            // 6 warns that there is more, 7 counts what the caller does not take.
             IrpKind::DeviceControl { code: 1, input, .. } => irp.complete(NtStatus::SUCCESS, input),
             IrpKind::DeviceControl { code: 2, input, .. } => irp.complete(NtStatus::UNSUCCESSFUL, input),
             IrpKind::DeviceControl { code: 3, output, .. } => irp.complete(NtStatus::SUCCESS, output + 1),
+            IrpKind::DeviceControl { code: 6, .. } => irp.complete(NtStatus::BUFFER_OVERFLOW, 99),
+            IrpKind::DeviceControl { code: 7, .. } => irp.complete(NtStatus::SUCCESS, 99),
             IrpKind::DeviceControl { code: 5, .. } => {
                 let count = irp.direct_data().len();
                 irp.complete(NtStatus(count as i32), 0);
@@ -52,7 +56,11 @@ impl DeviceBackend for Echo {
 }
 
 fn machine() -> (Arc<Machine>, Arc<Echo>) {
-    let machine = Machine::new();
+    machine_with(Config::default())
+}
+
+fn machine_with(config: Config) -> (Arc<Machine>, Arc<Echo>) {
+    let machine = Machine::with(config);
     let echo = Arc::new(Echo::default());
     let backend: Arc<dyn DeviceBackend> = Arc::clone(&echo) as _;
     assert_eq!(machine.io.register_device(r"\Device\Echo", "D:P(A;;GA;;;SY)", backend, "echo"), NtStatus::SUCCESS);
@@ -100,6 +108,19 @@ fn more_information_than_the_caller_takes_stops_the_machine() {
     let file = machine.io.open(&machine, r"\\.\Echo").unwrap();
     let stopped = file.ioctl(3, &[], 8).unwrap_err();
     assert!(stopped.why.contains("completed with 9 bytes, but its caller takes 8"), "{stopped}");
+}
+
+#[test]
+fn a_warning_may_say_how_much_there_is_unless_the_special_pool_looks() {
+    let (machine, _) = machine();
+    let file = machine.io.open(&machine, r"\\.\Echo").unwrap();
+    assert_eq!(file.ioctl(6, &[], 8).unwrap(), (NtStatus::BUFFER_OVERFLOW, vec![0; 8]));
+    assert_eq!(file.ioctl(7, &[], 0).unwrap(), (NtStatus::SUCCESS, vec![]));
+
+    let (machine, _) = machine_with(Config { special_pool: true, ..Config::default() });
+    let file = machine.io.open(&machine, r"\\.\Echo").unwrap();
+    let stopped = file.ioctl(6, &[], 8).unwrap_err();
+    assert!(stopped.why.contains("completed with 99 bytes, but its caller takes 8"), "{stopped}");
 }
 
 #[test]

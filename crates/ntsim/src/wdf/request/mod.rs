@@ -106,6 +106,18 @@ impl Operation {
         }
     }
 
+    /// The most that `IoStatus.Information` may say with a success status, where the framework's verifier looks
+    /// (FxRequest::VerifyCompleteInternal): at reads, writes, and controls of user mode that take output. Without output,
+    /// a driver may say how much of the input it used; with a warning, how much output there would be.
+    #[must_use]
+    pub(crate) const fn most_information(self) -> Option<usize> {
+        match self {
+            Self::Read(length) | Self::Write(length) => Some(length),
+            Self::Control { output, .. } if output != 0 => Some(output),
+            Self::Create | Self::Control { .. } => None,
+        }
+    }
+
     /// What the driver gets as `WDF_REQUEST_PARAMETERS`.
     #[must_use]
     pub(crate) const fn parameters(self) -> RequestParameters {
@@ -548,10 +560,10 @@ pub(crate) fn complete(
     information: usize,
 ) -> Result<(), Box<Violation>> {
     let request = super::ddi::body::<Request>(object)?;
-    let limit = request.operation.output_length();
-    let copies_out = matches!(request.operation, Operation::Read(_) | Operation::Control { .. });
-    // An error status copies nothing, a warning does (`NT_ERROR`).
-    if copies_out && information > limit && status.0 as u32 >> 30 != 3 {
+    if let Some(limit) = request.operation.most_information()
+        && status.is_success()
+        && information > limit
+    {
         return Err(Violation::information(object.handle, information, limit));
     }
     let queue = request.complete_by_driver(object.handle)?;

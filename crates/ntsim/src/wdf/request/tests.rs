@@ -331,17 +331,33 @@ fn a_request_that_waits_in_a_queue_is_not_the_drivers() {
 }
 
 #[test]
-fn more_output_than_there_is_room_for_is_a_violation_unless_the_request_fails() {
+fn more_information_than_the_buffer_holds_is_a_violation_where_the_framework_looks() {
     let setup = setup();
-    let (pending, request) = setup.control(BUFFERED, &[1; 64], 8);
-    setup.rig.run(|| complete_request(request, NtStatus::ACCESS_DENIED, 64)).unwrap();
-    assert_eq!(pending.wait(None).unwrap(), (NtStatus::ACCESS_DENIED, vec![]));
-    for status in [NtStatus::SUCCESS, NtStatus::BUFFER_OVERFLOW] {
-        let setup = self::setup();
-        let (_pending, request) = setup.control(BUFFERED, &[1; 64], 8);
-        let (code, why) = setup.rig.violation(|| complete_request(request, status, 9));
-        assert_eq!(code, 6);
-        assert!(why.contains("9 bytes") && why.contains("holds 8"), "{why}");
+    let read = setup.send(IrpKind::Read { length: 8 }, &[]);
+    let (_, why) = setup.rig.violation(|| complete_request(read.1, NtStatus::SUCCESS, 9));
+    assert!(why.contains("9 bytes") && why.contains("holds 8"), "{why}");
+    let setup = self::setup();
+    let write = setup.send(IrpKind::Write { length: 8 }, &[1; 8]);
+    let (_, why) = setup.rig.violation(|| complete_request(write.1, NtStatus::SUCCESS, 9));
+    assert!(why.contains("9 bytes") && why.contains("holds 8"), "{why}");
+    let setup = self::setup();
+    let (_pending, request) = setup.control(BUFFERED, &[1; 64], 8);
+    let (code, why) = setup.rig.violation(|| complete_request(request, NtStatus::SUCCESS, 9));
+    assert_eq!(code, 6);
+    assert!(why.contains("9 bytes") && why.contains("holds 8"), "{why}");
+}
+
+#[test]
+fn an_error_a_warning_and_a_control_without_output_may_say_any_information() {
+    let setup = setup();
+    let answer = |status, output| {
+        let (pending, request) = setup.control(BUFFERED, &[1; 64], output);
+        setup.rig.run(|| complete_request(request, status, 64)).unwrap();
+        let mut buffer = vec![0; output];
+        pending.wait_into(&mut buffer, None).unwrap()
+    };
+    for (status, output) in [(NtStatus::ACCESS_DENIED, 8), (NtStatus::BUFFER_OVERFLOW, 8), (NtStatus::SUCCESS, 0)] {
+        assert_eq!(answer(status, output), (status, 64), "{status}, {output} bytes of output");
     }
 }
 
