@@ -4,10 +4,11 @@ use std::{ffi::OsString, fs, path::Path, process::Command};
 
 use clap::ValueEnum;
 
+use xtask::process;
+
 use crate::{
     Error, check_image,
     places::Places,
-    process,
     toolchain::{Toolchain, host_cargo},
 };
 

@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
+use xtask::process;
+
 use crate::{
     Error,
     build::{self, Product},
     places::Places,
-    process,
     toolchain::host_cargo,
 };
 

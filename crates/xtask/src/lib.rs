@@ -2,3 +2,5 @@
 
 pub mod image;
 pub mod inf;
+pub mod process;
+pub mod signature;

@@ -5,7 +5,6 @@ mod build;
 mod demo;
 mod lint;
 mod places;
-mod process;
 mod test;
 mod toolchain;
 
@@ -17,7 +16,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use xtask::image;
+use xtask::{image, process};
 
 use crate::{build::Product, places::Places};
 

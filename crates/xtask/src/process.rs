@@ -10,7 +10,8 @@ use std::{
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProcessError {
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ProcessError {
     /// It could not be started.
     #[error("cannot run {program:?}: {source}; `./dev` installs what is missing")]
     NotStarted { program: OsString, source: io::Error },
@@ -25,26 +26,48 @@ pub(crate) enum ProcessError {
 }
 
 /// Runs a program to its end.
-pub(crate) fn run(command: &mut Command) -> Result<(), ProcessError> {
+pub fn run(command: &mut Command) -> Result<(), ProcessError> {
     let status = command.status().map_err(|source| not_started(command, source))?;
     succeeded(command, status, false)
 }
 
+/// Runs a program to its end; what it writes is shown only if it fails.
+///
+/// # Errors
+/// When it cannot be started or ends with a failure.
+pub fn run_quietly(command: &mut Command) -> Result<(), ProcessError> {
+    let output = command.output().map_err(|source| not_started(command, source))?;
+    if !output.status.success() {
+        let mut err = io::stderr().lock();
+        // A closed standard error must not hide the failure itself.
+        let _ = err.write_all(&output.stdout).and_then(|()| err.write_all(&output.stderr));
+    }
+    succeeded(command, output.status, false)
+}
+
 /// Runs one of the project's programs for the user: when it fails, it has said why.
-pub(crate) fn run_for_user(command: &mut Command) -> Result<(), ProcessError> {
+pub fn run_for_user(command: &mut Command) -> Result<(), ProcessError> {
     let status = command.status().map_err(|source| not_started(command, source))?;
     succeeded(command, status, true)
 }
 
 /// Runs a program and returns what it wrote to its standard output.
-pub(crate) fn output(command: &mut Command) -> Result<String, ProcessError> {
+pub fn output(command: &mut Command) -> Result<String, ProcessError> {
+    Ok(String::from_utf8_lossy(&output_bytes(command)?).into_owned())
+}
+
+/// The same, byte for byte.
+///
+/// # Errors
+/// When it cannot be started or ends with a failure.
+pub fn output_bytes(command: &mut Command) -> Result<Vec<u8>, ProcessError> {
     let output = command.stderr(Stdio::inherit()).output().map_err(|source| not_started(command, source))?;
     succeeded(command, output.status, false)?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(output.stdout)
 }
 
 /// Runs a program, shows what it writes as it comes, and returns the lines that `keep` picks.
-pub(crate) fn run_keeping(
+pub fn run_keeping(
     command: &mut Command,
     keep: impl Fn(&str) -> bool,
 ) -> Result<(Vec<String>, Result<(), ProcessError>), ProcessError> {

@@ -7,11 +7,12 @@ use std::{
     process::{Command, Stdio},
 };
 
+use xtask::process;
+
 use crate::{
     Error,
     build::{self, Product},
     places::Places,
-    process,
     toolchain::{driver_host_cargo, host_cargo},
 };
 

@@ -7,10 +7,9 @@ use std::{
     process::Command,
 };
 
-use crate::{
-    places::Places,
-    process::{self, ProcessError},
-};
+use xtask::process::{self, ProcessError};
+
+use crate::places::Places;
 
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";

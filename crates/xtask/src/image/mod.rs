@@ -16,6 +16,8 @@ use object::{
     },
     read::pe::{ImageNtHeaders, ImageOptionalHeader, Import, PeFile64, ResourceNameOrId},
 };
+
+use crate::signature::{self, Signature, SignatureError};
 use sluice_protocol::{OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD};
 
 /// Modules that a driver of this project may import from, as they are spelled in import tables.
@@ -62,6 +64,8 @@ pub enum Defect {
     Checksum { found: u32, expected: u32 },
     #[error("it has no version resource")]
     NoVersion,
+    #[error("{0}")]
+    Signature(#[from] SignatureError),
 }
 
 /// What a good image is like.
@@ -75,6 +79,8 @@ pub struct Summary {
     pub imports: BTreeMap<String, Vec<String>>,
     /// Build of the oldest Windows that has every import.
     pub oldest_build: u32,
+    /// Its signature, whose hashes are those of the image.
+    pub signature: Option<Signature>,
 }
 
 impl fmt::Display for Summary {
@@ -83,7 +89,11 @@ impl fmt::Display for Summary {
         for (number, (module, symbols)) in self.imports.iter().enumerate() {
             write!(f, "{} {} of {module}", if number == 0 { "" } else { "," }, symbols.len())?;
         }
-        write!(f, "; runs on Windows from build {} on", self.oldest_build)
+        write!(f, "; runs on Windows from build {} on", self.oldest_build)?;
+        match &self.signature {
+            Some(Signature { signer, pages, .. }) => write!(f, "; signed by {signer}, with hashes of {pages} pages"),
+            None => write!(f, "; not signed"),
+        }
     }
 }
 
@@ -108,11 +118,15 @@ pub fn check(bytes: &[u8]) -> Result<Summary, Vec<Defect>> {
     let imports = check_imports(&file, &mut defects);
     check_relocations(&file, bytes, &mut defects);
     check_version(&file, bytes, &mut defects);
+    let signature = signature::verify(bytes).unwrap_or_else(|error| {
+        defects.push(error.into());
+        None
+    });
     if !defects.is_empty() {
         return Err(defects);
     }
     let oldest_build = oldest_build(&imports);
-    Ok(Summary { size: bytes.len(), machine, imports, oldest_build })
+    Ok(Summary { size: bytes.len(), machine, imports, oldest_build, signature })
 }
 
 /// The build of the oldest Windows that exports everything imported. What the table does not know was a defect before.

@@ -4,10 +4,11 @@ mod rules;
 
 use std::{fs, process::Command};
 
+use xtask::process::{self, ProcessError};
+
 use crate::{
     Error,
     places::Places,
-    process::{self, ProcessError},
     toolchain::{Toolchain, driver_host_cargo, host_cargo},
 };
 
