@@ -12,7 +12,7 @@ use crate::{
     toolchain::{Toolchain, host_cargo},
 };
 
-const COMMAND_TARGET: &str = if cfg!(windows) { "x86_64-pc-windows-msvc" } else { "x86_64-pc-windows-gnu" };
+pub(crate) const COMMAND_TARGET: &str = if cfg!(windows) { "x86_64-pc-windows-msvc" } else { "x86_64-pc-windows-gnu" };
 
 /// Something that can be built alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,6 +4,7 @@
 mod build;
 mod demo;
 mod lint;
+mod pack;
 mod places;
 mod test;
 mod toolchain;
@@ -16,7 +17,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use xtask::{image, process};
+use xtask::{image, package::PackageError, process};
 
 use crate::{build::Product, places::Places};
 
@@ -35,6 +36,8 @@ enum Verb {
         #[arg(long)]
         only: Option<Product>,
     },
+    /// Builds what `build` builds, signs it and packs it: target/sluice/package/sluice-VERSION-{x64,arm64}.zip
+    Package(pack::Options),
     /// Builds what the tests need, runs every test, and prints the runners' closing lines last
     Test {
         /// Passed on to the test runner of the programs
@@ -83,6 +86,12 @@ enum Error {
     File { path: PathBuf, source: std::io::Error },
     #[error("{} is not fit to ship:\n{}", path.display(), defects.iter().map(|d| format!("  - {d}")).collect::<Vec<_>>().join("\n"))]
     Image { path: PathBuf, defects: Vec<image::Defect> },
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    #[error("{}", if cfg!(windows) { "--certificate is a .pfx file, which holds the key: --key is not taken" } else { "--certificate needs --key" })]
+    Credentials,
+    #[error("the time of the source is {0:?}, expected seconds since 1970 in SOURCE_DATE_EPOCH or of the last commit")]
+    SourceTime(String),
     #[error("{0} rule(s) of the project broken, listed above")]
     Lint(usize),
 }
@@ -113,6 +122,7 @@ fn run(verb: Verb) -> Result<(), Error> {
     match verb {
         Verb::Build { only: Some(product) } => build::one(&places, product),
         Verb::Build { only: None } => Product::SHIPPED.iter().try_for_each(|product| build::one(&places, *product)),
+        Verb::Package(options) => pack::run(&places, options),
         Verb::Test { arguments } => test::run(&places, &arguments),
         Verb::Demo => demo::run(&places),
         Verb::Ntsim { arguments } => build::host_program(&places, "ntsim", &arguments),

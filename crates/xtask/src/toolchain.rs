@@ -128,6 +128,17 @@ pub(crate) fn driver_host_cargo(places: &Places, verb: &str) -> Command {
     cargo
 }
 
+/// `cargo metadata` of a workspace, for one target.
+pub(crate) fn metadata(places: &Places, target: &str, driver: bool) -> Command {
+    let mut cargo = Command::new(installed_cargo());
+    cargo.current_dir(if driver { &places.driver } else { &places.root });
+    cargo.args(["metadata", "--format-version", "1", "--filter-platform", target]);
+    if driver && !cfg!(windows) {
+        cargo.args(["--config", ".cargo/linux.toml"]);
+    }
+    cargo
+}
+
 fn in_driver_workspace(places: &Places, cargo: &mut Command) {
     cargo.current_dir(&places.driver).env_remove("CARGO_TARGET_DIR").arg("--target-dir").arg(&places.driver_target);
     if !cfg!(windows) {
