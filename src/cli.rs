@@ -42,12 +42,18 @@ pub(crate) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Install the driver, load it and add its filters; repairs an installation that lacks something.
+    /// Install the driver, load it and add its filters; replaces an older one, repairs what lacks something.
     Install {
-        /// The driver file, sluice.sys. It is used where it lies.
-        driver: PathBuf,
+        /// The driver file [default: sluice.sys beside this program]. It is copied to System32\drivers.
+        driver: Option<PathBuf>,
+        /// A policy file (TOML) to put in force before the first filter asks for it.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// Check the machine and the driver, list the steps, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
-    /// Remove the filters, the driver and the service.
+    /// Remove the filters, the driver, the service and the driver's file, and look whether anything is left.
     Uninstall,
     /// Compile a policy and put it in force.
     Load {

@@ -13,6 +13,9 @@ pub(crate) enum Failure {
     #[cfg_attr(windows, expect(dead_code, reason = "Windows is a machine"))]
     #[error("this system is not Windows, so there is no machine to act on")]
     NoMachine,
+    /// `install` was given no driver, and there is none where it looks for one.
+    #[error("there is no {}", .0.display())]
+    NoDriver(PathBuf),
     /// A verb failed.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -44,7 +47,7 @@ impl Failure {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::NoMachine | Self::Usage(_) => 2,
-            Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
+            Self::NoDriver(_) | Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
             Self::Input { .. } => 4,
             Self::Control(error) => match error.kind() {
                 Kind::Refused => 1,
@@ -62,6 +65,9 @@ impl Failure {
                 Some("name the socket of a simulated machine with --machine or NTSIM_SOCKET".to_owned())
             }
             Self::NoMachine => Some("use this command on Windows, or on Linux x86-64 with ntsim".to_owned()),
+            Self::NoDriver(_) => {
+                Some("put sluice.sys beside this program, or name it: `sluice install PATH`".to_owned())
+            }
             Self::Control(error) => error.advice(),
             Self::Usage(_) => Some("see `sluice policy --help`".to_owned()),
             Self::Write { .. } => Some("nothing was written".to_owned()),
@@ -78,6 +84,9 @@ impl Failure {
         if let Self::Control(ControlError::Policy(errors)) = self {
             value["error"] = "the policy is not valid".into();
             value["diagnostics"] = json!(errors.diagnostics);
+        }
+        if let Self::Control(ControlError::Obstacles(obstacles)) = self {
+            value["obstacles"] = json!(obstacles);
         }
         value
     }

@@ -1,36 +1,95 @@
 //! `sluice install` and `sluice uninstall`.
 
 use crate::failure::Failure;
-use crate::output::{GOOD, Output, WARNING};
+use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
+use sluice_control::install::{FILE, InstallReport, Options, Step, install_with};
 use sluice_host::Host;
-use std::path::Path;
+use sluice_host::system::{Signature, Trust};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub(crate) fn install(host: &dyn Host, driver: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
-    let report = sluice_control::install(host, driver)?;
-    output.report(&report, |out| {
-        if !report.changed() {
-            return writeln!(out, "{} is installed already, with nothing missing", report.driver);
+/// The driver file that lies beside this program, where a package has it.
+pub(crate) fn beside_this_program() -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe()?;
+    let path = program.with_file_name(FILE);
+    if path.is_file() { Ok(path) } else { Err(Failure::NoDriver(path)) }
+}
+
+pub(crate) fn install(host: &dyn Host, options: &Options<'_>, output: &mut Output) -> Result<ExitCode, Failure> {
+    let report = install_with(host, options)?;
+    if let Some(policy) = &report.policy {
+        output.warnings(&policy.warnings)?;
+    }
+    output.report(&report, |out| text(&report, out))?;
+    Ok(if report.obstacles.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text(report: &InstallReport, out: &mut dyn Write) -> io::Result<()> {
+    if report.dry_run {
+        writeln!(out, "{LABEL}Windows{LABEL:#}   build {}, {}", report.system.build, demands(report))?;
+        writeln!(out, "{LABEL}driver{LABEL:#}    {}", signature(&report.signature))?;
+        for obstacle in &report.obstacles {
+            writeln!(out, "{BAD}obstacle{BAD:#}  {}", obstacle.what)?;
+            writeln!(out, "          {}", obstacle.remedy)?;
         }
-        writeln!(out, "{GOOD}installed{GOOD:#} {}", report.driver)?;
-        if report.service_created {
-            writeln!(out, "  the service was created; it starts on demand")?;
+    }
+    match (report.dry_run, report.changed()) {
+        (_, false) => writeln!(out, "{} is installed already, with nothing missing", report.driver)?,
+        (true, true) => writeln!(out, "an installation would")?,
+        (false, true) => writeln!(out, "{GOOD}installed{GOOD:#} {}", report.driver)?,
+    }
+    for step in &report.steps {
+        writeln!(out, "  {step}")?;
+    }
+    for note in &report.notes {
+        writeln!(out, "{WARNING}note{WARNING:#}: {note}")?;
+    }
+    let policy = report.steps.iter().any(|step| matches!(step, Step::LoadPolicy { .. }));
+    if !report.dry_run && report.changed() && !policy {
+        writeln!(out, "it permits what other filters permit until `sluice load` gives it a policy")?;
+    }
+    Ok(())
+}
+
+/// What this Windows demands of drivers.
+fn demands(report: &InstallReport) -> String {
+    use sluice_host::system::CodeIntegrity;
+    let integrity = report.system.integrity;
+    let state = |option| if integrity.has(option) { "on" } else { "off" };
+    let secure_boot = match report.system.secure_boot {
+        Some(true) => "on",
+        Some(false) => "off",
+        None => "absent",
+    };
+    format!(
+        "code integrity {}, test signing {}, memory integrity {}, Secure Boot {secure_boot}",
+        state(CodeIntegrity::ENABLED),
+        state(CodeIntegrity::TEST_SIGNING),
+        state(CodeIntegrity::HVCI),
+    )
+}
+
+fn signature(signature: &Signature) -> String {
+    match signature {
+        Signature::None => "not signed".to_owned(),
+        Signature::Broken => "not the file that was signed".to_owned(),
+        Signature::Signed { by, trust } => {
+            let by = by.as_ref().map_or_else(String::new, |by| format!(" by `{by}`"));
+            let trust = match trust {
+                Trust::Microsoft => "a signer of drivers for Microsoft".to_owned(),
+                Trust::Machine => "trusted by this machine".to_owned(),
+                Trust::Nobody(code) => format!("trusted by nobody here ({code:#010x})"),
+            };
+            format!("signed{by}, {trust}")
         }
-        if report.driver_loaded {
-            writeln!(out, "  the driver was loaded")?;
-        }
-        if report.objects_written {
-            writeln!(out, "  {} filters were added", report.filters.len())?;
-        }
-        writeln!(out, "  it permits what other filters permit until `sluice load` gives it a policy")
-    })?;
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
 pub(crate) fn uninstall(host: &dyn Host, output: &mut Output) -> Result<ExitCode, Failure> {
     let report = sluice_control::uninstall(host)?;
     output.report(&report, |out| {
-        if !report.changed() {
+        if !report.changed() && report.left.is_empty() {
             return writeln!(out, "nothing of Sluicegate is installed");
         }
         writeln!(out, "{GOOD}uninstalled{GOOD:#}")?;
@@ -43,6 +102,9 @@ pub(crate) fn uninstall(host: &dyn Host, output: &mut Output) -> Result<ExitCode
         if report.service_deleted && !report.waiting {
             writeln!(out, "  the service was deleted")?;
         }
+        for file in &report.files_deleted {
+            writeln!(out, "  {file} was deleted")?;
+        }
         if report.waiting {
             writeln!(
                 out,
@@ -50,7 +112,10 @@ pub(crate) fn uninstall(host: &dyn Host, output: &mut Output) -> Result<ExitCode
                  it; then driver and service go by themselves"
             )?;
         }
-        Ok(())
+        match &report.left[..] {
+            [] => writeln!(out, "nothing of it is left on this machine"),
+            left => left.iter().try_for_each(|what| writeln!(out, "{WARNING}left{WARNING:#}: {what}")),
+        }
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use failure::Failure;
 use output::Output;
+use sluice_control::install::Options;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,7 +28,11 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Install { driver } => install::install(&*machine::open(cli)?, driver, output),
+        Command::Install { driver, policy, dry_run } => {
+            let driver = driver.clone().map_or_else(install::beside_this_program, Ok)?;
+            let options = Options { driver: &driver, policy: policy.as_deref(), dry_run: *dry_run };
+            install::install(&*machine::open(cli)?, &options, output)
+        }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
         Command::Load { policy, check: true, .. } => load::check(policy, output),
         Command::Load { policy, watch: true, .. } => load::watch(&*machine::open(cli)?, policy, output),

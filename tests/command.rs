@@ -90,6 +90,9 @@ impl Served {
         assert_eq!(self.state(), ServiceState::Absent);
         let filters = self.host.open_engine().unwrap().filters(Some(objects::PROVIDER)).unwrap();
         assert!(filters.is_empty(), "{filters:?}");
+        for file in ["sluice.sys", "sluice-new.sys", "sluice-old.sys"] {
+            assert_eq!(self.host.read_driver(file).unwrap(), None, "{file}");
+        }
         for report in self.host.unload_reports() {
             assert!(report.is_clean(), "left behind: {report}");
         }
@@ -144,9 +147,17 @@ fn the_whole_life_of_an_installation() {
     assert!(served.run(0, &["uninstall"]).out.contains("nothing of Sluicegate is installed"));
 
     let driver = driver();
+    let planned = served.json(0, &["install", "--dry-run", driver.to_str().unwrap()]);
+    assert_eq!(served.state(), ServiceState::Absent, "a dry run changes nothing");
     let text = served.run(0, &["install", driver.to_str().unwrap()]);
-    assert!(text.out.contains("12 filters were added"), "{}", text.out);
+    for part in ["put the copy in place: C:\\Windows\\System32\\drivers\\sluice.sys", "load the driver", "add the filters"] {
+        assert!(text.out.contains(part), "{part} in {}", text.out);
+    }
+    assert_eq!(planned["steps"].as_array().unwrap().len(), text.out.lines().filter(|line| line.starts_with("  ")).count());
     assert_eq!(served.state(), ServiceState::Running);
+    assert_eq!(served.host.read_driver("sluice.sys").unwrap(), Some(std::fs::read(&driver).unwrap()));
+    let image_path = served.host.service_driver(SERVICE_NAME).unwrap().unwrap();
+    assert_eq!(image_path, r"\SystemRoot\System32\drivers\sluice.sys");
     let text = served.run(0, &["install", driver.to_str().unwrap()]);
     assert!(text.out.contains("installed already"), "{}", text.out);
 
@@ -166,7 +177,9 @@ fn the_whole_life_of_an_installation() {
     assert!(!text.out.contains('\u{1b}'), "colours only on a terminal: {}", text.out);
 
     let text = served.run(0, &["uninstall"]);
-    assert!(text.out.contains("the driver was unloaded"), "{}", text.out);
+    for part in ["the driver was unloaded", "sluice.sys was deleted", "nothing of it is left"] {
+        assert!(text.out.contains(part), "{part} in {}", text.out);
+    }
     served.is_clean();
     served.run(3, &["status"]);
     served.run(3, &["load", &policy]);
@@ -284,7 +297,7 @@ fn an_installation_that_lacks_something_is_repaired() {
     let text = served.run(0, &["status"]);
     assert!(text.out.contains("11, not all"), "{}", text.out);
     let report = served.json(0, &["install", driver().to_str().unwrap()]);
-    assert_eq!((&report["objects_written"], &report["service_created"]), (&true.into(), &false.into()));
+    assert_eq!(report["steps"], serde_json::json!([{ "step": "add_filters" }]));
     assert_eq!(served.json(0, &["status"])["filters_complete"], true);
     served.run(0, &["uninstall"]);
     served.is_clean();
@@ -296,7 +309,104 @@ fn what_is_no_driver_leaves_nothing_behind() {
     let text = served.run(1, &["install", "/no/such/sluice.sys"]);
     assert!(text.error.contains("driver file /no/such/sluice.sys"), "{}", text.error);
     let text = served.run(1, &["install", &served.file("sluice.sys", "this is not a driver")]);
-    assert!(text.error.contains("not a PE image") && text.error.contains("ERROR_BAD_EXE_FORMAT"), "{}", text.error);
+    assert!(text.error.contains("no PE image"), "{}", text.error);
+    // One that looks like a driver until it is loaded.
+    let mut half = std::fs::read(driver()).unwrap();
+    half.truncate(0x1000);
+    let path = served.files.path().join("half.sys");
+    std::fs::write(&path, half).unwrap();
+    let text = served.run(1, &["install", path.to_str().unwrap()]);
+    assert!(text.error.contains("ERROR_BAD_EXE_FORMAT"), "{}", text.error);
+    served.is_clean();
+    let text = served.run(1, &["install"]);
+    assert!(text.error.contains("there is no ") && text.error.contains("sluice.sys"), "{}", text.error);
+}
+
+/// Another driver than `driver()` that loads as well: a trailing byte belongs to no section.
+fn another_driver(served: &Served) -> PathBuf {
+    let mut image = std::fs::read(driver()).unwrap();
+    image.push(0);
+    let path = served.files.path().join("another.sys");
+    std::fs::write(&path, image).unwrap();
+    path
+}
+
+#[test]
+fn a_new_driver_takes_over_filters_and_policy() {
+    let served = served();
+    served.install();
+    let loaded = served.json(0, &["load", &served.file("policy.toml", QUARANTINE)]);
+    let before = served.json(0, &["status"]);
+    let another = another_driver(&served);
+    let report = served.json(0, &["install", another.to_str().unwrap()]);
+    let steps: Vec<&str> = report["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(
+        steps,
+        [
+            "copy_driver",
+            "keep_old",
+            "unload_driver",
+            "place_driver",
+            "load_driver",
+            "load_policy",
+            "delete_old"
+        ]
+    );
+    let after = served.json(0, &["status"]);
+    assert_eq!(after["filters"], before["filters"], "the filters are the same objects, by id");
+    assert_eq!(after["driver"]["policy"]["identity"], loaded["identity"]);
+    assert_eq!(served.host.read_driver("sluice.sys").unwrap(), Some(std::fs::read(&another).unwrap()));
+    let mut wire = Wire::new(&served.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
+    wire.finish();
+
+    // A driver that does not load is taken away again, and the one before it decides as it did.
+    let mut broken = std::fs::read(driver()).unwrap();
+    broken.truncate(0x1000);
+    let path = served.files.path().join("broken.sys");
+    std::fs::write(&path, broken).unwrap();
+    let text = served.run(1, &["install", path.to_str().unwrap()]);
+    assert!(!text.error.contains("undoing failed"), "{}", text.error);
+    assert_eq!(served.host.read_driver("sluice.sys").unwrap(), Some(std::fs::read(&another).unwrap()));
+    assert_eq!(served.json(0, &["status"])["driver"]["policy"]["identity"], loaded["identity"]);
+    let mut wire = Wire::new(&served.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
+    wire.finish();
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn a_policy_is_in_force_before_the_first_filter() {
+    let served = served();
+    let policy = served.file("policy.toml", QUARANTINE);
+    let text = served.run(4, &["install", driver().to_str().unwrap(), "--policy", &served.file("bad.toml", "[default")]);
+    assert!(text.error.contains("bad.toml"), "{}", text.error);
+    served.is_clean();
+    let report = served.json(0, &["install", driver().to_str().unwrap(), "--policy", &policy]);
+    let steps: Vec<&str> = report["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["copy_driver", "place_driver", "create_service", "load_driver", "load_policy", "add_filters"]);
+    assert_eq!(report["policy"]["rules"], 1);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn what_windows_would_refuse_is_said_before_anything_changes() {
+    use sluice_host::system::CodeIntegrity;
+    let served = served();
+    let driver = driver();
+    served.host.set_system(|system| system.integrity = CodeIntegrity(CodeIntegrity::ENABLED));
+    let text = served.run(1, &["install", driver.to_str().unwrap()]);
+    assert!(text.error.contains("not signed"), "{}", text.error);
+    served.is_clean();
+    let report = served.json(1, &["install", "--dry-run", driver.to_str().unwrap()]);
+    assert_eq!(report["obstacles"].as_array().unwrap().len(), 1);
+    served.host.set_system(|system| system.build = 17763);
+    let text = served.run(1, &["install", driver.to_str().unwrap()]);
+    for part in ["Windows 10, version 1809", "Windows 10, version 2004", "build 19041"] {
+        assert!(text.error.contains(part), "{part} in {}", text.error);
+    }
     served.is_clean();
 }
 
@@ -308,11 +418,14 @@ fn an_unload_waits_for_the_last_reader() {
     eventually("the reader's open", || served.machine.io.open_files(SERVICE_NAME) > 0);
     let text = served.run(0, &["uninstall"]);
     assert!(text.out.contains("the driver stays loaded until"), "{}", text.out);
+    assert!(text.out.contains("left: the file sluice-old.sys"), "{}", text.out);
+    assert_eq!(served.host.deleted_at_restart(), ["sluice-old.sys"]);
     assert_eq!(served.state(), ServiceState::StopPending);
     let text = served.run(1, &["install", driver().to_str().unwrap()]);
     assert!(text.error.contains("still unloading"), "{}", text.error);
     drop(reader);
     eventually("the unload", || served.state() == ServiceState::Absent);
+    assert!(served.run(0, &["uninstall"]).out.contains("sluice-old.sys was deleted"));
     served.is_clean();
     // And the machine is free for the next installation.
     served.install();
@@ -357,7 +470,7 @@ fn the_help_is_what_people_read() {
     insta::assert_snapshot!(text.out);
     let text = ended(sluice(&["events", "--help"]).output().unwrap(), 0);
     insta::assert_snapshot!(text.out);
-    for wrong in [&["events", "--count", "0"][..], &["events", "--timeout", "-1"], &["load"], &["instal", "x"], &[]] {
+    for wrong in [&["events", "--count", "0"][..], &["events", "--timeout", "-1"], &["load"], &["instal", "x"], &["install", "a", "b"], &[]] {
         let text = ended(sluice(wrong).output().unwrap(), 2);
         assert!(
             text.error.contains("Usage:") || text.error.contains("For more information"),

@@ -1,5 +1,6 @@
 //! Why a verb failed, and what to do about it.
 
+use crate::install::Obstacle;
 use sluice_host::{HostError, code};
 use std::fmt;
 use std::io;
@@ -16,13 +17,31 @@ pub enum ControlError {
         /// What the file system said.
         source: io::Error,
     },
-    /// The service exists with another driver file.
-    #[error("the driver is already installed from {installed}, not from {wanted}")]
-    OtherDriver {
-        /// The file of the existing service.
+    /// The driver cannot load on this machine.
+    #[error("{}", list(.0))]
+    Obstacles(Vec<Obstacle>),
+    /// The service was made by the driver's INF.
+    #[error("the driver was installed by its INF, as {installed}")]
+    Packaged {
+        /// The ImagePath of the existing service.
         installed: String,
-        /// The file asked for.
-        wanted: String,
+    },
+    /// The file that was copied is not the one that was looked at.
+    #[error("the driver's file changed while it was being installed")]
+    DriverChanged,
+    /// The driver that is replaced and the one that replaces it do not both take the policy in force.
+    #[error("the policy in force cannot be kept: {source}")]
+    PolicyNotCarried {
+        /// Why not.
+        source: Box<ControlError>,
+    },
+    /// A verb failed and could not undo everything.
+    #[error("{source}{left}")]
+    HalfDone {
+        /// The failure.
+        source: Box<ControlError>,
+        /// What could not be undone.
+        left: Left,
     },
     /// The machine refused a step.
     #[error("{doing}: {source}{left}")]
@@ -107,6 +126,12 @@ impl fmt::Display for Left {
     }
 }
 
+/// Obstacles in one line.
+fn list(obstacles: &[Obstacle]) -> String {
+    let what: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect();
+    what.join("; ")
+}
+
 /// The kinds of failure that a caller (or an exit status) tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -126,6 +151,18 @@ impl ControlError {
         |source| Self::Step { doing: doing.into(), source, left: Left::default() }
     }
 
+    /// The same failure with what could not be undone after it.
+    pub(crate) fn leaving(self, more: Vec<String>) -> Self {
+        match self {
+            Self::Step { doing, source, left: Left(mut left) } => {
+                left.extend(more);
+                Self::Step { doing, source, left: Left(left) }
+            }
+            other if more.is_empty() => other,
+            other => Self::HalfDone { source: Box::new(other), left: Left(more) },
+        }
+    }
+
     /// Which kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -135,6 +172,7 @@ impl ControlError {
                 Kind::Policy
             }
             Self::Step { source, .. } if is_denied(source.code) => Kind::Rights,
+            Self::HalfDone { source, .. } => source.kind(),
             _ => Kind::Refused,
         }
     }
@@ -144,10 +182,22 @@ impl ControlError {
     pub fn advice(&self) -> Option<String> {
         let advice = match self {
             Self::DriverFile { .. } => "give the path of sluice.sys",
-            Self::OtherDriver { .. } => "run `sluice uninstall` first",
+            Self::Obstacles(obstacles) => {
+                let remedies: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.remedy.as_str()).collect();
+                return Some(remedies.join("; then "));
+            }
+            Self::Packaged { .. } => {
+                "remove the package first: `pnputil /enum-drivers` names it, `pnputil /delete-driver oemNN.inf /uninstall` \
+                 removes it"
+            }
+            Self::DriverChanged => "take it from a folder that only you can write to, and try again",
+            Self::PolicyNotCarried { .. } => {
+                "name the policy that is to be in force afterwards: `sluice install --policy FILE`"
+            }
+            Self::HalfDone { .. } => "run `sluice uninstall` to remove what is left",
             Self::Unloading => "end the programs that have it open (`sluice events`, for example) and try again",
-            Self::NotInstalled => "run `sluice install PATH\\sluice.sys` first",
-            Self::NotLoaded => "run `sluice install` again with the same driver file: it loads the driver",
+            Self::NotInstalled => "run `sluice install` first",
+            Self::NotLoaded => "run `sluice install` again: it loads the driver",
             Self::Protocol { .. } => "use a sluice command and a sluice.sys of the same build",
             Self::Random(_) => return None,
             Self::BadImage(_) => "this is a defect: please report it with the policy",

@@ -347,8 +347,7 @@ impl EventStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::install;
-    use crate::testing::Memory;
+    use crate::testing::{Memory, installed};
     use zerocopy::IntoBytes;
 
     fn sample() -> Event {
@@ -473,9 +472,7 @@ mod tests {
 
     /// A machine whose driver has these events to give, one per read.
     fn machine(sequences: impl IntoIterator<Item = u64>) -> Memory {
-        let driver = tempfile::NamedTempFile::new().unwrap();
-        let memory = Memory::new();
-        install(&memory, driver.path()).unwrap();
+        let memory = installed();
         memory.driver.lock().unwrap().reads =
             sequences.into_iter().map(|sequence| Event { sequence, ..sample() }.as_bytes().to_vec()).collect();
         memory

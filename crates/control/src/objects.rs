@@ -8,7 +8,8 @@
 //! then never be asked.
 
 use sluice_host::{
-    Callout, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer, Weight, code,
+    Callout, Engine, Filter, FilterAction, FilterEntry, Guid, Host, HostError, HostResult, Provider, Sublayer, Weight,
+    code,
 };
 use sluice_protocol::object::{self, CALLOUTS, CalloutObject, Role};
 
@@ -98,6 +99,48 @@ pub fn layer_name(layer: Guid) -> Option<&'static str> {
 #[must_use]
 pub fn complete(filters: &[FilterEntry]) -> bool {
     CALLOUTS.iter().all(|place| filters.iter().any(|filter| filter.key.0 == place.filter))
+}
+
+/// Makes sure that all our objects are there, in one transaction, and returns the filters.
+///
+/// # Errors
+/// BFE refused; nothing has changed.
+pub fn write(host: &dyn Host) -> HostResult<Vec<FilterEntry>> {
+    let mut engine = host.open_engine()?;
+    transaction(&mut *engine, |engine| {
+        let removed = remove(engine, true)?;
+        add(engine, &removed.kept)
+    })
+}
+
+/// Removes all our objects in one transaction, and returns how many there were.
+///
+/// # Errors
+/// BFE refused; nothing has changed.
+pub fn clear(host: &dyn Host) -> HostResult<usize> {
+    let mut engine = host.open_engine()?;
+    transaction(&mut *engine, |engine| remove(engine, false)).map(|removed| removed.count)
+}
+
+/// How many filters of ours there are.
+///
+/// # Errors
+/// BFE refused.
+pub fn count(host: &dyn Host) -> HostResult<usize> {
+    Ok(host.open_engine()?.filters(Some(PROVIDER))?.len())
+}
+
+/// Runs `body` in a transaction: committed when it succeeds, aborted when it fails.
+fn transaction<T>(engine: &mut dyn Engine, body: impl FnOnce(&mut dyn Engine) -> HostResult<T>) -> HostResult<T> {
+    engine.begin()?;
+    match body(engine).and_then(|value| engine.commit().map(|()| value)) {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            // If this fails too, closing the engine aborts.
+            let _ = engine.abort();
+            Err(error)
+        }
+    }
 }
 
 /// What [`remove`] did.

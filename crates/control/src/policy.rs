@@ -67,18 +67,47 @@ pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
 
 /// Compiles a policy for this machine, schedules judged at `now`, and gives it to the driver in one request.
 pub(crate) fn load_at(host: &dyn Host, policy: &Policy, now: Moment) -> Result<LoadReport, ControlError> {
+    prepare(host, policy, now)?.load(host)
+}
+
+/// A policy compiled for a machine, not in force yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    image: Image<Vec<u8>>,
+    /// What loading it will say, but for the generation.
+    report: LoadReport,
+}
+
+impl Prepared {
+    /// The compiled image.
+    pub(crate) fn image(&self) -> &[u8] {
+        self.image.as_bytes()
+    }
+
+    /// Gives it to the driver in one request.
+    pub(crate) fn load(&self, host: &dyn Host) -> Result<LoadReport, ControlError> {
+        Ok(LoadReport { epoch: load_image(host, self.image())?, ..self.report.clone() })
+    }
+}
+
+/// Reads and compiles a policy for this machine.
+pub(crate) fn prepare_file(host: &dyn Host, file: &Path) -> Result<Prepared, ControlError> {
+    prepare(host, &read_policy(file)?, local_moment())
+}
+
+fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, ControlError> {
     let application = |path: &str| app_id(host, path);
     let image = image(policy, &application, Some(now))?;
-    let epoch = load_image(host, image.as_bytes())?;
-    Ok(LoadReport {
+    let report = LoadReport {
         identity: identity(&image.identity()),
-        epoch,
+        epoch: 0,
         rules: image.rule_count(),
         bytes: image.as_bytes().len() as u64,
         schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.to_string()),
         schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
         warnings: warnings(policy),
-    })
+    };
+    Ok(Prepared { image, report })
 }
 
 /// This machine's local time, as schedules know it.
@@ -201,8 +230,7 @@ fn is_nt_path(path: &str) -> bool {
 pub(crate) mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::install;
-    use crate::testing::Memory;
+    use crate::testing::{Memory, installed};
     use sluice_protocol::status::PolicyReply;
     use std::io::Write;
 
@@ -224,10 +252,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn machine() -> Memory {
-        let driver = file("MZ");
-        let memory = Memory::new();
-        install(&memory, driver.path()).unwrap();
-        memory
+        installed()
     }
 
     #[test]

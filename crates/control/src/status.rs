@@ -114,8 +114,7 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::install;
-    use crate::testing::Memory;
+    use crate::testing::{Memory, installed};
     use sluice_protocol::PROTOCOL_VERSION;
 
     #[test]
@@ -127,9 +126,7 @@ mod tests {
 
     #[test]
     fn an_installed_one_shows_filters_policy_and_counters() {
-        let driver = tempfile::NamedTempFile::new().unwrap();
-        let memory = Memory::new();
-        install(&memory, driver.path()).unwrap();
+        let memory = installed();
         {
             let mut driver = memory.driver.lock().unwrap();
             driver.status.epoch = 3;
@@ -152,9 +149,7 @@ mod tests {
 
     #[test]
     fn a_driver_of_another_protocol_is_named() {
-        let driver = tempfile::NamedTempFile::new().unwrap();
-        let memory = Memory::new();
-        install(&memory, driver.path()).unwrap();
+        let memory = installed();
         memory.driver.lock().unwrap().status.protocol_version = 99;
         let error = status(&memory).unwrap_err();
         assert_eq!(error.to_string(), format!("the driver speaks protocol 99, this program protocol {PROTOCOL_VERSION}"));

@@ -1,13 +1,15 @@
 //! A host in memory, for tests only: it keeps what it is told and fails at the call a test names.
 
+use sluice_host::system::{CodeIntegrity, MACHINE_X64, Signature, System, is_driver_file};
 use sluice_host::{
     Callout, Device, Engine, Filter, FilterEntry, Guid, Host, HostError, HostResult, Provider, ServiceConfig,
     ServiceState, Sublayer, code,
 };
 use sluice_protocol::status::PolicyReply;
-use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, Status, ioctl};
+use sluice_protocol::{DEVICE_PATH, OLDEST_WINDOWS_BUILD, PROTOCOL_VERSION, Status, ioctl};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use zerocopy::IntoBytes;
@@ -37,8 +39,34 @@ impl Default for Driver {
     }
 }
 
-#[derive(Debug, Default)]
+/// A driver's file: as much of a PE image as is looked at, and a mark to tell two drivers apart.
+pub(crate) fn driver_file(folder: &Path, mark: u8) -> std::path::PathBuf {
+    let mut image = [0; 0x80];
+    image[..2].copy_from_slice(b"MZ");
+    image[0x3c] = 0x40;
+    image[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
+    image[0x7f] = mark;
+    let path = folder.join(format!("driver-{mark}.sys"));
+    std::fs::write(&path, image).unwrap();
+    path
+}
+
+/// Installs a driver.
+pub(crate) fn installed() -> Memory {
+    let memory = Memory::new();
+    let folder = tempfile::tempdir().unwrap();
+    crate::install(&memory, &driver_file(folder.path(), 1)).unwrap();
+    memory
+}
+
+#[derive(Debug)]
 pub(crate) struct Memory {
+    pub(crate) system: System,
+    pub(crate) signature: Signature,
+    /// The folder of drivers.
+    pub(crate) files: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// Files that Windows deletes at its next start.
+    pub(crate) doomed: RefCell<Vec<String>>,
     pub(crate) service: RefCell<Option<(ServiceConfig, ServiceState)>>,
     pub(crate) objects: RefCell<Objects>,
     pub(crate) driver: Arc<Mutex<Driver>>,
@@ -52,20 +80,40 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new() -> Self {
-        let memory = Self::default();
+        let memory = Self {
+            system: System {
+                build: OLDEST_WINDOWS_BUILD,
+                machine: MACHINE_X64,
+                drivers: r"C:\Windows\System32\drivers".to_owned(),
+                integrity: CodeIntegrity(0),
+                secure_boot: None,
+            },
+            signature: Signature::None,
+            files: RefCell::default(),
+            doomed: RefCell::default(),
+            service: RefCell::default(),
+            objects: RefCell::default(),
+            driver: Arc::default(),
+            calls: RefCell::default(),
+            fail_at: Cell::default(),
+            stop_polls: Cell::default(),
+        };
         memory.driver.lock().unwrap().status.protocol_version = PROTOCOL_VERSION;
-        memory
-    }
-
-    pub(crate) fn failing_at(call: usize) -> Self {
-        let memory = Self::new();
-        memory.fail_at.set(Some(call));
         memory
     }
 
     /// Whether nothing of ours is left.
     pub(crate) fn is_clean(&self) -> bool {
-        self.service.borrow().is_none() && *self.objects.borrow() == Objects::default()
+        self.service.borrow().is_none()
+            && *self.objects.borrow() == Objects::default()
+            && self.files.borrow().is_empty()
+    }
+
+    /// The driver in memory keeps its file.
+    fn in_use(&self, file: &str) -> bool {
+        let loaded =
+            matches!(self.service.borrow().as_ref(), Some((_, ServiceState::Running | ServiceState::StopPending)));
+        loaded && file == crate::install::FILE
     }
 
     fn call(&self, name: &'static str) -> HostResult<()> {
@@ -95,6 +143,53 @@ impl Host for Memory {
         Ok(self.service.borrow().as_ref().map(|(config, _)| config.driver.clone()))
     }
 
+    fn system(&self) -> HostResult<System> {
+        Ok(self.system.clone())
+    }
+
+    fn signature(&self, _: &str) -> HostResult<Signature> {
+        Ok(self.signature.clone())
+    }
+
+    fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>> {
+        Ok(self.files.borrow().get(file).cloned())
+    }
+
+    fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()> {
+        self.call("CreateFileW")?;
+        assert!(is_driver_file(file), "{file}");
+        let old = self.files.borrow_mut().insert(file.to_owned(), content.to_owned());
+        assert_eq!(old, None, "a new file");
+        Ok(())
+    }
+
+    fn rename_driver(&self, from: &str, to: &str) -> HostResult<()> {
+        self.call("MoveFileExW")?;
+        assert!(!self.in_use(to), "{to} is in use");
+        let content = self.files.borrow_mut().remove(from).expect("a file to rename");
+        self.files.borrow_mut().insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn delete_driver(&self, file: &str) -> HostResult<()> {
+        self.call("DeleteFileW")?;
+        assert!(!self.in_use(file), "{file} is in use");
+        assert!(self.files.borrow_mut().remove(file).is_some(), "a file to delete");
+        Ok(())
+    }
+
+    fn delete_driver_at_restart(&self, file: &str) -> HostResult<()> {
+        self.call("MoveFileExW at the next start")?;
+        self.doomed.borrow_mut().push(file.to_owned());
+        Ok(())
+    }
+
+    fn set_service_driver(&self, _: &str, driver: &str) -> HostResult<()> {
+        self.call("ChangeServiceConfigW")?;
+        self.service.borrow_mut().as_mut().expect("a service to change").0.driver = driver.to_owned();
+        Ok(())
+    }
+
     fn create_service(&self, config: &ServiceConfig) -> HostResult<()> {
         self.call("CreateServiceW")?;
         let old = self.service.replace(Some((config.clone(), ServiceState::Stopped)));
@@ -105,8 +200,14 @@ impl Host for Memory {
     fn start_service(&self, _: &str) -> HostResult<()> {
         self.call("StartServiceW")?;
         let mut service = self.service.borrow_mut();
-        let (_, state) = service.as_mut().expect("a service to start");
+        let (config, state) = service.as_mut().expect("a service to start");
+        if config.driver == crate::install::IMAGE_PATH {
+            assert!(self.files.borrow().contains_key(crate::install::FILE), "a file to load");
+        }
         assert_eq!(std::mem::replace(state, ServiceState::Running), ServiceState::Stopped);
+        let mut driver = self.driver.lock().unwrap();
+        driver.policies.clear();
+        driver.status.policy_bytes = 0;
         Ok(())
     }
 
@@ -295,7 +396,10 @@ impl Device for Handle {
         let answer = match code {
             ioctl::GET_STATUS => driver.status.as_bytes().to_vec(),
             ioctl::SET_POLICY => {
-                driver.policies.push(input.to_vec());
+                if driver.reply.reason().is_none() {
+                    driver.policies.push(input.to_vec());
+                    driver.status.policy_bytes = input.len() as u64;
+                }
                 driver.reply.as_bytes().to_vec()
             }
             ioctl::GET_POLICY => match driver.policies.last() {

@@ -39,6 +39,8 @@ codes! {
     ERROR_BAD_LENGTH = 24, "the length is not the one expected";
     ERROR_GEN_FAILURE = 31, "the device failed";
     ERROR_NOT_SUPPORTED = 50, "the request is not supported";
+    ERROR_SHARING_VIOLATION = 32, "another program has the file open";
+    ERROR_FILE_EXISTS = 80, "the file exists already";
     ERROR_INVALID_PARAMETER = 87, "a parameter is not valid";
     ERROR_INSUFFICIENT_BUFFER = 122, "the buffer is too small for the answer";
     ERROR_INVALID_NAME = 123, "the name is not valid";

@@ -10,6 +10,7 @@ mod guid;
 mod record;
 #[cfg(target_os = "linux")]
 pub mod remote;
+pub mod system;
 
 pub use error::{HostError, HostResult};
 pub use guid::{Guid, GuidError};
@@ -25,6 +26,8 @@ pub trait Host {
     /// `QueryServiceConfigW`: the path of the service's .sys file as it was given when the service was created
     /// (without the `\??\` that the Service Control Manager puts before it), or `None` when there is no such service.
     fn service_driver(&self, name: &str) -> HostResult<Option<String>>;
+    /// `ChangeServiceConfigW`: another driver file for a service.
+    fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()>;
     /// `CreateServiceW`.
     fn create_service(&self, config: &ServiceConfig) -> HostResult<()>;
     /// `StartServiceW`: loads the driver and runs its DriverEntry.
@@ -33,6 +36,23 @@ pub trait Host {
     fn stop_service(&self, name: &str) -> HostResult<()>;
     /// `DeleteService`.
     fn delete_service(&self, name: &str) -> HostResult<()>;
+    /// What the machine says of itself.
+    fn system(&self) -> HostResult<system::System>;
+    /// `WinVerifyTrust` for a driver's file, and for a catalog that has its hash.
+    fn signature(&self, path: &str) -> HostResult<system::Signature>;
+    /// The content of a file in the folder of drivers, by its name there ([`system::is_driver_file`]); `None` when there
+    /// is no such file.
+    fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>>;
+    /// `CreateFileW(CREATE_NEW)`, `WriteFile` and `FlushFileBuffers`: a new file in the folder of drivers, with the
+    /// rights that the folder gives its files.
+    fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()>;
+    /// `MoveFileExW(MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)` within the folder of drivers. A file that a
+    /// loaded driver came from can be renamed, and not replaced.
+    fn rename_driver(&self, from: &str, to: &str) -> HostResult<()>;
+    /// `DeleteFileW` in the folder of drivers.
+    fn delete_driver(&self, file: &str) -> HostResult<()>;
+    /// `MoveFileExW(MOVEFILE_DELAY_UNTIL_REBOOT)`: deletes a file in the folder of drivers when Windows starts again.
+    fn delete_driver_at_restart(&self, file: &str) -> HostResult<()>;
     /// `FwpmEngineOpen0`, with a session that is not dynamic.
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>>;
     /// `CreateFileW` on a device, e.g. `\\.\Sluice`, for reading and writing.

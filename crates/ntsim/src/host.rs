@@ -4,14 +4,18 @@
 //! is [`crate::wfp`], and devices are [`crate::nt::io`]. The machine's drive C: is this system's `/`, on
 //! `\device\harddiskvolume1`; a driver's path may be written either way.
 
+mod drivers;
+
 use crate::cpu::Bugcheck;
 use crate::machine::{DriverState, LeakReport, Machine, UnloadError};
 use crate::nt::io::OpenFile;
 use crate::pe::LoadError;
 use crate::wfp::UserSession;
+use drivers::Drivers;
 use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use sluice_host::Host;
+use sluice_host::system::{Signature, System, Trust};
 use sluice_host::{Device, Engine, HostError, HostResult, ServiceConfig, ServiceState, code};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -47,6 +51,15 @@ pub fn nt_path(path: &Path) -> String {
 pub struct LocalHost {
     machine: Arc<Machine>,
     services: Arc<Mutex<Services>>,
+    disk: Arc<Mutex<Disk>>,
+}
+
+/// The machine's folder of drivers, and what it demands of them.
+#[derive(Debug)]
+struct Disk {
+    drivers: Drivers,
+    system: System,
+    trust: Trust,
 }
 
 #[derive(Debug, Default)]
@@ -62,13 +75,52 @@ struct Service {
     config: ServiceConfig,
     /// Deleted while its driver was loaded: it goes when the driver does.
     delete_pending: bool,
+    /// The file in the folder of drivers that its driver was loaded from, as it is called now.
+    image: Option<String>,
 }
 
 impl LocalHost {
     /// A host on a machine. The services belong to the host: clone it rather than make a second one.
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
-        Self { machine, services: Arc::default() }
+        // CERT_E_UNTRUSTEDROOT: the machine knows no signer.
+        let disk = Disk { drivers: Drivers::default(), system: drivers::system(), trust: Trust::Nobody(0x800b_0109) };
+        Self { machine, services: Arc::default(), disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// Makes it another Windows, or one that demands more of drivers. At first it is one that looks at no signature.
+    pub fn set_system(&self, change: impl FnOnce(&mut System)) {
+        change(&mut self.disk.lock().system);
+    }
+
+    /// Says who vouches for signed drivers on this machine. At first nobody does.
+    pub fn set_trust(&self, trust: Trust) {
+        self.disk.lock().trust = trust;
+    }
+
+    /// The files in the folder of drivers that the machine's next start would delete.
+    #[must_use]
+    pub fn deleted_at_restart(&self) -> Vec<String> {
+        self.disk.lock().drivers.doomed().to_vec()
+    }
+
+    /// The files in the folder of drivers that loaded drivers came from.
+    fn files_in_use(&self) -> Vec<String> {
+        let loaded = |(name, service): (&String, &Service)| {
+            self.machine.driver_state(name).is_some().then(|| service.image.clone()).flatten()
+        };
+        self.services.lock().by_name.iter().filter_map(loaded).collect()
+    }
+
+    /// The content of a driver's file, wherever the machine has it.
+    fn image(&self, operation: &str, path: &str) -> HostResult<Vec<u8>> {
+        if let Some(name) = drivers::name(path) {
+            let disk = self.disk.lock();
+            let content = disk.drivers.read(name).cloned();
+            return content.ok_or_else(|| HostError::new(operation, code::ERROR_FILE_NOT_FOUND));
+        }
+        let path = local_path(path).map_err(|error| HostError { operation: operation.to_owned(), ..error })?;
+        std::fs::read(&path).map_err(|error| file_error(operation, &path, &error))
     }
 
     /// The machine.
@@ -133,7 +185,7 @@ impl Host for LocalHost {
         if config.name.is_empty() || config.name.chars().count() > 256 || config.name.contains(['/', '\\', '\0']) {
             return Err(HostError::new(OPERATION, code::ERROR_INVALID_NAME));
         }
-        let service = Service { config: config.clone(), delete_pending: false };
+        let service = Service { config: config.clone(), delete_pending: false, image: None };
         self.services.lock().by_name.insert(config.name.to_lowercase(), service);
         Ok(())
     }
@@ -144,11 +196,18 @@ impl Host for LocalHost {
         if delete_pending {
             return Err(HostError::new(OPERATION, code::ERROR_SERVICE_MARKED_FOR_DELETE));
         }
-        let path =
-            local_path(&config.driver).map_err(|error| HostError { operation: OPERATION.to_owned(), ..error })?;
-        let image = std::fs::read(&path).map_err(|error| file_error(OPERATION, &path, &error))?;
+        let image = self.image(OPERATION, &config.driver)?;
+        {
+            let disk = self.disk.lock();
+            drivers::admit(disk.system.integrity, &drivers::signature(&image, disk.trust))?;
+        }
         match self.machine.load_driver(&config.name, &image) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                if let Some(service) = self.services.lock().by_name.get_mut(&name.to_lowercase()) {
+                    service.image = drivers::name(&config.driver).map(str::to_lowercase);
+                }
+                Ok(())
+            }
             Err(error) => Err(HostError::with_message(OPERATION, load_code(&error), error.to_string())),
         }
     }
@@ -186,6 +245,54 @@ impl Host for LocalHost {
             services.by_name.remove(&key);
         }
         Ok(())
+    }
+
+    fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()> {
+        let (_, delete_pending) = self.existing(name)?;
+        if delete_pending {
+            return Err(HostError::new("ChangeServiceConfigW", code::ERROR_SERVICE_MARKED_FOR_DELETE));
+        }
+        if let Some(service) = self.services.lock().by_name.get_mut(&name.to_lowercase()) {
+            driver.clone_into(&mut service.config.driver);
+        }
+        Ok(())
+    }
+
+    fn system(&self) -> HostResult<System> {
+        Ok(self.disk.lock().system.clone())
+    }
+
+    fn signature(&self, path: &str) -> HostResult<Signature> {
+        let image = self.image("WinVerifyTrust", path)?;
+        Ok(drivers::signature(&image, self.disk.lock().trust))
+    }
+
+    fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>> {
+        Ok(self.disk.lock().drivers.read(file).cloned())
+    }
+
+    fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()> {
+        self.disk.lock().drivers.write(file, content)
+    }
+
+    fn rename_driver(&self, from: &str, to: &str) -> HostResult<()> {
+        let in_use = self.files_in_use();
+        self.disk.lock().drivers.rename(from, to, &in_use)?;
+        for service in self.services.lock().by_name.values_mut() {
+            if service.image.as_ref().is_some_and(|image| image.eq_ignore_ascii_case(from)) {
+                service.image = Some(to.to_lowercase());
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_driver(&self, file: &str) -> HostResult<()> {
+        let in_use = self.files_in_use();
+        self.disk.lock().drivers.delete(file, &in_use)
+    }
+
+    fn delete_driver_at_restart(&self, file: &str) -> HostResult<()> {
+        self.disk.lock().drivers.delete_at_restart(file)
     }
 
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {

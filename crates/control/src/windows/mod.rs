@@ -7,10 +7,15 @@
 mod convert;
 mod device;
 mod engine;
+mod files;
+mod library;
 mod path;
 mod service;
+mod signature;
+mod system;
 mod token;
 
+use sluice_host::system::{Signature, System};
 use sluice_host::{Device, Engine, Host, HostError, HostResult, ServiceConfig, ServiceState, code};
 
 /// This machine.
@@ -55,6 +60,38 @@ impl Host for WindowsHost {
 
     fn delete_service(&self, name: &str) -> HostResult<()> {
         service::delete(name)
+    }
+
+    fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()> {
+        service::set_driver(name, driver)
+    }
+
+    fn system(&self) -> HostResult<System> {
+        system::system()
+    }
+
+    fn signature(&self, path: &str) -> HostResult<Signature> {
+        signature::signature(path)
+    }
+
+    fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>> {
+        files::read(file)
+    }
+
+    fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()> {
+        files::write(file, content)
+    }
+
+    fn rename_driver(&self, from: &str, to: &str) -> HostResult<()> {
+        files::rename(from, to)
+    }
+
+    fn delete_driver(&self, file: &str) -> HostResult<()> {
+        files::delete(file)
+    }
+
+    fn delete_driver_at_restart(&self, file: &str) -> HostResult<()> {
+        files::delete_at_restart(file)
     }
 
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {

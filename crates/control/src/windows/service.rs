@@ -5,11 +5,11 @@ use sluice_host::{HostError, HostResult, ServiceConfig, ServiceState, code};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Storage::FileSystem::DELETE;
 use windows_sys::Win32::System::Services::{
-    CloseServiceHandle, ControlService, CreateServiceW, DeleteService, OpenSCManagerW, OpenServiceW,
-    QUERY_SERVICE_CONFIGW, QueryServiceConfigW, QueryServiceStatus, SC_HANDLE, SC_MANAGER_CONNECT,
-    SC_MANAGER_CREATE_SERVICE, SERVICE_CONTROL_STOP, SERVICE_DEMAND_START, SERVICE_ERROR_NORMAL, SERVICE_KERNEL_DRIVER,
-    SERVICE_QUERY_CONFIG, SERVICE_QUERY_STATUS, SERVICE_START, SERVICE_STATUS, SERVICE_STOP, SERVICE_STOP_PENDING,
-    SERVICE_STOPPED, StartServiceW,
+    ChangeServiceConfigW, CloseServiceHandle, ControlService, CreateServiceW, DeleteService, OpenSCManagerW,
+    OpenServiceW, QUERY_SERVICE_CONFIGW, QueryServiceConfigW, QueryServiceStatus, SC_HANDLE, SC_MANAGER_CONNECT,
+    SC_MANAGER_CREATE_SERVICE, SERVICE_CHANGE_CONFIG, SERVICE_CONTROL_STOP, SERVICE_DEMAND_START, SERVICE_ERROR_NORMAL,
+    SERVICE_KERNEL_DRIVER, SERVICE_NO_CHANGE, SERVICE_QUERY_CONFIG, SERVICE_QUERY_STATUS, SERVICE_START,
+    SERVICE_STATUS, SERVICE_STOP, SERVICE_STOP_PENDING, SERVICE_STOPPED, StartServiceW,
 };
 
 /// What the Service Control Manager writes before a driver's path.
@@ -86,6 +86,30 @@ pub(super) fn driver(name: &str) -> HostResult<Option<String>> {
         HostError::with_message("QueryServiceConfigW", code::ERROR_INVALID_DATA, "the path is not Unicode")
     })?;
     Ok(Some(path.strip_prefix(NT_PREFIX).unwrap_or(&path).to_owned()))
+}
+
+pub(super) fn set_driver(name: &str, path: &str) -> HostResult<()> {
+    const OPERATION: &str = "ChangeServiceConfigW";
+    let service = open(name, SERVICE_CHANGE_CONFIG)?;
+    let path = wide(OPERATION, path)?;
+    // SAFETY: the service is open for this; the path is NUL-terminated and outlives the call; what is null or
+    // SERVICE_NO_CHANGE stays as it is.
+    let changed = unsafe {
+        ChangeServiceConfigW(
+            service.0,
+            SERVICE_NO_CHANGE,
+            SERVICE_NO_CHANGE,
+            SERVICE_NO_CHANGE,
+            path.as_ptr(),
+            null(),
+            null_mut(),
+            null(),
+            null(),
+            null(),
+            null(),
+        )
+    };
+    if changed == 0 { Err(last_error(OPERATION)) } else { Ok(()) }
 }
 
 pub(super) fn create(config: &ServiceConfig) -> HostResult<()> {

@@ -2,6 +2,7 @@
 
 use super::wire::{self, DeviceRequest, EngineRequest, HELLO, Hello, MAX_OUTPUT, Request};
 use crate::Host;
+use crate::system::{Signature, System};
 use crate::{
     Callout, Device, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, ServiceConfig, ServiceState,
     Sublayer, code,
@@ -58,6 +59,38 @@ impl Host for RemoteHost {
 
     fn delete_service(&self, name: &str) -> HostResult<()> {
         self.call(&Request::DeleteService(name.to_owned()))
+    }
+
+    fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()> {
+        self.call(&Request::SetServiceDriver(name.to_owned(), driver.to_owned()))
+    }
+
+    fn system(&self) -> HostResult<System> {
+        self.call(&Request::System)
+    }
+
+    fn signature(&self, path: &str) -> HostResult<Signature> {
+        self.call(&Request::Signature(path.to_owned()))
+    }
+
+    fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>> {
+        self.call(&Request::ReadDriver(file.to_owned()))
+    }
+
+    fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()> {
+        self.call(&Request::WriteDriver(file.to_owned(), content.to_owned()))
+    }
+
+    fn rename_driver(&self, from: &str, to: &str) -> HostResult<()> {
+        self.call(&Request::RenameDriver(from.to_owned(), to.to_owned()))
+    }
+
+    fn delete_driver(&self, file: &str) -> HostResult<()> {
+        self.call(&Request::DeleteDriver(file.to_owned()))
+    }
+
+    fn delete_driver_at_restart(&self, file: &str) -> HostResult<()> {
+        self.call(&Request::DeleteDriverAtRestart(file.to_owned()))
     }
 
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {

@@ -161,6 +161,14 @@ fn converse(host: &dyn Host, stream: &UnixStream) -> io::Result<()> {
             Request::StartService(name) => reply(stream, host.start_service(&name))?,
             Request::StopService(name) => reply(stream, host.stop_service(&name))?,
             Request::DeleteService(name) => reply(stream, host.delete_service(&name))?,
+            Request::SetServiceDriver(name, driver) => reply(stream, host.set_service_driver(&name, &driver))?,
+            Request::System => reply(stream, host.system())?,
+            Request::Signature(path) => reply(stream, host.signature(&path))?,
+            Request::ReadDriver(file) => reply(stream, host.read_driver(&file))?,
+            Request::WriteDriver(file, content) => reply(stream, host.write_driver(&file, &content))?,
+            Request::RenameDriver(from, to) => reply(stream, host.rename_driver(&from, &to))?,
+            Request::DeleteDriver(file) => reply(stream, host.delete_driver(&file))?,
+            Request::DeleteDriverAtRestart(file) => reply(stream, host.delete_driver_at_restart(&file))?,
             Request::AppId(path) => reply(stream, host.app_id(&path))?,
             Request::OpenEngine => match host.open_engine() {
                 Ok(mut engine) => {

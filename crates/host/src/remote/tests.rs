@@ -3,11 +3,13 @@
 use super::wire::{self, EngineRequest, HELLO, Hello, Request};
 use super::{RemoteHost, Server, serve};
 use crate::Host;
+use crate::system::{CodeIntegrity, MACHINE_X64, Signature, System, Trust};
 use crate::{
     Callout, Condition, ConditionValue, Device, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult,
     MatchType, Provider, ServiceConfig, ServiceState, Sublayer, Weight, code,
 };
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 struct Recorder {
     services: Mutex<Vec<ServiceConfig>>,
     filters: Mutex<Vec<Filter>>,
+    files: Mutex<BTreeMap<String, Vec<u8>>>,
     open_engines: AtomicUsize,
     open_devices: Arc<AtomicUsize>,
 }
@@ -53,6 +56,48 @@ impl Host for Recorder {
         Ok(())
     }
 
+    fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()> {
+        let mut services = self.services.lock();
+        let service = services.iter_mut().find(|service| service.name == name);
+        service.ok_or_else(|| HostError::new("OpenServiceW", code::ERROR_SERVICE_DOES_NOT_EXIST))?.driver =
+            driver.into();
+        Ok(())
+    }
+
+    fn system(&self) -> HostResult<System> {
+        Ok(system())
+    }
+
+    fn signature(&self, path: &str) -> HostResult<Signature> {
+        Ok(Signature::Signed { by: Some(path.to_owned()), trust: Trust::Nobody(0x800b_0109) })
+    }
+
+    fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>> {
+        Ok(self.files.lock().get(file).cloned())
+    }
+
+    fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()> {
+        self.files.lock().insert(file.to_owned(), content.to_owned());
+        Ok(())
+    }
+
+    fn rename_driver(&self, from: &str, to: &str) -> HostResult<()> {
+        let mut files = self.files.lock();
+        let content = files.remove(from).ok_or_else(|| HostError::new("MoveFileExW", code::ERROR_FILE_NOT_FOUND))?;
+        files.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn delete_driver(&self, file: &str) -> HostResult<()> {
+        self.files.lock().remove(file);
+        Ok(())
+    }
+
+    fn delete_driver_at_restart(&self, file: &str) -> HostResult<()> {
+        self.files.lock().insert(file.to_owned(), b"doomed".to_vec());
+        Ok(())
+    }
+
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
         self.open_engines.fetch_add(1, SeqCst);
         Ok(Box::new(RecorderEngine(self)))
@@ -68,6 +113,16 @@ impl Host for Recorder {
 
     fn app_id(&self, path: &str) -> HostResult<String> {
         Ok(path.to_lowercase())
+    }
+}
+
+fn system() -> System {
+    System {
+        build: 19045,
+        machine: MACHINE_X64,
+        drivers: r"C:\Windows\System32\drivers".into(),
+        integrity: CodeIntegrity(CodeIntegrity::ENABLED),
+        secure_boot: Some(true),
     }
 }
 
@@ -262,6 +317,26 @@ fn calls_and_refusals_arrive_as_they_were() {
     assert_eq!(refused.code, code::ERROR_FILE_NOT_FOUND);
     assert_eq!(refused.message, "no driver for Sluice");
     assert_eq!(host.app_id("/Usr").unwrap(), "/usr");
+}
+
+#[test]
+fn a_drivers_file_goes_over_as_it_is() {
+    let bench = bench();
+    let host = bench.client();
+    assert_eq!(host.system(), Ok(system()));
+    let signature = Signature::Signed { by: Some("/x.sys".into()), trust: Trust::Nobody(0x800b_0109) };
+    assert_eq!(host.signature("/x.sys"), Ok(signature));
+    assert_eq!(host.read_driver("a.sys"), Ok(None));
+    let content: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    host.write_driver("a.sys", &content).unwrap();
+    host.rename_driver("a.sys", "b.sys").unwrap();
+    assert_eq!(host.read_driver("b.sys"), Ok(Some(content)));
+    assert_eq!(host.rename_driver("a.sys", "b.sys").unwrap_err().code, code::ERROR_FILE_NOT_FOUND);
+    host.delete_driver_at_restart("b.sys").unwrap();
+    assert_eq!(host.read_driver("b.sys"), Ok(Some(b"doomed".to_vec())));
+    host.delete_driver("b.sys").unwrap();
+    assert_eq!(host.read_driver("b.sys"), Ok(None));
+    assert_eq!(host.set_service_driver("x", "/y").unwrap_err().code, code::ERROR_SERVICE_DOES_NOT_EXIST);
 }
 
 #[test]

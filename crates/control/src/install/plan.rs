@@ -1,0 +1,265 @@
+//! What an installation would do: looked up first, in words that people and programs can read, and then done in just
+//! this order (`run`).
+
+use super::check::{self, Judgement, Obstacle};
+use super::{FILE, IMAGE_PATH, NEW, OLD, Options};
+use crate::device::Control;
+use crate::error::ControlError;
+use crate::objects;
+use crate::policy::{self, Prepared};
+use serde::Serialize;
+use sluice_host::system::{Signature, System};
+use sluice_host::{FilterEntry, Host, ServiceState};
+use sluice_protocol::SERVICE_NAME;
+use std::fmt;
+use std::path::Path;
+
+/// Larger is no driver of ours.
+const MAX_DRIVER: u64 = 64 << 20;
+/// Where Windows keeps the files of drivers that an INF brought.
+const DRIVER_STORE: &str = r"\driverstore\filerepository\";
+
+/// One step of an installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// Delete a file that an interrupted installation left.
+    DeleteLeftover {
+        /// The file's name in the folder of drivers.
+        file: &'static str,
+    },
+    /// Write the driver into a new file in the folder of drivers.
+    CopyDriver {
+        /// The file's name there until it is put in place.
+        file: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Write the installed driver's content into a file to go back to.
+    KeepOld {
+        /// The file's name in the folder of drivers.
+        file: &'static str,
+    },
+    /// Unload the driver that is loaded. Its filters stay, and permit while it is not there.
+    UnloadDriver,
+    /// Give the new file its name, in place of the old one if there is one.
+    PlaceDriver {
+        /// The file.
+        path: String,
+    },
+    /// Create the service.
+    CreateService {
+        /// Its ImagePath.
+        image_path: &'static str,
+    },
+    /// Give the service another driver file.
+    MoveService {
+        /// Its ImagePath until now.
+        from: String,
+        /// Its ImagePath.
+        image_path: &'static str,
+    },
+    /// Load the driver.
+    LoadDriver,
+    /// Give the driver a policy.
+    LoadPolicy {
+        /// Where it comes from.
+        from: PolicySource,
+        /// The length of its image.
+        bytes: usize,
+    },
+    /// Add provider, sublayer, callouts and filters.
+    AddFilters,
+    /// Delete the driver that was replaced.
+    DeleteOld {
+        /// The file's name in the folder of drivers.
+        file: &'static str,
+    },
+}
+
+/// Where a policy comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicySource {
+    /// The file that the caller named.
+    File,
+    /// The driver that is replaced.
+    Running,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeleteLeftover { file } => write!(f, "delete {file}, which an interrupted installation left"),
+            Self::CopyDriver { file, bytes } => write!(f, "copy the driver, {bytes} bytes, to {file}"),
+            Self::KeepOld { file } => write!(f, "keep the installed driver as {file}"),
+            Self::UnloadDriver => f.write_str("unload the driver; its filters stay and permit meanwhile"),
+            Self::PlaceDriver { path } => write!(f, "put the copy in place: {path}"),
+            Self::CreateService { image_path } => write!(f, "create the service {SERVICE_NAME} for {image_path}"),
+            Self::MoveService { from, image_path } => write!(f, "let the service use {image_path} instead of {from}"),
+            Self::LoadDriver => f.write_str("load the driver"),
+            Self::LoadPolicy { from: PolicySource::File, bytes } => {
+                write!(f, "put the policy in force, {bytes} bytes compiled")
+            }
+            Self::LoadPolicy { from: PolicySource::Running, bytes } => {
+                write!(f, "put the policy in force that was in force, {bytes} bytes")
+            }
+            Self::AddFilters => f.write_str("add the filters"),
+            Self::DeleteOld { file } => write!(f, "delete {file}"),
+        }
+    }
+}
+
+/// What there is to do, and what it is done with.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) system: System,
+    pub(super) signature: Signature,
+    pub(super) notes: Vec<String>,
+    pub(super) obstacles: Vec<Obstacle>,
+    pub(super) steps: Vec<Step>,
+    /// The driver.
+    pub(super) content: Vec<u8>,
+    /// The driver that is installed, when it is another one.
+    pub(super) old: Option<Vec<u8>>,
+    /// The policy in force, when the driver that holds it is unloaded or gets another one.
+    pub(super) running: Option<Vec<u8>>,
+    /// The policy that the caller named.
+    pub(super) policy: Option<Prepared>,
+    /// Our filters as they are now.
+    pub(super) filters: Vec<FilterEntry>,
+}
+
+impl Plan {
+    /// Looks, and changes nothing.
+    pub(super) fn make(host: &dyn Host, options: &Options<'_>) -> Result<Self, ControlError> {
+        let (path, content) = read_driver(options.driver)?;
+        let machine =
+            check::image_machine(&content).ok_or_else(|| invalid(options.driver, "not a driver: no PE image"))?;
+        let system = host.system().map_err(ControlError::step("asking the machine what it is"))?;
+        let signature = host.signature(&path).map_err(ControlError::step("looking at the driver's signature"))?;
+        let Judgement { obstacles, notes } = check::judge(&system, machine, &signature);
+        let mut plan = Self {
+            system,
+            signature,
+            notes,
+            obstacles,
+            steps: Vec::new(),
+            content,
+            old: None,
+            running: None,
+            policy: None,
+            filters: filters(host)?,
+        };
+        plan.policy = options.policy.map(|file| policy::prepare_file(host, file)).transpose()?;
+        plan.steps(host)?;
+        Ok(plan)
+    }
+
+    fn steps(&mut self, host: &dyn Host) -> Result<(), ControlError> {
+        let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+        if service == ServiceState::StopPending {
+            return Err(ControlError::Unloading);
+        }
+        let image_path = service_image(host)?;
+        if let Some(installed) = image_path.as_ref().filter(|path| path.to_lowercase().contains(DRIVER_STORE)) {
+            return Err(ControlError::Packaged { installed: installed.clone() });
+        }
+        let file = |name| host.read_driver(name).map_err(ControlError::step("looking into the folder of drivers"));
+        for leftover in [NEW, OLD] {
+            if file(leftover)?.is_some() {
+                self.steps.push(Step::DeleteLeftover { file: leftover });
+            }
+        }
+        let installed = file(FILE)?;
+        let copy = installed.as_ref() != Some(&self.content);
+        let moved = image_path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH));
+        let running = service == ServiceState::Running;
+        let unload = running && (copy || moved.is_some());
+        if copy {
+            self.steps.push(Step::CopyDriver { file: NEW, bytes: self.content.len() });
+            if installed.is_some() {
+                self.steps.push(Step::KeepOld { file: OLD });
+            }
+            self.old = installed;
+        }
+        if unload || (running && self.policy.is_some()) {
+            match policy_in_force(host) {
+                Ok(image) => self.running = image,
+                // Nobody could tell what the driver enforced once it is gone.
+                Err(error) if self.policy.is_none() => return Err(error),
+                Err(error) => self.notes.push(format!("if a step fails, the policy in force is lost: {error}")),
+            }
+        }
+        if unload {
+            self.steps.push(Step::UnloadDriver);
+        }
+        if copy {
+            self.steps.push(Step::PlaceDriver { path: format!(r"{}\{FILE}", self.system.drivers) });
+        }
+        match (service, moved) {
+            (ServiceState::Absent, _) => self.steps.push(Step::CreateService { image_path: IMAGE_PATH }),
+            (_, Some(from)) => self.steps.push(Step::MoveService { from, image_path: IMAGE_PATH }),
+            _ => {}
+        }
+        if unload || !running {
+            self.steps.push(Step::LoadDriver);
+        }
+        match (&self.policy, &self.running) {
+            (Some(policy), _) => {
+                self.steps.push(Step::LoadPolicy { from: PolicySource::File, bytes: policy.image().len() });
+            }
+            (None, Some(image)) if unload => {
+                self.steps.push(Step::LoadPolicy { from: PolicySource::Running, bytes: image.len() });
+            }
+            (None, _) => {}
+        }
+        if !objects::complete(&self.filters) {
+            self.steps.push(Step::AddFilters);
+        }
+        if self.old.is_some() {
+            self.steps.push(Step::DeleteOld { file: OLD });
+        }
+        Ok(())
+    }
+}
+
+/// The ImagePath of our service.
+pub(super) fn service_image(host: &dyn Host) -> Result<Option<String>, ControlError> {
+    host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service's driver"))
+}
+
+fn filters(host: &dyn Host) -> Result<Vec<FilterEntry>, ControlError> {
+    let failed = || ControlError::step("looking for the filters");
+    let mut engine = host.open_engine().map_err(failed())?;
+    engine.filters(Some(objects::PROVIDER)).map_err(failed())
+}
+
+/// The image that the driver now decides by.
+fn policy_in_force(host: &dyn Host) -> Result<Option<Vec<u8>>, ControlError> {
+    Control::open(host)
+        .and_then(|(control, _)| control.policy())
+        .map_err(|source| ControlError::PolicyNotCarried { source: Box::new(source) })
+}
+
+/// The driver's file, by its absolute path and its content.
+fn read_driver(path: &Path) -> Result<(String, Vec<u8>), ControlError> {
+    let failed = |source| ControlError::DriverFile { path: path.to_owned(), source };
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(invalid(path, "not a file"));
+    }
+    if metadata.len() > MAX_DRIVER {
+        return Err(invalid(path, "longer than any driver of ours"));
+    }
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    let Some(absolute) = absolute.to_str() else {
+        return Err(invalid(path, "the path is not Unicode"));
+    };
+    Ok((absolute.to_owned(), std::fs::read(path).map_err(failed)?))
+}
+
+fn invalid(path: &Path, what: &str) -> ControlError {
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, what);
+    ControlError::DriverFile { path: path.to_owned(), source }
+}

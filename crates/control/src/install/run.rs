@@ -1,0 +1,193 @@
+//! An installation's steps, and the way back from each.
+
+use super::plan::{Plan, PolicySource, Step};
+use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
+use crate::error::ControlError;
+use crate::objects;
+use crate::policy::{LoadReport, load_image};
+use sluice_host::{FilterEntry, Host, HostResult, ServiceConfig};
+use sluice_protocol::{SERVICE_DISPLAY_NAME, SERVICE_NAME};
+
+/// How a step is undone.
+#[derive(Debug)]
+enum Undo {
+    /// Delete a file, if it is still there under this name.
+    Delete(&'static str),
+    /// Put the old driver back in place.
+    Restore,
+    /// Unload the driver.
+    Unload,
+    /// Load the driver that was loaded, and give it the policy that it had.
+    Load,
+    /// Give the driver the policy that it had.
+    Policy,
+    /// Delete the service.
+    DeleteService,
+    /// Give the service its old driver file.
+    MoveService(String),
+}
+
+/// What the steps brought.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// The filters, where they had to be written.
+    pub(super) filters: Option<Vec<FilterEntry>>,
+    /// The policy of a file that was put in force.
+    pub(super) policy: Option<LoadReport>,
+    /// What was not done in the end, and does no harm.
+    pub(super) notes: Vec<String>,
+}
+
+/// Takes all steps of a plan.
+///
+/// # Errors
+/// A step failed; those before it were undone, and what could not be is named.
+pub(super) fn run(host: &dyn Host, plan: &Plan) -> Result<Outcome, ControlError> {
+    let mut run = Run { host, plan, undo: Vec::new(), outcome: Outcome::default() };
+    for step in &plan.steps {
+        if let Err(error) = run.step(step) {
+            return Err(error.leaving(run.undo()));
+        }
+    }
+    Ok(run.outcome)
+}
+
+struct Run<'a> {
+    host: &'a dyn Host,
+    plan: &'a Plan,
+    /// Of the steps done, in their order.
+    undo: Vec<Undo>,
+    outcome: Outcome,
+}
+
+impl Run<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), ControlError> {
+        let (host, plan) = (self.host, self.plan);
+        let failed = || ControlError::step(step.to_string());
+        match step {
+            Step::DeleteLeftover { file } => host.delete_driver(file).map_err(failed())?,
+            Step::CopyDriver { file, .. } => {
+                host.write_driver(file, &plan.content).map_err(failed())?;
+                self.undo.push(Undo::Delete(file));
+                self.same_signature(file)?;
+            }
+            Step::KeepOld { file } => {
+                host.write_driver(file, plan.old.as_deref().unwrap_or_default()).map_err(failed())?;
+                self.undo.push(Undo::Delete(file));
+            }
+            Step::UnloadDriver => {
+                host.stop_service(SERVICE_NAME).map_err(failed())?;
+                if !unloaded(host)? {
+                    return Err(ControlError::Unloading);
+                }
+                self.undo.push(Undo::Load);
+            }
+            Step::PlaceDriver { .. } => {
+                host.rename_driver(NEW, FILE).map_err(failed())?;
+                self.undo.push(if plan.old.is_some() { Undo::Restore } else { Undo::Delete(FILE) });
+            }
+            Step::CreateService { image_path } => {
+                let config = ServiceConfig {
+                    name: SERVICE_NAME.to_owned(),
+                    display_name: SERVICE_DISPLAY_NAME.to_owned(),
+                    driver: (*image_path).to_owned(),
+                };
+                host.create_service(&config).map_err(failed())?;
+                self.undo.push(Undo::DeleteService);
+            }
+            Step::MoveService { from, .. } => {
+                host.set_service_driver(SERVICE_NAME, IMAGE_PATH).map_err(failed())?;
+                self.undo.push(Undo::MoveService(from.clone()));
+            }
+            Step::LoadDriver => {
+                host.start_service(SERVICE_NAME).map_err(failed())?;
+                self.undo.push(Undo::Unload);
+            }
+            Step::LoadPolicy { from, .. } => self.policy(*from)?,
+            Step::AddFilters => self.outcome.filters = Some(objects::write(host).map_err(failed())?),
+            // The new driver works: an old file that stays is no reason to go back to it.
+            Step::DeleteOld { file } => {
+                if let Err(error) = delete_now_or_later(host, file) {
+                    self.outcome.notes.push(format!("{file} stays in the folder of drivers: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was judged must be what was copied: between the two somebody may have changed the file.
+    fn same_signature(&self, file: &str) -> Result<(), ControlError> {
+        let path = format!(r"{}\{file}", self.plan.system.drivers);
+        let signature =
+            self.host.signature(&path).map_err(ControlError::step("looking at the copied driver's signature"))?;
+        if signature == self.plan.signature { Ok(()) } else { Err(ControlError::DriverChanged) }
+    }
+
+    fn policy(&mut self, from: PolicySource) -> Result<(), ControlError> {
+        match (from, &self.plan.policy, &self.plan.running) {
+            (PolicySource::File, Some(policy), _) => {
+                self.outcome.policy = Some(policy.load(self.host)?);
+                self.undo.push(Undo::Policy);
+            }
+            (PolicySource::Running, _, Some(image)) => {
+                load_image(self.host, image)
+                    .map_err(|source| ControlError::PolicyNotCarried { source: Box::new(source) })?;
+            }
+            // The plan names only what it has.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Undoes what was done, last first, and names what would not go.
+    fn undo(&mut self) -> Vec<String> {
+        let mut left = Vec::new();
+        while let Some(undo) = self.undo.pop() {
+            if let Err(what) = self.undo_one(&undo) {
+                left.push(what);
+            }
+        }
+        left
+    }
+
+    fn undo_one(&self, undo: &Undo) -> Result<(), String> {
+        let host = self.host;
+        let named = |what: &str, result: HostResult<()>| result.map_err(|error| format!("{what}: {error}"));
+        match undo {
+            Undo::Delete(file) => match host.read_driver(file) {
+                Ok(None) => Ok(()),
+                _ => named(&format!("deleting {file}"), delete_now_or_later(host, file)),
+            },
+            Undo::Restore => named("putting the old driver back", host.rename_driver(OLD, FILE)),
+            Undo::Unload => {
+                named("unloading the driver", host.stop_service(SERVICE_NAME))?;
+                match unloaded(host) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        Err("the driver stays loaded until the last program that has it open closes it".to_owned())
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            Undo::Load => {
+                named("loading the old driver again", host.start_service(SERVICE_NAME))?;
+                self.undo_one(&Undo::Policy)
+            }
+            Undo::Policy => match &self.plan.running {
+                Some(image) => load_image(host, image)
+                    .map(|_| ())
+                    .map_err(|error| format!("giving the driver the policy again that it had: {error}")),
+                None => Ok(()),
+            },
+            Undo::DeleteService => named("deleting the service", host.delete_service(SERVICE_NAME)),
+            Undo::MoveService(from) => {
+                named("giving the service its old file", host.set_service_driver(SERVICE_NAME, from))
+            }
+        }
+    }
+}
+
+/// Deletes a file, or has Windows do it at its next start where the file is in use.
+pub(super) fn delete_now_or_later(host: &dyn Host, file: &str) -> HostResult<()> {
+    host.delete_driver(file).or_else(|error| host.delete_driver_at_restart(file).map_err(|_| error))
+}

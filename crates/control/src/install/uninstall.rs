@@ -1,0 +1,104 @@
+//! Everything of ours out of a machine.
+
+use super::plan::service_image;
+use super::run::delete_now_or_later;
+use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
+use crate::error::ControlError;
+use crate::objects;
+use serde::Serialize;
+use sluice_host::{Host, HostError, ServiceState, code};
+use sluice_protocol::SERVICE_NAME;
+
+/// What [`uninstall`] found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UninstallReport {
+    /// How many WFP objects were removed.
+    pub objects_removed: usize,
+    /// The driver was loaded and was unloaded, or its unload was asked for.
+    pub driver_unloaded: bool,
+    /// The service was there and was deleted, or marked for deletion.
+    pub service_deleted: bool,
+    /// The driver's files that were deleted.
+    pub files_deleted: Vec<String>,
+    /// The driver has not gone yet: it does when the last program that has its device open closes it.
+    pub waiting: bool,
+    /// What is still there, looked up afterwards, and when it goes. Empty: nothing of ours is left.
+    pub left: Vec<String>,
+}
+
+impl UninstallReport {
+    /// Whether anything was there.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.objects_removed > 0 || self.driver_unloaded || self.service_deleted || !self.files_deleted.is_empty()
+    }
+}
+
+/// Removes everything of ours, whatever of it is there, and looks afterwards whether anything is left.
+///
+/// # Errors
+/// A step failed; those before it stand, and calling again goes on from there.
+pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
+    let mut report = UninstallReport::default();
+    let before = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+    let image_path = service_image(host)?;
+    report.objects_removed = objects::clear(host).map_err(ControlError::step("removing the filters"))?;
+
+    if before == ServiceState::Running {
+        host.stop_service(SERVICE_NAME).map_err(ControlError::step("unloading the driver"))?;
+        report.driver_unloaded = true;
+    }
+    if matches!(before, ServiceState::Running | ServiceState::StopPending) {
+        report.waiting = !unloaded(host)?;
+    }
+    if before != ServiceState::Absent {
+        match host.delete_service(SERVICE_NAME) {
+            // An earlier removal asked for it, and the driver is still there.
+            Err(error) if error.code == code::ERROR_SERVICE_MARKED_FOR_DELETE => {}
+            result => result.map_err(ControlError::step("deleting the service"))?,
+        }
+        report.service_deleted = true;
+    }
+    for file in [NEW, OLD, FILE] {
+        delete(host, file, &mut report).map_err(ControlError::step(format!("deleting {file}")))?;
+    }
+    look(host, image_path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH)), &mut report)?;
+    Ok(report)
+}
+
+/// Deletes one of our files. The file of a driver that stays loaded gets another name first: a deletion at Windows'
+/// next start goes by the name, and must not meet a driver that was installed since.
+fn delete(host: &dyn Host, file: &str, report: &mut UninstallReport) -> Result<(), HostError> {
+    if host.read_driver(file)?.is_none() {
+        return Ok(());
+    }
+    if report.waiting && file == FILE {
+        host.rename_driver(FILE, OLD)?;
+        host.delete_driver_at_restart(OLD)?;
+    } else {
+        delete_now_or_later(host, file)?;
+    }
+    report.files_deleted.push(file.to_owned());
+    Ok(())
+}
+
+/// What is there now.
+fn look(host: &dyn Host, elsewhere: Option<String>, report: &mut UninstallReport) -> Result<(), ControlError> {
+    let failed = || ControlError::step("looking whether anything is left");
+    if host.service_state(SERVICE_NAME).map_err(failed())? != ServiceState::Absent {
+        report.left.push("driver and service, until the last program that has its device open closes it".to_owned());
+    }
+    for file in [NEW, OLD, FILE] {
+        if host.read_driver(file).map_err(failed())?.is_some() {
+            report.left.push(format!("the file {file} in the folder of drivers, until Windows starts again"));
+        }
+    }
+    if let Some(path) = elsewhere {
+        report.left.push(format!("the file {path}, which the service used and this program did not bring"));
+    }
+    let objects = objects::count(host).map_err(failed())?;
+    if objects > 0 {
+        report.left.push(format!("{objects} filters of our provider"));
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What a machine says of itself and of a driver's file before the driver is put on it.
+
+use serde::{Deserialize, Serialize};
+
+/// A machine's Windows, and what it demands of drivers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// `RtlGetVersion`: dwBuildNumber, as in 19045.
+    pub build: u32,
+    /// `IsWow64Process2`: the machine's own IMAGE_FILE_MACHINE_*, which a driver must be built for.
+    pub machine: u16,
+    /// The folder of drivers: `GetSystemDirectoryW` and `\drivers`.
+    pub drivers: String,
+    /// `NtQuerySystemInformation(SystemCodeIntegrityInformation)`.
+    pub integrity: CodeIntegrity,
+    /// UEFI's Secure Boot; `None` on a machine that has none.
+    pub secure_boot: Option<bool>,
+}
+
+/// `SYSTEM_CODEINTEGRITY_INFORMATION.CodeIntegrityOptions` (NtQuerySystemInformation's documentation).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeIntegrity(pub u32);
+
+impl CodeIntegrity {
+    /// CODEINTEGRITY_OPTION_ENABLED: drivers need a signature.
+    pub const ENABLED: u32 = 0x1;
+    /// CODEINTEGRITY_OPTION_TESTSIGN: any signature will do.
+    pub const TEST_SIGNING: u32 = 0x2;
+    /// CODEINTEGRITY_OPTION_DEBUGMODE_ENABLED: a kernel debugger may be attached, which lifts the demand.
+    pub const DEBUG_MODE: u32 = 0x80;
+    /// CODEINTEGRITY_OPTION_HVCI_KMCI_ENABLED: memory integrity guards the kernel's code.
+    pub const HVCI: u32 = 0x400;
+
+    /// Whether an option is set.
+    #[must_use]
+    pub const fn has(self, option: u32) -> bool {
+        self.0 & option != 0
+    }
+}
+
+/// IMAGE_FILE_MACHINE_AMD64.
+pub const MACHINE_X64: u16 = 0x8664;
+/// IMAGE_FILE_MACHINE_ARM64.
+pub const MACHINE_ARM64: u16 = 0xaa64;
+
+/// What a file's signature is worth on a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signature {
+    /// There is none, neither in the file nor in a catalog that the machine knows.
+    None,
+    /// There is one, and the file is not what was signed.
+    Broken,
+    /// There is one, and it is that of this file.
+    Signed {
+        /// The signing certificate's subject, as far as it can be read.
+        by: Option<String>,
+        /// Who vouches for the certificate.
+        trust: Trust,
+    },
+}
+
+/// Who vouches for a signing certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// Microsoft, as a signer of drivers: by the hardware laboratory or by attestation.
+    Microsoft,
+    /// A root that this machine trusts.
+    Machine,
+    /// Nobody: the code that `WinVerifyTrust` gave, as in 0x800B0109, CERT_E_UNTRUSTEDROOT.
+    Nobody(u32),
+}
+
+/// Whether `name` can be a driver's file in the folder of drivers: a plain name that ends with `.sys`.
+///
+/// The seam takes names and not paths, so that it writes to no other folder.
+#[must_use]
+pub fn is_driver_file(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.len() <= 64 && name.strip_suffix(".sys").is_some_and(|stem| !stem.is_empty() && stem.bytes().all(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drivers_file_is_a_plain_name() {
+        assert!(is_driver_file("sluice.sys") && is_driver_file("sluice-new.sys"));
+        for name in ["", ".sys", "sluice", "sluice.exe", r"..\sluice.sys", "a/b.sys", "a:b.sys", "a.b.sys", "ä.sys"] {
+            assert!(!is_driver_file(name), "{name}");
+        }
+        assert!(!is_driver_file(&format!("{}.sys", "a".repeat(61))));
+    }
+}
