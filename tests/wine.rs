@@ -22,8 +22,12 @@ fn products() -> PathBuf {
 
 /// A command that runs sluice.exe, or `None` where that cannot be done.
 fn sluice() -> Option<Command> {
+    wine(&products().join("x86_64/sluice.exe"))
+}
+
+/// A command that runs a Windows program, or `None` where that cannot be done.
+fn wine(exe: &Path) -> Option<Command> {
     static PREFIX: OnceLock<TempDir> = OnceLock::new();
-    let exe = products().join("x86_64/sluice.exe");
     let wine = WINE.iter().map(Path::new).find(|path| path.is_file());
     let (Some(wine), true) = (wine, exe.is_file()) else {
         let missing = if wine.is_none() { "Wine".to_owned() } else { exe.display().to_string() };
@@ -75,4 +79,84 @@ fn sluice_exe_runs_without_a_driver() {
     let (_, error) = ended(&command.args(["load", "--check"]).arg(&policy).output().unwrap(), 4);
     assert!(error.contains("policy.toml:2:12"), "{error}");
     assert!(error.contains("expected `permit`, `block` or `drop`"), "{error}");
+}
+
+/// What sluice.exe may import as it is loaded: what Windows never looks for beside a program. That is the session's
+/// KnownDLLs with what those import in their turn (bcryptprimitives.dll by way of rpcrt4.dll), and the names of API sets.
+const KNOWN: [&str; 6] = [
+    "advapi32.dll",
+    "api-ms-win-core-synch-l1-2-0.dll",
+    "bcryptprimitives.dll",
+    "kernel32.dll",
+    "msvcrt.dll",
+    "ntdll.dll",
+];
+
+/// What it loads as it runs, or would by another build's imports.
+const PLANTED: [&str; 6] = ["fwpuclnt.dll", "wintrust.dll", "crypt32.dll", "userenv.dll", "bcrypt.dll", "version.dll"];
+
+/// Leaves a file beside itself when it is loaded.
+const MARK: &str = r#"
+#include <windows.h>
+#include <string.h>
+BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, LPVOID reserved) {
+    if (reason == DLL_PROCESS_ATTACH) {
+        char path[MAX_PATH];
+        GetModuleFileNameA(self, path, sizeof path - 8);
+        strcat(path, ".loaded");
+        CloseHandle(CreateFileA(path, GENERIC_WRITE, 0, NULL, CREATE_ALWAYS, 0, NULL));
+    }
+    return TRUE;
+}
+__declspec(dllexport) void FwpmFreeMemory0(void **memory) { (void)memory; }
+"#;
+
+/// Imports a library as sluice.exe once did.
+const VICTIM: &str = "
+void FwpmFreeMemory0(void **memory);
+int main(void) { void *memory = 0; FwpmFreeMemory0(&memory); return 0; }
+";
+
+fn compile(folder: &Path, source: &str, arguments: &[&str]) {
+    std::fs::write(folder.join("source.c"), source).unwrap();
+    let mut compiler = Command::new("x86_64-w64-mingw32-gcc");
+    let status = compiler.current_dir(folder).arg("source.c").args(arguments).status().unwrap();
+    assert!(status.success(), "{arguments:?}");
+}
+
+fn loaded(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".loaded")).collect()
+}
+
+#[test]
+fn a_library_beside_the_program_is_not_loaded() {
+    let Some(command) = sluice() else { return };
+    let listing = Command::new("x86_64-w64-mingw32-objdump").arg("-p").args(command.get_args()).output().unwrap();
+    for line in text(&listing.stdout).lines().filter_map(|line| line.trim().strip_prefix("DLL Name: ")) {
+        assert!(KNOWN.contains(&line.to_lowercase().as_str()), "{line} could be planted beside sluice.exe");
+    }
+
+    let folder = TempDir::new().unwrap();
+    for library in PLANTED {
+        compile(folder.path(), MARK, &["-shared", "-o", library]);
+    }
+    // The mark is left where a library is looked for in the usual way.
+    compile(folder.path(), VICTIM, &["-o", "victim.exe", "-lfwpuclnt"]);
+    std::fs::copy(products().join("x86_64/sluice.exe"), folder.path().join("sluice.exe")).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = wine(&folder.path().join(program)).unwrap();
+        command.args(arguments).current_dir(folder.path()).output().unwrap()
+    };
+    run("victim.exe", &[]);
+    assert_eq!(loaded(folder.path()), ["fwpuclnt.dll.loaded"], "the test can fail");
+    std::fs::remove_file(folder.path().join("fwpuclnt.dll.loaded")).unwrap();
+
+    let driver = folder.path().join("sluice.sys");
+    std::fs::copy(products().join("x86_64/sluice.sys"), &driver).unwrap();
+    for arguments in [&["status"][..], &["install", "--dry-run"], &["uninstall"], &["events"]] {
+        let output = run("sluice.exe", arguments);
+        assert_ne!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert_eq!(loaded(folder.path()), [""; 0], "{arguments:?}");
+    }
 }

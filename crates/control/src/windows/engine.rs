@@ -1,7 +1,7 @@
 //! The Base Filtering Engine.
 
-use super::check;
 use super::convert::{Arena, guid, guid_back};
+use super::{check, fwpuclnt};
 use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostResult, Provider, Sublayer};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::HANDLE;
@@ -21,17 +21,12 @@ impl Session {
         // SAFETY: null names mean this machine, the caller's identity and a session of defaults, which is not dynamic;
         // `handle` outlives the call.
         let result =
-            unsafe { wfp::FwpmEngineOpen0(null(), RPC_C_AUTHN_DEFAULT as u32, null(), null(), &raw mut handle) };
+            unsafe { fwpuclnt::FwpmEngineOpen0(null(), RPC_C_AUTHN_DEFAULT as u32, null(), null(), &raw mut handle) };
         check("FwpmEngineOpen0", result)?;
         Ok(Self(handle))
     }
 
-    fn delete(
-        &self,
-        operation: &str,
-        call: unsafe extern "system" fn(HANDLE, *const GUID) -> u32,
-        key: Guid,
-    ) -> HostResult<()> {
+    fn delete(&self, operation: &str, call: unsafe fn(HANDLE, *const GUID) -> u32, key: Guid) -> HostResult<()> {
         let key = guid(key);
         // SAFETY: `call` is one of the Fwpm*DeleteByKey0 functions, which want an open engine and a key to read.
         check(operation, unsafe { call(self.0, &raw const key) })
@@ -41,24 +36,24 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // SAFETY: the handle came from FwpmEngineOpen0 and is closed only here.
-        unsafe { wfp::FwpmEngineClose0(self.0) };
+        unsafe { fwpuclnt::FwpmEngineClose0(self.0) };
     }
 }
 
 impl Engine for Session {
     fn begin(&mut self) -> HostResult<()> {
         // SAFETY: the engine is open; 0 asks for a read/write transaction.
-        check("FwpmTransactionBegin0", unsafe { wfp::FwpmTransactionBegin0(self.0, 0) })
+        check("FwpmTransactionBegin0", unsafe { fwpuclnt::FwpmTransactionBegin0(self.0, 0) })
     }
 
     fn commit(&mut self) -> HostResult<()> {
         // SAFETY: the engine is open.
-        check("FwpmTransactionCommit0", unsafe { wfp::FwpmTransactionCommit0(self.0) })
+        check("FwpmTransactionCommit0", unsafe { fwpuclnt::FwpmTransactionCommit0(self.0) })
     }
 
     fn abort(&mut self) -> HostResult<()> {
         // SAFETY: the engine is open.
-        check("FwpmTransactionAbort0", unsafe { wfp::FwpmTransactionAbort0(self.0) })
+        check("FwpmTransactionAbort0", unsafe { fwpuclnt::FwpmTransactionAbort0(self.0) })
     }
 
     fn add_provider(&mut self, provider: &Provider) -> HostResult<()> {
@@ -66,14 +61,14 @@ impl Engine for Session {
         let provider = arena.provider(provider)?;
         // SAFETY: the engine is open; `arena` keeps what the structure points to beyond the call; a null descriptor
         // asks for the default one.
-        check("FwpmProviderAdd0", unsafe { wfp::FwpmProviderAdd0(self.0, &raw const provider, null_mut()) })
+        check("FwpmProviderAdd0", unsafe { fwpuclnt::FwpmProviderAdd0(self.0, &raw const provider, null_mut()) })
     }
 
     fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()> {
         let mut arena = Arena::default();
         let sublayer = arena.sublayer(sublayer)?;
         // SAFETY: as in add_provider.
-        check("FwpmSubLayerAdd0", unsafe { wfp::FwpmSubLayerAdd0(self.0, &raw const sublayer, null_mut()) })
+        check("FwpmSubLayerAdd0", unsafe { fwpuclnt::FwpmSubLayerAdd0(self.0, &raw const sublayer, null_mut()) })
     }
 
     fn add_callout(&mut self, callout: &Callout) -> HostResult<u32> {
@@ -81,7 +76,7 @@ impl Engine for Session {
         let callout = arena.callout(callout)?;
         let mut id = 0;
         // SAFETY: as in add_provider; `id` outlives the call.
-        let result = unsafe { wfp::FwpmCalloutAdd0(self.0, &raw const callout, null_mut(), &raw mut id) };
+        let result = unsafe { fwpuclnt::FwpmCalloutAdd0(self.0, &raw const callout, null_mut(), &raw mut id) };
         check("FwpmCalloutAdd0", result).map(|()| id)
     }
 
@@ -90,24 +85,24 @@ impl Engine for Session {
         let filter = arena.filter(filter)?;
         let mut id = 0;
         // SAFETY: as in add_provider; `id` outlives the call.
-        let result = unsafe { wfp::FwpmFilterAdd0(self.0, &raw const filter, null_mut(), &raw mut id) };
+        let result = unsafe { fwpuclnt::FwpmFilterAdd0(self.0, &raw const filter, null_mut(), &raw mut id) };
         check("FwpmFilterAdd0", result).map(|()| id)
     }
 
     fn delete_provider(&mut self, key: Guid) -> HostResult<()> {
-        self.delete("FwpmProviderDeleteByKey0", wfp::FwpmProviderDeleteByKey0, key)
+        self.delete("FwpmProviderDeleteByKey0", fwpuclnt::FwpmProviderDeleteByKey0, key)
     }
 
     fn delete_sublayer(&mut self, key: Guid) -> HostResult<()> {
-        self.delete("FwpmSubLayerDeleteByKey0", wfp::FwpmSubLayerDeleteByKey0, key)
+        self.delete("FwpmSubLayerDeleteByKey0", fwpuclnt::FwpmSubLayerDeleteByKey0, key)
     }
 
     fn delete_callout(&mut self, key: Guid) -> HostResult<()> {
-        self.delete("FwpmCalloutDeleteByKey0", wfp::FwpmCalloutDeleteByKey0, key)
+        self.delete("FwpmCalloutDeleteByKey0", fwpuclnt::FwpmCalloutDeleteByKey0, key)
     }
 
     fn delete_filter(&mut self, key: Guid) -> HostResult<()> {
-        self.delete("FwpmFilterDeleteByKey0", wfp::FwpmFilterDeleteByKey0, key)
+        self.delete("FwpmFilterDeleteByKey0", fwpuclnt::FwpmFilterDeleteByKey0, key)
     }
 
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
@@ -131,7 +126,7 @@ impl Enumeration {
     fn open(engine: HANDLE) -> HostResult<Self> {
         let mut handle = null_mut();
         // SAFETY: the engine is open; a null template asks for every filter; `handle` outlives the call.
-        let result = unsafe { wfp::FwpmFilterCreateEnumHandle0(engine, null(), &raw mut handle) };
+        let result = unsafe { fwpuclnt::FwpmFilterCreateEnumHandle0(engine, null(), &raw mut handle) };
         check("FwpmFilterCreateEnumHandle0", result)?;
         Ok(Self { engine, handle })
     }
@@ -139,8 +134,9 @@ impl Enumeration {
     fn next_page(&mut self) -> HostResult<Option<Page>> {
         let mut page = Page { entries: null_mut(), count: 0 };
         // SAFETY: engine and enumeration are open; `page` outlives the call and frees what the call allocates.
-        let result =
-            unsafe { wfp::FwpmFilterEnum0(self.engine, self.handle, PAGE, &raw mut page.entries, &raw mut page.count) };
+        let result = unsafe {
+            fwpuclnt::FwpmFilterEnum0(self.engine, self.handle, PAGE, &raw mut page.entries, &raw mut page.count)
+        };
         check("FwpmFilterEnum0", result)?;
         Ok((page.count > 0).then_some(page))
     }
@@ -149,7 +145,7 @@ impl Enumeration {
 impl Drop for Enumeration {
     fn drop(&mut self) {
         // SAFETY: from FwpmFilterCreateEnumHandle0 on this engine, which its session keeps open, and closed only here.
-        unsafe { wfp::FwpmFilterDestroyEnumHandle0(self.engine, self.handle) };
+        unsafe { fwpuclnt::FwpmFilterDestroyEnumHandle0(self.engine, self.handle) };
     }
 }
 
@@ -190,7 +186,7 @@ impl Drop for Page {
 pub(super) fn free(memory: &mut *mut core::ffi::c_void) {
     // SAFETY: the callers pass memory that an Fwpm function returned and that they do not use afterwards; null is
     // allowed.
-    unsafe { wfp::FwpmFreeMemory0(memory) };
+    unsafe { fwpuclnt::FwpmFreeMemory0(memory) };
 }
 
 /// The text at `start`.

@@ -8,6 +8,7 @@ mod convert;
 mod device;
 mod engine;
 mod files;
+mod fwpuclnt;
 mod library;
 mod path;
 mod service;

@@ -1,13 +1,14 @@
 //! Paths as ALE_APP_ID has them.
 
 use super::engine::free;
+use super::fwpuclnt::FwpmGetAppIdFromFileName0;
 use super::{check, last_error, refusal, wide};
 use sluice_host::{HostError, HostResult, code};
 use std::fs::OpenOptions;
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::AsRawHandle;
 use std::ptr::null_mut;
-use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform::{FWP_BYTE_BLOB, FwpmGetAppIdFromFileName0};
+use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform::FWP_BYTE_BLOB;
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_BACKUP_SEMANTICS, GetFinalPathNameByHandleW, VOLUME_NAME_NT};
 
 /// The longest path of the object manager, in UTF-16 units: what a UNICODE_STRING can count.
