@@ -6,6 +6,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     // As text: what main returns is shown in its Debug form.
     wdk_build::configure_wdk_binary_build().map_err(|error| error.to_string())?;
     if env::var("CARGO_CFG_TARGET_OS")? == "windows" {
+        // In place of the time: a hash of the image, so that the same sources make the same bytes.
+        println!("cargo::rustc-cdylib-link-arg=/Brepro");
+        // Code that returns where it was called from: the kernel may keep its stack twice.
+        if env::var("CARGO_CFG_TARGET_ARCH")? == "x86_64" {
+            println!("cargo::rustc-cdylib-link-arg=/CETCOMPAT");
+        }
         link_version_resource()?;
     }
     Ok(())

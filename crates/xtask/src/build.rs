@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, path::Path, process::Command};
 
 use clap::ValueEnum;
 
-use xtask::process;
+use xtask::{image::identity, process};
 
 use crate::{
     Error, check_image,
@@ -54,8 +54,18 @@ fn driver(places: &Places, architecture: &str, target: &'static str) -> Result<(
     process::run(toolchain.driver_cargo(places, "build", target).arg("--release"))?;
     let built = places.driver_target.join(target).join("release");
     let shipped = places.products.join(architecture);
-    put(&built.join("sluice.dll"), &shipped.join("sluice.sys"))?;
-    put(&built.join("sluice.pdb"), &shipped.join("sluice.pdb"))?;
+    let (linked, symbols) = (built.join("sluice.dll"), built.join("sluice.pdb"));
+    let mut image = fs::read(&linked).map_err(Error::file(&linked))?;
+    let mut pdb = fs::read(&symbols).map_err(Error::file(symbols))?;
+    // Microsoft's linker needs no help with it, and its symbol files are not known to hold the identity once.
+    if !cfg!(windows) {
+        identity::settle(&mut image, &mut pdb).map_err(|source| Error::Identity { path: linked, source })?;
+    }
+    fs::create_dir_all(&shipped).map_err(Error::file(&shipped))?;
+    for (name, content) in [("sluice.sys", image), ("sluice.pdb", pdb)] {
+        let path = shipped.join(name);
+        fs::write(&path, content).map_err(Error::file(path))?;
+    }
     check_image(&shipped.join("sluice.sys"))
 }
 

@@ -86,6 +86,8 @@ enum Error {
     File { path: PathBuf, source: std::io::Error },
     #[error("{} is not fit to ship:\n{}", path.display(), defects.iter().map(|d| format!("  - {d}")).collect::<Vec<_>>().join("\n"))]
     Image { path: PathBuf, defects: Vec<image::Defect> },
+    #[error("{}: {source}", path.display())]
+    Identity { path: PathBuf, source: image::identity::IdentityError },
     #[error(transparent)]
     Package(#[from] PackageError),
     #[error("{}", if cfg!(windows) { "--certificate is a .pfx file, which holds the key: --key is not taken" } else { "--certificate needs --key" })]

@@ -5,7 +5,10 @@
 use std::{fs, path::Path};
 
 use sluice_protocol::OLDEST_WINDOWS_BUILD;
-use xtask::image::{Defect, check};
+use xtask::image::{
+    Defect, check,
+    identity::{IdentityError, settle},
+};
 
 fn driver(architecture: &str) -> Vec<u8> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/sluice").join(architecture).join("sluice.sys");
@@ -108,6 +111,40 @@ fn header_defects_are_named() {
         });
         assert!(matches!(defects[..], [Defect::Characteristic(text)] if text.contains(name)), "{defects:?}");
     }
+}
+
+#[test]
+fn an_image_that_bears_no_mark_for_shadow_stacks_is_named() {
+    // The type of the entry, behind its characteristics, time and version.
+    let defects = after(|bytes| {
+        let entry = bytes.windows(8).position(|window| window == [20, 0, 0, 0, 4, 0, 0, 0]).unwrap();
+        bytes[entry] = 21;
+    });
+    assert!(matches!(defects[..], [Defect::Characteristic(text)] if text.contains("CETCOMPAT")), "{defects:?}");
+}
+
+#[test]
+fn images_that_differ_in_time_and_symbol_file_only_become_the_same() {
+    let symbols =
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/sluice/x86_64/sluice.pdb")).unwrap();
+    let image = driver("x86_64");
+    let record = image.windows(4).position(|window| window == b"RSDS").unwrap();
+    let guid: [u8; 16] = image[record + 4..record + 20].try_into().unwrap();
+    let in_symbols = symbols.windows(16).position(|window| window == guid).unwrap();
+
+    let (mut other, mut other_symbols) = (image.clone(), symbols.clone());
+    let time = header(&other) + 8;
+    other[time..time + 4].fill(7);
+    other[record + 4..record + 20].fill(8);
+    other_symbols[in_symbols..in_symbols + 16].fill(8);
+    settle(&mut other, &mut other_symbols).unwrap();
+    assert!(other == image && other_symbols == symbols, "the build settles them in the same way");
+
+    let mut changed = image.clone();
+    changed[0x1000] ^= 1;
+    settle(&mut changed, &mut other_symbols).unwrap();
+    assert_ne!(changed[time..time + 4], image[time..time + 4], "other code has another identity");
+    assert_eq!(settle(&mut image.clone(), &mut [0; 64]), Err(IdentityError::OtherSymbols(0)));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! what hypervisor-protected code integrity, driver signing and good manners ask for.
 
 mod exports;
+pub mod identity;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -114,6 +115,7 @@ pub fn check(bytes: &[u8]) -> Result<Summary, Vec<Defect>> {
         }
     };
     check_header(&file, bytes, &mut defects);
+    check_shadow_stack(&file, bytes, machine, &mut defects);
     check_sections(&file, &mut defects);
     let imports = check_imports(&file, &mut defects);
     check_relocations(&file, bytes, &mut defects);
@@ -157,6 +159,15 @@ fn check_header(file: &PeFile64<'_>, bytes: &[u8], defects: &mut Vec<Defect>) {
     let (found, expected) = (header.check_sum(), checksum(bytes, checksum_offset(file)));
     if found != expected {
         defects.push(Defect::Checksum { found, expected });
+    }
+}
+
+/// Only x86_64 has what the mark speaks of.
+fn check_shadow_stack<'a>(file: &PeFile64<'a>, bytes: &'a [u8], machine: &str, defects: &mut Vec<Defect>) {
+    match has_shadow_stack(file, bytes) {
+        Ok(marked) if marked || machine != "x86_64" => {}
+        Ok(_) => defects.push(Defect::Characteristic("CET_COMPAT (linker option /CETCOMPAT)")),
+        Err(error) => defects.push(Defect::Unreadable { table: "debug directory", why: error.to_string() }),
     }
 }
 
@@ -255,6 +266,30 @@ fn check_version(file: &PeFile64<'_>, bytes: &[u8], defects: &mut Vec<Defect>) {
         Ok(false) => defects.push(Defect::NoVersion),
         Err(error) => defects.push(Defect::Unreadable { table: "resource directory", why: error.to_string() }),
     }
+}
+
+/// Offset and entries of the debug directory, if there is one.
+fn debug_directory<'a>(
+    file: &PeFile64<'a>,
+    bytes: &'a [u8],
+) -> object::Result<Option<(usize, &'a [pe::ImageDebugDirectory])>> {
+    let Some(directory) = file.data_directory(pe::IMAGE_DIRECTORY_ENTRY_DEBUG) else { return Ok(None) };
+    let (at, _) = directory.file_range(&file.section_table())?;
+    let content = directory.data(bytes, &file.section_table())?;
+    let count = content.len() / size_of::<pe::ImageDebugDirectory>();
+    // There are as many as were counted.
+    let entries = object::pod::slice_from_bytes(content, count).map_or(&[][..], |(entries, _)| entries);
+    Ok(Some((at as usize, entries)))
+}
+
+/// Whether the image says that it runs with a shadow stack (CET): bit 0 of what the linker's /CETCOMPAT leaves.
+fn has_shadow_stack<'a>(file: &PeFile64<'a>, bytes: &'a [u8]) -> object::Result<bool> {
+    let Some((_, entries)) = debug_directory(file, bytes)? else { return Ok(false) };
+    let mut flags = entries
+        .iter()
+        .filter(|entry| entry.typ.get(LE) == pe::IMAGE_DEBUG_TYPE_EX_DLLCHARACTERISTICS)
+        .filter_map(|entry| bytes.get(entry.pointer_to_raw_data.get(LE) as usize));
+    Ok(flags.any(|flags| flags & 1 == 1))
 }
 
 /// Offset of the checksum in the file: it is 64 bytes into the optional header, which follows signature and file header.
