@@ -29,9 +29,22 @@ pub(crate) fn load(host: &dyn Host, policy: &Path, output: &mut Output) -> Resul
 pub(crate) fn watch(host: &dyn Host, policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     let mut failed = None;
     let mut first = true;
+    let mut told = String::new();
     sluice_control::watch(host, policy, &mut LocalClock, &mut |report| {
-        let warned = if std::mem::take(&mut first) { output.warnings(&report.warnings) } else { Ok(()) };
-        match warned.and_then(|()| loaded(policy, report, output)) {
+        let said = match report {
+            Ok(report) => {
+                told.clear();
+                let warned = if std::mem::take(&mut first) { output.warnings(&report.warnings) } else { Ok(()) };
+                warned.and_then(|()| loaded(policy, report, output))
+            }
+            // Once, however often it is tried.
+            Err(error) if error.to_string() == told => Ok(()),
+            Err(error) => {
+                told = error.to_string();
+                output.trouble(&format!("not loaded, and tried again: {told}"))
+            }
+        };
+        match said {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 failed = Some(failure);
@@ -50,6 +63,9 @@ fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(),
         if let Some(at) = &report.schedules_judged_at {
             let until = report.schedules_change_at.as_deref().map_or("for ever".to_owned(), |at| format!("until {at}"));
             writeln!(out, "  {WARNING}rules with a schedule are judged at {at}{WARNING:#}, which holds {until}")?;
+        }
+        for program in &report.missing_programs {
+            writeln!(out, "  {WARNING}not on this machine{WARNING:#}: {program}")?;
         }
         Ok(())
     })

@@ -62,6 +62,14 @@ impl Output {
         Ok(())
     }
 
+    /// Prints what is to be known while the command goes on.
+    pub(crate) fn trouble(&mut self, what: &str) -> Result<(), Failure> {
+        Ok(match self.json {
+            true => writeln!(self.stderr, "{}", serde_json::json!({ "warning": what }))?,
+            false => writeln!(self.stderr, "{WARNING}warning{WARNING:#}: {what}")?,
+        })
+    }
+
     /// Prints a failure and returns its exit status. Whoever closed the pipe we write to has seen enough.
     pub(crate) fn failure(&mut self, failure: &Failure) -> ExitCode {
         if let Failure::Output(error) = failure

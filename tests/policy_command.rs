@@ -335,7 +335,7 @@ fn flows_that_cannot_be_are_refused_by_name() {
         (&["--tcp", "10.0.0.5:1", "[2001:db8::1]:80"], "different families"),
         (&["--protocol", "tpc", "10.0.0.5", "203.0.113.7"], "the protocol `tpc`"),
         (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--user", "me"], "the user `me`"),
-        (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--app", "curl.exe"], "not absolute"),
+        (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--app", "curl.exe"], "is not the whole path"),
         (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--udp", "10.0.0.5:1", "203.0.113.7:80"], "cannot be used with"),
         (&[], "required"),
     ] {
@@ -393,12 +393,16 @@ fn import_makes_policies_of_other_firewalls_rules() {
     let wide: Vec<u8> = [0xfeffu16].into_iter().chain(netsh.encode_utf16()).flat_map(u16::to_le_bytes).collect();
     assert_eq!(imported("rules16.txt", &wide, "203.0.113.5:443").1["rule"], "Web");
 
-    let csv = "\"DisplayName\",\"Enabled\",\"Direction\",\"Action\",\"Protocol\",\"RemotePort\",\"Program\"\r\n\
-        \"Mail\",\"True\",\"Outbound\",\"Block\",\"TCP\",\"25,465\",\"Any\"\r\n\
-        \"Hosted\",\"True\",\"Outbound\",\"Allow\",\"TCP\",\"80\",\"%SystemRoot%\\system32\\svchost.exe\"\r\n";
-    assert_eq!(imported("rules.csv", csv.as_bytes(), "198.51.100.5:465").1["rule"], "Mail");
-    let json =
-        r#"[{"DisplayName":"Mail","Enabled":1,"Direction":2,"Action":4,"Protocol":"TCP","RemotePort":["25","465"]}]"#;
+    let csv = "\"DisplayName\",\"Enabled\",\"Direction\",\"Action\",\"Protocol\",\"LocalPort\",\"RemotePort\",\
+        \"RemoteAddress\",\"Program\"\r\n\
+        \"Mail\",\"True\",\"Outbound\",\"Block\",\"TCP\",\"Any\",\"25,465\",\"Any\",\"Any\"\r\n\
+        \"Hosted\",\"True\",\"Outbound\",\"Allow\",\"TCP\",\"Any\",\"80\",\"Any\",\"%SystemRoot%\\system32\\svchost.exe\"\r\n";
+    let (policy, told) = imported("rules.csv", csv.as_bytes(), "198.51.100.5:465");
+    assert_eq!(told["rule"], "Mail");
+    // What the export does not tell could have narrowed what it permits.
+    assert!(policy.contains("name = \"Hosted\"\naction = \"permit\"\nenabled = false"), "{policy}");
+    let json = r#"[{"DisplayName":"Mail","Enabled":1,"Direction":2,"Action":4,"Protocol":"TCP","LocalPort":"Any",
+        "RemotePort":["25","465"],"RemoteAddress":"Any","Program":"Any"}]"#;
     assert_eq!(imported("rules.json", json.as_bytes(), "198.51.100.5:465").1["rule"], "Mail");
 
     let group =
@@ -413,6 +417,24 @@ fn what_cannot_be_imported_is_refused() {
     assert!(folder.run(4, &["import", "broken.xml"]).error.contains("broken.xml: line 1"));
     assert!(folder.run(4, &["import", "--from", "lsrules", "prose.txt"]).error.contains("prose.txt: line"));
     assert!(folder.run(4, &["import", "missing"]).error.contains("missing"));
+}
+
+#[test]
+fn exports_in_code_pages_need_their_name() {
+    let netsh = "Regelname:                            Spiel\r\n----------------------------------------------------\r\n\
+        Aktiviert:                            Ja\r\nRichtung:                             Aus\r\n";
+    let folder = Folder::new(&[("german.txt", netsh)]);
+    assert!(folder.run(4, &["import", "german.txt"]).error.contains("the labels are in German"));
+    let rule = "Rule Name:                            T\u{81}r\r\nEnabled:                              Yes\r\n\
+        Direction:                            Out\r\nProfiles:                             Domain,Private,Public\r\n\
+        RemoteIP:                             203.0.113.0/24\r\nProtocol:                             Any\r\n\
+        Program:                              C:\\Apps\\browser.exe\r\nAction:                               Block\r\n";
+    folder.write("oem.txt", &rule.chars().map(|letter| letter as u8).collect::<Vec<u8>>());
+    let error = folder.run(4, &["import", "oem.txt"]).error;
+    assert!(error.contains("line 1: not UTF-8") && error.contains("--encoding"), "{error}");
+    let policy = folder.run(0, &["import", "oem.txt", "--encoding", "cp850"]).out;
+    assert!(policy.contains("name = \"Tür\"\naction = \"block\"\n"), "{policy}");
+    folder.run(2, &["import", "oem.txt", "--encoding", "klingon"]);
 }
 
 #[test]

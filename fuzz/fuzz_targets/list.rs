@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluice_policy::{CompileOptions, Image, compile, parse};
-use std::{collections::BTreeMap, path::Path, path::PathBuf};
+use sluice_policy::{CompileOptions, Direction, Flow, Image, Name, Reference, compile, parse};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, path::PathBuf};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, bytes)) = bytes.split_first() else { return };
-    let formats = ["auto", "addresses", "names", "hosts", "adblock", "dnsmasq", "csv"];
+    let formats = ["auto", "addresses", "names", "hosts", "adblock", "dnsmasq", "csv", "rpz"];
     let format = formats[usize::from(*choice) % formats.len()];
     let subdomains = match choice >> 6 {
         0 => "",
@@ -24,7 +24,15 @@ fuzz_target!(|bytes: &[u8]| {
             Ok(policy) => {
                 let options = CompileOptions { application: &|path| Ok(path.to_owned()), key: [7; 16], at: None };
                 let bytes = compile(&policy, &options).expect("lists compile");
-                Image::validate(bytes).expect("what was compiled is valid");
+                let image = Image::validate(bytes).expect("what was compiled is valid");
+                // Exceptions are told by the image as by the language.
+                let reference = Reference::new(&policy, &options);
+                for name in [&b"example.com"[..], b"a.example.com", b"ads.example", b"x.ads.example", b"com"] {
+                    let addresses = [[192, 0, 2, 1], [198, 51, 100, 1]].map(IpAddr::from);
+                    let flow = Flow::new(Direction::Outbound, 6, addresses[0], 50000, addresses[1], 443);
+                    let flow = flow.with_name(Name::Known(name));
+                    assert_eq!(image.decide(&flow), reference.decide(&flow), "{flow:?}");
+                }
             }
             Err(errors) => assert!(!errors.render(true).is_empty()),
         }

@@ -3,6 +3,7 @@
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use sluice_policy::import::Source;
 use sluice_policy::model::Moment;
+use sluice_policy::text::Encoding;
 use std::path::PathBuf;
 
 /// The exit statuses of these verbs, as the help shows them.
@@ -73,6 +74,13 @@ pub(crate) enum Command {
         /// What it is; told from its text if not given.
         #[arg(long, value_name = "KIND")]
         from: Option<From>,
+        /// How its letters are written, as in cp850 or windows-1252; UTF-8 and UTF-16 are told from the bytes.
+        #[arg(long, value_name = "ENCODING")]
+        encoding: Option<Encoding>,
+        /// The export tells all there is: no rule asks for anything it has no column for. Without this, rules that
+        /// permit are disabled where the export does not tell what may narrow them.
+        #[arg(long)]
+        complete: bool,
     },
 }
 
@@ -106,9 +114,15 @@ pub(crate) struct Flow {
     /// The program, as in rules.
     #[arg(long, value_name = "PATH")]
     pub(crate) app: Option<String>,
-    /// The user's SID.
+    /// A SID of the token, the user's own or a group's; once for each.
     #[arg(long, value_name = "SID")]
-    pub(crate) user: Option<String>,
+    pub(crate) user: Vec<String>,
+    /// A service whose SID the token has; once for each.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Vec<String>,
+    /// The package, by its family name or SID.
+    #[arg(long, value_name = "PACKAGE")]
+    pub(crate) package: Option<String>,
     /// The interface: a type such as wireless, or luid:NUMBER.
     #[arg(long, value_name = "INTERFACE")]
     pub(crate) interface: Option<String>,

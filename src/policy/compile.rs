@@ -6,7 +6,7 @@ use crate::output::{GOOD, LABEL, Output, WARNING};
 use serde_json::json;
 use sluice_control::{assumed_app_id, read_policy};
 use sluice_policy::model::{Moment, schedule};
-use sluice_policy::{CompileOptions, show};
+use sluice_policy::{CompileOptions, Compiled, show};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,12 +33,13 @@ pub(super) fn compile(
     };
     let key = key.map_or_else(files::drawn_key, Ok)?;
     let options = CompileOptions { application: &application, key, at };
-    let bytes = sluice_policy::compile(&policy, &options).map_err(invalid)?;
+    let Compiled { image: bytes, warnings: found } =
+        sluice_policy::compile_with_warnings(&policy, &options).map_err(invalid)?;
     let image_of = files::validate(file, bytes)?;
     let identity = show(&image_of).identity;
     files::replace(image, image_of.as_bytes())?;
 
-    let warnings = super::warnings(&policy);
+    let warnings: Vec<_> = super::warnings(&policy).into_iter().chain(found).collect();
     output.warnings(&warnings)?;
     let next = at.and_then(|at| schedule::next_change(&policy, at).map(|minutes| at.after(minutes)));
     let (rules, size) = (policy.rules.len(), image_of.as_bytes().len());

@@ -1,12 +1,12 @@
 //! `sluice policy explain`.
 
 use super::args::Flow;
-use super::files::{invalid, options};
+use super::files::options;
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
 use serde_json::json;
 use sluice_control::{assumed_app_id, read_policy};
-use sluice_policy::model::{FlowSpec, Moment};
+use sluice_policy::model::{FlowSpec, Moment, SidBuf};
 use sluice_policy::{Decision, Outcome, Reference, Verdict, parse_flow};
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
     let policy = read_policy(file)?;
     let flow = spec(flow).map_err(Failure::Usage)?;
     let options = options(at);
-    let reference = Reference::new(&policy, &options).map_err(invalid)?;
+    let reference = Reference::new(&policy, &options);
     let image = super::image(&policy, &options)?;
     let (explained, decided) = flow
         .with(&assumed_app_id, |flow| (reference.explain(flow), image.decide(flow)))
@@ -72,14 +72,26 @@ fn spec(flow: &Flow) -> Result<FlowSpec, String> {
     };
     // An IPv6 address has two colons at least, an IPv4 endpoint one at most.
     let v6 = remote.bytes().filter(|byte| *byte == b':').count() > 1;
-    parse_flow(
+    let mut spec = parse_flow(
         if protocol == "icmp" && v6 { "icmpv6" } else { protocol },
         local,
         remote,
         flow.inbound,
         flow.app.as_deref(),
-        flow.user.as_deref(),
+        None,
         flow.interface.as_deref(),
         flow.name.as_deref(),
-    )
+    )?;
+    for user in &flow.user {
+        let sid = SidBuf::parse(user);
+        spec.users.push(sid.ok_or_else(|| format!("the user `{user}` is not understood: a SID is expected"))?);
+    }
+    for service in &flow.service {
+        spec.users.push(SidBuf::of_service(service).ok_or_else(|| format!("`{service}` is not a service"))?);
+    }
+    if let Some(package) = &flow.package {
+        let sid = SidBuf::of_package(package);
+        spec.users.push(sid.map_err(|expected| format!("`{package}` is not a package: {expected} is expected"))?);
+    }
+    Ok(spec)
 }

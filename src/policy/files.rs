@@ -50,31 +50,9 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     written.map(drop).map_err(|source| Failure::Write { path: path.to_owned(), source })
 }
 
-/// Text of another firewall's export: UTF-8, or UTF-16 as PowerShell and netsh write it.
-pub(super) fn decode(bytes: &[u8]) -> String {
-    let wide = |read: fn([u8; 2]) -> u16| {
-        let units: Vec<u16> = bytes[2..].as_chunks().0.iter().map(|pair| read(*pair)).collect();
-        String::from_utf16_lossy(&units)
-    };
-    match bytes {
-        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
-        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exports_are_decoded() {
-        assert_eq!(decode(&[0xff, 0xfe, b'a', 0, b'b', 0]), "ab");
-        assert_eq!(decode(&[0xfe, 0xff, 0, b'a']), "a");
-        assert_eq!(decode(b"plain"), "plain");
-        assert_eq!(decode(&[0xff, 0xfe]), "");
-        assert_eq!(decode(&[]), "");
-    }
 
     #[test]
     fn a_file_is_replaced_whole_or_not_at_all() {

@@ -12,8 +12,9 @@ use crate::output::{BAD, GOOD, LABEL, Output};
 use files::{invalid, options};
 use serde_json::json;
 use sluice_control::read_policy;
-use sluice_policy::import::{Source, import};
+use sluice_policy::import::{Source, import, import_complete};
 use sluice_policy::model::Moment;
+use sluice_policy::text::{Encoding, NotText, decode};
 use sluice_policy::{CompileOptions, Diagnostic, Image, Policy, diff, lint, show, test};
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,7 +28,9 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<ExitCode, Fa
         Command::Diff { old, new, at } => difference(old, new, at.at, output),
         Command::Explain { file, flow, at } => explain::explain(file, flow, at.at, output),
         Command::Test { file } => test_file(file, output),
-        Command::Import { file, from } => import_file(file, from.map(Into::into), output),
+        Command::Import { file, from, encoding, complete } => {
+            import_file(file, from.map(Into::into), *encoding, *complete, output)
+        }
     }
 }
 
@@ -114,12 +117,30 @@ fn test_file(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn import_file(file: &Path, from: Option<Source>, output: &mut Output) -> Result<ExitCode, Failure> {
-    let text = files::decode(&files::bytes(file)?);
+fn import_file(
+    file: &Path,
+    from: Option<Source>,
+    encoding: Option<Encoding>,
+    complete: bool,
+    output: &mut Output,
+) -> Result<ExitCode, Failure> {
+    let text = decode(&files::bytes(file)?, encoding).map_err(|error| match error {
+        NotText::Line(_) if encoding.is_none() => files::unusable(file, format!("{error}: give it with --encoding")),
+        _ => files::unusable(file, error),
+    })?;
     let source = from.or_else(|| Source::detect(&text)).ok_or_else(|| {
         files::unusable(file, "it looks like no firewall's export that is known: say which it is with --from")
     })?;
-    let imported = import(source, &text).map_err(|error| files::unusable(file, error))?;
+    let imported = if complete { import_complete(source, &text) } else { import(source, &text) };
+    let imported = imported.map_err(|error| files::unusable(file, error))?;
     output.report(&imported, |out| write!(out, "{}", imported.toml))?;
+    let disabled = imported.toml.lines().filter(|line| *line == "enabled = false").count();
+    if !imported.notes.is_empty() {
+        output.trouble(&format!(
+            "{disabled} of {} rules are disabled; {} notes at the top of the policy say what to look at",
+            imported.rules,
+            imported.notes.len()
+        ))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,8 +6,8 @@ use crate::status::identity;
 use jiff::Zoned;
 use serde::Serialize;
 use sluice_host::Host;
-use sluice_policy::model::{Moment, Policy, schedule};
-use sluice_policy::{CompileOptions, Diagnostic, Disk, Image, compile, lint, parse};
+use sluice_policy::model::{Moment, Policy, program, schedule};
+use sluice_policy::{CompileOptions, Diagnostic, Disk, Image, compile_with_warnings, lint, parse};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;
 use std::path::Path;
 
@@ -40,6 +40,9 @@ pub struct LoadReport {
     /// The local time at which they will come out otherwise, if they ever do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedules_change_at: Option<String>,
+    /// Programs of rules that are not on this machine, as the policy writes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_programs: Vec<String>,
     /// What compiles and is probably not meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -51,8 +54,8 @@ pub struct LoadReport {
 /// The file cannot be read, or its policy does not compile.
 pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
     let policy = read_policy(file)?;
-    let image = image(&policy, &assumed_app_id, None)?;
-    let warnings = warnings(&policy);
+    let (image, found) = image(&policy, &assumed_app_id, None)?;
+    let warnings = warnings(&policy, found);
     Ok(CheckReport { rules: image.rule_count(), bytes: image.as_bytes().len() as u64, warnings })
 }
 
@@ -97,7 +100,7 @@ pub(crate) fn prepare_file(host: &dyn Host, file: &Path) -> Result<Prepared, Con
 
 fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, ControlError> {
     let application = |path: &str| app_id(host, path);
-    let image = image(policy, &application, Some(now))?;
+    let (image, found) = image(policy, &application, Some(now))?;
     let report = LoadReport {
         identity: identity(&image.identity()),
         epoch: 0,
@@ -105,9 +108,21 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
         bytes: image.as_bytes().len() as u64,
         schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.to_string()),
         schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
-        warnings: warnings(policy),
+        missing_programs: missing_programs(host, policy, now),
+        warnings: warnings(policy, found),
     };
     Ok(Prepared { image, report })
+}
+
+/// Programs that the rules in force at `now` name and that are not on this machine.
+pub(crate) fn missing_programs(host: &dyn Host, policy: &Policy, now: Moment) -> Vec<String> {
+    let active = policy.rules.iter().filter(|rule| rule.active(&policy.schedules, Some(now)));
+    let programs = active.flat_map(|rule| rule.applications.iter().flatten()).map(|path| path.value.as_str());
+    let missing = |path: &&str| app_id(host, path.strip_suffix(r"\*").unwrap_or(path)).is_err();
+    let mut missing: Vec<String> = programs.filter(missing).map(str::to_owned).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
 }
 
 /// This machine's local time, as schedules know it.
@@ -136,9 +151,9 @@ pub fn load_image(host: &dyn Host, image: &[u8]) -> Result<u32, ControlError> {
     }
 }
 
-/// What the parser found questionable, and then what is about the policy as a whole.
-fn warnings(policy: &Policy) -> Vec<Diagnostic> {
-    policy.warnings.iter().cloned().chain(lint(policy)).collect()
+/// What the parser and the compiler found questionable, and then what is about the policy as a whole.
+fn warnings(policy: &Policy, compiled: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    policy.warnings.iter().cloned().chain(compiled).chain(lint(policy)).collect()
 }
 
 /// Reads a policy and its lists.
@@ -157,19 +172,21 @@ pub fn read_policy(file: &Path) -> Result<Policy, ControlError> {
     parse(file, &text, &Disk).map_err(ControlError::Policy)
 }
 
-/// Compiles and validates with the driver's own validator.
+/// Compiles and validates with the driver's own validator; with it come the compiler's warnings.
 fn image(
     policy: &Policy,
     application: &dyn Fn(&str) -> Result<String, String>,
     at: Option<Moment>,
-) -> Result<Image<Vec<u8>>, ControlError> {
+) -> Result<(Image<Vec<u8>>, Vec<Diagnostic>), ControlError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(ControlError::Random)?;
-    let bytes = compile(policy, &CompileOptions { application, key, at }).map_err(ControlError::Policy)?;
+    let compiled =
+        compile_with_warnings(policy, &CompileOptions { application, key, at }).map_err(ControlError::Policy)?;
+    let bytes = compiled.image;
     if bytes.len() > MAX_POLICY_BYTES {
         return Err(ControlError::PolicySize { bytes: bytes.len(), limit: MAX_POLICY_BYTES });
     }
-    Image::validate(bytes).map_err(ControlError::BadImage)
+    Ok((Image::validate(bytes).map_err(ControlError::BadImage)?, compiled.warnings))
 }
 
 /// What NT paths of programs begin with.
@@ -201,25 +218,13 @@ fn is_kernel(path: &str) -> bool {
     path.eq_ignore_ascii_case("system")
 }
 
-/// An NT path of the form that the program would have on some machine.
+/// An NT path of the form that the program, which is in the form that policies keep, would have on some machine.
 ///
 /// # Errors
-/// The path is not absolute.
+/// None: every such program could be on some machine.
 pub fn assumed_app_id(path: &str) -> Result<String, String> {
-    if is_nt_path(path) || is_kernel(path) {
-        return Ok(path.to_lowercase());
-    }
-    let absolute = match path.as_bytes() {
-        [drive, b':', b'\\' | b'/', ..] => drive.is_ascii_alphabetic(),
-        [b'/', ..] => true,
-        [b'%', rest @ ..] => rest.contains(&b'%'),
-        _ => false,
-    };
-    if absolute {
-        Ok(format!("{DEVICE}{}", path.to_lowercase()))
-    } else {
-        Err(r"the path is not absolute, as in `C:\Windows\System32\curl.exe`".to_owned())
-    }
+    let folded = program::fold(path);
+    if is_nt_path(path) || is_kernel(path) { Ok(folded) } else { Ok(format!("{DEVICE}{folded}")) }
 }
 
 fn is_nt_path(path: &str) -> bool {
@@ -293,13 +298,25 @@ pub(crate) mod tests {
     #[test]
     fn a_program_that_is_not_there_is_named_with_its_line() {
         let memory = machine();
-        let file = file(&POLICY.replace("C:", "Q:"));
-        let ControlError::Policy(errors) = load(&memory, file.path()).unwrap_err() else { panic!() };
-        let [finding] = errors.diagnostics.as_slice() else { panic!("{errors}") };
+        let text = POLICY.replace("C:", "Q:");
+        let report = load(&memory, file(&text).path()).unwrap();
+        let [finding] = report.warnings.as_slice() else { panic!("{:?}", report.warnings) };
         assert_eq!(finding.line, 9);
         assert!(finding.message.contains(r"`Q:\Windows\System32\CURL.exe`"), "{finding}");
         assert!(finding.message.contains("there is no such file"), "{finding}");
-        assert!(memory.driver.lock().unwrap().policies.is_empty());
+        assert!(finding.message.ends_with("its path is taken as it is written"), "{finding}");
+        assert_eq!(report.missing_programs, [r"Q:\Windows\System32\CURL.exe"]);
+
+        // What is permitted there is nothing, and the policy is in force all the same.
+        let permit = text.replace("action = \"block\"", "action = \"permit\"");
+        let report = load(&memory, file(&permit).path()).unwrap();
+        assert!(report.warnings[0].message.ends_with("the rule does not match it"), "{:?}", report.warnings);
+        let driver = memory.driver.lock().unwrap();
+        let entries = |index: usize| {
+            let image = Image::validate(driver.policies[index].as_slice()).unwrap();
+            sluice_policy::show(&image).rules[0].entries
+        };
+        assert_eq!((entries(0) > 0, entries(1)), (true, 0));
     }
 
     #[test]
@@ -339,7 +356,8 @@ pub(crate) mod tests {
         for program in ["System", r"%SystemRoot%\a.exe"] {
             let text = POLICY.replace(r"C:\Windows\System32\CURL.exe", program);
             check(file(&text).path()).unwrap();
-            assert_eq!(load(&memory, file(&text).path()).is_ok(), program == "System");
+            let report = load(&memory, file(&text).path()).unwrap();
+            assert_eq!(report.missing_programs.is_empty(), program == "System");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A policy that follows its schedules: the driver knows no clock, so somebody in user mode has to swap the image.
 
 use crate::error::ControlError;
-use crate::policy::{LoadReport, load_at, local_moment, read_policy};
+use crate::policy::{LoadReport, load_at, local_moment, missing_programs, read_policy};
 use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy};
 use std::ops::ControlFlow;
@@ -33,28 +33,46 @@ impl Clock for LocalClock {
     }
 }
 
-/// Loads a policy, and the same policy again whenever a rule's schedule begins or ends, until `loaded` says to stop or,
-/// when no schedule will ever change anything, after the first load. The clock is read again and again rather than
-/// slept towards, because clocks are set and machines are suspended. The file and its lists are read once: an edited
-/// file comes in force by a `load` of its own.
+/// Loads a policy, and the same policy again whenever a rule's schedule begins or ends or one of its programs comes
+/// that was not there, until `loaded` says to stop or, when nothing of this will ever be, after the first load. A later
+/// load that fails is told to `loaded` and tried again. The clock is read again and again rather than slept towards,
+/// because clocks are set and machines are suspended. The file and its lists are read once: an edited file comes in
+/// force by a `load` of its own.
 ///
 /// # Errors
-/// As [`load`](crate::load). Whatever fails, the policy in force stays in force.
+/// As [`load`](crate::load), at the first load only. Whatever fails, the policy in force stays in force.
 pub fn watch(
     host: &dyn Host,
     file: &Path,
     clock: &mut dyn Clock,
-    loaded: &mut dyn FnMut(&LoadReport) -> ControlFlow<()>,
+    loaded: &mut dyn FnMut(Result<&LoadReport, &ControlError>) -> ControlFlow<()>,
 ) -> Result<(), ControlError> {
     let policy = read_policy(file)?;
+    let mut first = true;
     loop {
         let now = clock.now();
-        let report = load_at(host, &policy, now)?;
-        if loaded(&report).is_break() || report.schedules_change_at.is_none() {
+        let report = match load_at(host, &policy, now) {
+            Err(error) if first => return Err(error),
+            Err(error) => {
+                if loaded(Err(&error)).is_break() {
+                    return Ok(());
+                }
+                clock.wait(STEP);
+                continue;
+            }
+            Ok(report) => report,
+        };
+        first = false;
+        let missing = &report.missing_programs;
+        let settled = report.schedules_change_at.is_none() && missing.is_empty();
+        if loaded(Ok(&report)).is_break() || settled {
             return Ok(());
         }
         let in_force = active(&policy, now);
-        while active(&policy, clock.now()) == in_force {
+        let same = |now| {
+            active(&policy, now) == in_force && (missing.is_empty() || missing_programs(host, &policy, now) == *missing)
+        };
+        while same(clock.now()) {
             clock.wait(STEP);
         }
     }
@@ -69,6 +87,7 @@ fn active(policy: &Policy, at: Moment) -> Vec<bool> {
 mod tests {
     use super::*;
     use crate::policy::tests::{file, machine};
+    use sluice_protocol::status::PolicyReply;
 
     /// Time that passes as fast as it is waited for, up to a jump.
     struct Simulated {
@@ -104,7 +123,7 @@ mod tests {
         let memory = machine();
         let mut seen = Vec::new();
         watch(&memory, file(text).path(), &mut clock, &mut |report| {
-            seen.push(report.schedules_judged_at.clone().unwrap_or_default());
+            seen.push(report.unwrap().schedules_judged_at.clone().unwrap_or_default());
             if seen.len() == loads { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
@@ -116,6 +135,33 @@ mod tests {
     fn the_image_is_swapped_when_a_schedule_begins_and_ends() {
         let seen = watched(POLICY, Simulated { seconds: 12 * 3600, jump: None }, 4);
         assert_eq!(seen, ["mon 12:00", "mon 18:00", "tue 08:00", "tue 18:00"]);
+    }
+
+    #[test]
+    fn a_program_that_is_missing_does_not_end_it() {
+        let missing = POLICY.replace("schedule =", "application = 'Q:\\gone.exe'\n        schedule =");
+        let seen = watched(&missing, Simulated { seconds: 12 * 3600, jump: None }, 3);
+        assert_eq!(seen, ["mon 12:00", "mon 18:00", "tue 08:00"]);
+    }
+
+    #[test]
+    fn what_fails_later_is_told_and_tried_again() {
+        let memory = machine();
+        let reply = |reply| memory.driver.lock().unwrap().reply = reply;
+        let mut seen = Vec::new();
+        watch(&memory, file(POLICY).path(), &mut Simulated { seconds: 12 * 3600, jump: None }, &mut |report| {
+            seen.push(report.map(|report| report.epoch).map_err(ToString::to_string));
+            match seen.len() {
+                1 => reply(PolicyReply::refused(1, &"no room")),
+                3 => reply(PolicyReply::accepted(2)),
+                4 => return ControlFlow::Break(()),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let refused = Err("the driver refused the policy: no room".to_owned());
+        assert_eq!(seen[1..], [refused.clone(), refused, Ok(2)]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Diagnostic {
 
 /// The longest excerpt kept of a line: lists may have lines of any length.
 const EXCERPT: usize = 240;
+/// The same of a file that is probably not what it was taken for.
+const SHORT: usize = 12;
 
 impl Diagnostic {
     /// A finding about the bytes `span` of `text`.
@@ -72,6 +74,17 @@ impl Diagnostic {
             excerpt: text[excerpt_start..excerpt_end].trim_end_matches('\r').to_owned(),
             marked: start - excerpt_start..end.clamp(start, excerpt_end.max(start)) - excerpt_start,
         }
+    }
+
+    /// The same with little of the line it is about, which may be of a file that nobody meant to show.
+    pub(crate) fn shortened(mut self) -> Self {
+        let end = self.excerpt.char_indices().nth(SHORT).map_or(self.excerpt.len(), |(at, _)| at);
+        if end < self.excerpt.len() {
+            self.excerpt.truncate(end);
+            self.excerpt.push_str("...");
+        }
+        self.marked = self.marked.start.min(end)..self.marked.end.min(end);
+        self
     }
 
     pub(crate) fn message(mut self, message: impl Into<String>) -> Self {

@@ -9,7 +9,7 @@ use crate::{
     diagnostic::Errors,
     flow::{Decision, Direction},
     image::Image,
-    model::{AddressSet, FlowSpec, NumberSet, Policy, Rule, names::Scope},
+    model::{AddressSet, FlowSpec, NumberSet, Policy, Rule, SidBuf, names::Scope},
 };
 use serde::Serialize;
 use std::{
@@ -112,7 +112,7 @@ fn oddness(flow: &FlowSpec) -> usize {
         17 => 1,
         _ => 2,
     };
-    let named = [flow.application.is_some(), flow.user.is_some(), flow.interface.is_some()];
+    let named = [flow.application.is_some(), !flow.users.is_empty(), flow.interface.is_some()];
     protocol + named.into_iter().filter(|one| *one).count() + usize::from(flow.local.0 == flow.remote.0)
 }
 
@@ -138,8 +138,10 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
         .flat_map(|rule| rule.applications.iter().flatten())
         .map(|path| Some(inside(&path.value)))
         .collect();
-    let users: Vec<_> =
-        rules.iter().flat_map(|rule| rule.users.iter().flatten()).cloned().map(Some).chain([None]).collect();
+    let mut users: Vec<Vec<SidBuf>> = rules.iter().flat_map(|rule| identities(rule)).map(|one| vec![one]).collect();
+    // Whoever is all that both rules ask for.
+    users.push(rules.iter().flat_map(|rule| first_identities(rule)).collect());
+    users.push(Vec::new());
     let interfaces: Vec<Option<u64>> =
         sets(|rule| rule.interfaces.as_ref(), &[6 << 48]).into_iter().map(Some).chain([None]).collect();
     let names: Vec<Option<Option<String>>> = rules
@@ -187,12 +189,51 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
                 local: (locals[local], icmp(local_ports[local_port] as u16, own_asked, echo)),
                 remote: (remotes[remote], icmp(remote_ports[remote_port] as u16, other_asked, 0)),
                 application: applications[any(applications.len(), 6)].clone(),
-                user: users[any(users.len(), 7)].clone(),
+                users: users[any(users.len(), 7)].clone(),
                 interface: interfaces[any(interfaces.len(), 8)],
                 remote_name: names[any(names.len(), 9)].clone(),
             });
         }
     }
+}
+
+/// The sets of identities that a rule asks for.
+fn asked(rule: &Rule) -> impl Iterator<Item = &Vec<SidBuf>> {
+    // All fields by name: a new condition does not compile until witnesses for it are made.
+    let Rule {
+        name: _,
+        note: _,
+        action: _,
+        hard: _,
+        log: _,
+        enabled: _,
+        direction: _,
+        protocols: _,
+        remote: _,
+        local: _,
+        remote_ports: _,
+        local_ports: _,
+        applications: _,
+        users,
+        groups,
+        services,
+        packages,
+        interfaces: _,
+        names: _,
+        undecidable_matches: _,
+        schedule: _,
+        expectations: _,
+        span: _,
+    } = rule;
+    [users, groups, services, packages].into_iter().flatten()
+}
+
+fn identities(rule: &Rule) -> impl Iterator<Item = SidBuf> {
+    asked(rule).flatten().cloned()
+}
+
+fn first_identities(rule: &Rule) -> impl Iterator<Item = SidBuf> {
+    asked(rule).filter_map(|set| set.first()).cloned()
 }
 
 /// A program a pattern matches.

@@ -39,6 +39,12 @@ impl<'a> AppId<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sid<'a>(pub &'a [u8]);
 
+/// Identities that a flow's owner has beside its user: the enabled groups and services of the token, and the package.
+pub trait Identities: core::fmt::Debug {
+    /// Hands out every one of them. May be called more than once for a flow.
+    fn each(&self, visit: &mut dyn FnMut(Sid<'_>));
+}
+
 /// What is known of the name the flow's content asks for (TLS SNI, HTTP Host, DNS question).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Name<'a> {
@@ -72,6 +78,9 @@ pub struct Flow<'a> {
     pub application: Option<AppId<'a>>,
     /// The user, where the layer knows it. A rule with a user does not match a flow without.
     pub user: Option<Sid<'a>>,
+    /// What its owner is besides, where the layer knows it. Rules on users, groups, services and packages compare with
+    /// these and the user alike.
+    pub others: Option<&'a dyn Identities>,
     /// The local interface as `NET_LUID` (its top 16 bits are the IANA interface type), where the layer knows it.
     pub interface: Option<u64>,
     /// The name its content asks for.
@@ -98,6 +107,7 @@ impl<'a> Flow<'a> {
             remote_port,
             application: None,
             user: None,
+            others: None,
             interface: None,
             name: Name::Unknown,
         }
@@ -115,6 +125,23 @@ impl<'a> Flow<'a> {
     pub fn with_user(mut self, user: Sid<'a>) -> Self {
         self.user = Some(user);
         self
+    }
+
+    /// The same, of whoever has these identities too.
+    #[must_use]
+    pub fn with_others(mut self, others: &'a dyn Identities) -> Self {
+        self.others = Some(others);
+        self
+    }
+
+    /// Hands out every identity of the flow's owner that is known.
+    pub fn identities(&self, visit: &mut dyn FnMut(Sid<'_>)) {
+        if let Some(user) = self.user {
+            visit(user);
+        }
+        if let Some(others) = self.others {
+            others.each(visit);
+        }
     }
 
     /// The same, on this interface.

@@ -16,7 +16,7 @@ extern crate alloc;
 pub mod flow;
 pub mod image;
 
-pub use flow::{AppId, Decision, Direction, Flow, Name, Sid, Verdict};
+pub use flow::{AppId, Decision, Direction, Flow, Identities, Name, Sid, Verdict};
 pub use image::{Image, InvalidImage, StableBytes};
 
 #[cfg(feature = "std")]
@@ -39,10 +39,12 @@ pub mod model;
 pub mod reference;
 #[cfg(feature = "std")]
 pub mod show;
+#[cfg(feature = "std")]
+pub mod text;
 
 #[cfg(feature = "std")]
 pub use self::{
-    compile::{CompileOptions, compile},
+    compile::{CompileOptions, Compiled, compile, compile_with_warnings},
     diagnostic::{Diagnostic, Errors, Severity, render},
     diff::{Change, diff},
     expect::{Tested, test},

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnostic::{Diagnostic, Severity},
-    model::{AddressSet, List, NumberSet, Policy, Rule, names::Scope},
+    model::{AddressSet, List, NumberSet, Policy, Rule, SidBuf, names::Scope, program::fold},
 };
 use std::{collections::HashSet, sync::Arc};
 
@@ -54,20 +54,50 @@ fn covers(by: &Rule, rule: &Rule) -> bool {
         (Some(_), None) => false,
         (Some(own), Some(other)) => Arc::ptr_eq(own, other) || own.covers(other),
     };
-    by.direction.is_none_or(|direction| rule.direction == Some(direction))
-        && numbers(&by.protocols, &rule.protocols)
-        && numbers(&by.remote_ports, &rule.remote_ports)
-        && numbers(&by.local_ports, &rule.local_ports)
-        && numbers(&by.interfaces, &rule.interfaces)
+    let identities = |own: &Option<Vec<SidBuf>>, other: &Option<Vec<SidBuf>>| match (own, other) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(own), Some(other)) => other.iter().all(|one| own.contains(one)),
+    };
+    // All fields by name: a new condition does not compile until it is compared.
+    let Rule {
+        name: _,
+        note: _,
+        action: _,
+        hard: _,
+        log: _,
+        enabled: _,
+        direction,
+        protocols,
+        remote,
+        local,
+        remote_ports,
+        local_ports,
+        applications: _,
+        users,
+        groups,
+        services,
+        packages,
+        interfaces,
+        names: _,
+        undecidable_matches: _,
+        schedule: _,
+        expectations: _,
+        span: _,
+    } = by;
+    direction.is_none_or(|direction| rule.direction == Some(direction))
+        && numbers(protocols, &rule.protocols)
+        && numbers(remote_ports, &rule.remote_ports)
+        && numbers(local_ports, &rule.local_ports)
+        && numbers(interfaces, &rule.interfaces)
         && applications_cover(by, rule)
-        && match (&by.users, &rule.users) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(own), Some(other)) => other.iter().all(|user| own.contains(user)),
-        }
+        && identities(users, &rule.users)
+        && identities(groups, &rule.groups)
+        && identities(services, &rule.services)
+        && identities(packages, &rule.packages)
         && names_cover(by, rule)
-        && addresses(&by.remote, &rule.remote)
-        && addresses(&by.local, &rule.local)
+        && addresses(remote, &rule.remote)
+        && addresses(local, &rule.local)
 }
 
 fn applications_cover(by: &Rule, rule: &Rule) -> bool {
@@ -76,7 +106,7 @@ fn applications_cover(by: &Rule, rule: &Rule) -> bool {
         (Some(_), None) => false,
         (Some(own), Some(other)) => other.iter().all(|path| {
             own.iter().any(|one| {
-                let (one, path) = (one.value.to_lowercase(), path.value.to_lowercase());
+                let (one, path) = (fold(&one.value), fold(&path.value));
                 one == path || one.strip_suffix('*').is_some_and(|directory| path.starts_with(directory))
             })
         }),
@@ -89,6 +119,10 @@ fn names_cover(by: &Rule, rule: &Rule) -> bool {
         (Some(_), None) => false,
         (Some(own), Some(other)) => {
             let undecidable = by.undecidable_matches || !rule.undecidable_matches;
+            // What an exception takes away is not looked for.
+            if own.has_exceptions() && !Arc::ptr_eq(own, other) {
+                return false;
+            }
             // Large lists are compared only with themselves.
             let small = own.len() * other.len() <= 100_000;
             let same = Arc::ptr_eq(own, other);

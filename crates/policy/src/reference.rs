@@ -2,7 +2,6 @@
 
 use crate::{
     compile::{CompileOptions, resolved_applications},
-    diagnostic::Errors,
     flow::{AppId, Decision, Direction, Flow, Name, Verdict},
     model::{Action, Policy, Rule},
 };
@@ -56,13 +55,11 @@ pub struct Explanation {
 
 impl<'p> Reference<'p> {
     /// Prepares a policy with the programs resolved and the moment judged by `options`.
-    ///
-    /// # Errors
-    /// Programs that cannot be resolved.
-    pub fn new(policy: &'p Policy, options: &CompileOptions<'_>) -> Result<Self, Errors> {
-        let applications = resolved_applications(policy, options)?;
+    #[must_use]
+    pub fn new(policy: &'p Policy, options: &CompileOptions<'_>) -> Self {
+        let applications = resolved_applications(policy, options);
         let active = policy.rules.iter().map(|rule| rule.active(&policy.schedules, options.at)).collect();
-        Ok(Self { policy, applications, active })
+        Self { policy, applications, active }
     }
 
     /// Decides a flow.
@@ -121,20 +118,9 @@ impl<'p> Reference<'p> {
 
     /// All conditions but the name.
     fn conditions_hold(&self, index: usize, flow: &Flow<'_>) -> bool {
-        let rule = &self.policy.rules[index];
-        rule.direction.is_none_or(|direction| direction == flow.direction)
-            && rule.protocols.as_ref().is_none_or(|set| set.contains(flow.protocol.into()))
-            && rule.remote.as_ref().is_none_or(|set| set.contains(flow.remote))
-            && rule.local.as_ref().is_none_or(|set| set.contains(flow.local))
-            && rule.remote_ports.as_ref().is_none_or(|set| set.contains(flow.remote_port.into()))
-            && rule.local_ports.as_ref().is_none_or(|set| set.contains(flow.local_port.into()))
-            && (rule.applications.is_none()
-                || flow.application.is_some_and(|program| self.application_holds(index, program)))
-            && rule
-                .users
-                .as_ref()
-                .is_none_or(|users| flow.user.is_some_and(|user| users.iter().any(|one| one.bytes() == user.0)))
-            && rule.interfaces.as_ref().is_none_or(|set| flow.interface.is_some_and(|luid| set.contains(luid)))
+        let mut unmet = false;
+        self.judge(index, flow, &mut |holds, _| unmet |= !holds);
+        !unmet
     }
 
     fn application_holds(&self, index: usize, program: AppId<'_>) -> bool {
@@ -145,27 +131,53 @@ impl<'p> Reference<'p> {
     }
 
     fn reasons(&self, index: usize, flow: &Flow<'_>, reasons: &mut Vec<String>) {
-        let rule = &self.policy.rules[index];
-        let mut require = |holds: bool, reason: &dyn Fn() -> String| {
+        self.judge(index, flow, &mut |holds, reason| {
             if !holds {
                 reasons.push(reason());
             }
-        };
-        require(rule.direction.is_none_or(|one| one == flow.direction), &|| {
+        });
+    }
+
+    /// Tells of every condition but the name whether it holds, and why not.
+    fn judge(&self, index: usize, flow: &Flow<'_>, require: &mut dyn FnMut(bool, &dyn Fn() -> String)) {
+        // All fields by name: a new condition does not compile until it is judged.
+        let Rule {
+            name: _,
+            note: _,
+            action: _,
+            hard: _,
+            log: _,
+            enabled: _,
+            direction,
+            protocols,
+            remote,
+            local,
+            remote_ports,
+            local_ports,
+            applications,
+            users,
+            groups,
+            services,
+            packages,
+            interfaces,
+            names: _,
+            undecidable_matches: _,
+            schedule: _,
+            expectations: _,
+            span: _,
+        } = &self.policy.rules[index];
+        require(direction.is_none_or(|one| one == flow.direction), &|| {
             let word = if flow.direction == Direction::Outbound { "outbound" } else { "inbound" };
             format!("the flow is {word}")
         });
         let within =
             |set: &Option<crate::model::NumberSet>, value: u64| set.as_ref().is_none_or(|set| set.contains(value));
-        require(within(&rule.protocols, flow.protocol.into()), &|| {
-            format!("protocol {} is not asked for", flow.protocol)
-        });
-        for (set, address, side) in [(&rule.remote, flow.remote, "remote"), (&rule.local, flow.local, "local")] {
+        require(within(protocols, flow.protocol.into()), &|| format!("protocol {} is not asked for", flow.protocol));
+        for (set, address, side) in [(remote, flow.remote, "remote"), (local, flow.local, "local")] {
             let holds = set.as_ref().is_none_or(|set| set.contains(address));
             require(holds, &|| format!("{side} address {address} is not among its addresses"));
         }
-        let ports = [(&rule.remote_ports, flow.remote_port, "remote"), (&rule.local_ports, flow.local_port, "local")];
-        for (set, port, side) in ports {
+        for (set, port, side) in [(remote_ports, flow.remote_port, "remote"), (local_ports, flow.local_port, "local")] {
             let icmp = matches!(flow.protocol, 1 | 58);
             let what = match (icmp, side) {
                 (true, "remote") => "ICMP code".to_owned(),
@@ -174,20 +186,20 @@ impl<'p> Reference<'p> {
             };
             require(within(set, port.into()), &|| format!("{what} {port} is not asked for"));
         }
-        if rule.applications.is_some() {
-            match flow.application {
-                None => require(false, &|| "the program is not known".to_owned()),
-                Some(program) => {
-                    require(self.application_holds(index, program), &|| "it is another program".to_owned());
-                }
-            }
-        }
-        if let Some(users) = &rule.users {
-            let reason = if flow.user.is_none() { "the user is not known" } else { "it is another user" };
-            let holds = flow.user.is_some_and(|user| users.iter().any(|one| one.bytes() == user.0));
+        if applications.is_some() {
+            let reason = if flow.application.is_none() { "the program is not known" } else { "it is another program" };
+            let holds = flow.application.is_some_and(|program| self.application_holds(index, program));
             require(holds, &|| reason.to_owned());
         }
-        if let Some(set) = &rule.interfaces {
+        let known = flow.user.is_some() || flow.others.is_some();
+        for (asked, what) in [(users, "user"), (groups, "group"), (services, "service"), (packages, "package")] {
+            let Some(asked) = asked else { continue };
+            let mut holds = false;
+            flow.identities(&mut |sid| holds |= asked.iter().any(|one| one.bytes() == sid.0));
+            let reason = if known { format!("it is another {what}") } else { format!("the {what} is not known") };
+            require(holds, &|| reason.clone());
+        }
+        if let Some(set) = interfaces {
             let reason =
                 if flow.interface.is_none() { "the interface is not known" } else { "it is another interface" };
             require(flow.interface.is_some_and(|luid| set.contains(luid)), &|| reason.to_owned());

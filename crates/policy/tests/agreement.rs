@@ -3,7 +3,7 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    AppId, CompileOptions, Decision, Direction, Flow, Image, Name, Reference, Sid, compile, model::Moment,
+    AppId, CompileOptions, Decision, Direction, Flow, Identities, Image, Name, Reference, Sid, compile, model::Moment,
     model::SidBuf, parse,
 };
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path, path::PathBuf};
@@ -55,7 +55,19 @@ const PROGRAMS: [&str; 8] = [
     r"D:\other.exe",
 ];
 const USERS: [&str; 4] = ["S-1-5-18", "S-1-5-21-1-2-3-1000", "S-1-5-21-1-2-3-1001", "S-1-5-21-1-2-3-1002"];
-const INTERFACES: [&str; 5] = ["ethernet", "wireless", "mobile", "luid:0x6008001000000", "type:53"];
+const SERVICES: [&str; 2] = ["Dnscache", "BITS"];
+const PACKAGES: [&str; 2] = ["Microsoft.WindowsStore_8wekyb3d8bbwe", "S-1-15-2-1"];
+const INTERFACES: [&str; 6] = ["ethernet", "wireless", "mobile", "vpn", "luid:0x6008001000000", "type:53"];
+
+/// What a token has beside its user.
+#[derive(Debug)]
+struct Token(Vec<SidBuf>);
+
+impl Identities for Token {
+    fn each(&self, visit: &mut dyn FnMut(Sid<'_>)) {
+        self.0.iter().for_each(|sid| visit(Sid(sid.bytes())));
+    }
+}
 
 fn nt_path(path: &str) -> Result<String, String> {
     let (drive, rest) = path.split_once(':').ok_or("no drive")?;
@@ -166,9 +178,12 @@ impl Generator {
         let (outbound, inbound) = (action(&mut self.random), action(&mut self.random));
         let mut text = format!("[default]\noutbound = \"{outbound}\"\ninbound = \"{inbound}\"\n");
         for number in 0..self.lists.len() {
-            writeln!(text, "[list.list{number}]\nfile = \"list{number}\"\nformat = \"addresses\"").unwrap();
+            writeln!(text, "[list.list{number}]\nfile = \"list{number}\"\nformat = \"addresses\"\nmay-be-empty = true")
+                .unwrap();
         }
-        writeln!(text, "[list.names]\nentries = [\"example.com\", \"*.test\"]\nsubdomains = true").unwrap();
+        let entries =
+            r#"["||example.com^", "@@||a.example.com^", "||b.a.example.com^", "||*.test^", "@@||x.seven77.test^"]"#;
+        writeln!(text, "[list.names]\nformat = \"adblock\"\nentries = {entries}").unwrap();
         writeln!(text, "[schedule.office]\ndays = \"mon-fri\"\nhours = \"08:00-18:00\"").unwrap();
         let rules = match self.random.below(6) {
             0 => self.random.below(200),
@@ -226,8 +241,11 @@ impl Generator {
             let programs: Vec<&str> = PROGRAMS.to_vec();
             key("application", self.several(&programs));
         }
-        if self.random.chance(10) {
-            key("user", self.several(&USERS));
+        let kinds = [("user", &USERS[..]), ("group", &USERS[2..]), ("service", &SERVICES), ("package", &PACKAGES)];
+        for (kind, from) in kinds {
+            if self.random.chance(7) {
+                key(kind, self.several(from));
+            }
         }
         if self.random.chance(10) {
             key("interface", self.several(&INTERFACES));
@@ -319,7 +337,7 @@ fn image_and_language_agree() {
             .then(|| Moment::parse(["mon 09:00", "sun 09:00"][generator.random.below(2)]).unwrap());
         let key = std::array::from_fn(|_| generator.random.next() as u8);
         let options = CompileOptions { application: &nt_path, key, at };
-        let reference = Reference::new(&policy, &options).unwrap();
+        let reference = Reference::new(&policy, &options);
         let image = Image::validate(compile(&policy, &options).unwrap_or_else(|e| panic!("{e}")))
             .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{text}"));
         compiled += 1;
@@ -343,6 +361,14 @@ fn image_and_language_agree() {
             }
             if generator.random.chance(50) {
                 flow = flow.with_user(Sid(generator.random.pick(&users).bytes()));
+            }
+            let mut others = users.clone();
+            others.extend(SERVICES.iter().map(|name| SidBuf::of_service(name).unwrap()));
+            others.extend(PACKAGES.iter().map(|name| SidBuf::of_package(name).unwrap()));
+            others.retain(|_| generator.random.chance(30));
+            let token = Token(others);
+            if generator.random.chance(70) {
+                flow = flow.with_others(&token);
             }
             if generator.random.chance(50) {
                 flow = flow.with_interface(*generator.random.pick(&[

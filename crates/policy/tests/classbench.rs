@@ -151,7 +151,7 @@ fn check(name: &str, filters: &[Filter], headers: &[Header]) {
             filters.len(),
             size / filters.len()
         ));
-        let reference = Reference::new(&policy, &options).unwrap();
+        let reference = Reference::new(&policy, &options);
         for (index, header) in headers.iter().enumerate() {
             let address = |value: u32| -> IpAddr {
                 if v6 { IpAddr::V6(Ipv6Addr::from_bits(widen(value))) } else { IpAddr::V4(value.into()) }

@@ -26,3 +26,47 @@ fn every_example_compiles_and_keeps_its_expectations() {
     }
     assert!(examples >= 7);
 }
+
+/// The keys that a table is read for, as the reader itself says when it meets another.
+fn keys(table: &str) -> Vec<String> {
+    let files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    let errors = parse(Path::new("policy.md"), &format!("{table}\nno-such-key = 1\n"), &files).unwrap_err();
+    let found = errors.diagnostics.iter().find(|one| one.message.contains("unknown key")).unwrap();
+    let mut keys = backticked(found.expected.as_deref().unwrap());
+    keys.sort();
+    keys
+}
+
+/// What stands between backticks.
+fn backticked(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_is_documented_and_every_documented_key_is_read() {
+    let text = include_str!("../../../docs/policy.md");
+    for (section, table, in_prose) in [
+        ("Top level", "", false),
+        ("default", "[default]", false),
+        ("rule", "[[rule]]\naction = \"block\"", false),
+        ("list", "[list.x]\nentries = [\"a.example\"]", false),
+        ("group", "[group.x]", true),
+        ("schedule", "[schedule.x]", true),
+        ("expect", "[[expect]]\nremote = \"192.0.2.1\"\nverdict = \"block\"", false),
+    ] {
+        let body = text.split(&format!("### {section}\n")).nth(1).unwrap();
+        let body = body.split("\n#").next().unwrap();
+        let mut documented: Vec<String> = if in_prose {
+            let known = keys(table);
+            backticked(body).into_iter().filter(|word| known.contains(word)).collect()
+        } else {
+            // The first table of a section is that of its keys.
+            let rows = body.split_once("--- |\n").unwrap().1.split("\n\n").next().unwrap();
+            let cells = rows.lines().filter_map(|row| row.split('|').nth(1));
+            cells.flat_map(backticked).collect()
+        };
+        documented.sort();
+        documented.dedup();
+        assert_eq!(documented, keys(table), "{section}");
+    }
+}

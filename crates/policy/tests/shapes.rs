@@ -96,7 +96,7 @@ fn check(name: &str, rules: &Rules, random: &mut Random) -> usize {
     let application = |path: &str| Ok(path.replace("C:", r"\device\v1"));
     let options = CompileOptions { application: &application, key: [3; 16], at: None };
     let image = Image::validate(compile(&policy, &options).unwrap()).unwrap();
-    let reference = Reference::new(&policy, &options).unwrap();
+    let reference = Reference::new(&policy, &options);
     let mut by_rule = 0;
     for index in 0..3000u32 {
         let mut address = |near: u32| IpAddr::V4((near ^ random.below(1 << 16) << random.below(17)).into());

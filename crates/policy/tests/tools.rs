@@ -64,7 +64,7 @@ at = "sun 09:00"
 #[test]
 fn every_rule_is_explained() {
     let policy = policy(OFFICE);
-    let reference = Reference::new(&policy, &options()).unwrap();
+    let reference = Reference::new(&policy, &options());
     let flow =
         parse_flow("tcp", "10.0.0.5:50000", "203.0.113.9:443", false, Some(r"C:\other.exe"), None, None, None).unwrap();
     let explained = flow.with(&resolve, |flow| reference.explain(flow)).unwrap();

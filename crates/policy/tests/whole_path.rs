@@ -2,7 +2,8 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    AppId, CompileOptions, Direction, Errors, Files, Flow, Image, Policy, Sid, Verdict, compile, model::SidBuf, parse,
+    AppId, CompileOptions, Direction, Errors, Files, Flow, Identities, Image, Policy, Sid, Verdict, compile,
+    model::SidBuf, parse,
 };
 use std::{collections::BTreeMap, net::IpAddr, path::Path, path::PathBuf};
 
@@ -129,6 +130,105 @@ fn applications_users_and_interfaces() {
     assert_eq!(image.decide(&flow.with_user(Sid(sid.bytes()))).rule, None);
     let stranger = SidBuf::parse("S-1-5-21-1-2-3-1002").unwrap();
     assert_eq!(image.decide(&flow.with_user(Sid(stranger.bytes())).with_interface(luid)).rule, None);
+}
+
+#[derive(Debug)]
+struct Token(Vec<SidBuf>);
+
+impl Identities for Token {
+    fn each(&self, visit: &mut dyn FnMut(Sid<'_>)) {
+        self.0.iter().for_each(|sid| visit(Sid(sid.bytes())));
+    }
+}
+
+#[test]
+fn every_identity_of_the_token_counts() {
+    let image = image(
+        r#"
+        [[rule]]
+        name = "both"
+        action = "block"
+        service = "Dnscache"
+        group = "Administrators"
+        [[rule]]
+        name = "service"
+        action = "block"
+        service = ["Dnscache", "BITS"]
+        [[rule]]
+        name = "store"
+        action = "block"
+        package = "Microsoft.WindowsStore_8wekyb3d8bbwe"
+        [[rule]]
+        name = "by its SID"
+        action = "block"
+        user = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"
+        [[rule]]
+        name = "everyone"
+        action = "block"
+        user = "Everyone"
+        remote-port = 81
+        "#,
+    );
+    let service = |name: &str| SidBuf::of_service(name).unwrap();
+    let package = |name: &str| SidBuf::of_package(name).unwrap();
+    let well_known = |name: &str| SidBuf::parse(name).unwrap();
+    let flow = tcp("192.0.2.1", 80);
+    for (sids, rule) in [
+        (vec![], None),
+        (vec![service("dnscache")], Some(1)),
+        (vec![service("Dnscache"), well_known("Administrators")], Some(0)),
+        (vec![well_known("Administrators"), service("BITS")], Some(1)),
+        (vec![well_known("Administrators")], None),
+        (vec![package("Microsoft.WindowsStore_8wekyb3d8bbwe")], Some(2)),
+        (vec![service("TrustedInstaller")], Some(3)),
+    ] {
+        // Among many that no rule asks for.
+        let mut all: Vec<SidBuf> = (0..200).map(|n| well_known(&format!("S-1-5-21-1-2-3-{n}"))).collect();
+        let middle = all.len() / 2;
+        all.splice(middle..middle, sids);
+        let token = Token(all);
+        assert_eq!(image.decide(&flow.with_others(&token)).rule, rule, "{rule:?}");
+    }
+    let everyone = Token(vec![well_known("Everyone")]);
+    assert_eq!(image.decide(&tcp("192.0.2.1", 81).with_others(&everyone)).rule, Some(4));
+    assert_eq!(image.decide(&tcp("192.0.2.1", 81)).rule, None, "nothing is known of its owner");
+}
+
+#[test]
+fn more_sets_of_identities_than_there_can_be_are_refused() {
+    let rules = |count: usize| -> String {
+        (0..count).map(|n| format!("[[rule]]\naction = \"block\"\nservice = \"service{n}\"\n")).collect()
+    };
+    let options = CompileOptions { application: &nt_path, key: [7; 16], at: None };
+    let compiled = |count| compile(&policy(&rules(count), &files(&[])).unwrap(), &options);
+    assert!(compiled(1024).is_ok());
+    assert!(compiled(1025).unwrap_err().to_string().contains("1024 are possible"));
+}
+
+#[test]
+fn paths_of_programs_are_brought_into_one_form() {
+    let image = image(
+        r#"
+        [[rule]]
+        action = "block"
+        application = ['C:\Tools\..\Apps\\a.exe', '\\?\C:\Apps\b.exe', 'C:/Apps/c.exe', 'C:\Apps\d\\*']
+        "#,
+    );
+    for program in ["a.exe", "b.exe", "c.exe", "d\\x.exe"] {
+        let path = wide(&format!(r"\device\harddiskvolume3\apps\{program}"));
+        let flow = tcp("192.0.2.1", 80);
+        assert_eq!(image.decide(&flow.with_application(AppId(&path))).rule, Some(0), "{program}");
+    }
+    for (path, said) in [
+        (r"C:\PROGRA~1\a.exe", "short (8.3) name"),
+        (r"C:\Apps\", "ends as a folder does"),
+        (r"Apps\a.exe", "is not the whole path"),
+        (r"C:\a.exe:stream", "a letter that no file's name has"),
+    ] {
+        let text = format!("[[rule]]\naction = \"block\"\napplication = '{path}'\n");
+        let errors = policy(&text, &files(&[])).unwrap_err().to_string();
+        assert!(errors.contains(said), "{errors}");
+    }
 }
 
 #[test]

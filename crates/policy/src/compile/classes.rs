@@ -62,6 +62,18 @@ impl Classes {
         number
     }
 
+    /// The number of a combination with one set less.
+    pub(super) fn without(&mut self, class: u32, set: u32) -> u32 {
+        let mut sets = self.combinations[class as usize].to_vec();
+        match sets.binary_search(&set) {
+            Ok(place) => {
+                sets.remove(place);
+                self.number(&sets)
+            }
+            Err(_) => class,
+        }
+    }
+
     /// The number of two combinations together.
     pub(super) fn union(&mut self, class: u32, other: u32) -> u32 {
         let sets = self.combinations[other as usize].clone();

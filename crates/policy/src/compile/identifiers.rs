@@ -1,9 +1,16 @@
-//! Tables of programs and users.
+//! Tables of programs and identities.
 
-use super::classes::{Classes, Numbering};
-use crate::image::{
-    identifiers::{RUN, hash},
-    layout::Parts,
+use super::{
+    classes::{Classes, Numbering},
+    writer::Writer,
+};
+use crate::{
+    image::{
+        identifiers::{RUN, hash},
+        layout::Parts,
+        members::SETS,
+    },
+    model::NumberSet,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +22,7 @@ const BACKSLASH: [u8; 2] = [b'\\', 0];
 
 /// Writes the table of programs.
 pub(super) fn applications(sets: &[Identifiers], key: [u8; 16], parts: &mut Parts) -> Numbering {
-    let (records, numbering) = records(sets, true);
+    let (records, numbering) = records(sets);
     let lengths: BTreeSet<usize> =
         records.keys().filter(|path| path.ends_with(&BACKSLASH)).map(|path| path.len()).collect();
     for length in lengths.iter().rev() {
@@ -26,16 +33,31 @@ pub(super) fn applications(sets: &[Identifiers], key: [u8; 16], parts: &mut Part
     numbering
 }
 
-/// Writes the table of users; programs come first.
-pub(super) fn users(sets: &[Identifiers], key: [u8; 16], parts: &mut Parts) -> Numbering {
-    let (records, numbering) = records(sets, false);
-    let (slots, table) = table(&records, key, &mut parts.strings);
-    (parts.user_slots, parts.user_records) = (slots, table);
-    numbering
+/// Writes the table of identities; programs come first. What is returned is what each set is asked for by.
+pub(super) fn users(sets: &[Identifiers], key: [u8; 16], writer: &mut Writer) -> Result<Vec<NumberSet>, String> {
+    if sets.len() > SETS {
+        return Err(format!(
+            "the rules ask for {} different sets of users, groups, services and packages; {SETS} are possible",
+            sets.len()
+        ));
+    }
+    let mut memberships: BTreeMap<&Vec<u8>, Vec<(u64, u64)>> = BTreeMap::new();
+    for (set, identities) in (0u64..).zip(sets) {
+        for identity in identities {
+            memberships.entry(identity).or_default().push((set, set));
+        }
+    }
+    let records = memberships
+        .into_iter()
+        .map(|(identity, sets)| (identity.clone(), writer.list(&NumberSet::from_ranges(sets)) + 1))
+        .collect();
+    let (slots, table) = table(&records, key, &mut writer.parts.strings);
+    (writer.parts.user_slots, writer.parts.user_records) = (slots, table);
+    Ok((1..=sets.len() as u64).map(|number| NumberSet::from_ranges(vec![(number, number)])).collect())
 }
 
-/// Every identifier with its class; what lies in a directory is in the directory's sets too.
-fn records(sets: &[Identifiers], directories: bool) -> (BTreeMap<Vec<u8>, u32>, Numbering) {
+/// Every program with its class; what lies in a directory is in the directory's sets too.
+fn records(sets: &[Identifiers]) -> (BTreeMap<Vec<u8>, u32>, Numbering) {
     let mut classes = Classes::default();
     let mut records: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
     for (set, identifiers) in sets.iter().enumerate() {
@@ -44,17 +66,15 @@ fn records(sets: &[Identifiers], directories: bool) -> (BTreeMap<Vec<u8>, u32>, 
             records.insert(identifier.clone(), classes.with(class, set as u32));
         }
     }
-    if directories {
-        // In byte order a directory comes before what lies in it, so its class is whole when it is passed on.
-        let paths: Vec<Vec<u8>> = records.keys().cloned().collect();
-        for path in &paths {
-            let above = (2..path.len()).step_by(2).rev().find_map(|end| {
-                let directory = path.get(..end).filter(|head| head.ends_with(&BACKSLASH))?;
-                records.get(directory).copied()
-            });
-            if let (Some(above), Some(own)) = (above, records.get(path).copied()) {
-                records.insert(path.clone(), classes.union(own, above));
-            }
+    // In byte order a directory comes before what lies in it, so its class is whole when it is passed on.
+    let paths: Vec<Vec<u8>> = records.keys().cloned().collect();
+    for path in &paths {
+        let above = (2..path.len()).step_by(2).rev().find_map(|end| {
+            let directory = path.get(..end).filter(|head| head.ends_with(&BACKSLASH))?;
+            records.get(directory).copied()
+        });
+        if let (Some(above), Some(own)) = (above, records.get(path).copied()) {
+            records.insert(path.clone(), classes.union(own, above));
         }
     }
     let numbering = classes.finish(sets.len());

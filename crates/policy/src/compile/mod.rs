@@ -30,7 +30,7 @@ pub(crate) use resolve::{resolved_applications, utf16};
 /// What compiling needs beside the policy.
 pub struct CompileOptions<'a> {
     /// Turns a program's path as a policy writes it into the NT path the kernel reports; of `...\*`, the path before
-    /// the `\*` is passed. What it returns is brought into lower case.
+    /// the `\*` is passed. What it returns is brought into lower case; an error is a program that is not there.
     pub application: &'a dyn Fn(&str) -> Result<String, String>,
     /// The key of the image's hashes: drawn anew for every image that is used, fixed where bytes must be reproducible.
     pub key: [u8; 16],
@@ -45,17 +45,35 @@ impl fmt::Debug for CompileOptions<'_> {
     }
 }
 
+/// An image, and what is to know of it.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The image's bytes.
+    pub image: Vec<u8>,
+    /// Programs that are not there: a rule that permits them does not match, and one that blocks takes their paths as
+    /// they are written.
+    pub warnings: Vec<Diagnostic>,
+}
+
 /// Compiles a policy. The same policy, key and moment give the same bytes everywhere.
 ///
 /// # Errors
-/// What cannot be resolved or does not fit into an image, by rule.
+/// What does not fit into an image, by rule.
 pub fn compile(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<u8>, Errors> {
+    compile_with_warnings(policy, options).map(|compiled| compiled.image)
+}
+
+/// As [`compile`], with its warnings.
+///
+/// # Errors
+/// As there.
+pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> Result<Compiled, Errors> {
     let whole = |message: String| Errors {
         diagnostics: vec![Diagnostic::new(Severity::Error, &policy.path, &policy.text, 0..0).message(message)],
     };
     let mut writer = Writer::default();
-    let spaces = resolve::Spaces::of(policy, options)?;
-    let resolved = spaces.write(options.key, &mut writer.parts).map_err(whole)?;
+    let (spaces, warnings) = resolve::Spaces::of(policy, options);
+    let resolved = spaces.write(options.key, &mut writer).map_err(whole)?;
 
     let mut boxes4 = rules::Family::<u32>::default();
     let mut boxes6 = rules::Family::<u128>::default();
@@ -85,7 +103,9 @@ pub fn compile(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<u8>,
 
     let defaults = [policy.defaults.outbound, policy.defaults.inbound]
         .map(|action| flags(action, action != Action::Permit, policy.defaults.log));
-    writer.finish(defaults, options.key, roots, [resolved.undecidable, resolved.name_depths]).map_err(whole)
+    let names = [resolved.undecidable, resolved.name_depths];
+    let image = writer.finish(defaults, options.key, roots, names).map_err(whole)?;
+    Ok(Compiled { image, warnings })
 }
 
 fn flags(action: Action, hard: bool, log: bool) -> u8 {

@@ -110,7 +110,7 @@ fn dots(name: &[u8]) -> u8 {
 fn by_labels(sets: &[(&NameSet, bool)]) -> Vec<(u32, u32)> {
     let total = sets.iter().map(|(set, _)| set.len()).sum();
     let mut all = Vec::with_capacity(total);
-    sets.iter().for_each(|(set, _)| all.extend(set.iter().map(|(name, _)| dots(name.as_bytes()))));
+    sets.iter().for_each(|(set, _)| all.extend((0..set.len()).map(|entry| dots(set.get(entry).0.as_bytes()))));
     let mut starts = [0usize; 257];
     all.iter().for_each(|labels| starts[usize::from(*labels) + 1] += 1);
     (0..256).for_each(|labels| starts[labels + 1] += starts[labels]);
@@ -145,7 +145,7 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
         met.clear();
         let mut start = 0;
         for (&(set, entry), &end) in entries.iter().zip(&ends) {
-            let (name, scope) = text(set, entry);
+            let (name, scope, except) = text(set, entry);
             let Some((whole, suffixes)) = hashes[start..end].split_last() else { continue };
             start = end;
             let mut above = 0;
@@ -167,6 +167,8 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
             };
             let mut add = |which: usize, class: u32, applies: bool| match last[which] {
                 _ if !applies => class,
+                // An exception follows every name of its set that it is below of.
+                _ if except => classes.without(class, set),
                 Some((asked, known)) if asked == (class, set) => known,
                 _ => {
                     let known = classes.with(class, set);
@@ -254,7 +256,7 @@ fn write(
     }
     for ((name, place), number) in listed.iter().zip(&found.places).zip(numbers) {
         let place = *place as usize;
-        let (text, _) = sets[name.set as usize].0.get(name.entry as usize);
+        let (text, ..) = sets[name.set as usize].0.get(name.entry as usize);
         let (wide, narrow) = tag(points, text.as_bytes());
         if (wide, narrow) == (0, 0) {
             return Err("a name has the tag of an empty place under this key: compile with another key".to_owned());

@@ -5,11 +5,12 @@ use super::{
     classes::Classes,
     identifiers::{self, Identifiers},
     names, v4, v6,
+    writer::Writer,
 };
 use crate::{
-    diagnostic::{Diagnostic, Errors, Severity},
-    image::layout::{Dimension, Parts},
-    model::{AddressSet, NameSet, NumberSet, Policy, Rule},
+    diagnostic::{Diagnostic, Severity},
+    image::layout::Dimension,
+    model::{Action, AddressSet, NameSet, NumberSet, Policy, Rule, program::fold},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -99,7 +100,8 @@ impl Places {
 
 impl Spaces {
     /// Collects the sets of the rules that take part at `options.at`.
-    pub(super) fn of(policy: &Policy, options: &CompileOptions<'_>) -> Result<Self, Errors> {
+    /// With them come warnings of programs that are not there.
+    pub(super) fn of(policy: &Policy, options: &CompileOptions<'_>) -> (Self, Vec<Diagnostic>) {
         let mut spaces = Self { by_set: vec![BySet::default(); policy.rules.len()], ..Self::default() };
         let mut diagnostics = Vec::new();
         let mut places: [Places; 4] = Default::default();
@@ -107,38 +109,65 @@ impl Spaces {
             if !rule.active(&policy.schedules, options.at) {
                 continue;
             }
+            // Every condition of a rule is compiled here or in `rules`: a new one has to say where.
+            let Rule {
+                name: _,
+                note: _,
+                action: _,
+                hard: _,
+                log: _,
+                enabled: _,
+                direction: _,
+                protocols: _,
+                remote,
+                local,
+                remote_ports: _,
+                local_ports: _,
+                applications: programs,
+                users,
+                groups,
+                services,
+                packages,
+                interfaces: _,
+                names: asked_names,
+                undecidable_matches,
+                schedule: _,
+                expectations: _,
+                span: _,
+            } = rule;
             let mut conditions = Conditions { numbers: numbers(rule), ..Conditions::default() };
             let [remotes, locals, names, undecidable] = &mut places;
-            if let Some(set) = rule.remote.as_ref().filter(|set| !few(set)) {
+            if let Some(set) = remote.as_ref().filter(|set| !few(set)) {
                 let number = remotes.number(set, &mut spaces.remote, || Arc::clone(set));
                 conditions.sets.push((Dimension::RemoteSet, number));
                 spaces.by_set[index].remote = true;
             }
-            if let Some(set) = rule.local.as_ref().filter(|set| !few(set)) {
+            if let Some(set) = local.as_ref().filter(|set| !few(set)) {
                 let number = locals.number(set, &mut spaces.local, || Arc::clone(set));
                 conditions.sets.push((Dimension::LocalSet, number));
                 spaces.by_set[index].local = true;
             }
-            if let Some(set) = &rule.names {
-                let places = if rule.undecidable_matches { undecidable } else { names };
-                let number = places.number(set, &mut spaces.names, || (Arc::clone(set), rule.undecidable_matches));
+            if let Some(set) = asked_names {
+                let places = if *undecidable_matches { undecidable } else { names };
+                let number = places.number(set, &mut spaces.names, || (Arc::clone(set), *undecidable_matches));
                 conditions.sets.push((Dimension::Name, number));
             }
-            if rule.applications.is_some() {
+            if programs.is_some() {
                 let set = applications(policy, rule, options, &mut diagnostics);
                 conditions.sets.push((Dimension::Application, spaces.applications.number(&set)));
             }
-            if let Some(users) = &rule.users {
-                let set = users.iter().map(|user| user.bytes().to_vec()).collect();
+            for identities in [users, groups, services, packages].into_iter().flatten() {
+                let set = identities.iter().map(|one| one.bytes().to_vec()).collect();
                 conditions.sets.push((Dimension::User, spaces.users.number(&set)));
             }
             spaces.rules.insert(index, conditions);
         }
-        if diagnostics.is_empty() { Ok(spaces) } else { Err(Errors { diagnostics }) }
+        (spaces, diagnostics)
     }
 
     /// Writes the tables; with them, sets become ranges of classes.
-    pub(super) fn write(self, key: [u8; 16], parts: &mut Parts) -> Result<Resolved, String> {
+    pub(super) fn write(self, key: [u8; 16], writer: &mut Writer) -> Result<Resolved, String> {
+        let parts = &mut writer.parts;
         let mut members: BTreeMap<Dimension, Vec<NumberSet>> = BTreeMap::new();
         for (dimension, sets, out4, out6) in [
             (Dimension::RemoteSet, &self.remote.values, &mut parts.remote4, &mut parts.remote6),
@@ -159,7 +188,8 @@ impl Spaces {
         }
         members
             .insert(Dimension::Application, identifiers::applications(&self.applications.values, key, parts).members);
-        members.insert(Dimension::User, identifiers::users(&self.users.values, key, parts).members);
+        members.insert(Dimension::User, identifiers::users(&self.users.values, key, writer)?);
+        let parts = &mut writer.parts;
         let named: Vec<(&NameSet, bool)> = self.names.values.iter().map(|(set, flag)| (&**set, *flag)).collect();
         let names = names::compile(&named, key, parts)?;
         members.insert(Dimension::Name, names.numbering.members);
@@ -216,42 +246,53 @@ fn applications(
                 }
                 set.insert(utf16(&(resolved + end)));
             }
-            Err(error) => diagnostics.push(
-                Diagnostic::new(Severity::Error, &policy.path, &policy.text, path.span.clone())
-                    .message(format!("the program `{inner}` cannot be found: {error}"))
-                    .key(format!("rule `{}`: application", rule.name)),
-            ),
+            Err(error) => {
+                // What is not there is permitted nothing; what is to be blocked stays so, should it come.
+                let (done, blocked) = match rule.action {
+                    Action::Permit => ("the rule does not match it", None),
+                    Action::Block | Action::Drop => {
+                        ("its path is taken as it is written", Some(as_written(inner, options) + end))
+                    }
+                };
+                set.extend(blocked.map(|path| utf16(&path)));
+                let message = format!("the program `{inner}` cannot be found ({error}): {done}");
+                diagnostics.push(
+                    Diagnostic::new(Severity::Warning, &policy.path, &policy.text, path.span.clone())
+                        .message(message)
+                        .key(format!("rule `{}`: application", rule.name)),
+                );
+            }
         }
     }
     set
 }
 
+/// The path that a program would have if it came: below the nearest folder that is there.
+fn as_written(path: &str, options: &CompileOptions<'_>) -> String {
+    let mut folder = path;
+    while let Some(at) = folder.rfind(['\\', '/']).filter(|at| *at > 0) {
+        folder = &path[..at];
+        // A drive alone is its current folder.
+        let asked = if folder.ends_with(':') { &path[..=at] } else { folder };
+        if let Ok(found) = (options.application)(asked) {
+            return format!("{}{}", found.trim_end_matches('\\'), &path[at..]);
+        }
+    }
+    path.to_owned()
+}
+
 /// The programs each active rule names, as the kernel would report them.
-pub(crate) fn resolved_applications(
-    policy: &Policy,
-    options: &CompileOptions<'_>,
-) -> Result<Vec<Vec<Vec<u8>>>, Errors> {
-    let mut diagnostics = Vec::new();
-    let mut resolve = |rule: &Rule| {
+pub(crate) fn resolved_applications(policy: &Policy, options: &CompileOptions<'_>) -> Vec<Vec<Vec<u8>>> {
+    let resolve = |rule: &Rule| {
         if rule.applications.is_none() || !rule.active(&policy.schedules, options.at) {
             return Vec::new();
         }
-        applications(policy, rule, options, &mut diagnostics).into_iter().collect()
+        applications(policy, rule, options, &mut Vec::new()).into_iter().collect()
     };
-    let all = policy.rules.iter().map(&mut resolve).collect();
-    if diagnostics.is_empty() { Ok(all) } else { Err(Errors { diagnostics }) }
+    policy.rules.iter().map(resolve).collect()
 }
 
 /// The UTF-16LE bytes of a path in lower case.
 pub(crate) fn utf16(path: &str) -> Vec<u8> {
-    path.chars().map(lower).collect::<String>().encode_utf16().flat_map(u16::to_le_bytes).collect()
-}
-
-/// One letter's lower case where that is one letter, as the file system folds names.
-fn lower(letter: char) -> char {
-    let mut folded = letter.to_lowercase();
-    match (folded.next(), folded.next()) {
-        (Some(one), None) => one,
-        _ => letter,
-    }
+    fold(path).encode_utf16().flat_map(u16::to_le_bytes).collect()
 }

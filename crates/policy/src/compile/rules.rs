@@ -48,7 +48,7 @@ impl<A: AddressBits> Family<A> {
         }
         let several =
             |(dimension, set): &(Dimension, NumberSet)| *dimension != Dimension::Name && set.ranges().len() > 1;
-        let exact_but_for_name = !conditions.iter().any(several);
+        let exact_but_for_name = !conditions.iter().any(several) && !asks_for_several(conditions);
         for &remote in &remotes {
             for &local in &locals {
                 let mut one = shape;
@@ -130,7 +130,13 @@ fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, Num
         }
         shape.exact &= set.ranges().len() == 1;
     }
+    shape.exact &= !asks_for_several(conditions);
     shape
+}
+
+/// Whether a flow's owner has to be in several sets: the range of a box tells of one.
+fn asks_for_several(conditions: &[(Dimension, NumberSet)]) -> bool {
+    conditions.iter().filter(|(dimension, _)| *dimension == Dimension::User).count() > 1
 }
 
 /// The prefixes a condition is boxed by: its own where they are few, the one around them where it is a set, none

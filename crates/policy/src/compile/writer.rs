@@ -36,7 +36,8 @@ impl Writer {
         self.rules - 1
     }
 
-    fn list(&mut self, set: &NumberSet) -> u32 {
+    /// The number of a list with these ranges.
+    pub(super) fn list(&mut self, set: &NumberSet) -> u32 {
         if let Some(&known) = self.lists.get(set) {
             return known;
         }

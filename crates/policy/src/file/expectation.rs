@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     flow::Direction,
-    model::{Expectation, FlowSpec, Rule, SidBuf, names},
+    model::{Expectation, FlowSpec, Rule, SidBuf, names, program},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -47,11 +47,18 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
         }
         None => Some(6),
     };
-    let application = reader.take("application").and_then(|item| item.text(context)).map(str::to_owned);
-    let user = reader.take("user").and_then(|item| {
+    let application = reader.take("application").and_then(|item| {
         let text = item.text(context)?;
-        values::user(context, &Word { text, at: item.at.clone() })
+        values::program(context, &Word { text, at: item.at.clone() })
     });
+    let mut users = Vec::new();
+    type Identity = fn(&mut Context<'_>, &Word<'_>) -> Option<SidBuf>;
+    let kinds: [(&str, Identity); 4] =
+        [("user", values::user), ("group", values::user), ("service", values::service), ("package", values::package)];
+    for (key, identity) in kinds {
+        let Some(item) = reader.take(key) else { continue };
+        users.extend(item.words(context, "one, or a list").iter().filter_map(|word| identity(context, word)));
+    }
     let interface = reader.take("interface").and_then(|item| {
         let text = item.text(context)?;
         let ranges = values::interface(context, &Word { text, at: item.at.clone() });
@@ -89,7 +96,7 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
         local,
         remote,
         application,
-        user,
+        users,
         interface,
         remote_name: name,
     };
@@ -142,10 +149,10 @@ pub fn parse_flow(
     if local.0.is_ipv4() != remote.0.is_ipv4() {
         return Err("the two ends are of different families: two IPv4 or two IPv6 addresses are expected".to_owned());
     }
-    let user = match user {
-        Some(text) => Some(SidBuf::parse(text).ok_or_else(|| wrong("the user", text, "a SID"))?),
-        None => None,
-    };
+    let user = user.map(|text| SidBuf::parse(text).ok_or_else(|| wrong("the user", text, "a SID"))).transpose()?;
+    let application = application
+        .map(|text| program::normalize(text).map_err(|why| format!("the program `{text}` {why}")))
+        .transpose()?;
     let interface = match interface {
         Some(text) => {
             let mut context = Context { path: std::path::Path::new(""), text, diagnostics: Vec::new() };
@@ -172,8 +179,8 @@ pub fn parse_flow(
             .ok_or_else(|| wrong("the protocol", protocol, "a name or a number from 0 to 255"))?,
         local,
         remote,
-        application: application.map(str::to_owned),
-        user,
+        application,
+        users: user.into_iter().collect(),
         interface,
         remote_name: name,
     })

@@ -2,6 +2,7 @@
 
 mod expectation;
 pub(crate) mod list;
+mod lists;
 mod names_of_hosts;
 mod reader;
 mod rule;
@@ -17,7 +18,6 @@ use std::{io, path::Path, sync::Arc};
 use toml::de::DeTable;
 
 pub use expectation::parse_flow;
-pub(crate) use scope::is_program;
 
 /// Where the files a policy names come from.
 pub trait Files {

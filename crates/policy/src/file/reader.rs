@@ -1,9 +1,6 @@
 //! Walking TOML tables: every key is asked for by name, what is left over is reported.
 
-use crate::{
-    diagnostic::{Diagnostic, Severity},
-    model::Located,
-};
+use crate::diagnostic::{Diagnostic, Severity};
 use std::{ops::Range, path::Path};
 use toml::{
     Spanned,
@@ -216,12 +213,6 @@ impl<'t> Reader<'t> {
 
     fn join(&self, key: &str) -> String {
         if self.at.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at.key) }
-    }
-}
-
-impl Word<'_> {
-    pub(super) fn located(&self) -> Located<String> {
-        Located { value: self.text.to_owned(), span: self.at.span.clone() }
     }
 }
 

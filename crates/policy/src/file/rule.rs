@@ -73,6 +73,9 @@ fn rule(
         local_ports: None,
         applications: reader.take("application").map(|item| scope.applications(context, &item)),
         users: reader.take("user").map(|item| scope.users(context, &item)),
+        groups: reader.take("group").map(|item| scope.users(context, &item)),
+        services: reader.take("service").map(|item| scope.services(context, &item)),
+        packages: reader.take("package").map(|item| scope.packages(context, &item)),
         interfaces: reader.take("interface").map(|item| {
             let words = item.words(context, "interface types or LUIDs");
             NumberSet::from_ranges(words.iter().flat_map(|word| values::interface(context, word)).collect())

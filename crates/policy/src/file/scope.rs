@@ -1,9 +1,8 @@
 //! What `@name` stands for: lists and groups, and the sets every policy has.
 
 use super::{
-    Files,
-    list::{self, Contents, Format},
-    reader::{At, Context, Item, Reader, Word, nearest, one_of},
+    Files, lists,
+    reader::{At, Context, Item, Reader, Word, nearest},
     values,
 };
 use crate::model::{
@@ -11,7 +10,7 @@ use crate::model::{
     address::{self, AddressCollector},
     names,
 };
-use std::{cell::Cell, collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 /// Address sets every policy has.
 const BUILT_IN: [(&str, &[&str]); 5] = [
@@ -24,14 +23,20 @@ const BUILT_IN: [(&str, &[&str]); 5] = [
 
 /// What a name stands for. A group may hold several kinds; each condition takes the kind it needs.
 #[derive(Default)]
-struct Named {
-    addresses: Option<Arc<AddressSet>>,
-    names: Option<Arc<NameSet>>,
+pub(super) struct Named {
+    pub(super) addresses: Option<Arc<AddressSet>>,
+    pub(super) names: Option<Arc<NameSet>>,
     ports: Option<NumberSet>,
     applications: Option<Vec<Located<String>>>,
     users: Option<Vec<SidBuf>>,
+    services: Option<Vec<SidBuf>>,
+    packages: Option<Vec<SidBuf>>,
     used: Cell<bool>,
-    is_list: bool,
+    pub(super) is_list: bool,
+    /// A list without entries.
+    pub(super) empty: bool,
+    /// A list that is to be as it says.
+    pub(super) strict: bool,
     at: Option<At>,
 }
 
@@ -43,6 +48,8 @@ impl Named {
             (self.ports.is_some(), "ports"),
             (self.applications.is_some(), "applications"),
             (self.users.is_some(), "users"),
+            (self.services.is_some(), "services"),
+            (self.packages.is_some(), "packages"),
         ];
         let held: Vec<_> = kinds.into_iter().filter(|(held, _)| *held).map(|(_, kind)| kind).collect();
         if held.is_empty() { "nothing".to_owned() } else { held.join(" and ") }
@@ -67,7 +74,7 @@ impl Scope {
         let mut scope = Self { named: BTreeMap::new(), built_in };
         for (name, reader) in root.named(context, "list") {
             let at = reader.at.clone();
-            let mut named = read_list(context, reader, files);
+            let mut named = lists::read(context, reader, files);
             named.at = Some(at);
             scope.named.insert(name.to_owned(), named);
         }
@@ -116,6 +123,13 @@ impl Scope {
             return None;
         };
         named.used.set(true);
+        if named.empty {
+            let message = format!("the list `@{name}` is empty, so what asks for it never matches");
+            match named.strict {
+                true => context.error(&word.at, message),
+                false => context.warning(&word.at, message, None),
+            }
+        }
         let found = get(named);
         if found.is_none() {
             context.expected(&word.at, format!("`@{name}` holds {}", named.kinds()), wanted);
@@ -217,26 +231,51 @@ impl Scope {
                     );
                 }
             } else {
-                check_path(context, &word);
-                paths.push(word.located());
+                paths
+                    .extend(values::program(context, &word).map(|value| Located { value, span: word.at.span.clone() }));
             }
         }
         paths
     }
 
-    /// Users.
+    /// Users and groups.
     pub(super) fn users(&self, context: &mut Context<'_>, item: &Item<'_>) -> Vec<SidBuf> {
-        let mut users = Vec::new();
-        for word in item.words(context, "SIDs or `@group`, or a list of them") {
+        let expected = "SIDs or `@group`, or a list of them";
+        self.identities(context, item, expected, "users", |named| named.users.as_ref(), values::user)
+    }
+
+    /// Services.
+    pub(super) fn services(&self, context: &mut Context<'_>, item: &Item<'_>) -> Vec<SidBuf> {
+        let expected = "names of services or `@group`, or a list of them";
+        self.identities(context, item, expected, "services", |named| named.services.as_ref(), values::service)
+    }
+
+    /// Packages.
+    pub(super) fn packages(&self, context: &mut Context<'_>, item: &Item<'_>) -> Vec<SidBuf> {
+        let expected = "family names of packages or `@group`, or a list of them";
+        self.identities(context, item, expected, "packages", |named| named.packages.as_ref(), values::package)
+    }
+
+    fn identities(
+        &self,
+        context: &mut Context<'_>,
+        item: &Item<'_>,
+        expected: &str,
+        kind: &str,
+        of_group: fn(&Named) -> Option<&Vec<SidBuf>>,
+        one: fn(&mut Context<'_>, &Word<'_>) -> Option<SidBuf>,
+    ) -> Vec<SidBuf> {
+        let mut found = Vec::new();
+        for word in item.words(context, expected) {
             if word.text.starts_with('@') {
-                if let Some(group) = self.find(context, &word, "users", |named| named.users.as_ref()) {
-                    users.extend_from_slice(group);
+                if let Some(group) = self.find(context, &word, kind, of_group) {
+                    found.extend_from_slice(group);
                 }
             } else {
-                users.extend(values::user(context, &word));
+                found.extend(one(context, &word));
             }
         }
-        users
+        found
     }
 
     /// Names.
@@ -257,6 +296,7 @@ impl Scope {
                 add_name(context, word, &mut set);
             }
         }
+        set.settle();
         Arc::new(set)
     }
 
@@ -278,26 +318,20 @@ pub(crate) fn all_addresses() -> AddressSet {
     all.finish()
 }
 
-/// Whether a program is named by its whole path, as `System` or by a folder: a bare file name could be anybody's.
-pub(crate) fn is_program(text: &str) -> bool {
-    let rooted = text.starts_with(['\\', '/', '%']) || text.get(1..3).is_some_and(|root| root == ":\\");
-    let inner = text.strip_suffix("\\*").unwrap_or(text);
-    text.eq_ignore_ascii_case("system") || (rooted && !inner.contains(['*', '?']) && !inner.is_empty())
-}
-
-fn check_path(context: &mut Context<'_>, word: &Word<'_>) {
-    if !is_program(word.text) {
-        context.expected(
-            &word.at,
-            format!("`{}` is not the whole path of a program", word.text),
-            r"`C:\Program Files\App\app.exe`, `C:\Program Files\App\*`, `\Device\HarddiskVolume3\...` or `System`",
-        );
-    }
-}
-
 fn add_name(context: &mut Context<'_>, word: &Word<'_>, set: &mut NameSet) {
     match names::parse(word.text) {
-        Some((name, scope)) => set.push(&name, scope),
+        Some((name, _)) if address::parse(&name).is_ok() => context.error_with_help(
+            &word.at,
+            format!("`{}` is an address, which no content asks for by name", word.text),
+            "use `remote` for addresses",
+        ),
+        Some((name, scope)) => {
+            if scope != names::Scope::Exact && sluice_suffixes::is_public_suffix(&name) {
+                let help = "name what is registered below it, unless all of it is meant".to_owned();
+                context.warning(&word.at, format!("`{}` is everything below a public suffix", word.text), Some(help));
+            }
+            set.push(&name, scope);
+        }
         None => context.expected(
             &word.at,
             format!("`{}` is not a host name", word.text),
@@ -324,77 +358,12 @@ fn read_group(context: &mut Context<'_>, mut reader: Reader<'_>, scope: &Scope) 
     if let Some(item) = reader.take("users") {
         group.users = Some(scope.users(context, &item));
     }
+    if let Some(item) = reader.take("services") {
+        group.services = Some(scope.services(context, &item));
+    }
+    if let Some(item) = reader.take("packages") {
+        group.packages = Some(scope.packages(context, &item));
+    }
     reader.finish(context);
     group
-}
-
-fn read_list(context: &mut Context<'_>, mut reader: Reader<'_>, files: &dyn Files) -> Named {
-    let format = reader.take("format").and_then(|item| item.choice(context, &list::FORMATS)).unwrap_or(Format::Auto);
-    let subdomains = reader.take("subdomains").and_then(|item| item.flag(context));
-    let strict = reader.take("strict").and_then(|item| item.flag(context)).unwrap_or(false);
-    let mut collector = list::Collector::default();
-    let mut sources = 0;
-    for key in ["file", "files"] {
-        let Some(item) = reader.take(key) else { continue };
-        for word in item.words(context, "the path of a file, or a list of them") {
-            sources += 1;
-            let base = context.path.parent().map_or_else(PathBuf::new, PathBuf::from);
-            let path = base.join(word.text);
-            match files.read(&path) {
-                Ok(bytes) => {
-                    let before = collector.lines;
-                    collector.read(&path, &String::from_utf8_lossy(&bytes), format, subdomains);
-                    if collector.lines == before {
-                        let formats = one_of(list::FORMATS.iter().map(|(word, _)| *word));
-                        let help = format!("if the file is not empty, say its format: {formats}");
-                        context.warning(&word.at, format!("`{}` has no entries", word.text), Some(help));
-                    }
-                }
-                Err(error) => {
-                    context.error(&word.at, format!("`{}` cannot be read: {error}", path.display()));
-                }
-            }
-        }
-    }
-    if let Some(item) = reader.take("entries") {
-        sources += 1;
-        for word in item.words(context, "entries as they stand in a list file") {
-            let mut one = list::Collector::default();
-            one.read(context.path, word.text, format, subdomains);
-            if one.lines == 0 {
-                context.expected(
-                    &word.at,
-                    format!("`{}` is not an entry", word.text),
-                    "an address, prefix, range or name",
-                );
-            }
-            collector.read(context.path, word.text, format, subdomains);
-            collector.diagnostics.retain(|found| found.file != context.path);
-        }
-    }
-    if sources == 0 {
-        context.expected(&reader.at.clone(), "the list has no source", "`file`, `files` or `entries`");
-    }
-    let mut found = std::mem::take(&mut collector.diagnostics);
-    if strict {
-        found.iter_mut().for_each(|one| one.severity = crate::diagnostic::Severity::Error);
-    }
-    context.diagnostics.append(&mut found);
-    let at = reader.at.clone();
-    reader.finish(context);
-
-    let mut named = Named { is_list: true, ..Named::default() };
-    let (has_addresses, has_names) = (collector.address_count > 0, !collector.names.is_empty());
-    if has_addresses && has_names {
-        context.error(&at, "the list holds both addresses and names; make two lists of it");
-    }
-    // A list without entries serves as either.
-    for contents in [Contents::Addresses(collector.addresses.finish()), Contents::Names(collector.names)] {
-        match contents {
-            Contents::Addresses(set) if !has_names => named.addresses = Some(Arc::new(set)),
-            Contents::Names(set) if !has_addresses => named.names = Some(Arc::new(set)),
-            _ => {}
-        }
-    }
-    named
 }

@@ -4,6 +4,7 @@ use super::reader::{At, Context, Item, Word, nearest};
 use crate::model::{
     NumberSet, SidBuf,
     address::{self, AddressError, AddressRange},
+    program,
 };
 use std::net::IpAddr;
 
@@ -28,8 +29,9 @@ pub(super) const PROTOCOLS: [(&str, u8); 14] = [
 /// Interface types by name (IANA ifType; the top 16 bits of a LUID).
 const INTERFACE_TYPES: [(&str, u64); 6] =
     [("ethernet", 6), ("ppp", 23), ("loopback", 24), ("virtual", 53), ("wireless", 71), ("tunnel", 131)];
-/// Mobile broadband is two types: WWANPP and WWANPP2.
-const MOBILE: [u64; 2] = [243, 244];
+/// Names for several types. Mobile broadband: WWANPP and WWANPP2. What carries a VPN: PPP (the dial-up and VPN
+/// connections of Windows), propVirtual (Wintun) and tunnel.
+const SEVERAL_TYPES: [(&str, &[u64]); 2] = [("mobile", &[243, 244]), ("vpn", &[23, 53, 131])];
 
 const PROTOCOL_EXPECTED: &str = "`tcp`, `udp`, `icmp`, `icmpv6`, another protocol's name, or a number from 0 to 255";
 
@@ -85,8 +87,22 @@ pub(super) fn address_range(context: &mut Context<'_>, text: &str, at: &At) -> O
         "ipv6" => return Some(AddressRange::V6(0, u128::MAX)),
         _ => {}
     }
-    match address::parse_range(text) {
-        Ok(range) => return Some(range),
+    match address::parse(text) {
+        Ok(parsed) => {
+            if parsed.mapped {
+                let help = "no packet has such an address; write the IPv4 address".to_owned();
+                context.warning(at, format!("`{text}` is taken for the IPv4 addresses it stands for"), Some(help));
+            }
+            if parsed.port_like {
+                let help = "if a port is meant, write the address and `remote-port` or `local-port`".to_owned();
+                context.warning(
+                    at,
+                    format!("the end of `{text}` looks like a port and is part of the address"),
+                    Some(help),
+                );
+            }
+            return Some(parsed.range);
+        }
         Err(AddressError::HostBits(network, length)) => context.error_with_help(
             at,
             format!("`{text}` has bits set behind its prefix"),
@@ -100,6 +116,16 @@ pub(super) fn address_range(context: &mut Context<'_>, text: &str, at: &At) -> O
         Err(AddressError::Order) => {
             context.expected(at, format!("`{text}` is not a range"), "first and last address of one family, in order");
         }
+        Err(AddressError::Port) => context.error_with_help(
+            at,
+            format!("`{text}` is an address with a port"),
+            "write the address here and the port as `remote-port` or `local-port`",
+        ),
+        Err(AddressError::Zone) => context.error_with_help(
+            at,
+            format!("`{text}` has a zone, which addresses in rules do not have"),
+            "remove what stands behind `%`, or use `interface` for the interface",
+        ),
         Err(AddressError::Syntax) => context.expected(at, format!("`{text}` is not an address"), FORMS),
     }
     None
@@ -112,18 +138,54 @@ pub(super) fn user(context: &mut Context<'_>, word: &Word<'_>) -> Option<SidBuf>
         context.expected(
             &word.at,
             format!("`{}` is not a user", word.text),
-            "a SID (`S-1-5-21-...-1001`), `SYSTEM`, `LOCAL SERVICE`, `NETWORK SERVICE` or `@group`",
+            "a SID (`S-1-5-21-...-1001`), `SYSTEM`, `Administrators`, `Everyone` or another of Windows' own, or `@group`",
         );
     }
     sid
+}
+
+/// A service, by its name.
+pub(super) fn service(context: &mut Context<'_>, word: &Word<'_>) -> Option<SidBuf> {
+    let sid = SidBuf::of_service(word.text);
+    if sid.is_none() {
+        let message = format!("`{}` is not a service", word.text);
+        context.expected(&word.at, message, "its short name, as `sc query` shows it: `Dnscache`");
+    }
+    sid
+}
+
+/// A package, by its family name or the SID of its app container.
+pub(super) fn package(context: &mut Context<'_>, word: &Word<'_>) -> Option<SidBuf> {
+    match SidBuf::of_package(word.text) {
+        Ok(sid) => Some(sid),
+        Err(expected) => {
+            context.expected(&word.at, format!("`{}` is not a package", word.text), expected);
+            None
+        }
+    }
+}
+
+/// A program's path, in the form all are compared in.
+pub(super) fn program(context: &mut Context<'_>, word: &Word<'_>) -> Option<String> {
+    match program::normalize(word.text) {
+        Ok(path) => Some(path),
+        Err(why) => {
+            context.expected(
+                &word.at,
+                format!("`{}` {why}", word.text),
+                r"`C:\Program Files\App\app.exe`, `C:\Program Files\App\*`, `\Device\HarddiskVolume3\...` or `System`",
+            );
+            None
+        }
+    }
 }
 
 /// An interface: a type by name or number, or one interface by its LUID.
 pub(super) fn interface(context: &mut Context<'_>, word: &Word<'_>) -> Vec<(u64, u64)> {
     let of_type = |number: u64| (number << 48, number << 48 | ((1 << 48) - 1));
     let lower = word.text.to_ascii_lowercase();
-    if lower == "mobile" {
-        return MOBILE.into_iter().map(of_type).collect();
+    if let Some((_, numbers)) = SEVERAL_TYPES.iter().find(|(name, _)| *name == lower) {
+        return numbers.iter().copied().map(of_type).collect();
     }
     if let Some((_, number)) = INTERFACE_TYPES.iter().find(|(name, _)| *name == lower) {
         return vec![of_type(*number)];
@@ -137,7 +199,7 @@ pub(super) fn interface(context: &mut Context<'_>, word: &Word<'_>) -> Vec<(u64,
     context.expected(
         &word.at,
         format!("`{}` is not an interface", word.text),
-        "`ethernet`, `wireless`, `mobile`, `ppp`, `loopback`, `virtual`, `tunnel`, `type:NUMBER` or `luid:NUMBER`",
+        "`ethernet`, `wireless`, `mobile`, `vpn`, `ppp`, `loopback`, `virtual`, `tunnel`, `type:NUMBER` or `luid:NUMBER`",
     );
     Vec::new()
 }
@@ -153,7 +215,7 @@ pub(super) fn luid(text: &str) -> Option<u64> {
 /// `192.0.2.1:443`, `[2001:db8::1]:443`, or an address alone.
 pub(super) fn endpoint(text: &str) -> Option<(IpAddr, u16)> {
     if let Ok(address) = text.parse::<std::net::SocketAddr>() {
-        return Some((address.ip(), address.port()));
+        return Some((address.ip().to_canonical(), address.port()));
     }
-    text.parse().ok().map(|address| (address, 0))
+    text.parse().ok().map(|address: IpAddr| (address.to_canonical(), 0))
 }

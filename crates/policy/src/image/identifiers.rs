@@ -1,4 +1,4 @@
-//! From an application's path or a user's SID to a class. The bytes decide: the hash only says where to compare.
+//! From an application's path to a class, and from a SID to the list of its sets. The bytes decide: the hash only says where to compare.
 //!
 //! A record is the end of its bytes among the strings, and a class: u32 each. A slot is a record's number plus one;
 //! slots are tried one after the other from where the hash points to, until an empty one. A directory is kept with the
@@ -90,7 +90,7 @@ pub(super) fn application(image: &[u8], header: &Header, path: &[u8]) -> u32 {
     0
 }
 
-/// The class of a user.
+/// The list of an identity's sets, its number plus one; 0 for none.
 pub(super) fn user(image: &[u8], header: &Header, sid: &[u8]) -> u32 {
     let sections = &header.sections;
     let applications = sections.application_records.of(image);

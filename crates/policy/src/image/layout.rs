@@ -23,7 +23,7 @@ use super::{
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 /// Where the roots begin.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
@@ -77,7 +77,8 @@ pub(crate) enum Dimension {
     Protocol = 4,
     /// Class of the application.
     Application = 5,
-    /// Class of the user.
+    /// A set of identities the flow's owner is in, its number plus one (see [`super::members`]); 0 while flows of none are
+    /// looked for.
     User = 6,
     /// The interface's LUID; 0 where it is not known.
     Interface = 7,
@@ -192,9 +193,9 @@ sections! {
     application_records: 8,
     /// Lengths of the directories among them, in bytes, longest first: u32.
     directory_lengths: 4,
-    /// Hash table of users.
+    /// Hash table of identities: users, groups, services and packages.
     user_slots: 4,
-    /// Users.
+    /// Identities; in place of a class the number of the list of sets it is in, plus one.
     user_records: 8,
     /// The bytes of applications, then of users.
     strings: 1,

@@ -4,6 +4,7 @@
 use super::{
     forest, identifiers,
     layout::*,
+    members::Members,
     names,
     table::{Section, u32_at},
     v4, v6,
@@ -34,11 +35,24 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
 
     let inbound = flow.direction == Direction::Inbound;
     let family = usize::from(matches!(ends, Ends::V6 { .. }));
-    let found = search(image, header, header.roots[root(family, false, inbound)], &key, &ends, NONE, None);
+    let known = flow.user.is_some() || flow.others.is_some();
+    let members = (known && header.sections.user_slots.length != 0).then(|| Members::of(image, header, flow));
+    let members = members.as_ref();
+    let mut search_all = |root: u64, best: u32, ignored: Option<Dimension>| {
+        let mut best = search(image, header, root, &key, members, &ends, best, ignored);
+        if let Some(members) = members {
+            for set in members.iter() {
+                key[Dimension::User as usize] = set + 1;
+                best = search(image, header, root, &key, Some(members), &ends, best, ignored);
+            }
+            key[Dimension::User as usize] = 0;
+        }
+        best
+    };
+    let found = search_all(header.roots[root(family, false, inbound)], NONE, None);
     let waiting = header.roots[root(family, true, inbound)];
-    let needs_name = waiting != EMPTY
-        && flow.name == Name::Unknown
-        && search(image, header, waiting, &key, &ends, found, Some(Dimension::Name)) < found;
+    let needs_name =
+        waiting != EMPTY && flow.name == Name::Unknown && search_all(waiting, found, Some(Dimension::Name)) < found;
 
     let rule = header.sections.rules.record(image, found).map(RuleRecord::read);
     let flags = rule.map_or(header.defaults[usize::from(inbound)], |rule| rule.flags);
@@ -72,7 +86,7 @@ fn class6(image: &[u8], map: Section, head: &v6::Map, address: u128) -> u32 {
     if map.length == 0 { 0 } else { v6::class(map.of(image), head, address) }
 }
 
-/// The classes of program, user and name, where rules ask for them.
+/// The classes of program and name, where rules ask for them.
 #[inline]
 fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
     let sections = &header.sections;
@@ -80,11 +94,6 @@ fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
         && sections.application_slots.length != 0
     {
         key[Dimension::Application as usize] = u64::from(identifiers::application(image, header, application.path()));
-    }
-    if let Some(user) = flow.user
-        && sections.user_slots.length != 0
-    {
-        key[Dimension::User as usize] = u64::from(identifiers::user(image, header, user.0));
     }
     key[Dimension::Name as usize] = match flow.name {
         Name::Unknown => 0,
@@ -132,11 +141,13 @@ fn wide(address: IpAddr) -> u128 {
 
 /// The least matching rule below `best`, or `best`.
 #[inline]
+#[allow(clippy::too_many_arguments, reason = "what a search goes by; a struct of them would be copied for each")]
 fn search(
     image: &[u8],
     header: &Header,
     root: u64,
     key: &Key,
+    members: Option<&Members>,
     ends: &Ends,
     best: u32,
     ignored: Option<Dimension>,
@@ -154,7 +165,10 @@ fn search(
                     }
                     let differs = u64::from(remote ^ within).wrapping_shr(32 - u32::from(tail.remote_length))
                         | u64::from(local ^ own).wrapping_shr(32 - u32::from(tail.local_length));
-                    if differs == 0 && plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
+                    if differs == 0
+                        && plain_fields(key, &tail)
+                        && conditions(image, header, key, members, &tail, ignored)
+                    {
                         return tail.rule;
                     }
                 }
@@ -173,7 +187,7 @@ fn search(
                     }
                     let same =
                         same_prefix(remote, within, tail.remote_length) & same_prefix(local, own, tail.local_length);
-                    if same && plain_fields(key, &tail) && conditions(image, header, key, &tail, ignored) {
+                    if same && plain_fields(key, &tail) && conditions(image, header, key, members, &tail, ignored) {
                         return tail.rule;
                     }
                 }
@@ -208,11 +222,25 @@ fn plain_fields(key: &Key, tail: &EntryTail) -> bool {
 }
 
 #[inline]
-fn conditions(image: &[u8], header: &Header, key: &Key, tail: &EntryTail, ignored: Option<Dimension>) -> bool {
-    tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, tail.rule, ignored)
+fn conditions(
+    image: &[u8],
+    header: &Header,
+    key: &Key,
+    members: Option<&Members>,
+    tail: &EntryTail,
+    ignored: Option<Dimension>,
+) -> bool {
+    tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, members, tail.rule, ignored)
 }
 
-fn conditions_match(image: &[u8], header: &Header, key: &Key, rule: u32, ignored: Option<Dimension>) -> bool {
+fn conditions_match(
+    image: &[u8],
+    header: &Header,
+    key: &Key,
+    members: Option<&Members>,
+    rule: u32,
+    ignored: Option<Dimension>,
+) -> bool {
     let Some(rule) = header.sections.rules.record(image, rule).map(RuleRecord::read) else { return false };
     for index in rule.conditions..rule.conditions.saturating_add(u32::from(rule.condition_count)) {
         let Some(condition) = header.sections.conditions.record(image, index).map(ConditionRecord::read) else {
@@ -223,6 +251,10 @@ fn conditions_match(image: &[u8], header: &Header, key: &Key, rule: u32, ignored
         }
         let value = key[condition.dimension as usize % DIMENSIONS];
         let holds = match condition.within {
+            // A rule may ask for several sets, and the flow's owner may be in all of them.
+            Within::Range(set, _) if condition.dimension == Dimension::User as u32 => {
+                members.is_some_and(|members| members.has(set.wrapping_sub(1)))
+            }
             Within::Range(low, high) => value >= u64::from(low) && value <= u64::from(high),
             Within::List(list) => in_list(image, header, list, value),
         };

@@ -6,6 +6,7 @@ mod lanes;
 #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the writer of these numbers is the compiler"))]
 pub(crate) mod layout;
 mod matcher;
+pub(crate) mod members;
 pub(crate) mod names;
 pub(crate) mod table;
 pub(crate) mod v4;

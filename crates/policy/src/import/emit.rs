@@ -1,12 +1,8 @@
 //! Writing policy files.
 
-use super::Imported;
-use crate::{
-    file::is_program,
-    model::{address, names},
-};
+use super::{ImportError, Imported};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     fmt::Write,
     path::{Path, PathBuf},
 };
@@ -17,9 +13,13 @@ pub(super) struct File {
     pub(super) origin: &'static str,
     pub(super) outbound: Option<&'static str>,
     pub(super) inbound: Option<&'static str>,
+    /// What the export does not tell, no rule asks for: somebody said so.
+    pub(super) complete: bool,
+    /// What exports do not tell: the first rule, and how many permit and block.
+    wider: BTreeMap<String, (String, [usize; 2])>,
     rules: Vec<Rule>,
     notes: Vec<String>,
-    names: HashMap<String, usize>,
+    names: HashSet<String>,
 }
 
 /// A rule to be written.
@@ -29,6 +29,8 @@ pub(super) struct Rule {
     pub(super) note: Option<String>,
     pub(super) block: bool,
     pub(super) enabled: bool,
+    /// Rules of a lower rank come first.
+    pub(super) rank: u8,
     pub(super) direction: Option<&'static str>,
     pub(super) protocol: Option<String>,
     pub(super) remote: Vec<String>,
@@ -36,37 +38,53 @@ pub(super) struct Rule {
     pub(super) remote_ports: Vec<String>,
     pub(super) local_ports: Vec<String>,
     pub(super) icmp_types: Vec<String>,
+    pub(super) icmp_codes: Vec<String>,
     pub(super) applications: Vec<String>,
+    pub(super) users: Vec<String>,
+    pub(super) services: Vec<String>,
+    pub(super) packages: Vec<String>,
     pub(super) remote_names: Vec<String>,
     pub(super) interfaces: Vec<String>,
 }
 
 impl File {
+    /// An empty one, of an export that is complete or not.
+    pub(super) fn new(complete: bool) -> Self {
+        Self { complete, ..Self::default() }
+    }
+
     /// Remembers what could not be carried over.
     pub(super) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 
-    /// Adds a rule; names are made different.
+    /// Remembers a rule that may match more than the one it is made of: one note for all with the same reason.
+    pub(super) fn wider(&mut self, why: String, title: String, permits: bool) {
+        let (_, counts) = self.wider.entry(why).or_insert((title, [0, 0]));
+        counts[usize::from(!permits)] += 1;
+    }
+
+    /// Adds a rule; names are made different. Readers use [`File::rules`], which says what was lost.
     pub(super) fn push(&mut self, mut rule: Rule) {
         rule.name = rule.name.chars().filter(|letter| !letter.is_control()).take(60).collect();
         if rule.name.is_empty() {
             rule.name = "unnamed".to_owned();
         }
-        let seen = self.names.entry(rule.name.clone()).or_insert(0);
-        *seen += 1;
-        if *seen > 1 {
-            rule.name = format!("{} ({seen})", rule.name);
+        let mut name = rule.name.clone();
+        let mut seen = 1;
+        while !self.names.insert(name.clone()) {
+            seen += 1;
+            name = format!("{} ({seen})", rule.name);
         }
-        let before = rule.applications.len();
-        let (kept, strange) = std::mem::take(&mut rule.applications).into_iter().partition(|path| is_program(path));
-        rule.applications = kept;
-        for path in &strange as &Vec<String> {
-            self.note(format!("rule `{}`: `{path}` is not the whole path of a program", rule.name));
-        }
-        // Without its program it would mean more.
-        rule.enabled &= before == 0 || !rule.applications.is_empty();
+        rule.name = name;
         self.rules.push(rule);
+    }
+
+    /// That no rule came of it, with the first things that were not understood.
+    pub(super) fn nothing(&self, expected: &str) -> ImportError {
+        let first: Vec<&str> = self.notes.iter().take(3).map(String::as_str).collect();
+        let why = if first.is_empty() { String::new() } else { format!(" ({})", first.join("; ")) };
+        ImportError::Empty(format!("{expected}{why}"))
     }
 
     /// How many rules there are.
@@ -74,12 +92,16 @@ impl File {
         self.rules.len()
     }
 
-    /// Puts what blocks before what permits, each in its order: the precedence most firewalls have.
-    pub(super) fn blocks_first(&mut self) {
-        self.rules.sort_by_key(|rule| !rule.block);
-    }
-
+    /// The policy file: rules by rank, each rank in its order.
     pub(super) fn finish(mut self) -> Imported {
+        self.rules.sort_by_key(|rule| rule.rank);
+        for (why, (first, [permits, blocks])) in std::mem::take(&mut self.wider) {
+            self.notes.push(format!(
+                "{first} and {} more: {why}; {permits} that permit are disabled, since they could permit more, {blocks} \
+                 that block are left as they are",
+                permits + blocks - 1
+            ));
+        }
         let mut written = String::new();
         let mut count = 0;
         for rule in &self.rules {
@@ -123,33 +145,59 @@ impl File {
 
 impl Rule {
     fn write(&self, toml: &mut String) {
+        // All fields by name: a new one does not compile until it is written.
+        let Self {
+            name,
+            note,
+            block,
+            enabled,
+            rank: _,
+            direction,
+            protocol,
+            remote,
+            local,
+            remote_ports,
+            local_ports,
+            icmp_types,
+            icmp_codes,
+            applications,
+            users,
+            services,
+            packages,
+            remote_names,
+            interfaces,
+        } = self;
         toml.push_str("\n[[rule]]\n");
         let mut key = |name: &str, value: String| {
             let _ = writeln!(toml, "{name} = {value}");
         };
-        key("name", quoted(&self.name));
-        if let Some(note) = &self.note {
+        key("name", quoted(name));
+        if let Some(note) = note {
             key("note", quoted(note));
         }
-        key("action", quoted(if self.block { "block" } else { "permit" }));
-        if !self.enabled {
+        key("action", quoted(if *block { "block" } else { "permit" }));
+        if !enabled {
             key("enabled", "false".to_owned());
         }
-        if let Some(direction) = self.direction {
+        if let Some(direction) = direction {
             key("direction", quoted(direction));
         }
-        if let Some(protocol) = &self.protocol {
+        if let Some(protocol) = protocol {
             key("protocol", quoted(protocol));
         }
         for (name, words) in [
-            ("remote", &self.remote),
-            ("local", &self.local),
-            ("remote-port", &self.remote_ports),
-            ("local-port", &self.local_ports),
-            ("icmp-type", &self.icmp_types),
-            ("application", &self.applications),
-            ("remote-name", &self.remote_names),
-            ("interface", &self.interfaces),
+            ("remote", remote),
+            ("local", local),
+            ("remote-port", remote_ports),
+            ("local-port", local_ports),
+            ("icmp-type", icmp_types),
+            ("icmp-code", icmp_codes),
+            ("application", applications),
+            ("user", users),
+            ("service", services),
+            ("package", packages),
+            ("remote-name", remote_names),
+            ("interface", interfaces),
         ] {
             match &words[..] {
                 [] => {}
@@ -181,39 +229,4 @@ pub(super) fn quoted(text: &str) -> String {
         }
     }
     quoted + "\""
-}
-
-/// An address, prefix or range in the form policies take, if it is one.
-pub(super) fn address(text: &str) -> Option<String> {
-    let text = text.trim().trim_start_matches('[').trim_end_matches(']');
-    match address::parse_range(text) {
-        Ok(_) => match text.split_once('/') {
-            // A netmask in dotted form is understood and written as a length.
-            Some((network, mask)) if mask.contains('.') => {
-                let ones = mask.parse::<std::net::Ipv4Addr>().ok()?.to_bits().leading_ones();
-                Some(format!("{network}/{ones}"))
-            }
-            _ => Some(text.to_owned()),
-        },
-        Err(address::AddressError::HostBits(network, length)) => Some(format!("{network}/{length}")),
-        Err(_) => None,
-    }
-}
-
-/// A port or range of ports, if it is one.
-pub(super) fn port(text: &str) -> Option<String> {
-    let text = text.trim();
-    let number = |text: &str| text.trim().parse::<u16>().ok();
-    match text.split_once('-') {
-        Some((low, high)) => {
-            let (low, high) = (number(low)?, number(high)?);
-            (low <= high).then(|| format!("{low}-{high}"))
-        }
-        None => number(text).map(|port| port.to_string()),
-    }
-}
-
-/// A host name, if it is one.
-pub(super) fn host_name(text: &str) -> Option<String> {
-    names::normalize(text)
 }

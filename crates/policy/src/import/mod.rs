@@ -1,13 +1,18 @@
 //! Rules of other firewalls as a policy file.
 //!
-//! Whatever cannot be carried over is said in a note and, where a rule would mean something else without it, the rule
-//! is written disabled.
+//! Whatever cannot be carried over is said in a note with its place, and the rule it belongs to is written disabled. No
+//! reader takes an unknown value for a default: see [`record`].
 
 mod emit;
+mod json;
+mod language;
 mod little_snitch;
 mod netsh;
-mod powershell;
+mod record;
 mod simplewall;
+mod table;
+mod windows;
+mod words;
 
 use serde::Serialize;
 
@@ -43,11 +48,14 @@ impl Source {
                 Self::WindowsJson
             });
         }
-        if head.contains("Rule Name:") {
+        if netsh::looks_like(text) {
             return Some(Self::Netsh);
         }
-        let first = head.lines().find(|line| !line.starts_with("#TYPE"))?;
-        (first.contains("DisplayName") || first.contains("Direction")).then_some(Self::WindowsCsv)
+        let heading = |line: &&str| !(line.starts_with("#TYPE") || line.starts_with("sep=") || line.trim().is_empty());
+        let first = head.lines().find(heading)?;
+        let known = ["DisplayName", "Direction"].iter().any(|name| first.contains(name));
+        let labelled = first.split([',', ';', '\t']).any(|cell| language::of_label(cell.trim_matches('"')).is_some());
+        (known || labelled).then_some(Self::WindowsCsv)
     }
 }
 
@@ -75,7 +83,7 @@ pub enum ImportError {
     },
     /// There is no rule in it.
     #[error("there is no rule in it; {0}")]
-    Empty(&'static str),
+    Empty(String),
 }
 
 /// Turns another firewall's rules into a policy file.
@@ -83,13 +91,25 @@ pub enum ImportError {
 /// # Errors
 /// [`ImportError`].
 pub fn import(source: Source, text: &str) -> Result<Imported, ImportError> {
+    read(source, text, false)
+}
+
+/// As [`import`], of an export that is said to be complete: what it does not tell, no rule asks for.
+///
+/// # Errors
+/// [`ImportError`].
+pub fn import_complete(source: Source, text: &str) -> Result<Imported, ImportError> {
+    read(source, text, true)
+}
+
+fn read(source: Source, text: &str, complete: bool) -> Result<Imported, ImportError> {
     let text = text.trim_start_matches('\u{feff}');
-    let mut file = emit::File::default();
+    let mut file = emit::File::new(complete);
     match source {
         Source::Simplewall => simplewall::read(text, &mut file)?,
         Source::Netsh => netsh::read(text, &mut file)?,
-        Source::WindowsCsv => powershell::read_csv(text, &mut file)?,
-        Source::WindowsJson => powershell::read_json(text, &mut file)?,
+        Source::WindowsCsv => table::read_csv(text, &mut file)?,
+        Source::WindowsJson => table::read_json(text, &mut file)?,
         Source::LittleSnitch => little_snitch::read(text, &mut file)?,
     }
     Ok(file.finish())

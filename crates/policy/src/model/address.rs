@@ -233,13 +233,82 @@ pub enum AddressError {
     HostBits(IpAddr, u8),
     /// A range that ends before it begins, or of two families.
     Order,
+    /// An address with a port behind it.
+    Port,
+    /// An address with a zone behind it (`%eth0`).
+    Zone,
 }
 
-/// Reads `192.0.2.1`, `192.0.2.0/24`, `192.0.2.0/255.255.255.0`, `192.0.2.1-192.0.2.9` and the same for IPv6.
+/// What is read, and what deserves a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The addresses.
+    pub range: AddressRange,
+    /// They were written in the IPv6 form of IPv4 (`::ffff:192.0.2.1`), which no packet has.
+    pub mapped: bool,
+    /// The last group of the IPv6 address is a well-known port, as when one is written behind it without brackets.
+    pub port_like: bool,
+}
+
+/// Ports that people write behind addresses.
+const PORTS: [&str; 14] =
+    ["22", "25", "53", "80", "123", "143", "443", "587", "853", "993", "3389", "5060", "8080", "8443"];
+
+/// IPv4 in IPv6 form: `::ffff:0:0/96` (RFC 4291 section 2.5.5.2).
+const MAPPED: u128 = 0xffff_0000_0000;
+
+/// Reads `192.0.2.1`, `192.0.2.0/24`, `192.0.2.0/255.255.255.0`, `192.0.2.1-192.0.2.9` and the same for IPv6; what is
+/// wholly IPv4 in IPv6 form becomes IPv4.
+///
+/// # Errors
+/// [`AddressError`].
+pub fn parse(text: &str) -> Result<Parsed, AddressError> {
+    let range = as_written(text).map_err(|error| match error {
+        AddressError::Syntax if has_port(text) => AddressError::Port,
+        AddressError::Syntax if text.split_once('%').is_some_and(|(address, _)| is_v6(address)) => AddressError::Zone,
+        AddressError::HostBits(IpAddr::V6(network), length) => match unmapped_prefix(network.to_bits(), length) {
+            Some((network, length)) => AddressError::HostBits(IpAddr::V4(network.into()), length),
+            None => error,
+        },
+        other => other,
+    })?;
+    let port_like = match (range, text.split_once("::")) {
+        (AddressRange::V6(low, high), Some((_, rest))) if low == high => {
+            rest.rsplit_once(':').is_some_and(|(before, last)| !before.is_empty() && PORTS.contains(&last))
+        }
+        _ => false,
+    };
+    Ok(match range {
+        AddressRange::V6(low, high) if low >> 32 == MAPPED >> 32 && high >> 32 == MAPPED >> 32 => {
+            Parsed { range: AddressRange::V4(low as u32, high as u32), mapped: true, port_like: false }
+        }
+        range => Parsed { range, mapped: false, port_like },
+    })
+}
+
+/// As [`parse`], without what deserves a word.
 ///
 /// # Errors
 /// [`AddressError`].
 pub fn parse_range(text: &str) -> Result<AddressRange, AddressError> {
+    parse(text).map(|parsed| parsed.range)
+}
+
+fn is_v6(text: &str) -> bool {
+    text.trim_start_matches('[').trim().parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+/// `192.0.2.1:80`, `[2001:db8::1]:80`, or eight groups and one more.
+fn has_port(text: &str) -> bool {
+    let behind = |(address, port): (&str, &str)| is_v6(address) && port.parse::<u16>().is_ok();
+    text.parse::<std::net::SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(behind)
+}
+
+fn unmapped_prefix(network: u128, length: u8) -> Option<(u32, u8)> {
+    (length >= 96 && network >> 32 == MAPPED >> 32).then(|| (network as u32, length - 96))
+}
+
+fn as_written(text: &str) -> Result<AddressRange, AddressError> {
     if let Some((address, length)) = text.split_once('/') {
         let address: IpAddr = address.trim().parse().map_err(|_| AddressError::Syntax)?;
         let length = prefix_length(address, length.trim())?;
@@ -324,5 +393,30 @@ mod tests {
         assert_eq!(parse_range("10.0.0.9-10.0.0.1"), Err(AddressError::Order));
         assert_eq!(parse_range("10.0.0.9-::1"), Err(AddressError::Order));
         assert_eq!(parse_range("10.0.0"), Err(AddressError::Syntax));
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_form_is_ipv4() {
+        let v4 = |low, high| Ok(Parsed { range: AddressRange::V4(low, high), mapped: true, port_like: false });
+        assert_eq!(parse("::ffff:10.0.0.1"), v4(0x0a00_0001, 0x0a00_0001));
+        assert_eq!(parse("::FFFF:0a00:0/104"), v4(0x0a00_0000, 0x0aff_ffff));
+        assert_eq!(parse("::ffff:0:0/96"), v4(0, u32::MAX));
+        assert_eq!(parse("::ffff:10.0.0.1-::ffff:10.0.0.3"), v4(0x0a00_0001, 0x0a00_0003));
+        assert_eq!(parse("::ffff:10.0.0.1/104"), Err(AddressError::HostBits("10.0.0.0".parse().unwrap(), 8)));
+        // What holds other addresses too stays what it is.
+        assert_eq!(parse_range("::/64"), Ok(AddressRange::V6(0, u128::from(u64::MAX))));
+    }
+
+    #[test]
+    fn ports_and_zones_are_told() {
+        for text in ["10.0.0.1:80", "[2001:db8::1]:443", "2001:db8:0:0:0:0:0:1:443"] {
+            assert_eq!(parse(text), Err(AddressError::Port), "{text}");
+        }
+        for text in ["fe80::1%eth0", "fe80::1%12", "fe80::%3/64"] {
+            assert_eq!(parse(text), Err(AddressError::Zone), "{text}");
+        }
+        for (text, port_like) in [("2001:db8::1:443", true), ("2001:db8::443", false), ("2001:db8::1:444", false)] {
+            assert_eq!(parse(text).map(|parsed| parsed.port_like), Ok(port_like), "{text}");
+        }
     }
 }

@@ -4,6 +4,7 @@ pub mod address;
 pub mod identity;
 pub mod names;
 pub mod numbers;
+pub mod program;
 pub mod schedule;
 pub mod spec;
 
@@ -126,8 +127,14 @@ pub struct Rule {
     pub local_ports: Option<NumberSet>,
     /// Paths of programs as written; one that ends in `\*` stands for everything below.
     pub applications: Option<Vec<Located<String>>>,
-    /// Users.
+    /// Users, or groups, or whatever has a SID.
     pub users: Option<Vec<SidBuf>>,
+    /// Groups: another set its owner has to be in.
+    pub groups: Option<Vec<SidBuf>>,
+    /// Services by the SIDs their names make.
+    pub services: Option<Vec<SidBuf>>,
+    /// Packages by the SIDs of their app containers.
+    pub packages: Option<Vec<SidBuf>>,
     /// Interface LUIDs.
     pub interfaces: Option<NumberSet>,
     /// Names the content asks for.

@@ -1,6 +1,9 @@
 //! Sets of domain names.
 
-use std::hash::{Hash, Hasher};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{Hash, Hasher},
+};
 
 /// Which names an entry stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +21,8 @@ pub enum Scope {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameSet {
     text: String,
-    entries: Vec<(u32, u8, Scope)>,
+    /// Where a name begins, its length, what it stands for, and whether it is an exception.
+    entries: Vec<(u32, u8, Scope, bool)>,
 }
 
 impl Hash for NameSet {
@@ -44,31 +48,101 @@ impl Ord for NameSet {
 impl NameSet {
     /// Adds a name that [`normalize`] returned.
     pub(crate) fn push(&mut self, name: &str, scope: Scope) {
-        self.entries.push((self.text.len() as u32, name.len() as u8, scope));
+        self.add(name, scope, false);
+    }
+
+    /// Adds an exception: what is listed at or below it is not in the set. [`NameSet::settle`] must follow.
+    pub(crate) fn except(&mut self, name: &str, scope: Scope) {
+        self.add(name, scope, true);
+    }
+
+    fn add(&mut self, name: &str, scope: Scope, except: bool) {
+        self.entries.push((self.text.len() as u32, name.len() as u8, scope, except));
         self.text.push_str(name);
     }
 
-    /// Adds another set's names.
+    /// Adds another set's names and exceptions; [`NameSet::settle`] must follow.
     pub(crate) fn extend(&mut self, other: &Self) {
-        for (name, scope) in other.iter() {
-            self.push(name, scope);
+        for place in 0..other.len() {
+            let (name, scope, except) = other.get(place);
+            self.add(name, scope, except);
         }
     }
 
-    /// The names and what each stands for.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Scope)> {
-        self.entries
-            .iter()
-            .map(|&(start, length, scope)| (&self.text[start as usize..start as usize + usize::from(length)], scope))
+    /// Takes away the names that are listed exactly so.
+    pub(crate) fn withdraw(&mut self, names: &HashSet<String>) {
+        if !names.is_empty() {
+            self.retain(|name, scope, except| (except || !names.contains(name)).then_some(scope));
+        }
     }
 
-    /// The entry at a place.
-    pub(crate) fn get(&self, place: usize) -> (&str, Scope) {
-        let (start, length, scope) = self.entries[place];
-        (&self.text[start as usize..start as usize + usize::from(length)], scope)
+    /// Takes away what exceptions cover, and puts the exceptions behind the rest: from then on the longest entry that
+    /// covers a name decides about it.
+    pub(crate) fn settle(&mut self) {
+        if !self.entries.iter().any(|(.., except)| *except) {
+            return;
+        }
+        // Which names are excepted themselves, and below which all is.
+        let mut excepted: HashMap<String, (bool, bool)> = HashMap::new();
+        for place in 0..self.len() {
+            if let (name, scope, true) = self.get(place) {
+                let (exact, below) = excepted.entry(name.to_owned()).or_default();
+                *exact |= scope != Scope::Below;
+                *below |= scope != Scope::Exact;
+            }
+        }
+        let (mut within, mut except) = (Self::default(), Self::default());
+        for place in 0..self.len() {
+            let (name, scope, exception) = self.get(place);
+            if exception {
+                except.except(name, scope);
+                continue;
+            }
+            let above = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
+            if above.into_iter().any(|above| excepted.get(above).is_some_and(|(_, below)| *below)) {
+                continue;
+            }
+            let (exact, below) = excepted.get(name).copied().unwrap_or_default();
+            match (scope != Scope::Below && !exact, scope != Scope::Exact && !below) {
+                (true, true) => within.push(name, Scope::Both),
+                (true, false) => within.push(name, Scope::Exact),
+                (false, true) => within.push(name, Scope::Below),
+                (false, false) => {}
+            }
+        }
+        if within.is_empty() {
+            except = Self::default();
+        }
+        within.extend(&except);
+        *self = within;
     }
 
-    /// How many entries.
+    fn retain(&mut self, keep: impl Fn(&str, Scope, bool) -> Option<Scope>) {
+        let mut kept = Self::default();
+        for place in 0..self.len() {
+            let (name, scope, except) = self.get(place);
+            if let Some(scope) = keep(name, scope, except) {
+                kept.add(name, scope, except);
+            }
+        }
+        *self = kept;
+    }
+
+    /// The names and what each stands for, without exceptions.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Scope)> {
+        (0..self.len())
+            .map(|place| self.get(place))
+            .filter(|(.., except)| !except)
+            .map(|(name, scope, _)| (name, scope))
+    }
+
+    /// The entry at a place, and whether it is an exception.
+    pub(crate) fn get(&self, place: usize) -> (&str, Scope, bool) {
+        let (start, length, scope, except) = self.entries[place];
+        (&self.text[start as usize..start as usize + usize::from(length)], scope, except)
+    }
+
+    /// How many entries, exceptions among them.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -80,17 +154,28 @@ impl NameSet {
         self.entries.is_empty()
     }
 
+    /// Whether there are exceptions.
+    #[must_use]
+    pub fn has_exceptions(&self) -> bool {
+        self.entries.iter().any(|(.., except)| *except)
+    }
+
     /// Whether a name in lower case is in the set. Looks at every entry.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.iter().any(|(entry, scope)| {
+        let covers = |(entry, scope): (&str, Scope)| {
             let below = name.strip_suffix(entry).is_some_and(|rest| rest.ends_with('.'));
             match scope {
                 Scope::Exact => name == entry,
                 Scope::Below => below,
                 Scope::Both => below || name == entry,
             }
-        })
+        };
+        let any = |wanted: bool| {
+            let entries = (0..self.len()).map(|place| self.get(place)).filter(|(.., except)| *except == wanted);
+            entries.into_iter().any(|(entry, scope, _)| covers((entry, scope)))
+        };
+        any(false) && !any(true)
     }
 }
 
@@ -138,6 +223,35 @@ mod tests {
         for name in ["x.a.example", "b.example", "xb.example", "xc.example", "example"] {
             assert!(!set.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn exceptions_take_away_what_they_cover() {
+        let mut set = NameSet::default();
+        for (text, except) in [
+            (".ads.example", false),
+            ("keep.ads.example", true),
+            ("x.keep.ads.example", false),
+            (".gone.other.example", false),
+            (".other.example", true),
+            (".half.example", false),
+            ("half.example", true),
+        ] {
+            let (name, scope) = parse(text).unwrap();
+            set.add(&name, scope, except);
+        }
+        set.settle();
+        for name in ["ads.example", "x.ads.example", "x.keep.ads.example", "x.half.example"] {
+            assert!(set.contains(name), "{name}");
+        }
+        for name in ["keep.ads.example", "gone.other.example", "x.gone.other.example", "half.example"] {
+            assert!(!set.contains(name), "{name}");
+        }
+        let mut nothing = NameSet::default();
+        nothing.push("a.example", Scope::Both);
+        nothing.except("example", Scope::Both);
+        nothing.settle();
+        assert!(nothing.is_empty());
     }
 
     #[test]

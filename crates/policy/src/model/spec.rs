@@ -3,7 +3,7 @@
 use super::SidBuf;
 use crate::{
     compile::utf16,
-    flow::{AppId, Direction, Flow, Name, Sid},
+    flow::{AppId, Direction, Flow, Identities, Name, Sid},
 };
 use serde::{Serialize, Serializer};
 use std::{fmt, net::IpAddr};
@@ -23,9 +23,9 @@ pub struct FlowSpec {
     /// The program's path, as in rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
-    /// The user.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "sid")]
-    pub user: Option<SidBuf>,
+    /// Whoever it belongs to: user, groups, services, package. Empty where it is not known.
+    #[serde(rename = "user", skip_serializing_if = "Vec::is_empty", serialize_with = "sids")]
+    pub users: Vec<SidBuf>,
     /// The interface's LUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<u64>,
@@ -34,8 +34,25 @@ pub struct FlowSpec {
     pub remote_name: Option<Option<String>>,
 }
 
-fn sid<S: Serializer>(sid: &Option<SidBuf>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&sid.as_ref().map_or_else(String::new, ToString::to_string))
+fn sids<S: Serializer>(sids: &[SidBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    match sids {
+        [one] => serializer.collect_str(one),
+        all => serializer.collect_seq(all.iter().map(ToString::to_string)),
+    }
+}
+
+/// The SIDs of a flow's owner, with what every token has.
+#[derive(Debug)]
+struct Owner<'s>(&'s [SidBuf]);
+
+/// `Everyone`, S-1-1-0.
+const EVERYONE: [u8; 12] = [1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+
+impl Identities for Owner<'_> {
+    fn each(&self, visit: &mut dyn FnMut(Sid<'_>)) {
+        visit(Sid(&EVERYONE));
+        self.0.iter().for_each(|sid| visit(Sid(sid.bytes())));
+    }
 }
 
 impl FlowSpec {
@@ -52,7 +69,8 @@ impl FlowSpec {
         let mut flow =
             Flow::new(self.direction, self.protocol, self.local.0, self.local.1, self.remote.0, self.remote.1);
         flow.application = program.as_deref().map(AppId);
-        flow.user = self.user.as_ref().map(|user| Sid(user.bytes()));
+        let owner = Owner(&self.users);
+        flow.others = (!self.users.is_empty()).then_some(&owner as &dyn Identities);
         flow.interface = self.interface;
         flow.name = match &self.remote_name {
             None => Name::Unknown,
@@ -87,8 +105,8 @@ impl fmt::Display for FlowSpec {
         if let Some(program) = &self.application {
             write!(f, " by {program}")?;
         }
-        if let Some(user) = &self.user {
-            write!(f, " as {user}")?;
+        for (index, user) in self.users.iter().enumerate() {
+            write!(f, "{}{user}", if index == 0 { " as " } else { " and " })?;
         }
         if let Some(luid) = self.interface {
             write!(f, " on luid:{luid:#x}")?;

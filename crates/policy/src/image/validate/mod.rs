@@ -6,6 +6,7 @@ mod v6;
 
 use super::{
     layout::*,
+    members::SETS,
     names,
     table::{Section, u32_at},
 };
@@ -148,8 +149,11 @@ fn rules(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     require(condition_end == count, "conditions", condition_end, "belongs to a rule")?;
     for index in 0..count {
         let holds = sections.conditions.record(bytes, index).map(ConditionRecord::read).is_some_and(|condition| {
+            let of_user = condition.dimension == Dimension::User as u32;
             condition.dimension < DIMENSION_LIMIT
                 && match condition.within {
+                    Within::Range(low, high) if of_user => low == high && (1..=SETS as u32).contains(&low),
+                    Within::List(_) if of_user => false,
                     Within::Range(low, high) => low <= high,
                     Within::List(list) => list < sections.lists.count::<4>(),
                 }
@@ -211,11 +215,29 @@ fn identifiers(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
         end = identifier_table(bytes, slots, records, what, end)?;
     }
     require(end == sections.strings.length, "strings", end, "belongs to a record")?;
+    memberships(bytes, sections)?;
     let lengths = sections.directory_lengths.of(bytes);
     // Each length costs a look-up; a policy has as many as its directories have, never more than a path has letters.
     require(lengths.len() / 4 <= 1024, "directory_lengths", 1024, "are few")?;
     let descend = lengths.as_chunks().0.is_sorted_by(|a, b| u32::from_le_bytes(*a) > u32::from_le_bytes(*b));
     require(descend, "directory_lengths", 0, "descend")
+}
+
+/// Every identity is in a list of sets that there can be.
+fn memberships(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    let (records, lists, ranges) =
+        (sections.user_records.of(bytes), sections.lists.of(bytes), sections.ranges.of(bytes));
+    for index in 0..sections.user_records.count::<8>() {
+        let list = u32_at(records, index as usize * 8 + 4) as usize;
+        let named = (1..=lists.len() / 4).contains(&list);
+        require(named, "user_records", index, "names a list of sets")?;
+        let first = if list <= 1 { 0 } else { u32_at(lists, (list - 2) * 4) };
+        // The ranges of a list ascend, so that the last says of all.
+        let last = u32_at(lists, list.wrapping_sub(1) * 4);
+        let within = last == first || range(ranges, last.wrapping_sub(1)).1 < SETS as u64;
+        require(within, "user_records", index, "is in sets that there can be")?;
+    }
+    Ok(())
 }
 
 fn identifier_table(

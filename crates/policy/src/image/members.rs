@@ -1,0 +1,61 @@
+//! Of which sets of identities a flow's owner is a member: users, groups, services and packages alike.
+//!
+//! A token has ten to two hundred SIDs. Each is looked up once; what is found says in which sets it is. A rule that
+//! asks for an identity asks for one of these sets. The forest is searched for flows of no set, and then once for
+//! every set that the flow is in, so that rules for sets it is not in are not looked at.
+
+use super::{identifiers, layout::Header, table::u32_at};
+use crate::{
+    flow::{Flow, Sid},
+    image::layout::range,
+};
+
+/// The most sets of identities of a policy.
+pub(crate) const SETS: usize = 1024;
+
+/// The sets, a bit each.
+pub(super) struct Members([u64; SETS / 64]);
+
+impl Members {
+    /// Looks every SID of the flow up. Not for policies that ask for none.
+    #[cold]
+    pub(super) fn of(image: &[u8], header: &Header, flow: &Flow<'_>) -> Self {
+        let mut members = Self([0; SETS / 64]);
+        let (lists, ranges) = (header.sections.lists.of(image), header.sections.ranges.of(image));
+        flow.identities(&mut |sid: Sid<'_>| {
+            let list = identifiers::user(image, header, sid.0) as usize;
+            if list == 0 {
+                return;
+            }
+            let first = if list == 1 { 0 } else { u32_at(lists, (list - 2) * 4) };
+            for place in first..u32_at(lists, (list - 1) * 4) {
+                let (low, high) = range(ranges, place);
+                (low..=high.min(SETS as u64 - 1)).for_each(|set| members.set(set as usize));
+            }
+        });
+        members
+    }
+
+    fn set(&mut self, set: usize) {
+        if let Some(word) = self.0.get_mut(set / 64) {
+            *word |= 1 << (set % 64);
+        }
+    }
+
+    /// Whether the flow is in a set.
+    pub(super) fn has(&self, set: u32) -> bool {
+        self.0.get(set as usize / 64).is_some_and(|word| word >> (set % 64) & 1 != 0)
+    }
+
+    /// The sets it is in.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().zip(0u64..).flat_map(|(word, index)| {
+            let mut left = *word;
+            core::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < 64).then(|| index * 64 + u64::from(bit))
+            })
+        })
+    }
+}
