@@ -1,12 +1,13 @@
 //! How long a decision takes, beside other ways to find it.
 //!
 //! `cargo bench -p sluice-policy --features std --bench lookup [-- WORDS]` prints tables; WORDS choose among v4, lists,
-//! v6, names and rules.
+//! v6, names, rules and identities.
 //! With `SLUICE_DATA` naming a folder of real prefixes, names and ClassBench sets, those are measured; without, made
 //! ones of the same size and shape. Contenders take turns within each round, so that whatever else the machine does
 //! falls on all of them; medians of the rounds are printed, and ratios of the medians.
 
 mod data;
+mod identities;
 mod names;
 mod prefixes;
 mod rules;
@@ -29,5 +30,8 @@ fn main() {
     }
     if wanted("rules") {
         rules::run();
+    }
+    if wanted("identities") {
+        identities::run();
     }
 }
