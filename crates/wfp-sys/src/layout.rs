@@ -9,15 +9,22 @@ use wdk_sys::{GUID, MDL, UNICODE_STRING};
 
 use crate::*;
 
-/// One line per structure: name, size, alignment, and the offset of each member.
-macro_rules! layout {
-    ($($name:ident: $size:literal, $align:literal { $($field:ident: $offset:literal),* })*) => {$(
-        const _: () = assert!(size_of::<$name>() == $size, concat!("size of ", stringify!($name)));
+/// One line per structure: name, alignment, and the offset of each member.
+macro_rules! offsets {
+    ($($name:ident: $align:literal { $($field:ident: $offset:literal),* })*) => {$(
         const _: () = assert!(align_of::<$name>() == $align, concat!("alignment of ", stringify!($name)));
         $(const _: () = assert!(
             offset_of!($name, $field) == $offset,
             concat!("offset of ", stringify!($name), "::", stringify!($field))
         );)*
+    )*};
+}
+
+/// One line per structure: name, size, alignment, and the offset of each member.
+macro_rules! layout {
+    ($($name:ident: $size:literal, $align:literal { $($field:ident: $offset:literal),* })*) => {$(
+        const _: () = assert!(size_of::<$name>() == $size, concat!("size of ", stringify!($name)));
+        offsets! { $name: $align { $($field: $offset),* } }
     )*};
 }
 
@@ -54,16 +61,6 @@ layout! {
     FWPS_INCOMING_VALUES0: 16, 8 { layerId: 0, valueCount: 4, incomingValue: 8 }
     FWPS_DISCARD_METADATA0: 16, 8 { discardModule: 0, discardReason: 4, filterId: 8 }
     FWPS_INBOUND_FRAGMENT_METADATA0: 12, 4 { fragmentIdentification: 0, fragmentOffset: 4, fragmentLength: 8 }
-    FWPS_INCOMING_METADATA_VALUES0: 280, 8 { currentMetadataValues: 0, flags: 4, reserved: 8, discardMetadata: 16,
-        flowHandle: 32, ipHeaderSize: 40, transportHeaderSize: 44, processPath: 48, token: 56, processId: 64,
-        sourceInterfaceIndex: 72, destinationInterfaceIndex: 76, compartmentId: 80, fragmentMetadata: 84,
-        pathMtu: 96, completionHandle: 104, transportEndpointHandle: 112, remoteScopeId: 120, controlData: 128,
-        controlDataLength: 136, packetDirection: 140, headerIncludeHeader: 144, headerIncludeHeaderLength: 152,
-        destinationPrefix: 156, frameLength: 188, parentEndpointHandle: 192, icmpIdAndSequence: 200,
-        localRedirectTargetPID: 204, originalDestination: 208, redirectRecords: 216, currentL2MetadataValues: 224,
-        l2Flags: 228, ethernetMacHeaderSize: 232, wiFiOperationMode: 236, vSwitchSourcePortId: 240,
-        vSwitchSourceNicIndex: 244, vSwitchDestinationPortId: 248, vSwitchPacketContext: 256, subProcessTag: 264,
-        reserved1: 272 }
     FWPS_STREAM_DATA_OFFSET0: 40, 8 { netBufferList: 0, netBuffer: 8, mdl: 16, mdlOffset: 24, netBufferOffset: 28,
         streamDataOffset: 32 }
     FWPS_STREAM_DATA0: 64, 8 { flags: 0, dataOffset: 8, dataLength: 48, netBufferListChain: 56 }
@@ -76,6 +73,19 @@ layout! {
     SOCKADDR_INET: 28, 4 { Ipv4: 0, Ipv6: 0, si_family: 0 }
     IP_ADDRESS_PREFIX: 32, 4 { Prefix: 0, PrefixLength: 28 }
     WSACMSGHDR: 16, 8 { cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 }
+}
+
+// Windows makes these, and a later version may append: the headers named above have 280 bytes.
+offsets! {
+    FWPS_INCOMING_METADATA_VALUES0: 8 { currentMetadataValues: 0, flags: 4, reserved: 8, discardMetadata: 16,
+        flowHandle: 32, ipHeaderSize: 40, transportHeaderSize: 44, processPath: 48, token: 56, processId: 64,
+        sourceInterfaceIndex: 72, destinationInterfaceIndex: 76, compartmentId: 80, fragmentMetadata: 84,
+        pathMtu: 96, completionHandle: 104, transportEndpointHandle: 112, remoteScopeId: 120, controlData: 128,
+        controlDataLength: 136, packetDirection: 140, headerIncludeHeader: 144, headerIncludeHeaderLength: 152,
+        destinationPrefix: 156, frameLength: 188, parentEndpointHandle: 192, icmpIdAndSequence: 200,
+        localRedirectTargetPID: 204, originalDestination: 208, redirectRecords: 216, currentL2MetadataValues: 224,
+        l2Flags: 228, ethernetMacHeaderSize: 232, wiFiOperationMode: 236, vSwitchSourcePortId: 240,
+        vSwitchSourceNicIndex: 244, vSwitchDestinationPortId: 248, vSwitchPacketContext: 256, subProcessTag: 264 }
 }
 
 layout! {
