@@ -50,6 +50,8 @@ pub(crate) fn mirror(folders: &[(PathBuf, PathBuf)]) -> Result<(), IoError> {
     let mut mirror = Mirror::default();
     for (folder, place) in folders {
         mirror.add(folder, place)?;
+    }
+    for (_, place) in folders {
         if let (Some(parent), Some(name)) = (place.parent(), place.file_name().and_then(|name| name.to_str())) {
             mirror.name(parent, name);
         }
@@ -178,12 +180,14 @@ mod tests {
                 ("KM/Wdm.h", "#include <DriverSpecs.h>\r\n #  include \"Sub\\Part.H\"\r\n"),
                 ("KM/sub/part.h", "#include \"BESIDE.h\"\n#include \"..\\..\\Shared\\NtDef.h\"\n#include NAME\n"),
                 ("KM/sub/beside.h", "\u{a9}"),
+                ("KM/crt/excpt.h", ""),
                 ("Shared/driverspecs.h", ""),
                 ("Shared/ntdef.h", ""),
             ],
         );
-        let places = [root.join("out/km"), root.join("out/shared")];
-        let folders: Vec<_> = ["km", "shared"].iter().map(|name| find(&root, name).unwrap()).zip(places).collect();
+        let places = [root.join("out/km/crt"), root.join("out/km"), root.join("out/shared")];
+        let names = ["km/crt", "km", "shared"];
+        let folders: Vec<_> = names.iter().map(|name| find(&root, name).unwrap()).zip(places).collect();
         mirror(&folders).unwrap();
         for path in
             ["km/Wdm.h", "km/wdm.h", "shared/DriverSpecs.h", "km/Sub/Part.H", "km/sub/BESIDE.h", "shared/NtDef.h"]
