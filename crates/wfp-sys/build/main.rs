@@ -37,8 +37,10 @@ fn generate(config: Config) -> Result<(), Box<dyn Error>> {
         .clang_arg("--define-macro=NDIS630=1")
         .header_contents("wfp-input.h", &headers)
         .allowlist_function("Fwps.*|FwpmBfeState.*|NdisGetDataBuffer")
+        .allowlist_function("FwpmEngine(Open|Close)0|FwpmTransaction(Begin|Commit|Abort)0")
+        .allowlist_function("Fwpm(SubLayer|Callout|Filter)(Add0|DeleteByKey0)|FwpmFilterDeleteById0")
         .allowlist_type("FWPS_.*|FWP_.*|FWPM_SERVICE_STATE.*|SOCKADDR_INET|IPPROTO")
-        .allowlist_var("FWPS_.*|FWP_.*|AF_INET6?|AF_UNSPEC")
+        .allowlist_var("FWPS_.*|FWP_.*|FWPM_SESSION_FLAG_DYNAMIC|AF_INET6?|AF_UNSPEC")
         .blocklist_file(IN_WDK_SYS)
         // Written by hand in src/ndis.rs, all that is inside them too.
         .blocklist_type("_?P?NET_BUFFER.*")

@@ -69,6 +69,17 @@ layout! {
     FWPS_TRANSPORT_SEND_PARAMS0: 32, 8 { remoteAddress: 0, remoteScopeId: 8, controlData: 16, controlDataLength: 24 }
     FWPS_TRANSPORT_SEND_PARAMS1: 48, 8 { remoteAddress: 0, remoteScopeId: 8, controlData: 16, controlDataLength: 24,
         headerIncludeHeader: 32, headerIncludeHeaderLength: 40 }
+    FWPM_DISPLAY_DATA0: 16, 8 { name: 0, description: 8 }
+    FWPM_SESSION0: 72, 8 { sessionKey: 0, displayData: 16, flags: 32, txnWaitTimeoutInMSec: 36, processId: 40,
+        sid: 48, username: 56, kernelMode: 64 }
+    FWPM_SUBLAYER0: 72, 8 { subLayerKey: 0, displayData: 16, flags: 32, providerKey: 40, providerData: 48, weight: 64 }
+    FWPM_CALLOUT0: 88, 8 { calloutKey: 0, displayData: 16, flags: 32, providerKey: 40, providerData: 48,
+        applicableLayer: 64, calloutId: 80 }
+    FWPM_ACTION0: 20, 4 { type_: 0, __bindgen_anon_1: 4 }
+    FWPM_FILTER_CONDITION0: 40, 8 { fieldKey: 0, matchType: 16, conditionValue: 24 }
+    FWPM_FILTER0: 200, 8 { filterKey: 0, displayData: 16, flags: 32, providerKey: 40, providerData: 48, layerKey: 64,
+        subLayerKey: 80, weight: 96, numFilterConditions: 112, filterCondition: 120, action: 128,
+        __bindgen_anon_1: 152, reserved: 168, filterId: 176, effectiveWeight: 184 }
     IN6_ADDR: 16, 2 { u: 0 }
     SOCKADDR_INET: 28, 4 { Ipv4: 0, Ipv6: 0, si_family: 0 }
     IP_ADDRESS_PREFIX: 32, 4 { Prefix: 0, PrefixLength: 28 }

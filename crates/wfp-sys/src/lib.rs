@@ -5,6 +5,7 @@
 //! relies on are checked against their documented layout and value when this is compiled (`layout`, `values`).
 #![no_std]
 
+pub mod guid;
 pub mod layers;
 mod layout;
 pub mod ndis;

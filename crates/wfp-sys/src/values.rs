@@ -28,6 +28,10 @@ values! {
 }
 
 values! {
+    FWPM_SESSION_FLAG_DYNAMIC = 0x1,
+}
+
+values! {
     FWPS_RIGHT_ACTION_WRITE = 0x1,
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum Product {
     DriverArm64,
     /// sluice.exe for x86_64 Windows
     Command,
-    /// The drivers with one defect each that ntsim is tested with, for x86_64
+    /// The drivers with one defect each that ntsim is tested with, and the example of wfp-sys, for x86_64
     Planted,
     /// ntsim and sluice for this machine
     Host,
@@ -75,9 +75,12 @@ fn planted(places: &Places) -> Result<(), Error> {
     const TARGET: &str = "x86_64-pc-windows-msvc";
     let toolchain = Toolchain::for_target(TARGET)?;
     eprintln!("planted drivers: {toolchain}");
-    process::run(toolchain.driver_cargo(places, "build", TARGET).args(["--release", "-p", "planted", "--examples"]))?;
+    let packages = ["--release", "-p", "planted", "-p", "block-one", "--lib", "--examples"];
+    process::run(toolchain.driver_cargo(places, "build", TARGET).args(packages))?;
+    let release = places.driver_target.join(TARGET).join("release");
+    put(&release.join("block_one.dll"), &places.products.join("x86_64/block-one.sys"))?;
     let sources = places.driver.join("planted/examples");
-    let built = places.driver_target.join(TARGET).join("release/examples");
+    let built = release.join("examples");
     let folder = places.products.join("x86_64/planted");
     for source in fs::read_dir(&sources).map_err(Error::file(&sources))? {
         let source = source.map_err(Error::file(&sources))?.path();
