@@ -178,3 +178,57 @@ unsafe extern "C" fn flow_delete<C: Callout>(_layer: u16, _callout: u32, flow_co
     // SAFETY: WFP gives back the count that `Flow::associate` gave it, once.
     drop(unsafe { FlowRef::<C::Flow>::from_context(flow_context) });
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use wfp_sys::{FWP_DATA_TYPE_, FWPS_INCOMING_VALUE0};
+
+    use super::*;
+
+    /// What the callout read last.
+    static READ: AtomicU32 = AtomicU32::new(0);
+
+    struct ReadsTheThirdField;
+
+    impl Callout for ReadsTheThirdField {
+        type Flow = ();
+
+        fn classify(request: &mut Classify<'_, ()>) {
+            READ.store(request.u32(2).unwrap_or(u32::MAX), SeqCst);
+        }
+    }
+
+    /// The headers know fields that older versions of Windows do not hand over.
+    #[test]
+    fn a_field_is_read_below_the_count_only() {
+        let mut values = [FWPS_INCOMING_VALUE0::default(); 3];
+        for (index, value) in values.iter_mut().enumerate() {
+            value.value.type_ = FWP_DATA_TYPE_::FWP_UINT32;
+            value.value.__bindgen_anon_1.uint32 = index as u32 + 10;
+        }
+        let read = |count, array| {
+            let values = FWPS_INCOMING_VALUES0 { layerId: 48, valueCount: count, incomingValue: array };
+            let (metadata, filter) = Default::default();
+            let mut out = FWPS_CLASSIFY_OUT0::default();
+            // SAFETY: as the engine calls it; the array has at least that many values, or is null.
+            unsafe {
+                classify::<ReadsTheThirdField>(
+                    &raw const values,
+                    &raw const metadata,
+                    core::ptr::null_mut(),
+                    core::ptr::null(),
+                    &raw const filter,
+                    0,
+                    &raw mut out,
+                );
+            }
+            READ.load(SeqCst)
+        };
+        let array = values.as_mut_ptr();
+        assert_eq!(read(3, array), 12);
+        assert_eq!(read(2, array), u32::MAX, "the value is there, and no field");
+        assert_eq!(read(3, core::ptr::null_mut()), u32::MAX);
+    }
+}
