@@ -60,6 +60,12 @@ fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(),
         let (rules, bytes) = (report.rules, report.bytes);
         writeln!(out, "{GOOD}in force{GOOD:#}: {} with {rules} rules, {bytes} bytes compiled", policy.display())?;
         writeln!(out, "  identity {}, generation {}", report.identity, report.epoch)?;
+        if let Some(status) = &report.not_asked_again {
+            writeln!(
+                out,
+                "  {WARNING}older connections keep what they were granted{WARNING:#}: the filter engine said {status}"
+            )?;
+        }
         if let Some(at) = &report.schedules_judged_at {
             let until = report.schedules_change_at.as_deref().map_or("for ever".to_owned(), |at| format!("until {at}"));
             writeln!(out, "  {WARNING}rules with a schedule are judged at {at}{WARNING:#}, which holds {until}")?;

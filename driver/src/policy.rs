@@ -7,14 +7,22 @@ use kernel::{
     memory::{try_box, try_copy},
     status::{NtResult, NtStatus},
     swap::{Guard, Swap},
+    wfp::reauthorize,
 };
 use sluice_policy::Image;
 use sluice_protocol::{
     ioctl::MAX_POLICY_BYTES,
+    object::{self, Point},
     status::{Counter, PolicyReply},
 };
 
 use crate::SLUICE;
+
+/// The layers at which Windows asks about connections, and asks again.
+const AUTHORIZED: [u128; 4] = {
+    let (connect, accept) = (object::layer(Point::Connect), object::layer(Point::Accept));
+    [connect.v4.key, connect.v6.key, accept.v4.key, accept.v6.key]
+};
 
 /// A validated image and its generation.
 pub(crate) struct Policy {
@@ -44,7 +52,8 @@ impl InForce {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Validates `bytes` and puts them in force; a refused image changes nothing. PASSIVE_LEVEL.
+    /// Validates `bytes`, puts them in force, and has Windows ask again about the connections there are; a refused image
+    /// changes nothing. PASSIVE_LEVEL.
     ///
     /// # Errors
     /// STATUS_INVALID_PARAMETER for no image or one beyond [`MAX_POLICY_BYTES`], STATUS_INSUFFICIENT_RESOURCES, and
@@ -67,7 +76,14 @@ impl InForce {
         // be read, not when the last reader of the old one is done.
         self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
         SLUICE.counters.count(Counter::PoliciesLoaded);
-        Ok(PolicyReply::accepted(epoch))
+        let mut reply = PolicyReply::accepted(epoch);
+        // A connection that has no context of ours, because it is older than the driver or there was no memory for one,
+        // is decided again only when Windows asks.
+        if let Err(status) = reauthorize(&AUTHORIZED) {
+            SLUICE.counters.count(Counter::ReauthorizationsRefused);
+            reply.not_asked_again = status.raw() as u32;
+        }
+        Ok(reply)
     }
 
     /// Forgets the policy. PASSIVE_LEVEL.

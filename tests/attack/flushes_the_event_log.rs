@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use ntsim::shim::stack::Verdict;
+use shim::stack::Verdict;
 use sluice_control::{EventLine, EventOptions, Item, device::Control, events};
 use sluice_protocol::status::Counter;
 

@@ -6,4 +6,5 @@ mod support;
 mod wire;
 
 mod flushes_the_event_log;
+mod outlives_the_policy;
 mod suspends_its_own_thread;

@@ -3,7 +3,8 @@
 
 use std::{ops::ControlFlow, sync::mpsc, thread, time::Duration};
 
-use ntsim::{cpu::suspend::Suspension, shim::stack::Verdict};
+use ntsim::cpu::suspend::Suspension;
+use shim::stack::Verdict;
 use sluice_control::{EventOptions, Item, device::Control, events, load_image, status};
 
 use crate::{

@@ -35,7 +35,8 @@ impl Rig {
         Self::on(Machine::new())
     }
 
-    fn on(machine: Arc<Machine>) -> Self {
+    /// Installs the driver on a machine that has been up for a while.
+    pub fn on(machine: Arc<Machine>) -> Self {
         let host = LocalHost::new(machine.clone());
         install(&host, &driver()).expect("the driver installs");
         Self { machine, host, files: TempDir::new().expect("a folder for policies") }

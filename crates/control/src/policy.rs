@@ -9,6 +9,7 @@ use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy, program, schedule};
 use sluice_policy::{CompileOptions, Diagnostic, Disk, Image, compile_with_warnings, lint, parse};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;
+use sluice_protocol::status::PolicyReply;
 use std::path::Path;
 
 /// What [`check`] found in a policy that compiles.
@@ -43,6 +44,10 @@ pub struct LoadReport {
     /// Programs of rules that are not on this machine, as the policy writes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_programs: Vec<String>,
+    /// Why Windows does not ask again about connections that are older than the policy, when it does not: they keep
+    /// what they were granted, except those that the driver knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_asked_again: Option<String>,
     /// What compiles and is probably not meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -77,7 +82,7 @@ pub(crate) fn load_at(host: &dyn Host, policy: &Policy, now: Moment) -> Result<L
 #[derive(Debug)]
 pub(crate) struct Prepared {
     image: Image<Vec<u8>>,
-    /// What loading it will say, but for the generation.
+    /// What loading it will say, but for what the driver answers.
     report: LoadReport,
 }
 
@@ -89,7 +94,9 @@ impl Prepared {
 
     /// Gives it to the driver in one request.
     pub(crate) fn load(&self, host: &dyn Host) -> Result<LoadReport, ControlError> {
-        Ok(LoadReport { epoch: load_image(host, self.image())?, ..self.report.clone() })
+        let reply = set_image(host, self.image())?;
+        let not_asked_again = (reply.not_asked_again != 0).then(|| format!("NTSTATUS {:#010x}", reply.not_asked_again));
+        Ok(LoadReport { epoch: reply.epoch, not_asked_again, ..self.report.clone() })
     }
 }
 
@@ -109,6 +116,7 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
         schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.to_string()),
         schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
         missing_programs: missing_programs(host, policy, now),
+        not_asked_again: None,
         warnings: warnings(policy, found),
     };
     Ok(Prepared { image, report })
@@ -140,13 +148,17 @@ pub fn local_moment() -> Moment {
 /// # Errors
 /// The driver is not there or refuses the image.
 pub fn load_image(host: &dyn Host, image: &[u8]) -> Result<u32, ControlError> {
+    set_image(host, image).map(|reply| reply.epoch)
+}
+
+fn set_image(host: &dyn Host, image: &[u8]) -> Result<PolicyReply, ControlError> {
     if image.len() > MAX_POLICY_BYTES {
         return Err(ControlError::PolicySize { bytes: image.len(), limit: MAX_POLICY_BYTES });
     }
     let (device, _) = Control::open(host)?;
     let reply = device.set_policy(image)?;
     match reply.reason() {
-        None => Ok(reply.epoch),
+        None => Ok(reply),
         Some(reason) => Err(ControlError::PolicyRefused { reason: reason.to_owned(), epoch: reply.epoch }),
     }
 }
@@ -236,7 +248,6 @@ pub(crate) mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::testing::{Memory, installed};
-    use sluice_protocol::status::PolicyReply;
     use std::io::Write;
 
     const POLICY: &str = r#"
@@ -274,6 +285,15 @@ pub(crate) mod tests {
         let path: Vec<u8> =
             r"\device\harddiskvolume1\windows\system32\curl.exe".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(image.as_bytes().windows(path.len()).any(|window| window == path), "the NT path is in the image");
+    }
+
+    #[test]
+    fn older_connections_that_are_not_asked_about_are_said() {
+        let memory = machine();
+        assert_eq!(load(&memory, file(POLICY).path()).unwrap().not_asked_again, None);
+        memory.driver.lock().unwrap().reply.not_asked_again = 0xC022_0012;
+        let report = load(&memory, file(POLICY).path()).unwrap();
+        assert_eq!(report.not_asked_again.as_deref(), Some("NTSTATUS 0xc0220012"));
     }
 
     #[test]

@@ -152,6 +152,9 @@ mod tests {
         let memory = installed();
         memory.driver.lock().unwrap().status.protocol_version = 99;
         let error = status(&memory).unwrap_err();
-        assert_eq!(error.to_string(), format!("the driver speaks protocol 99, this program protocol {PROTOCOL_VERSION}"));
+        assert_eq!(
+            error.to_string(),
+            format!("the driver speaks protocol 99, this program protocol {PROTOCOL_VERSION}")
+        );
     }
 }

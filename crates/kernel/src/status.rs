@@ -24,8 +24,8 @@ impl NtStatus {
     pub const DEVICE_BUSY: Self = Self(wdk_sys::STATUS_DEVICE_BUSY);
     /// STATUS_UNSUCCESSFUL.
     pub const UNSUCCESSFUL: Self = Self(wdk_sys::STATUS_UNSUCCESSFUL);
-    /// STATUS_FWP_IN_USE (ntstatus.h; absent from wdk-sys).
-    pub const FWP_IN_USE: Self = Self(0xC022_000A_u32 as NTSTATUS);
+    /// STATUS_FWP_CALLOUT_NOT_FOUND (ntstatus.h; absent from wdk-sys).
+    pub const FWP_CALLOUT_NOT_FOUND: Self = Self(0xC022_0001_u32 as NTSTATUS);
 
     /// The value Windows knows.
     #[must_use]

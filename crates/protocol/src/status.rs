@@ -113,9 +113,11 @@ counters! {
     policies_loaded: PoliciesLoaded,
     /// Policies refused.
     policies_refused: PoliciesRefused,
+    /// Policies put in force about which the filter engine would not ask the connections there were again.
+    reauthorizations_refused: ReauthorizationsRefused,
 }
 
-/// The answer to [`crate::ioctl::SET_POLICY`]: 256 bytes.
+/// The answer to [`crate::ioctl::SET_POLICY`]: 256 bytes, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PolicyReply {
@@ -123,8 +125,13 @@ pub struct PolicyReply {
     pub epoch: u32,
     /// How many bytes of [`PolicyReply::reason`] count: 0 when the image is in force.
     pub reason_bytes: u32,
+    /// The NTSTATUS with which the filter engine refused to ask again about the connections that are older than the
+    /// policy; 0 when it asks, and in a refusal.
+    pub not_asked_again: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Why the image was refused, in UTF-8.
-    pub reason: [u8; 248],
+    pub reason: [u8; 240],
 }
 
 const _: () = assert!(size_of::<PolicyReply>() == 256);
@@ -133,7 +140,7 @@ impl PolicyReply {
     /// The image is in force.
     #[must_use]
     pub const fn accepted(epoch: u32) -> Self {
-        Self { epoch, reason_bytes: 0, reason: [0; 248] }
+        Self { epoch, reason_bytes: 0, not_asked_again: 0, reserved: 0, reason: [0; 240] }
     }
 
     /// The image was refused; what does not fit of the reason is cut.
@@ -191,7 +198,7 @@ mod tests {
         assert_eq!(PolicyReply::accepted(3).reason(), None);
         assert_eq!(PolicyReply::refused(3, &"damaged").reason(), Some("damaged"));
         let long = "é".repeat(200);
-        assert_eq!(PolicyReply::refused(3, &long).reason(), Some("é".repeat(124).as_str()));
+        assert_eq!(PolicyReply::refused(3, &long).reason(), Some("é".repeat(120).as_str()));
         assert_eq!(PolicyReply::refused(3, &"").reason(), Some("refused"));
     }
 }

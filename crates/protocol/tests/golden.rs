@@ -61,14 +61,14 @@ fn status_v2() {
     let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([5; 16]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(40 + 24 * 8, 0);
+    golden.resize(40 + 25 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
 #[test]
 fn policy_reply_v2() {
     let reply = PolicyReply::refused(2, &"no");
-    let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, b'n', b'o'];
+    let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'n', b'o'];
     golden.resize(256, 0);
     assert_eq!(reply.as_bytes(), golden);
 }

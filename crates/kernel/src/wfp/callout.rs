@@ -8,7 +8,7 @@ use wfp_sys::{
     FWPS_INCOMING_VALUES0, FwpsCalloutRegister3, FwpsCalloutUnregisterById0,
 };
 
-use super::{Classify, Flow, FlowRef};
+use super::{Classify, Flow, FlowRef, guid};
 use crate::{
     irql::AtDispatch,
     status::{NtResult, NtStatus},
@@ -92,24 +92,16 @@ impl<const N: usize> Drop for Callouts<N> {
             loop {
                 // SAFETY: a plain number, at PASSIVE_LEVEL.
                 let status = NtStatus::check(unsafe { FwpsCalloutUnregisterById0(callout.id) });
-                match status {
-                    // Contexts remain, or another thread is registering: both pass.
-                    Err(NtStatus::DEVICE_BUSY | NtStatus::FWP_IN_USE) => {
-                        (self.release_flows)();
-                        time::sleep_a_moment();
-                    }
-                    // Done, or the engine does not know it any more: nothing of ours will be called.
-                    _ => break,
+                // Whatever else it says (contexts remain, another thread is registering, memory is short), the callout
+                // may still be called, and the image must stay until it is not.
+                if matches!(status, Ok(()) | Err(NtStatus::FWP_CALLOUT_NOT_FOUND | NtStatus::NOT_FOUND)) {
+                    break;
                 }
+                (self.release_flows)();
+                time::sleep_a_moment();
             }
         }
     }
-}
-
-/// A GUID from its 128 bits read in order.
-const fn guid(bits: u128) -> GUID {
-    let bytes = (bits as u64).to_be_bytes();
-    GUID { Data1: (bits >> 96) as u32, Data2: (bits >> 80) as u16, Data3: (bits >> 64) as u16, Data4: bytes }
 }
 
 fn register<C: Callout>(device_object: *mut c_void, key: u128, flags: u32) -> NtResult<u32> {

@@ -6,6 +6,7 @@ mod classify;
 pub mod fields;
 mod flow;
 mod packet;
+mod reauthorize;
 mod stream;
 
 pub use answer::{Answer, Outcome};
@@ -13,7 +14,14 @@ pub use callout::{Callout, CalloutEntry, CalloutId, Callouts};
 pub use classify::Classify;
 pub use flow::{Flow, FlowRef, FlowSet};
 pub use packet::{PacketList, PacketTotals};
+pub use reauthorize::reauthorize;
 pub use stream::{Stream, StreamDirection};
+
+/// A GUID from its 128 bits read in order.
+const fn guid(bits: u128) -> wdk_sys::GUID {
+    let bytes = (bits as u64).to_be_bytes();
+    wdk_sys::GUID { Data1: (bits >> 96) as u32, Data2: (bits >> 80) as u16, Data3: (bits >> 64) as u16, Data4: bytes }
+}
 
 /// IANA protocol numbers, the values of an IP_PROTOCOL field (IPPROTO, ws2def.h).
 pub mod protocol {

@@ -1,5 +1,6 @@
 /* The management side of the Windows Filtering Platform, as far as a driver needs it: is the Base Filtering Engine
- * running, and a session in which objects are added. sluice.sys adds none, its objects are added from user mode.
+ * running, and a session in which objects are added. sluice.sys adds only filters that match
+ * nothing and deletes them again; its objects are added from user mode.
  *
  * Written for this project from public documentation and observed values; no Microsoft header was copied. */
 #pragma once
