@@ -586,9 +586,12 @@ impl<F> Stack<F> {
         }
     }
 
-    /// Ends every flow: the machine goes off the network.
+    /// Ends every flow, in the order of their keys, so that two runs call the same in the same order: the machine goes
+    /// off the network.
     pub fn finish<C: Classifier<Flow = F>>(&mut self, classifier: &mut C) {
-        for (key, mut flow) in std::mem::take(&mut self.flows).into_iter().chain(self.held.drain()) {
+        let mut flows: Vec<_> = std::mem::take(&mut self.flows).into_iter().chain(self.held.drain()).collect();
+        flows.sort_unstable_by_key(|(key, _)| *key);
+        for (key, mut flow) in flows {
             self.ledger.close(classifier, &key, &mut flow);
         }
         self.ledger.deadlines.clear();
