@@ -1,20 +1,18 @@
 //! A conversation: how it is named, and what is remembered of it once it is established.
 
-use alloc::vec::Vec;
 use core::{
     net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use kernel::{
-    memory::try_copy,
-    status::NtResult,
+    shared::Shared,
     wfp::{Classify, DIRECTION_INBOUND, fields::Fields},
 };
 use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Sid};
 use sluice_protocol::{Event, event, status::Counter};
 
-use crate::{SLUICE, policy::Policy};
+use crate::{SLUICE, identity::Identity, policy::Policy};
 
 /// What a decision is made of, but for whose conversation it is.
 #[derive(Clone, Copy, Debug)]
@@ -110,18 +108,17 @@ fn octets(address: IpAddr) -> (u8, [u8; 16]) {
 }
 
 /// What is remembered of an established flow: the context that WFP passes along with its packets.
-#[derive(Debug)]
 pub(crate) struct FlowState {
     pub(crate) key: FlowKey,
-    /// The application's path as ALE_APP_ID gave it; empty when it did not.
-    application: Vec<u8>,
-    /// The user's SID; empty when it was not told.
-    user: Vec<u8>,
-    interface: Option<u64>,
-    pub(crate) process_id: u32,
+    identity: Shared<Identity>,
+    /// The local interface's LUID, 0 when it was not told.
+    interface: u64,
     /// The generation under which it was decided, and in the lowest bit whether that revoked it.
     standing: AtomicU64,
 }
+
+/// A flow takes 128 bytes of pool: these, what [`kernel::wfp::Flow`] keeps, and the pool's own 16.
+const _: () = assert!(size_of::<kernel::wfp::Flow<FlowState>>() <= 112);
 
 /// What a packet of a flow meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,20 +132,19 @@ pub(crate) enum Standing {
 impl FlowState {
     /// A flow that its connection's decision permitted. It counts as decided under no policy, so its first packet has
     /// it decided under the one in force: a swap between connection and establishment is not missed.
-    ///
-    /// # Errors
-    /// STATUS_INSUFFICIENT_RESOURCES.
-    pub(crate) fn new(key: FlowKey, owner: &Owner<'_>, process_id: u32) -> NtResult<Self> {
-        let application = try_copy(owner.application.unwrap_or_default())?;
-        let user = try_copy(owner.user.unwrap_or_default())?;
+    pub(crate) fn new(key: FlowKey, identity: Shared<Identity>, interface: Option<u64>) -> Self {
         SLUICE.counters.count(Counter::FlowsOpened);
         let standing = AtomicU64::new(pack(0, Standing::Permitted));
-        Ok(Self { key, application, user, interface: owner.interface, process_id, standing })
+        Self { key, identity, interface: interface.unwrap_or(0), standing }
     }
 
     pub(crate) fn owner(&self) -> Owner<'_> {
-        let known = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());
-        Owner { application: known(&self.application), user: known(&self.user), interface: self.interface }
+        self.identity.owner(Some(self.interface).filter(|luid| *luid != 0))
+    }
+
+    /// 0 when it is not known.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.identity.process_id
     }
 
     /// How the flow stands, if it was decided under the policy in force. Any IRQL.

@@ -16,6 +16,8 @@ mod counters;
 mod device;
 mod events;
 mod flow;
+mod identity;
+mod limits;
 mod policy;
 
 use kernel::{
@@ -26,7 +28,10 @@ use kernel::{
 };
 use sluice_protocol::object::CALLOUTS;
 
-use crate::{counters::PerProcessor, device::Device, events::Events, flow::FlowState, policy::InForce};
+use crate::{
+    counters::PerProcessor, device::Device, events::Events, flow::FlowState, identity::Identities, limits::Limits,
+    policy::InForce,
+};
 
 /// Everything the callbacks share. A static, because the kernel calls back through plain functions.
 struct Sluice {
@@ -34,6 +39,8 @@ struct Sluice {
     counters: PerProcessor,
     events: Events,
     flows: FlowSet<FlowState>,
+    identities: Identities,
+    limits: Limits,
     registered: SpinLock<Option<Registered>>,
 }
 
@@ -42,6 +49,8 @@ static SLUICE: Sluice = Sluice {
     counters: PerProcessor::new(),
     events: Events::new(),
     flows: FlowSet::new(),
+    identities: Identities::new(),
+    limits: Limits::new(),
     registered: SpinLock::new(None),
 };
 
@@ -56,6 +65,7 @@ kernel::driver!(start: start, stop: stop);
 
 /// PASSIVE_LEVEL.
 fn start(driver: &Driver) -> NtResult<()> {
+    SLUICE.limits.set(driver);
     let device = device::create(driver)?;
     let result = SLUICE.events.start(&device).and_then(|()| callouts::register(&device));
     let callouts = match result {

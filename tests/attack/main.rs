@@ -5,6 +5,7 @@ mod support;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod exhausts_the_pool;
 mod flushes_the_event_log;
 mod outlives_the_policy;
 mod suspends_its_own_thread;

@@ -49,6 +49,12 @@ impl Wire {
         Self::of_user(machine, None)
     }
 
+    /// Everything on it belongs to one process of one program.
+    pub fn of_program(machine: &Arc<Machine>, pid: u32, app_id: &str) -> Self {
+        let owner = OneProcess(Arc::new(Owner { pid, app_id: app_id.into(), uid: None }));
+        Self { owner, ..Self::new(machine) }
+    }
+
     /// Everything on it belongs to one Unix user; [`Sid`](ntsim::wfp::security::Sid)s for them are `S-1-22-1-UID`.
     #[allow(dead_code, reason = "not every test that includes this file has users")]
     pub fn of_user(machine: &Arc<Machine>, uid: Option<u32>) -> Self {

@@ -4,7 +4,7 @@ extern crate std;
 
 use std::{
     cell::Cell,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
     thread,
 };
 
@@ -27,4 +27,34 @@ extern "C" fn KeGetCurrentProcessorNumberEx(_number: *mut core::ffi::c_void) -> 
 extern "C" fn KeDelayExecutionThread(_mode: i8, _alertable: u8, _interval: *mut i64) -> i32 {
     thread::yield_now();
     0
+}
+
+/// A thread of a test is at DISPATCH_LEVEL from the start.
+#[unsafe(no_mangle)]
+extern "C" fn KeGetCurrentIrql() -> u8 {
+    2
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn KeRaiseIrqlToDpcLevel() -> u8 {
+    2
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn KeLowerIrql(_irql: u8) {}
+
+#[unsafe(no_mangle)]
+extern "C" fn KeAcquireSpinLockRaiseToDpc(lock: *mut usize) -> u8 {
+    // SAFETY: the tested code passes its own lock, a word that nobody touches but these two functions.
+    let lock = unsafe { AtomicUsize::from_ptr(lock) };
+    while lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        thread::yield_now();
+    }
+    2
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn KeReleaseSpinLock(lock: *mut usize, _irql: u8) {
+    // SAFETY: as above.
+    unsafe { AtomicUsize::from_ptr(lock) }.store(0, Ordering::Release);
 }

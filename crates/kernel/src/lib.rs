@@ -7,6 +7,7 @@
 //! * [`wfp`]: callouts, what a classify carries and how it is answered, flow contexts.
 //! * [`swap`]: a value that is read on every packet and replaced now and then; readers never wait.
 //! * [`ring`]: a bounded queue that any processor writes to without waiting.
+//! * [`shared`]: values that many owners share.
 //! * [`irql`]: staying at DISPATCH_LEVEL, where nobody suspends a thread.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
@@ -38,6 +39,7 @@ pub mod irql;
 pub mod memory;
 pub mod processor;
 pub mod ring;
+pub mod shared;
 pub mod spin;
 pub mod status;
 pub mod swap;

@@ -8,6 +8,28 @@ use crate::status::{NtResult, NtStatus};
 /// What the pool guarantees on 64-bit Windows (MEMORY_ALLOCATION_ALIGNMENT).
 const POOL_ALIGNMENT: usize = 16;
 
+/// How much memory the machine has, as Windows puts it (MM_SYSTEMSIZE).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SystemSize {
+    /// MmSmallSystem.
+    Small,
+    /// MmMediumSystem.
+    Medium,
+    /// MmLargeSystem.
+    Large,
+}
+
+/// How much memory the machine has. IRQL <= APC_LEVEL.
+#[must_use]
+pub fn system_size() -> SystemSize {
+    // SAFETY: MmQuerySystemSize takes nothing and may be called below DISPATCH_LEVEL (wdm.h).
+    match unsafe { wdk_sys::ntddk::MmQuerySystemSize() } {
+        wdk_sys::_MM_SYSTEM_SIZE::MmSmallSystem => SystemSize::Small,
+        wdk_sys::_MM_SYSTEM_SIZE::MmMediumSystem => SystemSize::Medium,
+        _ => SystemSize::Large,
+    }
+}
+
 /// `Box::new` that reports exhaustion. IRQL <= DISPATCH_LEVEL.
 ///
 /// # Errors

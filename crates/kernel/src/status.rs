@@ -24,6 +24,8 @@ impl NtStatus {
     pub const DEVICE_BUSY: Self = Self(wdk_sys::STATUS_DEVICE_BUSY);
     /// STATUS_UNSUCCESSFUL.
     pub const UNSUCCESSFUL: Self = Self(wdk_sys::STATUS_UNSUCCESSFUL);
+    /// STATUS_QUOTA_EXCEEDED (ntstatus.h).
+    pub const QUOTA_EXCEEDED: Self = Self(0xC000_0044_u32 as NTSTATUS);
     /// STATUS_FWP_CALLOUT_NOT_FOUND (ntstatus.h; absent from wdk-sys).
     pub const FWP_CALLOUT_NOT_FOUND: Self = Self(0xC022_0001_u32 as NTSTATUS);
 

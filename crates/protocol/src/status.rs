@@ -79,14 +79,19 @@ counters! {
     packets_blocked: PacketsBlocked,
     /// Decisions that could not be written because an earlier filter had kept the right.
     decisions_without_right: DecisionsWithoutRight,
+    /// Connections and packets without a flow whose layer did not tell a protocol or an address: left undecided.
+    fields_missing: FieldsMissing,
     /// Connections that Windows asked about again.
     reauthorizations: Reauthorizations,
     /// Flows that were given a context.
     flows_opened: FlowsOpened,
     /// Flows whose context was freed.
     flows_closed: FlowsClosed,
-    /// Flows that could not be given a context (out of memory, or WFP refused); they pass uncounted.
+    /// Flows that could not be given a context (too many, out of memory, or WFP refused); they pass uncounted, and are
+    /// decided when Windows asks about them.
     flows_untracked: FlowsUntracked,
+    /// Those of them for which there were too many, of their process or in all.
+    flows_refused: FlowsRefused,
     /// Flows that a new policy forbade after they were established.
     flows_revoked: FlowsRevoked,
     /// Packets of revoked flows that were dropped.

@@ -1,6 +1,6 @@
 //! ALE_AUTH_CONNECT and ALE_AUTH_RECV_ACCEPT: may this connection be?
 
-use kernel::wfp::{Answer, Callout, condition_flag, fields::Fields};
+use kernel::wfp::{Callout, condition_flag, fields::Fields};
 use sluice_policy::{Direction, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     SLUICE,
-    flow::{FlowKey, FlowState, Owner},
+    flow::{FlowState, Owner},
 };
 
 /// ALE_AUTH_CONNECT.
@@ -41,11 +41,7 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     if flags & condition_flag::IS_REAUTHORIZE != 0 {
         SLUICE.counters.add(request.dispatch(), Counter::Reauthorizations, 1);
     }
-    let key = FlowKey::read(request, fields, Some(direction));
-    let (Some(key), Some(policy)) = (key, SLUICE.policy.read()) else {
-        request.answer(Answer::Continue);
-        return;
-    };
+    let Some((key, policy)) = verdict::decidable(request, fields, direction) else { return };
     let owner = Owner::read(request, fields);
     let decision = key.decide(&policy, &owner);
     let epoch = policy.epoch;

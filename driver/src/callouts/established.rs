@@ -10,6 +10,7 @@ use super::{Request, fields_at, flow_callouts, is_closing};
 use crate::{
     SLUICE,
     flow::{FlowKey, FlowState, Owner},
+    identity::Identity,
 };
 
 /// ALE_FLOW_ESTABLISHED.
@@ -18,11 +19,17 @@ pub(super) struct Established;
 impl Callout for Established {
     type Flow = FlowState;
 
-    /// Observes only. A flow that cannot be tracked passes uncounted and keeps the verdict of its connection.
+    /// Observes only. A flow that cannot be tracked passes uncounted and keeps the verdict of its connection until
+    /// Windows asks about it again, which a new policy has it do.
     fn classify(request: &mut Request<'_>) {
         request.answer(Answer::Continue);
-        if !is_closing() && track(request, const { &fields_at(Point::Established) }).is_err() {
-            SLUICE.counters.add(request.dispatch(), Counter::FlowsUntracked, 1);
+        if is_closing() {
+            return;
+        }
+        let Err(status) = track(request, const { &fields_at(Point::Established) }) else { return };
+        SLUICE.counters.add(request.dispatch(), Counter::FlowsUntracked, 1);
+        if status == NtStatus::QUOTA_EXCEEDED {
+            SLUICE.counters.add(request.dispatch(), Counter::FlowsRefused, 1);
         }
     }
 }
@@ -34,7 +41,8 @@ fn track(request: &Request<'_>, fields: &Fields) -> NtResult<()> {
     let process_id = request.process_id().map_or(0, |id| id as u32);
     let ip_version = if key.local.is_ipv4() { 4 } else { 6 };
     let is_tcp = key.protocol == protocol::TCP;
-    let flow = SLUICE.flows.create(handle, FlowState::new(key, &owner, process_id)?)?;
+    let state = FlowState::new(key, Identity::of(process_id, &owner)?, owner.interface);
+    let flow = SLUICE.flows.create(handle, state, SLUICE.limits.flows() as usize)?;
     for place in flow_callouts(ip_version, is_tcp) {
         // One association that fails takes the others along: half a flow would be counted wrong.
         if let Err(status) = flow.associate(place) {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     SLUICE,
-    flow::{FlowKey, FlowState, Owner, Standing},
+    flow::{FlowState, Owner, Standing},
 };
 
 /// OUTBOUND_TRANSPORT.
@@ -72,11 +72,11 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
 
 /// A packet whose flow has no context of ours.
 fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
-    let key = FlowKey::read(request, fields, Some(direction)).filter(|key| !matches!(key.protocol, TCP | UDP));
-    let (Some(key), Some(policy)) = (key, SLUICE.policy.read()) else {
+    if matches!(request.u8(fields.protocol), Some(TCP | UDP)) {
         request.answer(Answer::Continue);
         return;
-    };
+    }
+    let Some((key, policy)) = verdict::decidable(request, fields, direction) else { return };
     let decision = key.decide(&policy, &Owner::read(request, fields));
     let epoch = policy.epoch;
     drop(policy);

@@ -1,7 +1,10 @@
 //! What the layers share: a verdict is given with the rights that were left, counted and recorded, and a flow's standing
 //! follows the policy in force.
 
-use kernel::wfp::{Answer, Flow, Outcome, condition_flag};
+use kernel::{
+    swap::Guard,
+    wfp::{Answer, Flow, Outcome, condition_flag, fields::Fields},
+};
 use sluice_policy::{Decision, Direction, Verdict};
 use sluice_protocol::{Event, event, status::Counter};
 
@@ -10,6 +13,7 @@ use crate::{
     SLUICE,
     budget::Source,
     flow::{FlowKey, FlowState, Standing},
+    policy::Policy,
 };
 
 /// What a decision is about, as far as an event shows it.
@@ -49,6 +53,25 @@ impl Subject<'_> {
         event.set_application(trim_nul(self.application.unwrap_or_default()));
         event
     }
+}
+
+/// What there is to decide and by which policy. Without a policy everything passes, undecided, and so does what does not
+/// tell its protocol and addresses, which is counted; then the answer is given.
+pub(super) fn decidable<'a>(
+    request: &mut Request<'a>,
+    fields: &Fields,
+    direction: Direction,
+) -> Option<(FlowKey, Guard<'static, Policy>)> {
+    let policy = SLUICE.policy.read();
+    let key = FlowKey::read(request, fields, Some(direction));
+    if key.is_none() && policy.is_some() {
+        SLUICE.counters.add(request.dispatch(), Counter::FieldsMissing, 1);
+    }
+    let decidable = key.zip(policy);
+    if decidable.is_none() {
+        request.answer(Answer::Continue);
+    }
+    decidable
 }
 
 /// Writes the verdict as far as the rights allow, and counts and records the decision. `conditions` is the value of the
@@ -101,7 +124,7 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
     let before = flow.set_standing(epoch, standing);
     if standing == Standing::Revoked && before == Standing::Permitted {
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
-        let subject = Subject { key: &flow.key, process_id: flow.process_id, application: flow.owner().application };
+        let subject = Subject { key: &flow.key, process_id: flow.process_id(), application: flow.owner().application };
         subject.record(request, epoch, decision, event::flags::FLOW_REVOKED);
     }
     standing

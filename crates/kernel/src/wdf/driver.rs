@@ -4,10 +4,17 @@ use core::ptr::null_mut;
 
 use wdk_sys::{
     _WDF_DRIVER_INIT_FLAGS, PCUNICODE_STRING, PDRIVER_OBJECT, PFN_WDF_DRIVER_UNLOAD, WDF_DRIVER_CONFIG, WDFDRIVER,
-    call_unsafe_wdf_function_binding,
+    WDFKEY, call_unsafe_wdf_function_binding,
 };
 
-use crate::status::{NtResult, NtStatus};
+use super::attributes;
+use crate::{
+    status::{NtResult, NtStatus},
+    text::Utf16,
+};
+
+/// KEY_QUERY_VALUE (winnt.h).
+const KEY_QUERY_VALUE: u32 = 1;
 
 /// The framework's driver object, alive from DriverEntry to the end of the unload callback.
 ///
@@ -56,6 +63,32 @@ impl Driver {
 
     pub(super) const fn handle(&self) -> WDFDRIVER {
         self.0
+    }
+
+    /// A REG_DWORD of the service's Parameters key; None when there is none. IRQL = PASSIVE_LEVEL.
+    #[must_use]
+    pub fn parameter<const N: usize>(&self, name: &'static Utf16<N>) -> Option<u32> {
+        let mut key: WDFKEY = null_mut();
+        let mut attributes = attributes();
+        // SAFETY: the driver object exists; the structures outlive the call, which opens a key that is closed below.
+        let status = unsafe {
+            call_unsafe_wdf_function_binding!(
+                WdfDriverOpenParametersRegistryKey,
+                self.0,
+                KEY_QUERY_VALUE,
+                &raw mut attributes,
+                &raw mut key
+            )
+        };
+        NtStatus::check(status).ok()?;
+        let name = name.as_unicode_string();
+        let mut value = 0;
+        // SAFETY: the key is open; the name is read and the value written during the call.
+        let status =
+            unsafe { call_unsafe_wdf_function_binding!(WdfRegistryQueryULong, key, &raw const name, &raw mut value) };
+        // SAFETY: opened above, closed once.
+        unsafe { call_unsafe_wdf_function_binding!(WdfRegistryClose, key) };
+        NtStatus::check(status).ok().map(|()| value)
     }
 }
 

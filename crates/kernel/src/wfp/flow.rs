@@ -89,11 +89,17 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
         (packed != 0).then_some(CalloutId { layer: (packed >> 32) as u16, id: packed as u32 })
     }
 
-    /// A context for the flow `handle`, associated with nothing yet. IRQL <= DISPATCH_LEVEL.
+    /// A context for the flow `handle`, associated with nothing yet, unless `most` live. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
-    /// STATUS_INSUFFICIENT_RESOURCES.
-    pub fn create(&'static self, handle: u64, value: T) -> NtResult<FlowRef<T>> {
+    /// STATUS_QUOTA_EXCEEDED, STATUS_INSUFFICIENT_RESOURCES.
+    pub fn create(&'static self, handle: u64, value: T, most: usize) -> NtResult<FlowRef<T>> {
+        let not_living = |_: &NtStatus| {
+            self.living.fetch_sub(1, Ordering::AcqRel);
+        };
+        if self.living.fetch_add(1, Ordering::AcqRel) >= most {
+            return Err(NtStatus::QUOTA_EXCEEDED).inspect_err(not_living);
+        }
         let flow = try_box(Flow {
             value,
             handle,
@@ -101,7 +107,8 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
             references: AtomicU32::new(1),
             associated: AtomicU32::new(0),
             links: UnsafeCell::new(Links { previous: null_mut(), next: null_mut() }),
-        })?;
+        })
+        .inspect_err(not_living)?;
         let flow = NonNull::from(Box::leak(flow));
         let mut head = self.shard(handle).lock();
         // SAFETY: both nodes are alive (members of a list are) and their links are guarded by the lock held.
@@ -113,7 +120,6 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
         }
         head.0 = flow.as_ptr();
         drop(head);
-        self.living.fetch_add(1, Ordering::AcqRel);
         Ok(FlowRef(flow))
     }
 

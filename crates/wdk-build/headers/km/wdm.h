@@ -127,6 +127,13 @@ typedef struct _KEVENT {
     DISPATCHER_HEADER Header;
 } KEVENT, *PKEVENT, *PRKEVENT;
 
+typedef enum _MM_SYSTEM_SIZE {
+    MmSmallSystem = 0,
+    MmMediumSystem = 1,
+    MmLargeSystem = 2,
+} MM_SYSTEMSIZE;
+
+MM_SYSTEMSIZE MmQuerySystemSize(VOID);
 KIRQL KeGetCurrentIrql(VOID);
 KIRQL KeRaiseIrqlToDpcLevel(VOID);
 VOID KeLowerIrql(KIRQL NewIrql);

@@ -1,0 +1,51 @@
+//! How much nonpaged pool flows may take: a share of the machine's memory, or what the service's Parameters key says.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use kernel::{
+    memory::{SystemSize, system_size},
+    utf16,
+    wdf::Driver,
+};
+
+/// REG_DWORD: how many flows are tracked at a time.
+const MAX_FLOWS: &str = "MaxFlows";
+/// REG_DWORD: how many of them one process can have.
+const MAX_FLOWS_PER_PROCESS: &str = "MaxFlowsPerProcess";
+
+/// The bounds in force.
+pub(crate) struct Limits {
+    flows: AtomicU32,
+    flows_per_process: AtomicU32,
+}
+
+impl Limits {
+    /// No flow at all.
+    pub(crate) const fn new() -> Self {
+        Self { flows: AtomicU32::new(0), flows_per_process: AtomicU32::new(0) }
+    }
+
+    /// Sets them for this machine, before the first flow. PASSIVE_LEVEL.
+    pub(crate) fn set(&self, driver: &Driver) {
+        // A flow takes 120 bytes: 2, 8 or 30 MiB.
+        let share = match system_size() {
+            SystemSize::Small => 16 << 10,
+            SystemSize::Medium => 64 << 10,
+            SystemSize::Large => 256 << 10,
+        };
+        let flows = driver.parameter(utf16!(MAX_FLOWS)).unwrap_or(share);
+        let of_one = driver.parameter(utf16!(MAX_FLOWS_PER_PROCESS)).unwrap_or(flows / 4);
+        self.flows.store(flows, Ordering::Relaxed);
+        self.flows_per_process.store(of_one, Ordering::Relaxed);
+    }
+
+    /// How many flows are tracked at a time. Any IRQL.
+    pub(crate) fn flows(&self) -> u32 {
+        self.flows.load(Ordering::Relaxed)
+    }
+
+    /// How many of them one process can have. Any IRQL.
+    pub(crate) fn flows_per_process(&self) -> u32 {
+        self.flows_per_process.load(Ordering::Relaxed)
+    }
+}
