@@ -11,6 +11,12 @@
 //! * [`irql`]: staying at DISPATCH_LEVEL, where nobody suspends a thread.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
+//! # In another driver
+//! The crate brings its own panic handler, global allocator and, where no kit supplies one, KMDF entry point, so a driver on
+//! it names none. It needs `wdk-sys` and what that needs (a kit and the published `wdk-build` on Windows; this project's
+//! stand-in for `wdk-build` elsewhere), KMDF 1.15 in the driver's `metadata.wdk`, and Windows 10 2004 or later. It grows
+//! with sluice.sys: what that does not call is not here.
+//!
 //! # IRQL
 //! Every function states the highest IRQL at which it may be called. What a callout's classify may use is callable at
 //! DISPATCH_LEVEL.
