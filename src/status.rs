@@ -41,7 +41,16 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         line(out, "filters", format_args!("{BAD}none{BAD:#}"))?;
     } else {
         let count = report.filters.len();
-        line(out, "filters", format_args!("{BAD}{count}, not all{BAD:#}; `sluice install` adds what is missing"))?;
+        line(out, "filters", format_args!("{BAD}{count}, not as they should be{BAD:#}; `sluice install` mends them"))?;
+        for what in &report.missing {
+            line(out, "", format_args!("{BAD}missing{BAD:#} {what}"))?;
+        }
+        for change in &report.changed {
+            line(out, "", format_args!("{BAD}changed{BAD:#} {change}"))?;
+        }
+    }
+    for foreign in &report.foreign {
+        line(out, "", format_args!("{WARNING}foreign{WARNING:#} {foreign}"))?;
     }
     for filter in &report.filters {
         line(out, "", format_args!("{:24} filter {}", filter.layer, filter.id))?;

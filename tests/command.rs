@@ -295,10 +295,48 @@ fn an_installation_that_lacks_something_is_repaired() {
         engine.delete_filter(filters[5].key).unwrap();
     }
     let text = served.run(0, &["status"]);
-    assert!(text.out.contains("11, not all"), "{}", text.out);
+    assert!(text.out.contains("11, not as they should be"), "{}", text.out);
     let report = served.json(0, &["install", driver().to_str().unwrap()]);
-    assert_eq!(report["steps"], serde_json::json!([{ "step": "add_filters" }]));
+    assert_eq!(report["steps"], serde_json::json!([{ "step": "add_filters", "changed": [] }]));
     assert_eq!(served.json(0, &["status"])["filters_complete"], true);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+/// A permit under the key of our filter, and a heavy one beside it: both let everything pass, and both are seen.
+#[test]
+fn a_filter_in_our_place_is_seen_and_mended() {
+    use sluice_host::{Filter, FilterAction, Guid, Weight};
+    let served = served();
+    served.install();
+    let place = &sluice_protocol::object::CALLOUTS[0];
+    let permit = Filter { action: FilterAction::Permit, provider: None, ..objects::filter(place) };
+    let heavy = Filter { key: Some(Guid(7)), weight: Weight::Exact(u64::MAX), name: "heavy".into(), ..permit.clone() };
+    {
+        let mut engine = served.host.open_engine().unwrap();
+        engine.delete_filter(Guid(place.filter)).unwrap();
+        for filter in [&permit, &heavy] {
+            engine.add_filter(&Filter { flags: 1, ..filter.clone() }).unwrap();
+        }
+    }
+    served.run(0, &["load", &served.file("policy.toml", QUARANTINE)]);
+    let mut wire = Wire::new(&served.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Forward);
+    wire.finish();
+    let text = served.run(0, &["status"]);
+    for part in ["changed", "action is \"permit\"", "foreign", "`heavy`", "action: permit"] {
+        assert!(text.out.contains(part), "{part} in {}", text.out);
+    }
+    let status = served.json(0, &["status"]);
+    assert_eq!((&status["filters_complete"], &status["foreign"][0]["name"]), (&false.into(), &"heavy".into()));
+    // What is ours is mended; what is not is named and stays.
+    let text = served.run(0, &["install", driver().to_str().unwrap()]);
+    assert!(text.out.contains("mends") && text.out.contains("`heavy`"), "{}", text.out);
+    assert_eq!(served.json(0, &["status"])["filters_complete"], true);
+    served.host.open_engine().unwrap().delete_filter(Guid(7)).unwrap();
+    let mut wire = Wire::new(&served.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
+    wire.finish();
     served.run(0, &["uninstall"]);
     served.is_clean();
 }

@@ -7,6 +7,10 @@
 //! objects of a provider whose service is not auto-start (FwpmProviderAdd0, remarks), and a driver loaded later would
 //! then never be asked.
 
+mod inspect;
+
+pub use inspect::{Change, Foreign, Inspection, inspect};
+
 use sluice_host::{
     Callout, Engine, Filter, FilterAction, FilterEntry, Guid, Host, HostError, HostResult, Provider, Sublayer, Weight,
     code,
@@ -94,13 +98,6 @@ pub fn layer_name(layer: Guid) -> Option<&'static str> {
     CALLOUTS.iter().find(|place| place.layer == layer.0).map(|place| place.name)
 }
 
-/// Whether every one of our filters is among `filters`. A filter keeps its callout, its sublayer and its provider from
-/// being deleted, so then every object is there.
-#[must_use]
-pub fn complete(filters: &[FilterEntry]) -> bool {
-    CALLOUTS.iter().all(|place| filters.iter().any(|filter| filter.key.0 == place.filter))
-}
-
 /// Makes sure that all our objects are there, in one transaction, and returns the filters.
 ///
 /// # Errors
@@ -122,12 +119,28 @@ pub fn clear(host: &dyn Host) -> HostResult<usize> {
     transaction(&mut *engine, |engine| remove(engine, false)).map(|removed| removed.count)
 }
 
-/// How many filters of ours there are.
+/// The objects under our keys, and the filters of our provider, that are there.
 ///
 /// # Errors
 /// BFE refused.
-pub fn count(host: &dyn Host) -> HostResult<usize> {
-    Ok(host.open_engine()?.filters(Some(PROVIDER))?.len())
+pub fn remains(host: &dyn Host) -> HostResult<Vec<String>> {
+    let mut engine = host.open_engine()?;
+    let mut remains: Vec<String> =
+        ours(&mut *engine)?.iter().map(|entry| format!("the filter {}", entry.key)).collect();
+    for place in &CALLOUTS {
+        remains.extend(engine.callout(Guid(place.callout))?.map(|_| format!("the callout {}", place.name)));
+    }
+    remains.extend(engine.sublayer(SUBLAYER)?.map(|_| "the sublayer".to_owned()));
+    remains.extend(engine.provider(PROVIDER)?.map(|_| "the provider".to_owned()));
+    Ok(remains)
+}
+
+/// The filters of our provider, and those under our keys, whoever's they are.
+fn ours(engine: &mut dyn Engine) -> HostResult<Vec<FilterEntry>> {
+    let mut filters = engine.filters(None)?;
+    filters
+        .retain(|entry| entry.provider == Some(PROVIDER) || CALLOUTS.iter().any(|place| place.filter == entry.key.0));
+    Ok(filters)
 }
 
 /// Runs `body` in a transaction: committed when it succeeds, aborted when it fails.
@@ -152,7 +165,8 @@ pub struct Removed {
     pub kept: Vec<Guid>,
 }
 
-/// Deletes our objects and every filter of our provider, whichever build added it. What is not there is no error.
+/// Deletes our objects, every filter of our provider, whichever build added it, and what stands under our filters' keys,
+/// whoever put it there. What is not there is no error.
 /// Runs inside the caller's transaction.
 ///
 /// # Errors
@@ -171,7 +185,7 @@ pub fn remove(engine: &mut dyn Engine, keep_in_use: bool) -> HostResult<Removed>
         }
         Err(error) => Err(error),
     };
-    for filter in engine.filters(Some(PROVIDER))? {
+    for filter in ours(engine)? {
         count(filter.key, engine.delete_filter(filter.key))?;
     }
     for place in &CALLOUTS {
@@ -208,6 +222,11 @@ pub fn add(engine: &mut dyn Engine, kept: &[Guid]) -> HostResult<Vec<FilterEntry
             name: filter.name,
             layer: filter.layer,
             provider: filter.provider,
+            sublayer: filter.sublayer,
+            flags: filter.flags,
+            weight: Some(filter.weight),
+            conditions: filter.conditions.len() as u32,
+            action: Some(filter.action),
         });
     }
     Ok(filters)

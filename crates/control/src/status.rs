@@ -2,11 +2,11 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::objects;
+use crate::objects::{self, Change, Foreign};
 use serde::Serialize;
 use sluice_host::{FilterEntry, Guid, Host, ServiceState};
 use sluice_protocol::status::Counter;
-use sluice_protocol::{SERVICE_NAME, Status, object};
+use sluice_protocol::{SERVICE_NAME, Status};
 use std::collections::BTreeMap;
 
 /// A machine as far as we are concerned.
@@ -18,8 +18,14 @@ pub struct StatusReport {
     pub driver_file: Option<String>,
     /// Our filters, in the order of the layers.
     pub filters: Vec<FilterLine>,
-    /// Whether every filter is there.
+    /// Whether all our objects are there and as we add them.
     pub filters_complete: bool,
+    /// Objects of ours that are not there.
+    pub missing: Vec<String>,
+    /// Objects under our keys that are not as we add them.
+    pub changed: Vec<Change>,
+    /// Filters in our sublayer that are not ours.
+    pub foreign: Vec<Foreign>,
     /// What the driver says, when it is loaded.
     pub driver: Option<DriverState>,
 }
@@ -95,9 +101,7 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
     let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
     let mut engine = host.open_engine().map_err(ControlError::step("opening the filter engine"))?;
-    let mut entries = engine.filters(Some(objects::PROVIDER)).map_err(ControlError::step("looking for the filters"))?;
-    let place = |entry: &FilterEntry| object::CALLOUTS.iter().position(|place| place.filter == entry.key.0);
-    entries.sort_by_key(|entry| (place(entry).unwrap_or(usize::MAX), entry.id));
+    let objects = objects::inspect(&mut *engine).map_err(ControlError::step("looking for the filters"))?;
     let driver = match service {
         ServiceState::Running => Some(DriverState::from(&Control::open(host)?.1)),
         _ => None,
@@ -105,8 +109,11 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     Ok(StatusReport {
         service,
         driver_file,
-        filters: entries.iter().map(FilterLine::from).collect(),
-        filters_complete: objects::complete(&entries),
+        filters: objects.filters.iter().map(FilterLine::from).collect(),
+        filters_complete: objects.complete(),
+        missing: objects.missing,
+        changed: objects.changed,
+        foreign: objects.foreign,
         driver,
     })
 }

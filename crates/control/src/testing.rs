@@ -17,9 +17,9 @@ use zerocopy::IntoBytes;
 /// The objects in BFE.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Objects {
-    pub(crate) providers: Vec<Guid>,
-    pub(crate) sublayers: Vec<Guid>,
-    pub(crate) callouts: Vec<Guid>,
+    pub(crate) providers: Vec<Provider>,
+    pub(crate) sublayers: Vec<Sublayer>,
+    pub(crate) callouts: Vec<Callout>,
     pub(crate) filters: Vec<Filter>,
 }
 
@@ -253,33 +253,40 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn add(&self, name: &'static str, list: fn(&mut Objects) -> &mut Vec<Guid>, key: Guid) -> HostResult<()> {
+    fn add<T: Clone>(
+        &self,
+        name: &'static str,
+        list: fn(&mut Objects) -> &mut Vec<T>,
+        key: fn(&T) -> Guid,
+        object: &T,
+    ) -> HostResult<()> {
         self.memory.call(name)?;
         let mut objects = self.memory.objects.borrow_mut();
         let list = list(&mut objects);
-        if list.contains(&key) {
+        if list.iter().any(|other| key(other) == key(object)) {
             return Err(HostError::new(name, code::FWP_E_ALREADY_EXISTS));
         }
-        list.push(key);
+        list.push(object.clone());
         Ok(())
     }
 
-    fn delete(
+    fn delete<T>(
         &self,
         name: &'static str,
-        list: fn(&mut Objects) -> &mut Vec<Guid>,
+        list: fn(&mut Objects) -> &mut Vec<T>,
+        key_of: fn(&T) -> Guid,
         key: Guid,
         in_use: fn(&Objects, Guid) -> bool,
     ) -> HostResult<()> {
         self.memory.call(name)?;
         let mut objects = self.memory.objects.borrow_mut();
-        if !list(&mut objects).contains(&key) {
+        if list(&mut objects).iter().all(|object| key_of(object) != key) {
             return Err(HostError::new(name, code::FWP_E_NOT_FOUND));
         }
         if in_use(&objects, key) {
             return Err(HostError::new(name, code::FWP_E_IN_USE));
         }
-        list(&mut objects).retain(|&other| other != key);
+        list(&mut objects).retain(|object| key_of(object) != key);
         Ok(())
     }
 }
@@ -306,15 +313,15 @@ impl Engine for Session<'_> {
     }
 
     fn add_provider(&mut self, provider: &Provider) -> HostResult<()> {
-        self.add("FwpmProviderAdd0", |objects| &mut objects.providers, provider.key)
+        self.add("FwpmProviderAdd0", |objects| &mut objects.providers, |object| object.key, provider)
     }
 
     fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()> {
-        self.add("FwpmSubLayerAdd0", |objects| &mut objects.sublayers, sublayer.key)
+        self.add("FwpmSubLayerAdd0", |objects| &mut objects.sublayers, |object| object.key, sublayer)
     }
 
     fn add_callout(&mut self, callout: &Callout) -> HostResult<u32> {
-        self.add("FwpmCalloutAdd0", |objects| &mut objects.callouts, callout.key).map(|()| 1)
+        self.add("FwpmCalloutAdd0", |objects| &mut objects.callouts, |object| object.key, callout).map(|()| 1)
     }
 
     fn add_filter(&mut self, filter: &Filter) -> HostResult<u64> {
@@ -328,6 +335,7 @@ impl Engine for Session<'_> {
         self.delete(
             "FwpmProviderDeleteByKey0",
             |objects| &mut objects.providers,
+            |object| object.key,
             key,
             |objects, key| objects.filters.iter().any(|filter| filter.provider == Some(key)),
         )
@@ -337,6 +345,7 @@ impl Engine for Session<'_> {
         self.delete(
             "FwpmSubLayerDeleteByKey0",
             |objects| &mut objects.sublayers,
+            |object| object.key,
             key,
             |objects, key| objects.filters.iter().any(|filter| filter.sublayer == key),
         )
@@ -346,6 +355,7 @@ impl Engine for Session<'_> {
         self.delete(
             "FwpmCalloutDeleteByKey0",
             |objects| &mut objects.callouts,
+            |object| object.key,
             key,
             |objects, key| {
                 objects.filters.iter().any(|filter| match filter.action {
@@ -364,6 +374,18 @@ impl Engine for Session<'_> {
         Ok(())
     }
 
+    fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
+        Ok(self.memory.objects.borrow().providers.iter().find(|object| object.key == key).cloned())
+    }
+
+    fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
+        Ok(self.memory.objects.borrow().sublayers.iter().find(|object| object.key == key).cloned())
+    }
+
+    fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
+        Ok(self.memory.objects.borrow().callouts.iter().find(|object| object.key == key).cloned())
+    }
+
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         let objects = self.memory.objects.borrow();
         let wanted = objects.filters.iter().filter(|filter| provider.is_none() || filter.provider == provider);
@@ -375,6 +397,11 @@ impl Engine for Session<'_> {
                 name: filter.name.clone(),
                 layer: filter.layer,
                 provider: filter.provider,
+                sublayer: filter.sublayer,
+                flags: filter.flags,
+                weight: Some(filter.weight),
+                conditions: filter.conditions.len() as u32,
+                action: Some(filter.action),
             })
             .collect())
     }

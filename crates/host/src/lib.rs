@@ -87,6 +87,12 @@ pub trait Engine {
     fn delete_callout(&mut self, key: Guid) -> HostResult<()>;
     /// `FwpmFilterDeleteByKey0`.
     fn delete_filter(&mut self, key: Guid) -> HostResult<()>;
+    /// `FwpmProviderGetByKey0`; `None` when there is no such provider.
+    fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>>;
+    /// `FwpmSubLayerGetByKey0`; `None` when there is no such sublayer.
+    fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>>;
+    /// `FwpmCalloutGetByKey0`; `None` when there is no such callout.
+    fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>>;
     /// `FwpmFilterEnum0` over all filters of a provider, or of everybody.
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>>;
 }

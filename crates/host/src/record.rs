@@ -229,4 +229,14 @@ pub struct FilterEntry {
     pub layer: Guid,
     /// providerKey.
     pub provider: Option<Guid>,
+    /// subLayerKey.
+    pub sublayer: Guid,
+    /// flags: FWPM_FILTER_FLAG_*, with those that BFE sets by itself.
+    pub flags: u32,
+    /// weight, as it was given when the filter was added; `None` for a type that is no weight.
+    pub weight: Option<Weight>,
+    /// numFilterConditions.
+    pub conditions: u32,
+    /// action; `None` for one that no program can give a filter.
+    pub action: Option<FilterAction>,
 }

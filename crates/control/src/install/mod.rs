@@ -115,7 +115,7 @@ pub fn install_with(host: &dyn Host, options: &Options<'_>) -> Result<InstallRep
         notes: plan.notes.into_iter().chain(outcome.notes).collect(),
         steps: plan.steps,
         policy: outcome.policy,
-        filters: outcome.filters.unwrap_or(plan.filters),
+        filters: outcome.filters.unwrap_or(plan.objects.filters),
     })
 }
 

@@ -5,11 +5,11 @@ use super::check::{self, Judgement, Obstacle};
 use super::{FILE, IMAGE_PATH, NEW, OLD, Options};
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::objects;
+use crate::objects::{self, Change, Foreign, Inspection};
 use crate::policy::{self, Prepared};
 use serde::Serialize;
 use sluice_host::system::{Signature, System};
-use sluice_host::{FilterEntry, Host, ServiceState};
+use sluice_host::{Host, ServiceState};
 use sluice_protocol::SERVICE_NAME;
 use std::fmt;
 use std::path::Path;
@@ -68,8 +68,11 @@ pub enum Step {
         /// The length of its image.
         bytes: usize,
     },
-    /// Add provider, sublayer, callouts and filters.
-    AddFilters,
+    /// Add provider, sublayer, callouts and filters, in place of what there is of them.
+    AddFilters {
+        /// What is there and is not as it should be.
+        changed: Vec<Change>,
+    },
     /// Delete the driver that was replaced.
     DeleteOld {
         /// The file's name in the folder of drivers.
@@ -104,7 +107,10 @@ impl fmt::Display for Step {
             Self::LoadPolicy { from: PolicySource::Running, bytes } => {
                 write!(f, "put the policy in force that was in force, {bytes} bytes")
             }
-            Self::AddFilters => f.write_str("add the filters"),
+            Self::AddFilters { changed } => {
+                f.write_str("add the filters")?;
+                changed.iter().try_for_each(|change| write!(f, "; mends {change}"))
+            }
             Self::DeleteOld { file } => write!(f, "delete {file}"),
         }
     }
@@ -126,8 +132,8 @@ pub(super) struct Plan {
     pub(super) running: Option<Vec<u8>>,
     /// The policy that the caller named.
     pub(super) policy: Option<Prepared>,
-    /// Our filters as they are now.
-    pub(super) filters: Vec<FilterEntry>,
+    /// Our objects as they are now.
+    pub(super) objects: Inspection,
 }
 
 impl Plan {
@@ -149,8 +155,9 @@ impl Plan {
             old: None,
             running: None,
             policy: None,
-            filters: filters(host)?,
+            objects: objects(host)?,
         };
+        plan.notes.extend(plan.objects.foreign.iter().map(Foreign::to_string));
         plan.policy = options.policy.map(|file| policy::prepare_file(host, file)).transpose()?;
         plan.steps(host)?;
         Ok(plan)
@@ -214,8 +221,8 @@ impl Plan {
             }
             (None, _) => {}
         }
-        if !objects::complete(&self.filters) {
-            self.steps.push(Step::AddFilters);
+        if !self.objects.complete() {
+            self.steps.push(Step::AddFilters { changed: self.objects.changed.clone() });
         }
         if self.old.is_some() {
             self.steps.push(Step::DeleteOld { file: OLD });
@@ -229,10 +236,10 @@ pub(super) fn service_image(host: &dyn Host) -> Result<Option<String>, ControlEr
     host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service's driver"))
 }
 
-fn filters(host: &dyn Host) -> Result<Vec<FilterEntry>, ControlError> {
+fn objects(host: &dyn Host) -> Result<Inspection, ControlError> {
     let failed = || ControlError::step("looking for the filters");
     let mut engine = host.open_engine().map_err(failed())?;
-    engine.filters(Some(objects::PROVIDER)).map_err(failed())
+    objects::inspect(&mut *engine).map_err(failed())
 }
 
 /// The image that the driver now decides by.

@@ -104,7 +104,7 @@ impl Run<'_> {
                 self.undo.push(Undo::Unload);
             }
             Step::LoadPolicy { from, .. } => self.policy(*from)?,
-            Step::AddFilters => self.outcome.filters = Some(objects::write(host).map_err(failed())?),
+            Step::AddFilters { .. } => self.outcome.filters = Some(objects::write(host).map_err(failed())?),
             // The new driver works: an old file that stays is no reason to go back to it.
             Step::DeleteOld { file } => {
                 if let Err(error) = delete_now_or_later(host, file) {

@@ -103,7 +103,7 @@ fn an_installation_makes_everything_and_a_removal_leaves_nothing() {
             Step::PlaceDriver { path: r"C:\Windows\System32\drivers\sluice.sys".into() },
             Step::CreateService { image_path: IMAGE_PATH },
             Step::LoadDriver,
-            Step::AddFilters,
+            Step::AddFilters { changed: Vec::new() },
         ]
     );
     assert_eq!(report.filters.len(), CALLOUTS.len());
@@ -369,12 +369,15 @@ fn another_products_filter_in_our_sublayer_is_not_destroyed() {
     let memory = installed(&setup);
     memory.objects.borrow_mut().filters.push(foreign.clone());
     let before: Objects = memory.objects.borrow().clone();
+    let status = crate::status(&memory).unwrap();
+    assert!(status.filters_complete, "it is not ours to mend");
+    assert_eq!((status.foreign[0].name.as_str(), status.foreign[0].action.as_str()), ("another product", "block"));
     let error = uninstall(&memory).unwrap_err();
     assert!(error.advice().unwrap().contains("another product"), "{error}");
     assert_eq!(*memory.objects.borrow(), before, "the transaction was aborted");
     // A repair keeps the sublayer that the foreign filter is in.
     memory.objects.borrow_mut().filters.remove(0);
-    assert_eq!(install(&memory, &setup.driver).unwrap().steps, [Step::AddFilters]);
+    assert_eq!(install(&memory, &setup.driver).unwrap().steps, [Step::AddFilters { changed: Vec::new() }]);
     assert!(memory.objects.borrow().filters.contains(&foreign));
     assert_eq!(memory.objects.borrow().filters.len(), 1 + CALLOUTS.len());
 }
@@ -408,4 +411,69 @@ fn the_file_of_a_driver_that_stays_loaded_goes_at_the_next_start() {
     assert_eq!(*memory.doomed.borrow(), [OLD]);
     assert_eq!(memory.files.borrow().keys().collect::<Vec<_>>(), [OLD], "its name is free for another driver");
     assert!(report.left.iter().any(|what| what.contains(OLD)), "{:?}", report.left);
+}
+
+/// What an attacker puts in the place of our objects, and the word that says so.
+#[test]
+fn what_is_not_as_we_add_it_is_seen_and_mended() {
+    type Damage = (&'static str, fn(&mut Objects));
+    let damages: [Damage; 12] = [
+        ("action is \"permit\"", |objects| objects.filters[0].action = FilterAction::Permit),
+        ("layerKey", |objects| objects.filters[1].layer = Guid(7)),
+        ("subLayerKey", |objects| objects.filters[2].sublayer = Guid(7)),
+        ("providerKey is None", |objects| objects.filters[3].provider = None),
+        ("flags", |objects| objects.filters[4].flags = 0),
+        ("weight", |objects| objects.filters[5].weight = Weight::Range(0)),
+        ("numFilterConditions", |objects| {
+            objects.filters[6].conditions.push(sluice_host::Condition {
+                field: Guid(1),
+                match_type: sluice_host::MatchType::Equal,
+                value: sluice_host::ConditionValue::Uint8(1),
+            });
+        }),
+        ("weight is 1", |objects| objects.sublayers[0].weight = 1),
+        ("the sublayer: persistent", |objects| objects.sublayers[0].persistent = false),
+        ("serviceName", |objects| objects.providers[0].service = Some("other".into())),
+        ("applicableLayer", |objects| objects.callouts[0].layer = Guid(7)),
+        ("this build adds no such filter", |objects| {
+            let other = Filter { key: Some(Guid(7)), ..objects.filters[0].clone() };
+            objects.filters.push(other);
+        }),
+    ];
+    let setup = setup();
+    for (word, damage) in damages {
+        let memory = installed(&setup);
+        let before = state(&memory);
+        damage(&mut memory.objects.borrow_mut());
+        let status = crate::status(&memory).unwrap();
+        assert!(!status.filters_complete, "{word}");
+        let changed: Vec<String> = status.changed.iter().map(ToString::to_string).collect();
+        assert!(changed.iter().any(|change| change.contains(word)), "{word}: {changed:?}");
+        let report = install(&memory, &setup.driver).unwrap();
+        assert!(matches!(&report.steps[..], [Step::AddFilters { changed }] if *changed == status.changed), "{word}");
+        assert_eq!(state(&memory), before, "{word}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let setup = setup();
+    for (what, damage) in [
+        ("the provider", (|objects| objects.providers.clear()) as fn(&mut Objects)),
+        ("the sublayer", |objects| objects.sublayers.clear()),
+        ("the callout ALE_AUTH_CONNECT_V4", |objects| drop(objects.callouts.remove(0))),
+        ("the filter ALE_AUTH_CONNECT_V4", |objects| drop(objects.filters.remove(0))),
+    ] {
+        let memory = installed(&setup);
+        let before = state(&memory);
+        damage(&mut memory.objects.borrow_mut());
+        assert_eq!(crate::status(&memory).unwrap().missing, [what]);
+        install(&memory, &setup.driver).unwrap();
+        let (mut after, mut before) = (state(&memory), before);
+        for state in [&mut before, &mut after] {
+            state.objects.callouts.sort_by_key(|callout| callout.key);
+            state.objects.filters.sort_by_key(|filter| filter.key);
+        }
+        assert_eq!(after, before, "{what}");
+    }
 }

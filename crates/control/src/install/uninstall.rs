@@ -96,9 +96,6 @@ fn look(host: &dyn Host, elsewhere: Option<String>, report: &mut UninstallReport
     if let Some(path) = elsewhere {
         report.left.push(format!("the file {path}, which the service used and this program did not bring"));
     }
-    let objects = objects::count(host).map_err(failed())?;
-    if objects > 0 {
-        report.left.push(format!("{objects} filters of our provider"));
-    }
+    report.left.extend(objects::remains(host).map_err(failed())?);
     Ok(())
 }

@@ -20,6 +20,39 @@ pub(super) fn guid_back(guid: &GUID) -> Guid {
     Guid(high | u128::from(u64::from_be_bytes(guid.data4)))
 }
 
+/// A filter's weight as it was given; `None` for a type that is no weight.
+///
+/// # Safety
+/// The value has the member that its type says.
+pub(super) unsafe fn weight_back(value: &wfp::FWP_VALUE0) -> Option<Weight> {
+    // SAFETY: the caller says so; a 64-bit weight is behind a pointer of the same object.
+    unsafe {
+        match value.r#type {
+            wfp::FWP_EMPTY => Some(Weight::Auto),
+            wfp::FWP_UINT8 => Some(Weight::Range(value.Anonymous.uint8)),
+            wfp::FWP_UINT64 => value.Anonymous.uint64.as_ref().map(|&weight| Weight::Exact(weight)),
+            _ => None,
+        }
+    }
+}
+
+/// A filter's action; `None` for one that the seam does not know.
+///
+/// # Safety
+/// The action has the member that its type says.
+pub(super) unsafe fn action_back(action: &wfp::FWPM_ACTION0) -> Option<FilterAction> {
+    // SAFETY: the caller says so; every other type has a GUID in that place too.
+    let key = guid_back(unsafe { &action.Anonymous.calloutKey });
+    Some(match action.r#type {
+        wfp::FWP_ACTION_PERMIT => FilterAction::Permit,
+        wfp::FWP_ACTION_BLOCK => FilterAction::Block,
+        wfp::FWP_ACTION_CALLOUT_TERMINATING => FilterAction::CalloutTerminating(key),
+        wfp::FWP_ACTION_CALLOUT_INSPECTION => FilterAction::CalloutInspection(key),
+        wfp::FWP_ACTION_CALLOUT_UNKNOWN => FilterAction::CalloutUnknown(key),
+        _ => return None,
+    })
+}
+
 /// Owns what a structure points to: as long as this lives, so do the pointers it gave out.
 #[derive(Default)]
 pub(super) struct Arena {
@@ -223,5 +256,31 @@ mod tests {
         let windows = guid(key);
         assert_eq!((windows.data1, windows.data2, windows.data4[7]), (0xc38d_57d1, 0x05a7, 0x82));
         assert_eq!(guid_back(&windows), key);
+    }
+
+    #[test]
+    fn a_filters_weight_and_action_go_there_and_back() {
+        let key = Guid(0xc38d57d1_05a7_4c33_904f_7fbceee60e82);
+        for weight in [Weight::Auto, Weight::Range(9), Weight::Exact(u64::MAX)] {
+            for action in [FilterAction::Permit, FilterAction::Block, FilterAction::CalloutUnknown(key)] {
+                let mut arena = Arena::default();
+                let filter = Filter {
+                    key: None,
+                    name: String::new(),
+                    description: String::new(),
+                    flags: 0,
+                    provider: None,
+                    layer: key,
+                    sublayer: key,
+                    weight,
+                    conditions: Vec::new(),
+                    action,
+                };
+                let windows = arena.filter(&filter).unwrap();
+                // SAFETY: made just now by the arena, which is still there.
+                let back = unsafe { (weight_back(&windows.weight), action_back(&windows.action)) };
+                assert_eq!(back, (Some(weight), Some(action)));
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The Base Filtering Engine.
 
-use super::convert::{Arena, guid, guid_back};
+use super::convert::{Arena, action_back, guid, guid_back, weight_back};
 use super::{check, fwpuclnt};
-use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostResult, Provider, Sublayer};
+use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostResult, Provider, Sublayer, code};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform as wfp;
@@ -30,6 +30,30 @@ impl Session {
         let key = guid(key);
         // SAFETY: `call` is one of the Fwpm*DeleteByKey0 functions, which want an open engine and a key to read.
         check(operation, unsafe { call(self.0, &raw const key) })
+    }
+}
+
+impl Session {
+    /// An object by its key, read before it is freed; `None` when there is none.
+    fn get<O, T>(
+        &self,
+        operation: &str,
+        call: unsafe fn(HANDLE, *const GUID, *mut *mut O) -> u32,
+        key: Guid,
+        read: impl FnOnce(&O) -> T,
+    ) -> HostResult<Option<T>> {
+        let key = guid(key);
+        let mut object: *mut O = null_mut();
+        // SAFETY: `call` is one of the Fwpm*GetByKey0 functions, which want an open engine, a key to read and room for a
+        // pointer.
+        match check(operation, unsafe { call(self.0, &raw const key, &raw mut object) }) {
+            Err(error) if code::is_absent(error.code) => return Ok(None),
+            result => result?,
+        }
+        // SAFETY: the call succeeded: `object` points to one, with what it points to, until it is freed below.
+        let value = unsafe { object.as_ref() }.map(read);
+        free(&mut object.cast());
+        Ok(value)
     }
 }
 
@@ -105,6 +129,50 @@ impl Engine for Session {
         self.delete("FwpmFilterDeleteByKey0", fwpuclnt::FwpmFilterDeleteByKey0, key)
     }
 
+    fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
+        let read = |object: &wfp::FWPM_PROVIDER0| Provider {
+            key: guid_back(&object.providerKey),
+            // SAFETY: the names are null or NUL-terminated strings of the object.
+            name: unsafe { text(object.displayData.name) },
+            // SAFETY: as above.
+            description: unsafe { text(object.displayData.description) },
+            persistent: object.flags & wfp::FWPM_PROVIDER_FLAG_PERSISTENT != 0,
+            // SAFETY: as above.
+            service: (!object.serviceName.is_null()).then(|| unsafe { text(object.serviceName) }),
+        };
+        self.get("FwpmProviderGetByKey0", fwpuclnt::FwpmProviderGetByKey0, key, read)
+    }
+
+    fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
+        let read = |object: &wfp::FWPM_SUBLAYER0| Sublayer {
+            key: guid_back(&object.subLayerKey),
+            // SAFETY: the names are null or NUL-terminated strings of the object.
+            name: unsafe { text(object.displayData.name) },
+            // SAFETY: as above.
+            description: unsafe { text(object.displayData.description) },
+            persistent: object.flags & wfp::FWPM_SUBLAYER_FLAG_PERSISTENT != 0,
+            // SAFETY: providerKey is null or points to a GUID of the object.
+            provider: unsafe { object.providerKey.as_ref() }.map(guid_back),
+            weight: object.weight,
+        };
+        self.get("FwpmSubLayerGetByKey0", fwpuclnt::FwpmSubLayerGetByKey0, key, read)
+    }
+
+    fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
+        let read = |object: &wfp::FWPM_CALLOUT0| Callout {
+            key: guid_back(&object.calloutKey),
+            // SAFETY: the names are null or NUL-terminated strings of the object.
+            name: unsafe { text(object.displayData.name) },
+            // SAFETY: as above.
+            description: unsafe { text(object.displayData.description) },
+            persistent: object.flags & wfp::FWPM_CALLOUT_FLAG_PERSISTENT != 0,
+            // SAFETY: providerKey is null or points to a GUID of the object.
+            provider: unsafe { object.providerKey.as_ref() }.map(guid_back),
+            layer: guid_back(&object.applicableLayer),
+        };
+        self.get("FwpmCalloutGetByKey0", fwpuclnt::FwpmCalloutGetByKey0, key, read)
+    }
+
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         // All filters, and ours picked here: a template would also have to name one layer.
         let mut enumeration = Enumeration::open(self.0)?;
@@ -160,8 +228,8 @@ impl Page {
         // SAFETY: FwpmFilterEnum0 returned `count` pointers at `entries`, each to a filter, and they live until this
         // page is dropped, which the iterator's borrow prevents.
         unsafe { std::slice::from_raw_parts(self.entries, self.count as usize) }.iter().map(|&filter| {
-            // SAFETY: as above; providerKey is null or points to a GUID of the same allocation, and the name is null
-            // or a NUL-terminated string of it.
+            // SAFETY: as above; providerKey is null or points to a GUID of the same allocation, the name is null or a
+            // NUL-terminated string of it, and weight and action have the members that their types say.
             unsafe {
                 let filter = &*filter;
                 FilterEntry {
@@ -170,6 +238,11 @@ impl Page {
                     name: text(filter.displayData.name),
                     layer: guid_back(&filter.layerKey),
                     provider: filter.providerKey.as_ref().map(guid_back),
+                    sublayer: guid_back(&filter.subLayerKey),
+                    flags: filter.flags,
+                    weight: weight_back(&filter.weight),
+                    conditions: filter.numFilterConditions,
+                    action: action_back(&filter.action),
                 }
             }
         })

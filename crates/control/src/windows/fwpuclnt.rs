@@ -31,6 +31,12 @@ system_library! { "fwpuclnt.dll";
     fn FwpmSubLayerDeleteByKey0(engine: HANDLE, key: *const GUID) -> u32, or |code| code;
     fn FwpmCalloutDeleteByKey0(engine: HANDLE, key: *const GUID) -> u32, or |code| code;
     fn FwpmFilterDeleteByKey0(engine: HANDLE, key: *const GUID) -> u32, or |code| code;
+    fn FwpmProviderGetByKey0(engine: HANDLE, key: *const GUID, provider: *mut *mut wfp::FWPM_PROVIDER0) -> u32,
+        or |code| code;
+    fn FwpmSubLayerGetByKey0(engine: HANDLE, key: *const GUID, sublayer: *mut *mut wfp::FWPM_SUBLAYER0) -> u32,
+        or |code| code;
+    fn FwpmCalloutGetByKey0(engine: HANDLE, key: *const GUID, callout: *mut *mut wfp::FWPM_CALLOUT0) -> u32,
+        or |code| code;
     fn FwpmFilterCreateEnumHandle0(
         engine: HANDLE, template: *const wfp::FWPM_FILTER_ENUM_TEMPLATE0, enumeration: *mut HANDLE,
     ) -> u32, or |code| code;

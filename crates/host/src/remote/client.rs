@@ -157,6 +157,18 @@ impl Engine for RemoteEngine {
         self.0.call(&EngineRequest::DeleteFilter(key))
     }
 
+    fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
+        self.0.call(&EngineRequest::Provider(key))
+    }
+
+    fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
+        self.0.call(&EngineRequest::Sublayer(key))
+    }
+
+    fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
+        self.0.call(&EngineRequest::Callout(key))
+    }
+
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         self.0.call(&EngineRequest::Filters(provider))
     }

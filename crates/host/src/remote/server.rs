@@ -204,6 +204,9 @@ fn serve_engine(engine: &mut dyn Engine, stream: &UnixStream) -> io::Result<()> 
             EngineRequest::DeleteSublayer(key) => reply(stream, engine.delete_sublayer(key))?,
             EngineRequest::DeleteCallout(key) => reply(stream, engine.delete_callout(key))?,
             EngineRequest::DeleteFilter(key) => reply(stream, engine.delete_filter(key))?,
+            EngineRequest::Provider(key) => reply(stream, engine.provider(key))?,
+            EngineRequest::Sublayer(key) => reply(stream, engine.sublayer(key))?,
+            EngineRequest::Callout(key) => reply(stream, engine.callout(key))?,
             EngineRequest::Filters(provider) => reply(stream, engine.filters(provider))?,
         }
     }

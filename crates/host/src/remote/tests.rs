@@ -163,6 +163,18 @@ impl Engine for RecorderEngine<'_> {
     fn delete_filter(&mut self, _: Guid) -> HostResult<()> {
         Ok(())
     }
+    fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
+        let (name, description) = ("a provider".into(), String::new());
+        Ok((key == Guid(2)).then_some(Provider { key, name, description, persistent: true, service: Some("x".into()) }))
+    }
+    fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
+        let (name, description, provider) = ("a sublayer".into(), String::new(), Some(Guid(2)));
+        Ok(Some(Sublayer { key, name, description, persistent: false, provider, weight: 7 }))
+    }
+    fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
+        let (name, description, provider) = ("a callout".into(), String::new(), None);
+        Ok(Some(Callout { key, name, description, persistent: true, provider, layer: Guid(3) }))
+    }
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         let filters = self.0.filters.lock();
         let ours = filters.iter().filter(|filter| provider.is_none() || filter.provider == provider);
@@ -173,6 +185,11 @@ impl Engine for RecorderEngine<'_> {
                 name: filter.name.clone(),
                 layer: filter.layer,
                 provider: filter.provider,
+                sublayer: filter.sublayer,
+                flags: filter.flags,
+                weight: Some(filter.weight),
+                conditions: filter.conditions.len() as u32,
+                action: Some(filter.action),
             })
             .collect())
     }
@@ -347,7 +364,13 @@ fn an_engine_has_a_connection_of_its_own_and_ends_with_it() {
     let wanted = filter(range(1));
     assert_eq!(engine.add_filter(&wanted), Ok(u64::MAX));
     assert_eq!(*bench.machine.filters.lock(), [wanted]);
-    assert_eq!(engine.filters(Some(Guid(2))).unwrap().len(), 1);
+    let [entry] = &engine.filters(Some(Guid(2))).unwrap()[..] else { panic!("one filter") };
+    assert_eq!((entry.flags, entry.weight, entry.conditions), (0x11, Some(Weight::Exact(u64::MAX)), 1));
+    assert_eq!((entry.sublayer, entry.action), (Guid(4), Some(FilterAction::CalloutUnknown(Guid(6)))));
+    assert_eq!(engine.provider(Guid(9)), Ok(None));
+    assert_eq!(engine.provider(Guid(2)).unwrap().unwrap().service.as_deref(), Some("x"));
+    assert_eq!(engine.sublayer(Guid(4)).unwrap().unwrap().weight, 7);
+    assert_eq!(engine.callout(Guid(6)).unwrap().unwrap().layer, Guid(3));
     assert_eq!(engine.filters(Some(Guid(9))).unwrap().len(), 0);
     assert_eq!(engine.abort().unwrap_err().code, code::FWP_E_NO_TXN_IN_PROGRESS);
     assert_eq!(bench.machine.open_engines.load(SeqCst), 1);

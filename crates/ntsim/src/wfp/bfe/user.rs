@@ -1,12 +1,15 @@
 //! BFE for a program: the same calls, made from a thread that is on no simulated processor.
 
-use super::objects::DisplayData;
+use super::objects::{self, DisplayData, Stored, StoredCallout};
 use super::session::{Session, SessionOptions};
 use crate::cpu::{self, Bugcheck};
 use crate::machine::Machine;
 use crate::wfp::error::BfeResult;
 use nt_abi::Irql;
-use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer};
+use nt_abi::fwp::consts;
+use sluice_host::{
+    Callout, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer,
+};
 use std::sync::Arc;
 
 /// A session of a program, through the seam that the Windows implementation has too. Dropping it closes the session.
@@ -110,6 +113,44 @@ impl Engine for UserSession {
         self.call("FwpmFilterDeleteByKey0", |session| session.delete_filter(key))
     }
 
+    fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmProviderGetByKey0")) };
+        let objects = session.objects();
+        Ok(objects.providers.get(&key).map(|Stored { object, .. }| Provider {
+            key: object.key,
+            name: object.display.name.clone().unwrap_or_default(),
+            description: object.display.description.clone().unwrap_or_default(),
+            persistent: object.flags & consts::FWPM_PROVIDER_FLAG_PERSISTENT != 0,
+            service: object.service.clone(),
+        }))
+    }
+
+    fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmSubLayerGetByKey0")) };
+        let objects = session.objects();
+        Ok(objects.sublayers.get(&key).map(|Stored { object, .. }| Sublayer {
+            key: object.key,
+            name: object.display.name.clone().unwrap_or_default(),
+            description: object.display.description.clone().unwrap_or_default(),
+            persistent: object.flags & consts::FWPM_SUBLAYER_FLAG_PERSISTENT != 0,
+            provider: object.provider,
+            weight: object.weight,
+        }))
+    }
+
+    fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmCalloutGetByKey0")) };
+        let objects = session.objects();
+        Ok(objects.callouts.get(&key).map(|StoredCallout { stored: Stored { object, .. }, .. }| Callout {
+            key: object.key,
+            name: object.display.name.clone().unwrap_or_default(),
+            description: object.display.description.clone().unwrap_or_default(),
+            persistent: object.flags & consts::FWPM_CALLOUT_FLAG_PERSISTENT != 0,
+            provider: object.provider,
+            layer: object.layer,
+        }))
+    }
+
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         let Some(session) = &self.session else { return Err(closed("FwpmFilterEnum0")) };
         let objects = session.objects();
@@ -121,7 +162,24 @@ impl Engine for UserSession {
                 name: f.filter.display.name.clone().unwrap_or_default(),
                 layer: f.filter.layer,
                 provider: f.filter.provider,
+                sublayer: f.filter.sublayer,
+                flags: f.filter.flags,
+                weight: Some(f.filter.weight),
+                conditions: f.filter.conditions.len() as u32,
+                action: action(&f.filter),
             })
             .collect())
     }
+}
+
+/// The action as a program gives it.
+fn action(filter: &objects::Filter) -> Option<FilterAction> {
+    Some(match filter.action {
+        consts::FWP_ACTION_PERMIT => FilterAction::Permit,
+        consts::FWP_ACTION_BLOCK => FilterAction::Block,
+        consts::FWP_ACTION_CALLOUT_TERMINATING => FilterAction::CalloutTerminating(filter.action_key),
+        consts::FWP_ACTION_CALLOUT_INSPECTION => FilterAction::CalloutInspection(filter.action_key),
+        consts::FWP_ACTION_CALLOUT_UNKNOWN => FilterAction::CalloutUnknown(filter.action_key),
+        _ => return None,
+    })
 }

@@ -1,0 +1,165 @@
+//! Whether what BFE keeps under our keys is what we put there.
+//!
+//! A key says nothing about an object: whoever may write to BFE can add a permit under the key of our filter, or a
+//! heavier filter beside it in our sublayer. So every member that decides is compared.
+
+use super::{PROVIDER, SUBLAYER, callout, filter, layer_name, provider, sublayer};
+use serde::Serialize;
+use sluice_host::{Engine, FilterAction, FilterEntry, Guid, HostResult};
+use sluice_protocol::object::CALLOUTS;
+use std::fmt::{self, Display};
+
+/// FWPM_FILTER_FLAG_INDEXED: BFE sets it by itself.
+const FILTER_INDEXED: u32 = 0x40;
+
+/// What [`inspect`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// The filters under our keys and of our provider, in the order of the layers.
+    pub filters: Vec<FilterEntry>,
+    /// Objects of ours that are not there.
+    pub missing: Vec<String>,
+    /// What is there under our keys and is not as we add it, and filters of our provider that this build does not know.
+    pub changed: Vec<Change>,
+    /// Filters in our sublayer that are not ours: they have a say before, or instead of, the driver.
+    pub foreign: Vec<Foreign>,
+}
+
+/// An object that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The object.
+    pub object: String,
+    /// Which member, and what it is instead of what.
+    pub what: String,
+}
+
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.what)
+    }
+}
+
+/// A filter of somebody else's in our sublayer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Foreign {
+    /// filterId.
+    pub id: u64,
+    /// filterKey.
+    pub key: Guid,
+    /// displayData.name.
+    pub name: String,
+    /// The layer, without FWPM_LAYER_ where we know it.
+    pub layer: String,
+    /// What it does.
+    pub action: String,
+    /// providerKey.
+    pub provider: Option<Guid>,
+}
+
+impl Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, name, layer, action, .. } = self;
+        write!(f, "filter {id} `{name}` at {layer} stands in our sublayer and is not ours; its action: {action}")
+    }
+}
+
+impl Inspection {
+    /// Whether everything of ours is there and as it should be. What is foreign does not count: it is not ours to mend.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.missing.is_empty() && self.changed.is_empty()
+    }
+
+    fn compare<T: PartialEq + fmt::Debug>(&mut self, object: &str, member: &str, is: &T, should: &T) {
+        if is != should {
+            let what = format!("{member} is {is:?} instead of {should:?}");
+            self.changed.push(Change { object: object.to_owned(), what });
+        }
+    }
+}
+
+/// Compares all of ours.
+///
+/// # Errors
+/// BFE refused to be asked.
+pub fn inspect(engine: &mut dyn Engine) -> HostResult<Inspection> {
+    let mut found = Inspection::default();
+    match engine.provider(PROVIDER)? {
+        None => found.missing.push("the provider".to_owned()),
+        Some(is) => {
+            let should = provider();
+            found.compare("the provider", "persistent", &is.persistent, &should.persistent);
+            found.compare("the provider", "serviceName", &is.service, &should.service);
+        }
+    }
+    match engine.sublayer(SUBLAYER)? {
+        None => found.missing.push("the sublayer".to_owned()),
+        Some(is) => {
+            let should = sublayer();
+            found.compare("the sublayer", "persistent", &is.persistent, &should.persistent);
+            found.compare("the sublayer", "providerKey", &is.provider, &should.provider);
+            found.compare("the sublayer", "weight", &is.weight, &should.weight);
+        }
+    }
+    for place in &CALLOUTS {
+        let object = format!("the callout {}", place.name);
+        match engine.callout(Guid(place.callout))? {
+            None => found.missing.push(object),
+            Some(is) => {
+                let should = callout(place);
+                found.compare(&object, "persistent", &is.persistent, &should.persistent);
+                found.compare(&object, "providerKey", &is.provider, &should.provider);
+                found.compare(&object, "applicableLayer", &is.layer, &should.layer);
+            }
+        }
+    }
+    let all = engine.filters(None)?;
+    for place in &CALLOUTS {
+        let object = format!("the filter {}", place.name);
+        match all.iter().find(|entry| entry.key.0 == place.filter) {
+            None => found.missing.push(object),
+            Some(is) => {
+                let should = filter(place);
+                found.compare(&object, "action", &action(is.action), &action(Some(should.action)));
+                found.compare(&object, "layerKey", &is.layer, &should.layer);
+                found.compare(&object, "subLayerKey", &is.sublayer, &should.sublayer);
+                found.compare(&object, "providerKey", &is.provider, &should.provider);
+                found.compare(&object, "flags", &(is.flags & !FILTER_INDEXED), &should.flags);
+                found.compare(&object, "weight", &is.weight, &Some(should.weight));
+                found.compare(&object, "numFilterConditions", &(is.conditions as usize), &should.conditions.len());
+                found.filters.push(is.clone());
+            }
+        }
+    }
+    for entry in all.iter().filter(|entry| CALLOUTS.iter().all(|place| place.filter != entry.key.0)) {
+        if entry.provider == Some(PROVIDER) {
+            let (object, what) = (format!("the filter {}", entry.key), "this build adds no such filter".to_owned());
+            found.changed.push(Change { object, what });
+            found.filters.push(entry.clone());
+        } else if entry.sublayer == SUBLAYER {
+            found.foreign.push(Foreign {
+                id: entry.id,
+                key: entry.key,
+                name: entry.name.clone(),
+                layer: layer_name(entry.layer).map_or_else(|| entry.layer.to_string(), str::to_owned),
+                action: action(entry.action),
+                provider: entry.provider,
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn action(action: Option<FilterAction>) -> String {
+    match action {
+        Some(FilterAction::Permit) => "permit".to_owned(),
+        Some(FilterAction::Block) => "block".to_owned(),
+        Some(
+            FilterAction::CalloutTerminating(callout)
+            | FilterAction::CalloutInspection(callout)
+            | FilterAction::CalloutUnknown(callout),
+        ) => format!("callout {callout}"),
+        None => "another".to_owned(),
+    }
+}
