@@ -117,5 +117,5 @@ pub(crate) fn uninstall(host: &dyn Host, output: &mut Output) -> Result<ExitCode
             left => left.iter().try_for_each(|what| writeln!(out, "{WARNING}left{WARNING:#}: {what}")),
         }
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if report.engine_stopped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

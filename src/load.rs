@@ -1,13 +1,16 @@
 //! `sluice load`.
 
 use crate::failure::Failure;
-use crate::output::{GOOD, Output, WARNING};
+use crate::output::{BAD, GOOD, Output, WARNING};
 use sluice_control::LoadReport;
 use sluice_control::watch::LocalClock;
 use sluice_host::Host;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// The exit status of a policy that the driver has and that is not in force: as without the driver.
+const NOT_IN_FORCE: u8 = 3;
 
 pub(crate) fn check(policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     let report = sluice_control::check(policy)?;
@@ -23,7 +26,7 @@ pub(crate) fn load(host: &dyn Host, policy: &Path, output: &mut Output) -> Resul
     let report = sluice_control::load(host, policy)?;
     output.warnings(&report.warnings)?;
     loaded(policy, &report, output)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if report.lacks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_FORCE) })
 }
 
 pub(crate) fn watch(host: &dyn Host, policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
@@ -58,7 +61,18 @@ pub(crate) fn watch(host: &dyn Host, policy: &Path, output: &mut Output) -> Resu
 fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(), Failure> {
     output.report(report, |out| {
         let (rules, bytes) = (report.rules, report.bytes);
-        writeln!(out, "{GOOD}in force{GOOD:#}: {} with {rules} rules, {bytes} bytes compiled", policy.display())?;
+        let policy = policy.display();
+        if report.lacks.is_empty() {
+            writeln!(out, "{GOOD}in force{GOOD:#}: {policy} with {rules} rules, {bytes} bytes compiled")?;
+        } else {
+            writeln!(
+                out,
+                "{BAD}not in force{BAD:#}: the driver has {policy} with {rules} rules, {bytes} bytes compiled, and is not \
+                 asked about everything"
+            )?;
+            report.lacks.iter().try_for_each(|what| writeln!(out, "  {what}"))?;
+            writeln!(out, "  `sluice install` mends it")?;
+        }
         writeln!(out, "  identity {}, generation {}", report.identity, report.epoch)?;
         if let Some(status) = &report.not_asked_again {
             writeln!(

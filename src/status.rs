@@ -35,7 +35,9 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(file) = &report.driver_file {
         line(out, "file", file)?;
     }
-    if report.filters_complete {
+    if let Some(why) = &report.filters_unknown {
+        line(out, "filters", format_args!("{BAD}unknown{BAD:#}: {why}"))?;
+    } else if report.filters_complete {
         line(out, "filters", format_args!("{GOOD}{}{GOOD:#}", report.filters.len()))?;
     } else if report.filters.is_empty() {
         line(out, "filters", format_args!("{BAD}none{BAD:#}"))?;

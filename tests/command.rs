@@ -303,6 +303,37 @@ fn an_installation_that_lacks_something_is_repaired() {
     served.is_clean();
 }
 
+#[test]
+fn a_policy_is_in_force_only_with_its_filters() {
+    let served = served();
+    served.install();
+    let policy = served.file("policy.toml", QUARANTINE);
+    {
+        let mut engine = served.host.open_engine().unwrap();
+        let filters = engine.filters(Some(objects::PROVIDER)).unwrap();
+        engine.delete_filter(filters[0].key).unwrap();
+    }
+    let text = served.run(3, &["load", &policy]);
+    for part in ["not in force", "missing: the filter ALE_AUTH_CONNECT_V4", "`sluice install` mends it"] {
+        assert!(text.out.contains(part), "{part} in {}", text.out);
+    }
+    served.install();
+    assert!(served.run(0, &["load", &policy]).out.starts_with("in force"));
+
+    // With the Base Filtering Engine stopped.
+    served.host.set_engine(false);
+    assert!(served.run(3, &["load", &policy]).out.contains("cannot be looked at"));
+    let text = served.run(0, &["status"]);
+    assert!(text.out.contains("unknown") && text.out.contains("1 rules"), "{}", text.out);
+    let text = served.run(1, &["uninstall"]);
+    for part in ["the driver was unloaded", "the service was deleted", "sc start BFE"] {
+        assert!(text.out.contains(part), "{part} in {}", text.out);
+    }
+    served.host.set_engine(true);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
 /// A permit under the key of our filter, and a heavy one beside it: both let everything pass, and both are seen.
 #[test]
 fn a_filter_in_our_place_is_seen_and_mended() {
@@ -319,7 +350,7 @@ fn a_filter_in_our_place_is_seen_and_mended() {
             engine.add_filter(&Filter { flags: 1, ..filter.clone() }).unwrap();
         }
     }
-    served.run(0, &["load", &served.file("policy.toml", QUARANTINE)]);
+    served.run(3, &["load", &served.file("policy.toml", QUARANTINE)]);
     let mut wire = Wire::new(&served.machine);
     assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Forward);
     wire.finish();

@@ -1,4 +1,4 @@
-//! The door for user mode: `\\.\Sluice`.
+//! The door for user mode: `\\.\Global\Sluice`.
 
 use kernel::{
     status::{NtResult, NtStatus},

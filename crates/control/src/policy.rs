@@ -2,6 +2,7 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
+use crate::objects;
 use crate::status::identity;
 use jiff::Zoned;
 use serde::Serialize;
@@ -50,6 +51,8 @@ pub struct LoadReport {
     pub not_asked_again: Option<String>,
     /// What compiles and is probably not meant.
     pub warnings: Vec<Diagnostic>,
+    /// What the installation lacks: the driver has the policy, and it is in force only if this is empty.
+    pub lacks: Vec<String>,
 }
 
 /// Reads and compiles a policy and throws the image away. Needs no machine, so programs are not looked for: their
@@ -75,7 +78,20 @@ pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
 
 /// Compiles a policy for this machine, schedules judged at `now`, and gives it to the driver in one request.
 pub(crate) fn load_at(host: &dyn Host, policy: &Policy, now: Moment) -> Result<LoadReport, ControlError> {
-    prepare(host, policy, now)?.load(host)
+    let mut report = prepare(host, policy, now)?.load(host)?;
+    report.lacks = lacks(host);
+    Ok(report)
+}
+
+/// Why the driver is not asked about everything: what its filters lack.
+fn lacks(host: &dyn Host) -> Vec<String> {
+    match host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine)) {
+        Ok(objects) => {
+            let missing = objects.missing.iter().map(|what| format!("missing: {what}"));
+            missing.chain(objects.changed.iter().map(|change| format!("changed: {change}"))).collect()
+        }
+        Err(error) => vec![format!("the filters cannot be looked at: {error}")],
+    }
 }
 
 /// A policy compiled for a machine, not in force yet.
@@ -118,6 +134,7 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
         missing_programs: missing_programs(host, policy, now),
         not_asked_again: None,
         warnings: warnings(policy, found),
+        lacks: Vec::new(),
     };
     Ok(Prepared { image, report })
 }
@@ -209,17 +226,18 @@ fn app_id(host: &dyn Host, path: &str) -> Result<String, String> {
     if is_nt_path(path) || is_kernel(path) {
         return Ok(path.to_owned());
     }
-    let expanded = expanded(path, |name| std::env::var(name).ok())?;
+    let expanded = expanded(path, |name| host.environment(name).map_err(|error| error.to_string()))?;
     host.app_id(&expanded).map_err(|error| error.to_string())
 }
 
 /// The path with the environment variable that it begins with, as Windows' own firewall writes programs
-/// (`%SystemRoot%\system32\svchost.exe`), replaced by its value.
-fn expanded(path: &str, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+/// (`%SystemRoot%\system32\svchost.exe`), replaced by its value. It is the machine's value: one from the caller's
+/// environment could be any user program's.
+fn expanded(path: &str, value: impl Fn(&str) -> Result<Option<String>, String>) -> Result<String, String> {
     match path.strip_prefix('%').and_then(|rest| rest.split_once('%')) {
-        Some((name, rest)) => match value(name) {
+        Some((name, rest)) => match value(name)? {
             Some(value) => Ok(value + rest),
-            None => Err(format!("the environment variable `{name}` is not set")),
+            None => Err(format!("the machine has no environment variable `{name}`; those of a user do not count")),
         },
         None => Ok(path.to_owned()),
     }
@@ -285,6 +303,28 @@ pub(crate) mod tests {
         let path: Vec<u8> =
             r"\device\harddiskvolume1\windows\system32\curl.exe".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(image.as_bytes().windows(path.len()).any(|window| window == path), "the NT path is in the image");
+    }
+
+    /// PATH is set in every environment that a test runs in; it is not the machine's.
+    #[test]
+    fn a_variable_of_the_callers_is_not_used() {
+        let load = |name: &str| load(&machine(), file(&POLICY.replace("C:\\Windows", name)).path()).unwrap();
+        let report = load("%PATH%");
+        assert!(report.warnings[0].message.contains("no environment variable `PATH`"), "{:?}", report.warnings);
+        assert_eq!(report.missing_programs.len(), 1);
+        assert!(load("%systemroot%").missing_programs.is_empty());
+    }
+
+    #[test]
+    fn a_policy_is_in_force_only_with_its_filters() {
+        let memory = machine();
+        assert_eq!(load(&memory, file(POLICY).path()).unwrap().lacks, [""; 0]);
+        memory.objects.borrow_mut().filters.remove(0);
+        let lacks = load(&memory, file(POLICY).path()).unwrap().lacks;
+        assert_eq!(lacks, ["missing: the filter ALE_AUTH_CONNECT_V4"]);
+        memory.engine_stopped.set(true);
+        let lacks = load(&memory, file(POLICY).path()).unwrap().lacks;
+        assert!(lacks[0].contains("cannot be looked at"), "{lacks:?}");
     }
 
     #[test]
@@ -368,16 +408,16 @@ pub(crate) mod tests {
 
     #[test]
     fn variables_and_the_kernel_are_programs_too() {
-        let value = |name: &str| (name == "SystemRoot").then(|| r"C:\Windows".to_owned());
+        let value = |name: &str| Ok((name == "SystemRoot").then(|| r"C:\Windows".to_owned()));
         assert_eq!(expanded(r"%SystemRoot%\a.exe", value).as_deref(), Ok(r"C:\Windows\a.exe"));
         assert_eq!(expanded(r"C:\a.exe", value).as_deref(), Ok(r"C:\a.exe"));
-        assert!(expanded(r"%Nothing%\a.exe", value).unwrap_err().contains("`Nothing` is not set"));
+        assert!(expanded(r"%Nothing%\a.exe", value).unwrap_err().contains("no environment variable `Nothing`"));
         let memory = machine();
-        for program in ["System", r"%SystemRoot%\a.exe"] {
+        for (program, known) in [("System", true), (r"%SystemRoot%\a.exe", true), (r"%TEMP%\a.exe", false)] {
             let text = POLICY.replace(r"C:\Windows\System32\CURL.exe", program);
             check(file(&text).path()).unwrap();
             let report = load(&memory, file(&text).path()).unwrap();
-            assert_eq!(report.missing_programs.is_empty(), program == "System");
+            assert_eq!(report.missing_programs.is_empty(), known, "{program}");
         }
     }
 

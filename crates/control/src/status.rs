@@ -2,9 +2,9 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::objects::{self, Change, Foreign};
+use crate::objects::{self, Change, Foreign, Inspection};
 use serde::Serialize;
-use sluice_host::{FilterEntry, Guid, Host, ServiceState};
+use sluice_host::{FilterEntry, Guid, Host, ServiceState, code};
 use sluice_protocol::status::Counter;
 use sluice_protocol::{SERVICE_NAME, Status};
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ pub struct StatusReport {
     pub driver_file: Option<String>,
     /// Our filters, in the order of the layers.
     pub filters: Vec<FilterLine>,
+    /// Why the filters cannot be looked at: the Base Filtering Engine is stopped.
+    pub filters_unknown: Option<String>,
     /// Whether all our objects are there and as we add them.
     pub filters_complete: bool,
     /// Objects of ours that are not there.
@@ -100,8 +102,12 @@ pub fn identity(bytes: &[u8; 16]) -> String {
 pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
     let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
-    let mut engine = host.open_engine().map_err(ControlError::step("opening the filter engine"))?;
-    let objects = objects::inspect(&mut *engine).map_err(ControlError::step("looking for the filters"))?;
+    let looked = host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine));
+    let (objects, filters_unknown) = match looked {
+        Ok(objects) => (objects, None),
+        Err(error) if code::is_engine_stopped(error.code) => (Inspection::default(), Some(error.to_string())),
+        Err(error) => return Err(ControlError::step("looking for the filters")(error)),
+    };
     let driver = match service {
         ServiceState::Running => Some(DriverState::from(&Control::open(host)?.1)),
         _ => None,
@@ -110,7 +116,8 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
         service,
         driver_file,
         filters: objects.filters.iter().map(FilterLine::from).collect(),
-        filters_complete: objects.complete(),
+        filters_complete: filters_unknown.is_none() && objects.complete(),
+        filters_unknown,
         missing: objects.missing,
         changed: objects.changed,
         foreign: objects.foreign,
@@ -152,6 +159,15 @@ mod tests {
         assert_eq!(policy.identity, "00013435363738396162636465666768");
         assert_eq!(state.counters["connects_blocked"], 7);
         assert_eq!(state.counters["connects_permitted"], 0);
+    }
+
+    #[test]
+    fn without_the_filter_engine_the_rest_is_shown() {
+        let memory = installed();
+        memory.engine_stopped.set(true);
+        let report = status(&memory).unwrap();
+        assert!(report.filters_unknown.unwrap().contains("service BFE") && !report.filters_complete);
+        assert!(report.driver.is_some() && report.service == ServiceState::Running);
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(crate) struct Memory {
     pub(crate) calls: RefCell<Vec<&'static str>>,
     /// The number of the call, from 0, that fails.
     pub(crate) fail_at: Cell<Option<usize>>,
+    /// The Base Filtering Engine does not answer.
+    pub(crate) engine_stopped: Cell<bool>,
     /// How often the service still reports that it is stopping.
     pub(crate) stop_polls: Cell<usize>,
 }
@@ -96,6 +98,7 @@ impl Memory {
             driver: Arc::default(),
             calls: RefCell::default(),
             fail_at: Cell::default(),
+            engine_stopped: Cell::default(),
             stop_polls: Cell::default(),
         };
         memory.driver.lock().unwrap().status.protocol_version = PROTOCOL_VERSION;
@@ -145,6 +148,10 @@ impl Host for Memory {
 
     fn system(&self) -> HostResult<System> {
         Ok(self.system.clone())
+    }
+
+    fn environment(&self, name: &str) -> HostResult<Option<String>> {
+        Ok(name.eq_ignore_ascii_case("SystemRoot").then(|| r"C:\Windows".to_owned()))
     }
 
     fn signature(&self, _: &str) -> HostResult<Signature> {
@@ -227,6 +234,9 @@ impl Host for Memory {
 
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
         self.call("FwpmEngineOpen0")?;
+        if self.engine_stopped.get() {
+            return Err(HostError::new("FwpmEngineOpen0", code::EPT_S_NOT_REGISTERED));
+        }
         Ok(Box::new(Session { memory: self, transaction: None }))
     }
 

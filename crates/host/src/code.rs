@@ -132,6 +132,12 @@ pub const fn is_absent(code: u32) -> bool {
     )
 }
 
+/// Whether a code says that the Base Filtering Engine is not running.
+#[must_use]
+pub const fn is_engine_stopped(code: u32) -> bool {
+    matches!(code, EPT_S_NOT_REGISTERED | RPC_S_SERVER_UNAVAILABLE)
+}
+
 /// The code with which user mode sees an NTSTATUS.
 ///
 /// Statuses of facility 0x22 become the HRESULT `FWP_E_*` of the same low half; the others go through

@@ -38,6 +38,9 @@ pub trait Host {
     fn delete_service(&self, name: &str) -> HostResult<()>;
     /// What the machine says of itself.
     fn system(&self) -> HostResult<system::System>;
+    /// A variable of the machine's own environment, which no user's program can set: `CreateEnvironmentBlock` without a
+    /// token. `None` when there is none of this name.
+    fn environment(&self, name: &str) -> HostResult<Option<String>>;
     /// `WinVerifyTrust` for a driver's file, and for a catalog that has its hash.
     fn signature(&self, path: &str) -> HostResult<system::Signature>;
     /// The content of a file in the folder of drivers, by its name there ([`system::is_driver_file`]); `None` when there

@@ -60,6 +60,8 @@ struct Disk {
     drivers: Drivers,
     system: System,
     trust: Trust,
+    /// The Base Filtering Engine answers.
+    engine: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +86,12 @@ impl LocalHost {
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
         // CERT_E_UNTRUSTEDROOT: the machine knows no signer.
-        let disk = Disk { drivers: Drivers::default(), system: drivers::system(), trust: Trust::Nobody(0x800b_0109) };
+        let disk = Disk {
+            drivers: Drivers::default(),
+            system: drivers::system(),
+            trust: Trust::Nobody(0x800b_0109),
+            engine: true,
+        };
         Self { machine, services: Arc::default(), disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -96,6 +103,11 @@ impl LocalHost {
     /// Says who vouches for signed drivers on this machine. At first nobody does.
     pub fn set_trust(&self, trust: Trust) {
         self.disk.lock().trust = trust;
+    }
+
+    /// Stops or starts the service BFE: while it is stopped, nobody can ask it. Its filters go on, as in Windows.
+    pub fn set_engine(&self, running: bool) {
+        self.disk.lock().engine = running;
     }
 
     /// The files in the folder of drivers that the machine's next start would delete.
@@ -262,6 +274,10 @@ impl Host for LocalHost {
         Ok(self.disk.lock().system.clone())
     }
 
+    fn environment(&self, name: &str) -> HostResult<Option<String>> {
+        Ok(drivers::environment(name).map(str::to_owned))
+    }
+
     fn signature(&self, path: &str) -> HostResult<Signature> {
         let image = self.image("WinVerifyTrust", path)?;
         Ok(drivers::signature(&image, self.disk.lock().trust))
@@ -297,6 +313,9 @@ impl Host for LocalHost {
 
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
         self.machine.check_running().map_err(|bugcheck| stopped("FwpmEngineOpen0", &bugcheck))?;
+        if !self.disk.lock().engine {
+            return Err(HostError::new("FwpmEngineOpen0", code::EPT_S_NOT_REGISTERED));
+        }
         Ok(Box::new(UserSession::open(&self.machine, false)))
     }
 

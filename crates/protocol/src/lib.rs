@@ -30,7 +30,8 @@ pub const SERVICE_DISPLAY_NAME: &str = "Sluicegate network filter";
 pub const DEVICE_NAME: &str = r"\Device\Sluice";
 /// The symbolic link that makes it visible to user mode.
 pub const SYMBOLIC_LINK: &str = r"\DosDevices\Sluice";
-/// The path user mode opens.
-pub const DEVICE_PATH: &str = r"\\.\Sluice";
+/// The path user mode opens: through the directory of the names that hold for every session, since a user's program can
+/// put a link `Sluice` of its own into the session's directory, which is looked in first.
+pub const DEVICE_PATH: &str = r"\\.\Global\Sluice";
 /// Who may open the device: SYSTEM and Administrators, all access; nobody else.
 pub const DEVICE_SDDL: &str = "D:P(A;;GA;;;SY)(A;;GA;;;BA)";

@@ -477,3 +477,17 @@ fn what_is_missing_is_named() {
         assert_eq!(after, before, "{what}");
     }
 }
+
+#[test]
+fn a_stopped_filter_engine_keeps_neither_driver_nor_service() {
+    let setup = setup();
+    let memory = installed(&setup);
+    memory.engine_stopped.set(true);
+    let report = uninstall(&memory).unwrap();
+    assert!(report.engine_stopped && report.driver_unloaded && report.service_deleted);
+    assert!(report.left.len() == 1 && report.left[0].contains("sc start BFE"), "{:?}", report.left);
+    assert!(memory.service.borrow().is_none() && memory.files.borrow().is_empty());
+    memory.engine_stopped.set(false);
+    assert_eq!(uninstall(&memory).unwrap().left, [""; 0]);
+    assert!(memory.is_clean());
+}

@@ -22,6 +22,8 @@ pub struct UninstallReport {
     pub files_deleted: Vec<String>,
     /// The driver has not gone yet: it does when the last program that has its device open closes it.
     pub waiting: bool,
+    /// The Base Filtering Engine is stopped: our filters, if there are any, stay and permit until `uninstall` runs again.
+    pub engine_stopped: bool,
     /// What is still there, looked up afterwards, and when it goes. Empty: nothing of ours is left.
     pub left: Vec<String>,
 }
@@ -42,7 +44,12 @@ pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
     let mut report = UninstallReport::default();
     let before = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
     let image_path = service_image(host)?;
-    report.objects_removed = objects::clear(host).map_err(ControlError::step("removing the filters"))?;
+    match objects::clear(host) {
+        Ok(count) => report.objects_removed = count,
+        // The filters permit when the driver is gone; that the engine is stopped must not keep the driver.
+        Err(error) if code::is_engine_stopped(error.code) => report.engine_stopped = true,
+        Err(error) => return Err(ControlError::step("removing the filters")(error)),
+    }
 
     if before == ServiceState::Running {
         host.stop_service(SERVICE_NAME).map_err(ControlError::step("unloading the driver"))?;
@@ -96,6 +103,14 @@ fn look(host: &dyn Host, elsewhere: Option<String>, report: &mut UninstallReport
     if let Some(path) = elsewhere {
         report.left.push(format!("the file {path}, which the service used and this program did not bring"));
     }
-    report.left.extend(objects::remains(host).map_err(failed())?);
+    if report.engine_stopped {
+        report.left.push(
+            "the filters, if there were any: the Base Filtering Engine is stopped; start it (`sc start BFE`) and run \
+             `sluice uninstall` again"
+                .to_owned(),
+        );
+    } else {
+        report.left.extend(objects::remains(host).map_err(failed())?);
+    }
     Ok(())
 }

@@ -7,6 +7,7 @@
 mod convert;
 mod device;
 mod engine;
+mod environment;
 mod files;
 mod fwpuclnt;
 mod library;
@@ -69,6 +70,10 @@ impl Host for WindowsHost {
 
     fn system(&self) -> HostResult<System> {
         system::system()
+    }
+
+    fn environment(&self, name: &str) -> HostResult<Option<String>> {
+        environment::variable(name)
     }
 
     fn signature(&self, path: &str) -> HostResult<Signature> {

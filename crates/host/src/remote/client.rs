@@ -69,6 +69,10 @@ impl Host for RemoteHost {
         self.call(&Request::System)
     }
 
+    fn environment(&self, name: &str) -> HostResult<Option<String>> {
+        self.call(&Request::Environment(name.to_owned()))
+    }
+
     fn signature(&self, path: &str) -> HostResult<Signature> {
         self.call(&Request::Signature(path.to_owned()))
     }

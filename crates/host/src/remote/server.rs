@@ -163,6 +163,7 @@ fn converse(host: &dyn Host, stream: &UnixStream) -> io::Result<()> {
             Request::DeleteService(name) => reply(stream, host.delete_service(&name))?,
             Request::SetServiceDriver(name, driver) => reply(stream, host.set_service_driver(&name, &driver))?,
             Request::System => reply(stream, host.system())?,
+            Request::Environment(name) => reply(stream, host.environment(&name))?,
             Request::Signature(path) => reply(stream, host.signature(&path))?,
             Request::ReadDriver(file) => reply(stream, host.read_driver(&file))?,
             Request::WriteDriver(file, content) => reply(stream, host.write_driver(&file, &content))?,

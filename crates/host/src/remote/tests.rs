@@ -68,6 +68,10 @@ impl Host for Recorder {
         Ok(system())
     }
 
+    fn environment(&self, name: &str) -> HostResult<Option<String>> {
+        Ok((name == "SystemRoot").then(|| r"C:\Windows".to_owned()))
+    }
+
     fn signature(&self, path: &str) -> HostResult<Signature> {
         Ok(Signature::Signed { by: Some(path.to_owned()), trust: Trust::Nobody(0x800b_0109) })
     }
@@ -341,6 +345,8 @@ fn a_drivers_file_goes_over_as_it_is() {
     let bench = bench();
     let host = bench.client();
     assert_eq!(host.system(), Ok(system()));
+    assert_eq!(host.environment("SystemRoot").unwrap().as_deref(), Some(r"C:\Windows"));
+    assert_eq!(host.environment("TEMP"), Ok(None));
     let signature = Signature::Signed { by: Some("/x.sys".into()), trust: Trust::Nobody(0x800b_0109) };
     assert_eq!(host.signature("/x.sys"), Ok(signature));
     assert_eq!(host.read_driver("a.sys"), Ok(None));

@@ -17,7 +17,7 @@ pub(super) const MAX_OUTPUT: usize = sluice_protocol::ioctl::MAX_POLICY_BYTES;
 /// within this time that its client is gone.
 pub(super) const MAX_READ_WAIT: Duration = Duration::from_millis(250);
 /// The first bytes each side sends, with the version of these messages.
-pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 3 };
+pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 4 };
 
 /// The opening message of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,7 @@ pub(super) enum Request {
     DeleteService(String),
     SetServiceDriver(String, String),
     System,
+    Environment(String),
     Signature(String),
     ReadDriver(String),
     WriteDriver(String, Vec<u8>),

@@ -21,6 +21,19 @@ pub(super) fn system() -> System {
     }
 }
 
+/// The machine's own environment, as far as policies may refer to it. Names compare without case.
+pub(super) fn environment(name: &str) -> Option<&'static str> {
+    const VARIABLES: [(&str, &str); 6] = [
+        ("ProgramData", r"C:\ProgramData"),
+        ("ProgramFiles", r"C:\Program Files"),
+        ("ProgramFiles(x86)", r"C:\Program Files (x86)"),
+        ("SystemDrive", "C:"),
+        ("SystemRoot", r"C:\Windows"),
+        ("windir", r"C:\Windows"),
+    ];
+    VARIABLES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
+}
+
 /// The name of a file in the folder of drivers that a path names, if it names one.
 pub(super) fn name(path: &str) -> Option<&str> {
     [FOLDER, NT_FOLDER].iter().find_map(|folder| {

@@ -234,11 +234,15 @@ impl fmt::Debug for IoManager {
 /// Object names compare without case. A prefix a user-mode path carries for the same directory is made one.
 fn canonical(path: &str) -> String {
     const PREFIXES: [&str; 4] = [r"\\.\", r"\\?\", r"\DosDevices\", r"\GLOBAL??\"];
-    let behind = |prefix: &&str| {
-        let (start, rest) = path.split_at_checked(prefix.len())?;
-        start.eq_ignore_ascii_case(prefix).then_some(rest)
-    };
-    PREFIXES.iter().find_map(behind).map_or_else(String::new, |rest| format!(r"\??\{rest}"))
+    let Some(rest) = PREFIXES.iter().find_map(|prefix| behind(path, prefix)) else { return String::new() };
+    // `\??\Global` is a link to the directory of the names that hold for every session, the only one here.
+    format!(r"\??\{}", behind(rest, r"Global\").unwrap_or(rest))
+}
+
+/// What follows a prefix.
+fn behind<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let (start, rest) = path.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 fn key(path: &str) -> String {

@@ -71,10 +71,19 @@ fn machine_with(config: Config) -> (Arc<Machine>, Arc<Echo>) {
 #[test]
 fn a_device_is_found_by_name_and_by_every_form_of_its_link() {
     let (machine, echo) = machine();
-    for path in [r"\Device\Echo", r"\device\ECHO", r"\\.\Echo", r"\??\echo", r"\DosDevices\Echo", r"\GLOBAL??\Echo"] {
+    for path in [
+        r"\Device\Echo",
+        r"\device\ECHO",
+        r"\\.\Echo",
+        r"\??\echo",
+        r"\DosDevices\Echo",
+        r"\GLOBAL??\Echo",
+        r"\\.\Global\Echo",
+        r"\\.\GLOBAL\echo",
+    ] {
         drop(machine.io.open(&machine, path).unwrap());
     }
-    assert_eq!(*echo.calls.lock(), ["create", "cleanup", "close"].repeat(6));
+    assert_eq!(*echo.calls.lock(), ["create", "cleanup", "close"].repeat(8));
     assert_eq!(machine.io.open(&machine, r"\\.\Other").unwrap_err(), NtStatus::OBJECT_NAME_NOT_FOUND);
     assert_eq!(machine.io.create_symlink(r"\??\echo", r"\Device\Other"), NtStatus::OBJECT_NAME_COLLISION);
     machine.io.create_symlink(r"\??\Loop", r"\??\Loop");
