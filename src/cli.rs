@@ -68,6 +68,8 @@ pub(crate) enum Command {
     },
     /// Show the service, the filters, the policy in force and the counters.
     Status,
+    /// Say what is wrong with the installation, and the command that mends it.
+    Doctor,
     /// Show what the driver decided: the events it holds, or those to come as well.
     Events(EventArgs),
     /// Check, compile, show, compare, explain, test and import policies: needs no driver and no rights.

@@ -1,6 +1,7 @@
 //! The `sluice` command: installs the Sluicegate driver, gives it policies, and shows what it does.
 
 mod cli;
+mod doctor;
 mod events;
 mod failure;
 mod install;
@@ -38,6 +39,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Load { policy, watch: true, .. } => load::watch(&*machine::open(cli)?, policy, output),
         Command::Load { policy, .. } => load::load(&*machine::open(cli)?, policy, output),
         Command::Status => status::status(&*machine::open(cli)?, output),
+        Command::Doctor => doctor::doctor(&*machine::open(cli)?, output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
         Command::Policy(command) => policy::run(command, output),
     }

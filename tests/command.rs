@@ -334,6 +334,22 @@ fn a_policy_is_in_force_only_with_its_filters() {
     served.is_clean();
 }
 
+#[test]
+fn the_doctor_names_what_is_wrong_until_nothing_is() {
+    let served = served();
+    let text = served.run(1, &["doctor"]);
+    assert!(text.out.contains("not installed") && text.out.contains("sluice install"), "{}", text.out);
+    served.install();
+    let report = served.json(1, &["doctor"]);
+    assert_eq!(report["findings"].as_array().unwrap().len(), 1);
+    assert_eq!(report["findings"][0]["mend"], "sluice load FILE");
+    served.run(0, &["load", &served.file("policy.toml", QUARANTINE)]);
+    let text = served.run(0, &["doctor"]);
+    assert!(text.out.contains("filters are there and as they should be"), "{}", text.out);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
 /// A permit under the key of our filter, and a heavy one beside it: both let everything pass, and both are seen.
 #[test]
 fn a_filter_in_our_place_is_seen_and_mended() {

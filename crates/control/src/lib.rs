@@ -5,6 +5,7 @@
 //! the command's business. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
 
 pub mod device;
+pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod install;
@@ -15,6 +16,7 @@ pub mod watch;
 #[cfg(windows)]
 pub mod windows;
 
+pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};

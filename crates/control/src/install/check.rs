@@ -15,11 +15,11 @@ pub struct Obstacle {
 
 /// What [`judge`] has to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Judgement {
+pub(crate) struct Judgement {
     /// With one of these the driver cannot load.
-    pub(super) obstacles: Vec<Obstacle>,
+    pub(crate) obstacles: Vec<Obstacle>,
     /// What else a person should know.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// The machine that a driver's file was built for: its IMAGE_FILE_MACHINE_*, or `None` when it is no PE image.

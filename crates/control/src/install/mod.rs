@@ -12,6 +12,7 @@ mod plan;
 mod run;
 mod uninstall;
 
+pub(crate) use check::Judgement;
 pub use check::Obstacle;
 pub use plan::{PolicySource, Step};
 pub use uninstall::{UninstallReport, uninstall};
@@ -117,6 +118,27 @@ pub fn install_with(host: &dyn Host, options: &Options<'_>) -> Result<InstallRep
         policy: outcome.policy,
         filters: outcome.filters.unwrap_or(plan.objects.filters),
     })
+}
+
+/// What Windows says to the installed driver; `None` when there is no file of it.
+pub(crate) fn judge_file(host: &dyn Host) -> Result<Option<Judgement>, ControlError> {
+    let failed = || ControlError::step("looking at the installed driver");
+    let Some(content) = host.read_driver(FILE).map_err(failed())? else { return Ok(None) };
+    let system = host.system().map_err(failed())?;
+    let signature = host.signature(&format!(r"{}\{FILE}", system.drivers)).map_err(failed())?;
+    // A file that is no image is one for no machine.
+    Ok(Some(check::judge(&system, check::image_machine(&content).unwrap_or(0), &signature)))
+}
+
+/// The files that an interrupted installation left.
+pub(crate) fn leftovers(host: &dyn Host) -> Result<Vec<&'static str>, ControlError> {
+    let mut found = Vec::new();
+    for file in [NEW, OLD] {
+        if host.read_driver(file).map_err(ControlError::step("looking into the folder of drivers"))?.is_some() {
+            found.push(file);
+        }
+    }
+    Ok(found)
 }
 
 /// Waits for the driver to go; `false` when it still has not.

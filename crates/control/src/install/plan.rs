@@ -2,7 +2,7 @@
 //! this order (`run`).
 
 use super::check::{self, Judgement, Obstacle};
-use super::{FILE, IMAGE_PATH, NEW, OLD, Options};
+use super::{FILE, IMAGE_PATH, NEW, OLD, Options, leftovers};
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::objects::{self, Change, Foreign, Inspection};
@@ -172,13 +172,8 @@ impl Plan {
         if let Some(installed) = image_path.as_ref().filter(|path| path.to_lowercase().contains(DRIVER_STORE)) {
             return Err(ControlError::Packaged { installed: installed.clone() });
         }
-        let file = |name| host.read_driver(name).map_err(ControlError::step("looking into the folder of drivers"));
-        for leftover in [NEW, OLD] {
-            if file(leftover)?.is_some() {
-                self.steps.push(Step::DeleteLeftover { file: leftover });
-            }
-        }
-        let installed = file(FILE)?;
+        self.steps.extend(leftovers(host)?.into_iter().map(|file| Step::DeleteLeftover { file }));
+        let installed = host.read_driver(FILE).map_err(ControlError::step("looking into the folder of drivers"))?;
         let copy = installed.as_ref() != Some(&self.content);
         let moved = image_path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH));
         let running = service == ServiceState::Running;
