@@ -150,10 +150,15 @@ fn the_whole_life_of_an_installation() {
     let planned = served.json(0, &["install", "--dry-run", driver.to_str().unwrap()]);
     assert_eq!(served.state(), ServiceState::Absent, "a dry run changes nothing");
     let text = served.run(0, &["install", driver.to_str().unwrap()]);
-    for part in ["put the copy in place: C:\\Windows\\System32\\drivers\\sluice.sys", "load the driver", "add the filters"] {
+    for part in
+        ["put the copy in place: C:\\Windows\\System32\\drivers\\sluice.sys", "load the driver", "add the filters"]
+    {
         assert!(text.out.contains(part), "{part} in {}", text.out);
     }
-    assert_eq!(planned["steps"].as_array().unwrap().len(), text.out.lines().filter(|line| line.starts_with("  ")).count());
+    assert_eq!(
+        planned["steps"].as_array().unwrap().len(),
+        text.out.lines().filter(|line| line.starts_with("  ")).count()
+    );
     assert_eq!(served.state(), ServiceState::Running);
     assert_eq!(served.host.read_driver("sluice.sys").unwrap(), Some(std::fs::read(&driver).unwrap()));
     let image_path = served.host.service_driver(SERVICE_NAME).unwrap().unwrap();
@@ -424,18 +429,11 @@ fn a_new_driver_takes_over_filters_and_policy() {
     let before = served.json(0, &["status"]);
     let another = another_driver(&served);
     let report = served.json(0, &["install", another.to_str().unwrap()]);
-    let steps: Vec<&str> = report["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let steps: Vec<&str> =
+        report["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(
         steps,
-        [
-            "copy_driver",
-            "keep_old",
-            "unload_driver",
-            "place_driver",
-            "load_driver",
-            "load_policy",
-            "delete_old"
-        ]
+        ["copy_driver", "keep_old", "unload_driver", "place_driver", "load_driver", "load_policy", "delete_old"]
     );
     let after = served.json(0, &["status"]);
     assert_eq!(after["filters"], before["filters"], "the filters are the same objects, by id");
@@ -465,11 +463,13 @@ fn a_new_driver_takes_over_filters_and_policy() {
 fn a_policy_is_in_force_before_the_first_filter() {
     let served = served();
     let policy = served.file("policy.toml", QUARANTINE);
-    let text = served.run(4, &["install", driver().to_str().unwrap(), "--policy", &served.file("bad.toml", "[default")]);
+    let text =
+        served.run(4, &["install", driver().to_str().unwrap(), "--policy", &served.file("bad.toml", "[default")]);
     assert!(text.error.contains("bad.toml"), "{}", text.error);
     served.is_clean();
     let report = served.json(0, &["install", driver().to_str().unwrap(), "--policy", &policy]);
-    let steps: Vec<&str> = report["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let steps: Vec<&str> =
+        report["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(steps, ["copy_driver", "place_driver", "create_service", "load_driver", "load_policy", "add_filters"]);
     assert_eq!(report["policy"]["rules"], 1);
     served.run(0, &["uninstall"]);
@@ -555,7 +555,14 @@ fn the_help_is_what_people_read() {
     insta::assert_snapshot!(text.out);
     let text = ended(sluice(&["events", "--help"]).output().unwrap(), 0);
     insta::assert_snapshot!(text.out);
-    for wrong in [&["events", "--count", "0"][..], &["events", "--timeout", "-1"], &["load"], &["instal", "x"], &["install", "a", "b"], &[]] {
+    for wrong in [
+        &["events", "--count", "0"][..],
+        &["events", "--timeout", "-1"],
+        &["load"],
+        &["instal", "x"],
+        &["install", "a", "b"],
+        &[],
+    ] {
         let text = ended(sluice(wrong).output().unwrap(), 2);
         assert!(
             text.error.contains("Usage:") || text.error.contains("For more information"),

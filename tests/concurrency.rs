@@ -413,6 +413,9 @@ fn scheduled(seed: u64) -> (Vec<Vec<bool>>, (u64, u64)) {
     const PROCESSORS: usize = 3;
     const STEPS: usize = 120;
     let rig = Rig::scheduled();
+    // Which events a source's budget has room for depends on the clock, and with it which are copied.
+    let (watcher, _) = Control::open(&rig.host).expect("the device opens");
+    watcher.record_all().expect("every decision");
     let timeline = Timeline::default();
     let mut administrator = Administrator::new(&rig, &timeline, seed);
     let schedule = Schedule::new(seed, PROCESSORS + 1);
@@ -439,6 +442,7 @@ fn scheduled(seed: u64) -> (Vec<Vec<bool>>, (u64, u64)) {
         processors.into_iter().map(|processor| processor.join().expect("a processor")).collect()
     });
     let machine = rig.machine.clone();
+    drop(watcher);
     rig.uninstall();
     assert_eq!(machine.wfp.flows.context_count(), 0, "every flow context was deleted");
     (logs, schedule.fingerprint())

@@ -210,7 +210,7 @@ mod tests {
         let other = own(51).unwrap();
         assert_eq!(LIVING.load(Ordering::SeqCst), 3);
         drop(first);
-        assert_eq!(own(43).unwrap().0, 43);
+        assert_eq!((*own(43).unwrap()).0, 43);
         drop((second, kin, other));
         assert_eq!(LIVING.load(Ordering::SeqCst), 0);
     }
@@ -224,7 +224,7 @@ mod tests {
                 thread::spawn(|| {
                     for round in 0..20_000 {
                         let shared = own(&SET, round % 7, u32::MAX, &LIVING).unwrap();
-                        assert_eq!(shared.0, round % 7);
+                        assert_eq!((*shared).0, round % 7);
                     }
                 })
             })
