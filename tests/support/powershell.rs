@@ -304,7 +304,7 @@ impl Script {
 }
 
 fn children(node: Node<'_>) -> Vec<Node<'_>> {
-    (0..node.child_count()).filter_map(|index| node.child(index as u32)).collect()
+    (0..node.child_count()).filter_map(|index| node.child(index)).collect()
 }
 
 /// Every node from this one on, in the order of the text.
