@@ -140,7 +140,7 @@ impl Trial {
     fn sluice(&mut self, call: &Call<'_>) -> Vec<String> {
         let status: i32 = self.argument(call.arguments[0]).parse().unwrap();
         let list = powershell::every(call.arguments[2], "array_literal_expression");
-        let elements = (0..list[1].named_child_count()).filter_map(|index| list[1].named_child(index));
+        let elements = (0..list[1].named_child_count()).filter_map(|index| list[1].named_child(index as u32));
         let arguments: Vec<String> = elements.map(|element| self.argument(element)).collect();
         let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .args(&arguments)
@@ -291,6 +291,7 @@ fn its_commands_do_on_the_real_driver_what_its_steps_say() {
         assert_eq!(
             said,
             [
+                "install --dry-run sluice.sys",
                 "install sluice.sys",
                 "status --json",
                 "install sluice.sys",

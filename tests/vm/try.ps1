@@ -531,6 +531,10 @@ function Test-Driver([System.Net.IPAddress[]] $Bad, [System.Net.IPAddress[]] $Go
         $left = Measure-Ours (Read-State 'state-before.xml') $OursQuery
         Assert-That ($left -eq 0) "$left objects of ours are there"
     }
+    Invoke-Step 'sluice install --dry-run finds no obstacle' {
+        $said = Invoke-Expecting 0 'sluice' @('install', '--dry-run', (Join-Path $PSScriptRoot 'sluice.sys'))
+        Write-File 'dry-run.txt' $said
+    }
     Invoke-Step 'sluice install' -Essential {
         Set-Memory 'Installed' 'yes'
         [void] (Invoke-Expecting 0 'sluice' @('install', (Join-Path $PSScriptRoot 'sluice.sys')))
