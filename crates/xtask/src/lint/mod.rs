@@ -15,8 +15,15 @@ use crate::{
 const DRIVER_TARGET: &str = "x86_64-pc-windows-msvc";
 
 /// Folders of the crates of the driver's workspace.
-const DRIVER_CRATES: [&str; 6] =
-    ["driver", "driver/planted", "crates/kernel", "crates/wfp-sys", "crates/kmdf-entry", "crates/wdk-build"];
+const DRIVER_CRATES: [&str; 7] = [
+    "driver",
+    "driver/block-one",
+    "driver/planted",
+    "crates/kernel",
+    "crates/wfp-sys",
+    "crates/kmdf-entry",
+    "crates/wdk-build",
+];
 
 /// Runs every check, so that one run shows all that is wrong, and fails if any did.
 pub(crate) fn run(places: &Places) -> Result<(), Error> {
@@ -50,7 +57,7 @@ fn driver_format(places: &Places) -> Result<(), Error> {
     let mut rustfmt = Command::new("rustfmt");
     rustfmt.current_dir(&places.root).args(["--check", "--edition", "2024"]);
     for folder in DRIVER_CRATES {
-        for file in ["src/lib.rs", "build.rs"] {
+        for file in ["src/lib.rs", "build.rs", "build/main.rs"] {
             let file = places.root.join(folder).join(file);
             if file.is_file() {
                 rustfmt.arg(file);
@@ -77,7 +84,7 @@ fn driver_clippy(places: &Places) -> Result<(), Error> {
         return Ok(());
     }
     let mut cargo = toolchain.driver_cargo(places, "clippy", DRIVER_TARGET);
-    plain(cargo.args(["-p", "planted", "--lib", "--examples", "--", "-D", "warnings"]))?;
+    plain(cargo.args(["-p", "planted", "-p", "block-one", "--lib", "--examples", "--", "-D", "warnings"]))?;
     plain(driver_host_cargo(places, "clippy").args(["-p", "wdk-build", "--all-targets", "--", "-D", "warnings"]))
 }
 
