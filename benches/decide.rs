@@ -8,19 +8,14 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{hint::black_box, ptr::null_mut, time::Instant};
+use std::{hint::black_box, time::Instant};
 
+use filter_engine::{Classify, LayerData, layers::LayerId};
 use nt_abi::{
     Irql,
     fwp::{FwpsIncomingMetadataValues0, consts::FWPS_METADATA_FIELD_FLOW_HANDLE, value::Incoming},
 };
-use ntsim::{
-    cpu,
-    wfp::{
-        engine::{Classify, classify},
-        layers::LayerId,
-    },
-};
+use ntsim::cpu;
 use sluice_host::Host;
 use sluice_protocol::{DEVICE_PATH, ioctl, status::PolicyReply};
 use support::Rig;
@@ -42,13 +37,13 @@ fn main() {
     let mut reply = PolicyReply::accepted(0);
     device.control(ioctl::SET_POLICY, &rig.compile(PERMIT), reply.as_mut_bytes()).expect("the policy loads");
     let machine = &rig.machine;
-    let flow = machine.wfp.flows.create();
+    let flow = machine.wfp.engine.flows.create();
     let mut metadata = FwpsIncomingMetadataValues0::default();
     metadata.current_metadata_values = FWPS_METADATA_FIELD_FLOW_HANDLE;
     metadata.flow_handle = flow.id();
     let layers = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_AUTH_CONNECT_V4, LayerId::OUTBOUND_TRANSPORT_V4];
-    let tables = layers.map(|layer| machine.wfp.layers().get(layer).expect("a layer of the table"));
-    let mut values = tables.map(Incoming::new);
+    let tables = layers.map(|layer| machine.wfp.engine.layers().get(layer).expect("a layer of the table"));
+    let mut values = tables.map(|table| Incoming::new(table.fields.len()));
     for (table, incoming) in tables.iter().zip(&mut values) {
         let at = |name| table.field_index(name).expect("a field of the layer");
         incoming.u8(at("IP_PROTOCOL"), 6);
@@ -62,13 +57,14 @@ fn main() {
             layer: layers[place],
             values: values[place].values(),
             metadata: &metadata,
-            layer_data: null_mut(),
+            layer_data: LayerData::None,
             flow: Some(&flow),
+            request: None,
         };
         let elapsed = cpu::enter(machine, irql, || {
             let start = Instant::now();
             for _ in 0..calls {
-                black_box(&classify(machine, black_box(&call)));
+                black_box(&machine.wfp.classify(black_box(&call), 0, None));
             }
             start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
         });

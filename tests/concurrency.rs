@@ -305,7 +305,7 @@ impl<'a> Administrator<'a> {
         if there {
             engine.delete_filter(FENCE).expect("the filter goes");
         } else {
-            let port = ntsim::wfp::layers::condition("IP_REMOTE_PORT").expect("a condition of the table");
+            let port = filter_engine::layers::condition("IP_REMOTE_PORT").expect("a condition of the table");
             let filter = Filter {
                 key: Some(FENCE),
                 name: "fence".into(),
@@ -398,7 +398,7 @@ fn everything_at_once_and_an_unload_under_traffic() {
     let reports = rig.host.unload_reports();
     assert!(reports.iter().all(ntsim::machine::LeakReport::is_clean), "left behind: {}", reports[0]);
     assert_eq!(reports.len(), 1, "the driver was unloaded once");
-    assert_eq!(machine.wfp.flows.context_count(), 0, "every flow context was deleted");
+    assert_eq!(machine.wfp.engine.flows.context_count(), 0, "every flow context was deleted");
     let loads = timeline.ended.load(SeqCst);
     assert!(
         verdicts > 500 && events > 1000 && loads > 10,
@@ -444,7 +444,7 @@ fn scheduled(seed: u64) -> (Vec<Vec<bool>>, (u64, u64)) {
     let machine = rig.machine.clone();
     drop(watcher);
     rig.uninstall();
-    assert_eq!(machine.wfp.flows.context_count(), 0, "every flow context was deleted");
+    assert_eq!(machine.wfp.engine.flows.context_count(), 0, "every flow context was deleted");
     (logs, schedule.fingerprint())
 }
 

@@ -4,11 +4,9 @@ mod support;
 
 use std::time::Duration;
 
+use filter_engine::{security::Sid, token::Token};
 use nt_abi::NtStatus;
-use ntsim::{
-    host::LocalHost,
-    wfp::{security::Sid, token::Token},
-};
+use ntsim::host::LocalHost;
 use sluice_control::load_image;
 use sluice_host::{Device, Host};
 use sluice_protocol::{DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl, status::PolicyReply};

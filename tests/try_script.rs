@@ -9,10 +9,10 @@ mod wire;
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, sync::Arc};
 
+use filter_engine::{layers::WindowsVersion, xml};
 use ntsim::{
     host::LocalHost,
     machine::{Config, Machine},
-    wfp::{layers::WindowsVersion, xml},
 };
 use powershell::{Call, Script};
 use regex::Regex;
@@ -202,14 +202,14 @@ impl Trial {
 
     /// How many objects of ours the query finds in the state.
     fn ours(&self, query: &str) -> usize {
-        let state = self.written(|machine, out| xml::state(machine, out));
+        let state = self.written(|machine, out| xml::state(&machine.wfp.engine, out));
         let query = self.script.constant(query).replace("PROVIDER", &self.script.constant("$ProviderKey"));
         count(&state, &self.script.constant("$StateRoot"), &query)
     }
 
     /// How many drops the script sees of an address, under a filter and at a layer.
     fn drops(&self, address: &str, filter: &str, layer: &str) -> usize {
-        let events = self.written(|machine, out| xml::net_events(machine, out));
+        let events = self.written(|machine, out| xml::net_events(&machine.wfp.engine, out));
         let query = self.script.constant("$DropQuery");
         let query = query.replace("REMOTE", address).replace("FILTER", filter).replace("LAYER", layer);
         count(&events, &self.script.constant("$NetEventsRoot"), &query)

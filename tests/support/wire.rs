@@ -4,8 +4,9 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, PacketBuilderStep};
+use filter_engine::flow::Flow;
 use nt_abi::{Irql, PacketBuffer};
-use ntsim::{cpu, machine::Machine, tcpip::engine::EngineClassifier, wfp::flow::Flow};
+use ntsim::{cpu, machine::Machine, tcpip::engine::EngineClassifier};
 use shim::{
     flow::{Endpoints, FlowKey, Owner},
     layer::Direction,
@@ -55,7 +56,7 @@ impl Wire {
         Self { owner, ..Self::new(machine) }
     }
 
-    /// Everything on it belongs to one Unix user; [`Sid`](ntsim::wfp::security::Sid)s for them are `S-1-22-1-UID`.
+    /// Everything on it belongs to one Unix user; [`Sid`](filter_engine::security::Sid)s for them are `S-1-22-1-UID`.
     #[allow(dead_code, reason = "not every test that includes this file has users")]
     pub fn of_user(machine: &Arc<Machine>, uid: Option<u32>) -> Self {
         Self {

@@ -8,6 +8,9 @@
 use core::ffi::c_void;
 use core::hint::black_box;
 use core::ptr::{null, null_mut};
+use filter_engine::flow::Flow;
+use filter_engine::layers::LayerId;
+use filter_engine::{Classify, LayerData};
 use nt_abi::Irql;
 use nt_abi::fwp::value::{Incoming, Value};
 use nt_abi::fwp::{
@@ -15,12 +18,9 @@ use nt_abi::fwp::{
 };
 use ntsim::cpu;
 use ntsim::export::{Entry, all};
+use ntsim::fwpkclnt::UserSession;
+use ntsim::fwpkclnt::fwps::callout::ClassifyFn1;
 use ntsim::machine::Machine;
-use ntsim::wfp::UserSession;
-use ntsim::wfp::callout::ClassifyFn1;
-use ntsim::wfp::engine::{Classify, classify};
-use ntsim::wfp::flow::Flow;
-use ntsim::wfp::layers::LayerId;
 use sluice_host::{
     Callout, Condition, ConditionValue, Engine, Filter, FilterAction, Guid, MatchType, Sublayer, Weight,
 };
@@ -65,7 +65,7 @@ struct Case {
 
 fn case(name: &'static str, sublayers: u16, conditions: &[Condition], with_context: bool) -> Case {
     let machine = Machine::new();
-    let layer = machine.wfp.layers().get(LAYER).expect("a layer of the table").key;
+    let layer = machine.wfp.engine.layers().get(LAYER).expect("a layer of the table").key;
     let key = Guid(1);
     let raw = FwpsCallout0 {
         callout_key: key.into(),
@@ -75,7 +75,7 @@ fn case(name: &'static str, sublayers: u16, conditions: &[Condition], with_conte
         flow_delete_fn: flow_delete as *const c_void,
     };
     let mut callout_id = 0u32;
-    let flow = with_context.then(|| machine.wfp.flows.create());
+    let flow = with_context.then(|| machine.wfp.engine.flows.create());
     cpu::enter(&machine, Irql::PASSIVE, || {
         // SAFETY: the prototypes of the two imports; the structures live for the calls.
         unsafe {
@@ -125,7 +125,7 @@ fn case(name: &'static str, sublayers: u16, conditions: &[Condition], with_conte
 }
 
 fn condition(name: &str, match_type: MatchType, value: ConditionValue) -> Condition {
-    Condition { field: ntsim::wfp::layers::condition(name).expect("a condition of the table"), match_type, value }
+    Condition { field: filter_engine::layers::condition(name).expect("a condition of the table"), match_type, value }
 }
 
 /// Nanoseconds per call of `CALLS` calls.
@@ -175,7 +175,7 @@ fn main() {
         case("one filter, flow context", 1, &[], true),
         case("four sublayers", 4, &[], false),
     ];
-    let table = cases[0].machine.wfp.layers().get(LAYER).expect("a layer of the table");
+    let table = cases[0].machine.wfp.engine.layers().get(LAYER).expect("a layer of the table");
     let mut incoming = Incoming::new(table.fields.len());
     let at = |name| table.field_index(name).expect("a field of the layer");
     incoming.u8(at("IP_PROTOCOL"), 6);
@@ -192,12 +192,13 @@ fn main() {
                 layer: LAYER,
                 values: incoming.values(),
                 metadata: &metadata,
-                layer_data: null_mut(),
+                layer_data: LayerData::None,
                 flow: case.flow.as_ref(),
+                request: None,
             };
             let elapsed = cpu::enter(&case.machine, Irql::DISPATCH, || {
                 time(|| {
-                    black_box(&classify(&case.machine, black_box(&c)));
+                    black_box(&case.machine.wfp.classify(black_box(&c), 0, None));
                 })
             });
             samples.push(elapsed.expect("no bugcheck"));

@@ -70,9 +70,9 @@ pub fn all() -> impl Iterator<Item = &'static Export> {
         crate::nt::EXPORTS,
         &[
             crate::wdf::EXPORTS,
-            crate::wfp::fwps::EXPORTS,
-            crate::wfp::fwps::redirect::EXPORTS,
-            crate::wfp::fwpm::EXPORTS,
+            crate::fwpkclnt::fwps::EXPORTS,
+            crate::fwpkclnt::fwps::redirect::EXPORTS,
+            crate::fwpkclnt::fwpm::EXPORTS,
             crate::ndis::EXPORTS,
             crate::ndis::miniport::EXPORTS,
             crate::netio::EXPORTS,

@@ -1,16 +1,16 @@
 //! The simulated machine as an administrator's program sees it: the seam of `sluice-control`, in process.
 //!
 //! Services are kept here, as the Service Control Manager keeps them apart from the kernel; the Base Filtering Engine
-//! is [`crate::wfp`], and devices are [`crate::nt::io`]. The machine's drive C: is this system's `/`, on
+//! is [`crate::fwpkclnt`], and devices are [`crate::nt::io`]. The machine's drive C: is this system's `/`, on
 //! `\device\harddiskvolume1`; a driver's path may be written either way.
 
 mod drivers;
 
 use crate::cpu::Bugcheck;
+use crate::fwpkclnt::UserSession;
 use crate::machine::{DriverState, LeakReport, Machine, UnloadError};
 use crate::nt::io::OpenFile;
 use crate::pe::LoadError;
-use crate::wfp::UserSession;
 use drivers::Drivers;
 use nt_abi::NtStatus;
 use parking_lot::Mutex;

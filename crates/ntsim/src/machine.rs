@@ -10,7 +10,7 @@ pub use leak::LeakReport;
 use crate::cpu::processor::Processors;
 use crate::cpu::thread::SystemThreads;
 use crate::nt::pool::Pool;
-use crate::wfp::layers::WindowsVersion;
+use filter_engine::layers::WindowsVersion;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub struct Machine {
     id: u64,
     /// The Windows Filtering Platform: BFE's objects, the filter engine, flows, net events.
-    pub wfp: crate::wfp::Platform,
+    pub wfp: crate::fwpkclnt::Platform,
     /// The Kernel-Mode Driver Framework.
     pub wdf: crate::wdf::Framework,
     /// The I/O manager: devices, symbolic links, open files.
@@ -95,7 +95,7 @@ impl Machine {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            wfp: crate::wfp::Platform::of(config.windows),
+            wfp: crate::fwpkclnt::Platform::of(config.windows),
             wdf: crate::wdf::Framework::new(),
             io: crate::nt::io::IoManager::new(),
             pool: Pool::new(config.special_pool),

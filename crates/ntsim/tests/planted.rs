@@ -4,17 +4,17 @@
 //! `./dev test` builds them; so does `cargo xtask build --only planted`.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+use filter_engine::layers::LayerId;
+use filter_engine::{Classify, LayerData, Outcome};
 use nt_abi::Irql;
 use nt_abi::PacketBuffer;
 use nt_abi::fwp::FwpsIncomingMetadataValues0;
 use nt_abi::fwp::value::Incoming;
 use ntsim::cpu::{self, Bugcheck, code};
+use ntsim::fwpkclnt::UserSession;
 use ntsim::machine::{Config, Machine};
 use ntsim::nt::io::IrpKind;
 use ntsim::pe::LoadError;
-use ntsim::wfp::UserSession;
-use ntsim::wfp::engine::{Classify, Outcome, classify};
-use ntsim::wfp::layers::LayerId;
 use sluice_host::{Callout, Engine, Filter, FilterAction, Guid, Sublayer, Weight};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn run(
 
 /// A filter that blocks in the heavier sublayer, the callout in the lighter one, and a connection.
 fn classify_one(machine: &Arc<Machine>) -> Result<Outcome, Bugcheck> {
-    let layer = machine.wfp.layers().get(LAYER).expect("a layer of the table");
+    let layer = machine.wfp.engine.layers().get(LAYER).expect("a layer of the table");
     let mut session = UserSession::open(machine, true);
     for (at, key) in SUBLAYERS.into_iter().enumerate() {
         let weight = 2 - at as u16;
@@ -105,12 +105,19 @@ fn classify_one(machine: &Arc<Machine>) -> Result<Outcome, Bugcheck> {
     }
     let mut incoming = Incoming::new(layer.fields.len());
     incoming.u32(layer.field_index("IP_REMOTE_ADDRESS").expect("a field of the layer"), 0xC000_0201);
-    let flow = machine.wfp.flows.create();
+    let flow = machine.wfp.engine.flows.create();
     let mut packet = PacketBuffer::copy_of(b"a packet");
-    let layer_data = packet.list(0, 0, 8).cast();
+    let layer_data = LayerData::Pointer(packet.list(0, 0, 8).cast());
     let metadata = FwpsIncomingMetadataValues0 { flow_handle: flow.id(), ..FwpsIncomingMetadataValues0::default() };
-    let call = Classify { layer: LAYER, values: incoming.values(), metadata: &metadata, layer_data, flow: Some(&flow) };
-    cpu::enter(machine, Irql::DISPATCH, || classify(machine, &call))
+    let call = Classify {
+        layer: LAYER,
+        values: incoming.values(),
+        metadata: &metadata,
+        layer_data,
+        flow: Some(&flow),
+        request: None,
+    };
+    cpu::enter(machine, Irql::DISPATCH, || machine.wfp.classify(&call, 0, None))
 }
 
 /// The driver stops the machine with this code, for these words, and its own code is on the stack.

@@ -48,3 +48,30 @@ impl Arena {
         FwpValue0 { kind: consts::FWP_UINT64, value: ValueUnion { uint64: self.put(value) } }
     }
 }
+
+/// A structure that drivers get, with all that it points to.
+#[derive(Debug)]
+pub struct Rooted<T> {
+    root: *mut T,
+    _arena: Arena,
+}
+
+// SAFETY: `root` leads into the arena beside it, which moves with it and frees it only with itself; reading or writing
+// through `as_ptr` is the unsafe act of whoever does it.
+unsafe impl<T: Copy> Send for Rooted<T> {}
+// SAFETY: as above.
+unsafe impl<T: Copy> Sync for Rooted<T> {}
+
+impl<T: Copy> Rooted<T> {
+    /// `root`, whose pointers lead into `arena`.
+    #[must_use]
+    pub fn new(mut arena: Arena, root: T) -> Self {
+        Self { root: arena.put(root), _arena: arena }
+    }
+
+    /// Where it is, as long as this lives.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut T {
+        self.root
+    }
+}

@@ -269,3 +269,12 @@ layout!(FwpsTransportSendParams1, 48, 8, {
     remote_address: 0, remote_scope_id: 8, control_data: 16, control_data_length: 24, header_include_header: 32,
     header_include_header_length: 40,
 });
+
+/// Layer data that a callout may change: what a connect or a bind asks for.
+#[derive(Clone, Debug)]
+pub enum RedirectRequest {
+    /// At ALE_CONNECT_REDIRECT.
+    Connect(FwpsConnectRequest0),
+    /// At ALE_BIND_REDIRECT.
+    Bind(FwpsBindRequest0),
+}

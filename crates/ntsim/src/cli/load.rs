@@ -167,7 +167,7 @@ fn load_and_unload(machine: &Arc<Machine>, bytes: &[u8], options: LoadOptions, r
         }
     }
     report.devices = machine.io.devices();
-    let registered = machine.wfp.callouts.registered();
+    let registered = machine.wfp.engine.callouts.registered();
     report.callouts = registered.iter().map(|c| Callout { key: c.key().to_string(), id: c.id() }).collect();
     match machine.unload_driver(&report.service) {
         Ok(leaks) => {

@@ -1,9 +1,9 @@
 //! The machine a command works with: made, installed and loaded as an administrator would do it, and taken down again.
 
 use super::{Failure, exit, trace};
+use filter_engine::layers::WindowsVersion;
 use ntsim::host::LocalHost;
 use ntsim::machine::{Config, Machine};
-use ntsim::wfp::layers::WindowsVersion;
 use sluice_host::Host;
 use sluice_host::{ServiceConfig, ServiceState};
 use std::fs::File;
@@ -56,7 +56,7 @@ impl Rig {
     pub(super) fn start(driver: &Driver, record: &Record, traced: Option<&trace::Options>) -> Result<Self, Failure> {
         let path = driver.driver.canonicalize().map_err(Failure::context(driver.driver.display()))?;
         let machine = Machine::with(Config { windows: driver.windows.version, ..Config::default() });
-        machine.wfp.events.set_collect_allow(true);
+        machine.wfp.engine.events.set_collect_allow(true);
         if let Some(options) = traced {
             options.start(&machine)?;
         }
@@ -134,7 +134,7 @@ impl Rig {
 
     fn write_net_events(&self) -> Result<(), Failure> {
         let Some(path) = &self.netevents else { return Ok(()) };
-        let write = || ntsim::wfp::xml::net_events(&self.machine, BufWriter::new(File::create(path)?));
+        let write = || filter_engine::xml::net_events(&self.machine.wfp.engine, BufWriter::new(File::create(path)?));
         write().map_err(Failure::context(path.display()))
     }
 }

@@ -2,9 +2,9 @@
 
 use super::rig::{Driver, Record, Rig};
 use super::{Failure, exit};
+use filter_engine::bfe::StoredFilter;
+use filter_engine::{names::Named, xml};
 use ntsim::machine::Machine;
-use ntsim::wfp::bfe::StoredFilter;
-use ntsim::wfp::{names::Named, xml};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -28,8 +28,8 @@ pub(crate) enum What {
 pub(crate) fn run(args: &Args, what: What, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let rig = Rig::start(&args.driver, &Record::default(), None)?;
     let written = match (what, args.xml) {
-        (What::Filters, true) => xml::filters(&rig.machine, &mut *out),
-        (What::State, true) => xml::state(&rig.machine, &mut *out),
+        (What::Filters, true) => xml::filters(&rig.machine.wfp.engine, &mut *out),
+        (What::State, true) => xml::state(&rig.machine.wfp.engine, &mut *out),
         (What::Filters, false) => filters(&rig.machine, out),
         (What::State, false) => state(&rig.machine, out),
     };
@@ -44,11 +44,11 @@ pub(crate) fn run(args: &Args, what: What, out: &mut dyn Write) -> Result<ExitCo
 
 fn filters(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{:>8}  {:28} {:>20}  {:20} NAME", "FILTER", "LAYER", "WEIGHT", "ACTION")?;
-    let objects = machine.wfp.bfe.objects();
+    let objects = machine.wfp.engine.bfe.objects();
     let mut filters: Vec<&StoredFilter> = objects.filters.values().map(AsRef::as_ref).collect();
     filters.sort_by_key(|stored| (stored.layer, u64::MAX - stored.effective_weight, stored.id));
     for stored in filters {
-        let layer = machine.wfp.layers().get(stored.layer).map_or("?", |layer| layer.name);
+        let layer = machine.wfp.engine.layers().get(stored.layer).map_or("?", |layer| layer.name);
         let action = xml::action_name(stored.filter.action);
         let action = action.strip_prefix("FWP_ACTION_").unwrap_or(action);
         let name = stored.filter.display.name.as_deref().unwrap_or("");
@@ -58,8 +58,8 @@ fn filters(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn state(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
-    let objects = machine.wfp.bfe.objects();
-    let table = machine.wfp.layers();
+    let objects = machine.wfp.engine.bfe.objects();
+    let table = machine.wfp.engine.layers();
     writeln!(out, "{} layers, {} filters", table.iter().count(), objects.filters.len())?;
     for provider in objects.providers.values() {
         let name = provider.object.display.name.as_deref().unwrap_or("");
@@ -88,7 +88,7 @@ fn state(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
     }
     // A callout that a driver registered and for which there is no object in the engine is never called.
     let known = |key| objects.callouts.values().any(|callout| callout.slot.key() == key);
-    for slot in machine.wfp.callouts.registered().iter().filter(|slot| !known(slot.key())) {
+    for slot in machine.wfp.engine.callouts.registered().iter().filter(|slot| !known(slot.key())) {
         writeln!(out, "callout   {:5} {{{}}} registered, and in no layer", slot.id(), slot.key())?;
     }
     Ok(())

@@ -8,7 +8,6 @@ use super::stack::KernelStack;
 use super::switch;
 use super::unwind::Registers;
 use crate::machine::Machine;
-use crate::wfp::readers;
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::ffi::c_void;
 use core::ops::Range;
@@ -108,7 +107,7 @@ pub(super) fn run(
             machine.pool.reached_dispatch();
         }
         kpcr.set_irql(irql);
-        let mark = readers::mark();
+        let mark = hazard::mark();
         // SAFETY: the stack is this thread's own and not in use, as the thread was not inside; `entry` and `argument`
         // belong together by this function's callers; `host_rsp` is this thread's cell.
         let ended = unsafe { switch::call_on(state.host_rsp.get(), top, entry, argument) };
@@ -119,7 +118,8 @@ pub(super) fn run(
         if ended == switch::RETURNED {
             return Ok(());
         }
-        readers::rewind(mark);
+        // SAFETY: made above on this thread, and the stack that ran since then was abandoned.
+        unsafe { hazard::rewind(mark) };
         Err(abandoned(state, machine, kpcr))
     })
 }

@@ -111,8 +111,8 @@ impl Drop for AlternateStack {
 
 /// The handler. Async-signal-safe: it reads thread-local cells without destructors and the frame it was given.
 unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, frame: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid ucontext, which nobody else touches during the handler.
     if signal == libc::SIGTRAP
+        // SAFETY: the kernel passes a valid ucontext, which nobody else touches during the handler.
         && super::suspend::stepped(unsafe { &mut (*frame.cast::<libc::ucontext_t>()).uc_mcontext.gregs })
     {
         return;

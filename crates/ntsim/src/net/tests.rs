@@ -1,13 +1,13 @@
 //! Real sockets on both sides of the simulated machine, with plain filters in place of a driver.
 
 use super::*;
+use crate::fwpkclnt::UserSession;
 use crate::tcpip::carrier_tests::bed::{Driver, Injector};
 use crate::tcpip::carrier_tests::redirect::leads;
 use crate::tcpip::carrier_tests::streams::shown;
-use crate::wfp::UserSession;
-use crate::wfp::layers::{LayerId, condition};
-use crate::wfp::netevent::NetEventKind;
 use core::ptr::null_mut;
+use filter_engine::layers::{LayerId, condition};
+use filter_engine::netevent::NetEventKind;
 use nt_abi::NtStatus;
 use nt_abi::fwp::consts::FWPS_INJECTION_TYPE_STREAM;
 use sluice_host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
@@ -53,7 +53,7 @@ fn block(machine: &Arc<Machine>, address: SocketAddr) -> u64 {
         description: String::new(),
         flags: 0,
         provider: None,
-        layer: machine.wfp.layers().get(layer).expect("a layer").key,
+        layer: machine.wfp.engine.layers().get(layer).expect("a layer").key,
         sublayer: SUBLAYER_UNIVERSAL,
         weight: Weight::Auto,
         conditions: vec![Condition { field, match_type: MatchType::Equal, value }],
@@ -96,7 +96,7 @@ const BLOCKED: [&str; 2] = ["203.0.113.66:80", "[2001:db8::66]:80"];
 fn permitted_connections_carry_data_and_blocked_ones_fail_at_once() {
     let Some(network) = network() else { return };
     let machine = Machine::new();
-    machine.wfp.events.set_collect_allow(true);
+    machine.wfp.engine.events.set_collect_allow(true);
     let blocked: Vec<SocketAddr> = BLOCKED.iter().map(|a| a.parse().expect("an address")).collect();
     let filters: Vec<u64> = blocked.iter().map(|address| block(&machine, *address)).collect();
     serve(&network);
@@ -146,7 +146,7 @@ fn permitted_connections_carry_data_and_blocked_ones_fail_at_once() {
 
     let verdicts = running.stop().expect("the wire was there").expect("no bugcheck");
     assert_eq!(verdicts.totals.refused, 4, "{:?}", verdicts.totals);
-    let events = machine.wfp.events.to_vec();
+    let events = machine.wfp.engine.events.to_vec();
     let this = crate::host::nt_path(&std::env::current_exe().expect("a path"));
     for filter in filters {
         let event = events.iter().find(|event| event.filter_id == filter).expect("a drop is recorded");
@@ -154,7 +154,7 @@ fn permitted_connections_carry_data_and_blocked_ones_fail_at_once() {
         let app: Vec<u16> = event.app_id.as_ref().expect("an app id").chunks(2).map(|c| c[0].into()).collect();
         assert_eq!(String::from_utf16_lossy(&app).trim_end_matches('\0'), this);
     }
-    assert_eq!(machine.wfp.flows.len(), 0, "no flow outlives the network");
+    assert_eq!(machine.wfp.engine.flows.len(), 0, "no flow outlives the network");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_stream_callout_rewrites_what_real_programs_say() {
     let verdicts = running.stop().expect("the wire was there").expect("no bugcheck");
     assert!(verdicts.totals.relayed > 100, "{:?}", verdicts.totals);
     assert_eq!(injector.done.lock().len(), 30_000);
-    assert_eq!(machine.wfp.flows.len(), 0);
+    assert_eq!(machine.wfp.engine.flows.len(), 0);
 }
 
 #[test]
@@ -307,5 +307,5 @@ fn a_redirected_connection_reaches_another_server() {
     .join()
     .expect("the client's assertions hold");
     running.stop().expect("the wire was there").expect("no bugcheck");
-    assert_eq!(machine.wfp.flows.len(), 0);
+    assert_eq!(machine.wfp.engine.flows.len(), 0);
 }

@@ -3,9 +3,9 @@
 use crate::cpu::{self, Bugcheck, code};
 
 use crate::machine::{DriverState, Machine};
-use crate::wfp::token::Token;
 use buffer::SystemBuffer;
 use core::cell::Cell;
+use filter_engine::token::Token;
 use nt_abi::Irql;
 use nt_abi::NtStatus;
 use parking_lot::{Condvar, Mutex};

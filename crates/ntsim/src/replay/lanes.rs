@@ -12,8 +12,8 @@ use crate::cpu::{self, Bugcheck};
 use crate::machine::Machine;
 use crate::tcpip::engine::EngineClassifier;
 use crate::tcpip::verdicts::Verdicts;
-use crate::wfp::flow::Flow;
-use crate::wfp::netevent::FileTime;
+use filter_engine::flow::Flow;
+use filter_engine::netevent::FileTime;
 use nt_abi::Irql;
 use nt_abi::PacketBuffer;
 use shim::flow::NoEndpoints;
@@ -87,7 +87,7 @@ pub(super) fn run(
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        machine.wfp.events.set_time(None);
+        machine.wfp.engine.events.set_time(None);
         match stopped {
             Some(bugcheck) => Err(bugcheck.into()),
             None => read.map(|()| passed_over).map_err(Into::into),
@@ -182,7 +182,7 @@ impl Lane {
             return Ok(());
         };
         self.now = self.now.max(entry.time.saturating_sub(self.first));
-        self.machine.wfp.events.set_time(Some(FileTime::from(UNIX_EPOCH + entry.time)));
+        self.machine.wfp.engine.events.set_time(Some(FileTime::from(UNIX_EPOCH + entry.time)));
         self.buffer.fill(packet);
         let Self { machine, stack, classifier, buffer, now, .. } = self;
         let decision = cpu::enter(machine, Irql::PASSIVE, || {

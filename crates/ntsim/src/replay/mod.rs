@@ -13,8 +13,8 @@ use crate::machine::Machine;
 use crate::net::Prefix;
 use crate::tcpip::carrier::{Around, Carrier, NoWire};
 use crate::tcpip::verdicts::Verdicts;
-use crate::wfp::netevent::FileTime;
 use capture::{CaptureError, Frame};
+use filter_engine::netevent::FileTime;
 use nt_abi::PacketBuffer;
 use shim::flow::NoEndpoints;
 use shim::layer::Direction;
@@ -105,7 +105,7 @@ pub fn run(
     }
     replay.linger(verdicts)?;
     replay.carrier.finish()?;
-    machine.wfp.events.set_time(None);
+    machine.wfp.engine.events.set_time(None);
     read?;
     Ok(replay.passed_over)
 }
@@ -136,7 +136,7 @@ impl Replay {
         // Captures are not always in order; the stack's clock must be.
         let first = *self.first.get_or_insert(frame.time);
         self.now = self.now.max(frame.time.saturating_sub(first));
-        self.machine.wfp.events.set_time(Some(FileTime::from(UNIX_EPOCH + frame.time)));
+        self.machine.wfp.engine.events.set_time(Some(FileTime::from(UNIX_EPOCH + frame.time)));
         self.buffer.fill(found.packet);
         let mut around = Around { endpoints: &mut NoEndpoints, wire: &mut NoWire, verdicts, now: self.now };
         let decision = self.carrier.carry(&mut self.buffer, direction, &mut around)?;
@@ -193,10 +193,10 @@ mod tests {
     use super::capture::tests::pcap;
     use super::link::LinkType;
     use super::*;
+    use crate::fwpkclnt::UserSession;
     use crate::tcpip::verdicts::Totals;
-    use crate::wfp::UserSession;
-    use crate::wfp::layers::{LayerId, condition};
     use etherparse::{PacketBuilder, TcpHeader};
+    use filter_engine::layers::{LayerId, condition};
     use sluice_host::{Condition, ConditionValue, Engine as _, Filter, FilterAction, Guid, MatchType, Weight};
 
     fn segment(out: bool, flags: u8, sequence: u32, acknowledgment: u32, data: &[u8]) -> Vec<u8> {
@@ -241,7 +241,7 @@ mod tests {
                 description: String::new(),
                 flags: 0,
                 provider: None,
-                layer: machine.wfp.layers().get(LayerId::ALE_AUTH_CONNECT_V4).unwrap().key,
+                layer: machine.wfp.engine.layers().get(LayerId::ALE_AUTH_CONNECT_V4).unwrap().key,
                 sublayer: Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74),
                 weight: Weight::Auto,
                 conditions: vec![Condition { field, match_type: MatchType::Equal, value: ConditionValue::Uint16(443) }],
@@ -256,7 +256,7 @@ mod tests {
         let (totals, passed_over) = replay(&machine, &Options::default());
         assert_eq!((totals.packets, totals.forwarded, totals.flows), (4, 4, 1));
         assert_eq!(passed_over, PassedOver::default());
-        assert_eq!(machine.wfp.flows.len(), 0);
+        assert_eq!(machine.wfp.engine.flows.len(), 0);
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         let (totals, passed_over) = replay(&machine, &options);
         assert_eq!((totals.packets, totals.forwarded, totals.flows), (4, 4, 1));
         assert_eq!(passed_over, PassedOver::default());
-        assert_eq!(machine.wfp.flows.len(), 0);
+        assert_eq!(machine.wfp.engine.flows.len(), 0);
         block_https(&machine);
         assert_eq!(replay(&machine, &options).0.refused, 1);
     }
@@ -277,7 +277,7 @@ mod tests {
         let filter = block_https(&machine);
         let (totals, _) = replay(&machine, &Options::default());
         assert_eq!(totals.refused, 1, "the SYN: {totals:?}");
-        let events = machine.wfp.events.to_vec();
+        let events = machine.wfp.engine.events.to_vec();
         assert_eq!(events[0].filter_id, filter);
         assert_eq!(events[0].time.unix(), Some((1_700_000_000, 0)));
     }

@@ -9,14 +9,12 @@ use super::marks::Marks;
 use super::requests;
 use super::show::{with_list, with_stream};
 use crate::cpu;
+use crate::fwpkclnt::inject::{Injection, Mark};
 use crate::machine::Machine;
-use crate::wfp::engine::{self, Classify};
-use crate::wfp::flow::Flow;
-use crate::wfp::inject::{Injection, Mark};
-use crate::wfp::layers::LayerId;
-use crate::wfp::{security::Sid, token::Token};
-use core::ffi::c_void;
-use core::ptr::null_mut;
+use filter_engine::flow::Flow;
+use filter_engine::layers::LayerId;
+use filter_engine::{Classify, LayerData};
+use filter_engine::{security::Sid, token::Token};
 use foldhash::HashMap;
 use nt_abi::Irql;
 use nt_abi::fwp::FwpsIncomingMetadataValues0;
@@ -184,7 +182,7 @@ impl EngineClassifier {
     /// If the platform's table lacks a layer: it has every layer from Windows 7 on.
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
-        let table = machine.wfp.layers();
+        let table = machine.wfp.engine.layers();
         let slots = Layer::ALL
             .iter()
             .flat_map(|&layer| [IpVersion::V4, IpVersion::V6].map(|version| (layer, version)))
@@ -450,7 +448,7 @@ impl Classifier for EngineClassifier {
     type Flow = Arc<Flow>;
 
     fn wants(&self, layer: Layer, version: IpVersion) -> bool {
-        engine::has_filters(&self.machine, LayerId(layer.id(version)))
+        self.machine.wfp.engine.has_filters(LayerId(layer.id(version)))
     }
 
     fn classify(&mut self, indication: Indication<'_, Arc<Flow>>) -> Outcome {
@@ -472,40 +470,41 @@ impl Classifier for EngineClassifier {
             slot.metadata.completion_handle = machine.wfp.operations.offer(indication.endpoint, again);
         }
         let slot: &Slot = slot;
-        let ask = |layer_data: *mut c_void| {
+        let ask = |layer_data: LayerData<'_>| {
             let call = Classify {
                 layer: slot.id,
                 values: slot.incoming.values(),
                 metadata: &slot.metadata,
                 layer_data,
                 flow: indication.flow,
+                request: None,
             };
             match (indication.injected_by, requests::of(indication.layer, indication.key)) {
-                (0, None) => engine::classify(machine, &call),
-                (0, request) => engine::classify_request(machine, &call, indication.endpoint, request.map(Box::new)),
-                (callout, _) => engine::classify_below(machine, &call, callout),
+                (0, None) => machine.wfp.classify(&call, 0, None),
+                (0, request) => machine.wfp.classify(&call, indication.endpoint, request.map(Box::new)),
+                (callout, _) => machine.wfp.engine.classify_below(&call, callout),
             }
         };
         let outcome = match indication.data {
-            Data::None => ask(null_mut()),
+            Data::None => ask(LayerData::None),
             Data::Packet { buffer, start, offset, end } => with_list(buffer, start, offset, end, |list| {
                 // SAFETY: the list of a packet buffer, just set up.
                 unsafe { marks.show(machine, list) };
-                ask(list.cast())
+                ask(LayerData::Pointer(list.cast()))
             }),
             Data::Stream { data, flags } => with_stream(data, flags, ask),
         };
         let stream = outcome.stream.unwrap_or_default();
         Outcome {
-            blocked: outcome.verdict == engine::Verdict::Block,
+            blocked: outcome.verdict == filter_engine::Verdict::Block,
             absorbed: outcome.absorb,
             pended: outcome.pended || (offered && machine.wfp.operations.settle(slot.metadata.completion_handle)),
             filter_id: outcome.filter_id,
             stream: match stream.action {
-                engine::StreamAction::DropConnection => StreamAction::DropConnection,
-                engine::StreamAction::NeedMoreData => StreamAction::NeedMoreData(stream.bytes_required),
-                engine::StreamAction::Defer => StreamAction::Defer(stream.callout_id),
-                engine::StreamAction::None | engine::StreamAction::AllowConnection => StreamAction::None,
+                filter_engine::StreamAction::DropConnection => StreamAction::DropConnection,
+                filter_engine::StreamAction::NeedMoreData => StreamAction::NeedMoreData(stream.bytes_required),
+                filter_engine::StreamAction::Defer => StreamAction::Defer(stream.callout_id),
+                filter_engine::StreamAction::None | filter_engine::StreamAction::AllowConnection => StreamAction::None,
             },
             enforced: stream.bytes_enforced,
             redirect: outcome.redirect.as_deref().and_then(requests::read),
@@ -513,16 +512,16 @@ impl Classifier for EngineClassifier {
     }
 
     fn generation(&self, layer: Layer, version: IpVersion) -> u64 {
-        engine::generation(&self.machine, LayerId(layer.id(version)))
+        self.machine.wfp.engine.generation(LayerId(layer.id(version)))
     }
 
     fn create_flow(&mut self) -> Arc<Flow> {
-        self.machine.wfp.flows.create()
+        self.machine.wfp.engine.flows.create()
     }
 
     fn end_flow(&mut self, flow: Arc<Flow>) {
         self.at(Irql::DISPATCH);
-        self.machine.wfp.flows.terminate(&flow);
+        self.machine.wfp.engine.flows.terminate(&flow);
     }
 
     fn is_aborted(&self, flow: &Arc<Flow>) -> bool {

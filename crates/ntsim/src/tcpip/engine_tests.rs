@@ -1,9 +1,11 @@
 //! What a callout sees of a packet, and what filters match on.
 
 use super::*;
-use crate::wfp::UserSession;
-use crate::wfp::layers::condition;
+use crate::fwpkclnt::UserSession;
+use core::ffi::c_void;
+use core::ptr::null_mut;
 use etherparse::{PacketBuilder, TcpHeader};
+use filter_engine::layers::condition;
 use nt_abi::PacketBuffer;
 use nt_abi::fwp::value::{Read, Value};
 use nt_abi::fwp::{
@@ -36,7 +38,7 @@ unsafe extern "win64" fn look(
 ) {
     // SAFETY: the engine hands callouts valid structures.
     let (fixed, metadata) = unsafe { (&*fixed, &*metadata) };
-    let layer = cpu::with_machine(|machine| machine.wfp.layers().get(LayerId(fixed.layer_id))).expect("a layer");
+    let layer = cpu::with_machine(|machine| machine.wfp.engine.layers().get(LayerId(fixed.layer_id))).expect("a layer");
     // SAFETY: as above; `Value` is a transparent wrapper of what the array holds.
     let values: &[Value<'_>] =
         unsafe { core::slice::from_raw_parts(fixed.incoming_value.cast(), fixed.value_count as usize) };
@@ -143,7 +145,7 @@ impl Bench {
         let register: unsafe extern "win64" fn(*mut c_void, *const FwpsCallout0, *mut u32) -> i32 =
             unsafe { core::mem::transmute(register) };
         let mut session = UserSession::open(&self.machine, false);
-        let layers = self.machine.wfp.layers().iter().filter(|layer| layer.id.0 < 70 && !layer.is_discard());
+        let layers = self.machine.wfp.engine.layers().iter().filter(|layer| layer.id.0 < 70 && !layer.is_discard());
         for layer in layers.filter(|layer| !layer.fields.is_empty()) {
             let key = Guid(CALLOUT.0 + u128::from(layer.id.0));
             let raw = FwpsCallout0 {
@@ -169,7 +171,7 @@ impl Bench {
     }
 
     fn block(&self, layer: u16, conditions: Vec<(&str, MatchType, ConditionValue)>) -> u64 {
-        let layer = self.machine.wfp.layers().get(LayerId(layer)).expect("a layer").key;
+        let layer = self.machine.wfp.engine.layers().get(LayerId(layer)).expect("a layer").key;
         let conditions = conditions
             .into_iter()
             .map(|(name, match_type, value)| Condition { field: condition(name).expect("known"), match_type, value })
@@ -336,7 +338,7 @@ fn a_block_is_a_net_event() {
     let mut b = Bench::new();
     let id = b.block(48, vec![]);
     b.pass(Direction::Outbound, &tcp(false, Direction::Outbound, "S", 100, 0, b"")).unwrap();
-    let events = b.machine.wfp.events.to_vec();
+    let events = b.machine.wfp.engine.events.to_vec();
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].filter_id, events[0].layer), (id, LayerId(48)));
     assert_eq!(events[0].remote, Some("203.0.113.10".parse().unwrap()));
@@ -357,6 +359,6 @@ fn adding_a_filter_reauthorizes_a_connection() {
     let id = b.block(48, vec![]);
     let decision = b.pass(Direction::Outbound, &data).unwrap();
     assert_eq!((decision.verdict, decision.by.unwrap().filter_id), (Verdict::Abort, id));
-    assert_eq!(b.machine.wfp.flows.len(), 0);
-    assert_eq!(b.machine.wfp.events.to_vec().last().unwrap().reauth_reason, REASON_POLICY_CHANGE);
+    assert_eq!(b.machine.wfp.engine.flows.len(), 0);
+    assert_eq!(b.machine.wfp.engine.events.to_vec().last().unwrap().reauth_reason, REASON_POLICY_CHANGE);
 }

@@ -4,12 +4,13 @@
 //! in line until the [`super::carrier::Carrier`] has time for them.
 
 use super::requests;
-use crate::wfp::inject::{Injection, InjectionPath};
-use crate::wfp::layers::LayerId;
-use crate::wfp::pend::{Decision, RedirectRequest};
-use crate::wfp::stack::{NOT_READY, Stack};
+use crate::fwpkclnt::inject::{Injection, InjectionPath};
+use crate::fwpkclnt::pend::Decision;
+use crate::fwpkclnt::stack::{NOT_READY, Stack};
+use filter_engine::layers::LayerId;
 use nt_abi::NetBufferList;
 use nt_abi::NtStatus;
+use nt_abi::fwp::RedirectRequest;
 use nt_abi::fwp::consts;
 use parking_lot::Mutex;
 use shim::classifier::{Injected, stream_flag};

@@ -1,7 +1,7 @@
 //! Lists that carry injected packets, as long as anybody may ask who injected them.
 
+use crate::fwpkclnt::inject::Mark;
 use crate::machine::Machine;
-use crate::wfp::inject::Mark;
 use nt_abi::NetBufferList;
 use nt_abi::packet::{dereference, reference, references};
 

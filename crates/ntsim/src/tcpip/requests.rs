@@ -1,7 +1,7 @@
 //! What a program asks for when it binds or connects, as the redirect layers show it and as callouts change it.
 
-use crate::wfp::pend::RedirectRequest;
 use core::ptr::null_mut;
+use nt_abi::fwp::RedirectRequest;
 use nt_abi::fwp::consts::{AF_INET, AF_INET6};
 use nt_abi::fwp::{FwpsBindRequest0, FwpsConnectRequest0, SockaddrStorage};
 use shim::classifier::Redirect;

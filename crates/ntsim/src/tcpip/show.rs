@@ -1,9 +1,9 @@
 //! Layer data, as long as a classify call lasts.
 
 use crate::cpu;
-use crate::wfp::engine;
-use core::ffi::c_void;
+use core::cell::Cell;
 use core::ptr::null_mut;
+use filter_engine::{LayerData, Outcome};
 use nt_abi::fwp::{FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0};
 use nt_abi::{NetBufferList, PacketBuffer};
 
@@ -13,8 +13,8 @@ pub(super) fn with_list(
     start: usize,
     offset: usize,
     end: usize,
-    ask: impl FnOnce(*mut NetBufferList) -> engine::Outcome,
-) -> engine::Outcome {
+    ask: impl FnOnce(*mut NetBufferList) -> Outcome,
+) -> Outcome {
     let list = buffer.list(start, offset, end);
     let before = buffer.data_offset();
     let outcome = ask(list);
@@ -36,8 +36,8 @@ pub(super) fn with_list(
 pub(super) fn with_stream(
     data: Option<(&mut PacketBuffer, std::ops::Range<usize>)>,
     flags: u32,
-    ask: impl FnOnce(*mut c_void) -> engine::Outcome,
-) -> engine::Outcome {
+    ask: impl FnOnce(LayerData<'_>) -> Outcome,
+) -> Outcome {
     let mut stream = FwpsStreamData0 {
         flags,
         data_offset: FwpsStreamDataOffset0 {
@@ -62,12 +62,12 @@ pub(super) fn with_stream(
         stream.data_offset.net_buffer = net_buffer.cast();
         stream.data_offset.mdl = mdl.cast();
     }
-    let mut io = FwpsStreamCalloutIoPacket0 {
+    let io = Cell::new(FwpsStreamCalloutIoPacket0 {
         stream_data: &raw mut stream,
         missed_bytes: 0,
         count_bytes_required: 0,
         count_bytes_enforced: 0,
         stream_action: 0,
-    };
-    ask((&raw mut io).cast())
+    });
+    ask(LayerData::Stream(&io, stream.data_length))
 }

@@ -114,7 +114,7 @@ pub(super) fn show(kind: Kind, word: u64) -> Option<String> {
                 | u128::from(u16::from_le_bytes([b[4], b[5]])) << 80
                 | u128::from(u16::from_le_bytes([b[6], b[7]])) << 64;
             let rest = b[8..].iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
-            crate::wfp::names::Named(Guid(half | u128::from(rest))).to_string()
+            filter_engine::names::Named(Guid(half | u128::from(rest))).to_string()
         })),
         Kind::Text => followed(terminated(word, 1).map(|bytes| quoted(&String::from_utf8_lossy(&bytes)))),
         Kind::Wide => {
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(show(Kind::UnicodeString, at).as_deref(), Some(r#"L"\\Device\\Sluice""#));
         assert_eq!(show(Kind::UnicodeString, 0x10).as_deref(), Some("0x10"));
         assert_eq!(show(Kind::Text, c"a\nb".as_ptr() as u64).as_deref(), Some(r#""a\nb""#));
-        let guid = nt_abi::fwp::RawGuid::from(crate::wfp::names::SUBLAYER_UNIVERSAL);
+        let guid = nt_abi::fwp::RawGuid::from(filter_engine::names::SUBLAYER_UNIVERSAL);
         assert_eq!(show(Kind::Guid, (&raw const guid) as u64).as_deref(), Some("FWPM_SUBLAYER_UNIVERSAL"));
         let number = 256u32;
         assert_eq!(written(4, (&raw const number) as u64).as_deref(), Some("256"));

@@ -16,14 +16,14 @@ fn a_handle_is_opened_asked_and_closed() {
     assert_eq!(handle.get(param::QUEUE_LENGTH), Ok(64));
     assert_eq!(handle.set(param::QUEUE_LENGTH, 1), Err(NtStatus::INVALID_PARAMETER), "the least is 32");
     assert_eq!(handle.get(99), Err(NtStatus::INVALID_PARAMETER));
-    assert_eq!(machine.wfp.callouts.registered().len(), 4, "both versions, both ways");
+    assert_eq!(machine.wfp.engine.callouts.registered().len(), 4, "both versions, both ways");
     drop(handle);
     // A work item of the driver lets go of the file object last, and only then are its callouts unregistered.
     let deadline = Instant::now() + PATIENCE;
-    while !machine.wfp.callouts.registered().is_empty() && Instant::now() < deadline {
+    while !machine.wfp.engine.callouts.registered().is_empty() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(machine.wfp.callouts.registered().len(), 0);
+    assert_eq!(machine.wfp.engine.callouts.registered().len(), 0);
     unload(&machine);
 }
 

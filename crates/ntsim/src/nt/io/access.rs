@@ -1,7 +1,7 @@
 //! May this caller open that device? Judged by the DACL of the device's security descriptor, as its driver wrote it in
 //! the security descriptor definition language (win32: "security descriptor string format", "ACE strings", "SID strings").
 
-use crate::wfp::{security::Sid, token::Token};
+use filter_engine::{security::Sid, token::Token};
 
 /// What CreateFile with GENERIC_READ and GENERIC_WRITE asks for: FILE_GENERIC_READ and FILE_GENERIC_WRITE (winnt.h).
 pub(super) const READ_AND_WRITE: u32 = FILE_GENERIC_READ | FILE_GENERIC_WRITE;

@@ -6,11 +6,11 @@ use crate::export::{Entry, all};
 use crate::machine::Machine;
 use crate::tcpip::carrier::{Around, Carrier, Wire};
 use crate::tcpip::verdicts::Verdicts;
-use crate::wfp::bfe::{Callout, DisplayData, Filter, FilterContext, Session, SessionOptions, Sublayer};
-use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use etherparse::{PacketBuilder, TcpHeader};
+use filter_engine::bfe::{Callout, DisplayData, Filter, FilterContext, Session, SessionOptions, Sublayer};
+use filter_engine::layers::LayerId;
 use nt_abi::Irql;
 use nt_abi::NtStatus;
 use nt_abi::fwp::value::{Read, Value};
@@ -108,7 +108,7 @@ unsafe extern "win64" fn classify(
 /// # Safety
 /// `fixed` is as the engine passes it.
 unsafe fn unsigned(fixed: &FwpsIncomingValues0, name: &str) -> u32 {
-    let layer = cpu::with_machine(|machine| machine.wfp.layers().get(LayerId(fixed.layer_id))).expect("a layer");
+    let layer = cpu::with_machine(|machine| machine.wfp.engine.layers().get(LayerId(fixed.layer_id))).expect("a layer");
     let Some(index) = layer.field_index(name) else { return 0 };
     // SAFETY: the caller's promise; `Value` is a transparent wrapper of what the array holds.
     let value = unsafe { &*fixed.incoming_value.cast::<Value<'_>>().add(index) };
@@ -150,7 +150,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(machine: &Arc<Machine>) -> Self {
-        let session = Session::open(machine, SessionOptions::default());
+        let session = Session::open(&machine.wfp.engine, SessionOptions::default());
         Self { machine: machine.clone(), session, next_key: 1, next_weight: 1000, plays: Vec::new() }
     }
 
@@ -182,7 +182,7 @@ impl Driver {
         assert_eq!(status, NtStatus::SUCCESS);
         self.plays.push(Box::new(Box::new(play)));
         let context = FilterContext::Raw(std::ptr::from_ref::<Play>(self.plays.last().expect("just pushed")) as u64);
-        let key = self.machine.wfp.layers().get(layer).expect("a layer of the table").key;
+        let key = self.machine.wfp.engine.layers().get(layer).expect("a layer of the table").key;
         let display = || DisplayData::new("test", "");
         let session = &self.session;
         cpu::enter(&self.machine, Irql::PASSIVE, || {
@@ -250,7 +250,7 @@ impl Bed {
 
     /// Blocks everything at a layer.
     pub(super) fn block(&mut self, layer: LayerId) -> u64 {
-        let key = self.machine.wfp.layers().get(layer).expect("a layer of the table").key;
+        let key = self.machine.wfp.engine.layers().get(layer).expect("a layer of the table").key;
         let filter = Filter { action: consts::FWP_ACTION_BLOCK, ..everything(key) };
         self.run(|| self.driver.session.add_filter(filter)).expect("a good filter")
     }
@@ -302,7 +302,7 @@ fn everything(layer: Guid) -> Filter {
         provider: None,
         data: Vec::new(),
         layer,
-        sublayer: crate::wfp::names::SUBLAYER_UNIVERSAL,
+        sublayer: filter_engine::names::SUBLAYER_UNIVERSAL,
         weight: Weight::Auto,
         conditions: Vec::new(),
         action: consts::FWP_ACTION_BLOCK,

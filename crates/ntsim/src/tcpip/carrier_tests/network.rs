@@ -1,8 +1,8 @@
 //! Injection at the network layer.
 
 use super::bed::*;
-use crate::wfp::layers::LayerId;
-use crate::wfp::stack::NOT_READY;
+use crate::fwpkclnt::stack::NOT_READY;
+use filter_engine::layers::LayerId;
 use nt_abi::NtStatus;
 use nt_abi::fwp::consts::{
     FWPS_PACKET_INJECTED_BY_OTHER as BY_OTHER, FWPS_PACKET_INJECTED_BY_SELF as BY_SELF,
@@ -76,7 +76,7 @@ fn a_diverted_packet_arrives_once_and_is_known_again() {
             };
             assert_eq!(there, [packet], "v6: {v6}, {direction:?}");
             assert!(elsewhere.is_empty());
-            assert_eq!(machine.wfp.events.to_vec().len(), 0, "absorbed without a word");
+            assert_eq!(machine.wfp.engine.events.to_vec().len(), 0, "absorbed without a word");
             assert_eq!(machine.pool.usage(), blocks, "the clones were given back");
         }
     }
@@ -140,7 +140,7 @@ fn a_connection_lives_and_ends_while_every_packet_is_diverted() {
                 Outbound => expected.0.push(packet),
                 Inbound => expected.1.push(packet),
             }
-            let flows = bed.machine.wfp.flows.len();
+            let flows = bed.machine.wfp.engine.flows.len();
             assert_eq!(flows, usize::from((1..7).contains(&i)), "flows of the engine after packet {i}");
         }
         assert_eq!((&bed.sides.remote, &bed.sides.local), (&expected.0, &expected.1));
@@ -172,7 +172,7 @@ fn injected_packets_obey_filters_like_any_other() {
     bed.serve();
     assert!(bed.sides.remote.is_empty());
     assert_eq!(*injector.done.lock(), [NtStatus::DATA_NOT_ACCEPTED]);
-    assert_eq!(bed.machine.wfp.events.to_vec().len(), 1);
+    assert_eq!(bed.machine.wfp.engine.events.to_vec().len(), 1);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use super::bed::*;
 use super::transport::server;
 use crate::cpu;
-use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use filter_engine::layers::LayerId;
 use nt_abi::Irql;
 use nt_abi::NetBufferList;
 use nt_abi::NtStatus;
@@ -87,7 +87,7 @@ fn a_connect_that_was_put_off_goes_on_when_it_is_completed() {
         assert_eq!(*pends.again.lock(), [NtStatus::FWP_CANNOT_PEND]);
         assert_eq!(bed.sides.remote, [syn]);
         bed.inward(&tcp(v6, Inbound, "SA", 500, 101, b""));
-        assert_eq!(bed.machine.wfp.flows.len(), 1, "established");
+        assert_eq!(bed.machine.wfp.engine.flows.len(), 1, "established");
         assert_eq!(bed.machine.wfp.leaks(), [("registered callouts", 1)], "no operation is left");
     }
 }
@@ -130,7 +130,7 @@ fn a_connect_that_was_put_off_can_still_be_refused() {
     bed.serve();
     assert!(bed.sides.remote.is_empty());
     assert_eq!(bed.sides.local.len(), 1, "a reset");
-    assert_eq!(bed.machine.wfp.events.to_vec().len(), 1);
+    assert_eq!(bed.machine.wfp.engine.events.to_vec().len(), 1);
     // The next attempt is a new one.
     bed.out(&tcp(false, Outbound, "S", 900, 0, b""));
     assert_eq!(pends.calls.lock().len(), 3);
@@ -148,7 +148,7 @@ fn completing_a_datagrams_flow_makes_a_state_entry_and_the_data_is_the_callouts(
     bed.run(|| pends.complete());
     bed.serve();
     assert!(bed.sides.remote.is_empty(), "flushed");
-    assert_eq!((*established.lock(), bed.machine.wfp.flows.len()), (1, 1));
+    assert_eq!((*established.lock(), bed.machine.wfp.engine.flows.len()), (1, 1));
     let (clone, endpoint) = pends.clones.lock().pop().expect("the callout kept it");
     bed.run(|| injector.send_transport(clone as *mut NetBufferList, None, endpoint, server(false)));
     bed.serve();
@@ -168,7 +168,7 @@ fn a_bind_that_was_put_off_holds_what_comes_after_it() {
     bed.run(|| pends.complete());
     bed.serve();
     assert_eq!(bed.sides.remote, [packet]);
-    assert_eq!(bed.machine.wfp.flows.len(), 1);
+    assert_eq!(bed.machine.wfp.engine.flows.len(), 1);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use super::bed::*;
 use super::cut;
-use crate::wfp::layers::LayerId;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use filter_engine::layers::LayerId;
 use nt_abi::NtStatus;
 use nt_abi::fwp::{FwpsClassifyOut0, consts};
 use parking_lot::Mutex;
@@ -130,7 +130,7 @@ fn a_redirected_connection_goes_elsewhere_and_the_program_does_not_notice() {
             }
         }
         assert_eq!(*seen.lock(), [(8443, IS_CONNECTION_REDIRECTED)]);
-        assert_eq!(bed.machine.wfp.flows.len(), 0);
+        assert_eq!(bed.machine.wfp.engine.flows.len(), 0);
         // The same ports make a new connection, which is asked about again.
         bed.pass(Outbound, &tcp(v6, Outbound, "S", 90_000, 0, b""));
         assert_eq!(seen.lock().len(), 2);
@@ -203,7 +203,7 @@ fn a_refusal_of_the_new_end_comes_from_the_old_one() {
     assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Refuse);
     let reset = Packet::parse(&bed.sides.local[0]).expect("a packet");
     assert_eq!((reset.source.to_string(), reset.ports()), ("203.0.113.10".to_owned(), (443, 40000)));
-    assert_eq!(bed.machine.wfp.events.to_vec()[0].remote, Some(elsewhere(false).ip()));
+    assert_eq!(bed.machine.wfp.engine.events.to_vec()[0].remote, Some(elsewhere(false).ip()));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::bed::*;
 use super::talk::Talk;
-use crate::wfp::layers::LayerId;
 use core::ptr::null_mut;
+use filter_engine::layers::LayerId;
 use nt_abi::NtStatus;
 use nt_abi::fwp::consts::{
     FWPS_INJECTION_TYPE_STREAM, FWPS_STREAM_ACTION_ALLOW_CONNECTION as ALLOW, FWPS_STREAM_ACTION_DEFER as DEFER,
@@ -193,7 +193,7 @@ fn a_part_is_blocked_and_the_rest_is_asked_about_again() {
         talk.say(direction.reverse(), b"I see");
         talk.end(direction.reverse());
         assert_eq!(talk.host(direction).heard, b"I see", "the other way is as it was");
-        assert_eq!(talk.bed.machine.wfp.flows.len(), 0, "the connection has ended");
+        assert_eq!(talk.bed.machine.wfp.engine.flows.len(), 0, "the connection has ended");
     }
 }
 
@@ -266,7 +266,7 @@ fn a_connection_dropped_late_is_reset_with_the_numbers_each_host_knows() {
     talk.say(Outbound, b"worse");
     assert!(talk.client.reset && talk.server.reset);
     assert_eq!(talk.server.heard, b"good");
-    assert_eq!(talk.bed.machine.wfp.flows.len(), 0);
+    assert_eq!(talk.bed.machine.wfp.engine.flows.len(), 0);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_reset_of_one_host_reaches_the_other() {
     talk.bed.inward(&tcp(false, Inbound, "R", 4_294_967_201, 0, b""));
     talk.settle();
     assert!(talk.client.reset && !talk.server.reset);
-    assert_eq!(talk.bed.machine.wfp.flows.len(), 0);
+    assert_eq!(talk.bed.machine.wfp.engine.flows.len(), 0);
 }
 
 #[test]
@@ -429,7 +429,7 @@ fn a_stream_that_changes_after_the_other_way_has_ended_still_ends() {
     talk.say(Inbound, b"answer");
     talk.end(Inbound);
     assert_eq!((&talk.client.heard[..], talk.client.ended), (&b"good answer"[..], true));
-    assert_eq!(talk.bed.machine.wfp.flows.len(), 0);
+    assert_eq!(talk.bed.machine.wfp.engine.flows.len(), 0);
 }
 
 #[test]
@@ -618,7 +618,7 @@ proptest! {
         (talk.client.ends, talk.server.ends) = (true, true);
         let go_on = import!(FwpsStreamContinue0(u64, u32, u16, u32) -> NtStatus);
         for round in 0..4000 {
-            if talk.client.ended && talk.server.ended && talk.bed.machine.wfp.flows.is_empty() {
+            if talk.client.ended && talk.server.ended && talk.bed.machine.wfp.engine.flows.is_empty() {
                 break;
             }
             for direction in [Outbound, Inbound] {
@@ -643,7 +643,7 @@ proptest! {
         prop_assert_eq!(heard_by_server, &follows[0].lock().expected);
         prop_assert_eq!(heard_by_client, &follows[1].lock().expected);
         prop_assert!(talk.server.ended && talk.client.ended);
-        prop_assert_eq!(talk.bed.machine.wfp.flows.len(), 0);
+        prop_assert_eq!(talk.bed.machine.wfp.engine.flows.len(), 0);
         prop_assert_eq!([follows[0].lock().position, follows[1].lock().position], [says.0, says.1]);
     }
 }

@@ -1,7 +1,7 @@
 //! Injection at the transport layer.
 
 use super::bed::*;
-use crate::wfp::layers::LayerId;
+use filter_engine::layers::LayerId;
 use nt_abi::NtStatus;
 use nt_abi::fwp::consts::{
     FWPS_PACKET_INJECTED_BY_SELF as BY_SELF, FWPS_PACKET_NOT_INJECTED as NOT, FWPS_RIGHT_ACTION_WRITE,
@@ -145,7 +145,7 @@ fn a_connection_lives_and_ends_while_every_segment_is_diverted() {
             same(&arrived.expect("it arrived"), &packet);
             assert!(bed.sides.remote.is_empty() && bed.sides.local.is_empty());
         }
-        assert_eq!(bed.machine.wfp.flows.len(), 0, "the connection is over");
+        assert_eq!(bed.machine.wfp.engine.flows.len(), 0, "the connection is over");
         assert_eq!((out.done.lock().len(), inward.done.lock().len()), (5, 3));
     }
 }

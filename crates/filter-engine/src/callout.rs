@@ -1,0 +1,288 @@
+//! Callouts at run time: the functions a driver registered, and who is inside them.
+
+use crate::classify::Classify;
+use crate::error::{BfeError, BfeResult};
+use crate::filter::CompiledFilter;
+use crate::layers::LayerId;
+use hazard::Slot;
+use nt_abi::NtStatus;
+use nt_abi::fwp::{FwpsClassifyOut0, FwpsIncomingValues0, consts};
+use parking_lot::Mutex;
+use sluice_host::Guid;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// One call of a classifyFn.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassifyCall<'a> {
+    /// The indication.
+    pub classify: &'a Classify<'a>,
+    /// inFixedValues.
+    pub fixed: &'a FwpsIncomingValues0,
+    /// The filter that names the callout.
+    pub filter: &'a CompiledFilter,
+    /// flowContext, 0 when the callout has none with the flow.
+    pub flow_context: u64,
+}
+
+/// The functions a driver registered for a callout, as the engine calls them. Whoever runs drivers implements this; a
+/// call may never return, when the driver stops its machine.
+pub trait CalloutFunctions: Send + Sync {
+    /// classifyFn. `out` is what the callout finds, and what it leaves.
+    fn classify(&self, call: &ClassifyCall<'_>, out: &mut FwpsClassifyOut0);
+
+    /// notifyFn: `kind` is `FWPS_CALLOUT_NOTIFY_*`, `key` the filter's, which is absent with a deletion. The callout may
+    /// write the filter's context; nobody reads it before the filter is in force or after it has left.
+    fn notify(&self, kind: u32, key: Option<Guid>, filter: &CompiledFilter) -> NtStatus;
+
+    /// flowDeleteFn.
+    fn delete_flow_context(&self, layer: LayerId, callout_id: u32, context: u64);
+}
+
+/// What FwpsCalloutRegister was given.
+#[derive(Clone)]
+pub struct Registration {
+    /// FWP_CALLOUT_FLAG_*.
+    pub flags: u32,
+    /// Whether there is a flowDeleteFn; without one a callout can have no flow contexts.
+    pub has_flow_delete: bool,
+    /// The functions.
+    pub functions: Arc<dyn CalloutFunctions>,
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration").field("flags", &self.flags).finish_non_exhaustive()
+    }
+}
+
+impl Registration {
+    /// Whether the callout wants to be called only for flows it has a context with.
+    pub(crate) fn conditional_on_flow(&self) -> bool {
+        self.flags & consts::FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW != 0
+    }
+}
+
+/// A callout known to the engine, because BFE has the object, because a driver has registered it, or both.
+pub struct CalloutSlot {
+    key: Guid,
+    id: u32,
+    /// A classify that is under way may still use an old registration.
+    registration: Slot<Registration>,
+    /// Set while a registration or its removal is under way on some thread.
+    changing: AtomicBool,
+    flow_contexts: AtomicUsize,
+}
+
+impl fmt::Debug for CalloutSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CalloutSlot")
+            .field("key", &self.key)
+            .field("id", &self.id)
+            .field("registered", &self.is_registered())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CalloutSlot {
+    fn new(key: Guid, id: u32) -> Self {
+        Self {
+            key,
+            id,
+            registration: Slot::default(),
+            changing: AtomicBool::new(false),
+            flow_contexts: AtomicUsize::new(0),
+        }
+    }
+
+    /// calloutKey.
+    #[must_use]
+    pub fn key(&self) -> Guid {
+        self.key
+    }
+
+    /// The run-time id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether a driver has registered it.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.registration.is_filled()
+    }
+
+    /// The flags its registration brought, with FWPM_CALLOUT_FLAG_REGISTERED; 0 while nobody has registered it.
+    #[must_use]
+    pub fn registered_flags(&self) -> u32 {
+        self.enter(|registration| registration.flags | consts::FWPM_CALLOUT_FLAG_REGISTERED).unwrap_or(0)
+    }
+
+    /// How many flows carry a context of this callout.
+    #[must_use]
+    pub fn flow_contexts(&self) -> usize {
+        self.flow_contexts.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn count_flow_context(&self, added: bool) {
+        if added {
+            self.flow_contexts.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.flow_contexts.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Runs `inside` with the registration, which nobody takes back meanwhile; `None` when nobody has registered the
+    /// callout.
+    #[inline]
+    pub(crate) fn enter<R>(&self, inside: impl FnOnce(&Registration) -> R) -> Option<R> {
+        self.registration.enter(inside)
+    }
+
+    fn register(&self, registration: Registration) -> BfeResult<()> {
+        let _changing = self.change()?;
+        if self.is_registered() {
+            let what = format!("callout {} is registered already", self.key);
+            return Err(BfeError::new(NtStatus::FWP_ALREADY_EXISTS, what));
+        }
+        self.registration.fill(registration);
+        Ok(())
+    }
+
+    fn unregister(&self, pause: fn()) -> BfeResult<()> {
+        let _changing = self.change()?;
+        let fail = |status, why: &str| Err(BfeError::new(status, format!("callout {}: {why}", self.key)));
+        if !self.is_registered() {
+            return fail(NtStatus::FWP_CALLOUT_NOT_FOUND, "is not registered");
+        }
+        if self.flow_contexts() > 0 {
+            return fail(NtStatus::DEVICE_BUSY, "flows still carry its contexts");
+        }
+        let Some(taken) = self.registration.take() else {
+            return fail(NtStatus::FWP_CALLOUT_NOT_FOUND, "is not registered");
+        };
+        // The driver may free its code once this returns, so nobody may be inside any more. Ten seconds are far beyond
+        // any classifyFn; the one way to get there is to unregister a callout from within its own classifyFn.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while self.registration.is_entered() {
+            if Instant::now() > patience {
+                taken.put_back();
+                return fail(NtStatus::DEVICE_BUSY, "its classifyFn has been running for ten seconds");
+            }
+            pause();
+            std::thread::yield_now();
+        }
+        if self.flow_contexts() > 0 {
+            // A classifyFn that was still running made one.
+            taken.put_back();
+            return fail(NtStatus::DEVICE_BUSY, "flows still carry its contexts");
+        }
+        Ok(())
+    }
+
+    fn change(&self) -> BfeResult<Changing<'_>> {
+        if self.changing.swap(true, Ordering::Acquire) {
+            let what = format!("callout {} is being registered or unregistered on another thread", self.key);
+            return Err(BfeError::new(NtStatus::FWP_IN_USE, what));
+        }
+        Ok(Changing(&self.changing))
+    }
+}
+
+/// Nobody else registers or unregisters the callout while this lives.
+struct Changing<'a>(&'a AtomicBool);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Every callout the engine knows.
+#[derive(Debug, Default)]
+pub struct Callouts {
+    inner: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    by_key: HashMap<Guid, Arc<CalloutSlot>>,
+    next_id: u32,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        // The built-in callouts of a live machine take the ids below.
+        Self { by_key: HashMap::new(), next_id: 256 }
+    }
+}
+
+impl Callouts {
+    /// The slot of a callout; made, with a new run-time id, when there is none.
+    pub(crate) fn slot(&self, key: Guid) -> Arc<CalloutSlot> {
+        let mut inner = self.inner.lock();
+        if let Some(slot) = inner.by_key.get(&key) {
+            return slot.clone();
+        }
+        let slot = Arc::new(CalloutSlot::new(key, inner.next_id));
+        inner.next_id += 1;
+        inner.by_key.insert(key, slot.clone());
+        slot
+    }
+
+    /// The slot of a callout, if there is one.
+    #[must_use]
+    pub fn by_key(&self, key: Guid) -> Option<Arc<CalloutSlot>> {
+        self.inner.lock().by_key.get(&key).cloned()
+    }
+
+    /// The slot of a callout by run-time id.
+    #[must_use]
+    pub fn by_id(&self, id: u32) -> Option<Arc<CalloutSlot>> {
+        self.inner.lock().by_key.values().find(|slot| slot.id == id).cloned()
+    }
+
+    /// The callouts that drivers have registered.
+    #[must_use]
+    pub fn registered(&self) -> Vec<Arc<CalloutSlot>> {
+        let mut found: Vec<_> =
+            self.inner.lock().by_key.values().filter(|slot| slot.is_registered()).cloned().collect();
+        found.sort_by_key(|slot| slot.id);
+        found
+    }
+
+    /// FwpsCalloutRegister; returns the run-time id.
+    ///
+    /// notifyFn is not called for filters that name the callout already: the engine tells a callout only of filters
+    /// added after it registered (notifyFn1 documentation).
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER` for a key of zero, `FWP_ALREADY_EXISTS` when it is registered, `FWP_IN_USE` while another thread
+    /// registers or unregisters it.
+    pub fn register(&self, key: Guid, registration: Registration) -> BfeResult<u32> {
+        if key == Guid(0) {
+            return Err(BfeError::new(NtStatus::INVALID_PARAMETER, "FWPS_CALLOUT.calloutKey is zero"));
+        }
+        let slot = self.slot(key);
+        slot.register(registration)?;
+        Ok(slot.id)
+    }
+
+    /// FwpsCalloutUnregisterByKey0 and ById0. `pause` is called while a classifyFn is still running.
+    ///
+    /// # Errors
+    /// `FWP_CALLOUT_NOT_FOUND`, `DEVICE_BUSY` while flows carry its contexts, `FWP_IN_USE`.
+    pub fn unregister(&self, slot: Option<Arc<CalloutSlot>>, pause: fn()) -> BfeResult<()> {
+        let not_found = || BfeError::new(NtStatus::FWP_CALLOUT_NOT_FOUND, "no such callout");
+        slot.ok_or_else(not_found)?.unregister(pause)
+    }
+
+    /// Forgets slots that neither BFE (`keep`) nor a driver wants; their ids are never given again.
+    pub(crate) fn prune(&self, keep: impl Fn(Guid) -> bool) {
+        self.inner.lock().by_key.retain(|key, slot| slot.is_registered() || keep(*key));
+    }
+}

@@ -1,0 +1,455 @@
+//! Filter conditions: what may be compared with what, and the comparison itself.
+//!
+//! The rules are those of `FWP_MATCH_TYPE` (fwptypes.h, sdk-api documentation) with two notes. `FWP_MATCH_PREFIX` and
+//! `NOT_PREFIX` compare the *end* of the value, which the documentation calls a misleading name and means. And
+//! `FWP_MATCH_NOT_EQUAL` is documented for sortable types only, while the default policy of live machines uses it with
+//! SIDs (ALE_PACKAGE_ID other than S-1-0-0); it is allowed here wherever `FWP_MATCH_EQUAL` is, except for security
+//! descriptors.
+
+use crate::error::{BfeError, BfeResult, FWP_INVALID_NET_MASK};
+use crate::layers::{Field, FieldType};
+use crate::security::SecurityDescriptor;
+use crate::token::Token;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts;
+use nt_abi::fwp::value::Read;
+use sluice_host::{self as host, Guid, MatchType};
+
+/// `FWP_CONDITION_VALUE0`, and `FWP_VALUE0` as its single-valued part.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names are those of FWP_DATA_TYPE")]
+pub enum ConditionValue {
+    Empty,
+    Uint8(u8),
+    Uint16(u16),
+    Uint32(u32),
+    Uint64(u64),
+    Int8(i8),
+    Int16(i16),
+    Int32(i32),
+    Int64(i64),
+    Float(f32),
+    Double(f64),
+    ByteArray16([u8; 16]),
+    ByteArray6([u8; 6]),
+    ByteBlob(Vec<u8>),
+    /// In binary form.
+    Sid(Vec<u8>),
+    /// Self-relative.
+    SecurityDescriptor(Vec<u8>),
+    /// Without the terminating NUL.
+    UnicodeString(Vec<u16>),
+    /// Host order.
+    V4AddrMask {
+        addr: u32,
+        mask: u32,
+    },
+    V6AddrMask {
+        addr: [u8; 16],
+        prefix_length: u8,
+    },
+    Range {
+        low: Box<ConditionValue>,
+        high: Box<ConditionValue>,
+    },
+}
+
+impl ConditionValue {
+    /// The `FWP_DATA_TYPE`.
+    #[must_use]
+    pub fn data_type(&self) -> u32 {
+        match self {
+            Self::Empty => consts::FWP_EMPTY,
+            Self::Uint8(_) => consts::FWP_UINT8,
+            Self::Uint16(_) => consts::FWP_UINT16,
+            Self::Uint32(_) => consts::FWP_UINT32,
+            Self::Uint64(_) => consts::FWP_UINT64,
+            Self::Int8(_) => consts::FWP_INT8,
+            Self::Int16(_) => consts::FWP_INT16,
+            Self::Int32(_) => consts::FWP_INT32,
+            Self::Int64(_) => consts::FWP_INT64,
+            Self::Float(_) => consts::FWP_FLOAT,
+            Self::Double(_) => consts::FWP_DOUBLE,
+            Self::ByteArray16(_) => consts::FWP_BYTE_ARRAY16_TYPE,
+            Self::ByteArray6(_) => consts::FWP_BYTE_ARRAY6_TYPE,
+            Self::ByteBlob(_) => consts::FWP_BYTE_BLOB_TYPE,
+            Self::Sid(_) => consts::FWP_SID,
+            Self::SecurityDescriptor(_) => consts::FWP_SECURITY_DESCRIPTOR_TYPE,
+            Self::UnicodeString(_) => consts::FWP_UNICODE_STRING_TYPE,
+            Self::V4AddrMask { .. } => consts::FWP_V4_ADDR_MASK,
+            Self::V6AddrMask { .. } => consts::FWP_V6_ADDR_MASK,
+            Self::Range { .. } => consts::FWP_RANGE_TYPE,
+        }
+    }
+
+    /// Unsigned integers as one number.
+    fn unsigned(&self) -> Option<u64> {
+        match *self {
+            Self::Uint8(v) => Some(v.into()),
+            Self::Uint16(v) => Some(v.into()),
+            Self::Uint32(v) => Some(v.into()),
+            Self::Uint64(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    fn signed(&self) -> Option<i64> {
+        match *self {
+            Self::Int8(v) => Some(v.into()),
+            Self::Int16(v) => Some(v.into()),
+            Self::Int32(v) => Some(v.into()),
+            Self::Int64(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+
+impl From<&host::ConditionValue> for ConditionValue {
+    fn from(value: &host::ConditionValue) -> Self {
+        use host::ConditionValue as H;
+        match value {
+            H::Empty => Self::Empty,
+            H::Uint8(v) => Self::Uint8(*v),
+            H::Uint16(v) => Self::Uint16(*v),
+            H::Uint32(v) => Self::Uint32(*v),
+            H::Uint64(v) => Self::Uint64(*v),
+            H::ByteArray16(v) => Self::ByteArray16(*v),
+            H::ByteBlob(v) => Self::ByteBlob(v.clone()),
+            H::V4AddrMask { addr, mask } => Self::V4AddrMask { addr: *addr, mask: *mask },
+            H::V6AddrMask { addr, prefix_length } => Self::V6AddrMask { addr: *addr, prefix_length: *prefix_length },
+            H::Range { low, high } => {
+                Self::Range { low: Box::new(low.as_ref().into()), high: Box::new(high.as_ref().into()) }
+            }
+        }
+    }
+}
+
+/// `FWPM_FILTER_CONDITION0`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// fieldKey.
+    pub field: Guid,
+    /// matchType.
+    pub match_type: MatchType,
+    /// conditionValue.
+    pub value: ConditionValue,
+}
+
+/// `FWP_MATCH_TYPE` from its number.
+#[must_use]
+pub fn match_type(number: u32) -> Option<MatchType> {
+    use MatchType as M;
+    const ALL: [MatchType; 13] = [
+        M::Equal,
+        M::Greater,
+        M::Less,
+        M::GreaterOrEqual,
+        M::LessOrEqual,
+        M::Range,
+        M::FlagsAllSet,
+        M::FlagsAnySet,
+        M::FlagsNoneSet,
+        M::EqualCaseInsensitive,
+        M::NotEqual,
+        M::Prefix,
+        M::NotPrefix,
+    ];
+    ALL.get(number as usize).copied()
+}
+
+/// One comparison, made ready: whatever can be one is an interval test.
+#[derive(Clone, Debug)]
+pub(crate) enum Test {
+    Unsigned { data_type: u32, low: u64, high: u64, inside: bool },
+    Flags { data_type: u32, mask: u64, rule: FlagRule },
+    Signed { data_type: u32, low: i64, high: i64, inside: bool },
+    Float { data_type: u32, value: f64, inside: bool },
+    Bytes16 { low: u128, high: u128, inside: bool },
+    Bytes6 { value: [u8; 6], inside: bool },
+    Bytes { data_type: u32, order: Order, inside: bool },
+    Text { order: TextOrder, inside: bool },
+    Access(SecurityDescriptor),
+    Never,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FlagRule {
+    All,
+    Any,
+    None,
+}
+
+/// How byte strings are compared.
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
+    Between(Option<Vec<u8>>, Option<Vec<u8>>),
+    Beyond(Vec<u8>, std::cmp::Ordering),
+    Suffix(Vec<u8>),
+}
+
+/// How texts are compared.
+#[derive(Clone, Debug)]
+pub(crate) enum TextOrder {
+    Between(Option<Vec<u16>>, Option<Vec<u16>>),
+    Beyond(Vec<u16>, std::cmp::Ordering),
+    Suffix(Vec<u16>),
+    IgnoringCase(Vec<u16>),
+}
+
+impl Test {
+    /// Whether `value` passes. A field without a value passes no test, not even `FWP_MATCH_NOT_EQUAL`: there is nothing
+    /// to compare.
+    #[inline]
+    pub(crate) fn passes(&self, value: Read<'_>) -> bool {
+        match (self, value) {
+            (Self::Unsigned { data_type, low, high, inside }, Read::Unsigned(kind, v)) => {
+                kind == *data_type && (*low <= v && v <= *high) == *inside
+            }
+            (Self::Flags { data_type, mask, rule }, Read::Unsigned(kind, v)) => {
+                kind == *data_type
+                    && match rule {
+                        FlagRule::All => v & mask == *mask,
+                        FlagRule::Any => v & mask != 0,
+                        FlagRule::None => v & mask == 0,
+                    }
+            }
+            (Self::Bytes16 { low, high, inside }, Read::Bytes16(v)) => {
+                let v = u128::from_be_bytes(*v);
+                (*low <= v && v <= *high) == *inside
+            }
+            (Self::Bytes { data_type, order, inside }, Read::Bytes(kind, v)) => {
+                kind == *data_type && order.holds(v) == *inside
+            }
+            (Self::Signed { data_type, low, high, inside }, Read::Signed(kind, v)) => {
+                kind == *data_type && (*low <= v && v <= *high) == *inside
+            }
+            (Self::Float { data_type, value, inside }, Read::Float(kind, v)) => {
+                kind == *data_type && (*value == v) == *inside
+            }
+            (Self::Bytes6 { value, inside }, Read::Bytes6(v)) => (value == v) == *inside,
+            (Self::Text { order, inside }, Read::Text(v)) => order.holds(v) == *inside,
+            (Self::Access(descriptor), Read::Bytes(consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE, token)) => {
+                Token::view(token).is_some_and(|token| descriptor.grants_match(&token))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Order {
+    fn holds(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Between(low, high) => {
+                low.as_ref().is_none_or(|low| low.as_slice() <= value)
+                    && high.as_ref().is_none_or(|high| value <= high.as_slice())
+            }
+            Self::Beyond(bound, side) => value.cmp(bound) == *side,
+            Self::Suffix(end) => value.ends_with(end),
+        }
+    }
+}
+
+impl TextOrder {
+    fn holds(&self, value: &[u16]) -> bool {
+        match self {
+            Self::Between(low, high) => {
+                low.as_ref().is_none_or(|low| low.as_slice() <= value)
+                    && high.as_ref().is_none_or(|high| value <= high.as_slice())
+            }
+            Self::Beyond(bound, side) => value.cmp(bound) == *side,
+            Self::Suffix(end) => value.ends_with(end),
+            Self::IgnoringCase(other) => {
+                value.len() == other.len() && value.iter().zip(other).all(|(a, b)| upcase(*a) == upcase(*b))
+            }
+        }
+    }
+}
+
+/// Upper case of one UTF-16 unit, where that is one unit again (as `RtlUpcaseUnicodeChar` has it).
+fn upcase(unit: u16) -> u16 {
+    let Some(c) = char::from_u32(u32::from(unit)) else { return unit };
+    let mut upper = c.to_uppercase();
+    match (upper.next(), upper.next()) {
+        (Some(one), None) => u16::try_from(u32::from(one)).unwrap_or(unit),
+        _ => unit,
+    }
+}
+
+/// Checks a condition against the field it is about and makes it ready for matching.
+///
+/// # Errors
+/// `FWP_TYPE_MISMATCH` when the value cannot be compared with the field, `FWP_MATCH_TYPE_MISMATCH` when not in this way,
+/// `FWP_INVALID_RANGE` for a range that ends before it begins, `FWP_INVALID_NET_MASK` for a bad prefix or mask.
+pub(crate) fn compile(field: &Field, match_type: MatchType, value: &ConditionValue) -> BfeResult<Test> {
+    use MatchType as M;
+    let refuse = |status, why: &str| {
+        Err(BfeError::new(status, format!("condition on {}: {why} ({match_type:?} {value:?})", field.name)))
+    };
+    let mismatch = |why| refuse(NtStatus::FWP_MATCH_TYPE_MISMATCH, why);
+    let inside = !matches!(match_type, M::NotEqual | M::NotPrefix);
+
+    match (field.data_type, value) {
+        (FieldType::Uint32, ConditionValue::V4AddrMask { addr, mask }) => {
+            if !matches!(match_type, M::Equal | M::NotEqual) {
+                return mismatch("an address with a mask is equal or not");
+            }
+            if mask.leading_ones() + mask.trailing_zeros() < 32 {
+                return refuse(FWP_INVALID_NET_MASK, "the mask has a hole");
+            }
+            let low = u64::from(addr & mask);
+            let test = Test::Unsigned { data_type: consts::FWP_UINT32, low, high: low | u64::from(!mask), inside };
+            return Ok(test);
+        }
+        (FieldType::ByteArray16, ConditionValue::V6AddrMask { addr, prefix_length }) => {
+            if !matches!(match_type, M::Equal | M::NotEqual) {
+                return mismatch("an address with a prefix is equal or not");
+            }
+            let host = match prefix_length {
+                0 => u128::MAX,
+                1..=127 => u128::MAX >> prefix_length,
+                128 => 0,
+                _ => return refuse(FWP_INVALID_NET_MASK, "a prefix has at most 128 bits"),
+            };
+            let low = u128::from_be_bytes(*addr) & !host;
+            return Ok(Test::Bytes16 { low, high: low | host, inside });
+        }
+        (FieldType::TokenAccessInformation, ConditionValue::SecurityDescriptor(bytes)) => {
+            if match_type != M::Equal {
+                return mismatch("a security descriptor is matched with FWP_MATCH_EQUAL");
+            }
+            return match SecurityDescriptor::parse(bytes) {
+                Some(descriptor) => Ok(Test::Access(descriptor)),
+                None => refuse(NtStatus::INVALID_PARAMETER, "the security descriptor is malformed"),
+            };
+        }
+        _ => {}
+    }
+
+    let (low, high) = match value {
+        ConditionValue::Range { low, high } if match_type == M::Range => (low.as_ref(), high.as_ref()),
+        ConditionValue::Range { .. } => return mismatch("a range needs FWP_MATCH_RANGE"),
+        _ if match_type == M::Range => return mismatch("FWP_MATCH_RANGE needs a range"),
+        single => (single, single),
+    };
+    for value in [low, high] {
+        if value.data_type() != field.data_type as u32 {
+            return refuse(NtStatus::FWP_TYPE_MISMATCH, "the field has another data type");
+        }
+    }
+    let test = test(match_type, low, high, inside);
+    match test {
+        Some(Ok(test)) => Ok(test),
+        Some(Err(status)) => refuse(status, "the range ends before it begins"),
+        None => mismatch("the data type does not support this match"),
+    }
+}
+
+/// The comparison of a field with a value of its own type. `None` when the type does not support it.
+fn test(
+    match_type: MatchType,
+    low: &ConditionValue,
+    high: &ConditionValue,
+    inside: bool,
+) -> Option<Result<Test, NtStatus>> {
+    use MatchType as M;
+    let data_type = low.data_type();
+    if let (Some(a), Some(b)) = (low.unsigned(), high.unsigned()) {
+        let flags = |rule| Some(Ok(Test::Flags { data_type, mask: a, rule }));
+        let (low, high) = match match_type {
+            M::FlagsAllSet => return flags(FlagRule::All),
+            M::FlagsAnySet => return flags(FlagRule::Any),
+            M::FlagsNoneSet => return flags(FlagRule::None),
+            other => match interval(other, a, b, a.checked_add(1), a.checked_sub(1), 0, u64::MAX)? {
+                Ok(Some(bounds)) => bounds,
+                Ok(None) => return Some(Ok(Test::Never)),
+                Err(status) => return Some(Err(status)),
+            },
+        };
+        return Some(Ok(Test::Unsigned { data_type, low, high, inside }));
+    }
+    if let (Some(a), Some(b)) = (low.signed(), high.signed()) {
+        let bounds = interval(match_type, a, b, a.checked_add(1), a.checked_sub(1), i64::MIN, i64::MAX)?;
+        return Some(bounds.map(|bounds| match bounds {
+            Some((low, high)) => Test::Signed { data_type, low, high, inside },
+            None => Test::Never,
+        }));
+    }
+    match (low, high) {
+        (ConditionValue::ByteArray16(a), ConditionValue::ByteArray16(b)) => {
+            let (a, b) = (u128::from_be_bytes(*a), u128::from_be_bytes(*b));
+            let bounds = interval(match_type, a, b, a.checked_add(1), a.checked_sub(1), 0, u128::MAX)?;
+            Some(bounds.map(|bounds| match bounds {
+                Some((low, high)) => Test::Bytes16 { low, high, inside },
+                None => Test::Never,
+            }))
+        }
+        (ConditionValue::Float(a), ConditionValue::Float(_)) => float(match_type, data_type, (*a).into(), inside),
+        (ConditionValue::Double(a), ConditionValue::Double(_)) => float(match_type, data_type, *a, inside),
+        (ConditionValue::ByteArray6(value), ConditionValue::ByteArray6(_)) => {
+            matches!(match_type, M::Equal | M::NotEqual).then_some(Ok(Test::Bytes6 { value: *value, inside }))
+        }
+        (ConditionValue::Sid(value), ConditionValue::Sid(_)) => {
+            let order = Order::Between(Some(value.clone()), Some(value.clone()));
+            matches!(match_type, M::Equal | M::NotEqual).then_some(Ok(Test::Bytes { data_type, order, inside }))
+        }
+        (ConditionValue::ByteBlob(a), ConditionValue::ByteBlob(b)) => {
+            let order = match match_type {
+                M::Equal | M::NotEqual => Order::Between(Some(a.clone()), Some(a.clone())),
+                M::Range if a > b => return Some(Err(NtStatus::FWP_INVALID_RANGE)),
+                M::Range => Order::Between(Some(a.clone()), Some(b.clone())),
+                M::GreaterOrEqual => Order::Between(Some(a.clone()), None),
+                M::LessOrEqual => Order::Between(None, Some(a.clone())),
+                M::Greater => Order::Beyond(a.clone(), std::cmp::Ordering::Greater),
+                M::Less => Order::Beyond(a.clone(), std::cmp::Ordering::Less),
+                M::Prefix | M::NotPrefix => Order::Suffix(a.clone()),
+                _ => return None,
+            };
+            Some(Ok(Test::Bytes { data_type, order, inside }))
+        }
+        (ConditionValue::UnicodeString(a), ConditionValue::UnicodeString(b)) => {
+            let order = match match_type {
+                M::Equal | M::NotEqual => TextOrder::Between(Some(a.clone()), Some(a.clone())),
+                M::Range if a > b => return Some(Err(NtStatus::FWP_INVALID_RANGE)),
+                M::Range => TextOrder::Between(Some(a.clone()), Some(b.clone())),
+                M::GreaterOrEqual => TextOrder::Between(Some(a.clone()), None),
+                M::LessOrEqual => TextOrder::Between(None, Some(a.clone())),
+                M::Greater => TextOrder::Beyond(a.clone(), std::cmp::Ordering::Greater),
+                M::Less => TextOrder::Beyond(a.clone(), std::cmp::Ordering::Less),
+                M::Prefix | M::NotPrefix => TextOrder::Suffix(a.clone()),
+                M::EqualCaseInsensitive => TextOrder::IgnoringCase(a.clone()),
+                _ => return None,
+            };
+            Some(Ok(Test::Text { order, inside }))
+        }
+        _ => None,
+    }
+}
+
+/// The closed interval a match on a sortable number means; `None` inside when nothing can lie in it.
+#[allow(clippy::type_complexity, reason = "unsupported, refused, empty and an interval are four answers")]
+fn interval<T: Ord + Copy>(
+    match_type: MatchType,
+    low: T,
+    high: T,
+    above: Option<T>,
+    below: Option<T>,
+    least: T,
+    most: T,
+) -> Option<Result<Option<(T, T)>, NtStatus>> {
+    use MatchType as M;
+    Some(Ok(match match_type {
+        M::Equal | M::NotEqual => Some((low, low)),
+        M::Greater => above.map(|above| (above, most)),
+        M::GreaterOrEqual => Some((low, most)),
+        M::Less => below.map(|below| (least, below)),
+        M::LessOrEqual => Some((least, low)),
+        M::Range if low <= high => Some((low, high)),
+        M::Range => return Some(Err(NtStatus::FWP_INVALID_RANGE)),
+        _ => return None,
+    }))
+}
+
+/// Floats are not among the sortable types; they are equal or not.
+fn float(match_type: MatchType, data_type: u32, value: f64, inside: bool) -> Option<Result<Test, NtStatus>> {
+    matches!(match_type, MatchType::Equal | MatchType::NotEqual).then_some(Ok(Test::Float { data_type, value, inside }))
+}

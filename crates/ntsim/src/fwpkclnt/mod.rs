@@ -1,0 +1,117 @@
+//! fwpkclnt.sys: the Windows Filtering Platform as drivers import it, around the filter engine.
+//!
+//! [`fwps`] and [`fwpm`] are its two sides; [`inject`], [`pend`] and [`redirect`] keep what drivers take through the first,
+//! and [`stack`] is what they act on. [`UserSession`] is BFE for a program that is on no simulated processor.
+
+pub mod fwpm;
+pub mod fwps;
+mod handle;
+pub mod inject;
+pub mod pend;
+pub mod redirect;
+pub mod stack;
+#[cfg(test)]
+mod tests;
+mod user;
+
+pub use user::UserSession;
+
+use crate::cpu;
+use arc_swap::ArcSwap;
+use filter_engine::layers::WindowsVersion;
+use filter_engine::{Classify, FilterEngine, Outcome};
+use nt_abi::fwp::RedirectRequest;
+use pend::ClassifyContext;
+use std::fmt;
+use std::sync::Arc;
+
+/// The platform's state on one machine.
+pub struct Platform {
+    /// The filter engine. First, so that it goes first: sessions that drivers left open are not closed after it.
+    pub engine: Arc<FilterEngine>,
+    /// Injected packets and the handles they are injected with.
+    pub injections: inject::Injections,
+    /// Operations of ALE that callouts may pend.
+    pub operations: pend::Operations,
+    /// Redirect handles.
+    pub redirects: redirect::Redirects,
+    classify_handles: pend::ClassifyHandles,
+    clients: fwpm::Clients,
+    stack: ArcSwap<Box<dyn stack::Stack>>,
+}
+
+impl fmt::Debug for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Platform").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Platform {
+    /// A platform with the built-in layers and sublayers and nothing else.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::of(WindowsVersion::default())
+    }
+
+    /// A platform as a version of Windows has it.
+    #[must_use]
+    pub fn of(version: WindowsVersion) -> Self {
+        Self {
+            engine: Arc::new(FilterEngine::new(version, leave_if_stopped)),
+            injections: inject::Injections::default(),
+            operations: pend::Operations::default(),
+            redirects: redirect::Redirects::default(),
+            classify_handles: pend::ClassifyHandles::default(),
+            clients: fwpm::Clients::default(),
+            stack: ArcSwap::from_pointee(Box::new(stack::NoStack)),
+        }
+    }
+
+    /// Classifies a request whose layer data callouts may change (ALE_CONNECT_REDIRECT, ALE_BIND_REDIRECT) and which they
+    /// may pend: `token` is the stack's own number for it. Every other indication is the request 0 without layer data.
+    ///
+    /// Must run on a simulated processor, at DISPATCH_LEVEL or below.
+    pub fn classify(&self, c: &Classify<'_>, token: u64, redirect: Option<Box<RedirectRequest>>) -> Outcome {
+        let context = ClassifyContext::new(c.layer, token, redirect);
+        self.engine.classify(&Classify { request: Some(&context), ..*c })
+    }
+
+    /// Puts a network stack under the engine, in place of the one before.
+    pub fn set_stack(&self, stack: Box<dyn stack::Stack>) {
+        self.stack.store(Arc::new(stack));
+    }
+
+    /// What drivers have taken through fwpkclnt.sys and not given back, each kind with its number; none means none.
+    #[must_use]
+    pub fn leaks(&self) -> Vec<(&'static str, usize)> {
+        let registered = self.engine.callouts.registered().len();
+        let contexts = self.engine.flows.context_count();
+        let own = [
+            ("registered callouts", registered),
+            ("flow contexts", contexts),
+            ("injection handles", self.injections.handle_count()),
+            ("redirect handles", self.redirects.count()),
+            ("classify handles", self.classify_handles.len()),
+            ("pended operations", self.operations.pended()),
+        ];
+        self.clients.open().into_iter().chain(own).filter(|(_, count)| *count != 0).collect()
+    }
+}
+
+/// A wait of the engine ends here when the machine of this processor has stopped.
+fn leave_if_stopped() {
+    if cpu::inside() {
+        cpu::leave_if_stopped();
+    }
+}
+
+/// Whether the import `what` has to fail for want of memory, by the verifier's will.
+fn scarce(what: &str) -> bool {
+    cpu::with_machine(|machine| machine.low_resources.fails(what))
+}

@@ -1,0 +1,58 @@
+//! What lies under the filter engine: the network stack, as far as drivers act on it through fwpkclnt.sys.
+//!
+//! Whoever carries the packets of a machine implements [`Stack`] and registers it with
+//! [`super::Platform::set_stack`]. A machine without one answers as Windows does before TCP/IP is up.
+
+use super::inject::Injection;
+use super::pend::Decision;
+use filter_engine::error::FWP_TCPIP_NOT_READY;
+use filter_engine::layers::LayerId;
+use nt_abi::NetBufferList;
+use nt_abi::NtStatus;
+use nt_abi::fwp::RedirectRequest;
+use std::fmt;
+
+/// What a driver gets that asks something of a stack that is not there: `STATUS_FWP_TCPIP_NOT_READY`.
+pub const NOT_READY: NtStatus = FWP_TCPIP_NOT_READY;
+
+/// The network stack of a machine. Its methods are called on a simulated processor, at DISPATCH_LEVEL or below, and must
+/// not call back into the driver before they return, except through [`Injection::complete`].
+pub trait Stack: Send + Sync {
+    /// A driver injects a packet or stream data. The stack owns the injection and completes it once, now or later.
+    ///
+    /// # Errors
+    /// The status for the driver, with the injection it keeps; its completion function is not called then.
+    fn inject(&self, injection: Box<Injection>) -> Result<(), (NtStatus, Box<Injection>)> {
+        Err((FWP_TCPIP_NOT_READY, injection))
+    }
+
+    /// FwpsCompleteOperation0: the operation that was offered as `token` and pended is to be authorized again. `packet`
+    /// is the list a driver may pass; it stays the driver's.
+    fn complete_operation(&self, token: u64, packet: *mut NetBufferList) {
+        let _ = (token, packet);
+    }
+
+    /// FwpsCompleteClassify0: the request `token` that was pended has its final decision, or is to be classified again
+    /// when there is none.
+    fn complete_classify(&self, token: u64, decision: Option<Decision>, redirect: Option<Box<RedirectRequest>>) {
+        let _ = (token, decision, redirect);
+    }
+
+    /// FwpsStreamContinue0: a deferred inbound stream goes on.
+    fn stream_continue(&self, flow: u64, callout_id: u32, layer: LayerId, flags: u32) -> NtStatus {
+        let _ = (flow, callout_id, layer, flags);
+        FWP_TCPIP_NOT_READY
+    }
+}
+
+impl fmt::Debug for dyn Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stack")
+    }
+}
+
+/// No stack: nothing can be injected.
+#[derive(Debug)]
+pub(super) struct NoStack;
+
+impl Stack for NoStack {}

@@ -1,0 +1,82 @@
+//! What only a driver's own functions can show: callouts of the first version, contexts set by notifyFn, refusals.
+
+use super::bed::{Bed, LAYER, Script, scripted0};
+use crate::fwpkclnt::fwps::callout;
+use core::ffi::c_void;
+use filter_engine::Verdict;
+use filter_engine::bfe::FilterContext;
+use filter_engine::security::Sid;
+use filter_engine::token::Token;
+use nt_abi::NtStatus;
+use nt_abi::fwp::consts::*;
+use nt_abi::fwp::{FwpsFilter0, RawGuid};
+use parking_lot::Mutex;
+
+#[test]
+fn a_callout_of_the_first_version_gets_no_classify_context() {
+    let bed = Bed::new();
+    let session = bed.session();
+    let callout = bed.key();
+    let mut raw = Bed::raw_callout(callout, 0);
+    raw.classify_fn = scripted0 as *const c_void;
+    // SAFETY: the classify function is of version 0, the rest is the same in every version.
+    let registration = unsafe { callout::registration(&raw, 0) }.expect("good");
+    bed.machine.wfp.engine.callouts.register(callout, registration).expect("new");
+    bed.add_callout(&session, callout, LAYER);
+    let script = Script::says(FWP_ACTION_BLOCK);
+    let mut filter = bed.filter(FWP_ACTION_CALLOUT_TERMINATING);
+    filter.action_key = callout;
+    filter.context = bed.script(&script);
+    bed.add(&session, filter);
+    assert_eq!(bed.classify().verdict, Verdict::Block);
+    assert_eq!(script.calls(), 1);
+}
+
+#[test]
+fn the_context_that_notify_sets_is_the_one_classify_gets() {
+    static SCRIPT: Mutex<u64> = Mutex::new(0);
+    unsafe extern "win64" fn sets_context(kind: u32, _: *const RawGuid, filter: *mut FwpsFilter0) -> i32 {
+        if kind == FWPS_CALLOUT_NOTIFY_ADD_FILTER {
+            // SAFETY: the engine passes a filter that is in no snapshot yet.
+            unsafe { (*filter).context = *SCRIPT.lock() };
+        }
+        0
+    }
+    let bed = Bed::new();
+    let session = bed.session();
+    let script = Script::says(FWP_ACTION_BLOCK);
+    if let FilterContext::Raw(raw) = bed.script(&script) {
+        *SCRIPT.lock() = raw;
+    }
+    let key = bed.key();
+    let mut raw = Bed::raw_callout(key, 0);
+    raw.notify_fn = sets_context as *const c_void;
+    bed.register(&raw).expect("new");
+    bed.add_callout(&session, key, LAYER);
+    let mut filter = bed.filter(FWP_ACTION_CALLOUT_TERMINATING);
+    filter.action_key = key;
+    bed.add(&session, filter);
+    assert_eq!(bed.classify().verdict, Verdict::Block);
+    assert_eq!(script.calls(), 1);
+}
+
+#[test]
+fn a_callout_without_a_notify_function_is_refused() {
+    let bed = Bed::new();
+    let mut bad = Bed::raw_callout(bed.key(), 0);
+    bad.notify_fn = core::ptr::null();
+    let refused = bed.register(&bad).expect_err("it has none");
+    assert_eq!(refused.status, NtStatus::INVALID_PARAMETER);
+}
+
+#[test]
+fn a_driver_finds_the_user_as_shipped_drivers_do() {
+    let blob = Token { sids: vec![Sid::new(5, &[21, 1, 2, 3, 1001]), Sid::new(1, &[0])] }.to_blob();
+    // SAFETY: each pointer leads into the blob, which is 8 byte aligned and lives on; that is what is tested.
+    let user = unsafe {
+        let hash = *blob.bytes().as_ptr().cast::<*const *const *const [u8; 28]>();
+        let attributes = *hash.add(1);
+        **attributes.cast::<*const [u8; 28]>()
+    };
+    assert_eq!(user, Sid::new(5, &[21, 1, 2, 3, 1001]).bytes());
+}

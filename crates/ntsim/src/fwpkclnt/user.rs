@@ -1,0 +1,184 @@
+//! BFE for a program: the same calls, made from a thread that is on no simulated processor.
+
+use crate::cpu::{self, Bugcheck};
+use crate::machine::Machine;
+use filter_engine::BfeResult;
+use filter_engine::bfe::{self, DisplayData, Session, SessionOptions, Stored, StoredCallout};
+use nt_abi::Irql;
+use nt_abi::fwp::consts;
+use sluice_host::{
+    Callout, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer,
+};
+use std::sync::Arc;
+
+/// A session of a program, through the seam that the Windows implementation has too. Dropping it closes the session.
+#[derive(Debug)]
+pub struct UserSession {
+    machine: Arc<Machine>,
+    session: Option<Session>,
+}
+
+impl UserSession {
+    /// `FwpmEngineOpen0`.
+    #[must_use]
+    pub fn open(machine: &Arc<Machine>, dynamic: bool) -> Self {
+        let display = DisplayData { name: None, description: None };
+        let options = SessionOptions { display, dynamic, process_id: std::process::id(), ..SessionOptions::default() };
+        Self { machine: machine.clone(), session: Some(Session::open(&machine.wfp.engine, options)) }
+    }
+
+    /// Makes a call on a simulated processor, where a notifyFn can run.
+    fn call<R>(&self, operation: &str, call: impl FnOnce(&Session) -> BfeResult<R>) -> HostResult<R> {
+        let Some(session) = &self.session else { return Err(closed(operation)) };
+        match cpu::enter(&self.machine, Irql::PASSIVE, || call(session)) {
+            Ok(result) => result.map_err(|error| error.into_host_error(operation)),
+            Err(bugcheck) => Err(stopped(operation, &bugcheck)),
+        }
+    }
+}
+
+/// The code of `ERROR_GEN_FAILURE`: on Windows nobody would be left to return anything.
+const ERROR_GEN_FAILURE: u32 = 31;
+
+fn closed(operation: &str) -> HostError {
+    let message = "the session is closed".to_owned();
+    HostError { operation: operation.to_owned(), code: 6, message }
+}
+
+fn stopped(operation: &str, bugcheck: &Bugcheck) -> HostError {
+    let message = format!("the machine has stopped: {bugcheck}");
+    HostError { operation: operation.to_owned(), code: ERROR_GEN_FAILURE, message }
+}
+
+impl Drop for UserSession {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            let result = cpu::enter(&self.machine, Irql::PASSIVE, || session.close());
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "closing a BFE session"),
+                // Nothing is left to clean up on a machine that has stopped, and closing again would enter it again.
+                Err(bugcheck) => {
+                    tracing::warn!(%bugcheck, "closing a BFE session");
+                    std::mem::forget(session);
+                }
+            }
+        }
+    }
+}
+
+impl Engine for UserSession {
+    fn begin(&mut self) -> HostResult<()> {
+        self.call("FwpmTransactionBegin0", |session| session.begin(false))
+    }
+
+    fn commit(&mut self) -> HostResult<()> {
+        self.call("FwpmTransactionCommit0", Session::commit)
+    }
+
+    fn abort(&mut self) -> HostResult<()> {
+        self.call("FwpmTransactionAbort0", Session::abort)
+    }
+
+    fn add_provider(&mut self, provider: &Provider) -> HostResult<()> {
+        self.call("FwpmProviderAdd0", |session| session.add_provider(provider.into()))
+    }
+
+    fn add_sublayer(&mut self, sublayer: &Sublayer) -> HostResult<()> {
+        self.call("FwpmSubLayerAdd0", |session| session.add_sublayer(sublayer.into()))
+    }
+
+    fn add_callout(&mut self, callout: &Callout) -> HostResult<u32> {
+        self.call("FwpmCalloutAdd0", |session| session.add_callout(callout.into()))
+    }
+
+    fn add_filter(&mut self, filter: &Filter) -> HostResult<u64> {
+        self.call("FwpmFilterAdd0", |session| session.add_filter(filter.into()))
+    }
+
+    fn delete_provider(&mut self, key: Guid) -> HostResult<()> {
+        self.call("FwpmProviderDeleteByKey0", |session| session.delete_provider(key))
+    }
+
+    fn delete_sublayer(&mut self, key: Guid) -> HostResult<()> {
+        self.call("FwpmSubLayerDeleteByKey0", |session| session.delete_sublayer(key))
+    }
+
+    fn delete_callout(&mut self, key: Guid) -> HostResult<()> {
+        self.call("FwpmCalloutDeleteByKey0", |session| session.delete_callout(key))
+    }
+
+    fn delete_filter(&mut self, key: Guid) -> HostResult<()> {
+        self.call("FwpmFilterDeleteByKey0", |session| session.delete_filter(key))
+    }
+
+    fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmProviderGetByKey0")) };
+        let objects = session.objects();
+        Ok(objects.providers.get(&key).map(|Stored { object, .. }| Provider {
+            key: object.key,
+            name: object.display.name.clone().unwrap_or_default(),
+            description: object.display.description.clone().unwrap_or_default(),
+            persistent: object.flags & consts::FWPM_PROVIDER_FLAG_PERSISTENT != 0,
+            service: object.service.clone(),
+        }))
+    }
+
+    fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmSubLayerGetByKey0")) };
+        let objects = session.objects();
+        Ok(objects.sublayers.get(&key).map(|Stored { object, .. }| Sublayer {
+            key: object.key,
+            name: object.display.name.clone().unwrap_or_default(),
+            description: object.display.description.clone().unwrap_or_default(),
+            persistent: object.flags & consts::FWPM_SUBLAYER_FLAG_PERSISTENT != 0,
+            provider: object.provider,
+            weight: object.weight,
+        }))
+    }
+
+    fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmCalloutGetByKey0")) };
+        let objects = session.objects();
+        Ok(objects.callouts.get(&key).map(|StoredCallout { stored: Stored { object, .. }, .. }| Callout {
+            key: object.key,
+            name: object.display.name.clone().unwrap_or_default(),
+            description: object.display.description.clone().unwrap_or_default(),
+            persistent: object.flags & consts::FWPM_CALLOUT_FLAG_PERSISTENT != 0,
+            provider: object.provider,
+            layer: object.layer,
+        }))
+    }
+
+    fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmFilterEnum0")) };
+        let objects = session.objects();
+        let wanted = objects.filters.values().filter(|f| provider.is_none() || f.filter.provider == provider);
+        Ok(wanted
+            .map(|f| FilterEntry {
+                key: f.filter.key,
+                id: f.id,
+                name: f.filter.display.name.clone().unwrap_or_default(),
+                layer: f.filter.layer,
+                provider: f.filter.provider,
+                sublayer: f.filter.sublayer,
+                flags: f.filter.flags,
+                weight: Some(f.filter.weight),
+                conditions: f.filter.conditions.len() as u32,
+                action: action(&f.filter),
+            })
+            .collect())
+    }
+}
+
+/// The action as a program gives it.
+fn action(filter: &bfe::Filter) -> Option<FilterAction> {
+    Some(match filter.action {
+        consts::FWP_ACTION_PERMIT => FilterAction::Permit,
+        consts::FWP_ACTION_BLOCK => FilterAction::Block,
+        consts::FWP_ACTION_CALLOUT_TERMINATING => FilterAction::CalloutTerminating(filter.action_key),
+        consts::FWP_ACTION_CALLOUT_INSPECTION => FilterAction::CalloutInspection(filter.action_key),
+        consts::FWP_ACTION_CALLOUT_UNKNOWN => FilterAction::CalloutUnknown(filter.action_key),
+        _ => return None,
+    })
+}
