@@ -108,6 +108,36 @@ fn a_new_rule_on_a_user_revokes_that_users_flows() {
 }
 
 #[test]
+fn a_rule_on_a_group_decides_for_all_its_members_then_and_later() {
+    let blocked = |rule: &str| {
+        format!(
+            "[default]\noutbound = \"permit\"\ninbound = \"permit\"\n[[rule]]\nname = \"who\"\naction = \"block\"\n{rule}\n"
+        )
+    };
+    for (rule, user, root) in [
+        ("user = \"Everyone\"", false, false),
+        ("group = \"Users\"", false, true),
+        ("group = \"Administrators\"", true, false),
+        ("user = \"S-1-22-1-1000\"\ngroup = \"Authenticated Users\"", false, true),
+        ("service = \"Dnscache\"", true, true),
+        ("package = \"Microsoft.WindowsStore_8wekyb3d8bbwe\"", true, true),
+    ] {
+        let rig = Rig::with_policy(PERMIT_ALL);
+        let mut wires = [Some(1000), Some(0)].map(|uid| Wire::of_user(&rig.machine, uid));
+        let mut flows = wires.each_mut().map(|wire| wire.establish("203.0.113.10", 443));
+        rig.load(&blocked(rule));
+        for (index, passes) in [user, root].into_iter().enumerate() {
+            let later = wires[index].send(&mut flows[index], Segment::Data(b"more"));
+            assert_eq!(later == Verdict::Forward, passes, "{rule}: flow {index}");
+            let new = wires[index].connect("203.0.113.11", 443).0;
+            assert_eq!(new == Verdict::Forward, passes, "{rule}: connection {index}");
+        }
+        wires.iter_mut().for_each(Wire::finish);
+        rig.uninstall();
+    }
+}
+
+#[test]
 fn a_rule_on_an_interface_decides_at_every_layer() {
     let rig = Rig::with_policy(PERMIT_ALL);
     let mut wire = Wire::new(&rig.machine);

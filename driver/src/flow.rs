@@ -9,10 +9,10 @@ use kernel::{
     shared::Shared,
     wfp::{Classify, DIRECTION_INBOUND, fields::Fields},
 };
-use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Sid};
+use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Identities};
 use sluice_protocol::{Event, event, status::Counter};
 
-use crate::{SLUICE, identity::Identity, policy::Policy};
+use crate::{SLUICE, identity::Identity, policy::Policy, whose::Whose};
 
 /// What a decision is made of, but for whose conversation it is.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl FlowKey {
         let mut flow =
             PolicyFlow::new(self.direction, self.protocol, self.local, self.local_port, self.remote, self.remote_port);
         flow.application = owner.application.map(AppId);
-        flow.user = owner.user.map(Sid);
+        flow.others = owner.whose.is_known().then_some(&owner.whose as &dyn Identities);
         flow.interface = owner.interface;
         policy.image.decide(&flow)
     }
@@ -80,8 +80,8 @@ impl FlowKey {
 pub(crate) struct Owner<'a> {
     /// The application's path as ALE_APP_ID gives it.
     pub(crate) application: Option<&'a [u8]>,
-    /// The user's SID.
-    pub(crate) user: Option<&'a [u8]>,
+    /// Whoever it belongs to.
+    pub(crate) whose: Whose<'a>,
     /// The local interface's LUID.
     pub(crate) interface: Option<u64>,
 }
@@ -90,7 +90,7 @@ impl<'a> Owner<'a> {
     pub(crate) fn read<F>(request: &Classify<'a, F>, fields: &Fields) -> Self {
         Self {
             application: request.blob(fields.application),
-            user: request.user(fields.user),
+            whose: Whose::Told { token: request.token(fields.user), package: request.sid(fields.package) },
             interface: request.u64(fields.interface),
         }
     }

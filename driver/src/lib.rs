@@ -19,6 +19,7 @@ mod flow;
 mod identity;
 mod limits;
 mod policy;
+mod whose;
 
 use kernel::{
     spin::SpinLock,

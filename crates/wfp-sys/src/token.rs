@@ -1,4 +1,4 @@
-//! What a `tokenAccessInformation` of a classify holds (winnt.h), as far as a user is found by it. `wdk-sys` generates
+//! What a `tokenAccessInformation` of a classify holds (winnt.h), as far as a user and groups are found by it. `wdk-sys` generates
 //! no bindings of ntifs.h, where kernel code has these from.
 
 use core::mem::{offset_of, size_of};

@@ -6,23 +6,20 @@ use core::{
 };
 
 use wfp_sys::{
-    FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_BYTE_BLOB, FWP_DATA_TYPE_, FWP_VALUE0,
+    FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_DATA_TYPE_, FWP_VALUE0,
     FWPS_BUILTIN_LAYERS_ as Layers, FWPS_CLASSIFY_OUT_FLAG_ABSORB, FWPS_CLASSIFY_OUT0, FWPS_FILTER3,
     FWPS_INCOMING_METADATA_VALUES0, FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE,
     FWPS_METADATA_FIELD_PROCESS_ID, FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE,
-    FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST, token::TOKEN_ACCESS_INFORMATION,
+    FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST,
 };
 
 use crate::irql::AtDispatch;
 
 use super::{
-    Answer, Flow, Outcome, PacketList, Stream,
+    Answer, Flow, Outcome, PacketList, Stream, Token,
     answer::{Action, State, apply},
+    token,
 };
-
-/// SID_REVISION and SID_MAX_SUB_AUTHORITIES (winnt.h).
-const SID_REVISION: u8 = 1;
-const SID_MAX_SUB_AUTHORITIES: u8 = 15;
 
 /// One call of classifyFn, at DISPATCH_LEVEL. Everything it lends lives until the call returns.
 pub struct Classify<'a, F: 'static> {
@@ -131,12 +128,9 @@ impl<'a, F: 'static> Classify<'a, F> {
         unsafe { value.__bindgen_anon_1.uint64.as_ref() }.copied()
     }
 
-    /// The user's SID in a field of type FWP_TOKEN_ACCESS_INFORMATION_TYPE.
-    ///
-    /// The documentation calls the blob opaque; that it holds a TOKEN_ACCESS_INFORMATION with addresses, the user first,
-    /// is how published drivers read it.
+    /// The owner's token in a field of type FWP_TOKEN_ACCESS_INFORMATION_TYPE.
     #[must_use]
-    pub fn user(&self, field: u16) -> Option<&'a [u8]> {
+    pub fn token(&self, field: u16) -> Option<Token<'a>> {
         let value = self.value(field)?;
         if value.type_ != FWP_DATA_TYPE_::FWP_TOKEN_ACCESS_INFORMATION_TYPE {
             return None;
@@ -145,7 +139,18 @@ impl<'a, F: 'static> Classify<'a, F> {
         // as long as the call.
         let blob = unsafe { value.__bindgen_anon_1.tokenAccessInformation.as_ref() }?;
         // SAFETY: the engine's blob, which lives as long as the call.
-        unsafe { user_of(blob) }
+        unsafe { Token::of(blob) }
+    }
+
+    /// A field of type FWP_SID: a SID in its binary form.
+    #[must_use]
+    pub fn sid(&self, field: u16) -> Option<&'a [u8]> {
+        let value = self.value(field)?;
+        if value.type_ != FWP_DATA_TYPE_::FWP_SID {
+            return None;
+        }
+        // SAFETY: the type says that sid is the member in use: null or a pointer to a SID that lives as long as the call.
+        unsafe { token::sid(value.__bindgen_anon_1.sid.cast::<u8>()) }
     }
 
     const fn has(&self, metadata_field: u32) -> bool {
@@ -226,33 +231,6 @@ impl<'a, F: 'static> Classify<'a, F> {
     }
 }
 
-/// The first SID of a token.
-///
-/// # Safety
-/// The blob's bytes, when there are enough of them, are a TOKEN_ACCESS_INFORMATION whose addresses lead to what it says,
-/// or nowhere, and live for `'a`.
-unsafe fn user_of<'a>(blob: &FWP_BYTE_BLOB) -> Option<&'a [u8]> {
-    if (blob.size as usize) < size_of::<TOKEN_ACCESS_INFORMATION>() {
-        return None;
-    }
-    // SAFETY: by this function's contract: the token, or null.
-    let information = unsafe { blob.data.cast::<TOKEN_ACCESS_INFORMATION>().as_ref() }?;
-    // SAFETY: as above: the hash of its SIDs, or null.
-    let hash = unsafe { information.SidHash.as_ref() }.filter(|hash| hash.SidCount != 0)?;
-    // SAFETY: as above: there is at least one entry, the user's.
-    let user = unsafe { hash.SidAttr.as_ref() }?.Sid.cast::<u8>();
-    if user.is_null() {
-        return None;
-    }
-    // SAFETY: a SID begins with its revision and how many sub-authorities of 4 bytes follow its 8 bytes of head.
-    let (revision, sub_authorities) = unsafe { (*user, *user.add(1)) };
-    if revision != SID_REVISION || sub_authorities > SID_MAX_SUB_AUTHORITIES {
-        return None;
-    }
-    // SAFETY: as above.
-    Some(unsafe { slice::from_raw_parts(user, 8 + 4 * usize::from(sub_authorities)) })
-}
-
 /// The transport layers, whose layer data is a NET_BUFFER_LIST.
 const fn is_transport(layer: u16) -> bool {
     const INBOUND_V4: u16 = Layers::FWPS_LAYER_INBOUND_TRANSPORT_V4 as u16;
@@ -267,46 +245,4 @@ const fn is_stream(layer: u16) -> bool {
     const V4: u16 = Layers::FWPS_LAYER_STREAM_V4 as u16;
     const V6: u16 = Layers::FWPS_LAYER_STREAM_V6 as u16;
     matches!(layer, V4 | V6)
-}
-
-#[cfg(test)]
-mod tests {
-    use core::ptr;
-
-    use wfp_sys::token::{SID_AND_ATTRIBUTES, SID_AND_ATTRIBUTES_HASH};
-
-    use super::*;
-
-    /// What is found in a token with this SID, or no SID, and this count.
-    fn user(sid: Option<&[u8]>, count: u32) -> Option<&[u8]> {
-        let sid = sid.map_or(ptr::null(), <[u8]>::as_ptr);
-        let attributes = SID_AND_ATTRIBUTES { Sid: sid.cast_mut().cast(), Attributes: 0 };
-        let hash = SID_AND_ATTRIBUTES_HASH { SidCount: count, SidAttr: &raw const attributes };
-        let mut token = TOKEN_ACCESS_INFORMATION { SidHash: &raw const hash };
-        let blob = FWP_BYTE_BLOB { size: size_of_val(&token) as u32, data: (&raw mut token).cast() };
-        // SAFETY: a token as described; the SID outlives it.
-        unsafe { user_of(&blob) }
-    }
-
-    #[test]
-    fn the_user_is_the_first_sid() {
-        let system = [1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
-        assert_eq!(user(Some(&system), 1), Some(&system[..]));
-        assert_eq!(user(Some(&system), 0), None, "no SIDs");
-        assert_eq!(user(None, 1), None, "no address");
-        assert_eq!(user(Some(&[2, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0]), 1), None, "another revision");
-        assert_eq!(user(Some(&[1, 16, 0, 0, 0, 0, 0, 5]), 1), None, "too many sub-authorities");
-    }
-
-    #[test]
-    fn a_token_that_is_none_has_no_user() {
-        let mut token = TOKEN_ACCESS_INFORMATION { SidHash: ptr::null() };
-        let data = (&raw mut token).cast::<u8>();
-        for blob in [FWP_BYTE_BLOB { size: 7, data }, FWP_BYTE_BLOB { size: 8, data }] {
-            // SAFETY: a token without a hash, or too few bytes for one.
-            assert_eq!(unsafe { user_of(&blob) }, None);
-        }
-        // SAFETY: no bytes at all.
-        assert_eq!(unsafe { user_of(&FWP_BYTE_BLOB { size: 88, data: ptr::null_mut() }) }, None);
-    }
 }

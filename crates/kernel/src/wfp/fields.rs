@@ -23,6 +23,8 @@ pub struct Fields {
     pub application: u16,
     /// ALE_USER_ID.
     pub user: u16,
+    /// ALE_PACKAGE_ID.
+    pub package: u16,
     /// IP_LOCAL_INTERFACE (NET_LUID).
     pub interface: u16,
     /// DIRECTION (FWP_DIRECTION), where a layer sees both.
@@ -46,6 +48,7 @@ impl Fields {
             flags: index(v4, v6, "FLAGS"),
             application: index(v4, v6, "ALE_APP_ID"),
             user: index(v4, v6, "ALE_USER_ID"),
+            package: index(v4, v6, "ALE_PACKAGE_ID"),
             interface: index(v4, v6, "IP_LOCAL_INTERFACE"),
             direction: index(v4, v6, "DIRECTION"),
         }

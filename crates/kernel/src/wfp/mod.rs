@@ -8,6 +8,7 @@ mod flow;
 mod packet;
 mod reauthorize;
 mod stream;
+mod token;
 
 pub use answer::{Answer, Outcome};
 pub use callout::{Callout, CalloutEntry, CalloutId, Callouts};
@@ -16,6 +17,7 @@ pub use flow::{Flow, FlowRef, FlowSet};
 pub use packet::{PacketList, PacketTotals};
 pub use reauthorize::reauthorize;
 pub use stream::{Stream, StreamDirection};
+pub use token::Token;
 
 /// A GUID from its 128 bits read in order.
 const fn guid(bits: u128) -> wdk_sys::GUID {

@@ -256,18 +256,18 @@ impl EngineClassifier {
     fn identity<'a>(identities: &'a mut HashMap<(Arc<str>, Option<u32>), Identity>, owner: &Owner) -> &'a Identity {
         identities.entry((owner.app_id.clone(), owner.uid)).or_insert_with(|| Identity {
             app_id: Arc::new(Blob::app_id(&owner.app_id)),
-            user: owner.uid.map(|uid| Arc::new(Token { sids: vec![user_sid(uid)] }.to_blob())),
+            user: owner.uid.map(|uid| Arc::new(token(uid).to_blob())),
         })
     }
 }
 
-/// The SID that stands for a Unix user: LocalSystem for root, `S-1-22-1-UID` (Samba's "Unix User" authority) for the
-/// rest.
-fn user_sid(uid: u32) -> Sid {
-    match uid {
-        0 => Sid::local_system(),
-        _ => Sid::new(22, &[1, uid]),
+/// The token that stands for a Unix user's: LocalSystem's for root; for the rest `S-1-22-1-UID` (Samba's "Unix User"
+/// authority) with the groups that every user of Windows is in: Everyone, Users, Authenticated Users.
+fn token(uid: u32) -> Token {
+    if uid == 0 {
+        return Token::local_system();
     }
+    Token { sids: vec![Sid::new(22, &[1, uid]), Sid::new(1, &[0]), Sid::new(5, &[32, 545]), Sid::new(5, &[11])] }
 }
 
 /// Fields that are the same for every packet: this machine has one interface.
