@@ -4,6 +4,7 @@
 //! ("Packet Inspection Points", windows-driver-docs network/packet-inspection-points.md). So pieces wait here, and one
 //! verdict over the whole datagram decides for all of them.
 
+use super::extension::{Chain, FRAGMENT_LEN, FragmentHeader};
 use super::layer::Direction;
 use super::packet::Packet;
 use foldhash::HashMap;
@@ -133,23 +134,12 @@ impl Reassembly {
 fn payload_start(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? >> 4 {
         4 => Some(usize::from(bytes[0] & 0x0f) * 4),
-        _ => fragment_header(bytes).map(|(_, at)| at + 8),
+        _ => fragment_header(bytes).map(|header| header.at + FRAGMENT_LEN),
     }
 }
 
-/// Finds the IPv6 fragment header: where the byte stands that names it as next header, and where it starts.
-fn fragment_header(bytes: &[u8]) -> Option<(usize, usize)> {
-    let (mut named_at, mut at) = (6, 40);
-    loop {
-        match *bytes.get(named_at)? {
-            44 => return (bytes.len() >= at + 8).then_some((named_at, at)),
-            0 | 43 | 60 => {
-                let len = (usize::from(*bytes.get(at + 1)?) + 1) * 8;
-                (named_at, at) = (at, at + len);
-            }
-            _ => return None,
-        }
-    }
+fn fragment_header(bytes: &[u8]) -> Option<FragmentHeader> {
+    Chain::follow(bytes).ok()?.fragment
 }
 
 fn is_complete(pieces: &[Piece]) -> bool {
@@ -166,7 +156,7 @@ fn join(mut pieces: Vec<Piece>) -> Option<Datagram> {
     let mut whole = match first[0] >> 4 {
         4 => first[..payload_start(first)?].to_vec(),
         _ => {
-            let (named_at, at) = fragment_header(first)?;
+            let FragmentHeader { named_at, at, .. } = fragment_header(first)?;
             let mut header = first[..at].to_vec();
             header[named_at] = first[at];
             header
@@ -240,6 +230,22 @@ mod tests {
             }
             assert_eq!((reassembly.partial.len(), reassembly.bytes), (0, 0));
         }
+    }
+
+    #[test]
+    fn a_datagram_that_begins_with_destination_options_is_put_together() {
+        let whole = datagram(true);
+        let mut with_options = whole.clone();
+        with_options.splice(40..40, [17, 0, 1, 4, 0, 0, 0, 0]);
+        with_options[6] = 60;
+        let pieces = cut(&with_options, 40, 3);
+        let mut reassembly = Reassembly::default();
+        assert!(matches!(add(&mut reassembly, &pieces[0]), Added::Waiting));
+        assert!(matches!(add(&mut reassembly, &pieces[2]), Added::Waiting));
+        let Added::Whole(datagram) = add(&mut reassembly, &pieces[1]) else { panic!("not whole") };
+        let packet = Packet::parse(datagram.whole.bytes()).unwrap();
+        assert_eq!(packet.upper, Upper::Udp { source: 7, destination: 53 });
+        assert_eq!(datagram.whole.bytes()[48..], whole[40..]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod classifier;
+mod extension;
 pub mod flow;
 pub mod fragment;
 pub mod layer;

@@ -1,5 +1,6 @@
 //! What the shim needs to know of an IP packet.
 
+use super::extension::Chain;
 use super::layer::IpVersion;
 use etherparse::{Icmpv4Slice, Icmpv6Slice, IpNumber, LaxIpSlice, TcpSlice, UdpSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -148,50 +149,72 @@ impl Packet {
     /// # Errors
     /// [`Malformed`] when a header cannot be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        match bytes.first().map(|first| first >> 4) {
+            Some(4) => Self::parse_v4(bytes),
+            Some(6) => Self::parse_v6(bytes),
+            _ => Err(Malformed::IpHeader),
+        }
+    }
+
+    fn parse_v4(bytes: &[u8]) -> Result<Self, Malformed> {
         let (ip, stopped) = LaxIpSlice::from_slice(bytes).map_err(|_| Malformed::IpHeader)?;
+        let LaxIpSlice::Ipv4(v4) = &ip else { return Err(Malformed::IpHeader) };
         if stopped.is_some() {
-            return Err(Malformed::IpHeader); // an extension header is cut off
+            return Err(Malformed::IpHeader); // an authentication header is cut off
         }
         let payload = ip.payload();
         let ip_header_len = payload.payload.as_ptr() as usize - bytes.as_ptr() as usize;
-        let (wire_len, fragment) = match &ip {
-            LaxIpSlice::Ipv4(v4) => {
-                let header = v4.header();
-                let wire_len = usize::from(header.total_len());
-                if wire_len < ip_header_len {
-                    return Err(Malformed::IpHeader);
-                }
-                let fragment = header.is_fragmenting_payload().then(|| Fragment {
-                    id: u32::from(header.identification()),
-                    offset: u32::from(header.fragments_offset().byte_offset()),
-                    more: header.more_fragments(),
-                });
-                (wire_len, fragment)
-            }
-            LaxIpSlice::Ipv6(v6) => {
-                // A payload length of 0 is a jumbogram's; the lax parser then takes what is there.
-                let wire_len = match v6.header().payload_length() {
-                    0 => ip_header_len + payload.payload.len(),
-                    length => 40 + usize::from(length),
-                };
-                (wire_len, v6.is_payload_fragmented().then(|| v6_fragment(v6)).flatten())
-            }
-        };
-        let protocol = payload.ip_number.0;
-        let mut packet = Self {
+        let header = v4.header();
+        let wire_len = usize::from(header.total_len());
+        if wire_len < ip_header_len {
+            return Err(Malformed::IpHeader);
+        }
+        let fragment = header.is_fragmenting_payload().then(|| Fragment {
+            id: u32::from(header.identification()),
+            offset: u32::from(header.fragments_offset().byte_offset()),
+            more: header.more_fragments(),
+        });
+        Self {
             source: ip.source_addr(),
             destination: ip.destination_addr(),
-            protocol,
+            protocol: payload.ip_number.0,
             ip_header_len,
             len: ip_header_len + payload.payload.len(),
-            wire_len: wire_len.max(ip_header_len + payload.payload.len()),
+            wire_len,
             fragment,
             upper: Upper::Other,
-        };
-        if fragment.is_none() {
-            packet.upper = Upper::parse(payload.ip_number, payload.payload)?;
         }
-        Ok(packet)
+        .with_upper(bytes)
+    }
+
+    fn parse_v6(bytes: &[u8]) -> Result<Self, Malformed> {
+        let header = etherparse::Ipv6HeaderSlice::from_slice(bytes).map_err(|_| Malformed::IpHeader)?;
+        // A payload length of 0 is a jumbogram's, or of a segment that is cut by the network card: what is there counts.
+        let wire_len = match header.payload_length() {
+            0 => bytes.len(),
+            length => 40 + usize::from(length),
+        };
+        let bytes = &bytes[..bytes.len().min(wire_len)];
+        let chain = Chain::follow(bytes)?;
+        Self {
+            source: IpAddr::V6(header.source_addr()),
+            destination: IpAddr::V6(header.destination_addr()),
+            protocol: chain.protocol,
+            ip_header_len: chain.end,
+            len: bytes.len(),
+            wire_len,
+            fragment: chain.fragment.map(|fragment| fragment.piece),
+            upper: Upper::Other,
+        }
+        .with_upper(bytes)
+    }
+
+    /// Takes the transport header apart, which a piece of a datagram does not have.
+    fn with_upper(mut self, bytes: &[u8]) -> Result<Self, Malformed> {
+        if self.fragment.is_none() {
+            self.upper = Upper::parse(IpNumber(self.protocol), &bytes[self.ip_header_len..self.len])?;
+        }
+        Ok(self)
     }
 
     /// IPv4 or IPv6.
@@ -231,17 +254,6 @@ impl Packet {
             Upper::Other => (0, 0),
         }
     }
-}
-
-fn v6_fragment(ip: &etherparse::LaxIpv6Slice<'_>) -> Option<Fragment> {
-    ip.extensions().clone().into_iter().find_map(|extension| match extension {
-        etherparse::Ipv6ExtensionSlice::Fragment(f) => Some(Fragment {
-            id: f.identification(),
-            offset: u32::from(f.fragment_offset().byte_offset()),
-            more: f.more_fragments(),
-        }),
-        _ => None,
-    })
 }
 
 impl Upper {

@@ -72,7 +72,7 @@ pub struct Totals {
     pub refused: u64,
     /// Packets that ended their connection.
     pub aborted: u64,
-    /// Pieces that waited for the rest of their datagram.
+    /// Pieces whose datagram did not become whole or was stopped, and packets about which a callout put its decision off.
     pub held: u64,
     /// Packets that could not be read.
     pub malformed: u64,
@@ -123,7 +123,10 @@ impl Verdicts {
         totals.bytes += packet.len() as u64;
         let name = match decision.verdict {
             Verdict::Forward => {
-                totals.forwarded += 1;
+                // The pieces that waited for this one go with it.
+                let pieces = stack.output.earlier.len() as u64;
+                totals.held = totals.held.saturating_sub(pieces);
+                totals.forwarded += 1 + pieces;
                 "forward"
             }
             Verdict::Drop => {
@@ -278,13 +281,14 @@ impl Verdicts {
         let t = &self.totals;
         writeln!(
             out,
-            "{} packets ({} of them injected), {} bytes, {} flows: {} forwarded, {} dropped, {} refused, {} aborted, \
-             {} malformed",
+            "{} packets ({} of them injected), {} bytes, {} flows: {} forwarded, {} held, {} dropped, {} refused, \
+             {} aborted, {} malformed",
             t.packets,
             t.injected,
             t.bytes,
             t.flows,
-            t.forwarded + t.held + t.relayed,
+            t.forwarded + t.relayed,
+            t.held,
             t.dropped,
             t.refused,
             t.aborted,
