@@ -55,6 +55,8 @@ pub struct Half {
     pub delivered: Option<u32>,
     /// What the receiver acknowledged last.
     pub acknowledged: Option<u32>,
+    /// The sequence number behind the SYN.
+    pub behind_syn: Option<u32>,
     /// The sequence number of the FIN.
     pub fin: Option<u32>,
     /// The other side acknowledged the FIN.
@@ -207,6 +209,8 @@ pub struct Connection {
     pub phase: Phase,
     /// The sequence number of the SYN that opened it, to tell its retransmission from a new connection.
     pub initial: Option<u32>,
+    /// Both ends were told that it is over.
+    pub aborted: bool,
     halves: [Half; 2],
     hosts: [Host; 2],
 }
@@ -215,27 +219,28 @@ impl Connection {
     /// A connection that `syn`, travelling in `direction`, opens.
     #[must_use]
     pub fn opening(syn: &Tcp, direction: Direction) -> Self {
-        let mut connection = Self {
-            phase: Phase::Opening,
-            initial: Some(syn.sequence),
-            halves: Default::default(),
-            hosts: Default::default(),
-        };
+        let mut connection = Self::at(Phase::Opening);
+        connection.initial = Some(syn.sequence);
         let half = connection.half(direction);
         half.next = Some(syn.sequence.wrapping_add(1));
+        half.behind_syn = half.next;
         connection
     }
 
     /// A connection that was there before the first packet seen.
     #[must_use]
     pub fn under_way() -> Self {
-        Self { phase: Phase::Established, initial: None, halves: Default::default(), hosts: Default::default() }
+        Self::at(Phase::Established)
     }
 
     /// A connection that is over.
     #[must_use]
     pub fn closed() -> Self {
-        Self { phase: Phase::Closed, initial: None, halves: Default::default(), hosts: Default::default() }
+        Self::at(Phase::Closed)
+    }
+
+    fn at(phase: Phase) -> Self {
+        Self { phase, initial: None, aborted: false, halves: Default::default(), hosts: Default::default() }
     }
 
     /// One direction.
@@ -257,12 +262,38 @@ impl Connection {
         self.hosts.map(|host| Host { scale: if both { host.scale } else { 0 }, ..host })
     }
 
+    /// Whether a segment from the other side acknowledges this side's SYN, and nothing that was never sent ("SND.UNA <
+    /// SEG.ACK =< SND.NXT", RFC 9293 section 3.10.7).
+    #[must_use]
+    pub fn acknowledges(&self, tcp: &Tcp) -> bool {
+        let ours = &self.halves[Direction::Outbound as usize];
+        let beyond = |end: Option<u32>| end.is_some_and(|end| after(tcp.acknowledgment, end));
+        let short = ours.behind_syn.is_some_and(|syn| after(syn, tcp.acknowledgment));
+        tcp.has(tcp_flag::ACK) && !short && !beyond(ours.delivered.or(ours.behind_syn))
+    }
+
+    /// Whether a reset from the other side is one that this side obeys: in answer to its SYN one that acknowledges it (RFC
+    /// 9293 section 3.10.7.3), later one with exactly the sequence number that it expects next (RFC 5961 section 3.2; any
+    /// other gets a challenge ACK or none). Where that is not known, in a capture that starts in the middle, every one.
+    #[must_use]
+    pub fn obeys_reset(&self, tcp: &Tcp, opener: Direction) -> bool {
+        if self.phase == Phase::Opening && opener == Direction::Outbound {
+            return self.acknowledges(tcp);
+        }
+        let theirs = &self.halves[Direction::Inbound as usize];
+        let expected = [theirs.delivered.or(theirs.behind_syn), theirs.acknowledged];
+        expected == [None, None] || expected.contains(&Some(tcp.sequence))
+    }
+
     /// Follows the acknowledgment, SYN and FIN of a segment that is let through.
     pub fn follow(&mut self, tcp: &Tcp, len: u32, direction: Direction) {
         let start = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
         let half = self.half(direction);
         if half.next.is_none() {
             half.next = Some(start);
+        }
+        if tcp.has(tcp_flag::SYN) {
+            half.behind_syn = Some(start);
         }
         if tcp.has(tcp_flag::FIN) {
             half.fin = Some(start.wrapping_add(len));

@@ -13,6 +13,9 @@ impl<F> Stack<F> {
         if tcp.flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST) == tcp_flag::SYN {
             match self.flows.get_mut(&context.key) {
                 Some(flow) if is_retransmission(flow, tcp, context.direction) => {}
+                Some(flow) if context.direction == Direction::Inbound && !listens_again(flow) => {
+                    return unheeded(context, flow);
+                }
                 known => {
                     if let Some(old) = known {
                         self.ledger.close(context.classifier, &context.key, old);
@@ -23,6 +26,7 @@ impl<F> Stack<F> {
         }
         let Self { flows, ledger, output, config, relays, .. } = self;
         match flows.get_mut(&context.key) {
+            Some(flow) if is_open(flow) && !heeds(flow, tcp, context.direction) => unheeded(context, flow),
             Some(flow) if is_open(flow) => {
                 let decision = exchange(ledger, output, context, flow, tcp, None, !config.pick_up);
                 if flow.relay.is_some() && !relays.contains(&context.key) {
@@ -39,6 +43,11 @@ impl<F> Stack<F> {
                     relays.push(context.key);
                 }
                 decision
+            }
+            Some(Flow { kind: Kind::Tcp(connection), .. }) if connection.aborted => {
+                // Its hosts were told; what they had under way finds no endpoint any more.
+                let dropped = Decision { verdict: Verdict::Drop, ..Decision::FORWARD };
+                context.stray().err().unwrap_or(dropped)
             }
             _ => context.stray().err().unwrap_or(Decision::FORWARD),
         }
@@ -107,6 +116,43 @@ fn is_open<F>(flow: &Flow<F>) -> bool {
     matches!(&flow.kind, Kind::Tcp(connection) if connection.phase != Phase::Closed)
 }
 
+/// Whether a new SYN from the other side opens a connection: the one before it is over, or was only asked for ("If the
+/// connection was initiated with a passive OPEN, then return this connection to the LISTEN state", RFC 9293 section
+/// 3.10.7.4, of SYN-RECEIVED).
+fn listens_again<F>(flow: &Flow<F>) -> bool {
+    let Kind::Tcp(connection) = &flow.kind else { return true };
+    match connection.phase {
+        Phase::Closed => true,
+        Phase::Opening | Phase::HalfOpen => flow.head.direction == Direction::Inbound,
+        Phase::Established => false,
+    }
+}
+
+/// Whether this machine's TCP acts upon a segment of an open connection. One of the other side it may not believe: a
+/// reset out of place, or an answer to a SYN that was never sent. A program here, or what stands for it, is believed.
+fn heeds<F>(flow: &Flow<F>, tcp: &Tcp, direction: Direction) -> bool {
+    let Kind::Tcp(connection) = &flow.kind else { return true };
+    if direction == Direction::Outbound {
+        return true;
+    }
+    if tcp.has(tcp_flag::RST) {
+        return match &flow.relay {
+            Some(relay) => tcp.sequence == relay.expected(Direction::Inbound),
+            None => connection.obeys_reset(tcp, flow.head.direction),
+        };
+    }
+    let opens = matches!(connection.phase, Phase::Opening | Phase::HalfOpen);
+    !opens || !tcp.has(tcp_flag::ACK) || connection.acknowledges(tcp)
+}
+
+/// A segment that arrives and changes nothing: TCP drops it, with a challenge ACK of its own or without (RFC 5961
+/// sections 3 and 4). A SYN that crosses ours is one of them too: the connection stays the one that was authorized, and
+/// stands when ours is acknowledged (RFC 9293 section 3.5, simultaneous initiation).
+fn unheeded<C: Classifier>(context: &mut Context<'_, C>, flow: &mut Flow<C::Flow>) -> Decision {
+    flow.last = context.now;
+    context.arrive(flow.head.view(), false).err().unwrap_or(Decision::FORWARD)
+}
+
 /// The data bytes of a segment, on the wire.
 pub(super) fn segment_len(packet: &Packet) -> u32 {
     (packet.wire_len - packet.data_offset()) as u32
@@ -169,6 +215,9 @@ fn exchange<C: Classifier>(
             if stopped.verdict == Verdict::Abort {
                 reset_both(output, &context.key, connection, relay.as_deref(), Some((tcp, context.direction)));
                 ledger.close(context.classifier, &context.key, flow);
+                if let Kind::Tcp(connection) = &mut flow.kind {
+                    connection.aborted = true;
+                }
             }
             Decision { opened: opened.is_some(), ..stopped }
         }
@@ -235,8 +284,12 @@ fn receive<C: Classifier>(
     context.arrive(head.view(), stale)?;
     let reauthorized = context.reauthorize(head)?;
     let completes = match head.direction {
-        // Our SYN is answered: for us the connection stands.
-        Direction::Outbound => connection.phase == Phase::Opening && tcp.has(tcp_flag::SYN | tcp_flag::ACK),
+        // Our SYN is answered: for us the connection stands. Where it crossed another, we have answered that one.
+        Direction::Outbound => match connection.phase {
+            Phase::Opening => tcp.has(tcp_flag::SYN | tcp_flag::ACK),
+            Phase::HalfOpen => tcp.has(tcp_flag::ACK),
+            Phase::Established | Phase::Closed => false,
+        },
         // Our SYN-ACK is acknowledged.
         Direction::Inbound => connection.phase == Phase::HalfOpen && tcp.has(tcp_flag::ACK),
     };

@@ -1,6 +1,7 @@
 //! The orders of the layers, against a scripted filter engine and hand-made packets.
 
 mod any_bytes;
+mod blind;
 mod order;
 mod streams;
 

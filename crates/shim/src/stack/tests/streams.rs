@@ -53,7 +53,7 @@ fn drop_connection_resets_both_ends() {
         assert_eq!(b.script.ended, [1]);
         b.asked();
         b.script.drop_connection = false;
-        assert_eq!(b.send(ACK, 104, 504, b"secret").verdict, Verdict::Forward);
+        assert_eq!(b.send(ACK, 104, 504, b"secret").verdict, Verdict::Drop, "nobody is there to send it");
         assert_eq!(b.asked(), ["OUTBOUND_TRANSPORT", "OUTBOUND_IPPACKET"], "a late segment belongs to no flow");
     });
 }
