@@ -23,6 +23,15 @@ pub struct FlowKey {
     v6: bool,
 }
 
+/// A local endpoint, on whichever of the machine's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalEndpoint {
+    port: u16,
+    icmp_id: u16,
+    protocol: u8,
+    v6: bool,
+}
+
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
@@ -104,6 +113,12 @@ impl FlowKey {
         self.icmp_id
     }
 
+    /// The local endpoint without its address: what an answer to a group or a broadcast is known by.
+    #[must_use]
+    pub const fn local_endpoint(&self) -> LocalEndpoint {
+        LocalEndpoint { port: self.local_port, icmp_id: self.icmp_id, protocol: self.protocol, v6: self.v6 }
+    }
+
     /// A number that is the same for both directions of the flow, to spread flows over processors.
     #[must_use]
     pub fn spread(&self) -> u64 {
@@ -138,6 +153,16 @@ pub struct Owner {
 pub trait Endpoints {
     /// Who owns the local side of this flow; `None` when nobody does any more, or it is not known.
     fn owner(&mut self, key: &FlowKey) -> Option<Arc<Owner>>;
+
+    /// Whether an address is one of this machine's.
+    fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback()
+    }
+
+    /// Whether the local side of this flow is still there.
+    fn is_open(&mut self, _: &FlowKey) -> bool {
+        true
+    }
 }
 
 /// Knows nobody: for captures.

@@ -108,7 +108,7 @@ pub(super) fn is_retransmission<F>(flow: &Flow<F>, syn: &Tcp, direction: Directi
                 && connection.initial == Some(syn.sequence)
                 && flow.head.direction == direction
         }
-        Kind::Datagram => false,
+        Kind::Datagram | Kind::Group => false,
     }
 }
 

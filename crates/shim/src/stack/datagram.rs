@@ -2,6 +2,7 @@
 
 use super::{By, Context, Decision, FlowView, Kind, Position, Resumed, Stack, Verdict};
 use crate::classifier::Classifier;
+use crate::flow::FlowKey;
 use crate::layer::{Direction, Layer};
 
 impl<F> Stack<F> {
@@ -19,14 +20,14 @@ impl<F> Stack<F> {
             Ok(opened) => Decision { verdict: Verdict::Forward, by: opened, opened: opened.is_some() },
             // A datagram has no connection to reset: what would abort one ends the flow.
             Err(stopped) if stopped.verdict == Verdict::Abort => {
-                self.end(context);
+                self.forget(context.classifier, &context.key);
                 Decision { verdict: Verdict::Drop, ..stopped }
             }
             Err(stopped) => {
                 // The callout that stopped the packet may also have ended the flow.
                 let aborted = self.flows.get(&context.key).is_some_and(|f| context.check_aborted(&f.head).is_err());
                 if aborted {
-                    self.end(context);
+                    self.forget(context.classifier, &context.key);
                 }
                 stopped
             }
@@ -39,7 +40,8 @@ impl<F> Stack<F> {
         resumed: Option<Resumed<F>>,
     ) -> Result<Option<By>, Decision> {
         let direction = context.direction;
-        let known = self.flows.get_mut(&context.key);
+        let key = self.flow_of(context);
+        let known = self.flows.get_mut(&key);
         let opens = known.is_none();
         if direction == Direction::Inbound {
             let (view, authorize) = match &known {
@@ -50,20 +52,26 @@ impl<F> Stack<F> {
         }
         let mut opened = None;
         let flow = if let Some(flow) = known {
-            flow.last = context.now;
+            if key == context.key {
+                flow.last = context.now; // an answer to a group keeps nothing alive
+            }
             if let Err(stopped) = context.reauthorize(&mut flow.head) {
-                self.end(context); // "tear down an ALE flow when reauthorization requests for the ALE flow arrive"
+                // "tear down an ALE flow when reauthorization requests for the ALE flow arrive"
+                self.forget(context.classifier, &key);
                 return Err(stopped);
             }
             flow
         } else {
             let (flow, by) = match direction {
-                Direction::Outbound => self.connect(context, Kind::Datagram, resumed)?,
+                Direction::Outbound => self.connect(context, Kind::of_datagrams_to(key.remote()), resumed)?,
                 Direction::Inbound => self.accept(context, Kind::Datagram)?,
             };
             opened = Some(by);
-            self.ledger.insert(&mut self.flows, context.key, flow)
+            self.ledger.insert(&mut self.flows, key, flow)
         };
+        if matches!(flow.kind, Kind::Group) && direction == Direction::Outbound {
+            self.groups.insert(key.local_endpoint(), key);
+        }
         if opens {
             context.establish(&mut flow.head)?;
         }
@@ -74,6 +82,18 @@ impl<F> Stack<F> {
             context.leave(flow.head.view())?;
         }
         Ok(opened)
+    }
+
+    /// The flow of the packet at hand: its own, or that of a group which it answers ("the authorization of an outbound
+    /// multicast or broadcast ALE packet will permit inbound traffic, whether unicast, multicast, or broadcast, from any
+    /// remote address"). From any port too: the documentation speaks of addresses only, and devices answer from others
+    /// than they were asked at (SSDP).
+    fn flow_of<C: Classifier<Flow = F>>(&self, context: &Context<'_, C>) -> FlowKey {
+        let own = context.key;
+        if context.direction == Direction::Outbound || self.groups.is_empty() || self.flows.contains_key(&own) {
+            return own;
+        }
+        self.groups.get(&own.local_endpoint()).copied().unwrap_or(own)
     }
 
     /// An ICMP error belongs to no flow of its own: ALE sees non-error messages only.
@@ -88,12 +108,5 @@ impl<F> Stack<F> {
             }),
         };
         passed.err().unwrap_or(Decision::FORWARD)
-    }
-
-    /// Ends the flow of the packet at hand.
-    fn end<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>) {
-        if let Some(mut flow) = self.flows.remove(&context.key) {
-            self.ledger.close(context.classifier, &context.key, &mut flow);
-        }
     }
 }

@@ -9,8 +9,10 @@
 //! waits, and waits with it.
 
 use super::authorize::refuse;
-use super::{Context, Decision, Entry, Flow, FlowView, HANDSHAKE_TIMEOUT, Kind, Layer, Position, Stack, Verdict};
-use crate::classifier::{Classifier, Outcome, REASON_COMPLETION, Redirect, condition_flag};
+use super::{
+    Context, Decision, Entry, Flow, FlowView, HANDSHAKE_TIMEOUT, Kind, Layer, Position, Stack, Verdict, loopback_flag,
+};
+use crate::classifier::{Classifier, Outcome, REASON_COMPLETION, Redirect};
 use crate::flow::{Endpoints, FlowKey};
 use crate::layer::Direction;
 use crate::packet::{Packet, Upper, protocol};
@@ -187,7 +189,7 @@ impl<F> Stack<F> {
         flow.last = now;
         let mut buffer = PacketBuffer::copy_of(&bytes);
         let packet = Packet::parse(&bytes).ok()?; // it could be read before
-        let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
+        let flags = loopback_flag(endpoints, &packet);
         let (direction, entry) = (Direction::Outbound, Entry::Edge);
         let key = FlowKey::of(&packet, direction);
         let mut context =

@@ -1,7 +1,7 @@
 //! Packets that drivers inject: where in the stack each kind begins its way.
 
 use super::connection::sent_again;
-use super::{Context, Decision, Entry, FlowView, Position, Stack, Verdict};
+use super::{Context, Decision, Entry, FlowView, Position, Stack, Verdict, loopback_flag};
 use crate::classifier::{Classifier, condition_flag};
 use crate::flow::{Endpoints, FlowKey};
 use crate::layer::{Direction, Layer};
@@ -66,7 +66,7 @@ impl<F> Stack<F> {
         pass: impl FnOnce(&mut Context<'a, C>, FlowView<'_, F>) -> Result<(), Decision>,
     ) -> Decision {
         let (direction, entry) = (Direction::Outbound, Entry::Edge);
-        let mut flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
+        let mut flags = loopback_flag(endpoints, &packet);
         if packet.fragment.is_some() {
             flags |= condition_flag::IS_FRAGMENT;
         }

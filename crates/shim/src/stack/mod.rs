@@ -39,10 +39,10 @@ mod stream;
 mod tests;
 
 use super::classifier::{Classifier, Data, Indication, Outcome, REASON_POLICY_CHANGE, condition_flag};
-use super::flow::{Endpoints, FlowKey, Owner};
+use super::flow::{Endpoints, FlowKey, LocalEndpoint, Owner};
 use super::fragment::{Added, Reassembly};
 use super::layer::{Direction, Layer};
-use super::packet::{Malformed, Packet, Upper, protocol};
+use super::packet::{AddressType, Malformed, Packet, Upper, protocol};
 use super::tcp::{Connection, Phase};
 use foldhash::HashMap;
 pub use held::Settled;
@@ -53,6 +53,7 @@ use redirect::Redirects;
 use relay::Relay;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +143,9 @@ pub struct Config {
 
 /// Idle time after which a flow of datagrams ends ("ALE Stateful Filtering": 60 seconds by default).
 pub const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long after the last datagram to a group or a broadcast address anybody may answer, and nobody is asked ("ALE
+/// Multicast/Broadcast Traffic", win32 desktop-src/FWP/ale-multicast-broadcast-traffic.md: 4 seconds by default).
+pub const GROUP_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time after which a handshake that nobody completes ends: Windows gives a connect up after 21 seconds.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(21);
 /// Idle time after which an established connection is taken for dead: Windows' keep-alive interval, two hours.
@@ -153,6 +157,18 @@ pub const CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 enum Kind {
     Tcp(Box<Connection>),
     Datagram,
+    /// Datagrams sent to a group or a broadcast address: whoever answers may.
+    Group,
+}
+
+impl Kind {
+    /// Of a flow of datagrams that this machine opens to `remote`.
+    fn of_datagrams_to(remote: IpAddr) -> Self {
+        match AddressType::of(remote) {
+            AddressType::Multicast | AddressType::Broadcast => Self::Group,
+            _ => Self::Datagram,
+        }
+    }
 }
 
 /// What indications say of a flow.
@@ -195,6 +211,7 @@ impl<F> Flow<F> {
     fn timeout(&self) -> Duration {
         match &self.kind {
             Kind::Datagram => DATAGRAM_TIMEOUT,
+            Kind::Group => GROUP_TIMEOUT,
             Kind::Tcp(connection) => match connection.phase {
                 Phase::Opening | Phase::HalfOpen => HANDSHAKE_TIMEOUT,
                 Phase::Established => CONNECTION_TIMEOUT,
@@ -211,6 +228,8 @@ type Flows<F> = HashMap<FlowKey, Flow<F>>;
 pub struct Stack<F> {
     config: Config,
     flows: Flows<F>,
+    /// The flow to a group or a broadcast address that each local endpoint sent on last.
+    groups: HashMap<LocalEndpoint, FlowKey>,
     ledger: Ledger,
     reassembly: Reassembly,
     next_reassembly_check: Duration,
@@ -422,6 +441,12 @@ impl<C: Classifier> Context<'_, C> {
     }
 }
 
+/// FWP_CONDITION_FLAG_IS_LOOPBACK of a packet from this machine to itself, whichever of its addresses it names.
+fn loopback_flag(endpoints: &dyn Endpoints, packet: &Packet) -> u32 {
+    let within = endpoints.is_local(packet.source) && endpoints.is_local(packet.destination);
+    if within || packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 }
+}
+
 impl<F> Stack<F> {
     /// A stack without flows.
     #[must_use]
@@ -429,6 +454,7 @@ impl<F> Stack<F> {
         Self {
             config,
             flows: HashMap::default(),
+            groups: HashMap::default(),
             ledger: Ledger { deadlines: BinaryHeap::new(), binds: HashMap::default(), next_endpoint: 1 },
             reassembly: Reassembly::default(),
             next_reassembly_check: Duration::ZERO,
@@ -487,6 +513,28 @@ impl<F> Stack<F> {
         self.take_in(classifier, endpoints, buffer, direction, Entry::Edge, now)
     }
 
+    /// Passes a packet from this machine to itself: it leaves, and if it may, arrives. What became of it at each end, the
+    /// second when it got there; [`Stack::output`] is that of the last. Each end has a flow of its own, unless one socket
+    /// talks to itself.
+    pub fn process_within<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        buffer: &mut PacketBuffer,
+        now: Duration,
+    ) -> (Decision, Option<Decision>) {
+        let sent = self.process(classifier, endpoints, buffer, Direction::Outbound, now);
+        if sent.verdict != Verdict::Forward {
+            return (sent, None);
+        }
+        let mut pieces = std::mem::take(&mut self.output.earlier);
+        let mut arrive = |buffer: &mut _| self.process(classifier, endpoints, buffer, Direction::Inbound, now);
+        for piece in &mut pieces {
+            arrive(piece);
+        }
+        (sent, Some(arrive(buffer)))
+    }
+
     fn take_in<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
@@ -504,7 +552,7 @@ impl<F> Stack<F> {
                 return Decision { verdict: Verdict::Malformed(malformed), by: None, opened: false };
             }
         };
-        let flags = if packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 };
+        let flags = loopback_flag(endpoints, &packet);
         if packet.fragment.is_none() {
             let packet = self.turned(buffer, packet, direction);
             let key = FlowKey::of(&packet, direction);
@@ -572,9 +620,8 @@ impl<F> Stack<F> {
             let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.deadline == deadline) else { continue };
             if flow.last + flow.timeout() > now {
                 self.ledger.schedule(key, flow);
-            } else if let Some(mut flow) = self.flows.remove(&key) {
-                self.redirects.forget(&key);
-                self.ledger.close(classifier, &key, &mut flow);
+            } else {
+                self.forget(classifier, &key);
             }
         }
         while let Some((key, mut flow)) = self.held.take_forgotten(now) {
@@ -584,6 +631,31 @@ impl<F> Stack<F> {
             self.next_reassembly_check = now + Duration::from_secs(1);
             self.reassembly.expire(now);
         }
+    }
+
+    /// Ends the flows of UDP sockets that are gone: "When the local UDP socket is closed, all the ALE flows associated with
+    /// it will be deleted" ("ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md).
+    pub fn end_closed<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, endpoints: &mut dyn Endpoints) {
+        let gone = |(key, flow): (&FlowKey, &Flow<F>)| {
+            let asked = key.protocol == protocol::UDP && !matches!(flow.kind, Kind::Tcp(_));
+            // A redirected flow has another endpoint than the program's socket.
+            (asked && !self.redirects.leads_to(key) && !endpoints.is_open(key)).then_some(*key)
+        };
+        let mut closed: Vec<FlowKey> = self.flows.iter().filter_map(gone).collect();
+        closed.sort_unstable();
+        for key in closed {
+            self.forget(classifier, &key);
+        }
+    }
+
+    /// Ends a flow and takes it out of the table.
+    fn forget<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, key: &FlowKey) {
+        let Some(mut flow) = self.flows.remove(key) else { return };
+        self.redirects.forget(key);
+        if self.groups.get(&key.local_endpoint()) == Some(key) {
+            self.groups.remove(&key.local_endpoint());
+        }
+        self.ledger.close(classifier, key, &mut flow);
     }
 
     /// Ends every flow, in the order of their keys, so that two runs call the same in the same order: the machine goes

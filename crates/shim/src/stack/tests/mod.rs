@@ -2,6 +2,7 @@
 
 mod any_bytes;
 mod blind;
+mod local;
 mod order;
 mod streams;
 
