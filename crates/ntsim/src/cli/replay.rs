@@ -62,7 +62,15 @@ pub(crate) fn run(args: &Args, traced: Option<&trace::Options>, out: &mut dyn Wr
         let _ = writeln!(io::stderr(), "ntsim: passed over {count} {reason}");
     }
     let ended = rig.end();
+    let totals = verdicts.totals;
     match result {
+        Ok(_) if totals.packets == totals.malformed => {
+            let what = match totals.packets {
+                0 => "no packet to replay was found",
+                _ => "none of its packets could be read",
+            };
+            return Err(context(&what));
+        }
         Ok(_) => {}
         Err(ReplayError::Capture(error)) => return Err(context(&error)),
         Err(ReplayError::Bugcheck(bugcheck)) => return Err(Failure::stopped(&bugcheck)),

@@ -61,6 +61,14 @@ impl Endpoints for Processes {
         let process = self.holder(inode)?;
         Some(Arc::new(Owner { pid: process.pid as u32, uid: process.uid().ok(), app_id: app_id(&process)? }))
     }
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback() || super::CLIENT.iter().any(|client| client.address == address)
+    }
+
+    fn is_open(&mut self, key: &FlowKey) -> bool {
+        sockets(key.protocol).iter().any(|socket| rank(socket, key).is_some())
+    }
 }
 
 /// The ALE_APP_ID of a process.

@@ -7,7 +7,7 @@
 
 use super::capture::{self, CaptureError};
 use super::link;
-use super::{Options, PassedOver, ReplayError, direction};
+use super::{Addresses, Options, PassedOver, ReplayError, Way, way};
 use crate::cpu::{self, Bugcheck};
 use crate::machine::Machine;
 use crate::tcpip::engine::EngineClassifier;
@@ -16,7 +16,6 @@ use filter_engine::flow::Flow;
 use filter_engine::netevent::FileTime;
 use nt_abi::Irql;
 use nt_abi::PacketBuffer;
-use shim::flow::NoEndpoints;
 use shim::layer::Direction;
 use shim::stack::{Config, Stack};
 use std::io::Read;
@@ -35,6 +34,7 @@ const WAITING: usize = 4;
 struct Entry {
     bytes: Range<usize>,
     direction: Option<Direction>,
+    to_group: bool,
     time: Duration,
 }
 
@@ -117,8 +117,10 @@ fn deal(
         batch.first = first;
         let start = batch.bytes.len();
         batch.bytes.extend_from_slice(found.packet);
+        link::fill_in_length(&mut batch.bytes[start..]);
         let direction = frame.direction.or(found.direction);
-        batch.entries.push(Entry { bytes: start..batch.bytes.len(), direction, time: frame.time });
+        let to_group = found.to_group;
+        batch.entries.push(Entry { bytes: start..batch.bytes.len(), direction, to_group, time: frame.time });
         // A lane that has ended has stopped the machine.
         if batch.bytes.len() >= BATCH && lanes[lane].send(std::mem::take(batch)).is_err() {
             return ControlFlow::Break(());
@@ -177,18 +179,30 @@ impl Lane {
     }
 
     fn pass(&mut self, packet: &[u8], entry: &Entry, options: &Options) -> Result<(), Bugcheck> {
-        let Some(direction) = direction(&self.stack, packet, entry.direction, options) else {
+        let Some(way) = way(&self.stack, packet, entry.direction, entry.to_group, options) else {
             self.passed_over.note(super::NOT_LOCAL);
             return Ok(());
         };
         self.now = self.now.max(entry.time.saturating_sub(self.first));
         self.machine.wfp.engine.events.set_time(Some(FileTime::from(UNIX_EPOCH + entry.time)));
         self.buffer.fill(packet);
-        let Self { machine, stack, classifier, buffer, now, .. } = self;
-        let decision = cpu::enter(machine, Irql::PASSIVE, || {
-            classifier.packet(|c| stack.process(c, &mut NoEndpoints, buffer, direction, *now))
-        })?;
-        self.verdicts.note(stack, packet, direction, &decision, *now);
+        let Self { machine, stack, classifier, buffer, verdicts, now, .. } = self;
+        let endpoints = &mut Addresses(&options.local);
+        let (direction, decision) = match way {
+            Way::Through(direction) => {
+                let decision = cpu::enter(machine, Irql::PASSIVE, || {
+                    classifier.packet(|c| stack.process(c, endpoints, buffer, direction, *now))
+                })?;
+                (direction, decision)
+            }
+            Way::Within => {
+                let (sent, arrived) = cpu::enter(machine, Irql::PASSIVE, || {
+                    classifier.packet(|c| stack.process_within(c, endpoints, buffer, *now))
+                })?;
+                verdicts.note_sent(stack, packet, sent, arrived, *now)
+            }
+        };
+        verdicts.note(stack, packet, direction, &decision, *now);
         Ok(())
     }
 }

@@ -53,6 +53,19 @@ pub struct Found<'a> {
     pub packet: &'a [u8],
     /// Which way it went, where the frame says so.
     pub direction: Option<Direction>,
+    /// The frame went to a group of stations, or to all of them.
+    pub to_group: bool,
+}
+
+/// Writes the length of an IPv4 packet that says 0 into it: so Linux captures a segment that the network card is to cut
+/// into packets, when it is too long for the field or the field is left to the card.
+pub fn fill_in_length(packet: &mut [u8]) {
+    let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
+    if let [first, _, high @ 0, low @ 0, ..] = packet
+        && *first >> 4 == 4
+    {
+        [*high, *low] = length.to_be_bytes();
+    }
 }
 
 /// Finds the IP packet in `frame`.
@@ -60,9 +73,12 @@ pub struct Found<'a> {
 /// # Errors
 /// [`NoPacket`] when there is none.
 pub fn find(link: LinkType, frame: &[u8]) -> Result<Found<'_>, NoPacket> {
-    let unknown = |packet| Found { packet, direction: None };
+    let unknown = |packet| Found { packet, direction: None, to_group: false };
     match link {
-        LinkType::ETHERNET => behind_ether_type(frame, 12).map(unknown),
+        LinkType::ETHERNET => {
+            let packet = behind_ether_type(frame, 12)?;
+            Ok(Found { to_group: frame[0] & 1 != 0, ..unknown(packet) })
+        }
         LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD | LinkType::IPV4 | LinkType::IPV6 => {
             Ok(unknown(frame))
         }
@@ -76,19 +92,23 @@ pub fn find(link: LinkType, frame: &[u8]) -> Result<Found<'_>, NoPacket> {
                 _ => return Err(NoPacket::OtherProtocol(0)),
             };
             match family {
-                2 | 10 | 24 | 28 | 30 => Ok(unknown(packet)), // AF_INET; AF_INET6 of Linux, NetBSD, FreeBSD, Darwin
+                // AF_INET; AF_INET6 of Linux, Windows, NetBSD and OpenBSD, FreeBSD, Darwin.
+                2 | 10 | 23 | 24 | 28 | 30 => Ok(unknown(packet)),
+                // Some write an EtherType there, which no family reaches (IEEE 802.3: 1536 and up).
+                ether_type @ 1536.. => behind_vlans(ether_type, packet).map(unknown),
                 other => Err(NoPacket::OtherProtocol(other)),
             }
         }
         LinkType::LINUX_SLL => {
             let kind = frame.first_chunk::<2>().ok_or(NoPacket::CutOff)?;
             let packet = behind_ether_type(frame, 14)?;
-            Ok(Found { packet, direction: Some(packet_type(u16::from_be_bytes(*kind))) })
+            let direction = Some(packet_type(u16::from_be_bytes(*kind)));
+            Ok(Found { direction, ..unknown(packet) })
         }
         LinkType::LINUX_SLL2 => {
             let header = frame.first_chunk::<20>().ok_or(NoPacket::CutOff)?;
             let packet = behind_vlans(u16::from_be_bytes([header[0], header[1]]), &frame[20..])?;
-            Ok(Found { packet, direction: Some(packet_type(u16::from(header[10]))) })
+            Ok(Found { direction: Some(packet_type(u16::from(header[10]))), ..unknown(packet) })
         }
         LinkType(other) => Err(NoPacket::UnknownLink(other)),
     }
@@ -157,13 +177,39 @@ mod tests {
             (LinkType::RAW, vec![], None),
             (LinkType::NULL, vec![2, 0, 0, 0], None),
             (LinkType::NULL, vec![0, 0, 0, 30], None),
+            (LinkType::NULL, vec![10, 0, 0, 0], None),
+            (LinkType::NULL, vec![23, 0, 0, 0], None),
+            (LinkType::NULL, vec![0, 0, 0, 24], None),
+            (LinkType::NULL, vec![28, 0, 0, 0], None),
+            (LinkType::NULL, vec![0x00, 0x08, 0, 0], None),
+            (LinkType::NULL, vec![0, 0, 0x86, 0xdd], None),
+            (LinkType::LOOP, vec![0, 0, 0x08, 0x00], None),
             (LinkType::LOOP, vec![0, 0, 0, 2], None),
             (LinkType::LINUX_SLL, cooked, Some(Direction::Outbound)),
             (LinkType::LINUX_SLL2, cooked2, Some(Direction::Inbound)),
         ] {
             let frame = frame(&header);
-            assert_eq!(find(link, &frame), Ok(Found { packet: IP, direction }), "{link:?}");
+            assert_eq!(find(link, &frame), Ok(Found { packet: IP, direction, to_group: false }), "{link:?}");
         }
+        let mut broadcast = vec![0xff; 12];
+        broadcast.extend_from_slice(&[0x08, 0]);
+        let frame = frame(&broadcast);
+        assert_eq!(find(LinkType::ETHERNET, &frame).map(|found| found.to_group), Ok(true));
+    }
+
+    #[test]
+    fn a_length_of_0_is_filled_in() {
+        for (first, length, filled) in [(0x45, [0, 0], [0, 40]), (0x45, [0, 39], [0, 39]), (0x60, [0, 0], [0, 0])] {
+            let mut packet = [0; 40];
+            (packet[0], packet[2], packet[3]) = (first, length[0], length[1]);
+            fill_in_length(&mut packet);
+            assert_eq!(packet[2..4], filled);
+        }
+        let mut long = vec![0x45; 70_000];
+        long[2..4].fill(0);
+        fill_in_length(&mut long);
+        assert_eq!(long[2..4], [0xff, 0xff]);
+        fill_in_length(&mut []);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Which side of a conversation is the simulated machine is told by [`Options::local`], else by the capture itself
 //! where it marks sent and received frames (Linux "cooked" captures, `epb_flags` of pcapng), else by who spoke first
-//! ([`Stack::direction_by_first_speaker`](shim::stack::Stack::direction_by_first_speaker)).
+//! ([`Stack::direction_by_first_speaker`](shim::stack::Stack::direction_by_first_speaker)). A packet between two addresses
+//! of the machine, of which no mark says which end saw it, passes both ends; groups and broadcasts are everybody's.
 
 pub mod capture;
 mod lanes;
@@ -16,12 +17,13 @@ use crate::tcpip::verdicts::Verdicts;
 use capture::{CaptureError, Frame};
 use filter_engine::netevent::FileTime;
 use nt_abi::PacketBuffer;
-use shim::flow::NoEndpoints;
+use shim::flow::{Endpoints, FlowKey, Owner};
 use shim::layer::Direction;
-use shim::packet::Packet;
+use shim::packet::{AddressType, Packet};
 use shim::stack::{Config, Stack, Verdict};
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -103,7 +105,7 @@ pub fn run(
     if let Some(bugcheck) = stopped {
         return Err(bugcheck.into());
     }
-    replay.linger(verdicts)?;
+    replay.linger(options, verdicts)?;
     replay.carrier.finish()?;
     machine.wfp.engine.events.set_time(None);
     read?;
@@ -128,8 +130,11 @@ impl Replay {
                 return Ok(());
             }
         };
+        self.buffer.fill(found.packet);
+        link::fill_in_length(&mut self.buffer.storage_mut()[..found.packet.len()]);
         let marked = frame.direction.or(found.direction);
-        let Some(direction) = direction(self.carrier.stack(), found.packet, marked, options) else {
+        let packet = self.buffer.bytes();
+        let Some(way) = way(self.carrier.stack(), packet, marked, found.to_group, options) else {
             self.passed_over.note(NOT_LOCAL);
             return Ok(());
         };
@@ -137,9 +142,12 @@ impl Replay {
         let first = *self.first.get_or_insert(frame.time);
         self.now = self.now.max(frame.time.saturating_sub(first));
         self.machine.wfp.engine.events.set_time(Some(FileTime::from(UNIX_EPOCH + frame.time)));
-        self.buffer.fill(found.packet);
-        let mut around = Around { endpoints: &mut NoEndpoints, wire: &mut NoWire, verdicts, now: self.now };
-        let decision = self.carrier.carry(&mut self.buffer, direction, &mut around)?;
+        let mut endpoints = Addresses(&options.local);
+        let mut around = Around { endpoints: &mut endpoints, wire: &mut NoWire, verdicts, now: self.now };
+        let decision = match way {
+            Way::Through(direction) => self.carrier.carry(&mut self.buffer, direction, &mut around)?,
+            Way::Within => self.carrier.carry_within(&mut self.buffer, &mut around)?,
+        };
         self.carrier.serve(SERVED, &mut around)?;
         // The rest of the capture shows what came after the decision: it must fall first.
         let asked = Instant::now();
@@ -152,8 +160,9 @@ impl Replay {
 
     /// Waits for what drivers still inject from threads of their own, until none does for a while. A driver that has
     /// nothing to inject with is not waited for.
-    fn linger(&mut self, verdicts: &mut Verdicts) -> Result<(), Bugcheck> {
-        let mut around = Around { endpoints: &mut NoEndpoints, wire: &mut NoWire, verdicts, now: self.now };
+    fn linger(&mut self, options: &Options, verdicts: &mut Verdicts) -> Result<(), Bugcheck> {
+        let mut endpoints = Addresses(&options.local);
+        let mut around = Around { endpoints: &mut endpoints, wire: &mut NoWire, verdicts, now: self.now };
         let mut injected = around.verdicts.totals.injected;
         let mut quiet_since = Instant::now();
         loop {
@@ -172,19 +181,52 @@ impl Replay {
 
 const NOT_LOCAL: &str = "packets between addresses that are not local";
 
-/// Which way a packet goes; `None` when it is not this machine's.
-fn direction<F>(stack: &Stack<F>, packet: &[u8], marked: Option<Direction>, options: &Options) -> Option<Direction> {
-    // A packet that cannot be read has no direction to speak of; it must be counted, so it gets one.
-    let Ok(packet) = Packet::parse(packet) else { return Some(marked.unwrap_or(Direction::Inbound)) };
-    if options.local.is_empty() {
-        return marked.or_else(|| Some(stack.direction_by_first_speaker(&packet)));
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Between this machine and another.
+    Through(Direction),
+    /// From this machine to itself.
+    Within,
+}
+
+/// The addresses of the simulated machine, of whose programs nothing is known.
+#[derive(Clone, Copy, Debug)]
+struct Addresses<'a>(&'a [Prefix]);
+
+impl Endpoints for Addresses<'_> {
+    fn owner(&mut self, _: &FlowKey) -> Option<Arc<Owner>> {
+        None
     }
-    let is_local = |address| options.local.iter().any(|prefix| prefix.contains(address));
-    match (is_local(packet.source), is_local(packet.destination)) {
-        (true, true) => marked.or_else(|| Some(stack.direction_by_first_speaker(&packet))),
-        (true, false) => Some(Direction::Outbound),
-        (false, true) => Some(Direction::Inbound),
-        (false, false) => None,
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.0.iter().any(|prefix| prefix.contains(address))
+    }
+}
+
+/// Which way a packet goes; `None` when it is not this machine's. `to_group`: its frame went to several stations.
+fn way<F>(
+    stack: &Stack<F>,
+    packet: &[u8],
+    marked: Option<Direction>,
+    to_group: bool,
+    options: &Options,
+) -> Option<Way> {
+    let marked = marked.map(Way::Through);
+    // A packet that cannot be read has no direction to speak of; it must be counted, so it gets one.
+    let Ok(packet) = Packet::parse(packet) else { return Some(marked.unwrap_or(Way::Through(Direction::Inbound))) };
+    let addresses = Addresses(&options.local);
+    let is_group = matches!(AddressType::of(packet.destination), AddressType::Multicast | AddressType::Broadcast);
+    match (addresses.is_local(packet.source), addresses.is_local(packet.destination)) {
+        (true, true) => Some(marked.unwrap_or(Way::Within)),
+        _ if options.local.is_empty() => {
+            marked.or_else(|| Some(Way::Through(stack.direction_by_first_speaker(&packet))))
+        }
+        (true, false) => Some(Way::Through(Direction::Outbound)),
+        (false, true) => Some(Way::Through(Direction::Inbound)),
+        // Sent before the machine had an address (DHCP), or by somebody to everybody.
+        (false, false) if packet.source.is_unspecified() => Some(marked.unwrap_or(Way::Through(Direction::Outbound))),
+        (false, false) => (is_group || to_group).then_some(Way::Through(Direction::Inbound)),
     }
 }
 
@@ -292,6 +334,57 @@ mod tests {
         let (totals, passed_over) = replay(&machine, &elsewhere);
         assert_eq!(totals.packets, 0);
         assert_eq!(passed_over.0.values().sum::<u64>(), 4);
+    }
+
+    fn udp(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv4(source, destination, 64).udp(68, 67).write(&mut bytes, b"data").unwrap();
+        bytes
+    }
+
+    #[test]
+    fn groups_and_broadcasts_are_local_and_own_addresses_are_within() {
+        let options = Options { local: vec!["10.0.0.5".parse().unwrap()], ..Options::default() };
+        let stack = Stack::<()>::new(Config { pick_up: true });
+        let way = |source, destination, to_group| way(&stack, &udp(source, destination), None, to_group, &options);
+        let (us, other) = ([10, 0, 0, 5], [10, 0, 0, 9]);
+        let (inbound, outbound) = (Some(Way::Through(Direction::Inbound)), Some(Way::Through(Direction::Outbound)));
+        assert_eq!(way(other, [224, 0, 0, 251], false), inbound);
+        assert_eq!(way(other, [255; 4], false), inbound);
+        assert_eq!(way(other, [10, 0, 0, 255], true), inbound, "the frame says that it goes to several");
+        assert_eq!(way(other, [10, 0, 0, 7], false), None);
+        assert_eq!(way(us, [224, 0, 0, 251], true), outbound);
+        assert_eq!(way([0; 4], [255; 4], true), outbound, "without an address yet");
+        assert_eq!(way(us, us, false), Some(Way::Within));
+        assert_eq!(way([127, 0, 0, 1], us, false), Some(Way::Within));
+    }
+
+    #[test]
+    fn a_segment_that_the_card_was_to_cut_is_read() {
+        let machine = Machine::new();
+        let mut packets = conversation();
+        packets[2][2..4].fill(0);
+        let frames: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        for processors in [1, 2] {
+            let options = Options { processors, ..Options::default() };
+            let mut verdicts = Verdicts::new(None);
+            run(&machine, &pcap(LinkType::RAW, &frames)[..], &options, &mut verdicts).unwrap();
+            assert_eq!((verdicts.totals.forwarded, verdicts.totals.malformed), (4, 0));
+        }
+    }
+
+    #[test]
+    fn a_packet_to_the_machine_itself_counts_once_and_opens_two_flows() {
+        let machine = Machine::new();
+        block_https(&machine); // something to ask about
+        let packet = udp([127, 0, 0, 1], [127, 0, 0, 1]);
+        for processors in [1, 2] {
+            let options = Options { processors, ..Options::default() };
+            let mut verdicts = Verdicts::new(None);
+            run(&machine, &pcap(LinkType::RAW, &[&packet])[..], &options, &mut verdicts).unwrap();
+            let totals = verdicts.totals;
+            assert_eq!((totals.packets, totals.forwarded, totals.flows), (1, 1, 2));
+        }
     }
 
     #[test]

@@ -105,6 +105,21 @@ impl Carrier {
         Ok(decision)
     }
 
+    /// Carries a packet from this machine to itself. Returned is what the end decided that it came to.
+    ///
+    /// # Errors
+    /// As [`Self::carry`].
+    pub fn carry_within(&mut self, buffer: &mut PacketBuffer, around: &mut Around<'_>) -> Result<Decision, Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let (sent, arrived) = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| stack.process_within(c, around.endpoints, buffer, around.now))
+        })?;
+        let (direction, decision) = around.verdicts.note_sent(&self.stack, buffer.bytes(), sent, arrived, around.now);
+        self.send_on(buffer, direction, decision, around);
+        self.give_back()?;
+        Ok(decision)
+    }
+
     /// Completes the injections that were done with inside classify.
     fn give_back(&mut self) -> Result<(), Bugcheck> {
         while let Some(injection) = self.classifier.take_done() {
@@ -297,6 +312,7 @@ impl Carrier {
         let relays = cpu::enter(machine, Irql::PASSIVE, || {
             classifier.packet(|c| {
                 stack.expire(c, around.now);
+                stack.end_closed(c, around.endpoints);
                 stack.retry(c, around.endpoints, around.now)
             })
         })?;

@@ -163,6 +163,24 @@ impl Verdicts {
         }
     }
 
+    /// Of a packet from this machine to itself, the end whose decision is to be noted with [`Self::note`]. That the other
+    /// opened a flow is noted here.
+    pub(crate) fn note_sent<F>(
+        &mut self,
+        stack: &Stack<F>,
+        packet: &[u8],
+        sent: Decision,
+        arrived: Option<Decision>,
+        time: Duration,
+    ) -> (Direction, Decision) {
+        let Some(arrived) = arrived else { return (Direction::Outbound, sent) };
+        if sent.opened {
+            self.totals.flows += 1;
+            self.tell(stack, packet, Direction::Outbound, &sent, time, "forward", true);
+        }
+        (Direction::Inbound, arrived)
+    }
+
     #[allow(clippy::too_many_arguments, reason = "the cold half of `note`")]
     #[cold]
     fn tell<F>(
