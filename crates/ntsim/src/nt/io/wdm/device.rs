@@ -90,9 +90,10 @@ unsafe extern "win64" fn IoCreateDevice(
     }
 }
 
-/// The name goes at once; the object when the last file on it is closed and the last reference to it is gone ("the device
-/// object ... is deleted when its reference count reaches zero", IoDeleteDevice, WDK). A framework refers to its device,
-/// deletes it, and writes to it after that.
+/// The name goes at once; the object when the last file on it is closed and the last reference to it is gone: "if any
+/// outstanding references remain, the I/O manager marks the device object as "delete pending" and deletes the device
+/// object when the references are released" (IoDeleteDevice, WDK). A framework refers to its device, deletes it, and
+/// writes to it after that.
 unsafe extern "win64" fn IoDeleteDevice(device_object: usize) {
     let deleted = cpu::with_machine(|machine: &Arc<Machine>| {
         let device = machine.io.wdm.devices.lock().remove(&device_object);
