@@ -273,9 +273,13 @@ fn policies_swap_under_traffic() {
             thread::spawn(move || {
                 let mut wire = Wire::new(&machine);
                 while !stop.load(Ordering::Relaxed) {
-                    let verdict = wire.connect("203.0.113.10", 443).0;
+                    let (verdict, mut tcp) = wire.connect("203.0.113.10", 443);
                     let outcome = match verdict {
-                        Verdict::Forward => 0,
+                        Verdict::Forward => {
+                            // However many there are on a fast machine, one is open at a time.
+                            wire.send(&mut tcp, Segment::Reset);
+                            0
+                        }
                         Verdict::Refuse => 1,
                         other => panic!("a connect can be permitted or refused, not {other:?}"),
                     };

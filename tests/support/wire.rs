@@ -34,6 +34,8 @@ pub enum Segment {
     Ack,
     Data(&'static [u8]),
     Fin,
+    #[allow(dead_code, reason = "not every test that includes this file resets connections")]
+    Reset,
 }
 
 /// One processor's stack.
@@ -86,9 +88,10 @@ impl Wire {
             .unwrap_or_else(|bugcheck| panic!("{bugcheck}"));
     }
 
-    /// What connect() to this address meets.
+    /// What connect() to this address meets. Local ports come round after 10,000 packets: by then the connection must
+    /// be over.
     pub fn connect(&mut self, remote: &str, port: u16) -> (Verdict, Tcp) {
-        let mut tcp = Tcp::new(remote, port, 50_000 + (self.now.as_millis() as u16 % 10_000));
+        let mut tcp = Tcp::new(remote, port, 50_000 + (self.now.as_millis() % 10_000) as u16);
         let verdict = self.send(&mut tcp, Segment::Syn);
         (verdict, tcp)
     }
@@ -155,6 +158,7 @@ impl Tcp {
             Segment::Syn => step.syn(),
             Segment::SynAck => step.syn().ack(self.next[other]),
             Segment::Fin => step.fin().ack(self.next[other]),
+            Segment::Reset => step.rst(),
             Segment::Ack | Segment::Data(_) => step.ack(self.next[other]),
         };
         let takes_one = matches!(segment, Segment::Syn | Segment::SynAck | Segment::Fin);
