@@ -30,7 +30,7 @@ pub(crate) use modules::frame_of;
 pub use modules::{CodeModule, register_module, unregister_module};
 
 use crate::machine::Machine;
-use crate::verifier::callback;
+use crate::verifier::callback::{self, Keeps};
 use nt_abi::Irql;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -60,7 +60,7 @@ pub fn enter<R>(machine: &Arc<Machine>, irql: Irql, f: impl FnOnce() -> R) -> Re
         let Some(f) = job.f.take() else { return };
         let irql = job.irql;
         job.out = Some(catch_unwind(AssertUnwindSafe(|| {
-            let value = callback::call(&"the outermost call into the processor", f);
+            let value = callback::checked(&"the outermost call into the processor", Keeps::All, f);
             dpc::drain(irql);
             value
         })));

@@ -3,6 +3,7 @@
 use super::stack::Stack;
 use crate::cpu;
 use crate::ndis::data;
+use crate::verifier::callback::{self, At};
 use arrayvec::ArrayVec;
 use core::ffi::c_void;
 use filter_engine::error::{FWP_INJECT_HANDLE_CLOSING, FWP_INJECT_HANDLE_STALE};
@@ -179,6 +180,7 @@ impl Injection {
         // From here on the handle alone is needed; it is borrowed raw because an abandoned stack drops nothing.
         let handle: *const InjectionHandle = Arc::into_raw(self.handle.clone());
         drop(self);
+        let at = At("the completion function of an injection", completion as usize as u64);
         let dispatch = u8::from(cpu::irql() == nt_abi::Irql::DISPATCH);
         // SAFETY: the lists are the driver's and alive until their completion; the function is the one it gave, and it
         // cannot unload before its injection handle is destroyed, which waits for this.
@@ -190,13 +192,13 @@ impl Injection {
                 if one_by_one {
                     // "once for each NET_BUFFER_LIST in the chain" (FwpsStreamInjectAsync0 documentation)
                     here.next = core::ptr::null_mut();
-                    completion(context, each, dispatch);
+                    callback::call(&at, "completionFn", || completion(context, each, dispatch));
                 }
                 each = next;
             }
             // A stream's end alone has no list and no completion (same page).
             if !one_by_one {
-                completion(context, list, dispatch);
+                callback::call(&at, "completionFn", || completion(context, list, dispatch));
             }
         }
         // SAFETY: from `into_raw` above, taken back once.

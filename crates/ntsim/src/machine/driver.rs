@@ -5,8 +5,8 @@ use crate::cpu::{self, Bugcheck};
 use crate::nt::driver::DriverObject;
 use crate::pe::map::Mapped;
 use crate::pe::{Image, Import, LoadError, LoadOptions, Section, import};
-use crate::trace::{self, Argument, Callback};
-use crate::verifier::callback;
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, Keeps};
 use core::ffi::c_void;
 use core::ops::Range;
 use nt_abi::Irql;
@@ -136,9 +136,11 @@ impl Machine {
             // SAFETY: the address is the entry point of a driver mapped executable; DRIVER_INITIALIZE is its type.
             // What it does in there is what this program is for: faults and bugchecks come back from `enter`.
             let entry: extern "win64" fn(*mut c_void, *mut c_void) -> NtStatus = unsafe { core::mem::transmute(entry) };
-            trace::callback(
+            callback::enter(
+                &"DriverEntry",
+                Keeps::All,
                 || Callback::new("DriverEntry", entry as *const () as u64, vec![Argument::new("service", name)]),
-                || callback::call(&"DriverEntry", || entry(object, path)),
+                || entry(object, path),
                 ToString::to_string,
             )
         })?;
@@ -184,9 +186,11 @@ impl Machine {
             // SAFETY: DRIVER_UNLOAD, set by the driver to a routine of its own; a wrong address faults and stops the
             // machine.
             let unload: extern "win64" fn(*mut c_void) = unsafe { core::mem::transmute(routine) };
-            trace::callback(
+            callback::enter(
+                &"DriverUnload",
+                Keeps::All,
                 || Callback::new("DriverUnload", routine, Vec::new()),
-                || callback::call(&"DriverUnload", || unload(object)),
+                || unload(object),
                 |()| String::new(),
             );
         })?;

@@ -2,6 +2,7 @@
 
 use crate::cpu::{self, code};
 use crate::nt::pool::Kind;
+use crate::verifier::callback::{self, At};
 use core::ptr::{self, null_mut};
 use nt_abi::ndis::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, Mdl, NetBuffer};
 
@@ -223,8 +224,11 @@ pub(super) unsafe fn retreat(
     let missing = delta - offset;
     let Some(mut size) = missing.checked_add(back_fill) else { return false };
     let mdl = match allocate {
-        // SAFETY: the caller vouches for the function.
-        Some(allocate) => unsafe { allocate(&raw mut size) },
+        Some(allocate) => {
+            // SAFETY: the caller vouches for the function.
+            let call = || unsafe { allocate(&raw mut size) };
+            callback::call(&At("the allocate MDL handler", allocate as usize as u64), "NetBufferAllocateMdl", call)
+        }
         None => new_mdl(size),
     };
     if mdl.is_null() {
@@ -302,7 +306,11 @@ unsafe fn free_unused(buffer: *mut NetBuffer, free: Option<FreeMdl>) {
             (*buffer).data_offset -= (*first).byte_count;
             (*buffer).mdl_chain = (*first).next;
             match free {
-                Some(free) => free(first),
+                Some(free) => {
+                    callback::call(&At("the free MDL handler", free as usize as u64), "NetBufferFreeMdl", || {
+                        free(first)
+                    });
+                }
                 None => cpu::with_machine(|machine| machine.pool.free(first.cast(), RETREAT_TAG)),
             }
         }

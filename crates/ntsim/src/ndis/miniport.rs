@@ -109,7 +109,9 @@ unsafe extern "win64" fn NdisMRegisterMiniportDriver(
     if given.set_options != 0 {
         // SAFETY: MINIPORT_SET_OPTIONS, by the characteristics; a wrong address faults and stops the machine.
         let set_options: extern "win64" fn(u64, u64) -> i32 = unsafe { core::mem::transmute(given.set_options) };
-        let status = callback::call(&At("MiniportSetOptions", given.set_options), || set_options(key, context));
+        let status = callback::call(&At("MiniportSetOptions", given.set_options), "MiniportSetOptions", || {
+            set_options(key, context)
+        });
         if status != NDIS_STATUS_SUCCESS {
             cpu::with_machine(|machine| machine.miniports.registered.lock().remove(&key));
             return status;
@@ -137,7 +139,7 @@ extern "win64" fn unload(driver_object: usize) {
     let Some(routine) = found else { return };
     // SAFETY: MINIPORT_DRIVER_UNLOAD, by the characteristics; a wrong address faults and stops the machine.
     let entry: extern "win64" fn(usize) = unsafe { core::mem::transmute(routine) };
-    callback::call(&At("MiniportDriverUnload", routine), || entry(driver_object));
+    callback::call(&At("MiniportDriverUnload", routine), "MiniportDriverUnload", || entry(driver_object));
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ pub(super) fn introduce(handle: u64) {
         if let Some([provider, client]) = cpu::with_machine(|machine| machine.nmr.modules(binding)) {
             // SAFETY: the driver gave this address as its ClientAttachProvider.
             let attach: ClientAttach = unsafe { transmute::<u64, ClientAttach>(client.attach) };
-            let _answer = callback::call(&At("ClientAttachProvider", client.attach), || {
+            let _answer = callback::call(&At("ClientAttachProvider", client.attach), "ClientAttachProvider", || {
                 // SAFETY: the module's context, and the provider's instance, which stays while it is registered.
                 unsafe { attach(binding, client.context, provider.instance as *const _) }
             });
@@ -221,7 +221,7 @@ pub(super) unsafe fn attach(
     })?;
     // SAFETY: the driver gave this address as its ProviderAttachClient.
     let ask: ProviderAttach = unsafe { transmute::<u64, ProviderAttach>(provider.attach) };
-    let status = callback::call(&At("ProviderAttachClient", provider.attach), || {
+    let status = callback::call(&At("ProviderAttachClient", provider.attach), "ProviderAttachClient", || {
         let instance = client.instance as *const table::Instance;
         // SAFETY: what the two modules gave for this, and the client's pointers.
         unsafe {
@@ -288,7 +288,8 @@ fn detach(side: Side, binding: u64) {
     // SAFETY: the driver gave this address as its detach routine.
     let call: Detach = unsafe { transmute::<u64, Detach>(routine) };
     // SAFETY: the context that the module gave for the binding.
-    let status = callback::call(&At("the detach routine of an NMR module", routine), || unsafe { call(context) });
+    let call = || unsafe { call(context) };
+    let status = callback::call(&At("the detach routine of an NMR module", routine), "Detach", call);
     if status != NtStatus::PENDING {
         detached(side, binding);
     }
@@ -319,7 +320,8 @@ pub(super) fn detached(side: Side, binding: u64) -> bool {
         let call: Cleanup = unsafe { transmute::<u64, Cleanup>(routine) };
         let context = binding_over.contexts[index];
         // SAFETY: the context that the module gave for the binding.
-        callback::call(&At("the cleanup routine of an NMR module", routine), || unsafe { call(context) });
+        let call = || unsafe { call(context) };
+        callback::call(&At("the cleanup routine of an NMR module", routine), "CleanupBindingContext", call);
     }
     cpu::with_machine(|machine| {
         machine.nmr.0.lock().bindings.remove(&binding);

@@ -10,8 +10,8 @@ use crate::export::exports;
 use crate::machine::Machine;
 use crate::nt::ke::apc;
 use crate::nt::pool::Kind;
-use crate::trace::{self, Callback};
-use crate::verifier::callback::{self, At};
+use crate::trace::Callback;
+use crate::verifier::callback::{self, At, Keeps};
 use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -150,13 +150,13 @@ fn work() {
         unsafe { (*(job.queued as *const AtomicU64)).store(0, Ordering::Release) };
         // SAFETY: a work routine takes up to three arguments, and more than it takes do no harm in the win64 ABI.
         let routine: extern "win64" fn(usize, usize, usize) = unsafe { core::mem::transmute(job.routine) };
-        let before = callback::State::now();
-        trace::callback(
+        callback::enter(
+            &At("the work routine", job.routine),
+            Keeps::SpinLocks,
             || Callback::new("WorkRoutine", job.routine, Vec::new()),
             || routine(job.arguments[0], job.arguments[1], job.arguments[2]),
             |()| String::new(),
         );
-        before.expect_spin_locks(&At("the work routine", job.routine));
         let irql = cpu::irql();
         if irql != Irql::PASSIVE {
             cpu::bugcheck(

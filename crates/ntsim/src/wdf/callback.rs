@@ -8,8 +8,8 @@ use core::fmt::Display;
 use super::kernel;
 use super::lock::CallbackLock;
 use super::violation::Violation;
-use crate::trace::{self, Argument, Callback};
-use crate::verifier::callback::State;
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, Keeps};
 
 /// Calls a driver function and checks that it comes back at the IRQL it was called at, with the locks and in the regions
 /// it was called with.
@@ -26,8 +26,10 @@ fn told<R>(
     describe: impl FnOnce() -> (u64, Vec<Argument>),
     call: impl FnOnce() -> R,
 ) -> Result<R, Box<Violation>> {
-    let before = State::now();
-    let result = trace::callback(
+    let before = kernel::irql();
+    let result = callback::enter(
+        name,
+        Keeps::Locks,
         || {
             let (routine, arguments) = describe();
             // Some names end with the routine's place, which a trace has in a column of its own.
@@ -39,13 +41,8 @@ fn told<R>(
         call,
         |_| String::new(),
     );
-    before.expect_locks(name);
     let after = kernel::irql();
-    if before.irql() == after {
-        Ok(result)
-    } else {
-        Err(Violation::callback_irql(&name.to_string(), before.irql(), after))
-    }
+    if before == after { Ok(result) } else { Err(Violation::callback_irql(&name.to_string(), before, after)) }
 }
 
 /// The same under the callback lock that synchronizes the driver's callbacks, when there is one.

@@ -2,8 +2,8 @@
 
 use super::super::pend::ClassifyContext;
 use crate::cpu;
-use crate::trace::{self, Argument, Callback};
-use crate::verifier::callback;
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, At, Keeps};
 use core::ffi::c_void;
 use core::mem::transmute;
 use filter_engine::callout::{CalloutFunctions, ClassifyCall, Registration};
@@ -128,9 +128,11 @@ impl CalloutFunctions for Functions {
                 ClassifyFn::V1(f) => f(call.fixed, c.metadata, layer_data, context, filter, flow_context, answer),
             }
         };
-        trace::callback(
+        callback::enter(
+            &At("classifyFn", routine),
+            Keeps::All,
             || describe(call, routine, may_write),
-            || callback::call(&callback::At("classifyFn", routine), classify),
+            classify,
             // SAFETY: `out`, which the callout has returned from writing.
             |()| self::answer(unsafe { &*answer }),
         );
@@ -140,10 +142,9 @@ impl CalloutFunctions for Functions {
         let key = key.map(RawGuid::from);
         let key = key.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
         let routine = self.notify as usize as u64;
-        let name = callback::At("notifyFn", routine);
         // SAFETY: the driver registered a function of this type and cannot unload before it has returned; it may write the
         // filter's context, which nobody reads before the filter is in a snapshot or after it has left the last one.
-        let call = || callback::call(&name, || unsafe { (self.notify)(kind, key, filter.fwps()) });
+        let call = || unsafe { (self.notify)(kind, key, filter.fwps()) };
         let describe = || {
             let notice = match kind {
                 consts::FWPS_CALLOUT_NOTIFY_ADD_FILTER => "ADD_FILTER".to_owned(),
@@ -153,16 +154,16 @@ impl CalloutFunctions for Functions {
             let arguments = vec![Argument::new("notifyType", notice), Argument::new("filterId", filter.id())];
             Callback::new("notifyFn", routine, arguments)
         };
-        NtStatus(trace::callback(describe, call, |status| NtStatus(*status).to_string()))
+        let told = |status: &i32| NtStatus(*status).to_string();
+        NtStatus(callback::enter(&At("notifyFn", routine), Keeps::All, describe, call, told))
     }
 
     fn delete_flow_context(&self, layer: LayerId, callout_id: u32, context: u64) {
         let Some(flow_delete) = self.flow_delete else { return };
         let routine = flow_delete as usize as u64;
-        let name = callback::At("flowDeleteFn", routine);
         // SAFETY: the driver registered this function for its flow contexts, and cannot unload before they are gone
         // (unregistering answers DEVICE_BUSY until then).
-        let call = || callback::call(&name, || unsafe { flow_delete(layer.0, callout_id, context) });
+        let call = || unsafe { flow_delete(layer.0, callout_id, context) };
         let describe = || {
             let arguments = vec![
                 Argument::new("layer", format_args!("{layer:?}")),
@@ -171,7 +172,7 @@ impl CalloutFunctions for Functions {
             ];
             Callback::new("flowDeleteFn", routine, arguments)
         };
-        trace::callback(describe, call, |()| String::new());
+        callback::enter(&At("flowDeleteFn", routine), Keeps::All, describe, call, |()| String::new());
     }
 }
 

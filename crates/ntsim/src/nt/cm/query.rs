@@ -5,6 +5,7 @@
 use super::{Value, kind};
 use crate::cpu;
 use crate::export::exports;
+use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use nt_abi::NtStatus;
 use nt_abi::UnicodeString;
@@ -182,7 +183,9 @@ unsafe fn deliver(entry: &Entry, name: &str, value: &Value, context: *mut c_void
     let Some(routine) = entry.routine else { return NtStatus::SUCCESS };
     let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
     // Copies that are leaked when the routine stops the machine.
-    routine(name.as_ptr(), value.kind, value.data.as_ptr(), value.data.len() as u32, context, entry.entry_context)
+    callback::call(&At("the query routine", routine as usize as u64), "QueryRoutine", || {
+        routine(name.as_ptr(), value.kind, value.data.as_ptr(), value.data.len() as u32, context, entry.entry_context)
+    })
 }
 
 /// The default of an entry, when it has one.

@@ -181,9 +181,8 @@ extern "win64" fn ExNotifyCallback(address: u64, first: *mut c_void, second: *mu
     for registration in &registrations {
         let (function, context) = (registration.function, registration.context as *mut c_void);
         // SAFETY: the driver registered it with this context, and it is not unregistered while it runs.
-        callback::call(&At("the callback routine", function as usize as u64), || unsafe {
-            function(context, first, second);
-        });
+        let call = || unsafe { function(context, first, second) };
+        callback::call(&At("the callback routine", function as usize as u64), "CallbackFunction", call);
         registration.running.fetch_sub(1, Ordering::AcqRel);
     }
     cpu::with_machine(|machine| machine.dispatcher.notify());

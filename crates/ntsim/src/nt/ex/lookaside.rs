@@ -12,6 +12,7 @@ use crate::cpu;
 use crate::export::exports;
 use crate::nt::violation;
 use crate::pe::gate::Catalogue;
+use crate::verifier::callback::{self, At};
 use core::mem::offset_of;
 use core::ops::Range;
 use core::ptr;
@@ -162,7 +163,9 @@ fn flush(list: *mut List) {
             if block.is_null() {
                 return;
             }
-            free(block, list);
+            callback::call(&At("the free routine of a lookaside list", (*list).free as u64), "FreeEx", || {
+                free(block, list)
+            });
         }
     }
 }

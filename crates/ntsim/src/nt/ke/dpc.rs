@@ -4,8 +4,8 @@
 
 use crate::cpu;
 use crate::export::exports;
-use crate::trace::{self, Argument, Callback};
-use crate::verifier::callback;
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, At, Keeps};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -110,14 +110,15 @@ pub(super) unsafe fn insert(dpc: *mut Dpc, argument1: *mut c_void, argument2: *m
             let Dpc { routine, context, argument1, argument2, .. } = &*dpc;
             let (routine, context, argument1, argument2) = (*routine, *context, *argument1, *argument2);
             if taken && let Some(routine) = routine {
-                let name = callback::At("the DPC routine", routine as usize as u64);
-                trace::callback(
+                callback::enter(
+                    &At("the DPC routine", routine as usize as u64),
+                    Keeps::All,
                     || {
                         let arguments = [("dpc", dpc.cast()), ("context", context), ("1", argument1), ("2", argument2)];
                         let arguments = arguments.map(|(name, value)| Argument::new(name, format_args!("{value:?}")));
                         Callback::new("DeferredRoutine", routine as *const () as u64, arguments.into())
                     },
-                    || callback::call(&name, || routine(dpc, context, argument1, argument2)),
+                    || routine(dpc, context, argument1, argument2),
                     |()| String::new(),
                 );
             }

@@ -60,7 +60,8 @@ fn expand(callout: Callout, parameter: *mut c_void, size: usize) -> NtStatus {
         return STATUS_STACK_OVERFLOW;
     }
     // SAFETY: the driver's routine with the parameter it is to be called with.
-    callback::call(&At("the ExpandedStackCall routine", callout as usize as u64), || unsafe { callout(parameter) });
+    let call = || unsafe { callout(parameter) };
+    callback::call(&At("the ExpandedStackCall routine", callout as usize as u64), "ExpandedStackCall", call);
     NtStatus::SUCCESS
 }
 

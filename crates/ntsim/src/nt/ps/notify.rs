@@ -11,6 +11,7 @@ use crate::cpu;
 use crate::export::exports;
 use crate::machine::Machine;
 use crate::nt::ke::apc;
+use crate::verifier::callback::{self, At};
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use nt_abi::NtStatus;
@@ -68,6 +69,13 @@ struct Routine {
     about: About,
     address: u64,
     running: AtomicUsize,
+}
+
+impl Routine {
+    /// Calls it, which `call` does.
+    fn call(&self, call: impl FnOnce()) {
+        callback::call(&At("the process notify routine", self.address), "CreateProcessNotifyRoutine", call);
+    }
 }
 
 /// The routines of one machine.
@@ -148,13 +156,13 @@ pub(super) fn created(machine: &Machine, process: &Process, command: &str) -> Nt
     let (id, parent, address) = (process.id, process.parent, process.address);
     call_all(machine, |routine| {
         // SAFETY: the driver gave the address as a routine of this type, and it is not removed while it runs.
-        unsafe {
+        routine.call(|| unsafe {
             if routine.about == About::Process {
                 core::mem::transmute::<u64, Plain>(routine.address)(parent, id, 1);
             } else {
                 core::mem::transmute::<u64, Extended>(routine.address)(address, id, &raw mut info);
             }
-        }
+        });
     });
     info.status
 }
@@ -164,13 +172,13 @@ pub(super) fn ended(machine: &Machine, process: &Process) {
     let (id, parent, address) = (process.id, process.parent, process.address);
     call_all(machine, |routine| {
         // SAFETY: as in `created`.
-        unsafe {
+        routine.call(|| unsafe {
             if routine.about == About::Process {
                 core::mem::transmute::<u64, Plain>(routine.address)(parent, id, 0);
             } else {
                 core::mem::transmute::<u64, Extended>(routine.address)(address, id, core::ptr::null_mut());
             }
-        }
+        });
     });
 }
 

@@ -7,7 +7,8 @@ use crate::cpu::{self, code};
 use crate::export::exports;
 use crate::nt::ke::{apc, dispatcher};
 use crate::nt::ob::{Kind, Target};
-use crate::trace::{self, Argument, Callback};
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, At, Keeps};
 use core::cell::Cell;
 use core::ffi::c_void;
 use nt_abi::Irql;
@@ -119,7 +120,9 @@ fn body(routine: StartRoutine, context: *mut c_void, started: &mpsc::Sender<u64>
     }
     let mut saved = 0;
     START.set((&raw mut saved) as u64);
-    trace::callback(
+    callback::enter(
+        &At("the start routine", routine as usize as u64),
+        Keeps::Nothing, // it may end with PsTerminateSystemThread; both ends are looked at below
         || {
             Callback::new(
                 "StartRoutine",

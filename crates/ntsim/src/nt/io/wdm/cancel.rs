@@ -8,8 +8,8 @@ use super::InFlight;
 use crate::cpu;
 use crate::export::exports;
 use crate::nt::ke::spinlock;
-use crate::trace::{self, Argument, Callback};
-use crate::verifier::callback::{self, At};
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, At, Keeps};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use nt_abi::Irql;
 use nt_abi::NtStatus;
@@ -96,12 +96,14 @@ fn cancel(find: impl FnOnce(&HashMap<usize, InFlight>) -> Option<usize>) -> bool
     };
     // SAFETY: DRIVER_CANCEL, set by the driver.
     let call: extern "win64" fn(usize, usize) = unsafe { core::mem::transmute(routine) };
-    trace::callback(
+    let at = At("the cancel routine", routine as u64);
+    callback::enter(
+        &at,
+        Keeps::Nothing, // it releases the cancel spin lock
         || Callback::new("Cancel", routine as u64, vec![Argument::new("Irp", format!("{irp:#x}"))]),
         || call(device, irp),
         |()| String::new(),
     );
-    let at = At("the cancel routine", routine as u64);
     before.expect_locks(&at);
     if cpu::irql() != old {
         cpu::bugcheck(

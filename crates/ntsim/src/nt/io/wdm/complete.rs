@@ -6,8 +6,8 @@ use super::super::layout::{Irp, StackLocation};
 use super::irp::{call_driver, contract_broken};
 use crate::cpu::{self, code};
 use crate::export::exports;
-use crate::trace::{self, Argument, Callback};
-use crate::verifier::callback::{self, At};
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, At, Keeps};
 use nt_abi::NtStatus;
 
 exports! {
@@ -153,9 +153,11 @@ impl Step {
         // SAFETY: IO_COMPLETION_ROUTINE, set by a driver with IoSetCompletionRoutine.
         let call: extern "win64" fn(usize, usize, usize) -> NtStatus = unsafe { core::mem::transmute(self.routine) };
         let at = self.routine as u64;
-        let status = trace::callback(
+        let status = callback::enter(
+            &At("the completion routine", at),
+            Keeps::All,
             || Callback::new("CompletionRoutine", at, vec![Argument::new("Irp", format!("{irp:#x}"))]),
-            || callback::call(&At("the completion routine", at), || call(device, irp, self.context)),
+            || call(device, irp, self.context),
             ToString::to_string,
         );
         status != STATUS_MORE_PROCESSING_REQUIRED

@@ -6,8 +6,8 @@ use super::{Block, Device, InFlight};
 use crate::cpu::{self, code};
 use crate::nt::driver;
 use crate::nt::mm::mdl;
-use crate::trace::{self, Argument, Callback};
-use crate::verifier::callback::{self, At};
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, At, Keeps};
 use nt_abi::NtStatus;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -321,7 +321,9 @@ pub(super) unsafe fn call_driver(device: usize, irp: usize) -> NtStatus {
     let routine: extern "win64" fn(usize, usize) -> NtStatus =
         unsafe { core::mem::transmute((slot as *const usize).read_unaligned()) };
     let at = routine as *const () as u64;
-    trace::callback(
+    callback::enter(
+        &At("the dispatch routine", at),
+        Keeps::All,
         || {
             // SAFETY: as above: the routine has not been called yet.
             let parameters = unsafe { (*location).parameters };
@@ -333,7 +335,7 @@ pub(super) unsafe fn call_driver(device: usize, irp: usize) -> NtStatus {
             }
             Callback::new(major_name(major), at, arguments)
         },
-        || callback::call(&At("the dispatch routine", at), || routine(device, irp)),
+        || routine(device, irp),
         ToString::to_string,
     )
 }
