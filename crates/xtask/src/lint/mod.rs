@@ -1,6 +1,8 @@
 //! Format, clippy, and the rules that neither knows.
 
+mod portable;
 mod rules;
+mod walls;
 
 use std::{fs, process::Command};
 
@@ -43,6 +45,8 @@ pub(crate) fn run(places: &Places) -> Result<(), Error> {
         plain(host_cargo(places).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     );
     check("clippy of the driver", driver_clippy(places));
+    check("the crates for any platform", portable::check(places));
+    check("walls between the crates", walls::check(places));
     check("rules of the project", project_rules(places));
     outcome
 }
