@@ -34,6 +34,7 @@ mod injected;
 mod ledger;
 mod redirect;
 mod relay;
+mod relayed;
 mod stream;
 #[cfg(test)]
 mod tests;

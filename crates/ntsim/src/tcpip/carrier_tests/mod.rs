@@ -3,8 +3,10 @@
 pub(crate) mod bed;
 #[path = "../../../../shim/src/fragment/cut.rs"]
 mod cut;
+mod injector;
 mod network;
 mod pending;
+mod random;
 pub(crate) mod redirect;
 pub(crate) mod streams;
 mod talk;
