@@ -242,6 +242,8 @@ fn an_entry_that_would_mean_something_else_is_reported() {
         ("||ok.example^\n||page.example^$domain=a.example\n", "page.example", "a filter that holds under conditions"),
         ("||ok.example^\n@@||ok.example^$domain=a.example\n", "a", "an exception that holds under conditions"),
         ("ok.example\nother.example\n0.0.0.0 hosts.example\n", "hosts.example", "a line of a hosts file"),
+        ("ok.example\n.\n", "a", "not a host name"),
+        ("ok.example\n10.0.300\n", "10.0.300", "an address among names"),
         ("ok.example\nsome prose here\n", "some", "an entry with more behind it"),
     ] {
         let policy = policy("", "remote-name", &[("list", text)]).unwrap();

@@ -203,6 +203,6 @@ impl Collector {
 
 /// Whether text is an address of any form, or meant to be one.
 fn looks_like_address(text: &str) -> bool {
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    !matches!(address::parse(text), Err(AddressError::Syntax)) || (text.contains('.') && digits(text))
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    !matches!(address::parse(text), Err(AddressError::Syntax)) || (text.contains('.') && text.split('.').all(number))
 }
