@@ -38,9 +38,11 @@ fn main() {
     device.control(ioctl::SET_POLICY, &rig.compile(PERMIT), reply.as_mut_bytes()).expect("the policy loads");
     let machine = &rig.machine;
     let flow = machine.wfp.engine.flows.create();
-    let mut metadata = FwpsIncomingMetadataValues0::default();
-    metadata.current_metadata_values = FWPS_METADATA_FIELD_FLOW_HANDLE;
-    metadata.flow_handle = flow.id();
+    let metadata = FwpsIncomingMetadataValues0 {
+        current_metadata_values: FWPS_METADATA_FIELD_FLOW_HANDLE,
+        flow_handle: flow.id(),
+        ..Default::default()
+    };
     let layers = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_AUTH_CONNECT_V4, LayerId::OUTBOUND_TRANSPORT_V4];
     let tables = layers.map(|layer| machine.wfp.engine.layers().get(layer).expect("a layer of the table"));
     let mut values = tables.map(|table| Incoming::new(table.fields.len()));
