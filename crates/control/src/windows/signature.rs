@@ -13,8 +13,8 @@ use std::fs::File;
 use std::os::windows::io::AsRawHandle;
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::{
-    CRYPT_E_FILE_ERROR, ERROR_FILE_NOT_FOUND, HANDLE, TRUST_E_BAD_DIGEST, TRUST_E_NOSIGNATURE,
-    TRUST_E_PROVIDER_UNKNOWN, TRUST_E_SUBJECT_FORM_UNKNOWN,
+    CRYPT_E_FILE_ERROR, ERROR_CALL_NOT_IMPLEMENTED, ERROR_FILE_NOT_FOUND, HANDLE, TRUST_E_BAD_DIGEST,
+    TRUST_E_NOSIGNATURE, TRUST_E_PROVIDER_UNKNOWN, TRUST_E_SUBJECT_FORM_UNKNOWN,
 };
 use windows_sys::Win32::Security::Cryptography::Catalog::CATALOG_INFO;
 use windows_sys::Win32::Security::Cryptography::{
@@ -241,7 +241,8 @@ impl Admin {
         };
         match opened {
             0 => match last_error(OPERATION) {
-                error if error.code == ERROR_FILE_NOT_FOUND => Ok(None),
+                // The second is what Wine says, whose catalogs nobody can ask.
+                error if matches!(error.code, ERROR_FILE_NOT_FOUND | ERROR_CALL_NOT_IMPLEMENTED) => Ok(None),
                 error => Err(error),
             },
             _ => Ok(Some(Self(admin))),
