@@ -41,6 +41,7 @@ pub(crate) enum Color {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a run")]
 pub(crate) enum Command {
     /// Install the driver, load it and add its filters; replaces an older one, repairs what lacks something.
     Install {

@@ -64,10 +64,11 @@ impl Output {
 
     /// Prints what is to be known while the command goes on.
     pub(crate) fn trouble(&mut self, what: &str) -> Result<(), Failure> {
-        Ok(match self.json {
+        match self.json {
             true => writeln!(self.stderr, "{}", serde_json::json!({ "warning": what }))?,
             false => writeln!(self.stderr, "{WARNING}warning{WARNING:#}: {what}")?,
-        })
+        }
+        Ok(())
     }
 
     /// Prints a failure and returns its exit status. Whoever closed the pipe we write to has seen enough.
