@@ -29,6 +29,8 @@
 mod authorize;
 mod connection;
 mod datagram;
+mod decision;
+mod end;
 mod held;
 mod injected;
 mod ledger;
@@ -45,6 +47,7 @@ use super::fragment::{Added, Reassembly};
 use super::layer::{Direction, Layer};
 use super::packet::{AddressType, Malformed, Packet, Upper, protocol};
 use super::tcp::{Connection, Phase};
+pub use decision::{By, Decision, Output, Verdict};
 use foldhash::HashMap;
 pub use held::Settled;
 use held::{Resumed, Waiting};
@@ -52,85 +55,10 @@ use ledger::Ledger;
 use nt_abi::PacketBuffer;
 use redirect::Redirects;
 use relay::Relay;
-use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It travels on; after the pieces in [`Output::earlier`], if there are any.
-    Forward,
-    /// It disappears.
-    Drop,
-    /// It disappears and its local sender is told so at once: [`Output::to_local`].
-    Refuse,
-    /// It disappears and both ends of its connection are reset: [`Output::to_local`], [`Output::to_remote`].
-    Abort,
-    /// It is a piece of a datagram and waits for the others, or a callout has put the decision about it off.
-    Hold,
-    /// It ends here; what callouts leave of the bytes it brought goes on in segments of the stack's own
-    /// ([`Output::relayed`]).
-    Relayed,
-    /// It cannot be read and disappears.
-    Malformed(Malformed),
-}
-
-/// The layer and filter that decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct By {
-    /// The layer.
-    pub layer: Layer,
-    /// The filter; 0 when no filter decided.
-    pub filter_id: u64,
-}
-
-/// A verdict and where it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// What becomes of the packet.
-    pub verdict: Verdict,
-    /// Who decided: of a packet that does not travel, the one who stopped it; of the first packet of a flow, the one
-    /// who authorized the flow.
-    pub by: Option<By>,
-    /// The packet opened a flow.
-    pub opened: bool,
-}
-
-impl Decision {
-    const FORWARD: Self = Self { verdict: Verdict::Forward, by: None, opened: false };
-
-    const fn stopped(verdict: Verdict, layer: Layer, outcome: Outcome) -> Self {
-        Self { verdict, by: Some(By { layer, filter_id: outcome.filter_id }), opened: false }
-    }
-}
-
-/// Packets that a verdict brings with it. The buffers are used again for the next packet.
-#[derive(Debug, Default)]
-pub struct Output {
-    /// A packet for this machine; empty when there is none.
-    pub to_local: Vec<u8>,
-    /// A packet for the other side; empty when there is none.
-    pub to_remote: Vec<u8>,
-    /// Pieces that waited, to be sent before the packet itself.
-    pub earlier: Vec<PacketBuffer>,
-    /// Segments of connections between whose hosts the stack stands, and which way they go.
-    pub relayed: Vec<(Direction, PacketBuffer)>,
-    /// The process that asked for the flow which the packet opens or was refused.
-    pub owner: Option<Arc<Owner>>,
-}
-
-impl Output {
-    fn clear(&mut self) {
-        self.to_local.clear();
-        self.to_remote.clear();
-        self.earlier.clear();
-        self.relayed.clear();
-        self.owner = None;
-    }
-}
 
 /// How the stack behaves.
 #[derive(Clone, Copy, Debug)]
@@ -609,64 +537,5 @@ impl<F> Stack<F> {
             Upper::Icmp(icmp) if icmp.error => self.icmp_error(&mut context),
             _ => self.datagram(&mut context),
         }
-    }
-
-    /// Ends the flows that were idle for too long.
-    pub fn expire<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, now: Duration) {
-        while let Some(&Reverse((deadline, key))) = self.ledger.deadlines.peek() {
-            if deadline > now {
-                break;
-            }
-            self.ledger.deadlines.pop();
-            let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.deadline == deadline) else { continue };
-            if flow.last + flow.timeout() > now {
-                self.ledger.schedule(key, flow);
-            } else {
-                self.forget(classifier, &key);
-            }
-        }
-        while let Some((key, mut flow)) = self.held.take_forgotten(now) {
-            self.ledger.close(classifier, &key, &mut flow);
-        }
-        if now >= self.next_reassembly_check {
-            self.next_reassembly_check = now + Duration::from_secs(1);
-            self.reassembly.expire(now);
-        }
-    }
-
-    /// Ends the flows of UDP sockets that are gone: "When the local UDP socket is closed, all the ALE flows associated with
-    /// it will be deleted" ("ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md).
-    pub fn end_closed<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, endpoints: &mut dyn Endpoints) {
-        let gone = |(key, flow): (&FlowKey, &Flow<F>)| {
-            let asked = key.protocol == protocol::UDP && !matches!(flow.kind, Kind::Tcp(_));
-            // A redirected flow has another endpoint than the program's socket.
-            (asked && !self.redirects.leads_to(key) && !endpoints.is_open(key)).then_some(*key)
-        };
-        let mut closed: Vec<FlowKey> = self.flows.iter().filter_map(gone).collect();
-        closed.sort_unstable();
-        for key in closed {
-            self.forget(classifier, &key);
-        }
-    }
-
-    /// Ends a flow and takes it out of the table.
-    fn forget<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, key: &FlowKey) {
-        let Some(mut flow) = self.flows.remove(key) else { return };
-        self.redirects.forget(key);
-        if self.groups.get(&key.local_endpoint()) == Some(key) {
-            self.groups.remove(&key.local_endpoint());
-        }
-        self.ledger.close(classifier, key, &mut flow);
-    }
-
-    /// Ends every flow, in the order of their keys, so that two runs call the same in the same order: the machine goes
-    /// off the network.
-    pub fn finish<C: Classifier<Flow = F>>(&mut self, classifier: &mut C) {
-        let mut flows: Vec<_> = std::mem::take(&mut self.flows).into_iter().chain(self.held.drain()).collect();
-        flows.sort_unstable_by_key(|(key, _)| *key);
-        for (key, mut flow) in flows {
-            self.ledger.close(classifier, &key, &mut flow);
-        }
-        self.ledger.deadlines.clear();
     }
 }

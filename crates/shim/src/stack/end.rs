@@ -1,0 +1,69 @@
+//! How flows end: idle for too long, their socket gone, or the machine off the network.
+
+use super::{Flow, Kind, Stack};
+use crate::classifier::Classifier;
+use crate::flow::{Endpoints, FlowKey};
+use crate::packet::protocol;
+use std::cmp::Reverse;
+use std::time::Duration;
+
+impl<F> Stack<F> {
+    /// Ends the flows that were idle for too long.
+    pub fn expire<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, now: Duration) {
+        while let Some(&Reverse((deadline, key))) = self.ledger.deadlines.peek() {
+            if deadline > now {
+                break;
+            }
+            self.ledger.deadlines.pop();
+            let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.deadline == deadline) else { continue };
+            if flow.last + flow.timeout() > now {
+                self.ledger.schedule(key, flow);
+            } else {
+                self.forget(classifier, &key);
+            }
+        }
+        while let Some((key, mut flow)) = self.held.take_forgotten(now) {
+            self.ledger.close(classifier, &key, &mut flow);
+        }
+        if now >= self.next_reassembly_check {
+            self.next_reassembly_check = now + Duration::from_secs(1);
+            self.reassembly.expire(now);
+        }
+    }
+
+    /// Ends the flows of UDP sockets that are gone: "When the local UDP socket is closed, all the ALE flows associated with
+    /// it will be deleted" ("ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md).
+    pub fn end_closed<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, endpoints: &mut dyn Endpoints) {
+        let gone = |(key, flow): (&FlowKey, &Flow<F>)| {
+            let asked = key.protocol == protocol::UDP && !matches!(flow.kind, Kind::Tcp(_));
+            // A redirected flow has another endpoint than the program's socket.
+            (asked && !self.redirects.leads_to(key) && !endpoints.is_open(key)).then_some(*key)
+        };
+        let mut closed: Vec<FlowKey> = self.flows.iter().filter_map(gone).collect();
+        closed.sort_unstable();
+        for key in closed {
+            self.forget(classifier, &key);
+        }
+    }
+
+    /// Ends a flow and takes it out of the table.
+    pub(super) fn forget<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, key: &FlowKey) {
+        let Some(mut flow) = self.flows.remove(key) else { return };
+        self.redirects.forget(key);
+        if self.groups.get(&key.local_endpoint()) == Some(key) {
+            self.groups.remove(&key.local_endpoint());
+        }
+        self.ledger.close(classifier, key, &mut flow);
+    }
+
+    /// Ends every flow, in the order of their keys, so that two runs call the same in the same order: the machine goes
+    /// off the network.
+    pub fn finish<C: Classifier<Flow = F>>(&mut self, classifier: &mut C) {
+        let mut flows: Vec<_> = std::mem::take(&mut self.flows).into_iter().chain(self.held.drain()).collect();
+        flows.sort_unstable_by_key(|(key, _)| *key);
+        for (key, mut flow) in flows {
+            self.ledger.close(classifier, &key, &mut flow);
+        }
+        self.ledger.deadlines.clear();
+    }
+}
