@@ -69,9 +69,9 @@ fn every_command_line_is_one() {
         faults
             .extend(spans.iter().filter_map(|span| Some(format!("{name}: `{span}`: {}", bench.fault_in_text(span)?))));
     }
+    let span = Regex::new("`((?:sluice|ntsim|cargo|./dev) [^`]+)`").unwrap();
     for name in ["dev", "Makefile.toml", "tests/vm/try.ps1", "tests/vm/hyperv.ps1", "tests/vm/qemu.sh"] {
         for line in read(name).lines().map(|line| line.trim_start_matches(['#', ' '])) {
-            let span = Regex::new("`((?:sluice|ntsim|cargo|./dev) [^`]+)`").unwrap();
             let spans = span.captures_iter(line).map(|span| span[1].to_owned());
             let whole = line.starts_with("powershell ").then(|| line.to_owned());
             for command in spans.chain(whole) {
