@@ -12,6 +12,17 @@ pub enum Direction {
     Inbound,
 }
 
+impl Direction {
+    /// The word that policies use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
 /// What becomes of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "std", derive(serde::Serialize), serde(rename_all = "lowercase"))]

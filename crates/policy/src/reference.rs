@@ -167,8 +167,7 @@ impl<'p> Reference<'p> {
             span: _,
         } = &self.policy.rules[index];
         require(direction.is_none_or(|one| one == flow.direction), &|| {
-            let word = if flow.direction == Direction::Outbound { "outbound" } else { "inbound" };
-            format!("the flow is {word}")
+            format!("the flow is {}", flow.direction.word())
         });
         let within =
             |set: &Option<crate::model::NumberSet>, value: u64| set.as_ref().is_none_or(|set| set.contains(value));

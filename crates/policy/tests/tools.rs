@@ -2,7 +2,8 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    CompileOptions, Image, Outcome, Policy, Reference, Verdict, compile, diff, lint, parse, parse_flow, show, test,
+    CompileOptions, Direction, Flow, Image, Outcome, Policy, Reference, Verdict, compile, diff, lint, parse,
+    parse_flow, show, test,
 };
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
@@ -107,7 +108,7 @@ fn differences_come_with_a_flow() {
         changes.iter().find(|one| {
             one.old_rule.as_deref() == old
                 && one.new_rule.as_deref() == new
-                && one.example.direction == sluice_policy::Direction::Outbound
+                && one.example.direction == Direction::Outbound
         })
     };
     let narrowed = find(Some("net"), None).unwrap_or_else(|| panic!("{changes:?}"));
@@ -152,6 +153,97 @@ fn shadowed_rules_and_disputed_lists_are_warned_of() {
     assert!(found[0].starts_with("rule `narrow` can never match: rule `wide` comes first"), "{found:?}");
     assert!(found[1].starts_with("rule `two` can never match: rule `one`"), "{found:?}");
     assert!(found[2].contains("1 address ranges in common"), "{found:?}");
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    lint(&policy(text)).iter().map(|one| one.message.clone()).collect()
+}
+
+#[test]
+fn tunnels_that_pass_where_the_rest_is_blocked_are_warned_of() {
+    let by_rule = warnings(
+        r#"
+        default = { outbound = "block" }
+        [[rule]]
+        name = "no esp"
+        action = "block"
+        protocol = "esp"
+        [[rule]]
+        name = "partner"
+        action = "permit"
+        remote = "203.0.113.0/24"
+        "#,
+    );
+    let [one] = &by_rule[..] else { panic!("{by_rule:?}") };
+    let all_but_esp = "ipip (4), ipv6 (41), gre (47), ah (51), l2tp (115), Teredo (UDP 3544)";
+    assert!(one.starts_with(&format!("rule `partner` lets tunnels pass: {all_but_esp};")), "{one}");
+
+    let by_default = warnings(
+        r#"
+        default = { inbound = "block" }
+        [[rule]]
+        action = "block"
+        direction = "outbound"
+        protocol = ["tcp", "udp"]
+        "#,
+    );
+    let [one] = &by_default[..] else { panic!("{by_default:?}") };
+    assert!(one.starts_with("the default for outbound flows lets tunnels pass: ipip (4),"), "{one}");
+    assert!(!one.contains("Teredo"), "the rule takes UDP: {one}");
+}
+
+#[test]
+fn tunnels_that_are_meant_or_decided_are_not_warned_of() {
+    for rule in [
+        "protocol = [41, \"gre\"]",
+        "remote-port = 443",
+        "remote = [\"@private\", \"fe80::/10\"]",
+        "application = 'C:\\vpn.exe'",
+        "service = \"IKEEXT\"",
+        "interface = \"tunnel\"",
+        "protocol = \"udp\"\nremote-port = 3544",
+        "enabled = false",
+    ] {
+        let found = warnings(&format!("default = {{ outbound = \"block\" }}\n[[rule]]\naction = \"permit\"\n{rule}\n"));
+        assert_eq!(found, [""; 0], "{rule}");
+    }
+    assert_eq!(warnings(""), [""; 0], "outbound TCP passes as well");
+}
+
+#[test]
+fn protocols_of_tunnels_are_named_and_numbered() {
+    let image = |rule: &str| {
+        let policy = policy(&format!("[[rule]]\naction = \"block\"\nprotocol = {rule}\n"));
+        Image::validate(compile(&policy, &options()).unwrap()).unwrap()
+    };
+    let address = |last| std::net::IpAddr::from([203, 0, 113, last]);
+    for (name, number) in [("ipip", 4), ("ipv6", 41), ("gre", 47), ("esp", 50), ("ah", 51), ("l2tp", 115)] {
+        for image in [image(&format!("\"{name}\"")), image(&number.to_string())] {
+            let decide = |protocol| {
+                image.decide(&Flow::new(Direction::Outbound, protocol, address(1), 0, address(2), 0)).verdict
+            };
+            assert_eq!((decide(number), decide(number - 1)), (Verdict::Block, Verdict::Permit), "{name}");
+        }
+    }
+}
+
+/// A link-local address means another machine on every link: the interface says which is meant, a zone is refused.
+#[test]
+fn a_link_local_address_is_one_of_an_interface() {
+    let policy = policy("[[rule]]\naction = \"block\"\nremote = \"fe80::/10\"\ninterface = \"luid:0x6000001000000\"\n");
+    let image = Image::validate(compile(&policy, &options()).unwrap()).unwrap();
+    let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let flow = Flow::new(Direction::Outbound, 17, address("fe80::2"), 5353, address("fe80::1"), 5353);
+    assert_eq!(image.decide(&flow.with_interface(0x6_0000_0100_0000)).verdict, Verdict::Block);
+    assert_eq!(image.decide(&flow.with_interface(0x6_0000_0200_0000)).verdict, Verdict::Permit);
+    assert_eq!(image.decide(&flow).verdict, Verdict::Permit, "an interface that is not known is none");
+
+    let files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    let refused = |text: &str| parse(Path::new("policy.toml"), text, &files).unwrap_err().to_string();
+    let rule = refused("[[rule]]\naction = \"block\"\nremote = \"fe80::1%12\"\n");
+    assert!(rule.contains("`fe80::1%12` has a zone") && rule.contains("`interface`"), "{rule}");
+    let expectation = refused("[[expect]]\nremote = \"[fe80::1%12]:443\"\nverdict = \"permit\"\n");
+    assert!(expectation.contains("an address without a zone"), "{expectation}");
 }
 
 #[test]

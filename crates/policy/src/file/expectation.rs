@@ -11,7 +11,8 @@ use crate::{
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const ENDPOINT: &str = "an address with or without a port: `203.0.113.9:443`, `[2001:db8::1]:443`, `10.0.0.5`";
+const ENDPOINT: &str =
+    "an address without a zone, with or without a port: `203.0.113.9:443`, `[2001:db8::1]:443`, `10.0.0.5`";
 
 /// Reads one. Beside a rule, that rule is expected to decide unless the expectation says otherwise.
 pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Option<&str>) -> Option<Expectation> {

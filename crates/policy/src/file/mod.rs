@@ -18,6 +18,7 @@ use std::{io, path::Path, sync::Arc};
 use toml::de::DeTable;
 
 pub use expectation::parse_flow;
+pub(crate) use scope::BUILT_IN;
 
 /// Where the files a policy names come from.
 pub trait Files {

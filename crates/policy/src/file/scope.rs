@@ -13,7 +13,7 @@ use crate::model::{
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 /// Address sets every policy has.
-const BUILT_IN: [(&str, &[&str]); 5] = [
+pub(crate) const BUILT_IN: [(&str, &[&str]); 5] = [
     ("loopback", &["127.0.0.0/8", "::1"]),
     ("private", &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]),
     ("link-local", &["169.254.0.0/16", "fe80::/10"]),

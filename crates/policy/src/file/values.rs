@@ -212,8 +212,11 @@ pub(super) fn luid(text: &str) -> Option<u64> {
     }
 }
 
-/// `192.0.2.1:443`, `[2001:db8::1]:443`, or an address alone.
+/// `192.0.2.1:443`, `[2001:db8::1]:443`, or an address alone. One with a zone is none: rules do not see zones.
 pub(super) fn endpoint(text: &str) -> Option<(IpAddr, u16)> {
+    if text.contains('%') {
+        return None;
+    }
     if let Ok(address) = text.parse::<std::net::SocketAddr>() {
         return Some((address.ip().to_canonical(), address.port()));
     }

@@ -150,6 +150,35 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// A rule without a name that holds for every flow.
+    pub(crate) fn everything() -> Self {
+        Self {
+            name: String::new(),
+            note: None,
+            action: Action::Permit,
+            hard: false,
+            log: false,
+            enabled: true,
+            direction: None,
+            protocols: None,
+            remote: None,
+            local: None,
+            remote_ports: None,
+            local_ports: None,
+            applications: None,
+            users: None,
+            groups: None,
+            services: None,
+            packages: None,
+            interfaces: None,
+            names: None,
+            undecidable_matches: false,
+            schedule: None,
+            expectations: Vec::new(),
+            span: 0..0,
+        }
+    }
+
     /// Whether it takes part at `moment` (always, if none is given).
     #[must_use]
     pub fn active(&self, schedules: &[Schedule], moment: Option<Moment>) -> bool {

@@ -1,4 +1,6 @@
-//! Rules that can never match, and lists that overlap where it matters.
+//! Rules that can never match, lists that overlap where it matters, and tunnels that pass unnoticed.
+
+mod tunnels;
 
 use crate::{
     diagnostic::{Diagnostic, Severity},
@@ -16,6 +18,7 @@ pub fn lint(policy: &Policy) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     shadowed(policy, &mut found);
     overlapping(policy, &mut found);
+    tunnels::passing(policy, &mut found);
     found
 }
 
