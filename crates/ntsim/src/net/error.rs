@@ -3,32 +3,32 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no simulated network.
+/// Why a simulated network cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// The system refuses network namespaces.
     #[error(
-        "this system does not let me make network namespaces ({source}); run as root, or where user namespaces are \
+        "cannot make network namespaces ({source}); run as root, or where user namespaces are \
          allowed (sysctl kernel.unprivileged_userns_clone, user.max_net_namespaces; in a container: CAP_SYS_ADMIN)"
     )]
     Namespaces {
-        /// What unshare answered.
+        /// The error of unshare.
         source: io::Error,
     },
-    /// There is no TUN device.
+    /// A TUN device cannot be opened.
     #[error("cannot open a TUN device ({source}); {advice}")]
     Tun {
-        /// What the system answered.
+        /// The system's error.
         source: io::Error,
-        /// What may help.
+        /// What to do about it.
         advice: &'static str,
     },
     /// A network interface cannot be set up.
     #[error("cannot {what}: {source}")]
     Link {
-        /// What was to be done.
+        /// The step that failed.
         what: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A program cannot be started.
@@ -47,12 +47,12 @@ pub enum NetError {
         /// How it ended.
         status: std::process::ExitStatus,
     },
-    /// Something else with the operating system.
+    /// Another call to the operating system failed.
     #[error("{what}: {source}")]
     System {
         /// What was tried.
         what: &'static str,
-        /// What the system answered.
+        /// The system's error.
         source: io::Error,
     },
 }

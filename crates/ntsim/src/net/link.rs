@@ -25,7 +25,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Whether `address` lies in the range.
+    /// Whether `address` is in the range.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -58,9 +58,9 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Why a text is no range of addresses.
+/// A text that is not a range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no IP address or prefix; write e.g. 203.0.113.10, 203.0.113.0/24 or 2001:db8::/32")]
+#[error("`{0}` is not an IP address or prefix; write e.g. 203.0.113.10, 203.0.113.0/24 or 2001:db8::/32")]
 pub struct BadPrefix(String);
 
 impl FromStr for Prefix {
@@ -76,7 +76,7 @@ impl FromStr for Prefix {
     }
 }
 
-/// A channel to the kernel's routing tables, for the network namespace of the thread that opened it.
+/// An rtnetlink socket, in the network namespace of the thread that opened it.
 pub struct Links {
     socket: Socket,
     sequence: u32,
@@ -89,10 +89,10 @@ impl fmt::Debug for Links {
 }
 
 impl Links {
-    /// Opens the channel.
+    /// Opens the socket.
     ///
     /// # Errors
-    /// When the kernel gives no netlink socket.
+    /// When the kernel refuses a netlink socket.
     pub fn open() -> Result<Self, NetError> {
         let open = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
@@ -104,10 +104,10 @@ impl Links {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Turns an interface on, without multicast: nothing but what programs send shall cross it.
+    /// Brings an interface up, without multicast, so that only what programs send crosses it.
     ///
     /// # Errors
-    /// [`NetError::Link`] with the kernel's answer.
+    /// [`NetError::Link`] with the kernel's error.
     pub fn up(&mut self, name: &str) -> Result<u32, NetError> {
         let index = index_of(name).map_err(|source| link_error(format!("find interface {name}"), source))?;
         let mut message = LinkMessage::default();
@@ -116,14 +116,14 @@ impl Links {
         message.header.change_mask = LinkFlags::Up | LinkFlags::Multicast;
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.ask(RouteNetlinkMessage::SetLink(message), 0)
-            .map_err(|source| link_error(format!("turn interface {name} on"), source))?;
+            .map_err(|source| link_error(format!("bring interface {name} up"), source))?;
         Ok(index)
     }
 
     /// Gives an interface an address, usable at once (no duplicate address detection).
     ///
     /// # Errors
-    /// [`NetError::Link`] with the kernel's answer.
+    /// [`NetError::Link`] with the kernel's error.
     pub fn add_address(&mut self, index: u32, address: Prefix) -> Result<(), NetError> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.address);
@@ -136,10 +136,10 @@ impl Links {
             .map_err(|source| link_error(format!("add address {address}"), source))
     }
 
-    /// Sends everything of an address family through an interface.
+    /// Makes an interface the default route of an address family.
     ///
     /// # Errors
-    /// [`NetError::Link`] with the kernel's answer.
+    /// [`NetError::Link`] with the kernel's error.
     pub fn add_default_route(&mut self, index: u32, family_of: IpAddr) -> Result<(), NetError> {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
@@ -155,10 +155,10 @@ impl Links {
             .map_err(|source| link_error("add a default route".to_owned(), source))
     }
 
-    /// Makes this network answer for a whole range of addresses.
+    /// Makes every address of a range local to this network.
     ///
     /// # Errors
-    /// [`NetError::Link`] with the kernel's answer.
+    /// [`NetError::Link`] with the kernel's error.
     pub fn answer_for(&mut self, loopback: u32, range: Prefix) -> Result<(), NetError> {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
@@ -192,7 +192,7 @@ impl Links {
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer[..len]).map_err(io::Error::other)?;
         match answer.payload {
             NetlinkPayload::Error(error) => error.code.map_or(Ok(()), |_| Err(error.to_io())),
-            _ => Err(io::Error::other("the kernel's answer is none to this question")),
+            _ => Err(io::Error::other("unexpected netlink answer")),
         }
     }
 }

@@ -50,7 +50,7 @@ pub const ANSWERED: [Prefix; 4] = [
     Prefix { address: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)), length: 32 },
 ];
 
-/// How long servers may take until they listen.
+/// How long servers may take to start listening.
 const SERVERS_READY: Duration = Duration::from_secs(10);
 /// How long servers may take to end when asked.
 const SERVERS_END: Duration = Duration::from_secs(2);
@@ -157,9 +157,9 @@ fn server_side(answered: &[Prefix]) -> Result<Tun, NetError> {
     for range in ANSWERED.iter().chain(answered) {
         links.answer_for(loopback, *range)?;
     }
-    // What is answered for can be bound.
+    // Programs may bind the addresses that are answered for.
     sysctl("net.ipv6.ip_nonlocal_bind", "1");
-    // Whoever asks for another address is told at once that there is no way to it, as by a router.
+    // A packet to any other address gets an ICMP unreachable at once, as from a router.
     sysctl("net.ipv4.ip_forward", "1");
     sysctl("net.ipv6.conf.all.forwarding", "1");
     sysctl("net.ipv4.icmp_ratelimit", "0");
@@ -168,7 +168,7 @@ fn server_side(answered: &[Prefix]) -> Result<Tun, NetError> {
 }
 
 impl Drop for Network {
-    /// Ends what programs left running on either side: nobody could reach it any more.
+    /// Ends the processes that programs left running on either side: nothing can reach them any more.
     fn drop(&mut self) {
         for namespace in [&self.client, &self.server] {
             owner::end_all_inside(namespace);
@@ -176,10 +176,10 @@ impl Drop for Network {
     }
 }
 
-/// What both sides have.
+/// The parts that both sides have in common.
 fn side(interface: &str, addresses: &[Prefix]) -> Result<(Tun, Links, u32), NetError> {
     let tun = Tun::open(interface)?;
-    // Only what programs send shall cross the wire: no router solicitations, no link-local address.
+    // Only what programs send crosses the wire: no router solicitations, no link-local address.
     sysctl("net.ipv6.conf.all.disable_ipv6", "0");
     sysctl(&format!("net.ipv6.conf.{interface}.disable_ipv6"), "0");
     sysctl(&format!("net.ipv6.conf.{interface}.addr_gen_mode"), "1");
@@ -225,7 +225,7 @@ impl Servers {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                tracing::warn!("a server does not listen after {} seconds; going on", SERVERS_READY.as_secs());
+                tracing::warn!("a server is not listening after {} seconds; going on", SERVERS_READY.as_secs());
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -239,7 +239,7 @@ impl Drop for Servers {
         for signal in [Signal::TERM, Signal::KILL] {
             for (_, child) in &self.children {
                 if let Some(group) = Pid::from_raw(child.id() as i32) {
-                    let _ = kill_process_group(group, signal); // gone already: all the better
+                    let _ = kill_process_group(group, signal); // it may have ended already
                 }
             }
             let deadline = Instant::now() + SERVERS_END;
@@ -256,7 +256,7 @@ impl Drop for Servers {
     }
 }
 
-/// Packets pass until [`Running::stop`].
+/// A network that carries packets until [`Running::stop`].
 #[derive(Debug)]
 pub struct Running {
     stop: Arc<OwnedFd>,

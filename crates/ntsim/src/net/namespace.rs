@@ -1,4 +1,4 @@
-//! Network namespaces: two small networks of their own, which vanish with the last process that uses them.
+//! Network namespaces, which go away with the last process that uses them.
 
 use super::error::NetError;
 use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal};
@@ -18,8 +18,8 @@ pub struct Namespace {
     inode: u64,
 }
 
-/// Gets this process the right to make network namespaces: root has it, everybody else gets a user namespace in which
-/// they keep their own user and group.
+/// Lets this process make network namespaces: root may, any other user enters a user namespace that keeps their user
+/// and group.
 ///
 /// Must be called while the process has one thread.
 ///
@@ -40,10 +40,10 @@ pub fn gain_privilege() -> Result<(), NetError> {
 }
 
 impl Namespace {
-    /// Makes a namespace and runs `f` inside it, on a thread of its own.
+    /// Makes a namespace and runs `f` inside it, on a new thread.
     ///
     /// # Errors
-    /// [`NetError::Namespaces`] when the system refuses, or what `f` fails with.
+    /// [`NetError::Namespaces`] when the system refuses, or the error of `f`.
     pub fn create<R: Send>(f: impl FnOnce() -> Result<R, NetError> + Send) -> Result<(Self, R), NetError> {
         on_thread(|| {
             // SAFETY: only the network namespace of this thread changes.
@@ -65,7 +65,7 @@ impl Namespace {
         Ok(move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
-    /// The number by which `/proc/PID/ns/net` names it.
+    /// The inode number that `/proc/PID/ns/net` shows.
     #[must_use]
     pub const fn inode(&self) -> u64 {
         self.inode
@@ -74,7 +74,7 @@ impl Namespace {
     /// Makes `command` start inside the namespace, and end when the thread that starts it does.
     pub fn contain<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let file = self.file.clone();
-        // SAFETY: between fork and exec only two system calls are made, which is safe there.
+        // SAFETY: between fork and exec the closure only makes two system calls, which are async-signal-safe.
         unsafe {
             command.pre_exec(move || {
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -85,7 +85,7 @@ impl Namespace {
     }
 }
 
-/// Runs `f` on a thread of its own and waits for it: a thread's namespace cannot be given back.
+/// Runs `f` on a new thread and waits for it: a thread cannot leave the namespace it joined.
 fn on_thread<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| match scope.spawn(f).join() {
         Ok(result) => result,

@@ -23,7 +23,7 @@ struct Socket {
     inode: u64,
 }
 
-/// The processes of a network namespace. Must be asked on a thread inside that namespace.
+/// The processes of a network namespace. To be used on a thread inside that namespace.
 #[derive(Debug)]
 pub struct Processes {
     namespace: u64,
@@ -48,7 +48,7 @@ impl Processes {
         let holds =
             |process: &Process| process.fd().is_ok_and(|mut fds| fds.any(|fd| fd.is_ok_and(|fd| is_it(&fd.target))));
         let all: Vec<Process> = all_processes().into_iter().flatten().flatten().collect();
-        // Looking through descriptors is slow, and nearly always the holder is inside.
+        // Reading descriptors is slow, and the holder is nearly always inside.
         let (inside, outside): (Vec<_>, Vec<_>) = all.into_iter().partition(|process| self.contains(process));
         let first = |processes: Vec<Process>| processes.into_iter().filter(holds).min_by_key(|process| process.pid);
         first(inside).or_else(|| first(outside))
@@ -74,19 +74,19 @@ impl Endpoints for Processes {
 /// The ALE_APP_ID of a process.
 fn app_id(process: &Process) -> Option<Arc<str>> {
     let path = process.exe().ok()?;
-    // The kernel marks a program whose file was removed or replaced.
+    // The kernel appends this to the path of a program whose file was removed or replaced.
     let text = path.as_os_str().to_string_lossy();
     let path = text.strip_suffix(" (deleted)").map_or(path.as_path(), |kept| Path::new(OsStr::new(kept)));
     Some(nt_path(path).into())
 }
 
-/// Ends every process inside a namespace but this one.
+/// Ends every process inside a namespace except this one.
 pub(super) fn end_all_inside(namespace: &Namespace) {
     use rustix::process::{Pid, Signal, getpid, kill_process};
     let processes = Processes::of(namespace);
     for process in all_processes().into_iter().flatten().flatten().filter(|process| processes.contains(process)) {
         if let Some(pid) = Pid::from_raw(process.pid).filter(|pid| *pid != getpid()) {
-            let _ = kill_process(pid, Signal::KILL); // it may have ended meanwhile
+            let _ = kill_process(pid, Signal::KILL); // it may have ended by now
         }
     }
 }
@@ -101,7 +101,7 @@ pub fn bound_sockets(ancestors: &[u32]) -> usize {
         .filter_map(|process| process.stat().ok().map(|stat| (stat.pid, stat.ppid, process)))
         .collect();
     let mut family: Vec<i32> = ancestors.iter().map(|pid| *pid as i32).collect();
-    // Parents may stand after their children in the list, so go on until nobody is added.
+    // A parent may come after its children in the list, so repeat until a pass adds none.
     loop {
         let before = family.len();
         for (pid, parent, _) in &processes {
@@ -139,7 +139,7 @@ fn sockets(number: u8) -> Vec<Socket> {
     let mut all = Vec::new();
     for table in tables {
         let path = format!("/proc/thread-self/net/{table}");
-        // A table that is missing (no IPv6) or has a row that cannot be read holds nobody.
+        // A table that is missing (no IPv6) or has an unreadable row counts as empty.
         if number == protocol::TCP {
             let entries = TcpNetEntries::from_file(path, current_system_info()).map(|entries| entries.0);
             all.extend(entries.into_iter().flatten().map(|e| Socket {
@@ -159,8 +159,7 @@ fn sockets(number: u8) -> Vec<Socket> {
     all
 }
 
-/// How well a socket fits a flow: connected before bound to an address before bound to a port; `None` when it is
-/// another's.
+/// How well a socket fits a flow: connected, then bound to an address, then bound to a port; `None` when it does not.
 fn rank(socket: &Socket, key: &FlowKey) -> Option<u8> {
     let is_icmp = matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
     let port = match key.protocol {
@@ -232,7 +231,7 @@ mod tests {
         let one = key(|b| PacketBuilder::ipv4([10, 9, 8, 7], [1, 1, 1, 1], 9).udp(port, 53).write(b, &[]).unwrap());
         assert_eq!(here().owner(&one).expect("found").pid, std::process::id());
         drop(socket);
-        assert_eq!(here().owner(&one), None, "nobody has it any more");
+        assert_eq!(here().owner(&one), None, "the socket is closed");
     }
 
     #[test]

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Longest packet: the largest MTU an interface can have.
 const PACKET: usize = 65_536;
-/// Packets read from one side before the other gets its turn; the same for what drivers ask for.
+/// Packets read from one side before the other gets its turn, and requests of drivers served in one turn.
 const BATCH: usize = 64;
 
-/// The middle of the network: everything between the client side and the server side passes here.
+/// The wire: everything between the client side and the server side passes here.
 pub(super) struct Pump {
     pub(super) machine: Arc<Machine>,
     pub(super) client: Tun,
@@ -33,12 +33,12 @@ impl Pump {
     /// Carries packets until `stop` becomes readable. The calling thread must be inside the client's namespace.
     ///
     /// # Errors
-    /// [`io::Error`] when there is no event to wait for. The inner error is the bugcheck that stopped the machine.
+    /// [`io::Error`] when no eventfd can be made. The inner error is the bugcheck that stopped the machine.
     pub(super) fn run(mut self, stop: &OwnedFd) -> io::Result<Result<Verdicts, Bugcheck>> {
         let asked = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let wake = {
             let asked = asked.clone();
-            // Fails only when the counter is full: it is readable then.
+            // Fails only when the counter is full, and then it is readable.
             move || {
                 let _ = rustix::io::write(&*asked, &1u64.to_ne_bytes());
             }
@@ -59,7 +59,7 @@ impl Pump {
                 PollFd::new(stop, PollFlags::IN),
                 PollFd::new(asked, PollFlags::IN),
             ];
-            // Even when nothing travels, so that idle flows end in time and lost segments are sent again.
+            // Wake up without traffic too, so that idle flows end in time and lost segments are sent again.
             let wait = if more { Duration::ZERO } else { patience };
             let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
             if let Err(error) = poll(&mut ready, Some(&wait)) {
@@ -71,7 +71,7 @@ impl Pump {
             let from_client = !ready[0].revents().is_empty();
             let from_server = !ready[1].revents().is_empty();
             if !ready[3].revents().is_empty() {
-                let _ = rustix::io::read(asked, &mut [0; 8]); // what was asked is looked for below in any case
+                let _ = rustix::io::read(asked, &mut [0; 8]); // requests are looked for below in any case
             }
             for (is_ready, direction) in [(from_client, Direction::Outbound), (from_server, Direction::Inbound)] {
                 for _ in 0..if is_ready { BATCH } else { 0 } {
@@ -119,14 +119,14 @@ impl Pump {
         Ok(true)
     }
 
-    /// Does what time brings; how soon it must be done again.
+    /// Runs the timers; returns how soon to call it again.
     fn tick(&mut self, carrier: &mut Carrier, started: Instant) -> Result<Duration, Bugcheck> {
         let Self { client, server, processes, verdicts, .. } = self;
         let wire = &mut Tuns { client, server };
         carrier.tick(&mut Around { endpoints: processes, wire, verdicts, now: started.elapsed() })
     }
 
-    /// Does what drivers asked for; whether there is more.
+    /// Serves requests of drivers; whether more are waiting.
     fn serve(&mut self, carrier: &mut Carrier, started: Instant) -> Result<bool, Bugcheck> {
         let Self { client, server, processes, verdicts, .. } = self;
         let wire = &mut Tuns { client, server };
@@ -150,7 +150,7 @@ impl Wire for Tuns<'_> {
     }
 }
 
-/// What the kernel will not take is lost, as on any network.
+/// Sends a packet; one that the kernel does not take is lost, as on any network.
 fn send(to: &Tun, packet: &[u8]) {
     if let Err(error) = to.write(packet) {
         tracing::debug!(%error, "writing to a TUN device");

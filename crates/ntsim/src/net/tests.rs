@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const SUBLAYER_UNIVERSAL: Guid = Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74);
 
-/// Far below the 130 seconds a connect without an answer takes, and above what a busy machine may need.
+/// Far below the 130 seconds that an unanswered connect takes, and more than a busy machine needs.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
-/// The network, or a word why there is none.
+/// The network; prints why when it cannot be made.
 fn network() -> Option<Network> {
     match Network::new(&["192.88.99.5".parse().expect("an address")]) {
         Ok(network) => Some(network),
@@ -129,7 +129,7 @@ fn permitted_connections_carry_data_and_blocked_ones_fail_at_once() {
         }
         for nowhere in ["1.2.3.4:80", "[2a00::1]:80"] {
             let started = Instant::now();
-            TcpStream::connect(nowhere).expect_err("there is no way to it");
+            TcpStream::connect(nowhere).expect_err("it is unreachable");
             assert!(started.elapsed() < AT_ONCE, "{nowhere}: {:?}", started.elapsed());
         }
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
@@ -212,7 +212,7 @@ fn what_programs_leave_running_ends_with_the_network() {
     }
 }
 
-/// A callout in place of a driver sees to it that real programs get other data than was sent.
+/// A callout in place of a driver changes the data between real programs.
 #[test]
 fn a_stream_callout_rewrites_what_real_programs_say() {
     const SECRET: &[u8] = b"secret";

@@ -5,31 +5,31 @@ use rustix::fs::{Mode, OFlags, open};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// An interface of layer 3, in the network namespace of the thread that opened it.
+/// A layer 3 interface, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
 }
 
 impl Tun {
-    /// Makes an interface called `name` (at most 15 bytes). Reads and writes carry one bare IP packet each and do not
+    /// Makes an interface called `name` (at most 15 bytes). Each read or write carries one bare IP packet and does not
     /// block.
     ///
     /// # Errors
-    /// [`NetError::Tun`] when the device is absent or not allowed.
+    /// [`NetError::Tun`] when the device is absent or access is denied.
     pub fn open(name: &str) -> Result<Self, NetError> {
         let fd = open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).map_err(
             |error| {
                 let advice = match error {
                     rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO => {
-                        "load the kernel's module `tun` and see that /dev/net/tun exists"
+                        "load the kernel module `tun` and check that /dev/net/tun exists"
                     }
                     _ => "run as root, or make /dev/net/tun readable and writable for this user",
                 };
                 NetError::Tun { source: error.into(), advice }
             },
         )?;
-        // SAFETY: ifreq is made of integers, arrays and a union of such; zero is a value of each.
+        // SAFETY: ifreq consists of integers, arrays and a union of these; all zeros is a valid value of each.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
             *to = from as libc::c_char;
@@ -47,7 +47,7 @@ impl Tun {
     /// Another handle of the same interface.
     ///
     /// # Errors
-    /// What the system answers.
+    /// The error of dup.
     pub fn share(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()? })
     }
@@ -63,7 +63,7 @@ impl Tun {
     /// Hands one packet to the kernel as if it had arrived at the interface.
     ///
     /// # Errors
-    /// What the kernel answers, e.g. when the packet is none or the interface is down.
+    /// The kernel's error, e.g. when this is not an IP packet or the interface is down.
     pub fn write(&self, packet: &[u8]) -> io::Result<()> {
         rustix::io::write(&self.fd, packet)?;
         Ok(())
