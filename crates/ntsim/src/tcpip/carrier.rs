@@ -1,4 +1,4 @@
-//! Carries the packets of one machine: those of the wire, and those that drivers inject.
+//! Carries the packets of one machine: those from the wire and those that drivers inject.
 
 use super::engine::EngineClassifier;
 use super::mailbox::{Mailbox, Request, Slot, stream_data, stream_of};
@@ -26,7 +26,7 @@ pub trait Wire {
     fn transmit(&mut self, packet: &[u8]);
 }
 
-/// Nobody on either side: for captures.
+/// A wire without ends: for captures.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoWire;
 
@@ -35,13 +35,13 @@ impl Wire for NoWire {
     fn transmit(&mut self, _: &[u8]) {}
 }
 
-/// What is around a packet.
+/// The surroundings of a packet.
 pub struct Around<'a> {
     /// Who owns local endpoints.
     pub endpoints: &'a mut dyn Endpoints,
     /// Where packets go.
     pub wire: &'a mut dyn Wire,
-    /// Where verdicts are noted.
+    /// Where verdicts are recorded.
     pub verdicts: &'a mut Verdicts,
     /// The time, by any clock that does not go back.
     pub now: Duration,
@@ -67,8 +67,8 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    /// Puts a stack under `machine`. `wake` is called, from any thread and at any IRQL, when a driver has asked for
-    /// something: [`Carrier::serve`] should then be called soon.
+    /// Gives `machine` a stack. `wake` is called, from any thread and at any IRQL, when a driver has made a request:
+    /// call [`Carrier::serve`] soon after.
     #[must_use]
     pub fn new(machine: &Arc<Machine>, config: Config, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let mailbox = Mailbox::new(Box::new(wake));
@@ -77,16 +77,16 @@ impl Carrier {
         Self { machine: machine.clone(), stack: Stack::new(config), classifier, mailbox }
     }
 
-    /// The stack, to look at.
+    /// The stack, for inspection.
     #[must_use]
     pub fn stack(&self) -> &Stack<Arc<Flow>> {
         &self.stack
     }
 
-    /// Carries a packet that travels in `direction`, and what comes with its verdict. The buffer must not be used for
-    /// another packet when a driver keeps it ([`PacketBuffer::is_kept`]).
+    /// Carries a packet that travels in `direction`, and sends what its verdict produces. Do not reuse the buffer for
+    /// another packet while a driver keeps it ([`PacketBuffer::is_kept`]).
     ///
-    /// What drivers ask for meanwhile waits for [`Carrier::serve`].
+    /// Requests that drivers make meanwhile wait for [`Carrier::serve`].
     ///
     /// # Errors
     /// The bugcheck that stopped the machine.
@@ -105,7 +105,7 @@ impl Carrier {
         Ok(decision)
     }
 
-    /// Carries a packet from this machine to itself. Returned is what the end decided that it came to.
+    /// Carries a packet from this machine to itself; returns the decision of the last end that it reached.
     ///
     /// # Errors
     /// As [`Self::carry`].
@@ -120,7 +120,7 @@ impl Carrier {
         Ok(decision)
     }
 
-    /// Completes the injections that were done with inside classify.
+    /// Completes the injections that were finished inside classify.
     fn give_back(&mut self) -> Result<(), Bugcheck> {
         while let Some(injection) = self.classifier.take_done() {
             self.complete(injection, NtStatus::SUCCESS)?;
@@ -128,7 +128,7 @@ impl Carrier {
         Ok(())
     }
 
-    /// Sends a packet where it goes, and what its verdict brings with it.
+    /// Sends a packet on, and what its verdict produces.
     fn send_on(&mut self, buffer: &PacketBuffer, direction: Direction, decision: Decision, around: &mut Around<'_>) {
         let output = &self.stack.output;
         if decision.verdict == Verdict::Forward {
@@ -143,7 +143,7 @@ impl Carrier {
         around.verdicts.note(&self.stack, buffer.bytes(), direction, &decision, around.now);
     }
 
-    /// Sends what the stack sends of its own.
+    /// Sends the stack's own packets.
     fn send_output(&self, around: &mut Around<'_>) {
         let output = &self.stack.output;
         for (direction, packet) in &output.relayed {
@@ -160,8 +160,8 @@ impl Carrier {
         }
     }
 
-    /// Does what drivers have asked for, at most `limit` requests (a callout that injects whatever it sees would never
-    /// come to an end); whether requests are left.
+    /// Serves at most `limit` requests of drivers (a callout that injects all it sees would never end); whether
+    /// requests are left.
     ///
     /// # Errors
     /// The bugcheck that stopped the machine.
@@ -192,7 +192,7 @@ impl Carrier {
         Ok(!self.mailbox.is_empty())
     }
 
-    /// Goes on with what was pended.
+    /// Resumes what was pended.
     fn go_on(
         &mut self,
         around: &mut Around<'_>,
@@ -214,8 +214,8 @@ impl Carrier {
 
     /// Carries what a driver injects, and gives it back.
     ///
-    /// Which status an injection gets whose packet is blocked on its way or is none is not documented; here it is
-    /// `STATUS_DATA_NOT_ACCEPTED`, and `STATUS_INVALID_PARAMETER`.
+    /// No document says which status an injection gets when its packet is blocked or is not valid; here they are
+    /// `STATUS_DATA_NOT_ACCEPTED` and `STATUS_INVALID_PARAMETER`.
     fn inject(&mut self, injection: Box<Injection>, around: &mut Around<'_>) -> Result<(), Bugcheck> {
         let direction = match injection.path {
             InjectionPath::NetworkSend { .. } | InjectionPath::TransportSend { .. } => Direction::Outbound,
@@ -226,7 +226,7 @@ impl Carrier {
                 return self.complete(injection, NtStatus::NOT_SUPPORTED);
             }
         };
-        // A driver may pass what is none of its memory: then it is the driver that faults.
+        // A driver may pass memory that is not its own; inside `enter` the fault is the driver's.
         let packets = cpu::enter(&self.machine, Irql::PASSIVE, || injection.packets())?;
         let mut status = if packets.is_empty() { NtStatus::INVALID_PARAMETER } else { NtStatus::SUCCESS };
         for data in packets {
@@ -302,8 +302,8 @@ impl Carrier {
         Ok(())
     }
 
-    /// Does what time brings: ends flows that were idle for too long, and sends again what was not answered. How soon this
-    /// must be called again.
+    /// Runs the timers: ends flows that have been idle for too long and sends again what was not answered. Returns how
+    /// soon to call it again.
     ///
     /// # Errors
     /// The bugcheck that stopped the machine.
@@ -321,7 +321,7 @@ impl Carrier {
         Ok(if relays { Duration::from_millis(50) } else { Duration::from_secs(1) })
     }
 
-    /// Takes the machine off the network: nothing more can be injected, what waits is given back, every flow ends.
+    /// Takes the machine off the network: injections are refused, waiting ones are completed, every flow ends.
     ///
     /// # Errors
     /// The bugcheck that stopped the machine.
@@ -346,7 +346,7 @@ impl Drop for Carrier {
     }
 }
 
-/// Whether a packet's version is that of the handle it was injected with; a handle without a family takes either.
+/// Whether a packet's version is that of its injection handle; a handle without a family takes either.
 fn is_of_family(bytes: &[u8], family: u16) -> bool {
     match family {
         consts::AF_INET => bytes.first().is_some_and(|first| first >> 4 == 4),

@@ -46,7 +46,7 @@ mod interface {
     pub(super) const PROFILE: u32 = 1;
 }
 
-/// How a field is filled in for each indication. Fields without one keep the value given at the start.
+/// How a field is filled in for each indication. A field without one keeps its first value.
 #[derive(Clone, Copy, Debug)]
 enum Fill {
     Protocol,
@@ -104,7 +104,7 @@ impl Fill {
     }
 }
 
-/// One layer's values and metadata, used again for every indication.
+/// One layer's values and metadata, reused for every indication.
 #[derive(Debug)]
 struct Slot {
     id: LayerId,
@@ -114,14 +114,14 @@ struct Slot {
     carries: u32,
 }
 
-/// What a process shows of itself to the ALE layers.
+/// What the ALE layers see of a process.
 #[derive(Debug)]
 struct Identity {
     app_id: Arc<Blob>,
     user: Option<Arc<Blob>>,
 }
 
-/// The filter engine of a machine, as one simulated processor asks it.
+/// The filter engine of a machine, as one simulated processor calls it.
 ///
 /// [`EngineClassifier::packet`] must be open around every use, inside [`cpu::enter`] at PASSIVE_LEVEL.
 #[derive(Debug)]
@@ -131,9 +131,9 @@ pub struct EngineClassifier {
     identities: HashMap<(Arc<str>, Option<u32>), Identity>,
     raised_from: Option<Irql>,
     marks: Marks,
-    /// Where callouts leave what they inject.
+    /// Where callouts put what they inject.
     mailbox: Option<Arc<Mailbox>>,
-    /// What was taken out of there and must be given back.
+    /// Injections that were taken out and must be completed.
     done: VecDeque<Box<Injection>>,
 }
 
@@ -179,7 +179,7 @@ impl EngineClassifier {
     /// The engine of `machine`.
     ///
     /// # Panics
-    /// If the platform's table lacks a layer: it has every layer from Windows 7 on.
+    /// If the platform's table lacks a layer; it has all of them from Windows 7 on.
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
         let table = machine.wfp.engine.layers();
@@ -209,18 +209,18 @@ impl EngineClassifier {
         Self { machine, slots, identities, raised_from: None, marks, mailbox: None, done: VecDeque::new() }
     }
 
-    /// The engine of `machine`, whose callouts inject by way of `mailbox`.
+    /// The engine of `machine`, whose callouts inject through `mailbox`.
     pub(super) fn with(machine: Arc<Machine>, mailbox: Arc<Mailbox>) -> Self {
         Self { mailbox: Some(mailbox), ..Self::new(machine) }
     }
 
-    /// Takes the oldest injection that has been done with.
+    /// Takes the oldest injection that is finished.
     pub(super) fn take_done(&mut self) -> Option<Box<Injection>> {
         self.done.pop_front()
     }
 
-    /// Runs `f` with this classifier, inside [`cpu::enter`] at PASSIVE_LEVEL. Layers that are asked at DISPATCH_LEVEL
-    /// leave the IRQL there until one that is not comes, or `f` ends.
+    /// Runs `f` with this classifier, inside [`cpu::enter`] at PASSIVE_LEVEL. A layer called at DISPATCH_LEVEL leaves
+    /// the IRQL there until a layer called below it, or until `f` ends.
     pub fn packet<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
         self.raised_from = None; // a bugcheck may have ended the last packet in the middle
         let result = f(self);
@@ -228,7 +228,7 @@ impl EngineClassifier {
         result
     }
 
-    /// Runs `f` with this classifier, in which the packets that are passed count as injected by those `mark` names.
+    /// Runs `f` with this classifier; the packets that it passes count as injected with `mark`.
     pub(super) fn injected<R>(&mut self, mark: Mark, f: impl FnOnce(&mut Self) -> R) -> R {
         self.marks.set(Some(mark));
         let result = f(self);
@@ -236,12 +236,12 @@ impl EngineClassifier {
         result
     }
 
-    /// Lets go of the lists of injected packets that are done with.
+    /// Releases the lists of injected packets that nobody holds any more.
     pub(super) fn sweep(&mut self) {
         self.marks.sweep(&self.machine);
     }
 
-    /// Goes to the IRQL of the next call into driver code.
+    /// Changes to the IRQL of the next call into driver code.
     pub(super) fn at(&mut self, irql: Irql) {
         match (self.raised_from, irql >= Irql::DISPATCH) {
             (None, true) => self.raised_from = Some(cpu::raise(Irql::DISPATCH)),
@@ -406,7 +406,7 @@ impl Slot {
             }
             _ => carried &= !consts::FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE,
         }
-        // A scope belongs to addresses that mean something on one link only; this machine has one.
+        // Only link-local and multicast addresses have a scope; this machine has one link.
         if !matches!(indication.key.remote(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast()) {
             carried &= !consts::FWPS_METADATA_FIELD_REMOTE_SCOPE_ID;
         }
@@ -435,8 +435,8 @@ fn direction<F>(indication: &Indication<'_, F>) -> Direction {
     }
 }
 
-/// Inbound ICMP data begins at the ICMP header, so nothing lies between it and the IP header: the sizes say how far
-/// a callout must go back to reach the IP header ("Packet Indication Format").
+/// Inbound ICMP data begins at the ICMP header, so nothing is between it and the IP header: the sizes say how far a
+/// callout must go back to reach the IP header ("Packet Indication Format").
 fn transport_header(packet: &Packet, direction: Direction) -> u32 {
     match (packet.upper, direction) {
         (Upper::Icmp(icmp), Direction::Inbound) if !icmp.error => 0,
@@ -488,7 +488,7 @@ impl Classifier for EngineClassifier {
         let outcome = match indication.data {
             Data::None => ask(LayerData::None),
             Data::Packet { buffer, start, offset, end } => with_list(buffer, start, offset, end, |list| {
-                // SAFETY: the list of a packet buffer, just set up.
+                // SAFETY: `buffer.list` has just set the list up, and the buffer stays borrowed through the call.
                 unsafe { marks.show(machine, list) };
                 ask(LayerData::Pointer(list.cast()))
             }),

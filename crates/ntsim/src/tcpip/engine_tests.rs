@@ -1,4 +1,4 @@
-//! What a callout sees of a packet, and what filters match on.
+//! What a callout sees of a packet, and what filters match.
 
 use super::*;
 use crate::fwpkclnt::UserSession;
@@ -21,10 +21,10 @@ use std::time::Duration;
 const CALLOUT: Guid = Guid(0x1111_2222_3333_4444_5555_6666_7777_8888);
 const SUBLAYER_UNIVERSAL: Guid = Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74);
 
-/// What the callout saw, one line a call. The callout is a plain function, so tests that use it take turns.
+/// What the callout saw, one line for each call. The callout is a plain function, so tests that use it take turns.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static TURN: Mutex<()> = Mutex::new(());
-/// What the callout does besides looking.
+/// Whether the callout moves the data start.
 static MOVES_DATA: Mutex<bool> = Mutex::new(false);
 
 unsafe extern "win64" fn look(
@@ -137,7 +137,7 @@ impl Bench {
         Self { machine, stack: Stack::new(Config { pick_up: false }), classifier }
     }
 
-    /// Registers [`look`], as a driver would, and asks for it at every layer.
+    /// Registers [`look`], as a driver does, with a filter at every layer.
     fn watch(&self) {
         let register = crate::export::all().find(|e| e.name == "FwpsCalloutRegister1").expect("exported");
         let crate::export::Entry::Function(register) = register.entry else { panic!("a function") };

@@ -1,7 +1,7 @@
-//! What drivers ask of the network stack, on its way to whoever carries the machine's packets.
+//! Requests of drivers to the network stack, until the carrier of the machine's packets serves them.
 //!
-//! A driver injects from any thread and from inside classify calls, where nothing can be classified; so requests wait
-//! in line until the [`super::carrier::Carrier`] has time for them.
+//! A driver injects from any thread and from inside classify calls, where nothing can be classified; so requests are
+//! queued until the [`super::carrier::Carrier`] serves them.
 
 use super::requests;
 use crate::fwpkclnt::inject::{Injection, InjectionPath};
@@ -20,17 +20,17 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// Something a driver asked of the stack.
+/// A request of a driver to the stack.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// To carry a packet.
+    /// Carry a packet.
     Inject(Box<Injection>),
-    /// To go on with the operation of an endpoint that was pended.
+    /// Resume a pended operation of an endpoint.
     CompleteOperation(u64),
-    /// To go on with the request of an endpoint that was pended at a redirect layer; without a decision the layer is asked
+    /// Resume a request of an endpoint that was pended at a redirect layer; without a decision the layer is called
     /// again.
     CompleteClassify(u64, Option<Settled>),
-    /// To go on with a flow's inbound stream, which a callout had put off.
+    /// Resume a flow's inbound stream, which a callout had deferred.
     ContinueStream {
         /// The flow's number.
         flow: u64,
@@ -39,7 +39,7 @@ pub(super) enum Request {
     },
 }
 
-/// The line of requests.
+/// The queue of requests.
 pub(super) struct Mailbox {
     line: Mutex<Line>,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -47,7 +47,7 @@ pub(super) struct Mailbox {
 
 #[derive(Debug)]
 struct Line {
-    /// Somebody is there to take requests out.
+    /// A carrier takes requests out.
     open: bool,
     requests: VecDeque<Request>,
 }
@@ -59,7 +59,7 @@ impl fmt::Debug for Mailbox {
 }
 
 impl Mailbox {
-    /// An empty line. `wake` is called, from any thread and at any IRQL, when something is put in.
+    /// An empty queue. `wake` is called, from any thread and at any IRQL, when a request is put in.
     pub(super) fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
         Arc::new(Self { line: Mutex::new(Line { open: true, requests: VecDeque::new() }), wake })
     }
@@ -70,7 +70,7 @@ impl Mailbox {
     }
 
     /// The data that was put into one direction of a flow's stream, oldest first.
-    #[expect(clippy::vec_box, reason = "as they came in, and as they are given back")]
+    #[expect(clippy::vec_box, reason = "boxed on arrival, and completed as a box")]
     pub(super) fn take_stream(&self, flow: u64, direction: Direction) -> Vec<Box<Injection>> {
         let mut line = self.line.lock();
         if line.requests.is_empty() {
@@ -91,7 +91,7 @@ impl Mailbox {
             .collect()
     }
 
-    /// Whether nobody waits.
+    /// Whether no request waits.
     pub(super) fn is_empty(&self) -> bool {
         self.line.lock().requests.is_empty()
     }
@@ -101,7 +101,7 @@ impl Mailbox {
         self.line.lock().open = false;
     }
 
-    /// Puts a request in, or gives it back when nobody takes them any more.
+    /// Puts a request in, or returns it when the mailbox is closed.
     fn put(&self, request: Request) -> Result<(), Request> {
         let mut line = self.line.lock();
         if !line.open {
@@ -134,7 +134,7 @@ pub(super) fn stream_data(injection: &Injection) -> Option<Injected> {
     Some(Injected { callout_id, data, end })
 }
 
-/// The end of the mailbox that the filter engine has.
+/// The filter engine's end of the mailbox.
 #[derive(Debug)]
 pub(super) struct Slot(pub(super) Arc<Mailbox>);
 
@@ -153,7 +153,7 @@ impl Stack for Slot {
             redirect: redirect.as_deref().and_then(requests::read),
         });
         if self.0.put(Request::CompleteClassify(token, settled)).is_err() {
-            tracing::debug!(token, "a request was completed after the machine had left the network");
+            tracing::debug!(token, "a request was completed after the machine left the network");
         }
     }
 
@@ -164,10 +164,10 @@ impl Stack for Slot {
         }
     }
 
-    /// The packet is of no use: the one that waited is here, or the driver injects it.
+    /// The packet is not used: the one that waited is kept here, or the driver injects it.
     fn complete_operation(&self, token: u64, _packet: *mut NetBufferList) {
         if self.0.put(Request::CompleteOperation(token)).is_err() {
-            tracing::debug!(token, "an operation was completed after the machine had left the network");
+            tracing::debug!(token, "an operation was completed after the machine left the network");
         }
     }
 }

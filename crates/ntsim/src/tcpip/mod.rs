@@ -1,7 +1,7 @@
 //! The network stack under the filter engine.
 //!
-//! [`carrier::Carrier`] puts the orders of the [`shim`] and the real filter engine ([`engine::EngineClassifier`]) together
-//! and adds what drivers ask of the stack: it carries what they inject. It knows nothing of devices or files:
+//! [`carrier::Carrier`] joins the [`shim`]'s order of calls with the real filter engine ([`engine::EngineClassifier`])
+//! and serves drivers' requests to the stack: it carries what they inject. It knows nothing of devices or files:
 //! [`crate::net`] feeds it from TUN devices, [`crate::replay`] from captures.
 
 pub mod carrier;

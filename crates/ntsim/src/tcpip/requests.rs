@@ -1,4 +1,4 @@
-//! What a program asks for when it binds or connects, as the redirect layers show it and as callouts change it.
+//! Bind and connect requests, as the redirect layers show them and as callouts change them.
 
 use core::ptr::null_mut;
 use nt_abi::fwp::RedirectRequest;
@@ -9,7 +9,7 @@ use shim::flow::FlowKey;
 use shim::layer::Layer;
 use std::net::{IpAddr, SocketAddr};
 
-/// The layer data of a redirect layer; `None` at any other.
+/// The layer data of a redirect layer; `None` at any other layer.
 pub(super) fn of(layer: Layer, key: &FlowKey) -> Option<RedirectRequest> {
     let local = SocketAddr::new(key.local(), key.local_port);
     let remote = SocketAddr::new(key.remote(), key.remote_port);
@@ -35,7 +35,7 @@ pub(super) fn of(layer: Layer, key: &FlowKey) -> Option<RedirectRequest> {
     }
 }
 
-/// The endpoints in layer data that callouts have changed; `None` when they are no addresses.
+/// The endpoints in layer data that callouts have changed; `None` when they are not addresses.
 pub(super) fn read(request: &RedirectRequest) -> Option<Redirect> {
     match request {
         RedirectRequest::Connect(connect) => Some(Redirect {
@@ -46,8 +46,8 @@ pub(super) fn read(request: &RedirectRequest) -> Option<Redirect> {
     }
 }
 
-/// `SOCKADDR_IN` or `SOCKADDR_IN6` (ws2def.h, ws2ipdef.h): the family in the machine's byte order, the port in that of
-/// the network, then the address; in IPv6 the flow label comes before it.
+/// `SOCKADDR_IN` or `SOCKADDR_IN6` (ws2def.h, ws2ipdef.h): the family in host byte order, the port in network byte
+/// order, then the address, which in IPv6 follows the flow label.
 fn storage(address: SocketAddr) -> SockaddrStorage {
     let mut bytes = [0; 128];
     bytes[2..4].copy_from_slice(&address.port().to_be_bytes());

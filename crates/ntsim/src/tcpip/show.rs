@@ -1,4 +1,4 @@
-//! Layer data, as long as a classify call lasts.
+//! Layer data, for the length of a classify call.
 
 use crate::cpu;
 use core::cell::Cell;
@@ -7,7 +7,7 @@ use filter_engine::{LayerData, Outcome};
 use nt_abi::fwp::{FwpsStreamCalloutIoPacket0, FwpsStreamData0, FwpsStreamDataOffset0};
 use nt_abi::{NetBufferList, PacketBuffer};
 
-/// Shows a packet, and sees that the callouts leave it as they found it.
+/// Shows a packet, and checks that the callouts leave it as they found it.
 pub(super) fn with_list(
     buffer: &mut PacketBuffer,
     start: usize,
@@ -52,9 +52,10 @@ pub(super) fn with_stream(
         net_buffer_list_chain: null_mut(),
     };
     if let Some((buffer, range)) = data {
-        // No header is in reach at this layer.
+        // A callout cannot reach a header at this layer.
         let list = buffer.list(range.start, range.start, range.end);
-        // SAFETY: the list was just set up over the buffer, which stays borrowed until the callouts have returned.
+        // SAFETY: `buffer.list` has just set the list, its net buffer and its MDL up; the buffer stays borrowed until
+        // the callouts have returned.
         let (net_buffer, mdl) = unsafe { ((*list).first_net_buffer, (*(*list).first_net_buffer).mdl_chain) };
         stream.data_length = range.len();
         stream.net_buffer_list_chain = list.cast();

@@ -1,4 +1,4 @@
-//! The record of verdicts: for people a table, for programs one JSON object a line.
+//! The record of verdicts: a table for people, one JSON object a line for programs.
 
 use foldhash::HashMap;
 use serde::Serialize;
@@ -11,10 +11,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is written about a packet.
+/// Which packets are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// Only packets that open a flow or do not travel.
+    /// Only packets that open a flow or do not travel on.
     Decisions,
     /// Every packet.
     Packets,
@@ -24,7 +24,7 @@ pub enum Detail {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Line<'a> {
-    /// The packet's number, from 1.
+    /// The packet's number, counted from 1.
     packet: u64,
     /// Seconds since the start.
     time: f64,
@@ -44,7 +44,7 @@ struct Line<'a> {
     app_id: Option<&'a str>,
 }
 
-/// What packets of one row of the table have in common.
+/// What the packets of one row of the table have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Row {
     app: Option<Arc<str>>,
@@ -66,25 +66,25 @@ pub struct Totals {
     pub bytes: u64,
     /// Packets that travelled on.
     pub forwarded: u64,
-    /// Packets that disappeared silently.
+    /// Packets dropped silently.
     pub dropped: u64,
-    /// Packets whose sender was told.
+    /// Packets refused with an answer to the sender.
     pub refused: u64,
-    /// Packets that ended their connection.
+    /// Packets whose connection was aborted.
     pub aborted: u64,
-    /// Pieces whose datagram did not become whole or was stopped, and packets about which a callout put its decision off.
+    /// Fragments whose datagram stayed incomplete or was blocked, and packets that a callout pended.
     pub held: u64,
     /// Packets that could not be read.
     pub malformed: u64,
     /// Flows authorized.
     pub flows: u64,
-    /// How many of the packets were injected by a driver.
+    /// Packets that a driver injected.
     pub injected: u64,
-    /// Segments whose bytes went on in segments of the stack's own.
+    /// Segments whose bytes went on in the stack's own segments.
     pub relayed: u64,
 }
 
-/// Rows the table keeps apart; beyond, packets are only counted.
+/// The most rows of the table; packets of further rows are only counted.
 const ROWS_LIMIT: usize = 100_000;
 
 /// Records verdicts.
@@ -109,7 +109,7 @@ impl Verdicts {
         Self { json, rows: HashMap::default(), totals: Totals::default(), error: None }
     }
 
-    /// Notes what `stack` has just decided about `packet`.
+    /// Records what `stack` has just decided about `packet`.
     pub fn note<F>(
         &mut self,
         stack: &Stack<F>,
@@ -123,7 +123,7 @@ impl Verdicts {
         totals.bytes += packet.len() as u64;
         let name = match decision.verdict {
             Verdict::Forward => {
-                // The pieces that waited for this one go with it.
+                // The fragments that waited for this one go with it.
                 let pieces = stack.output.earlier.len() as u64;
                 totals.held = totals.held.saturating_sub(pieces);
                 totals.forwarded += 1 + pieces;
@@ -163,8 +163,8 @@ impl Verdicts {
         }
     }
 
-    /// Of a packet from this machine to itself, the end whose decision is to be noted with [`Self::note`]. That the other
-    /// opened a flow is noted here.
+    /// For a packet from this machine to itself, picks the end whose decision [`Self::note`] records. A flow that the
+    /// other end opened is recorded here.
     pub(crate) fn note_sent<F>(
         &mut self,
         stack: &Stack<F>,
@@ -260,10 +260,10 @@ impl Verdicts {
         }
     }
 
-    /// Writes what is still buffered.
+    /// Writes out what is buffered.
     ///
     /// # Errors
-    /// The first error that writing the JSON record met.
+    /// The first error of writing the JSON record.
     pub fn finish(&mut self) -> io::Result<()> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -274,7 +274,7 @@ impl Verdicts {
     /// Writes the table: who reached or tried to reach whom, and who decided, the most frequent first.
     ///
     /// # Errors
-    /// What writing fails with.
+    /// Those of `out`.
     pub fn write_table(&self, out: &mut dyn Write, limit: usize) -> io::Result<()> {
         let mut rows: Vec<(&Row, u64)> = self.rows.iter().map(|(row, count)| (row, *count)).collect();
         rows.sort_by(|(a, n), (b, m)| {

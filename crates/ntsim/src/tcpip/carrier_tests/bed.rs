@@ -1,5 +1,5 @@
-//! What the tests stand on: a machine whose packets a carrier carries, and a driver made of closures that calls
-//! fwpkclnt.sys' exports as a loaded one does.
+//! A machine with a carrier, and a driver made of closures that calls the exports of fwpkclnt.sys as a loaded driver
+//! does.
 
 pub(crate) use super::injector::Injector;
 use crate::cpu;
@@ -42,7 +42,7 @@ pub(crate) fn typed<T: Copy>(name: &str) -> T {
     let export = all().find(|export| export.name == name).unwrap_or_else(|| panic!("{name} is not exported"));
     let Entry::Function(function) = export.entry else { panic!("{name} is a variable") };
     assert_eq!(size_of::<T>(), size_of_val(&function));
-    // SAFETY: a function pointer of the same size; that the signature is right is what `import!` is written for.
+    // SAFETY: a function pointer of the same size; the caller passes the export's signature from the header.
     unsafe { core::mem::transmute_copy(&function) }
 }
 
@@ -75,7 +75,7 @@ impl Call<'_> {
         self.out.rights &= !consts::FWPS_RIGHT_ACTION_WRITE;
     }
 
-    /// Blocks without a word.
+    /// Blocks and absorbs.
     pub(crate) fn absorb(&mut self) {
         self.block();
         self.out.flags |= consts::FWPS_CLASSIFY_OUT_FLAG_ABSORB;
@@ -93,7 +93,8 @@ unsafe extern "win64" fn classify(
     _flow_context: u64,
     out: *mut FwpsClassifyOut0,
 ) {
-    // SAFETY: the engine passes valid structures, and the filter's context is a closure that the bed keeps alive.
+    // SAFETY: the engine passes valid structures; the filter's context is the address of a closure that the driver
+    // keeps.
     unsafe {
         let play = &*((*filter).context as *const Play);
         let (flags, reason) = (unsigned(&*fixed, "FLAGS"), unsigned(&*fixed, "REAUTHORIZE_REASON"));
@@ -102,7 +103,7 @@ unsafe extern "win64" fn classify(
     }
 }
 
-/// A value of a classify call, by its field's name; 0 when the layer has none such.
+/// A value of a classify call, by its field's name; 0 when the layer has no such field.
 ///
 /// # Safety
 /// `fixed` is as the engine passes it.
@@ -162,7 +163,7 @@ impl Driver {
         Guid(self.next_key << 64)
     }
 
-    /// Asks `play` about everything at a layer, in a sublayer lighter than those before; returns the callout's id.
+    /// Calls `play` for everything at a layer, in a sublayer lighter than those before; returns the callout's id.
     pub(crate) fn callout(&mut self, layer: LayerId, play: impl Fn(&mut Call<'_>) + Send + Sync + 'static) -> u32 {
         let (callout, sublayer) = (self.key(), self.key());
         self.next_weight -= 1;
@@ -242,7 +243,7 @@ impl Bed {
         cpu::enter(&self.machine, Irql::PASSIVE, f).expect("no bugcheck")
     }
 
-    /// Asks `play` about everything at a layer, in a sublayer lighter than those before; returns the callout's id.
+    /// Calls `play` for everything at a layer, in a sublayer lighter than those before; returns the callout's id.
     pub(super) fn callout(&mut self, layer: LayerId, play: impl Fn(&mut Call<'_>) + Send + Sync + 'static) -> u32 {
         self.driver.callout(layer, play)
     }
@@ -254,7 +255,7 @@ impl Bed {
         self.run(|| self.driver.session.add_filter(filter)).expect("a good filter")
     }
 
-    /// Passes a packet, and does nothing else.
+    /// Passes a packet, without serving requests.
     pub(super) fn pass(&mut self, direction: Direction, packet: &[u8]) -> Decision {
         let mut buffer = PacketBuffer::copy_of(packet);
         let Self { carrier, sides, verdicts, now, .. } = self;
@@ -262,14 +263,14 @@ impl Bed {
         carrier.carry(&mut buffer, direction, &mut around).expect("no bugcheck")
     }
 
-    /// Does what drivers asked for, to the end.
+    /// Serves all requests of drivers.
     pub(super) fn serve(&mut self) {
         let Self { carrier, sides, verdicts, now, .. } = self;
         let mut around = Around { endpoints: &mut NoEndpoints, wire: sides, verdicts, now: *now };
         assert!(!carrier.serve(1000, &mut around).expect("no bugcheck"), "it comes to an end");
     }
 
-    /// Does what time brings.
+    /// Runs the timers.
     pub(super) fn tick(&mut self) {
         let Self { carrier, sides, verdicts, now, .. } = self;
         let mut around = Around { endpoints: &mut NoEndpoints, wire: sides, verdicts, now: *now };
@@ -286,7 +287,7 @@ impl Bed {
         self.serve();
     }
 
-    /// Takes the machine off the network; what went where.
+    /// Takes the machine off the network; returns what went where.
     pub(super) fn finish(self) -> (Sides, Arc<Machine>) {
         self.carrier.finish().expect("no bugcheck");
         (self.sides, self.machine)
@@ -310,7 +311,7 @@ fn everything(layer: Guid) -> Filter {
     }
 }
 
-/// Moves where a list's data begin back by so many bytes, calls `f`, and moves it forward again.
+/// Retreats a list's data start by `by` bytes, calls `f`, and advances it again.
 pub(crate) fn retreated<R>(list: *mut NetBufferList, by: u32, f: impl FnOnce() -> R) -> R {
     let retreat = import!(NdisRetreatNetBufferDataStart(*mut c_void, u32, u32, *mut c_void) -> NtStatus);
     let advance = import!(NdisAdvanceNetBufferDataStart(*mut c_void, u32, u8, *mut c_void));

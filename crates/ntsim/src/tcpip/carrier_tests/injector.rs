@@ -12,7 +12,7 @@ use shim::layer::Direction;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// An injection handle and what came back of what was injected with it.
+/// An injection handle, and the statuses of what was injected with it.
 #[derive(Debug)]
 pub(crate) struct Injector {
     pub(super) handle: u64,
@@ -66,7 +66,7 @@ impl Injector {
     /// Destroys the handle, which waits for what was injected with it.
     pub(super) fn destroy(&self, bed: &Bed) {
         let destroy = import!(FwpsInjectionHandleDestroy0(u64) -> NtStatus);
-        // SAFETY: a plain number.
+        // SAFETY: the call takes numbers only.
         assert_eq!(bed.run(|| unsafe { destroy(self.handle) }), NtStatus::SUCCESS);
     }
 
@@ -105,7 +105,7 @@ impl Injector {
         let underway = Box::into_raw(Box::new(Underway { done: self.done.clone(), packet }));
         let status = call(list, completed, underway.cast());
         if !status.is_success() {
-            // SAFETY: the completion function is not called for what failed, so it is still ours.
+            // SAFETY: a failed injection is not completed, so the box is still ours.
             drop(unsafe { Box::from_raw(underway) });
         }
         status
@@ -137,7 +137,7 @@ impl Injector {
         self.with(list, packet, |list, f, c| unsafe { receive(self.handle, context, 0, 1, 7, 0, list, f, c) })
     }
 
-    /// Sends from the transport layer what begins at the transport header.
+    /// Sends data that begins at the transport header, from the transport layer.
     pub(super) fn send_transport(
         &self,
         list: *mut NetBufferList,
@@ -194,7 +194,7 @@ impl Injector {
         })
     }
 
-    /// Receives at the transport layer what begins at the IP header.
+    /// Receives data that begins at the IP header, at the transport layer.
     pub(super) fn receive_transport(&self, list: *mut NetBufferList, v6: bool) -> NtStatus {
         let receive = import!(
             FwpsInjectTransportReceiveAsync0(

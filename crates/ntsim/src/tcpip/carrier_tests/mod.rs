@@ -1,4 +1,4 @@
-//! What a driver asks of the stack, done: through the real filter engine, with callouts that call the exports.
+//! Drivers' requests to the stack, through the real filter engine, with callouts that call the exports.
 
 pub(crate) mod bed;
 #[path = "../../../../shim/src/fragment/cut.rs"]

@@ -26,14 +26,14 @@ fn header_len(v6: bool) -> u32 {
 /// `FWPS_PACKET_INJECTION_STATE` of each packet seen, and the context.
 type States = Arc<Mutex<Vec<(u32, u64)>>>;
 
-/// Takes every packet at the network layer out and injects a clone of it; returns the injector and the states it saw.
+/// Absorbs every packet at the network layer and injects a clone of it; returns the injector and the states it saw.
 fn divert(bed: &mut Bed, v6: bool, direction: Direction, context: u64) -> (Arc<Injector>, States) {
     let injector = Injector::network(bed, v6);
     let seen = States::default();
     let (by, states) = (injector.clone(), seen.clone());
     bed.callout(ip_layer(v6, direction), move |call| {
         if call.out.rights & FWPS_RIGHT_ACTION_WRITE == 0 {
-            return; // somebody heavier has it
+            return; // a heavier callout has absorbed it
         }
         let list = call.list();
         let state = by.state(list);
@@ -76,7 +76,7 @@ fn a_diverted_packet_arrives_once_and_is_known_again() {
             };
             assert_eq!(there, [packet], "v6: {v6}, {direction:?}");
             assert!(elsewhere.is_empty());
-            assert_eq!(machine.wfp.engine.events.to_vec().len(), 0, "absorbed without a word");
+            assert_eq!(machine.wfp.engine.events.to_vec().len(), 0, "absorbed silently");
             assert_eq!(machine.pool.usage(), blocks, "the clones were given back");
         }
     }
@@ -152,7 +152,7 @@ fn a_connection_lives_and_ends_while_every_packet_is_diverted() {
 #[test]
 fn each_driver_knows_its_own_packets() {
     let mut bed = Bed::new();
-    // Both divert what they have not seen yet, so each packet goes round twice.
+    // Each diverts what it has not seen yet, so each packet goes round twice.
     let (one, first) = divert(&mut bed, false, Outbound, 0xA);
     let (two, second) = divert(&mut bed, false, Outbound, 0xB);
     let packet = udp(false, Outbound, b"x");
@@ -200,7 +200,7 @@ fn a_machine_off_the_network_takes_no_injections_and_returns_what_waits() {
     assert_eq!(*injector.done.lock(), [NtStatus::CANCELLED]);
     let refused = crate::cpu::enter(&machine, nt_abi::Irql::PASSIVE, || injector.inject(Outbound, &packet));
     assert_eq!(refused.unwrap(), NOT_READY);
-    assert_eq!(injector.done.lock().len(), 1, "not called for what failed");
+    assert_eq!(injector.done.lock().len(), 1, "not called for a failed injection");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_kept_list_remembers_who_injected_it() {
     bed.run(|| injector.inject(Outbound, &packet));
     bed.serve();
     assert!(bed.sides.remote.is_empty());
-    // Others travel meanwhile, in buffers of their own.
+    // Other packets travel meanwhile, in buffers of their own.
     bed.out(&udp(false, Outbound, b"another"));
     let list = kept.lock()[0] as *mut nt_abi::NetBufferList;
     bed.run(|| {

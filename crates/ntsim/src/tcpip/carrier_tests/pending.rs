@@ -1,4 +1,4 @@
-//! Operations that callouts put off.
+//! Operations that callouts pend.
 
 use super::bed::*;
 use super::transport::server;
@@ -16,20 +16,20 @@ use shim::layer::Direction::{Inbound, Outbound};
 use shim::stack::Verdict;
 use std::sync::Arc;
 
-/// What a callout that puts everything off has seen.
+/// What a callout that pends everything has seen.
 #[derive(Default)]
 struct Pends {
     /// Completion contexts of operations under way.
     contexts: Mutex<Vec<usize>>,
     /// Flags and reason of each call.
     calls: Mutex<Vec<(u32, u32)>>,
-    /// What FwpsPendOperation0 said when it was called during a reauthorization.
+    /// What FwpsPendOperation0 returned during a reauthorization.
     again: Mutex<Vec<NtStatus>>,
     /// Clones of the packets, with their endpoints.
     clones: Mutex<Vec<(usize, u64)>>,
 }
 
-/// Puts the first authorization at a layer off, and says `permit` to the second.
+/// Pends the first authorization at a layer, and answers the second with `permit`.
 fn pends_at(bed: &mut Bed, layer: u16, permit: bool, injector: Option<Arc<Injector>>) -> Arc<Pends> {
     let pends: Arc<Pends> = Arc::default();
     let seen = pends.clone();
@@ -38,7 +38,7 @@ fn pends_at(bed: &mut Bed, layer: u16, permit: bool, injector: Option<Arc<Inject
         let injected = injector.as_ref().is_some_and(|by| by.state(call.list()).0 == BY_SELF);
         let pend = import!(FwpsPendOperation0(*mut c_void, *mut *mut c_void) -> NtStatus);
         let mut context = null_mut();
-        // SAFETY: the handle of this very call.
+        // SAFETY: the completion handle of this call.
         let status = unsafe { pend(call.metadata.completion_handle, &raw mut context) };
         if call.flags & condition_flag::IS_REAUTHORIZE != 0 {
             seen.again.lock().push(status);
@@ -65,7 +65,7 @@ impl Pends {
     fn complete(&self) {
         let complete = import!(FwpsCompleteOperation0(*mut c_void, *mut NetBufferList));
         let context = self.contexts.lock().pop().expect("an operation that was pended");
-        // SAFETY: the context of an operation that is pended.
+        // SAFETY: the context of a pended operation.
         unsafe { complete(context as *mut c_void, null_mut()) };
     }
 }
@@ -77,7 +77,7 @@ fn a_connect_that_was_put_off_goes_on_when_it_is_completed() {
         let pends = pends_at(&mut bed, if v6 { 50 } else { 48 }, true, None);
         let syn = tcp(v6, Outbound, "S", 100, 0, b"");
         assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Hold);
-        assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Hold, "sent again, and not asked about again");
+        assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Hold, "sent again, without another call");
         bed.serve();
         assert!(bed.sides.remote.is_empty() && bed.sides.local.is_empty());
         assert_eq!(pends.calls.lock().len(), 1);
@@ -106,7 +106,7 @@ fn an_operation_that_is_completed_before_the_callout_returns_goes_on_too() {
             let pend = import!(FwpsPendOperation0(*mut c_void, *mut *mut c_void) -> NtStatus);
             let complete = import!(FwpsCompleteOperation0(*mut c_void, *mut NetBufferList));
             let mut context = null_mut();
-            // SAFETY: the handle of this very call, and what it gives.
+            // SAFETY: the completion handle of this call, and the context that pending returned.
             unsafe {
                 assert_eq!(pend(call.metadata.completion_handle, &raw mut context), NtStatus::SUCCESS);
                 complete(context, null_mut());
@@ -149,7 +149,7 @@ fn completing_a_datagrams_flow_makes_a_state_entry_and_the_data_is_the_callouts(
     bed.serve();
     assert!(bed.sides.remote.is_empty(), "flushed");
     assert_eq!((*established.lock(), bed.machine.wfp.engine.flows.len()), (1, 1));
-    let (clone, endpoint) = pends.clones.lock().pop().expect("the callout kept it");
+    let (clone, endpoint) = pends.clones.lock().pop().expect("the callout kept a clone");
     bed.run(|| injector.send_transport(clone as *mut NetBufferList, None, endpoint, server(false)));
     bed.serve();
     bed.out(&udp(false, Outbound, b"second"));
@@ -185,7 +185,7 @@ fn an_accept_that_was_put_off_goes_on_with_the_packet_that_is_injected() {
             bed.inward(&packet);
             bed.inward(&packet);
             assert!(bed.sides.local.is_empty());
-            let (clone, _) = pends.clones.lock().pop().expect("the callout kept it");
+            let (clone, _) = pends.clones.lock().pop().expect("the callout kept a clone");
             bed.run(|| {
                 pends.complete();
                 assert_eq!(injector.receive_transport(clone as *mut NetBufferList, v6), NtStatus::SUCCESS);
@@ -206,7 +206,7 @@ fn whoever_pends_without_absorbing_has_not_put_it_off() {
     bed.callout(LayerId(48), move |call| {
         let pend = import!(FwpsPendOperation0(*mut c_void, *mut *mut c_void) -> NtStatus);
         let mut context = null_mut();
-        // SAFETY: the handle of this very call.
+        // SAFETY: the completion handle of this call.
         assert_eq!(unsafe { pend(call.metadata.completion_handle, &raw mut context) }, NtStatus::SUCCESS);
         *kept.lock() = context.addr();
         call.permit();
@@ -214,7 +214,7 @@ fn whoever_pends_without_absorbing_has_not_put_it_off() {
     let syn = tcp(false, Outbound, "S", 100, 0, b"");
     assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Forward);
     let complete = import!(FwpsCompleteOperation0(*mut c_void, *mut NetBufferList));
-    // SAFETY: the context of an operation that is pended.
+    // SAFETY: the context of a pended operation.
     bed.run(|| unsafe { complete(*context.lock() as *mut c_void, null_mut()) });
     bed.serve();
     assert_eq!(bed.sides.remote, [syn], "once");

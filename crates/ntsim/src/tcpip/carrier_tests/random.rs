@@ -1,4 +1,4 @@
-//! Random answers over random segments, compared with a naive reading of the answers.
+//! Random answers over random segments, compared with a naive model.
 
 use super::bed::*;
 use super::streams::{DISCONNECT, RECEIVE, SEND, Shown, at_stream};
@@ -13,16 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What the callout of the property test does with what it is shown.
+/// What the callout of the property test does with stream data.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Permit,
     Block,
-    /// Decides about so many thousandths.
+    /// Decides about so many thousandths of the data.
     Part(u32, bool),
     NeedMore(u32),
     Defer,
-    /// Puts so many bytes in, and then decides.
+    /// Injects so many bytes, then decides.
     Put(u8, bool),
 }
 
@@ -41,7 +41,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 /// One direction, as the callout follows it.
 #[derive(Default)]
 struct Follow {
-    /// How many bytes of what the host says were decided about.
+    /// How many bytes of the host's stream were decided about.
     position: usize,
     /// What must arrive.
     expected: Vec<u8>,
@@ -50,8 +50,8 @@ struct Follow {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever callouts do and wherever segments begin, with segments lost on both sides of the machine: what arrives is
-    /// what a naive reading of the answers says, each byte once and in order.
+    /// Whatever callouts answer, wherever segments begin, and with segments lost on both sides of the machine: the
+    /// bytes that arrive are those of the naive model, each once and in order.
     #[test]
     fn what_arrives_is_what_was_decided(
         acts in acts(),
@@ -132,7 +132,7 @@ proptest! {
                 talk.step(direction, size);
             }
             if round % 3 == 2 && std::mem::take(&mut follows[1].lock().deferred) {
-                // SAFETY: plain numbers.
+                // SAFETY: the call takes numbers only.
                 talk.bed.run(|| unsafe { go_on(flow.load(Ordering::Relaxed), callout, 20, RECEIVE) });
                 talk.bed.serve();
                 talk.settle();

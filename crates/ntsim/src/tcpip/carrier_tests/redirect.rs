@@ -1,4 +1,4 @@
-//! Binds and connections that go elsewhere than the program asked.
+//! Binds and connections that callouts redirect.
 
 use super::bed::*;
 use super::cut;
@@ -34,7 +34,7 @@ unsafe fn write_address(at: *mut u8, address: SocketAddr) {
             bytes.extend_from_slice(&v6.ip().octets());
         }
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: `at` is writable for 28 bytes (this function's contract), `bytes` is no longer.
     unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()) };
 }
 
@@ -48,7 +48,7 @@ fn handle_of(context: *const c_void) -> u64 {
 }
 
 fn release(handle: u64) {
-    // SAFETY: a handle that is held.
+    // SAFETY: the handle was acquired and not released.
     unsafe { import!(FwpsReleaseClassifyHandle0(u64))(handle) };
 }
 
@@ -59,7 +59,7 @@ fn change(handle: u64, offset: usize, to: SocketAddr, out: *mut FwpsClassifyOut0
     );
     let apply = import!(FwpsApplyModifiedLayerData0(u64, *mut c_void, u32));
     let mut data = null_mut();
-    // SAFETY: a handle that is held; the data is a request with room for an address there.
+    // SAFETY: the handle is held; the data is a request with an address of 128 bytes at `offset`.
     unsafe {
         assert_eq!(writable(handle, 1, 0, &raw mut data, out), NtStatus::SUCCESS);
         write_address(data.cast::<u8>().add(offset), to);
@@ -67,7 +67,7 @@ fn change(handle: u64, offset: usize, to: SocketAddr, out: *mut FwpsClassifyOut0
     }
 }
 
-/// Redirects what is asked for at a layer.
+/// Redirects every request at a layer.
 fn redirects(bed: &mut Bed, layer: u16, offset: usize, to: SocketAddr) {
     bed.callout(LayerId(layer), leads(offset, to));
 }
@@ -82,7 +82,7 @@ pub(crate) fn leads(offset: usize, to: SocketAddr) -> impl Fn(&mut Call<'_>) + S
     }
 }
 
-/// A packet as it is between other endpoints.
+/// The packet, between other endpoints.
 fn between(packet: &[u8], source: Option<SocketAddr>, destination: Option<SocketAddr>) -> Vec<u8> {
     let mut bytes = packet.to_vec();
     let described = Packet::parse(packet).expect("a packet");
@@ -131,7 +131,7 @@ fn a_redirected_connection_goes_elsewhere_and_the_program_does_not_notice() {
         }
         assert_eq!(*seen.lock(), [(8443, IS_CONNECTION_REDIRECTED)]);
         assert_eq!(bed.machine.wfp.engine.flows.len(), 0);
-        // The same ports make a new connection, which is asked about again.
+        // The same ports make a new connection, which is authorized again.
         bed.pass(Outbound, &tcp(v6, Outbound, "S", 90_000, 0, b""));
         assert_eq!(seen.lock().len(), 2);
     }
@@ -158,7 +158,7 @@ fn datagrams_are_redirected_until_their_flow_ends() {
         assert_eq!(bed.carrier.stack().flow_count(), 0);
         let stray = between(&udp(v6, Inbound, b"late"), Some(proxy), None);
         bed.inward(&stray);
-        assert_eq!(bed.sides.local.last(), Some(&stray), "nobody remembers");
+        assert_eq!(bed.sides.local.last(), Some(&stray), "forgotten");
     }
 }
 
@@ -217,7 +217,7 @@ fn data_that_is_not_applied_changes_nothing_and_what_is_not_permitted_is_blocked
         );
         let handle = handle_of(call.context);
         let mut data = null_mut();
-        // SAFETY: a handle that is held.
+        // SAFETY: the handle was acquired and not released.
         unsafe {
             assert_eq!(writable(handle, 1, 0, &raw mut data, &raw mut *call.out), NtStatus::SUCCESS);
             write_address(data.cast::<u8>().add(128), elsewhere(false));
@@ -268,7 +268,7 @@ fn a_connect_that_is_pended_at_the_redirect_layer_waits_for_its_completion() {
                     return call.permit();
                 }
                 let handle = handle_of(call.context);
-                // SAFETY: a handle that is held, and the classifyOut of this call.
+                // SAFETY: the handle is held, and `out` is the classifyOut of this call.
                 assert_eq!(unsafe { pend(handle, 1, 0, &raw mut *call.out) }, NtStatus::SUCCESS);
                 keep.lock().push(handle);
             });
@@ -287,7 +287,7 @@ fn a_connect_that_is_pended_at_the_redirect_layer_waits_for_its_completion() {
                 Completes::AsksAgain => assert_eq!(bed.sides.remote, [packet]),
                 Completes::Blocks => {
                     assert!(bed.sides.remote.is_empty());
-                    assert_eq!(bed.sides.local.len(), 1, "the program is told");
+                    assert_eq!(bed.sides.local.len(), 1, "the program gets an answer");
                 }
             }
             assert_eq!(bed.carrier.stack().held_count(), 0);
@@ -307,7 +307,7 @@ fn complete(handle: u64, how: Completes) {
         change(handle, 128, elsewhere(false), null_mut());
     }
     let out = if how == Completes::AsksAgain { core::ptr::null() } else { &raw const out };
-    // SAFETY: a request that is pended.
+    // SAFETY: the handle is that of a pended request.
     unsafe { complete(handle, 0, out) };
     release(handle);
 }

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(super) const SEND: u32 = 0x1_0000;
 pub(super) const RECEIVE: u32 = 0x1;
-pub(super) const DISCONNECT: u32 = 0x8_0004; // either way
+pub(super) const DISCONNECT: u32 = 0x8_0004; // in either direction
 
-/// What a stream callout gets.
+/// The arguments of a stream callout.
 pub(crate) struct Shown<'a, 'b> {
     pub(crate) call: &'a mut Call<'b>,
     /// The data.
@@ -56,12 +56,12 @@ impl Shown<'_, '_> {
     }
 }
 
-/// Asks `play` at STREAM; returns the callout's id.
+/// Calls `play` at STREAM; returns the callout's id.
 pub(super) fn at_stream(bed: &mut Bed, v6: bool, play: impl Fn(&mut Shown<'_, '_>) + Send + Sync + 'static) -> u32 {
     bed.callout(LayerId(if v6 { 22 } else { 20 }), shown(play))
 }
 
-/// A callout for the STREAM layer, to which the data is shown as a driver reads it.
+/// A callout for the STREAM layer, with the data as a driver copies it.
 pub(crate) fn shown(
     play: impl Fn(&mut Shown<'_, '_>) + Send + Sync + 'static,
 ) -> impl Fn(&mut Call<'_>) + Send + Sync + 'static {
@@ -84,7 +84,7 @@ impl Injector {
         Self::new(bed, 0, FWPS_INJECTION_TYPE_STREAM)
     }
 
-    /// Puts data into a stream; `list` is a clone of stream data, or else `data` is the driver's own.
+    /// Injects into a stream `list`, a clone of stream data, or when that is null, the driver's own `data`.
     pub(crate) fn put(&self, flow: u64, callout: u32, flags: u32, list: *mut NetBufferList, data: &[u8]) -> NtStatus {
         type Complete = unsafe extern "win64" fn(*mut core::ffi::c_void, *mut NetBufferList, u8);
         let inject = import!(
@@ -216,15 +216,15 @@ fn a_deferred_stream_closes_the_window_and_goes_on_when_told() {
     assert_eq!(talk.server.heard, b"meanwhile");
     let go_on = import!(FwpsStreamContinue0(u64, u32, u16, u32) -> NtStatus);
     let continues = |callout| {
-        // SAFETY: plain numbers.
+        // SAFETY: the call takes numbers only.
         talk.bed.run(|| unsafe { go_on(flow.load(Ordering::Relaxed), callout, 20, RECEIVE) })
     };
     assert_eq!(continues(callout + 77), NtStatus::SUCCESS);
     talk.bed.serve();
     talk.settle();
-    assert!(talk.client.heard.is_empty(), "somebody else's word changes nothing");
+    assert!(talk.client.heard.is_empty(), "another flow or callout changes nothing");
     let flow = flow.load(Ordering::Relaxed);
-    // SAFETY: plain numbers.
+    // SAFETY: the call takes numbers only.
     assert_eq!(talk.bed.run(|| unsafe { go_on(flow, callout, 20, RECEIVE) }), NtStatus::SUCCESS);
     talk.bed.serve();
     talk.settle();

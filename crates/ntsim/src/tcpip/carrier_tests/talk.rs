@@ -1,4 +1,4 @@
-//! Two hosts that speak TCP to each other through a bed: as much of it as shows what arrives.
+//! Two hosts that speak TCP to each other through the machine: as much TCP as it takes to see what arrives.
 
 use super::bed::*;
 use shim::layer::Direction::{self, Inbound, Outbound};
@@ -7,23 +7,23 @@ use shim::packet::{Packet, Tcp, Upper, tcp_flag};
 /// One host.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// Which way what it sends travels.
+    /// The direction of what it sends.
     direction: Direction,
-    /// The number of its first byte.
+    /// The sequence number of its first byte.
     first: u32,
-    /// All it has to say.
+    /// All the bytes it sends.
     pub(super) says: Vec<u8>,
-    /// It ends the stream behind that.
+    /// It ends its stream after them.
     pub(super) ends: bool,
     /// How much of it was sent, the FIN counted.
     sent: usize,
     /// How much of it was acknowledged, the FIN counted.
     pub(super) acknowledged: usize,
-    /// How much the other host takes.
+    /// The other host's window.
     window: usize,
-    /// What it has heard.
+    /// The bytes it has received.
     pub(super) heard: Vec<u8>,
-    /// The other one's first byte.
+    /// The sequence number of the other host's first byte.
     theirs: u32,
     /// The other host has ended its stream.
     pub(super) ended: bool,
@@ -51,7 +51,7 @@ impl Host {
         self.theirs.wrapping_add(self.heard.len() as u32 + u32::from(self.ended))
     }
 
-    /// The next segment, of at most `most` bytes, if there is something to say.
+    /// The next segment, of at most `most` bytes, if there is something to send.
     pub(super) fn speak(&mut self, v6: bool, most: usize) -> Option<Vec<u8>> {
         let room = (self.acknowledged + self.window).saturating_sub(self.sent);
         let left = self.says.len().saturating_sub(self.sent);
@@ -67,13 +67,13 @@ impl Host {
         Some(tcp(v6, self.direction, flags, sequence, self.acknowledgment(), &data))
     }
 
-    /// Will say again what was not acknowledged.
+    /// Goes back to send again what was not acknowledged.
     pub(super) fn again(&mut self) {
         self.sent = self.acknowledged;
         self.window = self.window.max(1); // probes a closed window
     }
 
-    /// Hears a segment; the answer, if it wants one.
+    /// Takes a segment; returns the answer, if it needs one.
     fn hear(&mut self, v6: bool, bytes: &[u8]) -> Option<Vec<u8>> {
         let packet = Packet::parse(bytes).expect("a packet");
         let mut mended = bytes.to_vec();
@@ -114,12 +114,12 @@ pub(super) struct Talk {
     pub(super) client: Host,
     pub(super) server: Host,
     v6: bool,
-    /// Says of each packet whether it is lost before its host hears of it.
+    /// Whether the next packet is lost before it reaches its host.
     pub(super) loses: Box<dyn FnMut() -> bool>,
 }
 
 impl Talk {
-    /// An outbound connection that stands.
+    /// An established outbound connection.
     pub(super) fn new(mut bed: Bed, v6: bool) -> Self {
         bed.out(&tcp(v6, Outbound, "S", 100, 0, b""));
         bed.inward(&tcp(v6, Inbound, "SA", 4_294_967_200, 101, b""));
@@ -136,7 +136,7 @@ impl Talk {
         }
     }
 
-    /// Lets a host send one segment, of at most `most` bytes, and both hear what comes of it; whether it had one.
+    /// Lets a host send one segment, of at most `most` bytes, and delivers what follows; whether it had one.
     pub(super) fn step(&mut self, direction: Direction, most: usize) -> bool {
         let v6 = self.v6;
         let Some(segment) = self.host(direction).speak(v6, most) else { return false };
@@ -148,7 +148,7 @@ impl Talk {
         true
     }
 
-    /// Says something in one segment, and lets both hear what comes of it.
+    /// Sends data in one segment, and delivers what follows.
     pub(super) fn say(&mut self, direction: Direction, data: &[u8]) {
         self.host(direction).says.extend_from_slice(data);
         assert!(self.step(direction, 1460), "the window is open");
@@ -159,7 +159,7 @@ impl Talk {
         self.step(direction, 1460);
     }
 
-    /// Carries packets until nobody has an answer.
+    /// Carries packets until neither host answers.
     pub(super) fn settle(&mut self) {
         loop {
             let Sides { local, remote } = std::mem::take(&mut self.bed.sides);

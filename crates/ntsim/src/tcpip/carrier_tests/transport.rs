@@ -16,7 +16,7 @@ pub(super) fn server(v6: bool) -> IpAddr {
     if v6 { "2001:db8::10" } else { "203.0.113.10" }.parse().expect("an address")
 }
 
-/// Takes what passes a layer out and injects a clone; returns the injector and the states it saw.
+/// Absorbs what passes a layer and injects a clone; returns the injector and the states it saw.
 fn divert(bed: &mut Bed, v6: bool, layer: u16, direction: Direction) -> (Arc<Injector>, Arc<Mutex<Vec<u32>>>) {
     let injector = Injector::transport(bed);
     let seen: Arc<Mutex<Vec<u32>>> = Arc::default();
@@ -46,7 +46,7 @@ fn divert(bed: &mut Bed, v6: bool, layer: u16, direction: Direction) -> (Arc<Inj
     (injector, seen)
 }
 
-/// What two packets must have in common when one has got a new IP header: all behind it, and who talks to whom.
+/// Checks that two packets differ at most in their IP headers: same payload, same endpoints.
 fn same(a: &[u8], b: &[u8]) {
     let (pa, pb) = (Packet::parse(a).expect("a packet"), Packet::parse(b).expect("a packet"));
     assert_eq!((pa.source, pa.destination, pa.upper), (pb.source, pb.destination, pb.upper));
@@ -84,7 +84,7 @@ fn a_changed_datagram_has_the_right_checksum() {
         bed.callout(LayerId(if v6 { 18 } else { 16 }), move |call| {
             if by.state(call.list()).0 == NOT {
                 let mut data = data.clone();
-                data[6..8].fill(0xAA); // a checksum that is none
+                data[6..8].fill(0xAA); // a wrong checksum
                 let mut packet = nt_abi::PacketBuffer::copy_of(&data);
                 let list = packet.list(0, 0, data.len());
                 let endpoint = call.metadata.transport_endpoint_handle;
