@@ -1,4 +1,4 @@
-//! `ntsim load`: load a driver, look at it, unload it.
+//! `ntsim load`: load a driver, list what it made, unload it.
 
 use super::exit::{DRIVER as WRONG, FAILED as REFUSED};
 use super::rig::Windows;
@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// Loads a driver, runs its entry point, lists what it made, unloads it and reports what it left behind.
 ///
 /// Exit status: 0 when all is well; 70 when the driver did something wrong (a bugcheck, a leak, a failing entry point);
-/// 125 when it cannot be loaded (no driver image, with `--strict-imports` an import that ntsim does not have) or read.
+/// 125 when it cannot be loaded (it is not a driver image, or with `--strict-imports` it has an import that ntsim does
+/// not have) or read.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LoadArgs {
     /// The driver
@@ -53,7 +54,7 @@ pub(super) struct LoadArgs {
     allow_writable_code: bool,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     file: PathBuf,
@@ -121,7 +122,7 @@ fn examine(args: &LoadArgs, machine: &Arc<Machine>, config: &Config) -> (Report,
     };
     let options =
         LoadOptions { allow_unknown_imports: !args.strict_imports, allow_writable_code: args.allow_writable_code };
-    // Known before the entry point runs, which may stop at one of them; what is no driver is refused by the load.
+    // Listed before the entry point runs, which may stop at one of them; the load refuses what is not a driver.
     let image = Image::parse(&bytes, true);
     report.missing_imports = image.as_ref().map_or_else(|_| Vec::new(), unknown_imports);
     drop(image);
@@ -176,7 +177,7 @@ fn load_and_unload(machine: &Arc<Machine>, bytes: &[u8], options: LoadOptions, r
             report.leaks = Some(leaks);
             if clean { 0 } else { WRONG }
         }
-        // Windows keeps such a driver until it is shut down; there is nothing wrong with that.
+        // Windows keeps such a driver until shutdown, which is not a fault of the driver.
         Err(UnloadError::NoUnloadRoutine(_)) => 0,
         Err(UnloadError::Bugcheck(bugcheck)) => stopped(report, bugcheck),
         Err(error) => {
@@ -192,7 +193,7 @@ fn stopped(report: &mut Report, bugcheck: Bugcheck) -> u8 {
     WRONG
 }
 
-/// A service name out of a file name.
+/// The service name for a file.
 fn service_name(file: &Path) -> String {
     let stem = file.file_stem().map_or_else(|| "driver".into(), |stem| stem.to_string_lossy());
     stem.chars().filter(|c| !"/\\".contains(*c)).collect()

@@ -83,7 +83,7 @@ impl Failure {
         Self::with(exit::DRIVER, format!("the driver stopped the machine: {bugcheck}"))
     }
 
-    /// A function to put an error in context with.
+    /// A function that adds context to an error.
     pub(crate) fn context<E: Display>(what: impl Display) -> impl FnOnce(E) -> Self {
         move |error| Self::new(format!("{what}: {error}"))
     }
@@ -103,7 +103,7 @@ impl Cli {
             Command::Filters(args) => show::run(args, show::What::Filters, &mut out),
             Command::State(args) => show::run(args, show::What::State, &mut out),
         };
-        // A reader that has gone away (`ntsim ... | head`) is no failure.
+        // A reader that went away (`ntsim ... | head`) is not a failure.
         let flushed = out.flush();
         match (result, flushed) {
             (Ok(code), Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -118,6 +118,6 @@ impl Cli {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    let _ = writeln!(io::stderr(), "ntsim: {}", failure.message); // there is nobody else to tell
+    let _ = writeln!(io::stderr(), "ntsim: {}", failure.message); // nowhere else to report it
     ExitCode::from(failure.code)
 }

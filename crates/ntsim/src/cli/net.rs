@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, traced: Option<&trace::Options>) -> Result<ExitCo
     let rig = Rig::start(&args.driver, &args.record, traced)?;
     let result = run_inside(args, &network, &rig);
     let ended = rig.end();
-    // A driver that broke a rule counts more than how the command ended.
+    // A driver's violation takes precedence over the command's exit status.
     match ended {
         Ok(()) => result,
         Err(failure) => {
@@ -110,8 +110,8 @@ fn cannot_run(error: &NetError) -> Failure {
     Failure::with(code, error)
 }
 
-/// Waits for the command. It is ended when the machine stops, and hears of SIGTERM and SIGHUP; SIGINT reaches it from
-/// the terminal anyway, and ntsim outlives it to clean up.
+/// Waits for the command. It is ended when the machine stops, and gets SIGTERM and SIGHUP passed on; SIGINT reaches it
+/// from the terminal, and ntsim survives it to clean up.
 fn wait(mut child: Child, running: &Running) -> io::Result<ExitStatus> {
     let pid = Pid::from_child(&child);
     let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -127,7 +127,7 @@ fn wait(mut child: Child, running: &Running) -> io::Result<ExitStatus> {
                     _ => continue,
                 };
                 if !ended.load(std::sync::atomic::Ordering::Acquire) {
-                    let _ = kill_process(pid, forwarded); // it may have ended meanwhile
+                    let _ = kill_process(pid, forwarded); // it may have ended by now
                 }
             }
         })

@@ -18,12 +18,12 @@ pub(crate) struct Args {
     #[command(flatten)]
     record: Record,
     /// An address or prefix of the simulated machine; may be given more than once. Without it, the capture's own marks
-    /// of direction decide, and where it has none, who spoke first is local (the sender of a SYN or of a flow's first
-    /// packet; in a connection under way the side with the higher port)
+    /// of direction decide, and where it has none, the side that spoke first is local (the sender of a SYN or of a
+    /// flow's first packet; in an established connection the side with the higher port)
     #[arg(long, value_name = "PREFIX")]
     local: Vec<Prefix>,
-    /// How many processors take packets at once. With more than one, conversations are decided out of their order in
-    /// the capture, and nothing that the driver injects or completes later is carried
+    /// How many processors take packets at once. With more than one, flows are not decided in the order of the capture,
+    /// and what the driver injects or completes later is not carried
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64),
         conflicts_with = "json")]
     processors: u16,
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, traced: Option<&trace::Options>, out: &mut dyn Wr
     let written = verdicts.finish().and_then(|()| if table { verdicts.write_table(out, args.rows) } else { Ok(()) });
     let passed_over = result.as_ref().map(|passed_over| passed_over.0.clone()).unwrap_or_default();
     for (reason, count) in passed_over {
-        let _ = writeln!(io::stderr(), "ntsim: passed over {count} {reason}");
+        let _ = writeln!(io::stderr(), "ntsim: skipped {count} {reason}");
     }
     let ended = rig.end();
     let totals = verdicts.totals;

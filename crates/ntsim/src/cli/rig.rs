@@ -1,4 +1,4 @@
-//! The machine a command works with: made, installed and loaded as an administrator would do it, and taken down again.
+//! The machine a command works with: set up, installed and loaded as an administrator would, and taken down again.
 
 use super::{Failure, exit, trace};
 use filter_engine::layers::WindowsVersion;
@@ -11,7 +11,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is to be loaded.
+/// The driver to load.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Driver {
     /// The driver: a .sys file
@@ -25,7 +25,7 @@ pub(super) struct Driver {
     windows: Windows,
 }
 
-/// Which Windows the machine is.
+/// Which Windows the machine simulates.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Windows {
     /// The version of Windows whose layers, run-time ids and fields the Filtering Platform has: 7, 8.1, 22h2 or 24h2
@@ -33,7 +33,7 @@ pub(super) struct Windows {
     pub(super) version: WindowsVersion,
 }
 
-/// What is written down of a run.
+/// What is recorded of a run.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Record {
     /// Write what was dropped and allowed, in the XML form of `netsh wfp show netevents`
@@ -68,7 +68,7 @@ impl Rig {
         };
         match loaded {
             Ok(()) => Ok(rig),
-            // The bugcheck says more than the step it interrupted.
+            // The bugcheck says more than the step that it interrupted.
             Err(failure) => Err(rig.machine.stopped().map_or(failure, |bugcheck| Failure::stopped(&bugcheck))),
         }
     }
@@ -92,7 +92,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Unloads the driver, sees that it left nothing, and writes the net events.
+    /// Unloads the driver, checks that it left nothing behind, and writes the net events.
     pub(super) fn end(self) -> Result<(), Failure> {
         let ended = self.take_down();
         trace::finish(&self.machine)?;
@@ -119,7 +119,7 @@ impl Rig {
 
     fn unload(&self) -> Result<(), Failure> {
         let result = match &self.service {
-            // The command may have stopped or removed it itself.
+            // The command may have stopped or removed it.
             Some(service) => match self.host.service_state(service) {
                 Ok(ServiceState::Running) => self.host.stop_service(service).map_err(Failure::new),
                 _ => Ok(()),

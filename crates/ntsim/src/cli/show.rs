@@ -8,7 +8,7 @@ use ntsim::machine::Machine;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Loads the driver, or installs it with a policy, shows what stands in the Filtering Platform then, and unloads it
+/// Loads the driver, or installs it with a policy, shows the objects of the Filtering Platform, and unloads it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -69,7 +69,7 @@ fn state(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
     sublayers.sort_by_key(|sublayer| (u16::MAX - sublayer.weight, sublayer.key.0));
     for sublayer in sublayers {
         let key = Named(sublayer.key).to_string();
-        // A built-in sublayer is called by its key's own name.
+        // A built-in sublayer has its key's name.
         let name = sublayer.display.name.as_deref().filter(|name| *name != key).unwrap_or("");
         writeln!(out, "{}", format!("sublayer  {:5} {key} {name}", sublayer.weight).trim_end())?;
     }
@@ -86,10 +86,10 @@ fn state(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "  callout {:5} {name}, {registered}", callout.slot.id())?;
         }
     }
-    // A callout that a driver registered and for which there is no object in the engine is never called.
+    // A callout that a driver registered without an object in the engine is never called.
     let known = |key| objects.callouts.values().any(|callout| callout.slot.key() == key);
     for slot in machine.wfp.engine.callouts.registered().iter().filter(|slot| !known(slot.key())) {
-        writeln!(out, "callout   {:5} {{{}}} registered, and in no layer", slot.id(), slot.key())?;
+        writeln!(out, "callout   {:5} {{{}}} registered, in no layer", slot.id(), slot.key())?;
     }
     Ok(())
 }

@@ -23,8 +23,8 @@ pub(crate) struct Args {
 /// How the trace is written.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Only these functions: a name or module!name, with * and ?, without case; may be given more than once. The
-    /// others are called at full speed
+    /// Only these functions: a name or module!name, with * and ?, case-insensitive; may be given more than once. The
+    /// others run at full speed
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
     /// Write one JSON object for each call and each return
@@ -62,11 +62,11 @@ impl Options {
             None => Box::new(io::stderr()),
         };
         let form = if self.json { Form::Json } else { Form::Text };
-        machine.hooks.trace(Tracer::new(out, form, &self.only)).map_err(|_| Failure::new("it is traced already"))
+        machine.hooks.trace(Tracer::new(out, form, &self.only)).map_err(|_| Failure::new("it is already traced"))
     }
 }
 
-/// Writes out what is buffered of a machine's trace.
+/// Flushes a machine's trace.
 pub(super) fn finish(machine: &Machine) -> Result<(), Failure> {
     match machine.hooks.tracer().map(Tracer::finish) {
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
