@@ -1,7 +1,7 @@
 //! `netsh wfp show netevents`.
 //!
-//! Order of the elements: the samples in windows-itpro-docs (2020) and the readers others wrote against live output.
-//! A classifyAllow ends after currentProfile there, although the structure goes on; so it does here. Windows 11 24H2
+//! Order of the elements: the samples in windows-itpro-docs (2020) and third-party parsers written against live output.
+//! There a classifyAllow ends after currentProfile, although the structure goes on; it does here too. Windows 11 24H2
 //! spells the types `..._PUBLIC_CLASSIFY_DROP` and `..._ALLOW`.
 
 use super::{Xml, flags, time, value};
@@ -105,7 +105,7 @@ fn header<W: Write>(xml: &mut Xml<W>, event: &NetEvent) -> io::Result<()> {
     xml.empty("effectiveName")
 }
 
-/// `localAddrV4`, or `localAddrV6.byteArray16`, which is what the element is really called.
+/// `localAddrV4`, or `localAddrV6.byteArray16`, which is the element's real name.
 fn address<W: Write>(xml: &mut Xml<W>, side: &str, address: Option<IpAddr>, v6: Option<bool>) -> io::Result<()> {
     let text = |unset: &str| address.map_or_else(|| unset.to_owned(), |address| address.to_string());
     match v6 {

@@ -1,9 +1,10 @@
 //! The XML forms of `netsh wfp show netevents`, `show filters` and `show state`.
 //!
-//! Measured on files those commands wrote: UTF-8 with a byte order mark, a standalone declaration, one element per line,
-//! tabs; an array is an element with `numItems` and children named `item`, an empty one is a self-closed element without
-//! the attribute, and so is a null pointer, an empty blob or an empty string. GUIDs with a symbolic name are printed by
-//! it, others in braces; bits of a flag set that have no name come together as eight hexadecimal digits.
+//! As files written by those commands show: UTF-8 with a byte order mark, a standalone declaration, one element per
+//! line, tabs; an array is an element with `numItems` and children named `item`, an empty one is a self-closed element
+//! without the attribute, and so is a null pointer, an empty blob or an empty string. GUIDs with a symbolic name are
+//! printed by that name, others in braces; the bits of a flag set without a name are printed together as eight
+//! hexadecimal digits.
 
 mod events;
 mod flags;
@@ -49,7 +50,7 @@ impl<W: Write> Xml<W> {
 
     /// An element with text; an empty text makes a self-closed one.
     fn text(&mut self, name: &str, value: impl Display) -> io::Result<()> {
-        // What XML cannot carry at all becomes a dot, as netsh makes of what it cannot print.
+        // A character that XML cannot carry becomes a dot, as netsh prints what is not printable.
         let text: String = value.to_string().chars().map(|c| if is_xml(c) { c } else { '.' }).collect();
         if text.is_empty() {
             return self.empty(name);
@@ -88,7 +89,7 @@ impl<W: Write> Xml<W> {
         self.items(name, flags::spell(set, names), |xml, flag| xml.text("item", flag))
     }
 
-    /// A blob: its bytes, and what they read as.
+    /// A blob: its bytes, and their text.
     fn blob(&mut self, name: &str, bytes: &[u8], as_string: impl FnOnce(&[u8]) -> String) -> io::Result<()> {
         if bytes.is_empty() {
             return self.empty(name);

@@ -1,8 +1,8 @@
 //! `netsh wfp show state`: sessions, layers with their callouts and filters, and the rest of the store.
 //!
-//! The file has two elements at its top level, as the real one has, which makes it no XML document to a strict parser:
-//! take the first. Left empty because nothing here has them: IPsec contexts and statistics, subscriptions, the endpoints
-//! of ALE.
+//! The file has two elements at its top level, as the real one has, so a strict parser does not accept it as a
+//! document: read the first element. Empty, because nothing here has them: IPsec contexts and statistics,
+//! subscriptions, ALE endpoints.
 
 use super::policy::{filter, provider};
 use super::{Xml, flags, time, value};

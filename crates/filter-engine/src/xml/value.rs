@@ -1,4 +1,4 @@
-//! Condition values, and the small things they are made of.
+//! Condition values and their parts.
 
 use super::Xml;
 use crate::condition::ConditionValue;
@@ -18,7 +18,7 @@ pub(super) fn wide(bytes: &[u8]) -> String {
     String::from_utf16_lossy(units.strip_suffix(&[0]).unwrap_or(&units))
 }
 
-/// One character per byte: what is printable as it is, everything else a dot.
+/// One character per byte: a printable byte as it is, any other as a dot.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let plain = |byte: u8| matches!(byte, 0x20..=0x7E) && !matches!(byte, b'&' | b'<' | b'>');
     bytes.iter().map(|byte| if plain(*byte) { char::from(*byte) } else { '.' }).collect()
@@ -44,7 +44,7 @@ pub(super) fn match_type(match_type: MatchType) -> &'static str {
 }
 
 impl<W: Write> Xml<W> {
-    /// The type and the one member it chooses; `address` when the field is an IP address, whose UINT32 is dotted.
+    /// The type and the member it selects; `address` when the field is an IP address, whose UINT32 is dotted.
     pub(super) fn value(&mut self, value: &ConditionValue, address: bool) -> io::Result<()> {
         use ConditionValue as C;
         let named = |xml: &mut Self, kind: &str, member: &str, text: String| {
