@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ntsim", &["filter-engine", "hazard", "nt-abi", "shim", "sluice-control", "sluice-host", "sluice-protocol"]),
     ("shim", &["nt-abi"]),
     ("sluice", &["sluice-control", "sluice-host", "sluice-policy", "sluice-protocol"]),
+    ("sluice-content", &[]),
     ("sluice-control", &["sluice-host", "sluice-policy", "sluice-protocol"]),
     ("sluice-host", &["sluice-protocol"]),
     ("sluice-policy", &["sluice-suffixes"]),
