@@ -2,7 +2,7 @@
 //!
 //! No parser here keeps the bytes it reads: each is a state machine of a fixed size that is handed the bytes in pieces
 //! of any size, as a stream callout has them, and gives the same answer however they were cut. None allocates, recurses
-//! or has a path that can panic, and each
+//! or has a path that can panic (`tests/no_panic.rs` builds the crate without a standard library and looks), and each
 //! takes at most a fixed number of steps for a byte.
 //!
 //! | protocol | read by | bytes of state |

@@ -1,0 +1,25 @@
+//! The parsers behind functions that a linker keeps, and a panic handler that leaves a mark in the file where any of them
+//! can reach it.
+#![no_std]
+
+use core::{hint::black_box, panic::PanicInfo};
+
+use sluice_content::{Answer, tls};
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    loop {
+        black_box(b"the panic handler is reachable");
+    }
+}
+
+#[cfg(feature = "planted")]
+#[unsafe(no_mangle)]
+pub fn planted(bytes: &[u8], at: usize) -> u8 {
+    bytes[at]
+}
+
+#[unsafe(no_mangle)]
+pub fn client_hello<'p>(parser: &'p mut tls::ClientHello, bytes: &[u8]) -> Answer<'p> {
+    parser.push(bytes)
+}
