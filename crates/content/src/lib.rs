@@ -8,6 +8,7 @@
 //! | protocol | read by | bytes of state |
 //! |---|---|---|
 //! | TLS | [`tls::ClientHello`] | 320 |
+//! | DNS | [`dns::Query`], and [`dns::Message`] for all that a message says | 264 |
 //!
 //! At most [`LONGEST`] bytes of a flow are looked at, then the answer is [`Answer::TooLong`].
 //!
@@ -24,6 +25,7 @@
 extern crate std;
 
 mod answer;
+pub mod dns;
 mod name;
 #[cfg(test)]
 mod testing;

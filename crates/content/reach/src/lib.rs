@@ -4,7 +4,7 @@
 
 use core::{hint::black_box, panic::PanicInfo};
 
-use sluice_content::{Answer, tls};
+use sluice_content::{Answer, Reason, dns, tls};
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
@@ -22,4 +22,20 @@ pub fn planted(bytes: &[u8], at: usize) -> u8 {
 #[unsafe(no_mangle)]
 pub fn client_hello<'p>(parser: &'p mut tls::ClientHello, bytes: &[u8]) -> Answer<'p> {
     parser.push(bytes)
+}
+
+#[unsafe(no_mangle)]
+pub fn query_in_a_stream<'p>(parser: &'p mut dns::Query, bytes: &[u8]) -> Answer<'p> {
+    parser.push(bytes)
+}
+
+#[unsafe(no_mangle)]
+pub fn query_in_a_datagram(bytes: &[u8]) -> dns::Query {
+    dns::Query::datagram(bytes)
+}
+
+#[unsafe(no_mangle)]
+pub fn dns_message(bytes: &[u8]) -> Result<(), Reason> {
+    let (framed, _) = dns::framed(bytes).unwrap_or_default();
+    dns::Message::read(framed)?.check()
 }
