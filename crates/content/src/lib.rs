@@ -8,6 +8,7 @@
 //! | protocol | read by | bytes of state |
 //! |---|---|---|
 //! | TLS | [`tls::ClientHello`] | 320 |
+//! | HTTP/1 | [`http1::Request`] | 280 |
 //! | DNS | [`dns::Query`], and [`dns::Message`] for all that a message says | 264 |
 //!
 //! At most [`LONGEST`] bytes of a flow are looked at, then the answer is [`Answer::TooLong`].
@@ -25,7 +26,9 @@
 extern crate std;
 
 mod answer;
+mod authority;
 pub mod dns;
+pub mod http1;
 mod name;
 #[cfg(test)]
 mod testing;

@@ -30,7 +30,7 @@ const FOLDED: [u8; 256] = {
     table
 };
 
-/// A name that grows.
+/// A name that grows. A second one can be compared with the first, letter by letter, without keeping it.
 #[derive(Clone, Debug)]
 pub(crate) struct NameBuffer {
     /// With room for a final dot.
@@ -40,11 +40,14 @@ pub(crate) struct NameBuffer {
     /// Letters so far of its last label.
     label: u8,
     bad: bool,
+    /// The length of the first name, while a second is compared with it.
+    first: Option<u8>,
+    differs: bool,
 }
 
 impl NameBuffer {
     pub(crate) const fn new() -> Self {
-        Self { bytes: [0; LONGEST_NAME + 1], length: 0, label: 0, bad: false }
+        Self { bytes: [0; LONGEST_NAME + 1], length: 0, label: 0, bad: false, first: None, differs: false }
     }
 
     /// Adds letters as they were sent.
@@ -69,12 +72,18 @@ impl NameBuffer {
         self.keep(folded);
     }
 
-    fn keep(&mut self, letter: u8) {
+    /// Adds a letter of what is no name and must only be compared: an address in brackets.
+    pub(crate) fn keep(&mut self, letter: u8) {
         let Some(place) = self.bytes.get_mut(usize::from(self.length)) else {
             self.bad = true;
             return;
         };
-        *place = letter;
+        if let Some(first) = self.first {
+            // Beyond the first name's end a final dot may stand; other letters make the lengths differ.
+            self.differs |= self.length < first && *place != letter;
+        } else {
+            *place = letter;
+        }
         self.length = self.length.saturating_add(1);
     }
 
@@ -89,7 +98,7 @@ impl NameBuffer {
         if self.bad || self.length == 0 || usize::from(self.length) > LONGEST_NAME {
             return Host::Bad;
         }
-        let last = self.name().rsplit(|letter| *letter == b'.').next().unwrap_or_default();
+        let last = self.current().rsplit(|letter| *letter == b'.').next().unwrap_or_default();
         let number = match last {
             [b'0', b'x', hex @ ..] => hex.iter().all(u8::is_ascii_hexdigit),
             digits => digits.iter().all(u8::is_ascii_digit),
@@ -97,9 +106,25 @@ impl NameBuffer {
         if number { Host::Address } else { Host::Name }
     }
 
-    /// The letters so far.
-    pub(crate) fn name(&self) -> &[u8] {
+    /// Begins a second name, to be compared with the first, which has ended.
+    pub(crate) fn compare(&mut self) {
+        self.first = Some(self.length);
+        (self.length, self.label, self.bad, self.differs) = (0, 0, false, false);
+    }
+
+    /// Whether the second name, which has ended, is the first.
+    pub(crate) fn is_same(&self) -> bool {
+        !self.differs && self.first == Some(self.length)
+    }
+
+    /// What is being read, or was compared.
+    pub(crate) fn current(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// The first name.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.first.unwrap_or(self.length))).unwrap_or_default()
     }
 }
 
@@ -156,6 +181,25 @@ mod tests {
         }
         for name in [&b"1.a"[..], b"0xg", b"1a", b"3com.com"] {
             assert_eq!(read(name).0, Host::Name, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_name_is_compared_and_not_kept() {
+        for (second, same) in [
+            (&b"EXAMPLE.com."[..], true),
+            (b"example.co", false),
+            (b"example.comm", false),
+            (b"example.org", false),
+            (b"", false),
+        ] {
+            let mut buffer = NameBuffer::new();
+            buffer.push(b"example.com");
+            assert_eq!(buffer.end(), Host::Name);
+            buffer.compare();
+            buffer.push(second);
+            buffer.end();
+            assert_eq!((buffer.is_same(), buffer.name()), (same, &b"example.com"[..]), "{second:?}");
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use core::{hint::black_box, panic::PanicInfo};
 
-use sluice_content::{Answer, Reason, dns, tls};
+use sluice_content::{Answer, Reason, dns, http1, tls};
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
@@ -21,6 +21,11 @@ pub fn planted(bytes: &[u8], at: usize) -> u8 {
 
 #[unsafe(no_mangle)]
 pub fn client_hello<'p>(parser: &'p mut tls::ClientHello, bytes: &[u8]) -> Answer<'p> {
+    parser.push(bytes)
+}
+
+#[unsafe(no_mangle)]
+pub fn request<'p>(parser: &'p mut http1::Request, bytes: &[u8]) -> Answer<'p> {
     parser.push(bytes)
 }
 
