@@ -4,7 +4,7 @@
 
 use core::{hint::black_box, panic::PanicInfo};
 
-use sluice_content::{Answer, Reason, dns, http1, tls};
+use sluice_content::{Answer, Reason, dns, http1, quic, tls};
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
@@ -43,4 +43,9 @@ pub fn query_in_a_datagram(bytes: &[u8]) -> dns::Query {
 pub fn dns_message(bytes: &[u8]) -> Result<(), Reason> {
     let (framed, _) = dns::framed(bytes).unwrap_or_default();
     dns::Message::read(framed)?.check()
+}
+
+#[unsafe(no_mangle)]
+pub fn quic_connection<'p>(parser: &'p mut quic::Connection, datagram: &[u8], window: &mut quic::Window) -> Answer<'p> {
+    parser.push(datagram, window)
 }
