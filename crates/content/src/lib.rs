@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | TLS | [`tls::ClientHello`] | 320 |
 //! | HTTP/1 | [`http1::Request`] | 280 |
+//! | HTTP/2 without TLS | [`http2::Connection`] | 360 |
 //! | QUIC | [`quic::Connection`], with a [`quic::Window`] of 4,228 that is needed until the name is found | 400 |
 //! | DNS | [`dns::Query`], and [`dns::Message`] for all that a message says | 264 |
 //!
@@ -30,6 +31,7 @@ mod answer;
 mod authority;
 pub mod dns;
 pub mod http1;
+pub mod http2;
 mod name;
 pub mod quic;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use core::{hint::black_box, panic::PanicInfo};
 
-use sluice_content::{Answer, Reason, dns, http1, quic, tls};
+use sluice_content::{Answer, Reason, dns, http1, http2, quic, tls};
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
@@ -26,6 +26,11 @@ pub fn client_hello<'p>(parser: &'p mut tls::ClientHello, bytes: &[u8]) -> Answe
 
 #[unsafe(no_mangle)]
 pub fn request<'p>(parser: &'p mut http1::Request, bytes: &[u8]) -> Answer<'p> {
+    parser.push(bytes)
+}
+
+#[unsafe(no_mangle)]
+pub fn http2_connection<'p>(parser: &'p mut http2::Connection, bytes: &[u8]) -> Answer<'p> {
     parser.push(bytes)
 }
 
