@@ -12,6 +12,7 @@
 //! | HTTP/2 without TLS | [`http2::Connection`] | 360 |
 //! | QUIC | [`quic::Connection`], with a [`quic::Window`] of 4,228 that is needed until the name is found | 400 |
 //! | DNS | [`dns::Query`], and [`dns::Message`] for all that a message says | 264 |
+//! | whichever of them a flow speaks | [`flow::Stream`], [`flow::Datagrams`] | 384, 408 |
 //!
 //! At most [`LONGEST`] bytes of a flow are looked at, then the answer is [`Answer::TooLong`].
 //!
@@ -30,6 +31,7 @@ extern crate std;
 mod answer;
 mod authority;
 pub mod dns;
+pub mod flow;
 pub mod http1;
 pub mod http2;
 mod name;

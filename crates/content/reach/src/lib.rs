@@ -4,7 +4,11 @@
 
 use core::{hint::black_box, panic::PanicInfo};
 
-use sluice_content::{Answer, Reason, dns, http1, http2, quic, tls};
+use sluice_content::{
+    Answer, Reason, dns,
+    flow::{Datagrams, Decided, Stream},
+    http1, http2, quic, tls,
+};
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
@@ -53,4 +57,14 @@ pub fn dns_message(bytes: &[u8]) -> Result<(), Reason> {
 #[unsafe(no_mangle)]
 pub fn quic_connection<'p>(parser: &'p mut quic::Connection, datagram: &[u8], window: &mut quic::Window) -> Answer<'p> {
     parser.push(datagram, window)
+}
+
+#[unsafe(no_mangle)]
+pub fn stream<'f>(flow: &'f mut Stream, bytes: &[u8]) -> Decided<'f> {
+    flow.push(bytes)
+}
+
+#[unsafe(no_mangle)]
+pub fn datagrams<'f>(flow: &'f mut Datagrams, datagram: &[u8], window: &mut quic::Window) -> Decided<'f> {
+    flow.push(datagram, window)
 }
