@@ -3,12 +3,12 @@
 use std::{env, error::Error, ffi::OsString, fs, path::PathBuf, process::Command};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // As text: what main returns is shown in its Debug form.
+    // As text: an error returned from main is printed in its Debug form.
     wdk_build::configure_wdk_binary_build().map_err(|error| error.to_string())?;
     if env::var("CARGO_CFG_TARGET_OS")? == "windows" {
-        // In place of the time: a hash of the image, so that the same sources make the same bytes.
+        // A hash of the image in place of the time stamp: the same sources give the same bytes.
         println!("cargo::rustc-cdylib-link-arg=/Brepro");
-        // Code that returns where it was called from: the kernel may keep its stack twice.
+        // Compatible with shadow stacks: the code returns only to its caller.
         if env::var("CARGO_CFG_TARGET_ARCH")? == "x86_64" {
             println!("cargo::rustc-cdylib-link-arg=/CETCOMPAT");
         }
@@ -28,9 +28,9 @@ fn link_version_resource() -> Result<(), Box<dyn Error>> {
     let compiler = resource_compiler();
     let mut command = Command::new(&compiler);
     if !cfg!(windows) {
-        command.arg("/no-preprocess"); // llvm-rc would look for a clang that has no version in its name
+        command.arg("/no-preprocess"); // llvm-rc would look for a clang without a version in its name
     }
-    // Names alone: a path on Unix begins as an option does, and /check/version.rc would be read as /c with a code page.
+    // File names only: a Unix path begins like an option, and /check/version.rc would be read as /c with a code page.
     let status =
         command.current_dir(&out).args(["/nologo", "/fo", RESOURCE, SCRIPT]).status().map_err(|error| {
             format!("cannot run the resource compiler {compiler:?} (set LLVM_RC to another): {error}")
@@ -49,7 +49,7 @@ fn resource_compiler() -> OsString {
     env::var_os("LLVM_RC").unwrap_or_else(|| if cfg!(windows) { "rc.exe" } else { "llvm-rc-22" }.into())
 }
 
-/// The resource script, in numbers: it is compiled without headers.
+/// The resource script, with numeric constants: it is compiled without headers.
 fn version_script() -> Result<String, Box<dyn Error>> {
     let version = env::var("CARGO_PKG_VERSION")?;
     let description = env::var("CARGO_PKG_DESCRIPTION")?;

@@ -4,8 +4,8 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let config = wdk_build::Config::from_env_auto().map_err(|error| error.to_string())?;
-    // The published wdk-build links a package's cdylib only. On Windows these drivers are compiled and not linked: they
-    // are made for ntsim, which runs elsewhere.
+    // The published wdk-build links a package's cdylib only. On Windows these drivers are compiled but not linked: they
+    // are for ntsim, which does not run there.
     #[cfg(windows)]
     config.configure_library_build().map_err(|error| error.to_string())?;
     #[cfg(not(windows))]

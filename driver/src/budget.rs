@@ -1,9 +1,9 @@
-//! How many events one source may make in a second, so that nobody who can make decisions happen can flush the log.
+//! How many events one source may cause per second, so that nobody who can cause decisions can flush the log.
 //!
 //! A source is the other end of an inbound conversation (an IPv4 address, an IPv6 /64) or the process of an outbound
-//! one. Sources are spread over a fixed number of budgets by hash: two that share one share it, and all together, real
-//! or spoofed, stay below [`REMOTE`] + [`LOCAL`] times [`PER_SECOND`] events a second. Nothing is allocated, and a
-//! budget is touched only by decisions that are to be recorded.
+//! one. Sources are spread over a fixed number of budgets by hash, so two sources may share one; all together, real or
+//! spoofed, stay below [`REMOTE`] + [`LOCAL`] times [`PER_SECOND`] events a second. Nothing is allocated, and only
+//! decisions that are to be recorded touch a budget.
 
 use core::{
     net::IpAddr,
@@ -12,12 +12,12 @@ use core::{
 
 /// How many events a budget holds for each second.
 pub(crate) const PER_SECOND: u32 = 32;
-/// How many budgets remote sources share. Full, they make 1024 events a second, a quarter of the ring.
+/// How many budgets remote sources share. When all are used up, that is 1024 events a second, a quarter of the ring.
 const REMOTE: usize = 32;
 /// How many budgets local processes share.
 const LOCAL: usize = 32;
 
-/// Who made a decision happen.
+/// Who caused a decision.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source {
     /// The other end of an inbound conversation, or of an outbound one whose process is not known.
@@ -26,13 +26,13 @@ pub(crate) enum Source {
     Process(u32),
 }
 
-/// Every budget: the second in the upper half, and how many events it was asked for in that second.
+/// Every budget: the second in the upper half, and the number of events requested in that second.
 pub(crate) struct Budgets([AtomicU64; REMOTE + LOCAL]);
 
-/// What a budget says.
+/// A budget's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spent {
-    /// Record it; so many were refused in the last second in which the budget was used.
+    /// Record the event; this many were refused in the last second in which the budget was used.
     Within { refused_before: u32 },
     /// The budget is used up.
     Beyond,
@@ -46,7 +46,7 @@ impl Budgets {
     /// Takes one event from the source's budget, at `time` in 100 ns. Any IRQL.
     pub(crate) fn spend(&self, source: Source, time: u64) -> Spent {
         let second = (time / 10_000_000) as u32;
-        // The place is below the number of budgets, so there always is one.
+        // The index is below the number of budgets, so there is always one.
         let Some(budget) = self.0.get(place(source)) else { return Spent::Beyond };
         let mut word = budget.load(Ordering::Relaxed);
         loop {

@@ -13,7 +13,7 @@ type Cells = [AtomicU64; Counter::COUNT];
 /// Every counter, once per processor.
 pub(crate) struct PerProcessor {
     own: [Padded<Cells>; SLOTS],
-    /// The processors beyond share these.
+    /// Processors beyond this many share cells.
     shared: Cells,
 }
 
@@ -25,7 +25,7 @@ impl PerProcessor {
         }
     }
 
-    /// Adds to one counter. At DISPATCH_LEVEL nobody else runs on the processor, so its own cell needs no locked
+    /// Adds to one counter. At DISPATCH_LEVEL nothing else runs on the processor, so its own cell needs no locked
     /// instruction.
     pub(crate) fn add(&self, dispatch: &AtDispatch, counter: Counter, amount: u64) {
         match self.own.get(dispatch.processor()).and_then(|Padded(cells)| cells.get(counter as usize)) {

@@ -1,4 +1,4 @@
-//! The door for user mode: `\\.\Global\Sluice`.
+//! The control device for user mode: `\\.\Global\Sluice`.
 
 use kernel::{
     status::{NtResult, NtStatus},
@@ -16,7 +16,7 @@ pub(crate) fn create(driver: &Driver) -> NtResult<ControlDevice<Device>> {
     ControlDevice::create(driver, &config)
 }
 
-/// What the device answers. PASSIVE_LEVEL, one request at a time.
+/// The requests the device handles. PASSIVE_LEVEL, one request at a time.
 pub(crate) struct Device;
 
 impl DeviceEvents for Device {
@@ -52,7 +52,7 @@ fn status() -> Status {
 }
 
 fn set_policy(mut request: Request) {
-    // A caller who could not be told why must not change anything.
+    // A caller whose buffer cannot hold the reason must not change anything.
     if let Err(status) = request.output(size_of::<sluice_protocol::status::PolicyReply>()) {
         return request.complete(status);
     }

@@ -1,10 +1,10 @@
-//! Decisions on their way to whoever reads them.
+//! Decisions on their way to their readers.
 //!
-//! What is recorded: decisions whose rule or default says `log`, as far as the budget of their source reaches
+//! Recorded are decisions whose rule or default says `log`, as far as the budget of their source allows
 //! ([`crate::budget`]), and every decision while a reader asks for all. A recorded decision is pushed into a bounded
-//! ring and never waits: a full ring refuses it, and the next record that finds a place says how many were refused, or
-//! one that says only that, when a reader has emptied the ring. Readers wait in a manual queue; a DPC hands them what
-//! the ring holds. The hot path queues that DPC only when somebody armed it, once per batch.
+//! ring and never waits: a full ring refuses it. The next record that fits says how many were refused; when a reader
+//! has emptied the ring, a record that says only that. Readers wait in a manual queue; a DPC completes them with what
+//! the ring holds. The hot path queues that DPC only when it is armed, once per batch.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -25,7 +25,7 @@ use crate::{
     device::Device,
 };
 
-/// How many events wait for a reader: 1 MiB of them.
+/// How many events the ring holds: 1 MiB.
 const CAPACITY: usize = 4096;
 const WORDS: usize = size_of::<Event>() / 8;
 
@@ -34,12 +34,12 @@ type Words = [u64; WORDS];
 /// The ring and those who wait for it.
 pub(crate) struct Events {
     ring: Ring<CAPACITY, WORDS>,
-    /// Events that the ring refused and no record has told of.
+    /// Events that the ring refused and no record has reported yet.
     lost: AtomicU64,
     budgets: Budgets,
-    /// The files that asked for every decision; 0 is none.
+    /// The files that asked for every decision; 0 is a free slot.
     watchers: [AtomicUsize; MAX_RECORD_ALL],
-    /// Whether there is one.
+    /// Whether there is any.
     watched: AtomicBool,
     readers: ManualQueue,
     delivery: Dpc,
@@ -76,10 +76,10 @@ impl Events {
         self.readers.forget();
     }
 
-    /// Has every decision recorded until `file` is closed. PASSIVE_LEVEL.
+    /// Records every decision until `file` is closed. PASSIVE_LEVEL.
     ///
     /// # Errors
-    /// STATUS_DEVICE_BUSY when too many files asked.
+    /// STATUS_DEVICE_BUSY when too many files have asked.
     pub(crate) fn watch(&self, file: FileId) -> NtResult<()> {
         let id = file.get();
         if !self.watchers.iter().any(|slot| slot.load(Ordering::Relaxed) == id) {
@@ -98,13 +98,13 @@ impl Events {
         let some = || self.watchers.iter().any(|slot| slot.load(Ordering::SeqCst) != 0);
         self.watched.store(some(), Ordering::SeqCst);
         if some() {
-            // Another file asked between the two looks.
+            // Another file asked between the two checks.
             self.watched.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Records a decision of `source` if it is to be recorded: `log` is what its rule says. `event` makes the event
-    /// without number and time.
+    /// Records a decision of `source` if it is to be recorded: `log` is what its rule says. `event` makes the event,
+    /// without its number and time.
     pub(crate) fn record(&self, dispatch: &AtDispatch, log: bool, source: Source, event: impl FnOnce() -> Event) {
         let watched = self.watched.load(Ordering::Relaxed);
         if !log && !watched {
@@ -136,7 +136,7 @@ impl Events {
         }
     }
 
-    /// How many events were lost, as far as no record has told of them; the caller tells.
+    /// How many lost events no record has reported yet; the caller reports them.
     fn take_lost(&self) -> u32 {
         if self.lost.load(Ordering::Relaxed) == 0 {
             return 0;
@@ -149,7 +149,7 @@ impl Events {
         told
     }
 
-    /// Whether a reader would get nothing.
+    /// Whether there is nothing for a reader.
     fn is_empty(&self) -> bool {
         self.ring.is_empty() && self.lost.load(Ordering::SeqCst) == 0
     }
@@ -165,13 +165,13 @@ impl Events {
         }
     }
 
-    /// Hands waiting readers what there is. DISPATCH_LEVEL.
+    /// Completes waiting readers with what there is. DISPATCH_LEVEL.
     fn deliver(&self) {
         let _one_at_a_time = self.delivering.lock();
         loop {
             if self.is_empty() {
                 self.armed.store(true, Ordering::SeqCst);
-                // An event that came before the flag was up would wait for the next one: look again.
+                // An event that came before the flag was set would wait for the next one: check again.
                 if self.is_empty() || !self.armed.swap(false, Ordering::SeqCst) {
                     return;
                 }
@@ -181,7 +181,7 @@ impl Events {
         }
     }
 
-    /// Answers one read with as many events as fit, at least one: there is something, and nobody else takes it.
+    /// Completes one read with as many events as fit, at least one: there is something, and nobody else takes it.
     fn fill(&self, mut request: Request) {
         let written = request.output(size_of::<Event>()).map(|mut output| {
             while output.room() >= size_of::<Event>() {
@@ -189,14 +189,14 @@ impl Events {
                     output.push(words.as_bytes());
                     continue;
                 }
-                // What was lost behind the last record: nothing may come that could tell of it.
+                // What was lost after the last record: no later event may come to report it.
                 let lost = self.take_lost();
                 if lost != 0 {
                     output.push(Event { time: time::system_time(), lost, ..Event::zeroed() }.as_bytes());
                 } else if output.written() != 0 {
                     break;
                 }
-                // Else another processor has taken a place and fills it, at DISPATCH_LEVEL.
+                // Otherwise another processor has taken a slot and is filling it, at DISPATCH_LEVEL.
                 core::hint::spin_loop();
             }
             output.written()

@@ -1,4 +1,4 @@
-//! A conversation: how it is named, and what is remembered of it once it is established.
+//! A conversation: how it is identified, and what is kept for it once it is established.
 
 use core::{
     net::IpAddr,
@@ -14,7 +14,7 @@ use sluice_protocol::{Event, event, status::Counter};
 
 use crate::{SLUICE, identity::Identity, policy::Policy, whose::Whose};
 
-/// What a decision is made of, but for whose conversation it is.
+/// What a decision is made from, except whose conversation it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FlowKey {
     pub(crate) direction: Direction,
@@ -26,9 +26,9 @@ pub(crate) struct FlowKey {
 }
 
 impl FlowKey {
-    /// Reads the conversation from a classify; None when the layer did not fill a field in.
+    /// Reads the conversation from a classify; None when the layer left a field out.
     ///
-    /// `direction` is the layer's own where it sees only one.
+    /// `direction` is given for layers that see only one direction.
     pub(crate) fn read<F>(request: &Classify<'_, F>, fields: &Fields, direction: Option<Direction>) -> Option<Self> {
         let direction = match direction {
             Some(direction) => direction,
@@ -45,7 +45,7 @@ impl FlowKey {
         })
     }
 
-    /// What `policy` says of it.
+    /// The policy's decision on it.
     pub(crate) fn decide(&self, policy: &Policy, owner: &Owner<'_>) -> Decision {
         let mut flow =
             PolicyFlow::new(self.direction, self.protocol, self.local, self.local_port, self.remote, self.remote_port);
@@ -55,7 +55,7 @@ impl FlowKey {
         policy.image.decide(&flow)
     }
 
-    /// An event about it, for the caller to complete.
+    /// An event for it, which the caller completes.
     pub(crate) fn event(&self) -> Event {
         let (ip_version, local) = octets(self.local);
         let (_, remote) = octets(self.remote);
@@ -75,12 +75,12 @@ impl FlowKey {
     }
 }
 
-/// Whose conversation it is and where it leaves the machine, as far as the layer tells.
+/// Whose conversation it is and where it leaves the machine, as far as the layer reports it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner<'a> {
     /// The application's path as ALE_APP_ID gives it.
     pub(crate) application: Option<&'a [u8]>,
-    /// Whoever it belongs to.
+    /// Its owner.
     pub(crate) whose: Whose<'a>,
     /// The local interface's LUID.
     pub(crate) interface: Option<u64>,
@@ -96,7 +96,7 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// The IP version and the address in network order, IPv4 in the first four bytes.
+/// The IP version, and the address in network order, IPv4 in the first four bytes.
 fn octets(address: IpAddr) -> (u8, [u8; 16]) {
     match address {
         IpAddr::V4(address) => {
@@ -107,20 +107,20 @@ fn octets(address: IpAddr) -> (u8, [u8; 16]) {
     }
 }
 
-/// What is remembered of an established flow: the context that WFP passes along with its packets.
+/// What is kept for an established flow: the context that WFP passes along with its packets.
 pub(crate) struct FlowState {
     pub(crate) key: FlowKey,
     identity: Shared<Identity>,
-    /// The local interface's LUID, 0 when it was not told.
+    /// The local interface's LUID, 0 when not known.
     interface: u64,
-    /// The generation under which it was decided, and in the lowest bit whether that revoked it.
+    /// The generation it was decided under, and in the lowest bit whether that policy revoked it.
     standing: AtomicU64,
 }
 
 /// A flow takes 128 bytes of pool: these, what [`kernel::wfp::Flow`] keeps, and the pool's own 16.
 const _: () = assert!(size_of::<kernel::wfp::Flow<FlowState>>() <= 112);
 
-/// What a packet of a flow meets.
+/// How the policy treats the packets of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// The policy in force permits the flow.
@@ -130,8 +130,8 @@ pub(crate) enum Standing {
 }
 
 impl FlowState {
-    /// A flow that its connection's decision permitted. It counts as decided under no policy, so its first packet has
-    /// it decided under the one in force: a swap between connection and establishment is not missed.
+    /// A flow whose connection was permitted. It counts as decided under no policy, so its first packet is decided
+    /// under the one in force: a swap between connection and establishment is not missed.
     pub(crate) fn new(key: FlowKey, identity: Shared<Identity>, interface: Option<u64>) -> Self {
         SLUICE.counters.count(Counter::FlowsOpened);
         let standing = AtomicU64::new(pack(0, Standing::Permitted));
@@ -142,7 +142,7 @@ impl FlowState {
         self.identity.owner(Some(self.interface).filter(|luid| *luid != 0))
     }
 
-    /// 0 when it is not known.
+    /// 0 when not known.
     pub(crate) fn process_id(&self) -> u32 {
         self.identity.process_id
     }
@@ -153,12 +153,12 @@ impl FlowState {
         (unpack_epoch(known) == SLUICE.policy.epoch()).then(|| unpack_standing(known))
     }
 
-    /// How the flow stood when it was decided last. Any IRQL.
+    /// How the flow stood when it was last decided. Any IRQL.
     pub(crate) fn last_standing(&self) -> Standing {
         unpack_standing(self.standing.load(Ordering::Relaxed))
     }
 
-    /// Keeps how it stands under the policy of generation `epoch`; returns how it stood before. Any IRQL.
+    /// Sets how it stands under the policy of generation `epoch`; returns how it stood before. Any IRQL.
     pub(crate) fn set_standing(&self, epoch: u32, standing: Standing) -> Standing {
         unpack_standing(self.standing.swap(pack(epoch, standing), Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! Whose flows they are: kept once for all flows of a process that have it, and counted there.
+//! Who owns a flow: kept once for all flows of a process with the same identity, and counted there.
 
 use alloc::vec::Vec;
 
@@ -10,26 +10,26 @@ use kernel::{
 
 use crate::{SLUICE, flow::Owner, whose::Whose};
 
-/// What is told of a process, and is the same for its flows.
+/// What the layers report about a process; the same for all its flows.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    /// 0 when it is not known.
+    /// 0 when not known.
     pub(crate) process_id: u32,
-    /// The application's path as ALE_APP_ID gave it; empty when it did not.
+    /// The application's path as ALE_APP_ID gave it; empty when it gave none.
     application: Vec<u8>,
-    /// The SIDs of its token and package, one behind the other; empty when they were not told. A thread that
-    /// impersonates has others than its process.
+    /// The SIDs of its token and package, one after the other; empty when not reported. A thread that impersonates has
+    /// other SIDs than its process.
     sids: Vec<u8>,
 }
 
-/// Every identity that a flow has.
+/// Every identity that some flow has.
 pub(crate) type Identities = SharedSet<Identity>;
 
 impl Identity {
-    /// The identity of one flow more. IRQL <= DISPATCH_LEVEL.
+    /// The identity for one more flow. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
-    /// STATUS_QUOTA_EXCEEDED when the process has as many flows as it may; STATUS_INSUFFICIENT_RESOURCES.
+    /// STATUS_QUOTA_EXCEEDED when the process has as many flows as allowed; STATUS_INSUFFICIENT_RESOURCES.
     pub(crate) fn of(process_id: u32, owner: &Owner<'_>) -> NtResult<Shared<Self>> {
         let application = owner.application.unwrap_or_default();
         let kin = |identity: &Self| identity.process_id == process_id;
@@ -48,7 +48,7 @@ impl Identity {
             .own(&wanted, || Ok(Self { process_id, application: try_copy(application)?, sids: owner.whose.keep()? }))
     }
 
-    /// As a decision wants it, for a flow over `interface`.
+    /// The owner in the form a decision takes, for a flow over `interface`.
     pub(crate) fn owner(&self, interface: Option<u64>) -> Owner<'_> {
         let known = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());
         Owner { application: known(&self.application), whose: Whose::Kept(&self.sids), interface }

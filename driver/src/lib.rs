@@ -1,8 +1,9 @@
 //! `sluice.sys`: decides in the kernel which connections and packets pass.
 //!
-//! The path of a decision: [`callouts`] (one file per place in the stack) reads what the filter engine hands over,
-//! [`flow::FlowKey`] names the conversation, [`policy`] looks it up in the image in force, the verdict goes back with
-//! the rights honoured, and [`counters`] and [`events`] keep what happened ([`budget`] bounds what one source may make of it). [`device`] is the door for user mode.
+//! The path of a decision: [`callouts`] (one file per place in the stack) reads what the filter engine passes,
+//! [`flow::FlowKey`] identifies the conversation, [`policy`] looks it up in the image in force, the verdict goes back
+//! with the rights honoured, and [`counters`] and [`events`] record what happened ([`budget`] bounds what one source
+//! may record). [`device`] is the control device for user mode.
 //!
 //! There is no `unsafe` here: what touches the kernel is in the `kernel` crate.
 #![no_std]
@@ -34,7 +35,7 @@ use crate::{
     policy::InForce,
 };
 
-/// Everything the callbacks share. A static, because the kernel calls back through plain functions.
+/// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
 struct Sluice {
     policy: InForce,
     counters: PerProcessor,
@@ -55,8 +56,8 @@ static SLUICE: Sluice = Sluice {
     registered: SpinLock::new(None),
 };
 
-/// What must be given back before the driver goes, in the order of the fields: no callout runs any more when the
-/// device goes.
+/// What must be released before the driver goes, in the order of the fields: no callout runs any more when the device
+/// is deleted.
 struct Registered {
     callouts: Callouts<{ CALLOUTS.len() }>,
     device: ControlDevice<Device>,

@@ -1,4 +1,4 @@
-//! How much nonpaged pool flows may take: a share of the machine's memory, or what the service's Parameters key says.
+//! How much nonpaged pool flows may take: by the size of the machine's memory, or as the service's Parameters key says.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,14 +20,14 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// No flow at all.
+    /// No flows at all.
     pub(crate) const fn new() -> Self {
         Self { flows: AtomicU32::new(0), flows_per_process: AtomicU32::new(0) }
     }
 
     /// Sets them for this machine, before the first flow. PASSIVE_LEVEL.
     pub(crate) fn set(&self, driver: &Driver) {
-        // A flow takes 120 bytes: 2, 8 or 30 MiB.
+        // A flow takes 128 bytes of pool: 2, 8 or 32 MiB.
         let share = match system_size() {
             SystemSize::Small => 16 << 10,
             SystemSize::Medium => 64 << 10,

@@ -18,7 +18,7 @@ use sluice_protocol::{
 
 use crate::SLUICE;
 
-/// The layers at which Windows asks about connections, and asks again.
+/// The layers at which Windows asks about connections, and reauthorizes them.
 const AUTHORIZED: [u128; 4] = {
     let (connect, accept) = (object::layer(Point::Connect), object::layer(Point::Accept));
     [connect.v4.key, connect.v6.key, accept.v4.key, accept.v6.key]
@@ -30,10 +30,10 @@ pub(crate) struct Policy {
     pub(crate) epoch: u32,
 }
 
-/// The place where the policy in force is kept. Readers never wait.
+/// The slot that holds the policy in force. Readers never wait.
 pub(crate) struct InForce {
     policy: Swap<Policy>,
-    /// The generation in force, for flows to compare theirs with; 0 without a policy.
+    /// The generation in force, which flows compare theirs with; 0 without a policy.
     epoch: AtomicU32,
 }
 
@@ -52,12 +52,12 @@ impl InForce {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Validates `bytes`, puts them in force, and has Windows ask again about the connections there are; a refused image
-    /// changes nothing. PASSIVE_LEVEL.
+    /// Validates `bytes`, puts them in force, and has Windows reauthorize existing connections; a refused image changes
+    /// nothing. PASSIVE_LEVEL.
     ///
     /// # Errors
-    /// STATUS_INVALID_PARAMETER for no image or one beyond [`MAX_POLICY_BYTES`], STATUS_INSUFFICIENT_RESOURCES, and
-    /// STATUS_DEVICE_BUSY while another policy is being put in force.
+    /// STATUS_INVALID_PARAMETER for an empty image or one beyond [`MAX_POLICY_BYTES`], STATUS_INSUFFICIENT_RESOURCES,
+    /// and STATUS_DEVICE_BUSY while another policy is being put in force.
     pub(crate) fn load(&self, bytes: &[u8]) -> NtResult<PolicyReply> {
         if bytes.is_empty() || bytes.len() > MAX_POLICY_BYTES {
             return Err(NtStatus::INVALID_PARAMETER);
@@ -72,12 +72,12 @@ impl InForce {
         // 0 means "no policy": skip it when the count wraps.
         let epoch = self.epoch().checked_add(1).unwrap_or(1);
         let policy = try_box(Policy { image, epoch })?;
-        // Flows compare their generation with this one: they are decided again from the moment on at which the policy can
-        // be read, not when the last reader of the old one is done.
+        // Flows compare their generation with this one: they are decided again as soon as the new policy can be read,
+        // not only when the last reader of the old one is done.
         self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
         SLUICE.counters.count(Counter::PoliciesLoaded);
         let mut reply = PolicyReply::accepted(epoch);
-        // A connection that has no context of ours, because it is older than the driver or there was no memory for one,
+        // A connection without a context of ours, because it is older than the driver or there was no memory for one,
         // is decided again only when Windows asks.
         if let Err(status) = reauthorize(&AUTHORIZED) {
             SLUICE.counters.count(Counter::ReauthorizationsRefused);
@@ -86,9 +86,9 @@ impl InForce {
         Ok(reply)
     }
 
-    /// Forgets the policy. PASSIVE_LEVEL.
+    /// Drops the policy. PASSIVE_LEVEL.
     pub(crate) fn clear(&self) {
-        // Nobody else replaces it any more: the device is gone.
+        // Nobody else can replace it: the device is gone.
         let _ = self.policy.replace(None, || self.epoch.store(0, Ordering::Release));
     }
 }

@@ -8,7 +8,7 @@ use kernel::{
 };
 use sluice_policy::{Identities, Sid};
 
-/// The most bytes of SIDs that are kept: a token of 146 groups of a domain. What is beyond is not compared when a new
+/// The most bytes of SIDs that are kept: a token with 146 domain groups. What exceeds this is not compared when a new
 /// policy decides the flow again.
 const KEPT: usize = 4096;
 
@@ -18,9 +18,9 @@ const ALL_PACKAGES: [u8; 16] = [1, 2, 0, 0, 0, 0, 0, 15, 2, 0, 0, 0, 1, 0, 0, 0]
 /// The SIDs of an owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Whose<'a> {
-    /// As the layer tells them.
+    /// As the layer reports them.
     Told { token: Option<Token<'a>>, package: Option<&'a [u8]> },
-    /// As an identity keeps them: one behind the other.
+    /// As an identity keeps them: one after the other.
     Kept(&'a [u8]),
 }
 
@@ -33,7 +33,7 @@ impl Whose<'_> {
         }
     }
 
-    /// The SIDs to keep, one behind the other. IRQL <= DISPATCH_LEVEL.
+    /// The SIDs to keep, one after the other. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
     /// STATUS_INSUFFICIENT_RESOURCES.
@@ -47,7 +47,7 @@ impl Whose<'_> {
                 return;
             }
             for byte in sid.0 {
-                // There is room, and the compiler sees that nothing has to grow.
+                // There is room, and the compiler sees that the vector need not grow.
                 if kept.len() < kept.capacity() {
                     kept.push(*byte);
                 }
@@ -69,12 +69,12 @@ impl Whose<'_> {
     }
 }
 
-/// Where a SID ends that is kept from `at` on, if there is room for it.
+/// Where the kept SID that starts at `at` ends, if it fits.
 fn fits(at: usize, sid: &[u8]) -> Option<usize> {
     Some(at.saturating_add(sid.len())).filter(|end| *end <= KEPT)
 }
 
-/// Whether a SID is a package's: S-1-15-2 and more behind it. Outside of packages it is nobody's, S-1-0-0.
+/// Whether a SID is a package's: S-1-15-2 and more subauthorities. Outside of packages it is S-1-0-0 (nobody).
 fn is_package(sid: &[u8]) -> bool {
     matches!(sid, [1, 3..=15, 0, 0, 0, 0, 0, 15, 2, 0, 0, 0, ..])
 }

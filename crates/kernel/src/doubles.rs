@@ -1,4 +1,4 @@
-//! Kernel functions for unit tests on the host, where there is no kernel: as little as the tested rooms need.
+//! Kernel functions for unit tests on the host, where there is no kernel: only what the tested modules need.
 
 extern crate std;
 
@@ -14,7 +14,7 @@ std::thread_local! {
     static PROCESSOR: Cell<u32> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
 }
 
-/// Every thread is its own processor, and moves to another one now and then.
+/// Every thread is its own processor, and moves to another one from time to time.
 #[unsafe(no_mangle)]
 extern "C" fn KeGetCurrentProcessorNumberEx(_number: *mut core::ffi::c_void) -> u32 {
     PROCESSOR.with(|processor| {
@@ -45,7 +45,7 @@ extern "C" fn KeLowerIrql(_irql: u8) {}
 
 #[unsafe(no_mangle)]
 extern "C" fn KeAcquireSpinLockRaiseToDpc(lock: *mut usize) -> u8 {
-    // SAFETY: the tested code passes its own lock, a word that nobody touches but these two functions.
+    // SAFETY: the tested code passes its own lock, a word that only these two functions touch.
     let lock = unsafe { AtomicUsize::from_ptr(lock) };
     while lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
         thread::yield_now();

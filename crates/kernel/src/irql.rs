@@ -1,4 +1,4 @@
-//! Staying at DISPATCH_LEVEL for a while.
+//! Running at DISPATCH_LEVEL for a while.
 
 use core::marker::PhantomData;
 
@@ -10,20 +10,19 @@ use wdk_sys::{
 use crate::processor;
 
 /// Evidence that this thread is at DISPATCH_LEVEL: until it is dropped nobody suspends the thread, moves it to another
-/// processor or runs on this processor, except interrupts, which touch nothing of ours. So whoever waits for what is
-/// done meanwhile waits for instructions, not for a scheduler; and what a processor keeps for itself needs no locked
-/// instruction.
+/// processor or runs on this processor, except interrupts, which touch nothing of ours. So whoever waits for this work
+/// waits for instructions, not for a scheduler; and per-processor data needs no locked instruction.
 #[derive(Debug)]
 pub struct AtDispatch {
-    /// The level to go back to; none when the thread came at DISPATCH_LEVEL.
+    /// The IRQL to return to; none when the thread was already at DISPATCH_LEVEL.
     before: Option<KIRQL>,
     processor: usize,
     _not_send: PhantomData<*const ()>,
 }
 
 impl AtDispatch {
-    /// Raises to DISPATCH_LEVEL, unless the thread is there already. IRQL <= DISPATCH_LEVEL; evidence is dropped in the
-    /// reverse order of its making.
+    /// Raises to DISPATCH_LEVEL, unless the thread is already there. IRQL <= DISPATCH_LEVEL; evidence is dropped in the
+    /// reverse order of its creation.
     #[must_use]
     #[inline]
     pub fn raise() -> Self {
@@ -35,7 +34,7 @@ impl AtDispatch {
         Self { before, processor: processor::number(), _not_send: PhantomData }
     }
 
-    /// The number of the processor, which stays the same as long as `self` lives.
+    /// The number of the processor, which does not change while `self` lives.
     #[must_use]
     pub const fn processor(&self) -> usize {
         self.processor

@@ -1,30 +1,30 @@
 //! The one safe layer between the driver's logic and the Windows kernel.
 //!
 //! Everything here that touches `wdk-sys` or `wfp-sys` is private to this crate; the driver sees types that cannot be
-//! misused without `unsafe`, which the driver forbids itself.
+//! misused without `unsafe`, which the driver forbids.
 //!
 //! * [`wdf`]: the control device, its queues and requests, DPCs.
 //! * [`wfp`]: callouts, what a classify carries and how it is answered, flow contexts.
-//! * [`swap`]: a value that is read on every packet and replaced now and then; readers never wait.
+//! * [`swap`]: a value that is read on every packet and replaced occasionally; readers never wait.
 //! * [`ring`]: a bounded queue that any processor writes to without waiting.
 //! * [`shared`]: values that many owners share.
-//! * [`irql`]: staying at DISPATCH_LEVEL, where nobody suspends a thread.
+//! * [`irql`]: running at DISPATCH_LEVEL, where nobody suspends a thread.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
 //! # In another driver
-//! The crate brings its own panic handler, global allocator and, where no kit supplies one, KMDF entry point, so a driver on
-//! it names none. It needs `wdk-sys` and what that needs (a kit and the published `wdk-build` on Windows; this project's
-//! stand-in for `wdk-build` elsewhere), KMDF 1.15 in the driver's `metadata.wdk`, and Windows 10 2004 or later. It grows
-//! with sluice.sys: what that does not call is not here.
+//! The crate brings its own panic handler, global allocator and, where no kit supplies one, KMDF entry point, so a
+//! driver that uses it supplies none. It needs `wdk-sys` with its requirements (a kit and the published `wdk-build` on
+//! Windows; this project's stand-in for `wdk-build` elsewhere), KMDF 1.15 in the driver's `metadata.wdk`, and Windows
+//! 10 2004 or later. It contains only what sluice.sys calls, and grows with it.
 //!
 //! # IRQL
-//! Every function states the highest IRQL at which it may be called. What a callout's classify may use is callable at
-//! DISPATCH_LEVEL.
+//! Every function states the highest IRQL at which it may be called. Everything that a callout's classify may use can
+//! be called at DISPATCH_LEVEL.
 //!
 //! # Lifetime of the driver
-//! State lives in statics that are never dropped, because WFP and WDF call back through plain function pointers. What
-//! makes that sound is the order in [`wdf::Driver`]'s contract: callouts are unregistered and the device deleted
-//! before the image goes away, and both wait for running callbacks.
+//! State lives in statics that are never dropped, because WFP and WDF call back through plain function pointers. This
+//! is sound because of the order in [`wdf::Driver`]'s contract: callouts are unregistered and the device is deleted
+//! before the image is unloaded, and both wait for running callbacks.
 #![no_std]
 
 extern crate alloc;
@@ -34,7 +34,7 @@ extern crate kmdf_entry as _;
 #[cfg(not(test))]
 extern crate wdk_panic as _;
 
-/// The pool behind `alloc`. Its allocations have the pool's alignment, 16 bytes, and no more.
+/// The pool behind `alloc`. Its allocations have the pool's alignment of 16 bytes, and no more.
 #[cfg(not(test))]
 #[global_allocator]
 static POOL: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;

@@ -1,14 +1,14 @@
-//! Allocation that can fail: the kernel's pool runs out, and a driver that stops the machine then is worse than none.
+//! Fallible allocation: the kernel's pool can run out, and a driver that then stops the machine is worse than none.
 
 use alloc::{boxed::Box, vec::Vec};
 use core::alloc::Layout;
 
 use crate::status::{NtResult, NtStatus};
 
-/// What the pool guarantees on 64-bit Windows (MEMORY_ALLOCATION_ALIGNMENT).
+/// The pool's alignment on 64-bit Windows (MEMORY_ALLOCATION_ALIGNMENT).
 const POOL_ALIGNMENT: usize = 16;
 
-/// How much memory the machine has, as Windows puts it (MM_SYSTEMSIZE).
+/// How much memory the machine has, in Windows' classes (MM_SYSTEMSIZE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemSize {
     /// MmSmallSystem.

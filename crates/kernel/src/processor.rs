@@ -1,4 +1,4 @@
-//! Which processor this is.
+//! The current processor.
 
 use core::ptr::null_mut;
 
@@ -8,7 +8,8 @@ use core::ptr::null_mut;
 #[repr(align(128))]
 pub struct Padded<T>(pub T);
 
-/// How many per-processor slots such data has. Processors beyond share slots; that costs time, not correctness.
+/// How many per-processor slots such data has. Processors beyond this many share slots; that costs time, not
+/// correctness.
 pub const SLOTS: usize = 64;
 
 /// The slot of the current processor, below [`SLOTS`]. A thread below DISPATCH_LEVEL may be moved right after.

@@ -1,7 +1,7 @@
 //! A bounded queue of fixed records that any processor writes to at any IRQL and one reader empties.
 //!
-//! A record is an array of atomic words, so there is no data race to reason about, and no `unsafe`. Each place has a
-//! turn number: even means free in that lap, odd means written. A writer takes the next position if its place is free
+//! A record is an array of atomic words, so there is no data race to reason about, and no `unsafe`. Each slot has a
+//! turn number: even means free in that lap, odd means written. A writer takes the next position if its slot is free
 //! and gives up at once if it is not: the hot path never waits for a reader.
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ impl<const N: usize, const W: usize> Default for Ring<N, W> {
 impl<const N: usize, const W: usize> Ring<N, W> {
     const SHAPE: () = assert!(N.is_power_of_two());
 
-    /// An empty ring. All its bytes are zero, so a static ring takes no room in the image.
+    /// An empty ring. All its bytes are zero, so a static ring takes no space in the image file.
     #[must_use]
     pub const fn new() -> Self {
         let () = Self::SHAPE;
@@ -45,9 +45,9 @@ impl<const N: usize, const W: usize> Ring<N, W> {
         (&self.places[(position % N as u64) as usize], position / N as u64 * 2)
     }
 
-    /// Appends the record that `fill` makes when it is told its place, counted from 0; false when the ring is full, and
-    /// `fill` is not called then. A place that is taken and not yet filled holds up the reader, so a writer that can
-    /// be suspended or preempted raises first ([`crate::irql::AtDispatch`]). Any IRQL, any processor.
+    /// Appends the record that `fill` makes for its position, counted from 0; false when the ring is full, and then
+    /// `fill` is not called. A slot that is taken but not yet filled blocks the reader, so a writer that can be
+    /// suspended or preempted raises first ([`crate::irql::AtDispatch`]). Any IRQL, any processor.
     pub fn push(&self, fill: impl FnOnce(u64) -> [u64; W]) -> bool {
         let mut position = self.head.load(Ordering::Relaxed);
         loop {
@@ -65,14 +65,14 @@ impl<const N: usize, const W: usize> Ring<N, W> {
                     Err(now) => position = now,
                 }
             } else if turn < free {
-                return false; // the reader has not freed it in the lap before
+                return false; // the reader has not freed it in the previous lap
             } else {
-                position = self.head.load(Ordering::Relaxed); // another writer was here
+                position = self.head.load(Ordering::Relaxed); // another writer took it
             }
         }
     }
 
-    /// Takes the oldest record. One reader at a time; a second one gets nothing false, but may get nothing at all.
+    /// Takes the oldest record. One reader at a time; a second one reads nothing wrong, but may read nothing at all.
     pub fn pop(&self) -> Option<[u64; W]> {
         let position = self.tail.load(Ordering::Relaxed);
         let (place, free) = self.place(position);

@@ -1,8 +1,8 @@
-//! Values that many owners share, found again by what they are.
+//! Values shared by many owners, and looked up by content.
 //!
-//! A value lives as long as somebody owns it. How many own it is counted under the lock of its shard, so that the last
-//! owner and one that is just looking for the value never miss each other; the same count bounds how often it, or its
-//! kin, can be owned.
+//! A value lives as long as it has an owner. Owners are counted under the lock of its shard, so that the last owner and
+//! one that is just looking up the value cannot miss each other; the same count bounds how many owners the value and
+//! its kin may have.
 
 use alloc::boxed::Box;
 use core::{
@@ -21,7 +21,7 @@ use crate::{
 /// Lists are split by hash, so that processors rarely meet.
 const SHARDS: usize = 16;
 
-/// Every shared value of one kind. To be kept in a static.
+/// Every shared value of one kind. Kept in a static.
 pub struct SharedSet<T: 'static> {
     shards: [Padded<SpinLock<Head<T>>>; SHARDS],
 }
@@ -44,11 +44,11 @@ struct Links<T: 'static> {
     next: *mut Entry<T>,
 }
 
-/// What a value is asked for by.
+/// What a value is looked up by.
 pub struct Wanted<'a, T> {
     /// The same for every value that is `kin`.
     pub hash: u32,
-    /// Whether this is the value.
+    /// Whether this is the wanted value.
     pub same: &'a dyn Fn(&T) -> bool,
     /// Whether this value counts towards `most`.
     pub kin: &'a dyn Fn(&T) -> bool,
@@ -63,23 +63,23 @@ impl<T: Send + Sync + 'static> Default for SharedSet<T> {
 }
 
 impl<T: Send + Sync + 'static> SharedSet<T> {
-    /// No value.
+    /// An empty set.
     #[must_use]
     pub const fn new() -> Self {
         Self { shards: [const { Padded(SpinLock::new(Head(null_mut()))) }; SHARDS] }
     }
 
-    /// Owns the value that is wanted, made by `make` when nobody owns it yet. IRQL <= DISPATCH_LEVEL.
+    /// Becomes an owner of the wanted value, made by `make` if nobody owns it yet. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
-    /// STATUS_QUOTA_EXCEEDED when it and its kin have as many owners as they may; what `make` answers;
+    /// STATUS_QUOTA_EXCEEDED when it and its kin have as many owners as allowed; the error of `make`;
     /// STATUS_INSUFFICIENT_RESOURCES.
     pub fn own(&'static self, wanted: &Wanted<'_, T>, make: impl FnOnce() -> NtResult<T>) -> NtResult<Shared<T>> {
         let shard = self.shard(wanted.hash);
         if let Some(found) = find(&shard.lock(), wanted)? {
             return Ok(found);
         }
-        // Made without the lock. Another processor may be faster: then this one goes.
+        // Made without the lock. If another processor was faster, this one is dropped.
         let links = UnsafeCell::new(Links { owners: 1, next: null_mut() });
         let mut made = try_box(Entry { value: make()?, set: self, hash: wanted.hash, links })?;
         let mut head = shard.lock();
@@ -98,7 +98,7 @@ impl<T: Send + Sync + 'static> SharedSet<T> {
     }
 }
 
-/// One owner more of the value that is wanted; None when there is none. `head` is locked.
+/// One more owner of the wanted value; None when nobody owns it. `head` is locked.
 fn find<T: Send + Sync>(head: &Head<T>, wanted: &Wanted<'_, T>) -> NtResult<Option<Shared<T>>> {
     let (mut owners, mut found, mut current) = (0_u32, None, head.0);
     // SAFETY: members of the list are alive while the lock is held: freeing one takes the lock first. The links are
@@ -159,7 +159,7 @@ impl<T: Send + Sync> Drop for Shared<T> {
             *place = (*links).next;
         }
         drop(head);
-        // SAFETY: the list no longer names the entry and nobody owns it; it was leaked from a Box.
+        // SAFETY: the entry is no longer in the list and nobody owns it; it was leaked from a Box.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
@@ -174,7 +174,7 @@ mod tests {
         vec::Vec,
     };
 
-    /// Counts those that live.
+    /// Counts the live ones.
     struct Value(u32, &'static AtomicUsize);
 
     impl Drop for Value {

@@ -11,7 +11,7 @@ use wdk_sys::{
     ntddk::{KeAcquireSpinLockRaiseToDpc, KeReleaseSpinLock},
 };
 
-/// Data that one processor at a time may touch. Acquired at IRQL <= DISPATCH_LEVEL, held at DISPATCH_LEVEL.
+/// Data that one processor at a time may access. Acquired at IRQL <= DISPATCH_LEVEL, held at DISPATCH_LEVEL.
 #[derive(Debug)]
 pub struct SpinLock<T> {
     lock: UnsafeCell<KSPIN_LOCK>,

@@ -29,7 +29,7 @@ impl NtStatus {
     /// STATUS_FWP_CALLOUT_NOT_FOUND (ntstatus.h; absent from wdk-sys).
     pub const FWP_CALLOUT_NOT_FOUND: Self = Self(0xC022_0001_u32 as NTSTATUS);
 
-    /// The value Windows knows.
+    /// The NTSTATUS value.
     #[must_use]
     pub const fn raw(self) -> NTSTATUS {
         self.0

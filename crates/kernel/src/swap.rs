@@ -1,8 +1,8 @@
-//! A value that every packet reads and an administrator replaces now and then.
+//! A value that every packet reads and an administrator replaces occasionally.
 //!
-//! Readers never wait and never take a lock: they announce themselves in a counter of their processor, look which of
-//! two places is current, and read. A writer fills the other place, makes it current, and waits until nobody reads
-//! the first one any more.
+//! Readers never wait and never take a lock: they announce themselves in a counter of their processor, check which of
+//! two places is current, and read. A writer fills the other place, makes it current, and waits until nobody reads the
+//! first one any more.
 //!
 //! ```text
 //! reader: count up (place, processor)   writer: put the value in the free place
@@ -11,9 +11,9 @@
 //!         yes: read, count down                 free the old value
 //! ```
 //!
-//! Why a reader that passed the check is safe: counting up and looking are both sequentially consistent, and so are
-//! the writer's change and its look at the counters. If the reader saw the place as current, its count came before
-//! the change in the one order all processors agree on, so the writer sees it and waits.
+//! Why a reader that passed the check is safe: counting up and checking are both sequentially consistent, and so are
+//! the writer's change and its read of the counters. If the reader saw the place as current, its count came before the
+//! change in the single total order, so the writer sees it and waits.
 //!
 //! Cost of a read: two locked additions on a cache line that only this processor uses.
 
@@ -60,7 +60,7 @@ impl<T> Default for Swap<T> {
 }
 
 impl<T> Swap<T> {
-    /// Nothing to read yet.
+    /// An empty swap.
     #[must_use]
     pub const fn new() -> Self {
         Self { places: [Place::new(), Place::new()], generation: AtomicUsize::new(0), writing: AtomicBool::new(false) }
@@ -89,11 +89,11 @@ impl<T> Swap<T> {
     }
 
     /// Makes `new` current, calls `published`, and frees the old value once nobody reads it. IRQL = PASSIVE_LEVEL: it
-    /// waits for readers, which is why those that run in anybody's thread must read at DISPATCH_LEVEL
-    /// ([`crate::irql::AtDispatch`]): there nobody suspends them.
+    /// waits for readers, so readers in arbitrary threads must read at DISPATCH_LEVEL ([`crate::irql::AtDispatch`]),
+    /// where nobody suspends them.
     ///
     /// # Errors
-    /// STATUS_DEVICE_BUSY when another replacement is under way; `new` is dropped and nothing has changed.
+    /// STATUS_DEVICE_BUSY when another replacement is in progress; `new` is dropped and nothing has changed.
     pub fn replace(&self, new: Option<Box<T>>, published: impl FnOnce()) -> NtResult<()> {
         if self.writing.swap(true, Ordering::Acquire) {
             return Err(NtStatus::DEVICE_BUSY);
@@ -110,7 +110,7 @@ impl<T> Swap<T> {
         }
         let value = old.value.swap(null_mut(), Ordering::AcqRel);
         if !value.is_null() {
-            // SAFETY: it came from Box::into_raw above, no reader is left, and the place no longer names it.
+            // SAFETY: it came from Box::into_raw above, no reader is left, and the place no longer points to it.
             drop(unsafe { Box::from_raw(value) });
         }
         self.writing.store(false, Ordering::Release);
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use std::{sync::Arc, thread, vec::Vec};
 
-    /// Says when it is gone, and never changes while it is there.
+    /// Detects a read after free: its content never changes while it lives.
     struct Value {
         number: usize,
         check: usize,

@@ -7,8 +7,7 @@ use wdk_sys::UNICODE_STRING;
 pub struct Utf16<const N: usize>([u16; N]);
 
 impl<const N: usize> Utf16<N> {
-    /// Converts `text`, whose length must be `N` and which must be ASCII; anything else does not compile when used in
-    /// a constant.
+    /// Converts `text`, which must be ASCII and of length `N`; in a constant, anything else does not compile.
     #[must_use]
     pub const fn new(text: &str) -> Self {
         let bytes = text.as_bytes();

@@ -12,7 +12,7 @@ pub fn system_time() -> u64 {
     unsafe { now.QuadPart as u64 }
 }
 
-/// Lets the thread sleep for about a millisecond. IRQL = PASSIVE_LEVEL.
+/// Sleeps for about a millisecond. IRQL = PASSIVE_LEVEL.
 pub fn sleep_a_moment() {
     const KERNEL_MODE: i8 = 0;
     let mut interval = LARGE_INTEGER { QuadPart: -10_000 };

@@ -3,9 +3,9 @@
 //! `ReadFile` on the device returns a whole number of events, at least one; it waits until there is one. A buffer
 //! shorter than one event is STATUS_BUFFER_TOO_SMALL.
 //!
-//! A decision is recorded when its rule, or the default that decided, says `log`, as far as the source's budget
-//! reaches; while a handle has asked for [`crate::ioctl::RECORD_ALL`] every decision is. Events are lost when nobody
-//! reads and the ring is full: the newest, because the oldest stand in the ring.
+//! A decision is recorded when its rule, or the default that decided, says `log`, as far as the source's budget allows;
+//! while a handle has asked for [`crate::ioctl::RECORD_ALL`] every decision is. Events are lost when nobody reads and
+//! the ring is full: the newest, because the ring keeps the oldest.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -16,8 +16,8 @@ pub const APPLICATION_BYTES: usize = 152;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Event {
-    /// The event's place, counted from 1 since the driver was loaded. What one reader does not get of the numbers,
-    /// another one got. 0 in a record of [`verdict::NONE`].
+    /// The event's sequence number, counted from 1 since the driver was loaded. Numbers that one reader does not see
+    /// went to another reader. 0 in a record of [`verdict::NONE`].
     pub sequence: u64,
     /// When, in 100 ns since 1601-01-01 UTC (FILETIME).
     pub time: u64,
@@ -25,7 +25,7 @@ pub struct Event {
     pub filter_id: u64,
     /// The flow's handle, 0 where there is none yet.
     pub flow: u64,
-    /// The process, 0 where the layer does not tell.
+    /// The process, 0 where the layer does not report it.
     pub process_id: u32,
     /// The policy's generation: 1 for the first policy after load, one more for each swap.
     pub epoch: u32,
@@ -33,7 +33,7 @@ pub struct Event {
     pub rule: u32,
     /// The run-time layer id (FWPS_LAYER_*).
     pub layer: u16,
-    /// [`verdict`]; with [`verdict::NONE`] only `lost` and `time` count.
+    /// [`verdict`]; with [`verdict::NONE`] only `lost` and `time` are meaningful.
     pub verdict: u8,
     /// [`direction`].
     pub direction: u8,
@@ -51,14 +51,14 @@ pub struct Event {
     pub local: [u8; 16],
     /// Remote address likewise.
     pub remote: [u8; 16],
-    /// How many bytes of [`Event::application`] count.
+    /// How many bytes of [`Event::application`] are used.
     pub application_bytes: u16,
     /// Zero.
     pub reserved: [u8; 2],
-    /// How many events were lost since the record before, because the ring was full.
+    /// How many events were lost since the previous record, because the ring was full.
     pub lost: u32,
-    /// How many decisions of the same source that were to be recorded were not, since it had used up its budget in an
-    /// earlier second. Sources may share a budget.
+    /// How many decisions of the same source were not recorded because it had used up its budget in an earlier second.
+    /// Sources may share a budget.
     pub unrecorded: u32,
     /// Zero.
     pub reserved2: [u8; 4],

@@ -20,7 +20,7 @@ pub const GET_STATUS: u32 = code(0x800, FILE_READ_DATA);
 /// because METHOD_BUFFERED returns no output with an error status; the policy in force stays in force.
 pub const SET_POLICY: u32 = code(0x801, FILE_WRITE_DATA);
 
-/// Output: the image in force, whole. A shorter buffer is STATUS_BUFFER_TOO_SMALL ([`GET_STATUS`] tells the size);
+/// Output: the whole image in force. A shorter buffer is STATUS_BUFFER_TOO_SMALL ([`GET_STATUS`] reports the size);
 /// no policy is STATUS_NOT_FOUND.
 pub const GET_POLICY: u32 = code(0x802, FILE_READ_DATA);
 

@@ -1,5 +1,5 @@
-//! What `sluice.sys` and the programs that steer it say to each other: device names, IOCTL codes, the records that
-//! cross the boundary, and the fixed GUIDs under which its WFP objects are found again.
+//! The protocol between `sluice.sys` and the programs that control it: device names, IOCTL codes, the records that
+//! cross the boundary, and the fixed GUIDs of its WFP objects.
 //!
 //! The records are plain little-endian structures without padding. `tests/golden.rs` holds their bytes, so that a
 //! driver and a command of different builds cannot disagree unnoticed. [`PROTOCOL_VERSION`] changes with them.
@@ -13,7 +13,7 @@ pub mod status;
 pub use event::Event;
 pub use status::Status;
 
-/// Changes whenever a record or an IOCTL changes its meaning. The driver reports it in [`Status`].
+/// Changes whenever the meaning of a record or an IOCTL changes. The driver reports it in [`Status`].
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Build of the oldest Windows that the driver runs on: the first to export ExAllocatePool2. `cargo xtask check-image` derives
@@ -24,14 +24,14 @@ pub const OLDEST_WINDOWS: &str = "Windows 10, version 2004";
 
 /// The service under which the driver is registered.
 pub const SERVICE_NAME: &str = "Sluice";
-/// The service's name for people.
+/// The service's display name.
 pub const SERVICE_DISPLAY_NAME: &str = "Sluicegate network filter";
 /// The control device's NT name.
 pub const DEVICE_NAME: &str = r"\Device\Sluice";
 /// The symbolic link that makes it visible to user mode.
 pub const SYMBOLIC_LINK: &str = r"\DosDevices\Sluice";
-/// The path user mode opens: through the directory of the names that hold for every session, since a user's program can
-/// put a link `Sluice` of its own into the session's directory, which is looked in first.
+/// The path user mode opens: through the directory of the names common to all sessions, since a user's program can put
+/// its own link `Sluice` into the session's directory, which is searched first.
 pub const DEVICE_PATH: &str = r"\\.\Global\Sluice";
 /// Who may open the device: SYSTEM and Administrators, all access; nobody else.
 pub const DEVICE_SDDL: &str = "D:P(A;;GA;;;SY)(A;;GA;;;BA)";

@@ -1,13 +1,13 @@
 //! The WFP objects that belong to us, under GUIDs that never change.
 
-/// A GUID as its 128 bits read: the first hexadecimal digit is the highest.
+/// A GUID from its 128 bits as written: the first hexadecimal digit is the highest.
 pub type GuidBits = u128;
 
 /// Our provider.
 pub const PROVIDER: GuidBits = 0xb24b702c_4e2a_4a61_9888_2076da07973f;
 /// Our sublayer.
 pub const SUBLAYER: GuidBits = 0x8fddff7a_47d4_4ab0_8d30_d1b4bc03d3ef;
-/// Our sublayer's weight: above the sublayers of Windows' own firewall, below none that wants to come first.
+/// Our sublayer's weight: above the sublayers of Windows' own firewall, but below any that must come first.
 pub const SUBLAYER_WEIGHT: u16 = 0x9000;
 /// The name our provider, sublayer, callouts and filters begin with.
 pub const NAME: &str = "Sluicegate";
@@ -45,7 +45,7 @@ pub enum Carried {
     None,
     /// Every established flow.
     EveryFlow,
-    /// TCP's. The layer is shown only flows that carry a context (FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW).
+    /// TCP's. The layer sees only flows that carry a context (FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW).
     OnlyTcp,
 }
 
@@ -90,10 +90,11 @@ macro_rules! layer {
     };
 }
 
-/// Every layer, one row each. Rows stay where they are, because our objects' GUIDs count them; new ones come behind.
+/// Every layer, one row each. Rows keep their order, because our objects' GUIDs are numbered by it; new ones go at the
+/// end.
 ///
-/// What follows a row: the driver's callouts and their registration, the contexts of its flows, the objects that
-/// `install` adds and `status` lists. What a new row needs is a [`Point`] and a file in the driver's `callouts/`.
+/// Derived from a row are the driver's callouts and their registration, the contexts of its flows, and the objects that
+/// `install` adds and `status` lists. A new row needs a [`Point`] and a file in the driver's `callouts/`.
 pub const LAYERS: [Layer; 6] = [
     layer!(Connect ALE_AUTH_CONNECT Decide None
         V4 48 0xc38d57d1_05a7_4c33_904f_7fbceee60e82 V6 50 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4),

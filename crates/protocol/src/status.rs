@@ -1,4 +1,4 @@
-//! What the driver says of itself.
+//! The driver's state, counters and replies.
 
 use core::fmt::{self, Write};
 
@@ -35,7 +35,7 @@ macro_rules! counters {
             $($(#[$doc])* pub $field: u64,)*
         }
 
-        /// One of [`Counters`]' fields; its value is the field's place.
+        /// One of [`Counters`]' fields; its value is the field's index.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Counter {
@@ -56,7 +56,7 @@ macro_rules! counters {
                 match counter { $(Counter::$variant => self.$field,)* }
             }
 
-            /// Writable, likewise.
+            /// The same, mutable.
             pub const fn get_mut(&mut self, counter: Counter) -> &mut u64 {
                 match counter { $(Counter::$variant => &mut self.$field,)* }
             }
@@ -79,7 +79,7 @@ counters! {
     packets_blocked: PacketsBlocked,
     /// Decisions that could not be written because an earlier filter had kept the right.
     decisions_without_right: DecisionsWithoutRight,
-    /// Connections and packets without a flow whose layer did not tell a protocol or an address: left undecided.
+    /// Connections, and packets without a flow, whose layer did not report a protocol or an address: left undecided.
     fields_missing: FieldsMissing,
     /// Connections that Windows asked about again.
     reauthorizations: Reauthorizations,
@@ -90,7 +90,7 @@ counters! {
     /// Flows that could not be given a context (too many, out of memory, or WFP refused); they pass uncounted, and are
     /// decided when Windows asks about them.
     flows_untracked: FlowsUntracked,
-    /// Those of them for which there were too many, of their process or in all.
+    /// Those of them that exceeded the limit of their process or the overall limit.
     flows_refused: FlowsRefused,
     /// Flows that a new policy forbade after they were established.
     flows_revoked: FlowsRevoked,
@@ -100,7 +100,7 @@ counters! {
     packets_out: PacketsOut,
     /// Packets of tracked flows received.
     packets_in: PacketsIn,
-    /// Bytes of those packets behind the transport header, sent.
+    /// Bytes of those packets after the transport header, sent.
     bytes_out: BytesOut,
     /// The same, received.
     bytes_in: BytesIn,
@@ -112,13 +112,13 @@ counters! {
     events_written: EventsWritten,
     /// Events lost because the ring was full.
     events_dropped: EventsDropped,
-    /// Decisions that were to be recorded and were not, because their source had used up its budget for the second.
+    /// Decisions not recorded because their source had used up its budget for the second.
     events_over_budget: EventsOverBudget,
     /// Policies put in force.
     policies_loaded: PoliciesLoaded,
     /// Policies refused.
     policies_refused: PoliciesRefused,
-    /// Policies put in force about which the filter engine would not ask the connections there were again.
+    /// Policies put in force for which the filter engine refused to reauthorize the existing connections.
     reauthorizations_refused: ReauthorizationsRefused,
 }
 
@@ -128,10 +128,10 @@ counters! {
 pub struct PolicyReply {
     /// The generation now in force.
     pub epoch: u32,
-    /// How many bytes of [`PolicyReply::reason`] count: 0 when the image is in force.
+    /// How many bytes of [`PolicyReply::reason`] are used: 0 when the image is in force.
     pub reason_bytes: u32,
-    /// The NTSTATUS with which the filter engine refused to ask again about the connections that are older than the
-    /// policy; 0 when it asks, and in a refusal.
+    /// The NTSTATUS with which the filter engine refused to reauthorize connections older than the policy; 0 when it
+    /// reauthorizes them, and in a refusal.
     pub not_asked_again: u32,
     /// Zero.
     pub reserved: u32,
@@ -148,11 +148,11 @@ impl PolicyReply {
         Self { epoch, reason_bytes: 0, not_asked_again: 0, reserved: 0, reason: [0; 240] }
     }
 
-    /// The image was refused; what does not fit of the reason is cut.
+    /// The image was refused; a reason that does not fit is cut.
     #[must_use]
     pub fn refused(epoch: u32, reason: &dyn fmt::Display) -> Self {
         let mut reply = Self::accepted(epoch);
-        // Writing fails only when the room is used up, and then the rest is left out.
+        // Writing fails only when the buffer is full, and then the rest is left out.
         let _ = write!(reply, "{reason}");
         if reply.reason_bytes == 0 {
             let _ = reply.write_str("refused");

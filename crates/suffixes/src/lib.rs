@@ -1,8 +1,8 @@
-//! Public suffixes, below which anybody registers names (publicsuffix.org).
+//! Public suffixes, below which anybody can register names (publicsuffix.org).
 //!
-//! A crate of its own because the list is code of two megabytes, which is inlined into whoever asks it.
+//! A separate crate because the list is two megabytes of code, inlined into its callers.
 
-/// Whether a name in lower case is a whole public suffix of the list: `com`, `co.uk`, `github.io`.
+/// Whether a name in lower case is itself a public suffix of the list: `com`, `co.uk`, `github.io`.
 #[must_use]
 #[inline(never)]
 pub fn is_public_suffix(name: &str) -> bool {

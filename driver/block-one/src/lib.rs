@@ -1,7 +1,7 @@
-//! Blocks IPv4 connections to 203.0.113.66: the least that a callout driver is, on `wdk-sys` and `wfp-sys`.
+//! Blocks IPv4 connections to 203.0.113.66: a minimal callout driver on `wdk-sys` and `wfp-sys`.
 //!
-//! Its callout stands at ALE_AUTH_CONNECT_V4. The filter that calls it belongs to a session that the driver keeps open,
-//! and goes with it. tests/block_one.rs runs it.
+//! Its callout is at ALE_AUTH_CONNECT_V4. The filter that calls it belongs to a session that the driver keeps open, and
+//! goes away with it. tests/block_one.rs runs it.
 #![no_std]
 
 use core::{
@@ -19,16 +19,16 @@ use wdk_sys::{
 };
 use wfp_sys::{guid, layers::Layer, *};
 
-/// The address, as the filter engine hands it to a callout: in host order.
+/// The address as the filter engine passes it to a callout: in host order.
 const BLOCKED: u32 = u32::from_be_bytes([203, 0, 113, 66]);
-/// Where a classify at ALE_AUTH_CONNECT_V4 (48) carries the remote address; looked up when this is compiled.
+/// The index of the remote address in a classify at ALE_AUTH_CONNECT_V4 (48); looked up at compile time.
 const REMOTE_ADDRESS: u16 = Layer::with_id(48).unwrap().field("IP_REMOTE_ADDRESS").unwrap();
-/// Of the callout.
+/// The callout's key.
 const KEY: GUID = guid::of(0x3f0b_5d2c_9a41_4c52_8e0d_6b1c_2f70_1001);
 const RPC_C_AUTHN_WINNT: u32 = 10;
 
 static NAME: [u16; 10] = utf16(b"block-one\0");
-/// Nobody but the system opens the device, which is there for WFP to refer to.
+/// Only the system may open the device, which exists because WFP needs a device object.
 static SDDL: [u16; 15] = utf16(b"D:P(A;;GA;;;SY)");
 
 static CALLOUT: AtomicU32 = AtomicU32::new(0);
@@ -124,15 +124,15 @@ unsafe extern "C" fn unload(_driver: WDFDRIVER) {
     stop();
 }
 
-/// Takes away what `start` made; the framework deletes the device. PASSIVE_LEVEL.
+/// Removes what `start` made; the framework deletes the device. PASSIVE_LEVEL.
 fn stop() {
     let (engine, callout) = (ENGINE.swap(null_mut(), SeqCst), CALLOUT.swap(0, SeqCst));
     if !engine.is_null() {
-        // SAFETY: the session's handle, closed once: its filter and callout go.
+        // SAFETY: the session's handle, closed once: its filter and callout go away with it.
         let _ = unsafe { FwpmEngineClose0(engine) };
     }
     if callout != 0 {
-        // SAFETY: a number; no flow has a context, so it cannot be busy.
+        // SAFETY: takes a number; no flow has a context, so the callout cannot be busy.
         let _ = unsafe { FwpsCalloutUnregisterById0(callout) };
     }
 }
@@ -147,9 +147,9 @@ unsafe extern "C" fn classify(
     _flow_context: u64,
     out: *mut FWPS_CLASSIFY_OUT0,
 ) {
-    // SAFETY: the engine's, valid until this returns, and `out` is lent to nobody else.
+    // SAFETY: the engine's pointers, valid until this returns, and nobody else has `out`.
     let (values, out) = unsafe { (&*values, &mut *out) };
-    // A classify has the fields of the Windows that makes it, which the headers may be ahead of.
+    // A classify has the fields of the running Windows, which may have fewer than the headers.
     if out.rights & FWPS_RIGHT_ACTION_WRITE == 0 || values.valueCount <= u32::from(REMOTE_ADDRESS) {
         return;
     }

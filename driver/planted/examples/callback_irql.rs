@@ -1,4 +1,4 @@
-//! Returns from EvtIoDeviceControl at a raised level.
+//! Returns from EvtIoDeviceControl at a raised IRQL.
 #![no_std]
 
 use planted::{Defect, kernel::*, wdk_sys::*};

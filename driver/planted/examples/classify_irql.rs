@@ -1,4 +1,4 @@
-//! Returns from classifyFn at a raised level.
+//! Returns from classifyFn at a raised IRQL.
 #![no_std]
 
 use planted::{Classify, Defect, kernel::*};

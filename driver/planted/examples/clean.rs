@@ -1,4 +1,4 @@
-//! Nothing wrong: no check may fire.
+//! No defect: no check may fire.
 #![no_std]
 
 use planted::{Classify, Defect, kernel::*};
@@ -7,7 +7,7 @@ struct Planted;
 
 impl Defect for Planted {
     unsafe fn classify(_call: &Classify) {
-        // At DISPATCH_LEVEL, as the others: pool and locks, rightly used.
+        // At DISPATCH_LEVEL, like the others: pool and locks, used correctly.
         static LOCK: Object = Object::new();
         KeAcquireSpinLockAtDpcLevel(LOCK.at());
         KeReleaseSpinLockFromDpcLevel(LOCK.at());

@@ -1,4 +1,4 @@
-//! Hangs a context on a flow and unloads with it.
+//! Associates a context with a flow and unloads without removing it.
 #![no_std]
 
 use planted::{Classify, Defect, wfp_sys::*};

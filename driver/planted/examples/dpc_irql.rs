@@ -1,4 +1,4 @@
-//! Returns from a DPC at a raised level.
+//! Returns from a DPC at a raised IRQL.
 #![no_std]
 
 use planted::{Classify, Defect, kernel::*};

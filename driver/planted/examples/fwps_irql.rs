@@ -1,4 +1,4 @@
-//! Makes an injection handle in classifyFn: FwpsInjectionHandleCreate0 wants PASSIVE_LEVEL.
+//! Makes an injection handle in classifyFn: FwpsInjectionHandleCreate0 requires PASSIVE_LEVEL.
 #![no_std]
 
 use planted::{Classify, Defect, wfp_sys::*};

@@ -1,4 +1,4 @@
-//! Writes an action without looking whether it may.
+//! Writes an action without checking FWPS_RIGHT_ACTION_WRITE.
 #![no_std]
 
 use planted::{Classify, Defect, wfp_sys::*};

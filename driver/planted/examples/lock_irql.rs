@@ -1,4 +1,4 @@
-//! Releases a spin lock to a level above the one it was held at.
+//! Releases a spin lock to an IRQL above the one it was held at.
 #![no_std]
 
 use planted::{Defect, kernel::*, wdk_sys::*};

@@ -1,4 +1,4 @@
-//! Returns from EvtIoDeviceControl with a spin lock held, at the level it was called at.
+//! Returns from EvtIoDeviceControl with a spin lock held, at the IRQL it was called at.
 #![no_std]
 
 use planted::{Defect, kernel::*, wdk_sys::*};

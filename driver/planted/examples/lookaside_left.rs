@@ -1,4 +1,4 @@
-//! Unloads with a lookaside list.
+//! Unloads without deleting its lookaside list.
 #![no_std]
 
 use planted::{Defect, kernel::*};

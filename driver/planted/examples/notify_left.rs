@@ -1,4 +1,4 @@
-//! Unloads with a process notification set.
+//! Unloads with a process notify routine registered.
 #![no_std]
 
 use planted::{Defect, kernel::*};

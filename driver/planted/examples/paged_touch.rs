@@ -11,7 +11,7 @@ static BLOCK: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 
 impl Defect for Planted {
     unsafe fn control(_queue: WDFQUEUE, _request: WDFREQUEST) -> bool {
-        // Here it may be touched.
+        // It may be touched here.
         let block = ExAllocatePool2(PAGED, 64, TAG);
         block.write_volatile(1);
         BLOCK.store(block, Ordering::Release);

@@ -1,4 +1,4 @@
-//! Completes a request that is marked cancelable.
+//! Completes a request that is still marked cancelable.
 #![no_std]
 
 use planted::{Defect, wdk_sys::*};

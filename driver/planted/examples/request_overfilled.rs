@@ -1,4 +1,4 @@
-//! Says that it has put more bytes into a buffer than that holds.
+//! Reports that it has written more bytes into a buffer than the buffer holds.
 #![no_std]
 
 use planted::{Defect, wdk_sys::*};

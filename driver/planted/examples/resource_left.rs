@@ -1,4 +1,4 @@
-//! Unloads with an ERESOURCE.
+//! Unloads without deleting its ERESOURCE.
 #![no_std]
 
 use planted::{Defect, kernel::*};

@@ -1,4 +1,4 @@
-//! Recurses without end.
+//! Recurses endlessly.
 #![no_std]
 
 use planted::{Defect, wdk_sys::*};

@@ -1,4 +1,4 @@
-//! Frees a block with a timer in it that is set.
+//! Frees a block that holds an active timer.
 #![no_std]
 
 use planted::{Defect, kernel::*, wdk_sys::*};

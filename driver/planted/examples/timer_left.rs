@@ -1,4 +1,4 @@
-//! Unloads with a timer set.
+//! Unloads with an active timer.
 #![no_std]
 
 use planted::{Defect, kernel::*};

@@ -1,6 +1,6 @@
-//! What planted drivers import beside `wdk-sys`: routines that the real driver never needs, mostly.
+//! What planted drivers import besides `wdk-sys`: mostly routines that the real driver never needs.
 //!
-//! Raw imports, made by the compiler itself: a defect must not grow the list of what the real driver may import
+//! Raw imports, emitted by the compiler: a defect must not extend the list of what the real driver may import
 //! (crates/wdk-build/def). Signatures: wdm.h, ntddk.h.
 #![allow(missing_docs, reason = "the names are those of the WDK documentation")]
 
@@ -15,7 +15,7 @@ pub const TAG: u32 = u32::from_le_bytes(*b"Plnt");
 /// DelayedWorkQueue.
 pub const DELAYED_WORK_QUEUE: u32 = 1;
 
-/// Memory of the driver's image for an object of the kernel's: enough for any of them, and aligned for all.
+/// Memory in the driver's image for a kernel object: large enough and aligned for any of them.
 #[repr(C, align(64))]
 pub struct Object(UnsafeCell<[u8; 256]>);
 

@@ -1,10 +1,11 @@
-//! Small drivers with one defect each, which show that every check of ntsim can fail (`crates/ntsim/tests/planted.rs`).
+//! Small drivers with one defect each, which show that every check of ntsim can fire (`crates/ntsim/tests/planted.rs`).
 //!
-//! They are the examples of this package. All have the shape of a callout driver, which is here: a control device with
-//! one queue, one callout, and an unload routine that gives everything back. An example is a [`Defect`], which puts its
-//! own code at one place of that life; `clean` puts none.
+//! They are the examples of this package. All share the callout driver here: a control device with one queue, one
+//! callout, and an unload routine that releases everything. An example is a [`Defect`], which runs its own code at one
+//! point of that life cycle; `clean` adds none.
 //!
-//! Never installed on a machine, and of no use there: what they do is wrong on purpose, hence the `unsafe` everywhere.
+//! They are never installed on a machine and are useless there: they are wrong on purpose, hence the `unsafe`
+//! everywhere.
 #![no_std]
 
 pub mod kernel;
@@ -33,7 +34,7 @@ use wfp_sys::{
 /// STATUS_SUCCESS.
 pub const SUCCESS: NTSTATUS = 0;
 
-/// What one classify call got.
+/// The arguments of one classify call.
 #[allow(missing_docs, reason = "the fields are the parameters of classifyFn")]
 #[derive(Clone, Copy, Debug)]
 pub struct Classify {
@@ -46,17 +47,16 @@ pub struct Classify {
     pub out: *mut FWPS_CLASSIFY_OUT0,
 }
 
-/// The places of a driver's life where a defect can be planted. What is not overridden is right.
+/// The points of a driver's life cycle where a defect can be planted. Methods that are not overridden are correct.
 ///
-/// # Safety of the implementations
-/// None is claimed.
+/// # Safety of the implementations They claim none.
 pub trait Defect: 'static {
     /// Whether the callout has a flowDeleteFn.
     const FLOW_DELETE: bool = true;
     /// Whether unload unregisters the callout.
     const UNREGISTERS: bool = true;
 
-    /// The end of DriverEntry: device and callout stand. PASSIVE_LEVEL.
+    /// The end of DriverEntry: device and callout exist. PASSIVE_LEVEL.
     ///
     /// # Safety
     /// See the trait.
@@ -68,7 +68,7 @@ pub trait Defect: 'static {
     /// See the trait.
     unsafe fn stop() {}
 
-    /// An IOCTL; PASSIVE_LEVEL. True says that the request was dealt with; otherwise it is completed.
+    /// An IOCTL; PASSIVE_LEVEL. Returns true if it dealt with the request; otherwise the caller completes it.
     ///
     /// # Safety
     /// See the trait.
@@ -76,7 +76,7 @@ pub trait Defect: 'static {
         false
     }
 
-    /// A classify call, at or below DISPATCH_LEVEL; nothing is decided unless this writes it.
+    /// A classify call, at or below DISPATCH_LEVEL; nothing is decided unless this writes a verdict.
     ///
     /// # Safety
     /// See the trait.
@@ -99,8 +99,8 @@ macro_rules! driver {
 
 static DEVICE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 static CALLOUT: AtomicU32 = AtomicU32::new(0);
-/// Counted after a defect's code has run: what it called last is then no tail call, and the driver is on the stack when
-/// that goes wrong.
+/// Counted after a defect's code has run: its last call is then not a tail call, and the driver is on the stack when
+/// that call goes wrong.
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
 /// The key of the callout of every planted driver.
@@ -116,7 +116,7 @@ pub fn callout() -> u32 {
     CALLOUT.load(Ordering::Acquire)
 }
 
-/// A string of the kernel's over UTF-16 units that outlive it.
+/// A kernel string over UTF-16 units that outlive it.
 #[must_use]
 pub const fn counted(units: &'static [u16]) -> UNICODE_STRING {
     let bytes = (units.len() * 2) as u16;

@@ -19,8 +19,8 @@ pub(super) struct Established;
 impl Callout for Established {
     type Flow = FlowState;
 
-    /// Observes only. A flow that cannot be tracked passes uncounted and keeps the verdict of its connection until
-    /// Windows asks about it again, which a new policy has it do.
+    /// Only observes. A flow that cannot be tracked passes uncounted and keeps the verdict of its connection until
+    /// Windows reauthorizes it, which a new policy triggers.
     fn classify(request: &mut Request<'_>) {
         request.answer(Answer::Continue);
         if is_closing() {
@@ -44,7 +44,7 @@ fn track(request: &Request<'_>, fields: &Fields) -> NtResult<()> {
     let state = FlowState::new(key, Identity::of(process_id, &owner)?, owner.interface);
     let flow = SLUICE.flows.create(handle, state, SLUICE.limits.flows() as usize)?;
     for place in flow_callouts(ip_version, is_tcp) {
-        // One association that fails takes the others along: half a flow would be counted wrong.
+        // If one association fails, the others are removed: half a flow would be counted wrong.
         if let Err(status) = flow.associate(place) {
             flow.remove_associations();
             return Err(status);

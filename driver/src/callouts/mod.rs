@@ -27,7 +27,7 @@ use sluice_protocol::object::{self, CALLOUTS, CalloutObject, Carried, Point};
 
 use crate::{SLUICE, device::Device, flow::FlowState};
 
-/// A classify of ours.
+/// One of our classify functions.
 type Request<'a> = Classify<'a, FlowState>;
 
 /// The callout that a row of the table asks for.
@@ -45,14 +45,14 @@ const fn entry(object: &CalloutObject) -> CalloutEntry {
 const fn of<C: Callout>(object: &CalloutObject) -> CalloutEntry {
     assert!(fields::is_layer(object.layer_id, object.name), "the row gives the layer another id than the headers");
     let flags = match object.carried {
-        // Only flows that have a context of ours are shown there: the rest pay nothing.
+        // Only flows with a context of ours are classified there: the rest pay nothing.
         Carried::OnlyTcp => callout_flag::CONDITIONAL_ON_FLOW,
         Carried::None | Carried::EveryFlow => 0,
     };
     CalloutEntry::of::<C>(object.layer_id, object.callout, flags)
 }
 
-/// Where the layer of a place keeps its fields.
+/// The field indices of a place's layer.
 const fn fields_at(point: Point) -> Fields {
     let layer = object::layer(point);
     Fields::of(layer.v4.id, layer.v6.id)
@@ -68,7 +68,7 @@ const ENTRIES: [CalloutEntry; CALLOUTS.len()] = {
     entries
 };
 
-/// Set on the way out: no new flow context is made.
+/// Set during unload: no new flow context is made.
 static CLOSING: AtomicBool = AtomicBool::new(false);
 
 /// Registers every callout. PASSIVE_LEVEL.
@@ -78,7 +78,7 @@ pub(crate) fn register(device: &ControlDevice<Device>) -> NtResult<Callouts<{ CA
     Ok(callouts)
 }
 
-/// Stops making flow contexts and gives back those there are, before the callouts are unregistered. PASSIVE_LEVEL.
+/// Stops making flow contexts and removes the existing ones, before the callouts are unregistered. PASSIVE_LEVEL.
 pub(crate) fn close() {
     CLOSING.store(true, Ordering::SeqCst);
     release_flows();
@@ -92,7 +92,7 @@ fn is_closing() -> bool {
     CLOSING.load(Ordering::SeqCst)
 }
 
-/// The places, in the list, of the callouts that a flow carries its context to.
+/// The indices in the list of the callouts that a flow carries its context to.
 fn flow_callouts(ip_version: u8, is_tcp: bool) -> impl Iterator<Item = usize> {
     CALLOUTS.iter().enumerate().filter_map(move |(place, object)| {
         let carried = match object.carried {

@@ -44,7 +44,7 @@ impl Callout for Inbound {
 fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let Some(flow) = request.flow() else { return without_flow(request, fields, direction) };
     let totals = request.packets().map_or_else(PacketTotals::default, |packets| packets.totals());
-    // Outbound data starts at the transport header, inbound data behind it (documentation of the data offsets at each
+    // Outbound data starts at the transport header, inbound data after it (documentation of the data offsets at each
     // layer).
     let header = match direction {
         Direction::Outbound => u64::from(request.transport_header_size().unwrap_or(0)),
@@ -64,7 +64,7 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
         Standing::Revoked => {
             SLUICE.counters.add(request.dispatch(), Counter::RevokedPackets, totals.packets);
             request.answer(Answer::Block { hard: true });
-            // Both ends should learn that it is over, instead of sending again and again.
+            // Both ends should learn that the connection is over, instead of retransmitting.
             flow.reference().abort();
         }
     }

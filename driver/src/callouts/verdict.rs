@@ -1,4 +1,4 @@
-//! What the layers share: a verdict is given with the rights that were left, counted and recorded, and a flow's standing
+//! What the layers share: a verdict is written as far as the rights allow, counted and recorded, and a flow's standing
 //! follows the policy in force.
 
 use kernel::{
@@ -19,7 +19,7 @@ use crate::{
 /// What a decision is about, as far as an event shows it.
 pub(super) struct Subject<'a> {
     pub(super) key: &'a FlowKey,
-    /// 0 when it is not known.
+    /// 0 when not known.
     pub(super) process_id: u32,
     /// The application's path as ALE_APP_ID gives it.
     pub(super) application: Option<&'a [u8]>,
@@ -55,8 +55,8 @@ impl Subject<'_> {
     }
 }
 
-/// What there is to decide and by which policy. Without a policy everything passes, undecided, and so does what does not
-/// tell its protocol and addresses, which is counted; then the answer is given.
+/// What to decide and by which policy. Without a policy everything passes, undecided. So does a classify without
+/// protocol or addresses, which is counted. In both cases the answer has been written.
 pub(super) fn decidable<'a>(
     request: &mut Request<'a>,
     fields: &Fields,
@@ -106,9 +106,8 @@ pub(super) fn give(
     subject.record(request, epoch, decision, flags);
 }
 
-/// How a flow stands under the policy in force, at a packet that `request` is about. It is decided again only when that
-/// policy is not the one it was decided under; when the new one forbids it, that is counted and recorded once.
-/// IRQL <= DISPATCH_LEVEL.
+/// How a flow stands under the policy in force, for the packet of `request`. It is decided again only when the policy
+/// has changed since; if the new one forbids it, that is counted and recorded once. IRQL <= DISPATCH_LEVEL.
 pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
     if let Some(standing) = flow.known_standing() {
         return standing;

@@ -19,7 +19,7 @@ const FILE_DEVICE_NETWORK: u32 = 0x12;
 /// FILE_DEVICE_SECURE_OPEN of wdm.h: the descriptor also guards names below the device.
 const FILE_DEVICE_SECURE_OPEN: u32 = 0x100;
 
-/// What a device answers. Called at PASSIVE_LEVEL, one request at a time.
+/// The requests a device handles. Called at PASSIVE_LEVEL, one request at a time.
 pub trait DeviceEvents: 'static {
     /// An IOCTL.
     fn control(request: Request, code: u32);
@@ -29,7 +29,7 @@ pub trait DeviceEvents: 'static {
     fn closed(file: FileId);
 }
 
-/// How a device is made.
+/// The parameters of a device.
 #[derive(Debug)]
 pub struct DeviceConfig<const NAME: usize, const LINK: usize, const SDDL: usize> {
     /// The NT name.
@@ -55,7 +55,7 @@ impl<E: DeviceEvents> ControlDevice<E> {
     /// Creates the device with its link and its default queue. Nothing arrives before [`Self::open_for_requests`].
     ///
     /// # Errors
-    /// What the framework answers; nothing is left behind then.
+    /// The framework's status; nothing is left behind then.
     pub fn create<const N: usize, const L: usize, const S: usize>(
         driver: &Driver,
         config: &DeviceConfig<N, L, S>,
@@ -64,7 +64,7 @@ impl<E: DeviceEvents> ControlDevice<E> {
         init.configure(config.name)?;
         init.tell_of_closed_files::<E>();
         let device = init.create()?;
-        // From here on the device is deleted when something fails.
+        // From here on, a failure deletes the device.
         let this = Self { device, events: PhantomData };
         let link = config.link.as_unicode_string();
         // SAFETY: the device was just created; the string is copied.
@@ -82,7 +82,7 @@ impl<E: DeviceEvents> ControlDevice<E> {
             Size: size_of::<WDF_IO_QUEUE_CONFIG>() as u32,
             DispatchType: _WDF_IO_QUEUE_DISPATCH_TYPE::WdfIoQueueDispatchSequential,
             PowerManaged: _WDF_TRI_STATE::WdfUseDefault,
-            AllowZeroLengthRequests: 1, // a read of nothing gets an answer of ours, not silence
+            AllowZeroLengthRequests: 1, // a read of zero bytes gets our answer, not the framework's
             DefaultQueue: 1,
             EvtIoRead: Some(on_read::<E>),
             EvtIoDeviceControl: Some(on_control::<E>),
@@ -103,9 +103,9 @@ impl<E: DeviceEvents> ControlDevice<E> {
         NtStatus::check(status)
     }
 
-    /// Lets user mode in.
+    /// Lets user mode open the device.
     pub fn open_for_requests(&self) {
-        // SAFETY: the device exists and its queues stand.
+        // SAFETY: the device exists and its queues are set up.
         unsafe { call_unsafe_wdf_function_binding!(WdfControlFinishInitializing, self.device) };
     }
 
@@ -113,7 +113,7 @@ impl<E: DeviceEvents> ControlDevice<E> {
         self.device
     }
 
-    /// The WDM device object, which FwpsCalloutRegister wants.
+    /// The WDM device object, which FwpsCalloutRegister needs.
     pub(crate) fn wdm_object(&self) -> *mut core::ffi::c_void {
         // SAFETY: the device exists.
         unsafe { call_unsafe_wdf_function_binding!(WdfDeviceWdmGetDeviceObject, self.device) }.cast()
@@ -201,7 +201,7 @@ unsafe extern "C" fn on_cleanup<E: DeviceEvents>(file: WDFFILEOBJECT) {
 }
 
 unsafe extern "C" fn on_read<E: DeviceEvents>(_queue: WDFQUEUE, request: WDFREQUEST, _length: usize) {
-    // SAFETY: the framework hands over a request that nobody else owns.
+    // SAFETY: the framework passes a request that nobody else owns.
     E::read(unsafe { Request::own(request) });
 }
 
@@ -212,6 +212,6 @@ unsafe extern "C" fn on_control<E: DeviceEvents>(
     _input_length: usize,
     code: u32,
 ) {
-    // SAFETY: the framework hands over a request that nobody else owns.
+    // SAFETY: the framework passes a request that nobody else owns.
     E::control(unsafe { Request::own(request) }, code);
 }

@@ -1,4 +1,4 @@
-//! Work put off to DISPATCH_LEVEL.
+//! Work deferred to DISPATCH_LEVEL.
 
 use core::{
     ptr::null_mut,
@@ -10,13 +10,13 @@ use wdk_sys::{WDF_DPC_CONFIG, WDFDPC, WDFOBJECT, call_unsafe_wdf_function_bindin
 use super::{ControlDevice, DeviceEvents, attributes};
 use crate::status::{NtResult, NtStatus};
 
-/// A DPC that runs one function. A static one serves once [`Dpc::create`] has run.
+/// A DPC that runs one function. A static one works once [`Dpc::create`] has run.
 #[derive(Debug)]
 pub struct Dpc {
     handle: AtomicPtr<core::ffi::c_void>,
 }
 
-/// What a DPC runs, as a type, because the framework calls back without an argument of ours.
+/// The function a DPC runs, as a type, because the framework's callback has no argument of ours.
 pub trait Routine: 'static {
     /// Runs at DISPATCH_LEVEL, possibly on several processors at once.
     fn run();
@@ -38,7 +38,7 @@ impl Dpc {
     /// Creates the DPC as a child of `device`; deleting the device waits for it. IRQL = PASSIVE_LEVEL.
     ///
     /// # Errors
-    /// What WdfDpcCreate answers.
+    /// The status of WdfDpcCreate.
     pub fn create<R: Routine, E: DeviceEvents>(&self, device: &ControlDevice<E>) -> NtResult<()> {
         let mut config = WDF_DPC_CONFIG {
             Size: size_of::<WDF_DPC_CONFIG>() as u32,
@@ -57,17 +57,17 @@ impl Dpc {
         Ok(())
     }
 
-    /// Lets the function run soon; nothing happens when it already waits to run, or without a DPC. Any IRQL.
+    /// Queues the function to run soon; does nothing if it is already queued, or without a DPC. Any IRQL.
     pub fn queue(&self) {
         let dpc = self.handle.load(Ordering::Acquire);
         if !dpc.is_null() {
-            // SAFETY: the DPC exists until its device is deleted, before which it is forgotten. The result only says
-            // whether it was queued already.
+            // SAFETY: the DPC exists until its device is deleted, and is cleared here before that. The result only says
+            // whether it was already queued.
             let _ = unsafe { call_unsafe_wdf_function_binding!(WdfDpcEnqueue, dpc.cast()) };
         }
     }
 
-    /// Forgets the DPC after waiting for it, before its device is deleted. IRQL = PASSIVE_LEVEL.
+    /// Waits for the DPC and clears it, before its device is deleted. IRQL = PASSIVE_LEVEL.
     pub fn forget(&self) {
         let dpc = self.handle.swap(null_mut(), Ordering::AcqRel);
         if !dpc.is_null() {

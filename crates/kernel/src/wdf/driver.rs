@@ -26,10 +26,10 @@ const KEY_QUERY_VALUE: u32 = 1;
 pub struct Driver(WDFDRIVER);
 
 impl Driver {
-    /// Creates the framework's driver object for a driver without devices of its own hardware. IRQL = PASSIVE_LEVEL.
+    /// Creates the framework's driver object for a non-PnP driver. IRQL = PASSIVE_LEVEL.
     ///
     /// # Errors
-    /// What WdfDriverCreate answers.
+    /// The status of WdfDriverCreate.
     ///
     /// # Safety
     /// The pointers are those that the I/O manager passed to DriverEntry, which has not returned yet; called once.
@@ -92,10 +92,10 @@ impl Driver {
     }
 }
 
-/// Makes `DriverEntry` and the unload callback out of two safe functions:
-/// `start: fn(&Driver) -> NtResult<()>` and `stop: fn()`, both at PASSIVE_LEVEL.
+/// Makes `DriverEntry` and the unload callback from two safe functions: `start: fn(&Driver) -> NtResult<()>` and `stop:
+/// fn()`, both at PASSIVE_LEVEL.
 ///
-/// When `start` fails it must have undone what it did; the driver is not loaded then and `stop` is not called.
+/// When `start` fails it must have undone its work; the driver is then not loaded and `stop` is not called.
 #[macro_export]
 macro_rules! driver {
     (start: $start:path, stop: $stop:path) => {

@@ -13,8 +13,8 @@ use wdk_sys::{
 use super::{ControlDevice, DeviceEvents, Request, attributes};
 use crate::status::{NtResult, NtStatus};
 
-/// A queue whose requests wait until they are taken; the framework cancels them when their caller goes away or the
-/// device is deleted. A static one serves once [`ManualQueue::create`] has run.
+/// A queue whose requests wait until they are taken; the framework cancels them when their caller exits or the device
+/// is deleted. A static one works once [`ManualQueue::create`] has run.
 #[derive(Debug)]
 pub struct ManualQueue(AtomicPtr<core::ffi::c_void>);
 
@@ -34,7 +34,7 @@ impl ManualQueue {
     /// Creates the queue as a child of `device`. IRQL = PASSIVE_LEVEL.
     ///
     /// # Errors
-    /// What WdfIoQueueCreate answers.
+    /// The status of WdfIoQueueCreate.
     pub fn create<E: DeviceEvents>(&self, device: &ControlDevice<E>) -> NtResult<()> {
         let mut config = WDF_IO_QUEUE_CONFIG {
             Size: size_of::<WDF_IO_QUEUE_CONFIG>() as u32,
@@ -59,7 +59,7 @@ impl ManualQueue {
         Ok(())
     }
 
-    /// Forgets the queue, before its device is deleted: from here on it holds nothing and takes nothing.
+    /// Clears the queue, before its device is deleted: from then on it holds nothing and accepts nothing.
     /// Any IRQL.
     pub fn forget(&self) {
         self.0.store(null_mut(), Ordering::Release);
@@ -70,7 +70,7 @@ impl ManualQueue {
         (!queue.is_null()).then(|| queue.cast())
     }
 
-    /// Lets `request` wait here; when that fails the request is completed with the reason. IRQL <= DISPATCH_LEVEL.
+    /// Puts `request` in the queue; if that fails the request is completed with the status. IRQL <= DISPATCH_LEVEL.
     pub fn add(&self, request: Request) {
         let Some(queue) = self.handle() else { return request.complete(NtStatus::DEVICE_BUSY) };
         let raw = request.into_raw();
@@ -82,11 +82,11 @@ impl ManualQueue {
         }
     }
 
-    /// Takes the request that waits longest. IRQL <= DISPATCH_LEVEL.
+    /// Takes the oldest request. IRQL <= DISPATCH_LEVEL.
     pub fn take(&self) -> Option<Request> {
         let queue = self.handle()?;
         let mut request: WDFREQUEST = null_mut();
-        // SAFETY: the queue exists; on success the framework hands over a request that is ours.
+        // SAFETY: the queue exists; on success the framework gives us the request.
         let status =
             unsafe { call_unsafe_wdf_function_binding!(WdfIoQueueRetrieveNextRequest, queue, &raw mut request) };
         // SAFETY: as above.

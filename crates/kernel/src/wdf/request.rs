@@ -6,8 +6,8 @@ use wdk_sys::{PVOID, WDFFILEOBJECT, WDFREQUEST, call_unsafe_wdf_function_binding
 
 use crate::status::{NtResult, NtStatus};
 
-/// A request that this driver owns and must answer. Dropped unanswered, it is completed with STATUS_UNSUCCESSFUL, so
-/// that no caller waits for ever. IRQL <= DISPATCH_LEVEL.
+/// A request that this driver owns and must complete. If dropped, it is completed with STATUS_UNSUCCESSFUL, so that no
+/// caller waits forever. IRQL <= DISPATCH_LEVEL.
 #[derive(Debug)]
 #[must_use = "somebody waits for the answer"]
 pub struct Request(WDFREQUEST);
@@ -22,12 +22,12 @@ impl Request {
         Self(request)
     }
 
-    /// Gives the handle to somebody who answers it.
+    /// Gives the handle to somebody who completes the request.
     pub(super) fn into_raw(self) -> WDFREQUEST {
         ManuallyDrop::new(self).0
     }
 
-    /// The file through which it came; None for a request that has none.
+    /// Its file object; None for a request without one.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         // SAFETY: the request is ours and not completed.
@@ -57,7 +57,7 @@ impl Request {
         unsafe { slice::from_raw_parts(buffer.cast(), length) }
     }
 
-    /// Room for the answer, of at least `minimum` bytes.
+    /// The output buffer, of at least `minimum` bytes.
     ///
     /// # Errors
     /// STATUS_BUFFER_TOO_SMALL when the caller gave less.
@@ -83,13 +83,13 @@ impl Request {
         Ok(Output { space: unsafe { slice::from_raw_parts_mut(buffer.cast(), length) }, written: 0 })
     }
 
-    /// Answers with a status and no data.
+    /// Completes it with a status and no data.
     pub fn complete(self, status: NtStatus) {
         // SAFETY: the request is ours and is completed once, because `self` is gone after.
         unsafe { call_unsafe_wdf_function_binding!(WdfRequestComplete, self.into_raw(), status.raw()) };
     }
 
-    /// Answers with success and the first `bytes` bytes of the output.
+    /// Completes it with success and the first `bytes` bytes of the output.
     pub fn complete_with(self, bytes: usize) {
         // SAFETY: as in `complete`.
         unsafe {
@@ -102,7 +102,7 @@ impl Request {
         }
     }
 
-    /// Answers with one record, or with STATUS_BUFFER_TOO_SMALL.
+    /// Completes it with one record, or with STATUS_BUFFER_TOO_SMALL.
     pub fn complete_with_bytes(mut self, bytes: &[u8]) {
         let written = self.output(bytes.len()).map(|mut output| {
             output.push(bytes);
@@ -115,8 +115,7 @@ impl Request {
     }
 }
 
-/// A file that somebody opened on the device: tells one from another until [`super::DeviceEvents::closed`] was called
-/// with it.
+/// The identity of a file opened on the device: unique until [`super::DeviceEvents::closed`] is called with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId(NonZeroUsize);
 
@@ -134,7 +133,7 @@ impl FileId {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        // SAFETY: still ours, since answering takes `self` apart without dropping it.
+        // SAFETY: still ours, since completing consumes `self` without dropping it.
         unsafe { call_unsafe_wdf_function_binding!(WdfRequestComplete, self.0, NtStatus::UNSUCCESSFUL.raw()) };
     }
 }
@@ -153,7 +152,7 @@ impl Output<'_> {
         self.space.len() - self.written
     }
 
-    /// Appends `bytes` if they fit; says whether they did.
+    /// Appends `bytes` if they fit; returns whether they did.
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         match self.space.get_mut(self.written..).and_then(|rest| rest.get_mut(..bytes.len())) {
             Some(space) => {

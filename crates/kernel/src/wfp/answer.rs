@@ -1,4 +1,4 @@
-//! How a callout answers, with the rights it was left.
+//! How a callout answers, within its rights.
 //!
 //! Source: "Filter Arbitration" and the documentation of FWPS_CLASSIFY_OUT0 and of classifyFn.
 
@@ -7,14 +7,14 @@
 pub enum Answer {
     /// No opinion: the next filter decides.
     Continue,
-    /// Permit. Soft: a filter of lesser weight in another sublayer may still block. Hard: it may not, but for a veto.
+    /// Permit. Soft: a filter of lesser weight in another sublayer may still block. Hard: it may not, except by a veto.
     Permit {
-        /// Takes the right to override away.
+        /// Clears the right to override.
         hard: bool,
     },
     /// Block. Soft: a filter of lesser weight in another sublayer may still permit. Hard: it may not.
     Block {
-        /// Takes the right to override away.
+        /// Clears the right to override.
         hard: bool,
     },
 }
@@ -22,7 +22,7 @@ pub enum Answer {
 /// What became of an [`Answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Written as wanted.
+    /// Written as requested.
     Written,
     /// A block written over an earlier filter's permit without the right to write: the documented veto.
     Veto,
@@ -37,13 +37,13 @@ pub(super) struct State {
     pub(super) may_write: bool,
 }
 
-/// FWP_ACTION_TYPE, as far as a callout meets it on entry or writes it.
+/// FWP_ACTION_TYPE: the values that a callout can find on entry or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Permit,
     Block,
     Continue,
-    /// FWP_ACTION_NONE and whatever else: nobody decided.
+    /// FWP_ACTION_NONE and all others: nobody has decided.
     Undecided,
 }
 

@@ -1,4 +1,4 @@
-//! Registering callouts, and the functions the filter engine calls.
+//! Registers callouts; the functions the filter engine calls.
 
 use core::{ffi::c_void, slice};
 
@@ -21,8 +21,8 @@ pub trait Callout: 'static {
     /// What a flow context holds.
     type Flow: Send + Sync + 'static;
 
-    /// Decides. Runs at DISPATCH_LEVEL at every layer: the engine calls in the thread of whoever connects or sends,
-    /// and nothing that such a thread holds may make others wait while it is suspended.
+    /// Decides. Runs at DISPATCH_LEVEL at every layer: the engine calls in the thread of whoever connects or sends, and
+    /// while such a thread is suspended, nothing it holds may make others wait.
     fn classify(request: &mut Classify<'_, Self::Flow>);
 }
 
@@ -61,11 +61,11 @@ pub struct Callouts<const N: usize> {
 }
 
 impl<const N: usize> Callouts<N> {
-    /// Registers every entry. `release_flows` asks WFP to give back all flow contexts; it is called on the way out,
-    /// because a callout with contexts cannot be unregistered.
+    /// Registers every entry. `release_flows` asks WFP to remove all flow contexts; it is called at unload, because a
+    /// callout with contexts cannot be unregistered.
     ///
     /// # Errors
-    /// What FwpsCalloutRegister3 answers; those registered before are unregistered then.
+    /// The status of FwpsCalloutRegister3; callouts already registered are then unregistered.
     pub fn register<E: DeviceEvents>(
         device: &ControlDevice<E>,
         entries: &[CalloutEntry; N],
@@ -92,8 +92,8 @@ impl<const N: usize> Drop for Callouts<N> {
             loop {
                 // SAFETY: a plain number, at PASSIVE_LEVEL.
                 let status = NtStatus::check(unsafe { FwpsCalloutUnregisterById0(callout.id) });
-                // Whatever else it says (contexts remain, another thread is registering, memory is short), the callout
-                // may still be called, and the image must stay until it is not.
+                // With any other status (contexts remain, another thread is registering, memory is short) the callout
+                // may still be called, and the image must stay loaded until it is not.
                 if matches!(status, Ok(()) | Err(NtStatus::FWP_CALLOUT_NOT_FOUND | NtStatus::NOT_FOUND)) {
                     break;
                 }
@@ -162,7 +162,7 @@ unsafe extern "C" fn notify(
     _filter_key: *const GUID,
     _filter: *mut FWPS_FILTER3,
 ) -> NTSTATUS {
-    // Filters may come and go: what a classify needs of its filter it gets with the call.
+    // Filters may come and go: a classify gets what it needs of its filter with the call.
     NtStatus::SUCCESS.raw()
 }
 
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// What the callout read last.
+    /// What the callout last read.
     static READ: AtomicU32 = AtomicU32::new(0);
 
     struct ReadsTheThirdField;
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// The headers know fields that older versions of Windows do not hand over.
+    /// The headers have fields that older versions of Windows do not pass.
     #[test]
     fn a_field_is_read_below_the_count_only() {
         let mut values = [FWPS_INCOMING_VALUE0::default(); 3];
@@ -220,7 +220,7 @@ mod tests {
         };
         let array = values.as_mut_ptr();
         assert_eq!(read(3, array), 12);
-        assert_eq!(read(2, array), u32::MAX, "the value is there, and no field");
+        assert_eq!(read(2, array), u32::MAX, "the value exists but is not one of the fields");
         assert_eq!(read(3, core::ptr::null_mut()), u32::MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! What the filter engine hands to a classify, and the answer.
+//! What the filter engine passes to a classify, and the answer.
 
 use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -21,7 +21,7 @@ use super::{
     token,
 };
 
-/// One call of classifyFn, at DISPATCH_LEVEL. Everything it lends lives until the call returns.
+/// One call of classifyFn, at DISPATCH_LEVEL. Everything borrowed from it lives until the call returns.
 pub struct Classify<'a, F: 'static> {
     pub(super) layer: u16,
     pub(super) values: &'a [FWPS_INCOMING_VALUE0],
@@ -157,19 +157,19 @@ impl<'a, F: 'static> Classify<'a, F> {
         self.metadata.currentMetadataValues & metadata_field != 0
     }
 
-    /// The flow's handle, where the layer gives one.
+    /// The flow's handle, if the layer has one.
     #[must_use]
     pub fn flow_handle(&self) -> Option<u64> {
         self.has(FWPS_METADATA_FIELD_FLOW_HANDLE).then_some(self.metadata.flowHandle)
     }
 
-    /// The process, where the layer tells.
+    /// The process, if the layer reports it.
     #[must_use]
     pub fn process_id(&self) -> Option<u64> {
         self.has(FWPS_METADATA_FIELD_PROCESS_ID).then_some(self.metadata.processId)
     }
 
-    /// The size of the transport header in bytes, where the layer tells.
+    /// The size of the transport header in bytes, if the layer reports it.
     #[must_use]
     pub fn transport_header_size(&self) -> Option<u32> {
         self.has(FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE).then_some(self.metadata.transportHeaderSize)
@@ -196,7 +196,7 @@ impl<'a, F: 'static> Classify<'a, F> {
         unsafe { self.layer_data.cast::<FWPS_STREAM_CALLOUT_IO_PACKET0>().as_mut() }.and_then(Stream::new)
     }
 
-    /// Answers, as far as the rights allow.
+    /// Writes the answer, as far as the rights allow.
     pub fn answer(&mut self, answer: Answer) -> Outcome {
         let before = State {
             action: match self.out.actionType {
@@ -221,8 +221,8 @@ impl<'a, F: 'static> Classify<'a, F> {
         outcome
     }
 
-    /// Has blocked packets vanish without a word to their sender and without an entry in the event log or the net
-    /// events (FWPS_CLASSIFY_OUT_FLAG_ABSORB). At the transport layers only; elsewhere the flag means other things and
+    /// Drops blocked packets silently: without notice to their sender and without an entry in the event log or the net
+    /// events (FWPS_CLASSIFY_OUT_FLAG_ABSORB). Only at the transport layers; elsewhere the flag means other things and
     /// nothing is done.
     pub fn absorb(&mut self) {
         if is_transport(self.layer) && self.out.actionType == FWP_ACTION_BLOCK {

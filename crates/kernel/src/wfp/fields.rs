@@ -1,9 +1,9 @@
-//! Where a layer keeps what a decision needs.
+//! The indexes of the fields that a decision needs, by layer.
 
 use wfp_sys::layers::Layer;
 
 /// Indexes into the values of a classify, the same for the IPv4 and the IPv6 form of a layer; [`Fields::ABSENT`] for
-/// what the layer does not tell. An index is good as far as the engine's value count reaches, which every reader of
+/// those the layer does not have. An index is valid only below the engine's value count, which every reader of
 /// [`super::Classify`] checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
@@ -27,7 +27,7 @@ pub struct Fields {
     pub package: u16,
     /// IP_LOCAL_INTERFACE (NET_LUID).
     pub interface: u16,
-    /// DIRECTION (FWP_DIRECTION), where a layer sees both.
+    /// DIRECTION (FWP_DIRECTION), if the layer sees both.
     pub direction: u16,
 }
 
@@ -35,8 +35,8 @@ impl Fields {
     /// An index beyond the values of any layer.
     pub const ABSENT: u16 = u16::MAX;
 
-    /// The fields of the layer with the run-time id `v4` and of its IPv6 form, from the headers' numbers. For
-    /// constants: a layer that the bindings do not know, or whose two forms differ, does not compile.
+    /// The fields of the layer with the run-time id `v4` and of its IPv6 form, from the headers' numbers. In a
+    /// constant, a layer that the bindings do not know, or whose two forms differ, does not compile.
     #[must_use]
     pub const fn of(v4: u16, v6: u16) -> Self {
         Self {
@@ -64,7 +64,7 @@ const fn index(v4: u16, v6: u16, field: &str) -> u16 {
     }
 }
 
-/// Whether the headers give the layer with this run-time id this name, without FWPS_LAYER_. For constants.
+/// Whether the headers give the layer with this run-time id this name, without FWPS_LAYER_. For use in constants.
 #[must_use]
 pub const fn is_layer(id: u16, name: &str) -> bool {
     layer(id).is_named(name)

@@ -1,9 +1,9 @@
-//! Flow contexts: what the driver remembers of a connection.
+//! Flow contexts: the driver's state for a connection.
 //!
 //! A context has one count for every association WFP holds and one for every [`FlowRef`]. An association's count is
 //! given to WFP when the association succeeds and comes back in flowDeleteFn, never otherwise. The set keeps every
 //! living context in a list, so that all associations can be removed before the driver goes away: FwpsCalloutUnregister
-//! answers STATUS_DEVICE_BUSY while one remains.
+//! returns STATUS_DEVICE_BUSY while one remains.
 
 use alloc::boxed::Box;
 use core::{
@@ -25,9 +25,9 @@ use crate::{
 
 /// Lists are split by flow handle, so that processors opening connections rarely meet.
 const SHARDS: usize = 64;
-/// How many callouts a set can know: a context keeps one bit for each.
+/// The most callouts of a set: a context keeps one bit for each.
 const CALLOUTS: usize = u32::BITS as usize;
-/// What the driver remembers of one flow.
+/// The driver's state for one flow.
 pub struct Flow<T: 'static> {
     value: T,
     handle: u64,
@@ -44,7 +44,7 @@ struct Links<T: 'static> {
     next: *mut Flow<T>,
 }
 
-/// Every living flow context of one kind. To be kept in a static.
+/// Every live flow context of one kind. Kept in a static.
 pub struct FlowSet<T: 'static> {
     shards: [Padded<SpinLock<Head<T>>>; SHARDS],
     living: AtomicUsize,
@@ -64,7 +64,7 @@ impl<T: Send + Sync + 'static> Default for FlowSet<T> {
 }
 
 impl<T: Send + Sync + 'static> FlowSet<T> {
-    /// No flow.
+    /// An empty set.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -74,7 +74,7 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
         }
     }
 
-    /// Tells which callouts contexts can be associated with; [`Flow::associate`] names them by their place here.
+    /// Sets the callouts that contexts can be associated with; [`Flow::associate`] refers to them by index.
     /// Any IRQL.
     pub fn set_callouts<const N: usize>(&self, callouts: &[CalloutId; N]) {
         const { assert!(N <= CALLOUTS, "a context keeps a bit for each callout") };
@@ -83,13 +83,13 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
         }
     }
 
-    /// The callout at a place; None where none was told.
+    /// The callout at an index; None if none was set.
     fn callout(&self, place: usize) -> Option<CalloutId> {
         let packed = self.callouts.get(place)?.load(Ordering::Acquire);
         (packed != 0).then_some(CalloutId { layer: (packed >> 32) as u16, id: packed as u32 })
     }
 
-    /// A context for the flow `handle`, associated with nothing yet, unless `most` live. IRQL <= DISPATCH_LEVEL.
+    /// A context for the flow `handle`, associated with nothing yet, unless `most` are live. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
     /// STATUS_QUOTA_EXCEEDED, STATUS_INSUFFICIENT_RESOURCES.
@@ -129,13 +129,13 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
         &self.shards[mixed as usize % SHARDS].0
     }
 
-    /// Whether no context lives any more. Any IRQL.
+    /// Whether no context is live any more. Any IRQL.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.living.load(Ordering::Acquire) == 0
     }
 
-    /// Calls `visit` for every flow that lives all the while; no lock is held meanwhile. IRQL <= DISPATCH_LEVEL.
+    /// Calls `visit` for every flow that lives throughout; no lock is held during the calls. IRQL <= DISPATCH_LEVEL.
     pub fn for_each(&'static self, mut visit: impl FnMut(&Flow<T>)) {
         for shard in &self.shards {
             let mut current = Self::next(&shard.0, None);
@@ -147,7 +147,7 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
         }
     }
 
-    /// The first flow behind `after`, or of the list, that is not about to be freed.
+    /// The first flow after `after`, or of the list, that is not about to be freed.
     fn next(shard: &SpinLock<Head<T>>, after: Option<&FlowRef<T>>) -> Option<FlowRef<T>> {
         let head = shard.lock();
         let mut candidate = match after {
@@ -212,11 +212,11 @@ impl<T: Send + Sync + 'static> Flow<T> {
         false
     }
 
-    /// Has WFP pass this context to the callout at `place` of [`FlowSet::set_callouts`] with every packet of the flow;
-    /// once for each callout. IRQL <= DISPATCH_LEVEL.
+    /// Makes WFP pass this context to the callout at index `place` of [`FlowSet::set_callouts`] with every packet of
+    /// the flow; once for each callout. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
-    /// What FwpsFlowAssociateContext0 answers; STATUS_INVALID_PARAMETER for a place without a callout.
+    /// The status of FwpsFlowAssociateContext0; STATUS_INVALID_PARAMETER for an index without a callout.
     pub fn associate(&self, place: usize) -> NtResult<()> {
         let callout = self.set.callout(place).ok_or(NtStatus::INVALID_PARAMETER)?;
         let bit = 1 << place;
@@ -233,7 +233,7 @@ impl<T: Send + Sync + 'static> Flow<T> {
         })
     }
 
-    /// Asks WFP to give every association back; flowDeleteFn runs now or, while packets are being classified, soon.
+    /// Asks WFP to remove every association; flowDeleteFn runs now or, while packets are being classified, soon.
     /// IRQL <= DISPATCH_LEVEL.
     pub fn remove_associations(&self) {
         let mut associated = self.associated.swap(0, Ordering::AcqRel);
@@ -250,7 +250,7 @@ impl<T: Send + Sync + 'static> Flow<T> {
 
     /// Ends the flow: the stack resets the connection. IRQL <= DISPATCH_LEVEL.
     pub fn abort(&self) {
-        // SAFETY: a plain number. A failure means that the flow is gone already.
+        // SAFETY: a plain number. A failure means that the flow is already gone.
         let _ = unsafe { FwpsFlowAbort0(self.handle) };
     }
 }
@@ -296,8 +296,8 @@ impl<T: Send + Sync> Drop for FlowRef<T> {
             core::sync::atomic::fence(Ordering::Acquire);
             let set = self.set;
             set.unlink(self);
-            // SAFETY: the count is zero and can't rise again (try_reference refuses zero), and the list no longer
-            // names the flow; it was leaked from a Box.
+            // SAFETY: the count is zero and can't rise again (try_reference refuses zero), and the flow is no longer in
+            // the list; it was leaked from a Box.
             drop(unsafe { Box::from_raw(self.0.as_ptr()) });
             set.living.fetch_sub(1, Ordering::AcqRel);
         }

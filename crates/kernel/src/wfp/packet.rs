@@ -2,11 +2,11 @@
 
 use wfp_sys::NET_BUFFER_LIST;
 
-/// A chain of packets lent for the time of a classify.
+/// A chain of packets, borrowed for the duration of a classify.
 #[derive(Clone, Copy)]
 pub struct PacketList<'a>(&'a NET_BUFFER_LIST);
 
-/// How much a chain holds.
+/// The size of a chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PacketTotals {
     /// Packets (net buffers).

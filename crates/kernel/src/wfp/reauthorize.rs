@@ -1,8 +1,8 @@
-//! Having Windows ask again about the connections that there are.
+//! Makes Windows reauthorize the existing connections.
 //!
-//! ALE asks again about a connection, at its next packet, after a filter was added to or deleted from its authorization
-//! layer ("ALE Reauthorization"). A driver whose policy changes changes no filter, so it adds one that matches nothing
-//! and deletes it again.
+//! ALE reauthorizes a connection, at its next packet, after a filter was added to or deleted from its authorization
+//! layer ("ALE Reauthorization"). A new policy changes no filter, so the driver adds one that matches nothing and
+//! deletes it again.
 
 use core::ptr::{null, null_mut};
 
@@ -19,11 +19,11 @@ use crate::status::{NtResult, NtStatus};
 /// FWPM_CONDITION_IP_PROTOCOL and FWPM_CONDITION_IP_REMOTE_PORT (fwpmu.h).
 const IP_PROTOCOL: u128 = 0x3971ef2b_623e_4f9a_8cb1_6e79b806b9a7;
 const IP_REMOTE_PORT: u128 = 0xc35a604d_d22b_4e1a_91b4_68f674ee674b;
-/// Reserved by IANA: only a raw socket can have it, and no raw socket has a port.
+/// Reserved by IANA: only a raw socket can use it, and raw sockets have no port.
 const NO_PROTOCOL: u8 = 255;
 /// A port that a conversation without ports does not have.
 const SOME_PORT: u16 = u16::MAX;
-/// How long another program's transaction may hold this one up.
+/// How long to wait for another program's transaction.
 const PATIENCE_MS: u32 = 5000;
 /// "Sluicegate", and the NUL that ends it.
 const NAME: [u16; 11] = {
@@ -35,11 +35,11 @@ const NAME: [u16; 11] = {
     name
 };
 
-/// Has Windows ask again about every connection at the layers with these layerKeys. IRQL = PASSIVE_LEVEL; waits for the
+/// Makes Windows reauthorize every connection at the layers with these layerKeys. IRQL = PASSIVE_LEVEL; waits for the
 /// Base Filtering Engine.
 ///
 /// # Errors
-/// What the engine answers, for example that it does not run. No filter is left behind.
+/// The engine's status, for example that it is not running. No filter is left behind.
 pub fn reauthorize<const N: usize>(layers: &[u128; N]) -> NtResult<()> {
     let engine = Engine::open()?;
     let mut ids = [0; N];
@@ -49,7 +49,7 @@ pub fn reauthorize<const N: usize>(layers: &[u128; N]) -> NtResult<()> {
     engine.transaction(|| ids.iter().try_for_each(|id| engine.delete_filter(*id)))
 }
 
-/// A dynamic session: what it added and did not delete goes when it is closed.
+/// A dynamic session: what it added and did not delete is removed when it is closed.
 struct Engine(HANDLE);
 
 impl Engine {
@@ -60,7 +60,7 @@ impl Engine {
             ..FWPM_SESSION0::default()
         };
         let mut engine = null_mut();
-        // SAFETY: this machine's engine, as nobody else than the driver; the session is copied, the handle is written.
+        // SAFETY: this machine's engine, with the driver's own identity; the session is copied, the handle is written.
         NtStatus::check(unsafe {
             FwpmEngineOpen0(null(), RPC_C_AUTHN_WINNT, null_mut(), &raw const session, &raw mut engine)
         })?;
@@ -68,7 +68,7 @@ impl Engine {
     }
 
     fn transaction(&self, steps: impl FnOnce() -> NtResult<()>) -> NtResult<()> {
-        // SAFETY: an open session without a transaction; flags 0 ask for one that writes.
+        // SAFETY: an open session without a transaction; flags 0 begin a read/write one.
         NtStatus::check(unsafe { FwpmTransactionBegin0(self.0, 0) })?;
         // SAFETY: an open session in a transaction.
         let done = steps().and_then(|()| NtStatus::check(unsafe { FwpmTransactionCommit0(self.0) }));
@@ -93,7 +93,7 @@ impl Engine {
         let mut filter = FWPM_FILTER0 {
             displayData: FWPM_DISPLAY_DATA0 { name: NAME.as_ptr().cast_mut(), description: null_mut() },
             layerKey: guid(layer),
-            subLayerKey: GUID::default(), // the layer's default: ours may not be there
+            subLayerKey: GUID::default(), // the default sublayer: ours may not exist
             numFilterConditions: conditions.len() as u32,
             filterCondition: conditions.as_mut_ptr(),
             ..FWPM_FILTER0::default()
@@ -111,7 +111,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // SAFETY: opened in `open`, closed once. A failure leaves nothing to do.
+        // SAFETY: opened in `open`, closed once. After a failure nothing can be done.
         let _ = unsafe { FwpmEngineClose0(self.0) };
     }
 }

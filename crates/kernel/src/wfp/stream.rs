@@ -5,7 +5,7 @@ use wfp_sys::{
     FWPS_STREAM_FLAG_RECEIVE_EXPEDITED,
 };
 
-/// Which way stream data goes.
+/// The direction of stream data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamDirection {
     /// Received.
@@ -14,8 +14,8 @@ pub enum StreamDirection {
     Outbound,
 }
 
-/// A stretch of a stream, lent for the time of a classify at a stream layer, and used at its
-/// IRQL <= DISPATCH_LEVEL.
+/// A piece of a stream, borrowed for the duration of a classify at a stream layer, and used at its IRQL <=
+/// DISPATCH_LEVEL.
 pub struct Stream<'a> {
     packet: &'a mut FWPS_STREAM_CALLOUT_IO_PACKET0,
     data: &'a FWPS_STREAM_DATA0,
@@ -28,7 +28,7 @@ impl<'a> Stream<'a> {
         Some(Self { packet, data })
     }
 
-    /// Which way it goes.
+    /// Its direction.
     #[must_use]
     pub const fn direction(&self) -> StreamDirection {
         if self.data.flags & (FWPS_STREAM_FLAG_RECEIVE | FWPS_STREAM_FLAG_RECEIVE_EXPEDITED) != 0 {
@@ -44,8 +44,8 @@ impl<'a> Stream<'a> {
         self.data.dataLength
     }
 
-    /// Has the connection dropped. The engine ignores the callout's action then; it obeys only when the filter's
-    /// action is FWP_ACTION_CALLOUT_UNKNOWN (documentation of FWPS_STREAM_CALLOUT_IO_PACKET0).
+    /// Drops the connection. The engine then ignores the callout's action; it complies only when the filter's action is
+    /// FWP_ACTION_CALLOUT_UNKNOWN (documentation of FWPS_STREAM_CALLOUT_IO_PACKET0).
     pub fn drop_connection(&mut self) {
         self.packet.streamAction = FWPS_STREAM_ACTION_TYPE_::FWPS_STREAM_ACTION_DROP_CONNECTION;
         self.packet.countBytesRequired = 0;

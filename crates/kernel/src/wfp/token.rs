@@ -1,4 +1,4 @@
-//! Whose connection it is: the SIDs of a token, and a SID alone.
+//! The owner of a connection: the SIDs of a token, and a single SID.
 
 use core::{marker::PhantomData, slice};
 
@@ -13,10 +13,10 @@ const SID_MAX_SUB_AUTHORITIES: u8 = 15;
 /// SE_GROUP_ENABLED and SE_GROUP_USE_FOR_DENY_ONLY (winnt.h).
 const ENABLED: u32 = 4;
 const DENY_ONLY: u32 = 16;
-/// A token has at most so many groups (the documentation of access tokens); a count beyond is no count.
+/// The most groups a token can have (documentation of access tokens); a larger count is not valid.
 const SIDS: usize = 1025;
 
-/// The SIDs of a token, lent for the time of a classify.
+/// The SIDs of a token, borrowed for the duration of a classify.
 #[derive(Clone, Copy)]
 pub struct Token<'a> {
     entries: &'a [SID_AND_ATTRIBUTES],
@@ -32,8 +32,8 @@ impl core::fmt::Debug for Token<'_> {
 impl<'a> Token<'a> {
     /// The token that a `tokenAccessInformation` describes.
     ///
-    /// The documentation calls the blob opaque; that it holds a TOKEN_ACCESS_INFORMATION with addresses, the user first,
-    /// is how published drivers read it.
+    /// The documentation calls the blob opaque; published drivers read it as a TOKEN_ACCESS_INFORMATION with addresses,
+    /// the user first.
     ///
     /// # Safety
     /// The blob's bytes, when there are enough of them, are a TOKEN_ACCESS_INFORMATION whose addresses lead to what it
@@ -58,10 +58,10 @@ impl<'a> Token<'a> {
     /// The user and every group that is enabled, services among them, in their binary form. IRQL <= DISPATCH_LEVEL.
     pub fn sids(self) -> impl Iterator<Item = &'a [u8]> {
         let enabled = |(index, entry): &(usize, &SID_AND_ATTRIBUTES)| {
-            // The user has no attributes, unless it is there to be denied only.
+            // The user has no attributes, except in a deny-only token.
             (*index == 0 || entry.Attributes & ENABLED != 0) && entry.Attributes & DENY_ONLY == 0
         };
-        // SAFETY: the entries are of a token as `of` demands: addresses of SIDs that live for `'a`, or null.
+        // SAFETY: the entries are of a token as `of` requires: addresses of SIDs that live for `'a`, or null.
         self.entries.iter().enumerate().filter(enabled).filter_map(|(_, entry)| unsafe { sid(entry.Sid.cast()) })
     }
 }
@@ -74,7 +74,7 @@ pub(super) unsafe fn sid<'a>(address: *const u8) -> Option<&'a [u8]> {
     if address.is_null() {
         return None;
     }
-    // SAFETY: a SID begins with its revision and how many sub-authorities of 4 bytes follow its 8 bytes of head.
+    // SAFETY: a SID begins with its revision and the number of 4-byte sub-authorities after its 8-byte head.
     let (revision, sub_authorities) = unsafe { (*address, *address.add(1)) };
     if revision != SID_REVISION || sub_authorities > SID_MAX_SUB_AUTHORITIES {
         return None;
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    /// What is found in a token with these SIDs and attributes, and this count.
+    /// The SIDs found in a token with these SIDs and attributes, and this count.
     fn sids(entries: &[(Option<&[u8]>, u32)], count: u32) -> Vec<Vec<u8>> {
         let entries: Vec<_> = entries
             .iter()
