@@ -1,4 +1,5 @@
-//! Finds out whether the WDK's own entry point library is linked, by the rule of wdk-build: it is where the kit has it.
+//! Finds out whether the WDK's own entry point library is linked, by the rule of wdk-build: it is linked if the kit has
+//! it.
 
 use std::{error::Error, fs};
 

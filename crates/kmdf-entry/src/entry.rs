@@ -1,4 +1,4 @@
-//! Binding to the framework, and the way back at unload.
+//! Binds to the framework, and unbinds at unload.
 
 use core::{
     cell::UnsafeCell,
@@ -40,12 +40,12 @@ static DRIVER_GLOBALS: Shared<PWDF_DRIVER_GLOBALS> = Shared::new(null_mut());
 #[unsafe(export_name = "WdfFunctions_01015")]
 static FUNCTIONS: Shared<*const WDFFUNC> = Shared::new(null());
 
-/// Longest registry path that is kept, in UTF-16 units; as in Microsoft's library.
+/// Longest registry path that is kept, in UTF-16 units; the same as in Microsoft's library.
 const PATH_UNITS: usize = 260;
 
 static PATH_BUFFER: Shared<[WCHAR; PATH_UNITS]> = Shared::new([0; PATH_UNITS]);
 
-/// The driver's registry path, kept because unbinding asks for it again.
+/// The driver's registry path, kept because unbinding needs it again.
 static PATH: Shared<UNICODE_STRING> = Shared::new(UNICODE_STRING {
     Length: 0,
     MaximumLength: (PATH_UNITS * size_of::<WCHAR>()) as USHORT,
@@ -64,7 +64,7 @@ static COMPONENT: Shared<[WCHAR; 12]> = Shared::new({
     wide
 });
 
-/// What this driver asks its framework for: KMDF 1.15 with its 444 functions.
+/// What this driver requests: KMDF 1.15 with its 444 functions.
 static BIND_INFO: Shared<BindInfo> = Shared::new(BindInfo {
     Size: size_of::<BindInfo>() as ULONG,
     Component: COMPONENT.get().cast(),
@@ -129,6 +129,6 @@ unsafe extern "C" fn unload(driver: *mut DRIVER_OBJECT) {
 
 fn unbind() {
     // SAFETY: called once after a successful bind, at PASSIVE_LEVEL, with what was bound.
-    // The status is of no use: the image leaves either way.
+    // The status does not matter: the image is unloaded either way.
     let _ = unsafe { WdfVersionUnbind(PATH.get(), BIND_INFO.get(), *DRIVER_GLOBALS.get()) };
 }

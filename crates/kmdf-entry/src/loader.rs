@@ -1,4 +1,4 @@
-//! What WDFLDR.SYS offers to the entry point of a framework driver.
+//! The interface of WDFLDR.SYS to the entry point of a framework driver.
 //!
 //! No header of the WDK declares these: they are between Microsoft's entry point library and the loader, and published
 //! with its source (microsoft/Windows-Driver-Frameworks, `fxldr.h`). This is the form of KMDF before 1.25; from then on
@@ -17,19 +17,19 @@ pub(crate) struct Version {
     pub(crate) Build: ULONG,
 }
 
-/// WDF_BIND_INFO: what a driver asks the loader for.
+/// WDF_BIND_INFO: a driver's request to the loader.
 #[repr(C)]
 pub(crate) struct BindInfo {
-    /// Of this structure, in bytes.
+    /// Size of this structure, in bytes.
     pub(crate) Size: ULONG,
     /// The library's name, `KmdfLibrary`.
     pub(crate) Component: *mut WCHAR,
     pub(crate) Version: Version,
-    /// How many functions the table of that version has; the loader takes no other number.
+    /// How many functions the table of that version has; the loader accepts no other number.
     pub(crate) FuncCount: ULONG,
-    /// The driver's variable that is to point at the table.
+    /// The driver's variable that will point to the table.
     pub(crate) FuncTable: *mut *const WDFFUNC,
-    /// The loader's own; null before.
+    /// For the loader's use; null initially.
     pub(crate) Module: *mut c_void,
 }
 

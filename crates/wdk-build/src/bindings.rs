@@ -1,4 +1,4 @@
-//! How bindgen is set up, as `wdk-sys` and `wfp-sys` expect it.
+//! Sets bindgen up as `wdk-sys` and `wfp-sys` expect.
 
 use std::borrow::Borrow;
 
@@ -49,12 +49,12 @@ const INEXPRESSIBLE: &[&str] = &[
 const DEPRECATED: &[&str] =
     &["ExAllocatePool", "ExAllocatePoolWithTag", "ExAllocatePoolWithQuotaTag", "ExAllocatePoolWithTagPriority"];
 
-/// A bindgen builder that is set up for the WDK.
+/// A bindgen builder set up for the WDK.
 pub trait BuilderExt {
-    /// The builder on which `wdk-sys` and `wfp-sys` build.
+    /// The builder that `wdk-sys` and `wfp-sys` extend.
     ///
     /// # Errors
-    /// When the headers are not where they should be.
+    /// When the headers are missing.
     fn wdk_default(config: impl Borrow<Config>) -> Result<Builder, ConfigError>;
 }
 
@@ -82,7 +82,7 @@ impl BuilderExt for Builder {
                 None => format!("--define-macro={name}"),
             }));
         if !target_is_windows()? {
-            // Unit tests on the host: the layout is still that of Windows.
+            // Unit tests on the host: the layout is still Windows'.
             builder = builder.clang_arg("--target=x86_64-pc-windows-msvc");
         }
         if matches!(config.tree, Tree::Wdk { .. }) {
@@ -95,7 +95,7 @@ impl BuilderExt for Builder {
     }
 }
 
-/// Gives the framework's function table, whose C name carries the version, the name `WdfFunctions`.
+/// Renames the framework's function table, whose C name carries the version, to `WdfFunctions`.
 #[derive(Debug)]
 struct FunctionTable(Option<String>);
 

@@ -31,7 +31,7 @@ pub struct KmdfConfig {
     pub kmdf_version_major: u8,
     /// Minor version whose headers the driver is built with.
     pub target_kmdf_version_minor: u8,
-    /// Lowest minor version the driver runs on, where it differs.
+    /// Lowest minor version the driver runs on, if different.
     pub minimum_kmdf_version_minor: Option<u8>,
 }
 
@@ -42,7 +42,7 @@ pub struct UmdfConfig {
     pub umdf_version_major: u8,
     /// Minor version whose headers the driver is built with.
     pub target_umdf_version_minor: u8,
-    /// Lowest minor version the driver runs on, where it differs.
+    /// Lowest minor version the driver runs on, if different.
     pub minimum_umdf_version_minor: Option<u8>,
 }
 
@@ -74,8 +74,8 @@ impl Config {
     /// environment.
     ///
     /// # Errors
-    /// When no manifest, or more than one, says what kind of driver this is; when the target's architecture is none that
-    /// drivers are built for; when the WDK that `WDKContentRoot` names is not one.
+    /// When no manifest, or more than one, says what kind of driver this is; when drivers are not built for the
+    /// target's architecture; when `WDKContentRoot` does not name a WDK.
     pub fn from_env_auto() -> Result<Self, ConfigError> {
         let driver_config = metadata::driver_config_of_workspace()?;
         let architecture = match cargo_variable("CARGO_CFG_TARGET_ARCH")?.as_str() {
@@ -91,7 +91,7 @@ impl Config {
         println!("cargo::rustc-check-cfg=cfg(driver_model__driver_type, values(\"WDM\",\"KMDF\",\"UMDF\"))");
     }
 
-    /// Sets the cfg that tells the crates of windows-drivers-rs which driver model they serve.
+    /// Sets the cfg that tells the crates of windows-drivers-rs which driver model to use.
     ///
     /// # Errors
     /// None; the published crate can fail here.

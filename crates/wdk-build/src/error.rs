@@ -1,4 +1,4 @@
-//! What can go wrong while a build is being configured.
+//! Errors of configuring a build.
 
 use std::{io, path::PathBuf};
 
@@ -30,8 +30,8 @@ pub enum ConfigError {
         "no manifest of the workspace has a section [package.metadata.wdk.driver-model] or [workspace.metadata.wdk.driver-model]"
     )]
     NoWdkConfigurationsDetected,
-    /// Two manifests of the workspace ask for different driver models.
-    #[error("the manifests of the workspace ask for different driver models (metadata.wdk.driver-model): {0} and {1}")]
+    /// Two manifests of the workspace name different driver models.
+    #[error("the manifests of the workspace name different driver models (metadata.wdk.driver-model): {0} and {1}")]
     ConflictingWdkConfigurations(String, String),
     /// A key of the driver-model section is missing or has a value that cannot be used.
     #[error("metadata.wdk.driver-model: {key} is {found}, expected {expected}")]
@@ -40,7 +40,7 @@ pub enum ConfigError {
         key: &'static str,
         /// Its value as written.
         found: String,
-        /// What would have been accepted.
+        /// What is accepted.
         expected: &'static str,
     },
     /// The build does not run inside a workspace folder.
@@ -52,19 +52,19 @@ pub enum ConfigError {
         /// The output folder of the build script.
         out_dir: PathBuf,
     },
-    /// `cargo metadata` failed or answered nonsense.
+    /// `cargo metadata` failed or its answer cannot be parsed.
     #[error("cargo metadata for {}: {why}", manifest.display())]
     CargoMetadata {
-        /// The manifest it was asked about.
+        /// The manifest it was run for.
         manifest: PathBuf,
-        /// What it said.
+        /// Its message.
         why: String,
     },
     /// Cargo did not set a variable that every build script has.
-    #[error("the environment variable {0} is not set: this is meant to run in a build script")]
+    #[error("the environment variable {0} is not set: this must run in a build script")]
     NotInABuildScript(&'static str),
-    /// The target is none that Windows drivers are built for.
-    #[error("no drivers are built for the architecture {0}, only for x86_64 and aarch64")]
+    /// Windows drivers are not built for the target.
+    #[error("drivers are built for x86_64 and aarch64, not for the architecture {0}")]
     UnsupportedArchitecture(String),
     /// The tree of headers lacks a folder.
     #[error("{} is not a folder; WDKContentRoot must name the folder that holds Include and Lib", folder.display())]
@@ -72,16 +72,16 @@ pub enum ConfigError {
         /// The folder that should be there.
         folder: PathBuf,
     },
-    /// The folder of the WDK is not given in full.
+    /// The folder of the WDK is not an absolute path.
     #[error("WDKContentRoot is {}; it must be an absolute path", .0.display())]
     RelativeRoot(PathBuf),
-    /// A path in which wdk-sys would take every header for one of the framework.
+    /// A path that would make wdk-sys take every header for one of the framework.
     #[error(
-        "{} has the letters wdf in it, by which wdk-sys knows the framework's headers: build in another folder",
+        "{} contains the letters wdf, by which wdk-sys recognizes the framework's headers: build in another folder",
         folder.display()
     )]
     WdfInPath {
-        /// A folder with headers of the kernel.
+        /// A folder of kernel headers.
         folder: PathBuf,
     },
     /// Headers that only a real WDK has.
@@ -89,7 +89,7 @@ pub enum ConfigError {
     HeadersNotIncluded(crate::ApiSubset),
     /// A program of the LLVM tool chain is missing.
     #[error(
-        "{name} was not found, neither as {name}-22 nor as {name}: install LLVM 22 (llvm-22, lld-22, clang-22) or set {variable}"
+        "neither {name}-22 nor {name} was found: install LLVM 22 (llvm-22, lld-22, clang-22) or set {variable}"
     )]
     ToolNotFound {
         /// Name without a version.
@@ -102,7 +102,7 @@ pub enum ConfigError {
     ToolFailed {
         /// The command line.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: std::process::ExitStatus,
     },
     /// bindgen does not know the Rust version it was asked to write for.

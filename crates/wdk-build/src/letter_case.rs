@@ -1,14 +1,14 @@
-//! A Windows Driver Kit on a file system that tells letter case apart.
+//! A Windows Driver Kit on a case-sensitive file system.
 //!
 //! The kit's files are named in one letter case and included in another: `#include <DriverSpecs.h>` means
-//! driverspecs.h. Clang could be given a virtual file system, but wdk-sys lets this crate tell its C compiler nothing
-//! except which folders to search. So those folders are mirrored with symbolic links: each file under its own name, in
-//! lower case, and as any header of the kit spells it.
+//! driverspecs.h. Clang could be given a virtual file system, but wdk-sys lets this crate give its C compiler only the
+//! folders to search. So those folders are mirrored with symbolic links: each file under its own name, in lower case,
+//! and as any header of the kit spells it.
 
 #[cfg(unix)]
 use std::os::unix::fs::symlink;
 #[cfg(windows)]
-use std::os::windows::fs::symlink_file as symlink; // compiles there, and is not called
+use std::os::windows::fs::symlink_file as symlink; // compiled there, but not called
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
@@ -18,7 +18,7 @@ use std::{
 
 use crate::IoError;
 
-/// What `path` names below `folder` when letter case does not count. A name that is there as it is written wins.
+/// What `path` names below `folder`, ignoring case. An exact match wins.
 pub(crate) fn find(folder: &Path, path: &str) -> Option<PathBuf> {
     path.split('/').try_fold(folder.to_owned(), |at, part| {
         let exact = at.join(part);
@@ -30,13 +30,13 @@ pub(crate) fn find(folder: &Path, path: &str) -> Option<PathBuf> {
     })
 }
 
-/// Mirrors folders, each given with the place of its mirror. What lies beside each other must do so in the mirrors too,
+/// Mirrors folders, each given with the place of its mirror. Folders beside each other must be so in the mirrors too,
 /// because headers also include `..\shared\name.h`.
 ///
-/// Mirrors are made once in the life of this process, and made anew in the next: the kit may have changed.
+/// Mirrors are made once per process, and anew in the next: the kit may have changed.
 pub(crate) fn mirror(folders: &[(PathBuf, PathBuf)]) -> Result<(), IoError> {
     static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    // What a thread that panicked left behind is not in the set, and is made anew.
+    // What a panicked thread left behind is not in the set, and is made anew.
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
     if folders.iter().all(|(_, place)| made.contains(place)) {
         return Ok(());
@@ -68,17 +68,17 @@ pub(crate) fn mirror(folders: &[(PathBuf, PathBuf)]) -> Result<(), IoError> {
 
 #[derive(Default)]
 struct Mirror {
-    /// The names in each mirrored folder, by themselves and by their lower case.
+    /// The names in each mirrored folder, as spelled and in lower case.
     names: HashMap<PathBuf, HashMap<String, String>>,
-    /// What headers include, each with the mirrored folder of the header.
+    /// The paths that headers include, each with the mirrored folder of the header.
     includes: BTreeSet<(PathBuf, String)>,
 }
 
 impl Mirror {
-    /// Mirrors a folder and those in it.
+    /// Mirrors a folder and its subfolders.
     fn add(&mut self, folder: &Path, place: &Path) -> Result<(), IoError> {
         if self.names.contains_key(place) {
-            return Ok(()); // km/crt, which is also searched by itself
+            return Ok(()); // km/crt, which is also searched on its own
         }
         fs::create_dir_all(place).map_err(|error| IoError::with_path(place, error))?;
         self.names.insert(place.to_owned(), HashMap::new());
@@ -104,14 +104,14 @@ impl Mirror {
         Ok(())
     }
 
-    /// Notes a name in a mirrored folder.
+    /// Records a name in a mirrored folder.
     fn name(&mut self, place: &Path, name: &str) {
         let names = self.names.entry(place.to_owned()).or_default();
         names.entry(name.to_ascii_lowercase()).or_insert_with(|| name.to_owned());
         names.insert(name.to_owned(), name.to_owned());
     }
 
-    /// Lets `spelling` be found from a mirrored folder, if it names something there in another letter case.
+    /// Makes `spelling` resolve from a mirrored folder, if it names something there in another letter case.
     fn alias(&self, from: &Path, spelling: &str) -> Result<(), IoError> {
         let mut at = from.to_owned();
         for part in spelling.split(['/', '\\']) {
@@ -152,7 +152,7 @@ fn included(header: &[u8]) -> impl Iterator<Item = String> {
 
 fn link(original: &Path, alias: &Path) -> Result<(), IoError> {
     match symlink(original, alias) {
-        // Made before, or the mirror itself lies where letter case does not count.
+        // It already exists, or the mirror itself is on a case-insensitive file system.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(|error| IoError::with_path(alias, error)),
     }

@@ -1,13 +1,13 @@
 //! Stand-in for the published `wdk-build`, for hosts that are not Windows.
 //!
 //! The crates of windows-drivers-rs (`wdk-sys`, `wdk`, `wdk-alloc`, `wdk-panic`, `wdk-macros`) build unmodified on Linux;
-//! only `wdk-build`, which finds the Windows Driver Kit and configures bindgen and the linker, needs a Windows host. This
-//! crate takes its place there by `[patch.crates-io]` (driver/.cargo/linux.toml) and offers the part of its interface that those
-//! crates and a driver call.
+//! only `wdk-build`, which finds the Windows Driver Kit and configures bindgen and the linker, needs a Windows host.
+//! This crate replaces it there through `[patch.crates-io]` (driver/.cargo/linux.toml), with the part of its interface
+//! that those crates and a driver call.
 //!
 //! What it builds against:
-//! - with `WDKContentRoot` set, the Windows Driver Kit in that folder: its headers in any letter case ([`letter_case`]),
-//!   and of its libraries those that are there;
+//! - with `WDKContentRoot` set, the Windows Driver Kit in that folder: its headers in any letter case
+//!   ([`letter_case`]), and those libraries that it has;
 //! - otherwise the headers in `headers/`, written for this project.
 //!
 //! Import libraries that no kit supplies are made from the lists in `def/`.
@@ -37,7 +37,7 @@ pub fn configure_wdk_library_build() -> Result<(), ConfigError> {
     configure_wdk_library_build_and_then(|_| Ok(()))
 }
 
-/// As [`configure_wdk_library_build`], then hands the configuration to `build`.
+/// As [`configure_wdk_library_build`], then passes the configuration to `build`.
 ///
 /// # Errors
 /// See [`Config::from_env_auto`], or the error of `build`.

@@ -9,7 +9,7 @@ use crate::{
     tree::own,
 };
 
-/// Linker arguments that every driver gets.
+/// Linker arguments for every driver.
 const LINK_ARGUMENTS: &[&str] = &[
     "/DRIVER",
     "/NODEFAULTLIB",
@@ -17,26 +17,26 @@ const LINK_ARGUMENTS: &[&str] = &[
     "/NXCOMPAT",
     "/DYNAMICBASE",
     "/OPT:REF,ICF",
-    // The kernel then refuses the image unless it is signed.
+    // Makes the kernel refuse the image unless it is signed.
     "/INTEGRITYCHECK",
-    // Checksum in the optional header: the kernel checks it for boot drivers and signing tools expect it.
+    // Checksum in the optional header: the kernel checks it for boot drivers, and signing tools expect it.
     "/RELEASE",
     "/MANIFEST:NO",
-    // What /DRIVER makes link.exe do and lld does not: code and data stay in memory. For lld P means not paged.
+    // What link.exe does for /DRIVER and lld does not: code and data stay in memory. In lld, P means not paged.
     "/SECTION:.text,ERP",
     "/SECTION:.rdata,RP",
     "/SECTION:.data,RWP",
     "/SECTION:.pdata,RP",
 ];
 
-/// Libraries that are linked where the kit has them, and of which nothing is needed where it has not. Microsoft's entry
-/// point is one: where it is absent the crate kmdf-entry takes its place.
+/// Libraries that are linked if the kit has them, and not needed otherwise. Microsoft's entry point is one: without it,
+/// the crate kmdf-entry takes its place.
 const OF_THE_KIT: &[&str] = &["BufferOverflowFastFailK", "hal", "wmilib", "WdfDriverEntry", "arm64rt"];
 
 impl Config {
     /// Configures a driver's build: cfg settings, import libraries and linker arguments.
     ///
-    /// Built for a host that is not Windows (unit tests) only the cfg settings are made.
+    /// For a host that is not Windows (unit tests), only the cfg settings are made.
     ///
     /// # Errors
     /// When llvm-dlltool is missing or fails, or a folder of the WDK is missing.
@@ -44,8 +44,8 @@ impl Config {
         self.configure_link("rustc-cdylib-link-arg")
     }
 
-    /// The same for drivers that are a package's examples, which cargo does not count as its cdylib. The published crate
-    /// has nothing like it.
+    /// The same for drivers that are a package's examples, which cargo does not count as its cdylib. The published
+    /// crate has no counterpart.
     ///
     /// # Errors
     /// As [`Config::configure_binary_build`].
@@ -53,7 +53,7 @@ impl Config {
         self.configure_link("rustc-link-arg")
     }
 
-    /// Says every linker argument to cargo with `instruction`.
+    /// Passes every linker argument to cargo with `instruction`.
     fn configure_link(&self, instruction: &str) -> Result<(), ConfigError> {
         self.configure_library_build()?;
         if !target_is_windows()? {
@@ -75,7 +75,8 @@ impl Config {
         self.link_import_libraries(instruction, of_the_kit)
     }
 
-    /// Lines to put before bindings so that they link against their library. None: the driver's build script does it.
+    /// Lines to put before bindings so that they link against their library. Empty: the driver's build script does
+    /// that.
     #[must_use]
     pub fn bindgen_library_link_raw_lines(&self, _subset: ApiSubset) -> Option<String> {
         None
@@ -88,8 +89,8 @@ impl Config {
         }
     }
 
-    /// Links the import libraries of the modules in `def/`: the kit's, or one made from the list of exports. What is not
-    /// called is not imported.
+    /// Links the import libraries of the modules in `def/`: the kit's, or one made from the list of exports. Functions
+    /// that are not called are not imported.
     fn link_import_libraries(
         &self,
         instruction: &str,

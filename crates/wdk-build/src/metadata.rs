@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{ConfigError, DriverConfig, IoError, KmdfConfig, config::cargo_variable};
 
-/// Asks Cargo for the manifests of the workspace above the build output and reads the one driver model in them.
+/// Asks Cargo for the manifests of the workspace above the build output and reads their one driver model.
 pub(crate) fn driver_config_of_workspace() -> Result<DriverConfig, ConfigError> {
     let out_dir = PathBuf::from(cargo_variable("OUT_DIR")?);
     let root = out_dir

@@ -1,4 +1,4 @@
-//! Programs of the LLVM tool chain.
+//! The programs of the LLVM tool chain.
 
 use std::{env, ffi::OsString, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use crate::{ConfigError, IoError};
 /// Version that this project is built with, and the suffix of Debian's program names.
 const LLVM: &str = "22";
 
-/// Finds an LLVM program: the one that `variable` names, else `name-22`, else `name`.
+/// Finds an LLVM program: the one that `variable` names, or `name-22`, or `name`.
 pub(crate) fn find(name: &'static str, variable: &'static str) -> Result<OsString, ConfigError> {
     println!("cargo::rerun-if-env-changed={variable}");
     if let Some(program) = env::var_os(variable) {

@@ -11,7 +11,7 @@ use crate::{
     letter_case,
 };
 
-/// Where headers and libraries come from.
+/// The source of headers and libraries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tree {
     /// `headers/` and `def/` of this crate.
@@ -62,7 +62,7 @@ fn newest_version(root: &Path) -> Result<String, ConfigError> {
         .ok_or_else(|| ConfigError::DirectoryNotFound { folder: include.join("10.0.NNNNN.0/km") })
 }
 
-/// This crate's folder, where its headers and export lists are.
+/// This crate's folder, which holds its headers and export lists.
 pub(crate) fn own(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -75,8 +75,8 @@ fn folder(root: &Path, path: &str) -> Result<PathBuf, ConfigError> {
 }
 
 impl Config {
-    /// Folders to search for headers. Those of a kit are mirrors of it in the build script's output folder, in which
-    /// headers are found in the letter case that the kit's own files spell them in.
+    /// Folders to search for headers. For a kit these are mirrors in the build script's output folder, where headers
+    /// are found in the letter case in which the kit's own files include them.
     ///
     /// # Errors
     /// When a folder of the WDK is missing or cannot be mirrored.
@@ -105,18 +105,18 @@ impl Config {
                 (places, framework)
             }
         };
-        // By these letters in a header's path wdk-sys tells the framework's declarations from the kernel's.
+        // By these letters in a header's path wdk-sys distinguishes the framework's declarations from the kernel's.
         if let Some(folder) = base.iter().find(|folder| folder.to_string_lossy().to_lowercase().contains("wdf")) {
             return Err(ConfigError::WdfInPath { folder: folder.clone() });
         }
         Ok(base.into_iter().chain(framework))
     }
 
-    /// Folders of the kit to search for libraries, as far as it has them. What is in none of them is made from this
+    /// Folders of the kit to search for libraries, if it has them. Libraries that are missing are made from this
     /// crate's lists.
     ///
     /// # Errors
-    /// None; the published crate fails where there are no such folders.
+    /// None; the published crate fails if there are no such folders.
     pub fn library_paths(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, ConfigError> {
         let mut folders = Vec::new();
         if let Tree::Wdk { root, version } = &self.tree {
@@ -133,7 +133,7 @@ impl Config {
         Ok(folders.into_iter())
     }
 
-    /// Macros that the headers are read with.
+    /// Macros defined for the headers.
     pub fn preprocessor_definitions(&self) -> impl Iterator<Item = (String, Option<String>)> + use<> {
         let architecture: &[(&str, Option<&str>)] = match self.architecture {
             CpuArchitecture::Amd64 => &[("_WIN64", None), ("_AMD64_", None), ("AMD64", None)],

@@ -1,13 +1,13 @@
 //! The kit's ndis.h, in a form that clang can read.
 //!
-//! ndis.h checks the NDIS version that a driver asks for with a macro that pastes its arguments behind `0x`, and `#if`
-//! calls it with other macros. The standard says that an argument next to `##` is not expanded, so clang sees the number
-//! `0xNDIS_FILTER_MAJOR_VERSION`; Microsoft's preprocessor expands it first.
+//! ndis.h checks the NDIS version that a driver requests with a macro that pastes its arguments after `0x`, and `#if`
+//! calls it with other macros. The standard says that an argument next to `##` is not expanded, so clang sees the
+//! number `0xNDIS_FILTER_MAJOR_VERSION`; Microsoft's preprocessor expands it first.
 
-/// What the pasting half of a macro is called.
+/// The suffix for the pasting half of a macro.
 const SUFFIX: &str = "_OF_DIGITS";
 
-/// `header` with each macro that pastes a parameter behind `0x` split in two: one that expands its arguments, and one
+/// `header` with each macro that pastes a parameter after `0x` split in two: one that expands its arguments, and one
 /// that pastes them. Everything else stays as it is.
 pub(crate) fn expand_pasted_arguments(header: &str) -> String {
     let mut mended = String::with_capacity(header.len() + 256);
@@ -28,7 +28,7 @@ pub(crate) fn expand_pasted_arguments(header: &str) -> String {
     mended
 }
 
-/// Name and parameters of the macro that a line defines, if it pastes a parameter behind `0x`.
+/// Name and parameters of the macro that a line defines, if it pastes a parameter after `0x`.
 fn pasting_macro(line: &str) -> Option<(&str, &str)> {
     let definition = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("define")?.trim_start();
     let (name, rest) = definition.split_once('(')?;

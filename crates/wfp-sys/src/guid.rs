@@ -1,12 +1,12 @@
 //! Keys of layers and conditions, and of the sublayer that always exists.
 //!
-//! The headers declare them with DEFINE_GUID, which is no constant to bindgen. Each is the same in fwpmk.h of the WDK
-//! 10.0.17134 to 10.0.22621, in fwpmu.h of the SDK 10.0.19546 to 10.0.25290 and in the crate windows-sys 0.61. The layers
-//! are those whose run-time ids no version of Windows has moved, less the ones that only see what was discarded.
+//! The headers declare them with DEFINE_GUID, which bindgen does not see as a constant. Each is the same in fwpmk.h of
+//! the WDK 10.0.17134 to 10.0.22621, in fwpmu.h of the SDK 10.0.19546 to 10.0.25290 and in the crate windows-sys 0.61.
+//! The layers are those whose run-time ids no version of Windows has changed, without the discard layers.
 
 use wdk_sys::GUID;
 
-/// A GUID by its digits in the order in which they are written.
+/// A GUID from its digits as written.
 #[must_use]
 pub const fn of(digits: u128) -> GUID {
     let bytes = (digits as u64).to_be_bytes();

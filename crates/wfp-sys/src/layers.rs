@@ -1,7 +1,7 @@
 //! Layers and the fields of a classify by name, as the headers number them (FWPS_BUILTIN_LAYERS and FWPS_FIELDS_*).
 //!
-//! The tables are constants: what is looked up in a constant is computed when the driver is compiled, and no name
-//! reaches the image.
+//! The tables are constants: a lookup in a constant is computed when the driver is compiled, and no name reaches the
+//! image.
 
 /// A layer.
 #[derive(Clone, Copy, Debug)]
@@ -10,14 +10,14 @@ pub struct Layer {
     pub id: u16,
     /// The name without FWPS_LAYER_.
     pub name: &'static str,
-    /// The fields in their order: the name without FWPS_FIELD_ and the layer's name, and the index of its value.
+    /// The fields in order: the name without FWPS_FIELD_ and the layer's name, and the index of its value.
     pub fields: &'static [(&'static str, u16)],
 }
 
 include!(concat!(env!("OUT_DIR"), "/layers.rs"));
 
 impl Layer {
-    /// The layer with this id, of those whose fields are known.
+    /// The layer with this id, if its fields are known.
     #[must_use]
     pub const fn with_id(id: u16) -> Option<Self> {
         let mut at = 0;
@@ -30,7 +30,7 @@ impl Layer {
         None
     }
 
-    /// Whether this is its name, without FWPS_LAYER_.
+    /// Whether `name` is its name, without FWPS_LAYER_.
     #[must_use]
     pub const fn is_named(&self, name: &str) -> bool {
         equal(self.name, name)

@@ -105,7 +105,7 @@ layout! {
         MiniportReserved: 128, DataPhysicalAddress: 160, SharedMemoryInfo: 168 }
 }
 
-// A list ends with an array whose length depends on the NDIS version, so its size is nobody's to know.
+// A list ends with an array whose length depends on the NDIS version, so its size is not known.
 layout! {
     NET_BUFFER_LIST: 144, 16 { Next: 0, FirstNetBuffer: 8, Context: 16, ParentNetBufferList: 24, NdisPoolHandle: 32,
         NdisReserved: 48, ProtocolReserved: 64, MiniportReserved: 96, Scratch: 112, SourceHandle: 120, NblFlags: 128,

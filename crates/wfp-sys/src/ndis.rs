@@ -1,8 +1,8 @@
 //! Network buffers, by hand: bindgen cannot follow their unnamed unions in every header tree.
 //!
 //! A packet is a [`NET_BUFFER_LIST`], whose [`NET_BUFFER`]s each hold one packet's bytes in a chain of MDLs. Windows
-//! allocates them; a driver reads them and never relies on their size: the list's array of information slots grows with
-//! each NDIS version. Source of the offsets: nbl.h and nblinfo.h of the WDK 10.0.14393 to 10.0.22621.
+//! allocates them; a driver reads them and must not rely on their size: the list's array of information slots grows
+//! with each NDIS version. Source of the offsets: nbl.h and nblinfo.h of the WDK 10.0.14393 to 10.0.22621.
 #![allow(non_camel_case_types, non_snake_case, reason = "the names are those of C")]
 
 use wdk_sys::{LARGE_INTEGER, LONG, NTSTATUS, PMDL, PVOID, ULONG, USHORT};

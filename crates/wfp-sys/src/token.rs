@@ -1,5 +1,5 @@
-//! What a `tokenAccessInformation` of a classify holds (winnt.h), as far as a user and groups are found by it. `wdk-sys` generates
-//! no bindings of ntifs.h, where kernel code has these from.
+//! What `tokenAccessInformation` of a classify holds (winnt.h), as far as needed to find the user and groups. `wdk-sys`
+//! generates no bindings for ntifs.h, which declares these for kernel code.
 
 use core::mem::{offset_of, size_of};
 
@@ -16,7 +16,7 @@ pub struct SID_AND_ATTRIBUTES {
     pub Attributes: u32,
 }
 
-/// The head of SID_AND_ATTRIBUTES_HASH; the table behind it speeds access checks up.
+/// The head of SID_AND_ATTRIBUTES_HASH; the table after it speeds up access checks.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_snake_case, reason = "the names are those of C")]

@@ -1,7 +1,7 @@
 //! Values of the constants and enumerations, checked when this is compiled.
 //!
-//! The numbers are those that the headers of the WDK 10.0.14393 to 10.0.22621 and the SDK 10.0.25290 agree on. What is
-//! reserved is left out, and what the kit 10.0.19041 may not have yet (FWP_CALLOUT_FLAG_ALLOW_URO): a name that is missing
+//! The numbers are those that the headers of the WDK 10.0.14393 to 10.0.22621 and the SDK 10.0.25290 agree on. Reserved
+//! values are left out, and so is what the kit 10.0.19041 may not have yet (FWP_CALLOUT_FLAG_ALLOW_URO): a missing name
 //! would not compile.
 
 use crate::*;

@@ -1,4 +1,4 @@
-//! How the build script mends ndis.h.
+//! How the build script fixes ndis.h.
 
 #[path = "../build/ndis.rs"]
 mod ndis;

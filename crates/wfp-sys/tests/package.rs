@@ -1,10 +1,11 @@
-//! The crates that other drivers can use can be packed: their manifests, the versions of what they need, the licences.
+//! The crates that other drivers can use can be packaged: their manifests, the versions of their dependencies, the
+//! licences.
 
 use std::{path::Path, process::Command};
 
 const CRATES: [&str; 3] = ["wfp-sys", "kmdf-entry", "sluice-kernel"];
 
-/// `cargo package` for the crates; what it printed.
+/// Runs `cargo package` for the crates and returns its output.
 fn package(argument: &str) -> String {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../driver"));

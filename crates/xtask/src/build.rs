@@ -1,4 +1,4 @@
-//! Building the products into target/sluice.
+//! Builds the products into target/sluice.
 
 use std::{ffi::OsString, fs, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) const COMMAND_TARGET: &str = if cfg!(windows) { "x86_64-pc-windows-msvc" } else { "x86_64-pc-windows-gnu" };
 
-/// Something that can be built alone.
+/// A product that can be built alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Product {
     /// sluice.sys for x86_64
@@ -23,7 +23,7 @@ pub(crate) enum Product {
     DriverArm64,
     /// sluice.exe for x86_64 Windows
     Command,
-    /// The drivers with one defect each that ntsim is tested with, and the example of wfp-sys, for x86_64
+    /// The drivers with one defect each that ntsim is tested with, and the example driver of wfp-sys, for x86_64
     Planted,
     /// ntsim and sluice for this machine
     Host,
@@ -57,7 +57,7 @@ fn driver(places: &Places, architecture: &str, target: &'static str) -> Result<(
     let (linked, symbols) = (built.join("sluice.dll"), built.join("sluice.pdb"));
     let mut image = fs::read(&linked).map_err(Error::file(&linked))?;
     let mut pdb = fs::read(&symbols).map_err(Error::file(symbols))?;
-    // Microsoft's linker needs no help with it, and its symbol files are not known to hold the identity once.
+    // Microsoft's linker needs no help with this, and its symbol files may not hold the identity exactly once.
     if !cfg!(windows) {
         identity::settle(&mut image, &mut pdb).map_err(|source| Error::Identity { path: linked, source })?;
     }
@@ -69,8 +69,8 @@ fn driver(places: &Places, architecture: &str, target: &'static str) -> Result<(
     check_image(&shipped.join("sluice.sys"))
 }
 
-/// Builds every driver with a defect, all by one cargo, into `planted/` beside the real one. Their images are not checked:
-/// what is wrong in them is the point.
+/// Builds every driver with a defect, all in one run of cargo, into `planted/` beside the real one. Their images are
+/// not checked: their defects are the point.
 fn planted(places: &Places) -> Result<(), Error> {
     const TARGET: &str = "x86_64-pc-windows-msvc";
     let toolchain = Toolchain::for_target(TARGET)?;

@@ -1,4 +1,4 @@
-//! The demonstration: examples/demo, with all that it starts.
+//! The demonstration: examples/demo, with everything it starts.
 
 use std::process::Command;
 
@@ -14,8 +14,8 @@ use crate::{
 /// Builds the driver and the programs, and lets curl run into the driver's decisions.
 pub(crate) fn run(places: &Places) -> Result<(), Error> {
     build::one(places, Product::DriverX64)?;
-    // The first demonstration should come soon: unoptimized programs are built in half the time, and in one call of cargo
-    // ntsim is built once. The example finds it in the folder above its own.
+    // The first demonstration should start soon: unoptimized programs build in half the time, and one call of cargo
+    // builds ntsim only once. The example finds it in the folder above its own.
     let mut programs = host_cargo(places);
     process::run(programs.args(["build", "-p", "ntsim", "-p", "sluice", "--bin", "ntsim", "--example", "demo"]))?;
     let mut demo = Command::new(places.target.join("debug/examples/demo"));

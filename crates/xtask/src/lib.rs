@@ -1,4 +1,4 @@
-//! The part of the build steps that tests use as well: what a driver image must be like, and the package.
+//! The part of the build steps that tests use too: the requirements on a driver image, and the package.
 
 pub mod image;
 pub mod inf;

@@ -1,5 +1,5 @@
-//! Build steps that cargo cannot do alone. `./dev VERB` installs what a verb needs and ends here; on Windows and wherever
-//! everything is installed, `cargo xtask VERB` does the same.
+//! Build steps that cargo cannot do alone. `./dev VERB` installs what a verb needs and then runs this; on Windows, and
+//! wherever everything is installed, `cargo xtask VERB` does the same.
 
 mod build;
 mod demo;
@@ -32,13 +32,13 @@ struct Arguments {
 enum Verb {
     /// Builds sluice.sys for x86_64 and aarch64 and sluice.exe into target/sluice, and checks each driver image
     Build {
-        /// Only this product
+        /// Build only this product
         #[arg(long)]
         only: Option<Product>,
     },
     /// Builds what `build` builds, signs it and packs it: target/sluice/package/sluice-VERSION-{x64,arm64}.zip
     Package(pack::Options),
-    /// Builds what the tests need, runs every test, and prints the runners' closing lines last
+    /// Builds what the tests need, runs every test, and prints the runners' summaries last
     Test {
         /// Passed on to the test runner of the programs
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -68,7 +68,7 @@ enum Verb {
     },
     /// Checks format, clippy (programs and driver) and the project's own rules
     Lint,
-    /// Checks that a driver image is one that Windows would load and that this project would ship
+    /// Checks that Windows would load a driver image and that this project would ship it
     CheckImage {
         /// The .sys file
         file: PathBuf,
@@ -84,7 +84,7 @@ enum Error {
     Toolchain(#[from] toolchain::ToolchainError),
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{} is not fit to ship:\n{}", path.display(), defects.iter().map(|d| format!("  - {d}")).collect::<Vec<_>>().join("\n"))]
+    #[error("{} cannot be shipped:\n{}", path.display(), defects.iter().map(|d| format!("  - {d}")).collect::<Vec<_>>().join("\n"))]
     Image { path: PathBuf, defects: Vec<image::Defect> },
     #[error("{}: {source}", path.display())]
     Identity { path: PathBuf, source: image::identity::IdentityError },
@@ -92,7 +92,7 @@ enum Error {
     Package(#[from] PackageError),
     #[error("{}", if cfg!(windows) { "--certificate is a .pfx file, which holds the key: --key is not taken" } else { "--certificate needs --key" })]
     Credentials,
-    #[error("the time of the source is {0:?}, expected seconds since 1970 in SOURCE_DATE_EPOCH or of the last commit")]
+    #[error("the time of the source is {0:?}: expected seconds since 1970, from SOURCE_DATE_EPOCH or the last commit")]
     SourceTime(String),
     #[error("{0} rule(s) of the project broken, listed above")]
     Lint(usize),
@@ -108,7 +108,7 @@ impl Error {
 fn main() -> ExitCode {
     match run(Arguments::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
-        // A program that reported its own failure has said why; its status is ours.
+        // A program that failed has reported why; we return its status.
         Err(Error::Process(process::ProcessError::Failed { status, reported: true, .. })) => {
             ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
         }
@@ -138,7 +138,7 @@ fn run(verb: Verb) -> Result<(), Error> {
     }
 }
 
-/// `cargo bench` over benchmarks alone: without names of targets it would also build every unit test, as "ignored".
+/// `cargo bench` for benchmarks only: without target names it would also build every unit test, as "ignored".
 fn bench_cargo(places: &Places, names: Vec<OsString>, arguments: Vec<OsString>) -> Command {
     let mut cargo = toolchain::host_cargo(places);
     cargo.args(["bench", "--workspace"]);
@@ -150,7 +150,7 @@ fn bench_cargo(places: &Places, names: Vec<OsString>, arguments: Vec<OsString>) 
     cargo
 }
 
-/// Checks a driver image and says what it imports from where.
+/// Checks a driver image and reports what it imports from where.
 fn check_image(file: &std::path::Path) -> Result<(), Error> {
     let bytes = fs::read(file).map_err(Error::file(file))?;
     let summary = image::check(&bytes).map_err(|defects| Error::Image { path: file.to_owned(), defects })?;

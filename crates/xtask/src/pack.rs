@@ -1,4 +1,4 @@
-//! The verb `package`: builds the products, learns what is linked into them, and has them packed.
+//! The verb `package`: builds the products, finds out what is linked into them, and packs them.
 
 use std::{env, fs, path::PathBuf, process::Command, time::Duration};
 
@@ -20,16 +20,16 @@ use crate::{
     toolchain,
 };
 
-/// With what to sign.
+/// The key and certificate to sign with.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The private key, in PEM; without it and --certificate both are made once in target/sluice/signing
+    /// The private key, in PEM [default, with --certificate: both are made once in target/sluice/signing]
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
     /// The certificate of the key, in PEM; on Windows a .pfx file that holds both
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
-    /// The time stamping authority (RFC 3161) to ask; without it a signature ends with its certificate
+    /// The time stamping authority (RFC 3161) to ask; without it a signature expires with its certificate
     #[arg(long, value_name = "URL")]
     timestamp: Option<String>,
 }
@@ -79,7 +79,7 @@ fn time_of_source(places: &Places) -> Result<Duration, Error> {
     seconds.parse().map(Duration::from_secs).map_err(|_| Error::SourceTime(seconds.to_owned()))
 }
 
-/// What others wrote and is linked into the products.
+/// Third-party code linked into the products.
 fn linked(places: &Places) -> Result<Linked, Error> {
     let mut linked = Linked::default();
     let driver = process::output(&mut toolchain::metadata(places, "x86_64-pc-windows-msvc", true))?;
@@ -112,7 +112,7 @@ fn rust_version() -> Result<String, Error> {
     Ok(version.split(' ').nth(1).unwrap_or_default().to_owned())
 }
 
-/// A library of a Debian package that the linker adds: the C runtime and what the compiler calls.
+/// A library from a Debian package that the linker adds: the C runtime and compiler support routines.
 fn debian(package: &str, licence: &str) -> Result<Component, Error> {
     let version = process::output(Command::new("dpkg-query").args(["--show", "--showformat=${Version}", package]))?;
     let path = PathBuf::from("/usr/share/doc").join(package).join("copyright");

@@ -11,12 +11,12 @@ pub(crate) struct Places {
     pub(crate) root: PathBuf,
     /// The driver's workspace.
     pub(crate) driver: PathBuf,
-    /// Build output of the driver's workspace. It must lie inside the driver's folder: wdk-build finds the manifest by
+    /// Build output of the driver's workspace. It must be inside the driver's folder: wdk-build finds the manifest by
     /// walking up from there.
     pub(crate) driver_target: PathBuf,
     /// Build output of the programs: `CARGO_TARGET_DIR`, or target/.
     pub(crate) target: PathBuf,
-    /// What is shipped, a folder for each architecture.
+    /// The products, one folder for each architecture.
     pub(crate) products: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Running other programs.
+//! Runs other programs.
 
 use std::{
     ffi::OsString,
@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-/// Why a program did not do its work.
+/// Why a program failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum ProcessError {
@@ -20,7 +20,7 @@ pub enum ProcessError {
     Failed {
         command: String,
         status: ExitStatus,
-        /// Whether the program is one whose own message is enough.
+        /// Whether the program's own message is enough.
         reported: bool,
     },
 }
@@ -31,7 +31,7 @@ pub fn run(command: &mut Command) -> Result<(), ProcessError> {
     succeeded(command, status, false)
 }
 
-/// Runs a program to its end; what it writes is shown only if it fails.
+/// Runs a program to its end; its output is shown only if it fails.
 ///
 /// # Errors
 /// When it cannot be started or ends with a failure.
@@ -45,13 +45,13 @@ pub fn run_quietly(command: &mut Command) -> Result<(), ProcessError> {
     succeeded(command, output.status, false)
 }
 
-/// Runs one of the project's programs for the user: when it fails, it has said why.
+/// Runs one of the project's programs for the user: when it fails, it has reported why.
 pub fn run_for_user(command: &mut Command) -> Result<(), ProcessError> {
     let status = command.status().map_err(|source| not_started(command, source))?;
     succeeded(command, status, true)
 }
 
-/// Runs a program and returns what it wrote to its standard output.
+/// Runs a program and returns its standard output.
 pub fn output(command: &mut Command) -> Result<String, ProcessError> {
     Ok(String::from_utf8_lossy(&output_bytes(command)?).into_owned())
 }
@@ -66,7 +66,7 @@ pub fn output_bytes(command: &mut Command) -> Result<Vec<u8>, ProcessError> {
     Ok(output.stdout)
 }
 
-/// Runs a program, shows what it writes as it comes, and returns the lines that `keep` picks.
+/// Runs a program, shows its output as it comes, and returns the lines that `keep` picks.
 pub fn run_keeping(
     command: &mut Command,
     keep: impl Fn(&str) -> bool,

@@ -1,4 +1,4 @@
-//! Running every test of both workspaces.
+//! Runs every test of both workspaces.
 
 use std::{
     ffi::OsString,
@@ -19,7 +19,7 @@ use crate::{
 /// Crates of the driver's workspace whose unit tests run on this machine.
 const DRIVER_CRATES: [&str; 4] = ["wdk-build", "kmdf-entry", "wfp-sys", "sluice-kernel"];
 
-/// Builds what the tests need, runs them all even when some fail, and prints the runners' closing lines last.
+/// Builds what the tests need, runs them all even when some fail, and prints the runners' summaries last.
 pub(crate) fn run(places: &Places, arguments: &[OsString]) -> Result<(), Error> {
     for product in Product::SHIPPED {
         build::one(places, product)?;
@@ -29,12 +29,12 @@ pub(crate) fn run(places: &Places, arguments: &[OsString]) -> Result<(), Error> 
         wine_library(places)?;
     }
 
-    // The programs that tests of other packages run: neither runner builds them by itself.
+    // The programs that tests of other packages run: the runners do not build them.
     let programs = ["build", "-p", "ntsim", "-p", "sluice", "--bins", "--example", "demo"];
     process::run(host_cargo(places).args(programs))?;
 
     let mut runs = Vec::new();
-    // On Windows these crates take the published wdk-build, and their own stand-in for it has nothing to test.
+    // On Windows these crates use the published wdk-build, and there is no stand-in to test.
     if !cfg!(windows) {
         let mut driver = driver_host_cargo(places, "test");
         driver.arg("--no-fail-fast").args(DRIVER_CRATES.iter().flat_map(|name| ["-p", name]));
@@ -71,7 +71,7 @@ fn has_nextest() -> bool {
     probe.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// The lines with which `cargo test` and nextest end: results that count anything, and failures.
+/// The summary lines of `cargo test` and nextest: results that count anything, and failures.
 fn is_closing_line(line: &str) -> bool {
     let line = line.trim_start();
     (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed; 0 ignored"))
@@ -109,10 +109,11 @@ impl std::fmt::Display for Total {
     }
 }
 
-/// Makes the one library that sluice.exe needs and older versions of Wine lack.
+/// Makes the one library that sluice.exe needs and old versions of Wine lack.
 ///
-/// Rust's standard library for Windows takes its random numbers from ProcessPrng in bcryptprimitives.dll, which Wine has
-/// since version 9; Debian 12 has 8.0. Windows itself has always had it, so this stays in target/ for the tests.
+/// Rust's standard library for Windows takes its random numbers from ProcessPrng in bcryptprimitives.dll, which Wine
+/// has had since version 9; Debian 12 has 8.0. Windows itself has always had it, so this stays in target/ for the
+/// tests.
 fn wine_library(places: &Places) -> Result<(), Error> {
     let folder = places.products.join("wine");
     let (source, library) = (folder.join("bcryptprimitives.c"), folder.join("bcryptprimitives.dll"));

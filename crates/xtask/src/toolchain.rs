@@ -1,5 +1,5 @@
-//! Which Rust compiles for Windows: rustup's, with the target's library installed, or Debian's, which has the library's
-//! sources and builds them along (`-Zbuild-std`). `./dev` installs one of the two; this module finds it.
+//! Chooses the Rust that compiles for Windows: rustup's, with the target's library installed, or Debian's, which builds
+//! the library from source (`-Zbuild-std`). `./dev` installs one of the two; this module finds it.
 
 use std::{
     env, fmt,
@@ -21,16 +21,16 @@ const CHOICE: &str = "SLUICE_TOOLCHAIN";
 /// Why no toolchain can build for a target.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolchainError {
-    /// Neither is there.
+    /// Neither is installed.
     #[error(
         "no Rust on this machine builds for {target}: run `./dev`, or `rustup target add {target}`, or on Debian \
          `apt-get install rustc-web cargo-web rust-web-src`"
     )]
     NotInstalled { target: &'static str },
-    /// The override has a value that means nothing.
+    /// The override has an unknown value.
     #[error("{CHOICE} is {0:?}, expected rustup or debian")]
     UnknownChoice(String),
-    /// rustc did not answer.
+    /// rustc failed.
     #[error(transparent)]
     Process(#[from] ProcessError),
 }
@@ -40,7 +40,7 @@ pub(crate) enum ToolchainError {
 pub(crate) enum Toolchain {
     /// The `cargo` that runs this program; the target's library is installed.
     Installed,
-    /// Debian's /usr/bin/cargo; the target's library is built along.
+    /// Debian's /usr/bin/cargo; the target's library is built from source.
     DebianBuildStd,
 }
 
@@ -73,7 +73,7 @@ impl Toolchain {
         }
     }
 
-    /// `cargo VERB` for a Windows target, which builds the crates of the library named where it must build it.
+    /// `cargo VERB` for a Windows target, which builds the named crates of the library if it has to.
     pub(crate) fn cargo(self, verb: &str, target: &str, library: &str) -> Command {
         match self {
             Self::Installed => {
@@ -83,7 +83,7 @@ impl Toolchain {
             }
             Self::DebianBuildStd => {
                 let mut cargo = Command::new(DEBIAN_CARGO);
-                // What rustup's cargo set for this process must not reach the other toolchain.
+                // Variables that rustup's cargo set for this process must not reach the other toolchain.
                 for variable in ["CARGO", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"] {
                     cargo.env_remove(variable);
                 }

@@ -56,7 +56,7 @@ fn every_task_is_the_verb_of_its_name() {
     assert_eq!(names, verbs, "tasks and verbs");
 }
 
-/// Where cargo-make is there: no package registry has it built, and compiling it takes minutes.
+/// Only where cargo-make is installed: no package registry has it built, and compiling it takes minutes.
 #[test]
 fn cargo_make_plans_every_task_and_runs_one() {
     let cargo_make = || {

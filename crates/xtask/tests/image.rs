@@ -1,4 +1,4 @@
-//! The shipped drivers pass the check, and each defect that is made in one is found by name.
+//! The shipped drivers pass the check, and each defect put into one is found by name.
 //!
 //! Needs target/sluice, which `./dev test` and `./dev build` make.
 
@@ -27,7 +27,7 @@ fn replace_once(bytes: &mut [u8], from: &[u8], to: &[u8]) {
     bytes[at[0]..at[0] + to.len()].copy_from_slice(to);
 }
 
-/// The defects of the x86_64 driver after `change`, less the checksum, which every change breaks.
+/// The defects of the x86_64 driver after `change`, without the checksum, which every change breaks.
 fn after(change: impl FnOnce(&mut Vec<u8>)) -> Vec<Defect> {
     let mut bytes = driver("x86_64");
     change(&mut bytes);
@@ -44,7 +44,7 @@ fn shipped_drivers_pass() {
         let summary = check(&driver(architecture)).unwrap();
         assert_eq!(summary.machine, architecture);
         assert!(summary.imports["fwpkclnt.sys"].iter().any(|name| name == "FwpsCalloutRegister3"), "{summary:?}");
-        assert_eq!(summary.oldest_build, OLDEST_WINDOWS_BUILD, "what is imported decides it, and ExAllocatePool2 does");
+        assert_eq!(summary.oldest_build, OLDEST_WINDOWS_BUILD, "the imports determine it, here ExAllocatePool2");
         assert_eq!(summary.imports["WDFLDR.SYS"], ["WdfVersionBind", "WdfVersionUnbind"]);
     }
 }
@@ -115,7 +115,7 @@ fn header_defects_are_named() {
 
 #[test]
 fn an_image_that_bears_no_mark_for_shadow_stacks_is_named() {
-    // The type of the entry, behind its characteristics, time and version.
+    // The type of the entry, after its characteristics, time and version.
     let defects = after(|bytes| {
         let entry = bytes.windows(8).position(|window| window == [20, 0, 0, 0, 4, 0, 0, 0]).unwrap();
         bytes[entry] = 21;
@@ -138,7 +138,7 @@ fn images_that_differ_in_time_and_symbol_file_only_become_the_same() {
     other[record + 4..record + 20].fill(8);
     other_symbols[in_symbols..in_symbols + 16].fill(8);
     settle(&mut other, &mut other_symbols).unwrap();
-    assert!(other == image && other_symbols == symbols, "the build settles them in the same way");
+    assert!(other == image && other_symbols == symbols, "the build gives them the same identity");
 
     let mut changed = image.clone();
     changed[0x1000] ^= 1;

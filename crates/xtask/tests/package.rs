@@ -1,4 +1,4 @@
-//! The package, made of the drivers as they were built and looked at as a person would who got it.
+//! The package, made from the built drivers and examined as its recipient would.
 //!
 //! Needs target/sluice, which `./dev test` and `./dev build` make, osslsigncode and openssl.
 #![cfg(target_os = "linux")]
@@ -34,7 +34,7 @@ fn product(architecture: &str, name: &str) -> PathBuf {
     path
 }
 
-/// A package and what it was signed with.
+/// A package and the certificate it was signed with.
 struct Package {
     folder: TempDir,
     zip: PathBuf,
@@ -50,7 +50,7 @@ impl Package {
         Self { folder, zip, members }
     }
 
-    /// What osslsigncode says of a member, and whether it is content.
+    /// What osslsigncode reports about a member, and whether it accepts it.
     fn osslsigncode(&self, arguments: &[&str]) -> (bool, String) {
         let certificate = self.folder.path().join("signing/certificate.pem");
         let mut tool = Command::new("osslsigncode");
@@ -95,7 +95,7 @@ fn the_zip_holds_what_the_document_lists_and_its_sums_are_right() {
 
         let sums = String::from_utf8(package.members["SHA256SUMS"].clone()).unwrap();
         let named: Vec<_> = sums.lines().map(|line| line.split_once(" *").unwrap()).collect();
-        assert_eq!(named.len(), listed.len() - 1, "every file but the sums themselves");
+        assert_eq!(named.len(), listed.len() - 1, "every file except the checksums themselves");
         for (sum, name) in named {
             let own: String = Sha256::digest(&package.members[name]).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(own, sum, "{name}");
@@ -112,7 +112,7 @@ fn the_same_files_signed_with_the_same_key_make_the_same_zip() {
     let signer = Signer::made_in(&folder.path().join("signing"), None).unwrap();
     let unsigned = |name: &str| {
         let zip = make(Architecture::X64, &signer, &folder.path().join(name));
-        // What a signature changes has the time of signing in it.
+        // The parts that a signature changes contain the time of signing.
         let signed = ["sluice.sys", "sluice.exe", "sluice.cat", "SHA256SUMS", "sluice.cdx.json"];
         let mut members = archive::read(&zip).unwrap();
         members.retain(|(name, _)| !signed.contains(&name.as_str()));
@@ -150,7 +150,7 @@ fn osslsigncode_and_our_reader_find_the_signature_good_until_a_byte_changes() {
     assert!(!good, "{said}");
     // The checksum is not part of any hash.
     let checksum = driver.len() - 1;
-    assert!(signature::verify(&driver[..checksum]).is_err(), "a table that is cut short");
+    assert!(signature::verify(&driver[..checksum]).is_err(), "a truncated table");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The driver builds against a Windows Driver Kit.
 //!
-//! The kits are made here, in the shapes that real ones have: names in other letter cases than they are included by,
-//! backslashes, CR LF, bytes that are not UTF-8, an ndis.h that only Microsoft's preprocessor reads, network buffers of
-//! which bindgen makes wrong sizes, none of the names that only this project's headers have; one with libraries and one
-//! without. Most of the text is that of this crate's own headers; what is in this folder was written for this test.
+//! The kits are made here, with the peculiarities of real ones: file names in other letter cases than in the includes,
+//! backslashes, CR LF, bytes that are not UTF-8, an ndis.h that only Microsoft's preprocessor reads, network buffers
+//! for which bindgen computes wrong sizes, and none of the names that only this project's headers have; one with
+//! libraries and one without. Most of the text is from this crate's own headers; the files in this folder were written
+//! for this test.
 //!
-//! The build goes into the target folder of the driver's release build, so that the crates it needs are compiled once.
-//! The next build of the driver by itself makes a few crates anew.
+//! The build uses the target folder of the driver's release build, so that the crates it needs are compiled once. The
+//! next build of the driver itself rebuilds a few crates.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -22,7 +23,7 @@ const ARM64: &str = "aarch64-pc-windows-msvc";
 /// The crate's folder.
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Where the names of a kit lie that it has besides those of this crate's `headers`.
+/// The files that a kit has besides those of this crate's `headers`.
 const VERSION: &str = "10.0.19041.0";
 
 #[test]
@@ -31,8 +32,8 @@ fn a_kit_without_libraries() {
     let kit = Kit::lay("headers-only", Shape::Old);
     kit.cargo(&["build", "--target", X64]);
     let image = fs::read(driver_target().join(X64).join("release/sluice.dll")).unwrap();
-    assert!(contains(&image, b"WdfVersionBind\0"), "the entry point is that of kmdf-entry");
-    // What a compiler makes of the headers differs by architecture, and is done when the driver is checked.
+    assert!(contains(&image, b"WdfVersionBind\0"), "the entry point is from kmdf-entry");
+    // Checking the driver compiles the headers, with a result that depends on the architecture.
     kit.cargo(&["check", "--target", ARM64]);
 }
 
@@ -43,16 +44,16 @@ fn a_kit_with_libraries() {
     kit.make_libraries();
     kit.cargo(&["build", "--target", X64]);
     let image = fs::read(driver_target().join(X64).join("release/sluice.dll")).unwrap();
-    assert!(contains(&image, b"WdfVersionBindClass\0"), "the entry point is that of the kit");
-    assert!(!contains(&image, b"WdfVersionBind\0"), "and there is no other");
+    assert!(contains(&image, b"WdfVersionBindClass\0"), "the entry point is from the kit");
+    assert!(!contains(&image, b"WdfVersionBind\0"), "and it is the only one");
 }
 
-/// How the kits differ in what a driver includes.
+/// How the kits' headers differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// As 10.0.19041: all of NDIS in ndis.h, fewer fields and flags of the Filtering Platform.
+    /// Like 10.0.19041: all of NDIS in ndis.h, fewer fields and flags of the Filtering Platform.
     Old,
-    /// As 10.0.20348 and later: NDIS in parts.
+    /// Like 10.0.20348 and later: NDIS split into several headers.
     New,
 }
 
@@ -97,8 +98,8 @@ impl Kit {
         kit
     }
 
-    /// Writes a header as a kit's are: with `#include` in another letter case than the file has, CR LF, and a byte that
-    /// is not UTF-8.
+    /// Writes a header as in a kit: with `#include` in another letter case than the file's, CR LF, and a byte that is
+    /// not UTF-8.
     fn write(&self, path: &str, text: &str) {
         let path = self.root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -150,7 +151,7 @@ impl Kit {
     }
 }
 
-/// There is one target folder: another kit's image could be taken for this one's.
+/// There is only one target folder: another kit's image could be mistaken for this one's.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -200,7 +201,7 @@ fn capitalized(name: &str) -> String {
     name[..1].to_uppercase() + &name[1..]
 }
 
-/// The Filtering Platform as far as the first kit with ExAllocatePool2 declares it.
+/// The Filtering Platform as the first kit with ExAllocatePool2 declares it.
 fn without_what_came_later(header: &str) -> String {
     let later = ["_PACKAGE_FAMILY_NAME", "_ALLOW_URO", "_RESERVED"];
     header

@@ -1,10 +1,11 @@
-//! Since when Windows has had each function that a driver may import, and so the oldest Windows an image runs on.
+//! The build in which each function that a driver may import first appeared, and so the oldest Windows an image runs
+//! on.
 
 /// `module<TAB>export<TAB>build` and comments, see there for the sources.
 const TABLE: &str = include_str!("../../data/exports.tsv");
 
-/// The build that first exported `symbol` from `module` (compared as loaders do, without regard to case), or `None` where
-/// the table does not have it.
+/// The build that first exported `symbol` from `module` (compared as loaders do, ignoring case), or `None` if the table
+/// does not have it.
 #[must_use]
 pub(super) fn first_build(module: &str, symbol: &str) -> Option<u32> {
     rows().find(|row| row.symbol == symbol && row.module.eq_ignore_ascii_case(module)).map(|row| row.build)
@@ -16,7 +17,7 @@ struct Row {
     build: u32,
 }
 
-/// Lines that do not read as rows are left out here; a test holds that there are none.
+/// Lines that are not rows are skipped here; a test checks that there are none.
 fn rows() -> impl Iterator<Item = Row> {
     TABLE.lines().filter_map(row)
 }
@@ -50,8 +51,8 @@ mod tests {
         assert_eq!(first_build("fwpkclnt.sys", "ExAllocatePool2"), None);
     }
 
-    /// What the stand-in for the WDK lets a driver link against is in the table, or an image could import what nobody
-    /// looked up.
+    /// Everything that the stand-in for the WDK lets a driver link against is in the table; otherwise an image could
+    /// import a function that nobody looked up.
     #[test]
     fn everything_that_can_be_linked_is_in_the_table() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wdk-build/def");

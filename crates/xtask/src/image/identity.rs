@@ -1,9 +1,9 @@
-//! Makes an image say nothing of when and where it was linked.
+//! Removes from an image when and where it was linked.
 //!
 //! The linker puts a hash of the symbol file (.pdb) into the image, by which debuggers find it. The symbol file holds the
-//! linker's command line, and there rustc names a folder that it invents anew each time. So the same sources made two
-//! images that differ in that hash, and in the hash over it that stands where the time was (/Brepro). Here both become a
-//! hash of the rest of the image, in the image and in its symbol file alike.
+//! linker's command line, and there rustc names a temporary folder with a new random name each time. So the same
+//! sources would give images that differ in that hash, and in the hash over it that replaces the time stamp (/Brepro).
+//! Here both become a hash of the rest of the image, in the image and in its symbol file alike.
 
 use object::{
     LittleEndian as LE,
@@ -18,17 +18,17 @@ const GUID: usize = 16;
 /// `RSDS`, then the GUID.
 const SYMBOL_RECORD: &[u8; 4] = b"RSDS";
 
-/// Why an image and its symbol file cannot get a new identity.
+/// Why an image and its symbol file cannot be given a new identity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// The image does not read.
+    /// The image cannot be read.
     #[error("the image cannot be read: {0}")]
     Image(String),
-    /// It names no symbol file, or in a form that is not known.
+    /// It names no symbol file, or in an unknown form.
     #[error("the image names no symbol file")]
     NoSymbols,
-    /// The symbol file is another image's.
-    #[error("the symbol file does not hold the image's identity once, but {0} times")]
+    /// The symbol file belongs to another image.
+    #[error("the symbol file holds the image's identity {0} times instead of once")]
     OtherSymbols(usize),
 }
 
@@ -38,7 +38,7 @@ impl From<object::Error> for IdentityError {
     }
 }
 
-/// Gives an image and its symbol file an identity that depends on nothing but the image's other bytes.
+/// Gives an image and its symbol file an identity that depends only on the image's other bytes.
 ///
 /// # Errors
 /// When the two do not belong together.
@@ -64,7 +64,7 @@ pub fn settle(image: &mut [u8], symbols: &mut [u8]) -> Result<(), IdentityError>
     Ok(())
 }
 
-/// File offsets of what changes.
+/// File offsets of the parts that change.
 struct Places {
     guid: usize,
     times: Vec<usize>,

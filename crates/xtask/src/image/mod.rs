@@ -1,7 +1,7 @@
-//! Is a driver image one that Windows would load, and that this project would ship?
+//! Checks that a driver image is one that Windows would load, and that this project would ship.
 //!
 //! The kernel's loader refuses some of what is checked here (a wrong subsystem, an import nobody exports); the rest is
-//! what hypervisor-protected code integrity, driver signing and good manners ask for.
+//! required by hypervisor-protected code integrity, driver signing and good practice.
 
 mod exports;
 pub mod identity;
@@ -21,18 +21,18 @@ use object::{
 use crate::signature::{self, Signature, SignatureError};
 use sluice_protocol::{OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD};
 
-/// Modules that a driver of this project may import from, as they are spelled in import tables.
+/// Modules that a driver of this project may import from, as spelled in import tables.
 const MODULES: [&str; 5] = ["ntoskrnl.exe", "HAL.dll", "NDIS.SYS", "fwpkclnt.sys", "WDFLDR.SYS"];
 
 /// Something that is wrong with an image.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum Defect {
-    #[error("it is no 64-bit PE image: {0}")]
+    #[error("it is not a 64-bit PE image: {0}")]
     NotPe(String),
     #[error("machine {0:#06x}, expected x86_64 (0x8664) or aarch64 (0xaa64)")]
     Machine(u16),
-    #[error("subsystem {0}, expected 1 (native): the kernel loads no other")]
+    #[error("subsystem {0}, expected 1 (native): the kernel loads nothing else")]
     Subsystem(u16),
     #[error("it has no entry point")]
     NoEntryPoint,
@@ -47,17 +47,17 @@ pub enum Defect {
     #[error("it imports {symbol} from {module} by number, which differs between Windows versions")]
     Ordinal { module: String, symbol: String },
     #[error(
-        "it imports {symbol} from {module}, and crates/xtask/data/exports.tsv does not say since when Windows has had it"
+        "it imports {symbol} from {module}, which crates/xtask/data/exports.tsv does not list with its first Windows"
     )]
     UnknownExport { module: String, symbol: String },
     #[error(
-        "it imports {symbol} from {module}, which Windows has since build {build}; the oldest Windows that it is shipped \
-         for is {OLDEST_WINDOWS} (build {OLDEST_WINDOWS_BUILD})"
+        "it imports {symbol} from {module}, which Windows has only since build {build}; the oldest \
+         supported Windows is {OLDEST_WINDOWS} (build {OLDEST_WINDOWS_BUILD})"
     )]
     TooNew { module: String, symbol: String, build: u32 },
     #[error("section {0} is writable and executable")]
     WritableCode(String),
-    #[error("it has no relocations: the kernel could load it at one address only")]
+    #[error("it has no relocations: the kernel could load it only at one address")]
     NoRelocations,
     #[error("its characteristics lack {0}")]
     Characteristic(&'static str),
@@ -69,7 +69,7 @@ pub enum Defect {
     Signature(#[from] SignatureError),
 }
 
-/// What a good image is like.
+/// The properties of a good image.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Size of the file in bytes.
@@ -80,7 +80,7 @@ pub struct Summary {
     pub imports: BTreeMap<String, Vec<String>>,
     /// Build of the oldest Windows that has every import.
     pub oldest_build: u32,
-    /// Its signature, whose hashes are those of the image.
+    /// Its signature, whose hashes match the image.
     pub signature: Option<Signature>,
 }
 
@@ -131,7 +131,8 @@ pub fn check(bytes: &[u8]) -> Result<Summary, Vec<Defect>> {
     Ok(Summary { size: bytes.len(), machine, imports, oldest_build, signature })
 }
 
-/// The build of the oldest Windows that exports everything imported. What the table does not know was a defect before.
+/// The build of the oldest Windows that exports everything imported. Imports that the table lacks have been reported
+/// before.
 fn oldest_build(imports: &BTreeMap<String, Vec<String>>) -> u32 {
     let symbols = imports.iter().flat_map(|(module, symbols)| symbols.iter().map(move |symbol| (module, symbol)));
     symbols.filter_map(|(module, symbol)| exports::first_build(module, symbol)).max().unwrap_or_default()
@@ -162,7 +163,7 @@ fn check_header(file: &PeFile64<'_>, bytes: &[u8], defects: &mut Vec<Defect>) {
     }
 }
 
-/// Only x86_64 has what the mark speaks of.
+/// Only x86_64 has CET.
 fn check_shadow_stack<'a>(file: &PeFile64<'a>, bytes: &'a [u8], machine: &str, defects: &mut Vec<Defect>) {
     match has_shadow_stack(file, bytes) {
         Ok(marked) if marked || machine != "x86_64" => {}
@@ -191,7 +192,7 @@ fn check_imports(file: &PeFile64<'_>, defects: &mut Vec<Defect>) -> BTreeMap<Str
     }
     let mut by_module = BTreeMap::<_, Vec<_>>::new();
     for (module, symbol) in imports {
-        // Loaders compare module names without regard to case.
+        // Loaders ignore case in module names.
         if !MODULES.iter().any(|allowed| allowed.eq_ignore_ascii_case(&module)) {
             defects.push(Defect::Module { module: module.clone(), symbol: symbol.clone() });
         } else if symbol.starts_with('#') {
@@ -277,12 +278,13 @@ fn debug_directory<'a>(
     let (at, _) = directory.file_range(&file.section_table())?;
     let content = directory.data(bytes, &file.section_table())?;
     let count = content.len() / size_of::<pe::ImageDebugDirectory>();
-    // There are as many as were counted.
+    // There are as many as counted.
     let entries = object::pod::slice_from_bytes(content, count).map_or(&[][..], |(entries, _)| entries);
     Ok(Some((at as usize, entries)))
 }
 
-/// Whether the image says that it runs with a shadow stack (CET): bit 0 of what the linker's /CETCOMPAT leaves.
+/// Whether the image declares itself compatible with shadow stacks (CET): bit 0 of the entry that the linker's
+/// /CETCOMPAT makes.
 fn has_shadow_stack<'a>(file: &PeFile64<'a>, bytes: &'a [u8]) -> object::Result<bool> {
     let Some((_, entries)) = debug_directory(file, bytes)? else { return Ok(false) };
     let mut flags = entries

@@ -1,11 +1,11 @@
-//! Set-up information files: `inf/sluice.inx` is filled in to become the package's `sluice.inf`, and [`rules`] holds the
-//! result against what Microsoft's InfVerif states.
+//! Set-up information files: `inf/sluice.inx` is filled in to become the package's `sluice.inf`, and [`rules`] checks
+//! the result by the documented rules of Microsoft's InfVerif.
 
 pub mod rules;
 
 use std::fmt;
 
-/// Architectures that a package is made for.
+/// The architectures of packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// x86_64
@@ -15,7 +15,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// As INF files decorate section names: `NTamd64`.
+    /// The decoration of section names in INF files: `NTamd64`.
     #[must_use]
     pub fn decoration(self) -> &'static str {
         match self {
@@ -25,10 +25,10 @@ impl Architecture {
     }
 }
 
-/// The day of a package, by which Windows ranks drivers.
+/// The date of a package, by which Windows ranks drivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Day {
-    /// Of the Gregorian calendar.
+    /// In the Gregorian calendar.
     pub year: u16,
     /// 1 to 12.
     pub month: u8,
@@ -39,24 +39,24 @@ pub struct Day {
 /// Why an INF cannot be made or read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InfError {
-    /// The source lacks a place to fill in.
-    #[error("the source has no {0:?} to fill in")]
+    /// The source lacks a placeholder.
+    #[error("the source has no placeholder {0:?}")]
     NothingToFill(&'static str),
-    /// A line has no form that an INF knows.
+    /// A line that is not valid in an INF.
     #[error("line {line}: {why}")]
     Line {
-        /// From 1.
+        /// Counted from 1.
         line: usize,
         /// What is wrong with it.
         why: &'static str,
     },
 }
 
-/// Fills in what stampinf fills in on Windows: architecture, date and version (`1.2.3` becomes `1.2.3.0`). Lines end as
-/// Windows ends them.
+/// Fills in what stampinf fills in on Windows: architecture, date and version (`1.2.3` becomes `1.2.3.0`). Lines end
+/// with CR LF.
 ///
 /// # Errors
-/// When the source has no place for one of them.
+/// When the source has no placeholder for one of them.
 pub fn stamp(source: &str, architecture: Architecture, day: Day, version: &str) -> Result<String, InfError> {
     const ARCHITECTURE: &str = "$ARCH$";
     const DRIVER_VERSION: &str = "DriverVer";
@@ -79,35 +79,35 @@ pub fn stamp(source: &str, architecture: Architecture, day: Day, version: &str) 
     if versions == 1 { Ok(stamped) } else { Err(InfError::NothingToFill(DRIVER_VERSION)) }
 }
 
-/// A file that was read. Names compare without regard to case.
+/// A parsed file. Names are compared ignoring case.
 #[derive(Debug)]
 pub struct Inf {
     sections: Vec<Section>,
 }
 
-/// The lines under one name.
+/// A section: the lines under one name.
 #[derive(Debug)]
 pub struct Section {
-    /// Without brackets.
+    /// The name, without brackets.
     pub name: String,
-    /// In the file's order.
+    /// In file order.
     pub lines: Vec<Line>,
 }
 
 /// `key = value, value` or `value, value`.
 #[derive(Debug)]
 pub struct Line {
-    /// What stands before `=`.
+    /// The part before `=`.
     pub key: Option<String>,
-    /// Between the commas, quotes taken off. Tokens such as `%Name%` stand as they are.
+    /// The values between the commas, without quotes. Tokens such as `%Name%` are not expanded.
     pub values: Vec<String>,
 }
 
 impl Inf {
-    /// Reads a file's text. Lines continued with `\` are refused: nothing here needs them.
+    /// Parses a file's text. Lines continued with `\` are refused: nothing here needs them.
     ///
     /// # Errors
-    /// The first line that is none of a section, an entry and a comment.
+    /// The first line that is not a section, an entry or a comment.
     pub fn read(text: &str) -> Result<Self, InfError> {
         let mut sections: Vec<Section> = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -119,15 +119,15 @@ impl Inf {
             if let Some(name) = line.strip_prefix('[') {
                 let name = name.strip_suffix(']').ok_or(wrong("a section's name is not closed"))?.trim();
                 if sections.iter().any(|section| section.name.eq_ignore_ascii_case(name)) {
-                    return Err(wrong("the section is there already"));
+                    return Err(wrong("the section already exists"));
                 }
                 sections.push(Section { name: name.to_owned(), lines: Vec::new() });
                 continue;
             }
             if line.ends_with('\\') {
-                return Err(wrong("continued lines are not read"));
+                return Err(wrong("continued lines are not supported"));
             }
-            let section = sections.last_mut().ok_or(wrong("it stands before the first section"))?;
+            let section = sections.last_mut().ok_or(wrong("it is before the first section"))?;
             let (key, values) = match line.split_once('=') {
                 Some((key, values)) => (Some(key.trim().to_owned()), values),
                 None => (None, line),
@@ -148,13 +148,13 @@ impl Inf {
         self.sections.iter().find(|section| section.name.eq_ignore_ascii_case(name))
     }
 
-    /// A value with its `%tokens%` replaced by what `[Strings]` says; numbers are folders' ids and stay.
+    /// A value with its `%tokens%` replaced from `[Strings]`; numbers are ids of folders and stay.
     ///
     /// # Errors
-    /// The first token that `[Strings]` does not have.
+    /// The first token that is not in `[Strings]`.
     pub fn expand(&self, value: &str) -> Result<String, String> {
         let mut out = String::new();
-        // Outside and inside of percent signs by turns.
+        // Alternately outside and inside percent signs.
         for (index, part) in value.split('%').enumerate() {
             match index % 2 {
                 0 => out.push_str(part),
@@ -202,7 +202,7 @@ fn without_comment(line: &str) -> Option<&str> {
     (!quoted).then_some(line)
 }
 
-/// At least one value, which may be empty.
+/// At least one value, possibly empty.
 fn values_of(text: &str) -> Vec<String> {
     let mut values = vec![String::new()];
     let mut quoted = false;

@@ -1,8 +1,9 @@
-//! What InfVerif asks of the INF of a primitive driver (one without a device), as Microsoft states it in "INF Validation
-//! Errors and Warnings", "Creating a new primitive driver" and "Driver package isolation". The numbers are InfVerif's.
+//! What InfVerif requires of the INF of a primitive driver (one without a device), as Microsoft states it in "INF
+//! Validation Errors and Warnings", "Creating a new primitive driver" and "Driver package isolation". The numbers are
+//! InfVerif's.
 //!
-//! InfVerif runs on Windows only. These are the rules that its pages name and that can apply to a file such as ours; a
-//! directive that they do not speak of is refused, so that no line goes unchecked.
+//! InfVerif runs on Windows only. These are the rules on those pages that can apply to a file such as ours; a directive
+//! that they do not mention is refused, so that no line goes unchecked.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use super::{Architecture, Inf, Section};
 /// A rule that the file breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
-    /// InfVerif's number for it; 0 where its pages state the rule without one.
+    /// InfVerif's number for it; 0 where the pages state the rule without a number.
     pub number: u16,
     /// What is wrong, and where.
     pub what: String,
@@ -26,7 +27,7 @@ impl fmt::Display for Broken {
     }
 }
 
-/// The folder in the driver store: files stay there, and run from there.
+/// The driver store: files stay there, and run from there.
 const DRIVER_STORE: &str = "13";
 
 /// Every rule that a file for `architecture` and Windows from `oldest_build` on breaks.
@@ -63,7 +64,7 @@ impl<'a> Check<'a> {
         self.used.push(name.to_owned());
         let section = self.inf.section(name);
         if section.is_none() {
-            self.say(1203, format!("{directive} names section [{name}], which is not there"));
+            self.say(1203, format!("{directive} names section [{name}], which does not exist"));
         }
         section
     }
@@ -104,7 +105,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The sections at which Windows begins.
+    /// The sections that Windows starts from.
     fn entry_points(&mut self, decoration: &str) {
         if self.inf.section("Manufacturer").is_some() {
             self.say(1212, "both [Manufacturer] and [DefaultInstall]");
@@ -126,7 +127,7 @@ impl<'a> Check<'a> {
                 self.service(&line.values);
             }
         }
-        // Allowed for older Windows only, and marked so that those with primitive drivers pass it over.
+        // Allowed only for older Windows, and decorated so that versions with primitive drivers skip it.
         if let Some(section) = self.inf.section(&uninstall) {
             self.used.extend([uninstall.clone(), format!("{uninstall}.Services")]);
             if section.first("LegacyUninstall") != Some("1") {
@@ -143,7 +144,7 @@ impl<'a> Check<'a> {
         for line in &section.lines {
             let key = line.key.as_deref().unwrap_or_default();
             if !known.iter().any(|known| known.eq_ignore_ascii_case(key)) {
-                self.say(1300, format!("[{}] has {key:?}, of which these rules know nothing", section.name));
+                self.say(1300, format!("[{}] has {key:?}, which these rules do not know", section.name));
             }
         }
         for line in section.all("CopyFiles").chain(section.all("DelFiles")) {
@@ -158,12 +159,12 @@ impl<'a> Check<'a> {
         let Some(list) = self.referenced(name, "CopyFiles or DelFiles") else { return };
         let folder = self.inf.section("DestinationDirs").and_then(|folders| folders.all(name).next());
         if folder.is_none_or(|line| line.values != [DRIVER_STORE]) {
-            self.say(1306, format!("[DestinationDirs] does not send [{name}] to {DRIVER_STORE}, the driver store"));
+            self.say(1306, format!("[DestinationDirs] does not direct [{name}] to {DRIVER_STORE}, the driver store"));
         }
         for line in &list.lines {
             let (file, renamed) = (&line.values[0], line.values.get(1).is_some_and(|source| !source.is_empty()));
             if renamed {
-                self.say(1100, format!("{file} is renamed when it is copied"));
+                self.say(1100, format!("{file} is renamed when copied"));
             }
             if self.inf.section("SourceDisksFiles").and_then(|files| files.first(file)).is_none() {
                 self.say(1230, format!("{file} is not in [SourceDisksFiles]"));
@@ -234,7 +235,7 @@ mod tests {
         stamp(source, architecture, Day { year: 2026, month: 1, day: 2 }, "0.1.0").unwrap()
     }
 
-    /// What is broken after one change, which must hit.
+    /// The rules broken by one change, whose pattern must match.
     fn after(from: &str, to: &str) -> Vec<Broken> {
         let text = ours(Architecture::X64);
         assert!(text.contains(from), "{from:?}");

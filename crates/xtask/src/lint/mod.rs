@@ -1,4 +1,4 @@
-//! Format, clippy, and the rules that neither knows.
+//! Format, clippy, and the project's own rules.
 
 mod portable;
 mod rules;
@@ -27,7 +27,7 @@ const DRIVER_CRATES: [&str; 7] = [
     "crates/wdk-build",
 ];
 
-/// Runs every check, so that one run shows all that is wrong, and fails if any did.
+/// Runs every check, so that one run shows everything that is wrong, and fails if any of them failed.
 pub(crate) fn run(places: &Places) -> Result<(), Error> {
     let mut outcome = Ok(());
     let mut check = |what: &str, result: Result<(), Error>| {
@@ -99,7 +99,7 @@ fn project_rules(places: &Places) -> Result<(), Error> {
     };
     let mut broken = Vec::new();
     for file in git(&["ls-files", "--cached", "--others", "--exclude-standard"])?.lines() {
-        // What is not text, or was just removed, has no lines to judge.
+        // A file that is not text, or was just removed, has no lines to check.
         if let Ok(text) = fs::read_to_string(places.root.join(file)) {
             broken.extend(rules::broken_by_file(file, &text));
         }

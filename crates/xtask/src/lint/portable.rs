@@ -1,4 +1,4 @@
-//! The crates that any platform can use, checked for two that are not this one.
+//! Checks the platform-independent crates for two other platforms.
 
 use std::{path::Path, process::Command};
 
@@ -9,10 +9,10 @@ use crate::{Error, places::Places, toolchain::host_cargo};
 /// The crates.
 const CRATES: [&str; 3] = ["filter-engine", "shim", "sluice-content"];
 
-/// What a program on Windows could link, and a Linux that is not x86-64.
+/// A target for programs on Windows, and a Linux that is not x86-64.
 const TARGETS: [&str; 2] = ["x86_64-pc-windows-gnu", "aarch64-unknown-linux-gnu"];
 
-/// Checks the crates for each target whose library is there (`rustup target add`), and says which is not.
+/// Checks the crates for each target whose library is installed (`rustup target add`), and reports the others.
 pub(super) fn check(places: &Places) -> Result<(), Error> {
     let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]))?;
     for target in TARGETS {

@@ -7,10 +7,10 @@ const MAX_LINES: usize = 600;
 /// Longest first line of a commit message, in characters.
 const MAX_SUBJECT: usize = 72;
 
-/// Words that must not be in what is committed: marks for work that was left undone.
+/// Words that must not be committed: marks of unfinished work.
 const FORBIDDEN: [&str; 3] = [concat!("FIX", "ME"), concat!("XX", "X:"), concat!("TO", "DO:")];
 
-/// A rule that something breaks.
+/// A broken rule.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Broken {
     LongFile { file: String, lines: usize },
@@ -23,10 +23,10 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LongFile { file, lines } => {
-                write!(f, "{file}: {lines} lines, at most {MAX_LINES}: split it where its jobs part")
+                write!(f, "{file}: {lines} lines, at most {MAX_LINES}: split it by its jobs")
             }
             Self::ForbiddenWord { file, line, word } => {
-                write!(f, "{file}:{line}: {word} (name what is absent in the documentation, or do it)")
+                write!(f, "{file}:{line}: {word} (document what is missing, or do it)")
             }
             Self::LongSubject { subject, length } => {
                 write!(f, "commit {subject:?}: {length} characters, at most {MAX_SUBJECT}")

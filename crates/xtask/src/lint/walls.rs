@@ -1,4 +1,4 @@
-//! Which crate of the programs may use which. ARCHITECTURE.md says why the walls stand where they do.
+//! Which crate of the programs may use which. ARCHITECTURE.md explains the walls.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("xtask", &["sluice-protocol"]),
 ];
 
-/// What `cargo metadata` says, as far as it matters here.
+/// The parts of `cargo metadata` used here.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -41,11 +41,11 @@ struct Dependency {
     name: String,
     /// `dev`, `build`, or nothing.
     kind: Option<String>,
-    /// Where it is, for a crate that comes from no registry.
+    /// The path of a crate that is not from a registry.
     path: Option<PathBuf>,
 }
 
-/// Holds the workspace against [`MAY_USE`].
+/// Checks the workspace against [`MAY_USE`].
 pub(super) fn check(places: &Places) -> Result<(), Error> {
     let metadata = process::output(host_cargo(places).args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let broken = broken(&metadata);
@@ -55,7 +55,7 @@ pub(super) fn check(places: &Places) -> Result<(), Error> {
     if broken.is_empty() { Ok(()) } else { Err(Error::Lint(broken.len())) }
 }
 
-/// One line for each crate that the table does not know and each use that it does not allow.
+/// One line for each crate that is not in the table and each use that it does not allow.
 fn broken(metadata: &str) -> Vec<String> {
     let packages = match serde_json::from_str::<Metadata>(metadata) {
         Ok(Metadata { packages }) => packages,

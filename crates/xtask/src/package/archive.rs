@@ -1,4 +1,4 @@
-//! Zip files whose bytes depend on nothing but their content: fixed order, one time for all members, the same compressor
+//! Zip files whose bytes depend only on their content: fixed order, one time for all members, the same compressor
 //! everywhere.
 
 use std::{
@@ -12,14 +12,14 @@ use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 use super::PackageError;
 use crate::inf::Day;
 
-/// Writes `members`, names and contents, in the order given. All get midnight of `day` for a time.
+/// Writes `members`, names and contents, in the order given. All are dated midnight of `day`.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub(super) fn write(path: &Path, day: Day, members: &[(String, Vec<u8>)]) -> Result<(), PackageError> {
     let failed = |error: zip::result::ZipError| PackageError::Archive(error.to_string());
     let time = DateTime::from_date_and_time(day.year, day.month, day.day, 0, 0, 0)
-        .map_err(|_| PackageError::Archive(format!("a zip file has no way to write {day}")))?;
+        .map_err(|_| PackageError::Archive(format!("a zip file cannot hold the date {day}")))?;
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)
         .compression_level(Some(9))
@@ -34,7 +34,7 @@ pub(super) fn write(path: &Path, day: Day, members: &[(String, Vec<u8>)]) -> Res
     Ok(())
 }
 
-/// Names and contents of a zip file's members, in its order.
+/// Names and contents of a zip file's members, in order.
 ///
 /// # Errors
 /// When it cannot be read.

@@ -1,10 +1,10 @@
-//! The catalog: a signed list of the hashes of sluice.sys and sluice.inf, without which Windows takes no driver package
-//! into its store.
+//! The catalog: a signed list of the hashes of sluice.sys and sluice.inf, without which Windows accepts no driver
+//! package into its store.
 //!
-//! A catalog is a PKCS #7 message whose content is a certificate trust list (CTL). Its form is not documented as a whole;
-//! the object identifiers are those of mscat.h and wintrust.h, and where each stands was seen in catalogs of Inf2Cat: two
-//! entries for each file, by SHA-1 and by SHA-256, the latter with the hash as a signature has it. On Windows Inf2Cat
-//! itself makes it.
+//! A catalog is a PKCS #7 message whose content is a certificate trust list (CTL). Its form is not documented as a
+//! whole; the object identifiers are those of mscat.h and wintrust.h, and their places were read from catalogs made by
+//! Inf2Cat: two entries for each file, by SHA-1 and by SHA-256, the latter with the hash as in a signature. On Windows,
+//! Inf2Cat itself makes it.
 
 use std::{fs, path::Path, process::Command};
 
@@ -41,15 +41,15 @@ const CATALOG_LIST_MEMBER2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3
 const NAME_VALUE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.12.2.1");
 /// CAT_MEMBERINFO2_OBJID
 const MEMBER_INFO2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.12.2.3");
-/// SPC_CAB_DATA_OBJID: what was hashed is a file of no form that is known.
+/// SPC_CAB_DATA_OBJID: the hashed file is of no known form.
 const FLAT_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.25");
 
 /// CRYPTCAT_ATTR_AUTHENTICATED, CRYPTCAT_ATTR_DATAASCII and CRYPTCAT_ATTR_NAMEASCII.
 const AUTHENTICATED_TEXT: u32 = 0x1001_0001;
-/// Windows NT 10.0, as members say it.
+/// Windows NT 10.0, as written in members.
 const OS_ATTRIBUTE: &str = "2:10.0";
 
-/// CertificateTrustList of wincrypt.h, with what catalogs use of it.
+/// CertificateTrustList of wincrypt.h, with the members that catalogs use.
 #[derive(Debug, Clone, Sequence)]
 pub(crate) struct TrustList {
     usage: Vec<ObjectIdentifier>,
@@ -76,7 +76,7 @@ struct NameValue {
     value: OctetString,
 }
 
-/// Makes and signs `sluice.cat` of what lies in `stage`.
+/// Makes and signs `sluice.cat` for the files in `stage`.
 pub(super) fn make(inputs: &Inputs<'_>, stage: &Path) -> Result<(), PackageError> {
     let signed = stage.join("sluice.cat");
     if cfg!(windows) {
@@ -124,7 +124,7 @@ fn trust_list(inputs: &Inputs<'_>, image: &Hashes, flat: &Hashes) -> der::Result
         member("sluice.inf", &flat.sha256, Some(flat_data()?))?,
     ];
     members.sort_by(|one, other| one.identifier.as_bytes().cmp(other.identifier.as_bytes()));
-    // Any sixteen bytes that no other catalog has: the hash of what it lists.
+    // Sixteen bytes unique to the catalog: the hash of what it lists.
     let own: Vec<_> = members.iter().flat_map(|member| member.identifier.as_bytes().to_vec()).collect();
     Ok(TrustList {
         usage: vec![CATALOG_LIST],
@@ -177,7 +177,7 @@ fn flat_data() -> der::Result<TypedValue> {
     Ok(TypedValue { kind: FLAT_DATA, value: Any::from_der(&[0xa2, 2, 0x80, 0])? })
 }
 
-/// A message that nobody has signed yet.
+/// A message without signatures.
 fn message(list: &TrustList) -> der::Result<Vec<u8>> {
     let content = SignedData {
         version: CmsVersion::V1,
@@ -193,10 +193,10 @@ fn message(list: &TrustList) -> der::Result<Vec<u8>> {
     ContentInfo { content_type: SIGNED_DATA, content: Any::encode_from(&content)? }.to_der()
 }
 
-/// What a catalog lists: each member's hash, and the file's name where it says one.
+/// What a catalog lists: each member's hash, and the file's name if given.
 ///
 /// # Errors
-/// When it is no catalog, or its signature is not of its content.
+/// When it is not a catalog, or its signature does not match its content.
 pub fn members(catalog: &[u8]) -> Result<Vec<(Vec<u8>, String)>, signature::SignatureError> {
     let signed = signature::signed_data(catalog)?;
     let list: TrustList = signature::content(&signed, TRUST_LIST)?.decode_as()?;

@@ -1,4 +1,4 @@
-//! What others wrote and is linked into sluice.sys and sluice.exe, read from `cargo metadata`.
+//! Third-party code linked into sluice.sys and sluice.exe, read from `cargo metadata`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use super::PackageError;
 /// Everything that is linked into the products.
 #[derive(Debug, Default)]
 pub struct Linked {
-    /// Crates of others, and libraries that come with the tools.
+    /// Third-party crates, and libraries that come with the tools.
     pub components: Vec<Component>,
 }
 
@@ -26,7 +26,7 @@ pub struct Component {
     pub version: String,
     /// SPDX expression.
     pub licence: String,
-    /// Where it comes from, as package URL.
+    /// Its source, as a package URL.
     pub url: String,
     /// The products it is linked into.
     pub products: BTreeSet<&'static str>,
@@ -76,16 +76,16 @@ struct Dependency {
 
 #[derive(Deserialize)]
 struct Kind {
-    /// `None` for what is linked, `build` and `dev` for the rest.
+    /// `None` for normal dependencies, `build` and `dev` for the others.
     kind: Option<String>,
 }
 
 impl Linked {
     /// Adds what `root` links into `product`, by the JSON that `cargo metadata --format-version 1` printed for its target.
-    /// Crates of the workspace itself are left out, and so are procedural macros and what only build scripts use.
+    /// Crates of the workspace itself are left out, and so are procedural macros and dependencies of build scripts.
     ///
     /// # Errors
-    /// When the JSON is not such, or a crate says nothing of its licence.
+    /// When the JSON is not valid, or a crate does not state its licence.
     pub fn add(&mut self, metadata: &str, root: &str, product: &'static str) -> Result<(), PackageError> {
         let metadata: Metadata =
             serde_json::from_str(metadata).map_err(|error| PackageError::Metadata(error.to_string()))?;
@@ -135,7 +135,7 @@ impl Package {
         Ok(Component {
             name: name.clone(),
             version: version.clone(),
-            // The form of old manifests.
+            // The old form of the field.
             licence: licence.replace('/', " OR "),
             url: format!("pkg:cargo/{name}@{version}"),
             products: BTreeSet::new(),
@@ -144,7 +144,7 @@ impl Package {
     }
 }
 
-/// The texts of a folder's licence files, in the order of their names.
+/// The texts of a folder's licence files, sorted by name.
 fn licence_files(folder: &Path) -> Result<String, PackageError> {
     const BEGINNINGS: [&str; 6] = ["license", "licence", "copying", "copyright", "notice", "unlicense"];
     let mut files = Vec::new();

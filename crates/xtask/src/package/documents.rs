@@ -1,4 +1,4 @@
-//! What is there to be read: README.txt, licences, the bill of materials and the sums.
+//! The package's documents: README.txt, licences, the bill of materials and the checksums.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use super::{Inputs, PackageError, dependencies::Component, write};
 const BILL_OF_MATERIALS: &str = "sluice.cdx.json";
 const SUMS: &str = "SHA256SUMS";
 
-/// Files of the repository that go into the package, with their names there.
+/// Files of the repository that go into the package, with their names in it.
 const COPIED: [(&str, &str); 3] =
     [("tests/vm/try.ps1", "try.ps1"), ("LICENSE-APACHE", "LICENSE-APACHE.txt"), ("LICENSE-MIT", "LICENSE-MIT.txt")];
 
@@ -30,7 +30,7 @@ pub(super) const MEMBERS: [&str; 12] = [
     SUMS,
 ];
 
-/// Writes them into `stage`, the sums last.
+/// Writes them into `stage`, the checksums last.
 pub(super) fn write_all(inputs: &Inputs<'_>, stage: &Path) -> Result<(), PackageError> {
     for (from, to) in COPIED {
         let from = inputs.root.join(from);
@@ -62,10 +62,10 @@ fn sum_of(path: &Path) -> Result<String, PackageError> {
     Ok(Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Every component with its licence; each text once, under all that share it.
+/// Every component with its licence; each text once, below all components that share it.
 fn third_party(components: &[Component]) -> String {
     let mut text = String::from(
-        "What others wrote and is linked into sluice.sys and sluice.exe, with the licences under which it is used.\n\n",
+        "Third-party code linked into sluice.sys and sluice.exe, with the licences under which it is used.\n\n",
     );
     for Component { name, version, licence, products, .. } in components {
         let products = products.iter().copied().collect::<Vec<_>>().join(", ");
@@ -79,13 +79,13 @@ fn third_party(components: &[Component]) -> String {
         }
     }
     for (licence, names) in texts {
-        let licence = if licence.is_empty() { "(It comes without the text of its licence.)\n" } else { licence };
+        let licence = if licence.is_empty() { "(It comes without a licence text.)\n" } else { licence };
         text.push_str(&format!("\n{}\n{}\n\n{licence}", "=".repeat(78), names.join(", ")));
     }
     text
 }
 
-/// CycloneDX 1.5: what is in the package, and what is in that.
+/// CycloneDX 1.5: the files of the package, and their components.
 fn bill_of_materials(inputs: &Inputs<'_>, stage: &Path) -> Result<String, PackageError> {
     use serde_json::{Value, json};
     let ours = json!([{ "expression": "MIT OR Apache-2.0" }]);
@@ -140,6 +140,6 @@ mod tests {
         let text = third_party(&[component("a", "T1"), component("b", "T2"), component("c", "T1"), component("d", "")]);
         assert_eq!(text.matches("T1").count(), 1);
         assert!(text.contains("\na, c\n") && text.contains("c 1: MIT (sluice.sys)"), "{text}");
-        assert!(text.contains("without the text"), "{text}");
+        assert!(text.contains("without a licence text"), "{text}");
     }
 }

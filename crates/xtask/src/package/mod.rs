@@ -1,4 +1,4 @@
-//! The package: one zip file for each architecture, with everything that a person needs on the machine, signed.
+//! The package: one signed zip file for each architecture, with everything needed on the machine.
 
 pub mod archive;
 pub mod catalog;
@@ -24,26 +24,26 @@ use crate::{
 use dependencies::Linked;
 use sign::Signer;
 
-/// What a package is made of.
+/// The parts of a package.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// Top of the repository: the INF's source, the script and the licences lie there.
+    /// Top of the repository, which holds the INF's source, the script and the licences.
     pub root: &'a Path,
     /// Which package.
     pub architecture: Architecture,
     /// `1.2.3`
     pub version: &'a str,
-    /// Of the source, since 1970: it dates the driver and the members of the zip file.
+    /// The time of the source, since 1970: the date of the driver and of the members of the zip file.
     pub time: Duration,
-    /// sluice.sys, as it was built.
+    /// sluice.sys, as built.
     pub driver: &'a Path,
-    /// sluice.exe, as it was built.
+    /// sluice.exe, as built.
     pub command: &'a Path,
-    /// What others wrote and is linked into both.
+    /// Third-party code linked into both.
     pub linked: &'a Linked,
-    /// With what to sign.
+    /// The key and certificate to sign with.
     pub signer: &'a Signer,
-    /// Where the zip file goes, and beside it a folder with what is in it.
+    /// The folder for the zip file and a folder with its content.
     pub folder: &'a Path,
 }
 
@@ -61,7 +61,7 @@ pub enum PackageError {
     Inf(#[from] InfError),
     #[error("sluice.inf breaks rules of InfVerif:\n{}", listed(.0))]
     Rules(Vec<Broken>),
-    #[error("the signed sluice.sys is not fit to ship:\n{}", listed(.0))]
+    #[error("the signed sluice.sys cannot be shipped:\n{}", listed(.0))]
     Image(Vec<Defect>),
     #[error("{file}: {source}")]
     Signature { file: &'static str, source: SignatureError },
@@ -69,7 +69,7 @@ pub enum PackageError {
     Catalog(der::Error),
     #[error("`cargo metadata`: {0}")]
     Metadata(String),
-    #[error("the time of the source, {0:?} after 1970, is none that a zip file or a driver can have")]
+    #[error("the time of the source, {0:?} after 1970, is out of range for a zip file or a driver")]
     Time(Duration),
 }
 
@@ -88,7 +88,7 @@ fn listed<T: std::fmt::Display>(items: &[T]) -> String {
 /// Makes the package, checks what is in it, and returns the zip file's path.
 ///
 /// # Errors
-/// When something is missing, a tool fails, or what came out is not fit to ship.
+/// When something is missing, a tool fails, or the result cannot be shipped.
 pub fn make(inputs: &Inputs<'_>) -> Result<PathBuf, PackageError> {
     let day = day(inputs.time)?;
     let name = match inputs.architecture {
@@ -124,7 +124,7 @@ fn day(time: Duration) -> Result<Day, PackageError> {
     Ok(Day { year: date.year(), month: date.month(), day: date.day() })
 }
 
-/// The signed image is still one that Windows would load, and its signature belongs to it.
+/// Check that Windows would still load the signed image, and that its signature matches it.
 fn check_driver(path: &Path) -> Result<(), PackageError> {
     let bytes = fs::read(path).map_err(PackageError::file(path))?;
     let summary = image::check(&bytes).map_err(PackageError::Image)?;
@@ -132,7 +132,7 @@ fn check_driver(path: &Path) -> Result<(), PackageError> {
     summary.signature.map(drop).ok_or(PackageError::Signature { file: "sluice.sys", source })
 }
 
-/// On Windows the WDK's own tools fill the file in and check it; our rules are asked everywhere.
+/// On Windows the WDK's own tools fill in and check the file; our rules are checked everywhere.
 fn make_inf(inputs: &Inputs<'_>, path: &Path, day: Day) -> Result<(), PackageError> {
     let source = inputs.root.join("inf/sluice.inx");
     let text = fs::read_to_string(&source).map_err(PackageError::file(&source))?;

@@ -9,14 +9,14 @@ use std::{
 use super::PackageError;
 use crate::process;
 
-/// The name that the certificate made on the spot carries. Nobody trusts it but who imports it.
+/// The subject of the certificate made on the spot. Only those who import it trust it.
 const TEST_SUBJECT: &str = "Sluicegate test signing";
 
-/// With what to sign.
+/// The key and certificate to sign with.
 #[derive(Debug, Clone)]
 pub struct Signer {
     credentials: Credentials,
-    /// URL of an RFC 3161 time stamping authority. Without one a signature ends with its certificate.
+    /// URL of an RFC 3161 time stamping authority. Without one a signature expires with its certificate.
     timestamp: Option<String>,
 }
 
@@ -24,7 +24,7 @@ pub struct Signer {
 enum Credentials {
     /// Both in PEM.
     Files { key: PathBuf, certificate: PathBuf },
-    /// Windows: a certificate of this store, whose public half lies in a file.
+    /// Windows: a certificate in this store, whose public half is in a file.
     Store { store: &'static str, public: PathBuf },
     /// Windows: a .pfx file, which holds both.
     Pfx(PathBuf),
@@ -41,8 +41,8 @@ impl Signer {
         Self { credentials, timestamp }
     }
 
-    /// A key that only its owner can read, and a certificate for it, both made in `folder` unless they are there and valid
-    /// for another day: whoever trusts the certificate need not do it again after every build.
+    /// A key that only its owner can read, and a certificate for it, both made in `folder` unless they exist and are
+    /// valid for another day, so that the certificate need not be trusted anew after every build.
     ///
     /// # Errors
     /// When they cannot be made.
@@ -52,8 +52,8 @@ impl Signer {
         Ok(Self { credentials, timestamp })
     }
 
-    /// Signs an image or a catalog. An image gets hashes of its pages too, so that the kernel can check each as it comes
-    /// from the disk.
+    /// Signs an image or a catalog. An image gets hashes of its pages too, so that the kernel can check each page as it
+    /// is read from disk.
     ///
     /// # Errors
     /// When the tool cannot be run, or refuses.
@@ -130,12 +130,12 @@ fn in_files(folder: &Path) -> Result<Credentials, PackageError> {
         openssl.args(["-subj", &format!("/CN={TEST_SUBJECT}"), "-addext", "basicConstraints=critical,CA:FALSE"]);
         openssl.args(["-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=codeSigning"]);
         process::run_quietly(openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate))?;
-        eprintln!("a test certificate was made: {}, its key beside it", certificate.display());
+        eprintln!("made a test certificate: {}, with its key beside it", certificate.display());
     }
     Ok(Credentials::Files { key, certificate })
 }
 
-/// An empty file that only its owner can read, from before there is anything in it.
+/// An empty file that only its owner can read, from before anything is written to it.
 fn make_private(path: &Path) -> Result<(), PackageError> {
     if path.exists() {
         fs::remove_file(path).map_err(PackageError::file(path))?;
@@ -147,7 +147,7 @@ fn make_private(path: &Path) -> Result<(), PackageError> {
     options.open(path).map(drop).map_err(PackageError::file(path))
 }
 
-/// A certificate in a store of this user's, by makecert.
+/// A certificate in one of this user's stores, made by makecert.
 fn in_store(folder: &Path) -> Result<Credentials, PackageError> {
     const STORE: &str = "SluiceTestStore";
     let public = folder.join("certificate.cer");

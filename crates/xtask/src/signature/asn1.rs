@@ -1,5 +1,5 @@
-//! The structures of "Windows Authenticode Portable Executable Signature Format" (Microsoft, 2008), as far as a signature
-//! or a catalog of this project has them.
+//! The structures of "Windows Authenticode Portable Executable Signature Format" (Microsoft, 2008), as far as the
+//! signatures and catalogs of this project use them.
 
 use der::{
     Any, Choice, Sequence,
@@ -16,7 +16,7 @@ pub(crate) const PAGE_HASHES_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap
 /// id-sha256.
 pub(crate) const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 
-/// SpcIndirectDataContent: something's hash.
+/// SpcIndirectDataContent: the hash of a file.
 #[derive(Debug, Clone, Sequence)]
 pub(crate) struct IndirectData {
     pub(crate) data: TypedValue,

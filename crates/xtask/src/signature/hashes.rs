@@ -1,6 +1,6 @@
 //! The hashes that a signed image carries, computed from the image: over the whole file, and over each page.
 //!
-//! Left out are what signing itself changes: the checksum, the entry of the certificate table in the data directories, and
+//! They leave out what signing itself changes: the checksum, the certificate table's entry in the data directories, and
 //! the table. Source: "Windows Authenticode Portable Executable Signature Format".
 
 use std::ops::Range;
@@ -19,15 +19,15 @@ pub type Hash = [u8; 32];
 
 const PAGE: usize = 4096;
 
-/// Where the parts of an image file lie that hashing must know.
+/// The places in an image file that hashing needs.
 pub(super) struct Layout<'a> {
     bytes: &'a [u8],
     checksum: Range<usize>,
     security_entry: Range<usize>,
     headers: Range<usize>,
-    /// File ranges of the sections, in the order of their table.
+    /// File ranges of the sections, in table order.
     sections: Vec<Range<usize>>,
-    /// Where the certificate table begins, or the file ends.
+    /// The start of the certificate table, or the end of the file.
     pub(super) end: usize,
     /// The certificate table, which nothing follows.
     pub(super) certificates: Option<Range<usize>>,
@@ -66,7 +66,7 @@ impl<'a> Layout<'a> {
             || layout.headers.end > PAGE
             || layout.security_entry.end > layout.headers.end
         {
-            return Err(SignatureError::Image("headers, sections and certificates overlap or leave the file".into()));
+            return Err(SignatureError::Image("headers, sections and certificates overlap or exceed the file".into()));
         }
         Ok(layout)
     }
@@ -76,7 +76,7 @@ impl<'a> Layout<'a> {
         self.without_what_signing_changes::<D>(self.end).finalize().to_vec()
     }
 
-    /// Offset and hash of each page: the headers, then each section in pages of its own, each filled up with zeros; at the
+    /// Offset and hash of each page: the headers, then each section in its own pages, each padded with zeros; at the
     /// end the offset where they stop, with zeros for a hash.
     pub(super) fn page_hashes(&self) -> Vec<(u32, Hash)> {
         let mut headers = self.without_what_signing_changes::<Sha256>(self.headers.end);

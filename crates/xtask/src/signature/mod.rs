@@ -1,7 +1,7 @@
-//! Reads the signature of an image, computes the image's hashes by itself and compares.
+//! Reads the signature of an image, computes the image's hashes independently and compares.
 //!
-//! Whether the signature was made with the certificate's key, and whether anybody trusts that, is not looked at: that is
-//! for osslsigncode and for Windows.
+//! Whether the signature was made with the certificate's key, and whether anybody trusts the key, is not checked here:
+//! osslsigncode and Windows do that.
 
 pub(crate) mod asn1;
 mod hashes;
@@ -22,20 +22,20 @@ use hashes::Layout;
 /// id-messageDigest.
 const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 
-/// Why an image's signature is not one that belongs to it.
+/// Why an image's signature does not match it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// The image is not one.
+    /// Not an image.
     #[error("{0}")]
     Image(String),
-    /// The signature does not read.
+    /// The signature cannot be read.
     #[error("the signature cannot be read: {0}")]
     Form(String),
-    /// It is not what this project makes.
+    /// It lacks what this project's signatures have.
     #[error("the signature has no {0}")]
     Lacks(&'static str),
     /// The file was changed after it was signed.
-    #[error("the signature is of another image: {0} differs")]
+    #[error("the signature belongs to another image: {0} differs")]
     Differs(String),
 }
 
@@ -45,14 +45,14 @@ impl From<der::Error> for SignatureError {
     }
 }
 
-/// A signature whose hashes are those of its image.
+/// A signature whose hashes match its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     /// SHA-256 of the image.
     pub image_hash: Hash,
-    /// Pages that have a hash of their own.
+    /// Pages that have a hash.
     pub pages: usize,
-    /// Subject of the first certificate, as RFC 4514 writes it.
+    /// Subject of the first certificate, in the form of RFC 4514.
     pub signer: String,
 }
 
@@ -91,7 +91,7 @@ pub fn verify(image: &[u8]) -> Result<Option<Signature>, SignatureError> {
 /// The hash of an image without its signature, as catalogs and signatures name it.
 ///
 /// # Errors
-/// When the bytes are no image.
+/// When the bytes are not an image.
 pub fn image_hash<D: Digest>(image: &[u8]) -> Result<Vec<u8>, SignatureError> {
     Ok(Layout::of(image)?.image_hash::<D>())
 }
@@ -103,11 +103,11 @@ pub(crate) fn signed_data(message: &[u8]) -> Result<SignedData, SignatureError> 
     Ok(content.content.decode_as()?)
 }
 
-/// The content of a message, of the kind named, whose hash stands in the attributes that its signer signed.
+/// The content of a message, of the given kind, whose hash is in the attributes that its signer signed.
 pub(crate) fn content(signed: &SignedData, kind: ObjectIdentifier) -> Result<&Any, SignatureError> {
     let content = signed.encap_content_info.econtent.as_ref();
     let content = content.filter(|_| signed.encap_content_info.econtent_type == kind);
-    let content = content.ok_or(SignatureError::Lacks("content of the kind expected"))?;
+    let content = content.ok_or(SignatureError::Lacks("content of the expected kind"))?;
     let signer = signed.signer_infos.0.get(0).ok_or(SignatureError::Lacks("signer"))?;
     let attributes = signer.signed_attrs.as_ref().ok_or(SignatureError::Lacks("signed attributes"))?;
     let digest = attributes.iter().find(|attribute| attribute.oid == MESSAGE_DIGEST);
@@ -119,7 +119,7 @@ pub(crate) fn content(signed: &SignedData, kind: ObjectIdentifier) -> Result<&An
     }
 }
 
-/// The page hashes that a signature carries, as they lie there: offset and hash, one after the other.
+/// The page hashes that a signature carries, in its own form: offset and hash, one after the other.
 fn page_hashes(indirect: &IndirectData) -> Result<Vec<u8>, SignatureError> {
     const LACKS: SignatureError = SignatureError::Lacks("page hashes");
     let image: PeImageData = indirect.data.value.decode_as()?;
