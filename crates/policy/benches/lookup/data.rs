@@ -1,4 +1,4 @@
-//! What is measured with: real data where it is at hand, made data where not.
+//! The data to measure with: real data if available, otherwise generated data.
 
 use sluice_policy::{CompileOptions, Image, compile, parse};
 use std::{
@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-/// A fixed sequence of numbers.
+/// A fixed pseudo-random sequence.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -29,7 +29,7 @@ pub(crate) fn text(name: &str) -> Option<String> {
     std::fs::read_to_string(folder.join(name)).ok()
 }
 
-/// A compiled policy and what it took.
+/// A compiled policy and what compiling it took.
 pub(crate) struct Built {
     pub(crate) image: Image<Vec<u8>>,
     pub(crate) parse_ms: f64,
@@ -106,7 +106,7 @@ pub(crate) mod alloc {
         }
     }
 
-    /// As the kernel's pool has it: what takes a page begins on one.
+    /// Like the kernel's pool: blocks of a page or more are page-aligned.
     fn paged(layout: Layout) -> Layout {
         if layout.size() < 4096 { layout } else { layout.align_to(4096).unwrap_or(layout) }
     }
@@ -121,7 +121,7 @@ pub(crate) mod alloc {
         now
     }
 
-    /// The most that was allocated since.
+    /// The most that was allocated since then.
     pub(crate) fn peak() -> usize {
         PEAK.load(Relaxed)
     }

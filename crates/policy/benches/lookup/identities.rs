@@ -1,5 +1,5 @@
-//! Rules on services and users: a token's SIDs looked up one by one, and rules found by the sets they are in, beside
-//! going over all rules.
+//! Rules on services and users: looks up a token's SIDs one by one and finds rules by the sets they are in, compared
+//! with a scan of all rules.
 
 use crate::{
     data::{self, Random},
@@ -28,7 +28,7 @@ pub(crate) fn run() {
     }
 }
 
-/// `rules` that each name a service, and tokens of `sids` groups; every other one has a service that is named.
+/// `rules` that each name a service, and tokens of `sids` groups; every other token has one of these services.
 fn one(rules: usize, sids: usize) {
     let mut random = Random(7);
     let mut text = String::new();

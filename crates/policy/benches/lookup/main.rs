@@ -1,10 +1,10 @@
-//! How long a decision takes, beside other ways to find it.
+//! How long a decision takes, compared with other ways to find it.
 //!
 //! `cargo bench -p sluice-policy --features std --bench lookup [-- WORDS]` prints tables; WORDS choose among v4, lists,
 //! v6, names, rules and identities.
-//! With `SLUICE_DATA` naming a folder of real prefixes, names and ClassBench sets, those are measured; without, made
-//! ones of the same size and shape. Contenders take turns within each round, so that whatever else the machine does
-//! falls on all of them; medians of the rounds are printed, and ratios of the medians.
+//! With `SLUICE_DATA` naming a folder of real prefixes, names and ClassBench sets, those are measured; without,
+//! generated ones of the same size and shape. Contenders take turns in each round, so that other load on the machine
+//! hits all of them; it prints the medians of the rounds and their ratios.
 
 mod data;
 mod identities;

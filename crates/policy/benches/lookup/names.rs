@@ -1,4 +1,4 @@
-//! Name lists of one rule, suffix match: an image and a hashbrown set asked label by label.
+//! Name lists of one rule, suffix match: an image, and a hashbrown set queried label by label.
 
 use crate::{
     data::{self, Random},
@@ -18,7 +18,7 @@ pub(crate) fn run() {
     let mut known: std::collections::HashSet<String> = all.iter().cloned().collect();
     while all.len() < 1_000_000 {
         let name = if base > 0 {
-            // Names like the real ones, with other letters.
+            // Names like the real ones, with random letters.
             let model = all[random.below(base)].clone();
             let (first, rest) = model.split_once('.').unwrap_or((&model, "test"));
             format!("{}{}.{rest}", &first[..first.len().min(40)], random.below(9999))
@@ -59,7 +59,7 @@ pub(crate) fn run() {
             })
             .collect();
         for (what, texts) in [("hit", &hits), ("miss", &misses)] {
-            // Side by side: a name that is asked for was just read, it does not lie anywhere among a million others.
+            // Contiguous in memory: a name that is looked up was just read, it is not somewhere among a million others.
             let text = texts.concat();
             let mut rest = text.as_bytes();
             let keys: Vec<&[u8]> = texts.iter().map(|name| rest.split_off(..name.len()).unwrap_or_default()).collect();

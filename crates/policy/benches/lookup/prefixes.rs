@@ -16,7 +16,7 @@ fn prefixes4(random: &mut Random) -> (Vec<(u32, u8)>, &'static str) {
         let parse = |line: &str| {
             let (address, rest) = line.split_once('/')?;
             let (length, system) = rest.split_once(' ')?;
-            // Half the systems: whole, the table merges to next to nothing.
+            // Half of the autonomous systems: the whole table merges to almost nothing.
             (system.trim().parse::<u32>().ok()? % 2 == 0)
                 .then_some((address.parse::<Ipv4Addr>().ok()?.to_bits(), length.parse().ok()?))
         };
@@ -26,7 +26,7 @@ fn prefixes4(random: &mut Random) -> (Vec<(u32, u8)>, &'static str) {
     let mut all = real.unwrap_or_default();
     shuffle(&mut all, random);
     while all.len() < 1_000_000 {
-        // Scattered single addresses, as block lists have them.
+        // Scattered single addresses, as in block lists.
         all.push((random.next() as u32, 32));
     }
     (all, source)
@@ -79,13 +79,13 @@ pub(crate) fn v4() {
     }
 }
 
-/// Five lists that overlap, each of its own rule: the first that has the address decides.
+/// Five overlapping lists, each used by one rule: the first that has the address decides.
 pub(crate) fn lists() {
     const LISTS: usize = 5;
     let mut random = Random(1);
     let (all, source) = prefixes4(&mut random);
     for count in [1000, 100_000, 1_000_000] {
-        // Each prefix in one list, and some in one more.
+        // Each prefix in one list, and some in a second.
         let lists: [Vec<(u32, u8)>; LISTS] = std::array::from_fn(|list| {
             let of_list =
                 |(index, prefix): (usize, &(u32, u8))| (index % LISTS == list || index % 7 == list).then_some(*prefix);
@@ -109,7 +109,7 @@ pub(crate) fn lists() {
             let flow = Flow::new(Direction::Outbound, 6, local, 50000, IpAddr::V4(Ipv4Addr::from_bits(key)), 443);
             image.decide(&flow).rule.unwrap_or(u32::MAX)
         };
-        // Which rule a class comes to.
+        // The rule of each class.
         let class = move |key| image.remote_class(IpAddr::V4(Ipv4Addr::from_bits(key)));
         let mut rules = [u32::MAX; 1 << LISTS];
         keys.iter().for_each(|key| rules[class(*key) as usize] = decide(*key));
@@ -141,7 +141,7 @@ pub(crate) fn v6() {
         let parse = |line: &str| {
             let (address, rest) = line.split_once('/')?;
             let (length, system) = rest.split_once(' ')?;
-            // Half the systems are listed, as above; in the other half's networks lie what makes up the million.
+            // Half of the systems are listed, as above; the rest of the million are in the networks of the other half.
             let even = system.trim().parse::<u32>().ok()? % 2 == 0;
             Some(((address.parse::<Ipv6Addr>().ok()?.to_bits(), length.parse().ok()?), even))
         };
@@ -166,13 +166,13 @@ pub(crate) fn v6() {
         all.push((value & !u128::MAX.checked_shr(longer.into()).unwrap_or(0), longer));
     }
     for count in [1, 5, 1000, base, 1_000_000] {
-        // Of those that make up the million, the first ones alone would be another distribution: all or none.
+        // All of the rest or none of it: its first ones alone would have another distribution.
         let prefixes = if count > base { &all[..] } else { &all[..count] };
         let list: String =
             prefixes.iter().map(|(value, length)| format!("{}/{length}\n", Ipv6Addr::from_bits(*value))).collect();
         compare6(&format!("IPv6 set, {count} prefixes ({source})"), prefixes, &data::build(POLICY, &list), &mut random);
     }
-    // As many sets as people subscribe to lists, which overlap.
+    // As many overlapping sets as lists people subscribe to.
     let rules: String = (0..8)
         .map(|set| {
             let chosen = all[..base].iter().enumerate().filter(|(index, _)| index % 8 == set || index % 16 == set);
@@ -221,7 +221,7 @@ fn compare6(title: &str, prefixes: &[(u128, u8)], built: &data::Built, random: &
     run(title, &contenders, count, built);
 }
 
-/// A condition of this many prefixes or fewer is no set: its rule has a box for each.
+/// A condition of this many prefixes or fewer is not a set: its rule has a box for each.
 const FEW: usize = 4;
 
 /// Measures; the first contender is the set alone.
@@ -253,7 +253,7 @@ fn merged<A: Copy + Ord>(ranges: impl Iterator<Item = (A, A)>) -> Vec<(A, A)> {
     merged
 }
 
-/// What does not find the same is not compared.
+/// Only contenders with equal results are compared.
 fn agree(contenders: &[crate::timing::Contender<'_>]) {
     for index in 0..KEYS {
         let first = (contenders[0].once)(index);

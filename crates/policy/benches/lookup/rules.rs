@@ -122,7 +122,7 @@ fn read(text: &str) -> Vec<Filter> {
         .collect()
 }
 
-/// Ten copies in other networks; rules for every network stay once, at the end.
+/// Ten copies in other networks; rules for every network appear once, at the end.
 fn grown(filters: &[Filter]) -> Vec<Filter> {
     let mut grown = Vec::new();
     for copy in 0..10u32 {
@@ -136,7 +136,7 @@ fn grown(filters: &[Filter]) -> Vec<Filter> {
     grown
 }
 
-/// Rules of networks, hosts, ports and wildcards in the proportions of an access list.
+/// Rules with networks, hosts, ports and wildcards in the proportions of an access list.
 fn made(random: &mut Random, count: usize) -> Vec<Filter> {
     (0..count)
         .map(|_| {

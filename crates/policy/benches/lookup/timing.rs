@@ -1,4 +1,4 @@
-//! Interleaved timing: contenders in turns, each warmed up and then timed in slices so short that most of them are not
+//! Interleaved timing: contenders take turns, each warmed up and then timed in slices so short that most are not
 //! interrupted.
 
 use std::{hint::black_box, io::Write, time::Instant};
@@ -11,8 +11,8 @@ pub(crate) struct Contender<'c> {
     pub(crate) once: Box<dyn Fn(usize) -> u64 + 'c>,
 }
 
-/// Makes a contender of a lookup over keys. Dependent lookups wait for the one before through a zero that the
-/// compiler cannot see is one.
+/// Makes a contender of a lookup over keys. Dependent lookups wait for the previous one through a zero that the
+/// compiler cannot recognize.
 pub(crate) fn contender<'c, K: Copy + 'c>(
     name: &'static str,
     keys: &'c [K],
@@ -42,8 +42,8 @@ pub(crate) fn contender<'c, K: Copy + 'c>(
     }
 }
 
-/// Nanoseconds of one contender: medians of the slices, the tenth part of the slices that was fastest (what the
-/// machine does when nobody else is at it), and single lookups with cold caches.
+/// Nanoseconds of one contender: medians of the slices, the fastest tenth of the slices (an otherwise idle machine),
+/// and single lookups with cold caches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timed {
     pub(crate) independent: f64,
@@ -55,14 +55,14 @@ pub(crate) struct Timed {
 }
 
 const ROUNDS: usize = 15;
-/// How long a slice takes, in nanoseconds; a round is all keys once, then [`WARM`] slices that are not counted, so that a contender's own
-/// working set is in the caches again, and [`COUNTED`] that are.
+/// How long a slice takes, in nanoseconds; a round is all keys once, then [`WARM`] uncounted slices, which bring a
+/// contender's working set back into the caches, and [`COUNTED`] counted ones.
 const SLICE: u128 = 100_000;
 const WARM: usize = 30;
 const COUNTED: usize = 20;
 /// As many lookups as there are keys.
 const ALL_KEYS: usize = 1 << 16;
-/// What takes longer is not warmed up by all keys.
+/// Slower contenders are not warmed up with all keys.
 const LONG: std::time::Duration = std::time::Duration::from_millis(100);
 const COLD: usize = 300;
 
@@ -75,7 +75,7 @@ pub(crate) fn measure(contenders: &[Contender<'_>]) -> Vec<Timed> {
             let count = counts[index];
             let mut next = 0;
             for dependent in [false, true] {
-                // Every key once, where that is quick: a warm look-up is of a key that was looked up before.
+                // Every key once, if that is quick: a warm lookup is of a key that was looked up before.
                 let begun = Instant::now();
                 while next < ALL_KEYS && begun.elapsed() < LONG {
                     black_box((contender.run)(next, count, dependent));
@@ -108,8 +108,8 @@ pub(crate) fn measure(contenders: &[Contender<'_>]) -> Vec<Timed> {
         values.sort_by(f64::total_cmp);
         values[((values.len() - 1) as f64 * part) as usize]
     };
-    // A scan's slice is a few lookups that take as long as their rule is far down: the mean says what one costs, of
-    // the slices that were not interrupted.
+    // A scan's slice is a few lookups whose cost depends on the position of their rule: the mean of the uninterrupted
+    // slices is the cost of one.
     let middle = |values: &mut Vec<f64>, count: usize| {
         let median = quantile(values, 0.5);
         if count >= 64 {
@@ -133,7 +133,7 @@ pub(crate) fn measure(contenders: &[Contender<'_>]) -> Vec<Timed> {
         .collect()
 }
 
-/// How many lookups take about a slice.
+/// How many lookups fill about one slice.
 fn calibrate(contender: &Contender<'_>) -> usize {
     let mut count = 1;
     loop {
@@ -147,7 +147,7 @@ fn calibrate(contender: &Contender<'_>) -> usize {
     }
 }
 
-/// The median cost of asking for the time twice.
+/// The median cost of reading the clock twice.
 fn timer() -> f64 {
     let mut samples: Vec<u128> = (0..1001)
         .map(|_| {
@@ -159,7 +159,7 @@ fn timer() -> f64 {
     samples[samples.len() / 2] as f64
 }
 
-/// Forty thousand random touches of memory, as other work between two flows makes them.
+/// Forty thousand random memory accesses, as other work makes between two flows.
 struct Thrash {
     memory: Vec<u64>,
     state: u64,
@@ -181,8 +181,8 @@ impl Thrash {
     }
 }
 
-/// Prints the rows of one table: medians, the fastest tenth in brackets, cold p50 and p99, and how many times the first
-/// contender's time each takes.
+/// Prints the rows of one table: medians, the fastest tenth in brackets, cold p50 and p99, and the ratio to the first
+/// contender's time.
 pub(crate) fn print(title: &str, contenders: &[Contender<'_>], timed: &[Timed], extra: &str) {
     let mut text = format!("{title}  {extra}\n");
     for (contender, one) in contenders.iter().zip(timed) {

@@ -1,4 +1,4 @@
-//! From overlapping sets of addresses to ascending ranges of classes.
+//! Turns overlapping sets of addresses into ascending ranges of classes.
 
 use super::classes::Classes;
 use crate::model::address::{AddressBits, Ranges};
@@ -7,12 +7,12 @@ use std::{
     collections::{BinaryHeap, binary_heap::PeekMut},
 };
 
-/// Where a class begins; it reaches to the next segment. Packed, because there may be millions.
+/// The start of a class, which extends to the next segment. Packed, because there may be millions.
 #[derive(Clone, Copy, Debug)]
 #[repr(Rust, packed(4))]
 pub(super) struct Segment<A> {
     pub(super) start: A,
-    /// The class, by its first number and later by its final one.
+    /// The class: its provisional number, later its final one.
     pub(super) class: u32,
 }
 
@@ -21,7 +21,7 @@ pub(super) fn renumber<A>(segments: &mut [Segment<A>], classes: &[u32]) {
     segments.iter_mut().for_each(|segment| segment.class = classes[segment.class as usize]);
 }
 
-/// The whole space as segments of classes (by their first numbers), neighbours of one class merged.
+/// The whole space as segments of classes (by provisional numbers), with neighbours of the same class merged.
 pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classes) -> Vec<Segment<A>> {
     let zero = A::narrow(0);
     let ranges: usize = sets.iter().map(|set| set.ranges().len()).sum();
@@ -45,7 +45,7 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
         }
         return segments;
     }
-    // The next edge of each set, by address: sets are merged without a copy of their edges, which may be millions.
+    // The next edge of each set, by address: sets are merged without copying their edges, which may be millions.
     let edge = |set: u32, index: usize| -> Option<A> {
         let &(low, high) = sets[set as usize].ranges().get(index / 2)?;
         if index.is_multiple_of(2) { Some(low) } else { high.after() }
@@ -68,18 +68,18 @@ pub(super) fn segments<A: AddressBits>(sets: &[&Ranges<A>], classes: &mut Classe
                 None => drop(PeekMut::pop(top)),
             }
         }
-        // Between two edges at one address no class begins.
+        // No class begins between two edges at one address.
         class = if edges == 1 { steps.of(class, first, || classes.number(&inside)) } else { classes.number(&inside) };
         push(start, class);
     }
     segments
 }
 
-/// Classes that were come to lately, by the class before and the set whose edge lies between.
+/// Recently computed classes, by the previous class and the set whose edge is between.
 struct Steps(Box<[(u32, u32, u32)]>);
 
 impl Steps {
-    /// Room for the steps of that many ranges, or for the latest.
+    /// Room for the steps of that many ranges, or for the latest ones.
     fn new(ranges: usize) -> Self {
         Self(vec![(0, u32::MAX, 0); ranges.next_power_of_two().min(1 << 10)].into())
     }

@@ -1,4 +1,4 @@
-//! Rules as boxes: for every dimension a range that holds whatever the rule matches.
+//! Rules as boxes: for every dimension a range that contains everything the rule matches.
 
 use crate::{
     image::layout::{DIMENSION_LIMIT, Dimension, EntryTail},
@@ -9,7 +9,7 @@ use crate::{
 pub(super) type Range = (u64, u64);
 const ALL: Range = (0, u64::MAX);
 
-/// A box while it is made: the entry that decides, and the ranges the classifier cuts by.
+/// A box under construction: the entry that decides, and the ranges that the classifier cuts by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape<A> {
     pub(super) entry: Entry<A>,
@@ -18,7 +18,7 @@ pub(super) struct Shape<A> {
     pub(super) exact: bool,
 }
 
-/// What is written into the image.
+/// The entry written to the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Entry<A> {
     pub(super) remote: A,
@@ -27,7 +27,7 @@ pub(super) struct Entry<A> {
 }
 
 impl<A: AddressBits> Shape<A> {
-    /// A box of all flows.
+    /// A box that holds all flows.
     pub(super) fn all(tail: EntryTail) -> Self {
         let entry = Entry { remote: A::narrow(0), local: A::narrow(0), tail };
         Self { entry, ranges: [ALL; DIMENSION_LIMIT as usize], exact: true }
@@ -38,7 +38,7 @@ impl<A: AddressBits> Shape<A> {
         self.ranges[dimension as usize] = range;
     }
 
-    /// Opens a dimension again.
+    /// Widens a dimension to its whole range.
     pub(super) fn anywhere(&mut self, dimension: Dimension) {
         self.ranges[dimension as usize] = ALL;
     }
@@ -73,14 +73,14 @@ impl<A: AddressBits> Shape<A> {
     }
 }
 
-/// All boxes of a family: entries, and their ranges in columns. A dimension no box is narrowed in takes no room.
+/// All boxes of a family: entries, and their ranges in columns. A dimension that no box narrows takes no space.
 pub(super) struct Boxes<A> {
     pub(super) entries: Vec<Entry<A>>,
     pub(super) exact: Vec<bool>,
     pub(super) columns: Vec<Column>,
 }
 
-/// One dimension's ranges, by box; boxes behind its end are not narrowed.
+/// One dimension's ranges, by box; boxes beyond its end are not narrowed.
 pub(super) struct Column {
     pub(super) dimension: u8,
     ranges: Vec<Range>,

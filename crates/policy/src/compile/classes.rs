@@ -1,4 +1,4 @@
-//! Classes: what all members of a space have in common that lie in the same sets.
+//! Classes: members of a space that are in the same sets share a class.
 
 use crate::model::NumberSet;
 use std::collections::HashMap;
@@ -18,12 +18,12 @@ impl Default for Classes {
     }
 }
 
-/// Final numbers of classes, and which of them make up each set.
+/// Final numbers of classes, and the classes of each set.
 #[derive(Debug)]
 pub(super) struct Numbering {
-    /// By the number [`Classes`] gave.
+    /// Indexed by the number from [`Classes`].
     pub(super) classes: Vec<u32>,
-    /// By set: its classes.
+    /// The classes of each set.
     pub(super) members: Vec<NumberSet>,
 }
 
@@ -39,7 +39,7 @@ impl Classes {
         number
     }
 
-    /// The number of a combination, if it came up.
+    /// The number of a combination, if it occurred.
     #[cfg(test)]
     pub(super) fn number_of(&self, sets: &[u32]) -> Option<u32> {
         self.numbers.get(sets).copied()
@@ -62,7 +62,7 @@ impl Classes {
         number
     }
 
-    /// The number of a combination with one set less.
+    /// The number of a combination without one set.
     pub(super) fn without(&mut self, class: u32, set: u32) -> u32 {
         let mut sets = self.combinations[class as usize].to_vec();
         match sets.binary_search(&set) {
@@ -74,14 +74,14 @@ impl Classes {
         }
     }
 
-    /// The number of two combinations together.
+    /// The number of the union of two combinations.
     pub(super) fn union(&mut self, class: u32, other: u32) -> u32 {
         let sets = self.combinations[other as usize].clone();
         sets.iter().fold(class, |sum, &set| self.with(sum, set))
     }
 
-    /// Numbers the classes so that those of one set lie together as far as sets do not overlap: the classifier cuts
-    /// at ranges of class numbers.
+    /// Numbers the classes so that those of one set are adjacent as far as the overlap of sets allows: the classifier
+    /// cuts at ranges of class numbers.
     pub(super) fn finish(self, sets: usize) -> Numbering {
         let mut order: Vec<u32> = (0..self.combinations.len() as u32).collect();
         order.sort_unstable_by(|a, b| self.combinations[*a as usize].cmp(&self.combinations[*b as usize]));

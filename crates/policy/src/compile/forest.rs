@@ -1,7 +1,7 @@
-//! Grows the forest: at every node the cut is chosen that promises the shortest way to the deciding entry.
+//! Grows the forest: every node gets the cut with the lowest estimated cost to reach the deciding entry.
 //!
-//! The promise is a number of nanoseconds from a simple model: a word costs what a line of the second-level cache
-//! costs, an entry what comparing it costs, and a flow is expected where rules are.
+//! The estimate is in nanoseconds, from a simple model: a word costs a read from the second-level cache, an entry costs
+//! its comparison, and flows are expected where rules are.
 
 use super::boxes::{Boxes, Column};
 use crate::{
@@ -16,21 +16,21 @@ const REST: f64 = 3.0;
 const ENTRY: f64 = 2.5;
 /// Nanoseconds charged for each byte a rule takes: larger images fall out of faster caches.
 const BYTE: f64 = 0.02;
-/// Nanoseconds charged for what is left to tell apart, by halving. Far more than a good cut takes: what is left over
-/// by a cut is never the easier half, and trees of many small steps that each look cheap are the slowest of all.
+/// Nanoseconds charged for each halving that is left. Far more than a good cut takes: what a cut leaves over is never
+/// the easier half, and trees of many small steps that each look cheap are the slowest of all.
 const HALVING: f64 = 20.0;
 /// One in this many boxes may be copied by one cut.
 const SHARE: usize = 8;
-/// Leaves of this many boxes are left alone.
+/// Leaves of at most this many boxes are not cut.
 const SMALL: usize = 3;
 /// The most copies of one box under one cut.
 const COPIES: u64 = 4;
-/// Copies of all boxes together, for each box there is, before no more are made.
+/// The total number of copies allowed, for each box.
 const GROWTH: usize = 3;
-/// The most pairs of dimensions a hashed cut is looked for among.
+/// The most pairs of dimensions tried for a hashed cut.
 const PAIRS: usize = 24;
 
-/// A logarithm to base 2, straight between powers of two: the same on every platform, which libm's is not.
+/// A logarithm to base 2, linear between powers of two: the same on every platform, unlike libm's.
 fn log2(value: f64) -> f64 {
     let bits = value.to_bits();
     let exponent = (bits >> 52) as i32 - 1023;
@@ -38,7 +38,7 @@ fn log2(value: f64) -> f64 {
     f64::from(exponent) + mantissa - 1.0
 }
 
-/// What is expected of the best tree over this many boxes.
+/// The expected cost of the best tree over this many boxes.
 fn expected(boxes: f64) -> f64 {
     if boxes <= 3.0 { 3.0 + ENTRY * boxes } else { 10.5 + HALVING * log2(boxes / 3.0) }
 }
@@ -47,12 +47,12 @@ fn expected(boxes: f64) -> f64 {
 #[derive(Debug, Default)]
 pub(super) struct Forest {
     pub(super) words: Vec<u64>,
-    /// Boxes by the place of their entry.
+    /// Boxes, by the index of their entry.
     pub(super) entries: Vec<u32>,
     pub(super) roots: [u64; 4],
 }
 
-/// A tree that must still be grown: where its word goes, its boxes, and how many rests may wait.
+/// A tree still to grow: where its word goes, its boxes, and how many rests may wait.
 struct Task {
     word: usize,
     boxes: Vec<u32>,
@@ -89,14 +89,14 @@ struct Grower<'b, A> {
     boxes: &'b Boxes<A>,
     forest: Forest,
     queue: VecDeque<Task>,
-    /// Leaves written so far by a hash of their boxes: where they begin.
+    /// Where the leaves written so far begin, by a hash of their boxes.
     leaves: HashMap<u64, Vec<(u32, u32)>>,
     loads: Vec<u32>,
     /// How many more copies of boxes may be made.
     spare: usize,
 }
 
-/// A cut that could be made.
+/// A possible cut.
 #[derive(Clone, Copy)]
 struct Candidate {
     first: (usize, u8),
@@ -108,7 +108,7 @@ struct Candidate {
 }
 
 impl<A: AddressBits> Grower<'_, A> {
-    /// The word of a tree over `boxes`; whatever lies below a cut is put off.
+    /// The word of a tree over `boxes`; what is below a cut is deferred.
     fn word(&mut self, mut boxes: Vec<u32>, room: u8, level: u32) -> Result<u64, String> {
         if boxes.len() <= 64 {
             self.drop_shadowed(&mut boxes);
@@ -123,7 +123,7 @@ impl<A: AddressBits> Grower<'_, A> {
         }
     }
 
-    /// Takes out what an earlier box of the same leaf always decides before.
+    /// Removes boxes that an earlier box of the same leaf always precedes.
     fn drop_shadowed(&self, boxes: &mut Vec<u32>) {
         let mut kept: Vec<u32> = Vec::with_capacity(boxes.len());
         for &number in boxes.iter() {
@@ -137,7 +137,7 @@ impl<A: AddressBits> Grower<'_, A> {
     fn leaf(&mut self, boxes: Vec<u32>) -> Result<u64, String> {
         let count = boxes.len() as u32;
         if count >= 1 << 24 {
-            return Err("too many rules are alike in all that can be told apart".to_owned());
+            return Err("too many rules are alike in every field that the classifier cuts by".to_owned());
         }
         let hash = boxes
             .iter()
@@ -204,7 +204,7 @@ impl<A: AddressBits> Grower<'_, A> {
         Ok(Word::Cut(cut).pack())
     }
 
-    /// The children a box stands in; false when they are too many.
+    /// The children that a box belongs to; false when there are too many.
     fn targets(&self, number: u32, candidate: &Candidate, targets: &mut Vec<u32>) -> bool {
         targets.clear();
         let span = |(column, shift): (usize, u8)| {
@@ -270,7 +270,7 @@ impl<A: AddressBits> Grower<'_, A> {
             }
         }
         let largest = loads.iter().copied().max().unwrap_or(0) as usize;
-        // Copies must pay for themselves at once: cuts that only spread boxes would be made without end.
+        // Copies must pay off at once, or cuts that only spread boxes would be made endlessly.
         let allowed = total + (total / SHARE).min(self.spare);
         if largest >= total || rest == total || (rest > 0 && room == 0) || copies + rest > allowed {
             return f64::INFINITY;
@@ -285,7 +285,7 @@ impl<A: AddressBits> Grower<'_, A> {
         for &load in loads.iter().filter(|load| **load > 0) {
             below += f64::from(load) * expected(f64::from(load));
         }
-        // A flow of a rule in the rest has looked into a child in vain, and the other way round.
+        // A flow of a rule in the rest has searched a child in vain, and vice versa.
         fixed + below / copies.max(1) as f64 * (total - rest) as f64 / total as f64
     }
 
@@ -325,7 +325,7 @@ impl<A: AddressBits> Grower<'_, A> {
         candidates
     }
 
-    /// Cuts at the bits in which the ranges of one dimension differ.
+    /// Cuts by the bits in which the ranges of one dimension differ.
     fn plain_candidates(
         &self,
         index: usize,
@@ -361,7 +361,7 @@ impl<A: AddressBits> Grower<'_, A> {
     }
 }
 
-/// The shifts at which many boxes shrink to one value, with how many do at each.
+/// The shifts at which many boxes shrink to one value, with the number of boxes at each.
 fn popular_shifts(column: &Column, boxes: &[u32]) -> Vec<(u8, usize)> {
     let mut by_free = [0usize; 65];
     for &number in boxes {
@@ -372,7 +372,7 @@ fn popular_shifts(column: &Column, boxes: &[u32]) -> Vec<(u8, usize)> {
         (0..64u8).map(|free| (by_free[usize::from(free)], free)).filter(|(count, _)| *count > 0).collect();
     popular.sort_unstable_by_key(|(count, free)| (usize::MAX - count, *free));
     popular.truncate(4);
-    // The longest common one keeps the most boxes together with their like.
+    // The longest common one keeps the most similar boxes together.
     let fitting = |shift: u8| by_free[..=usize::from(shift)].iter().sum::<usize>();
     popular.into_iter().map(|(_, free)| (free, fitting(free))).filter(|(_, fitting)| *fitting > 1).collect()
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a set of programs names, by its NT path in lower case as UTF-16LE; directories end in a backslash.
+/// An entry of a set of programs: an NT path in lower case as UTF-16LE; directories end in a backslash.
 pub(super) type Identifiers = BTreeSet<Vec<u8>>;
 
 /// A backslash in UTF-16LE.
@@ -33,11 +33,11 @@ pub(super) fn applications(sets: &[Identifiers], key: [u8; 16], parts: &mut Part
     numbering
 }
 
-/// Writes the table of identities; programs come first. What is returned is what each set is asked for by.
+/// Writes the table of identities; programs come first. Returns the key of each set.
 pub(super) fn users(sets: &[Identifiers], key: [u8; 16], writer: &mut Writer) -> Result<Vec<NumberSet>, String> {
     if sets.len() > SETS {
         return Err(format!(
-            "the rules ask for {} different sets of users, groups, services and packages; {SETS} are possible",
+            "the rules use {} different sets of users, groups, services and packages; at most {SETS} are possible",
             sets.len()
         ));
     }
@@ -56,7 +56,7 @@ pub(super) fn users(sets: &[Identifiers], key: [u8; 16], writer: &mut Writer) ->
     Ok((1..=sets.len() as u64).map(|number| NumberSet::from_ranges(vec![(number, number)])).collect())
 }
 
-/// Every program with its class; what lies in a directory is in the directory's sets too.
+/// Every program with its class; a program in a directory is in the directory's sets too.
 fn records(sets: &[Identifiers]) -> (BTreeMap<Vec<u8>, u32>, Numbering) {
     let mut classes = Classes::default();
     let mut records: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
@@ -66,7 +66,7 @@ fn records(sets: &[Identifiers]) -> (BTreeMap<Vec<u8>, u32>, Numbering) {
             records.insert(identifier.clone(), classes.with(class, set as u32));
         }
     }
-    // In byte order a directory comes before what lies in it, so its class is whole when it is passed on.
+    // In byte order a directory comes before its content, so its class is complete when it is passed on.
     let paths: Vec<Vec<u8>> = records.keys().cloned().collect();
     for path in &paths {
         let above = (2..path.len()).step_by(2).rev().find_map(|end| {
@@ -102,7 +102,7 @@ fn table(records: &BTreeMap<Vec<u8>, u32>, key: [u8; 16], strings: &mut Vec<u8>)
     (slots.into_iter().flat_map(u32::to_le_bytes).collect(), table)
 }
 
-/// The slots of a table of that many; none when an identifier would be too far from where it belongs.
+/// The slots of a table of that size; none when an identifier would be too far from its slot.
 fn slots(records: &BTreeMap<Vec<u8>, u32>, halves: [u64; 2], count: usize) -> Option<Vec<u32>> {
     let mut slots = vec![0u32; count];
     for (number, bytes) in records.keys().enumerate() {

@@ -1,8 +1,8 @@
-//! From rules to bytes.
+//! Compiles rules to bytes.
 //!
 //! Conditions become sets; sets that overlap become classes; rules become boxes over addresses, ports and classes;
-//! boxes become a forest. Every step is ordered by the policy alone, so that the same policy, key and moment give the
-//! same bytes everywhere.
+//! boxes become a forest. The order of every step depends only on the policy, so that the same policy, key and moment
+//! give the same bytes everywhere.
 
 mod addresses;
 mod boxes;
@@ -27,31 +27,30 @@ use writer::Writer;
 
 pub(crate) use resolve::{resolved_applications, utf16};
 
-/// What compiling needs beside the policy.
+/// What compiling needs besides the policy.
 pub struct CompileOptions<'a> {
-    /// Turns a program's path as a policy writes it into the NT path the kernel reports; of `...\*`, the path before
-    /// the `\*` is passed. What it returns is brought into lower case; an error is a program that is not there.
+    /// Turns a program's path as written in a policy into the NT path that the kernel reports; of `...\*`, the path
+    /// before the `\*` is passed. The result is converted to lower case; an error means that the program is missing.
     pub application: &'a dyn Fn(&str) -> Result<String, String>,
-    /// The key of the image's hashes: drawn anew for every image that is used, fixed where bytes must be reproducible.
+    /// The key of the image's hashes: random for every image in use, fixed where bytes must be reproducible.
     pub key: [u8; 16],
-    /// The moment rules with a schedule are judged by; without one, all schedules are active.
+    /// The moment for which schedules are evaluated; without one, all schedules are active.
     pub at: Option<Moment>,
 }
 
 impl fmt::Debug for CompileOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key is a secret of the machine the image is loaded on.
+        // The key is a secret of the machine that loads the image.
         f.debug_struct("CompileOptions").field("at", &self.at).finish_non_exhaustive()
     }
 }
 
-/// An image, and what is to know of it.
+/// An image, with its warnings.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The image's bytes.
     pub image: Vec<u8>,
-    /// Programs that are not there: a rule that permits them does not match, and one that blocks takes their paths as
-    /// they are written.
+    /// Missing programs: a rule that permits them does not match, and one that blocks uses their paths as written.
     pub warnings: Vec<Diagnostic>,
 }
 

@@ -1,4 +1,4 @@
-//! Name tables: every listed name's hash, and the classes of itself and of what lies below.
+//! Name tables: every listed name's hash, and the classes of the name itself and of names below it.
 
 use super::{
     classes::{Classes, Numbering},
@@ -13,10 +13,10 @@ use crate::{
 };
 use std::{collections::BTreeMap, hint::black_box};
 
-/// Names whose hashes are made together, so that the lines they lead to come together.
+/// Names that are hashed together, so that the cache lines they lead to are fetched together.
 const TOGETHER: usize = 64;
 
-/// A listed name: where its text is, and what the names at and below it are.
+/// A listed name: where its text is, and the classes of the names at and below it.
 struct Listed {
     hash: u64,
     set: u32,
@@ -25,7 +25,7 @@ struct Listed {
     below: u32,
 }
 
-/// The listed names by their hashes, while more come.
+/// The listed names by hash, while names are added.
 struct Known {
     /// Bits of the hash, and the number of the listed name plus one.
     slots: Vec<(u32, u32)>,
@@ -40,7 +40,7 @@ impl Known {
         ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
     }
 
-    /// The name with this hash, or the slot it would have.
+    /// The name with this hash, or its free slot.
     fn find(&self, listed: &[Listed], hash: u64) -> Result<u32, usize> {
         let mut slot = self.slot(hash);
         loop {
@@ -54,7 +54,7 @@ impl Known {
         }
     }
 
-    /// Reads what finding these will read. Memory is far away, and what depends on nothing comes together.
+    /// Prefetches what finding these will read. Memory is slow, and independent reads overlap.
     fn touch(&self, listed: &[Listed], hashes: &[u64]) {
         black_box(hashes.iter().fold(0, |sum, hash| sum ^ self.slots[self.slot(*hash)].0));
         let met = hashes.iter().filter_map(|hash| {
@@ -65,11 +65,11 @@ impl Known {
     }
 }
 
-/// What compiling names came to.
+/// The result of compiling names.
 pub(super) struct Names {
     pub(super) numbering: Numbering,
     pub(super) undecidable: u32,
-    /// How many labels the listed names have, a bit for each number.
+    /// The label counts of the listed names, one bit for each count.
     pub(super) depths: u32,
 }
 
@@ -93,20 +93,20 @@ fn half(key: [u8; 16], at: usize) -> [u8; 8] {
     std::array::from_fn(|index| key[at + index])
 }
 
-/// How many dots a name has. Names are short, and many.
+/// How many dots a name has. Names are short, and there are many.
 fn dots(name: &[u8]) -> u8 {
     let (eights, rest) = name.as_chunks::<8>();
     let mut sum = rest.iter().filter(|letter| **letter == b'.').count() as u64;
     for eight in eights {
-        // Letters are ASCII: the upper bit of each is free, and stays clear in those that are dots.
+        // Letters are ASCII: the top bit of each is free, and stays clear in dots.
         let others = (u64::from_le_bytes(*eight) ^ 0x2e2e_2e2e_2e2e_2e2e) + 0x7f7f_7f7f_7f7f_7f7f;
         sum += (!others >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0101_0101_0101_0101) >> 56;
     }
     sum as u8
 }
 
-/// All entries as set and number: those with fewer labels first, so that whatever lies above a name is known when its
-/// turn comes.
+/// All entries as set and number: those with fewer labels first, so that everything above a name is known when its turn
+/// comes.
 fn by_labels(sets: &[(&NameSet, bool)]) -> Vec<(u32, u32)> {
     let total = sets.iter().map(|(set, _)| set.len()).sum();
     let mut all = Vec::with_capacity(total);
@@ -131,7 +131,7 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
     let mut listed: Vec<Listed> = Vec::with_capacity(order.len());
     let mut depths = 0;
     let (mut hashes, mut ends, mut met) = (Vec::new(), Vec::new(), Vec::new());
-    // What was asked last is asked again more often than not.
+    // The previous question is usually asked again.
     let mut last = [None; 2];
     let text = |set: u32, entry: u32| sets[set as usize].0.get(entry as usize);
     for entries in order.chunks(TOGETHER) {
@@ -167,7 +167,7 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
             };
             let mut add = |which: usize, class: u32, applies: bool| match last[which] {
                 _ if !applies => class,
-                // An exception follows every name of its set that it is below of.
+                // An exception follows every name of its set that it is below.
                 _ if except => classes.without(class, set),
                 Some((asked, known)) if asked == (class, set) => known,
                 _ => {
@@ -183,7 +183,7 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
                     listed[found as usize].exact = exact;
                     listed[found as usize].below = below;
                 }
-                // A name under one that says all the same changes nothing.
+                // A name under one with the same classes changes nothing.
                 Err(_) if (exact, below) == (above, above) => {}
                 Err(slot) => {
                     listed.push(Listed { hash: *whole, set, entry, exact, below });
@@ -192,7 +192,7 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
                 }
             }
         }
-        // Whether names with the same hash are the same, also all at once.
+        // Whether names with equal hashes are equal, also in batches.
         let others: Vec<&str> =
             met.iter().map(|met| &listed[met.1 as usize]).map(|other| text(other.set, other.entry).0).collect();
         let same = met.iter().zip(others).all(|((name, _, whole), other)| {
@@ -210,7 +210,7 @@ fn list(sets: &[(&NameSet, bool)], points: &Points, classes: &mut Classes) -> Re
 fn records(listed: &[Listed], numbering: &Numbering) -> (Vec<u32>, Vec<(u32, u32)>) {
     let final_class = |class: u32| numbering.classes[class as usize];
     let mut records: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-    // Neighbours in a list mean the same more often than not.
+    // Neighbours in a list usually mean the same.
     let mut last = None;
     let numbers = listed
         .iter()
@@ -246,7 +246,7 @@ fn write(
     }
     let inline = records.len() as u32 <= INLINE_RECORDS;
     let hashes: Vec<u64> = listed.iter().map(|name| name.hash).collect();
-    let found = places(&hashes).ok_or("the names find no places: compile with another key")?;
+    let found = places(&hashes).ok_or("no perfect hash was found for the names: compile with another key")?;
     drop(hashes);
     parts.name_pilots = found.pilots;
     parts.name_marks = vec![0; found.size as usize];
@@ -259,7 +259,7 @@ fn write(
         let (text, ..) = sets[name.set as usize].0.get(name.entry as usize);
         let (wide, narrow) = tag(points, text.as_bytes());
         if (wide, narrow) == (0, 0) {
-            return Err("a name has the tag of an empty place under this key: compile with another key".to_owned());
+            return Err("a name has the tag of an empty slot under this key: compile with another key".to_owned());
         }
         let (line, at) = (&mut parts.name_tags[place / TAGS * LINE..][..LINE], place % TAGS);
         line[at * TAG..][..8].copy_from_slice(&wide.to_le_bytes());
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
     use crate::image::names::{group, place};
 
-    /// Names that differ in little: all below one name, with labels of one length that count up.
+    /// Names that hardly differ: all below one name, with labels of one length that count up.
     fn alike(count: usize) -> NameSet {
         let mut set = NameSet::default();
         for number in 0..count {
@@ -297,7 +297,7 @@ mod tests {
             let names = compile(&[(&set, false)], key, &mut parts).unwrap();
             assert_eq!(names.numbering.members.len(), 1);
             assert_eq!(names.depths, depth_bit(3));
-            // The first size that was tried did.
+            // The first size tried works.
             assert_eq!(parts.name_marks.len(), 40_000 + 40_000 / 50 + 1);
         }
     }

@@ -1,21 +1,21 @@
-//! A place for each hash: a perfect hash, found by trying.
+//! A place for each hash: a perfect hash, found by trial.
 //!
-//! Hashes fall into groups, two of five hashes on average. The largest groups choose first: each takes the least pilot that leads
-//! its hashes to places nobody has. Where no pilot does, it takes the places where the fewest hashes have to give way,
-//! and those groups choose again. Everything is ordered by the hashes and their numbers alone.
+//! Hashes fall into groups, two of five hashes on average. The largest groups choose first: each takes the least pilot
+//! that leads its hashes to free places. If there is none, it takes the places where it evicts the fewest hashes, and
+//! the evicted groups choose again. The order depends only on the hashes and their numbers.
 
 use crate::image::names::{group, place};
 
-/// Groups for each hundred hashes: with fewer, the last ones try many pilots.
+/// Groups for each hundred hashes: with fewer, the last groups try many pilots.
 const GROUPS: usize = 40;
-/// Places for each hundred hashes, beside a hundred.
+/// Extra places for each hundred hashes.
 const SPARE: usize = 2;
-/// How many groups that have just chosen need not give way.
+/// How many of the latest groups cannot be evicted.
 const SETTLED: usize = 16;
 /// The place is free.
 const FREE: u32 = u32::MAX;
 
-/// What leads hashes to their places.
+/// The function from hashes to places.
 pub(super) struct Places {
     pub(super) pilots: Vec<u8>,
     /// The place of each hash.
@@ -24,7 +24,7 @@ pub(super) struct Places {
     pub(super) size: u32,
 }
 
-/// Finds a place for each hash; none are equal.
+/// Finds a place for each hash; the hashes are distinct.
 pub(super) fn places(hashes: &[u64]) -> Option<Places> {
     let count = u32::try_from(hashes.len().max(1)).ok().filter(|count| *count < u32::MAX / 2)?;
     let groups = Groups::new(hashes, (hashes.len() * GROUPS).div_ceil(100).max(1) as u32);
@@ -40,7 +40,7 @@ pub(super) fn places(hashes: &[u64]) -> Option<Places> {
 
 /// The hashes by group.
 struct Groups {
-    /// Where each begins, and where the last ends.
+    /// The start of each, and the end of the last.
     starts: Vec<u32>,
     hashes: Vec<(u64, u32)>,
 }
@@ -93,7 +93,7 @@ impl Groups {
         order
     }
 
-    /// Settles all groups among `size` places; nothing if they would not come to rest.
+    /// Places all groups among `size` places; None if that does not converge.
     fn settle(&self, size: u32) -> Option<Places> {
         let mut pilots = vec![0u8; self.count()];
         let mut owners = vec![FREE; size as usize];
@@ -165,7 +165,7 @@ fn free_pilot(hashes: &[(u64, u32)], size: u32, bits: &mut [u64]) -> Option<u8> 
         if !hashes.iter().all(free) {
             return false;
         }
-        // Two of them may want the same place.
+        // Two of them may lead to the same place.
         let set = hashes.iter().take_while(|(hash, _)| {
             let (word, bit) = bit(*hash, pilot);
             let free = bits[word] & bit == 0;
@@ -183,8 +183,8 @@ fn free_pilot(hashes: &[(u64, u32)], size: u32, bits: &mut [u64]) -> Option<u8> 
     })
 }
 
-/// The pilot with the least weight of the places it leads to; nothing where each leads to one that must stay, or twice
-/// to the same. The search begins elsewhere with every `turn`, so that no two groups drive each other out for ever.
+/// The pilot whose places have the least weight; None if every pilot leads to a place that must stay, or twice to the
+/// same. The search begins elsewhere with every `turn`, so that two groups cannot evict each other forever.
 fn least_trouble(hashes: &[(u64, u32)], size: u32, turn: u8, weight: impl Fn(u32) -> Option<usize>) -> Option<u8> {
     let mut best = None;
     for pilot in (0..=u8::MAX).map(|pilot| pilot.wrapping_add(turn.wrapping_mul(37))) {

@@ -1,4 +1,4 @@
-//! From a rule to its boxes, and from boxes to the forest of a family.
+//! Turns a rule into boxes, and boxes into the forest of a family.
 
 use super::{
     boxes::{Boxes, Shape},
@@ -14,12 +14,12 @@ use crate::{
 };
 use std::collections::HashSet;
 
-/// The boxes of one family, and which belong to which tree: outbound, inbound, and the same for rules that wait for a
+/// The boxes of one family, and the tree each belongs to: outbound, inbound, and the same for rules that wait for a
 /// name.
 pub(super) struct Family<A> {
     pub(super) boxes: Boxes<A>,
     trees: [Vec<u32>; 4],
-    /// What waits already, whatever the rule: a later one of the same shape never decides whether to wait.
+    /// What already waits, whatever the rule: a later rule of the same shape never decides whether to wait.
     waiting: HashSet<(bool, Shape<A>)>,
 }
 
@@ -42,7 +42,7 @@ impl<A: AddressBits> Family<A> {
         let remotes = prefixes(rule.remote.as_deref().map(&family), by_set.remote);
         let locals = prefixes(rule.local.as_deref().map(&family), by_set.local);
         let shape = shape(rule, number, conditions);
-        // A set without a class holds nothing.
+        // A set without a class is empty.
         if conditions.iter().any(|(_, set)| set.ranges().is_empty()) {
             return;
         }
@@ -75,7 +75,7 @@ impl<A: AddressBits> Family<A> {
         let mut place = None;
         for direction in [0, 1] {
             let mut shape = waiting;
-            // Whether a rule with conditions matches depends on which rule it is.
+            // Whether a rule with further conditions matches depends on the rule.
             if shape.exact {
                 shape.entry.tail.rule = 0;
             }
@@ -134,13 +134,13 @@ fn shape<A: AddressBits>(rule: &Rule, number: u32, conditions: &[(Dimension, Num
     shape
 }
 
-/// Whether a flow's owner has to be in several sets: the range of a box tells of one.
+/// Whether a flow's owner has to be in several sets: the range of a box covers only one.
 fn asks_for_several(conditions: &[(Dimension, NumberSet)]) -> bool {
     conditions.iter().filter(|(dimension, _)| *dimension == Dimension::User).count() > 1
 }
 
-/// The prefixes a condition is boxed by: its own where they are few, the one around them where it is a set, none
-/// where the family has no address in it.
+/// The prefixes for a condition's boxes: its own if they are few, the one around them if it is a set, none if it has no
+/// address of the family.
 fn prefixes<A: AddressBits>(ranges: Option<&Ranges<A>>, by_set: bool) -> Vec<(A, u8)> {
     let Some(ranges) = ranges else { return vec![(A::narrow(0), 0)] };
     if !by_set {

@@ -3,7 +3,7 @@
 use crate::{image::layout::*, model::NumberSet};
 use std::collections::HashMap;
 
-/// The parts of an image while they are put together.
+/// The parts of an image under construction.
 #[derive(Default)]
 pub(super) struct Writer {
     pub(super) parts: Parts,
@@ -51,7 +51,7 @@ impl Writer {
         number
     }
 
-    /// The bytes. `names` are the class of undecidable names, and how many labels listed ones have.
+    /// The bytes. `names` are the class of undecidable names, and the label counts of listed ones.
     pub(super) fn finish(
         self,
         defaults: [u8; 2],

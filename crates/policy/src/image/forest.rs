@@ -1,6 +1,6 @@
 //! The classifier: a forest of cuts over the dimensions, with the boxes of rules in its leaves.
 //!
-//! Every word of the forest is 8 bytes and says itself what it is:
+//! Every word of the forest is 8 bytes and carries its kind:
 //!
 //! ```text
 //! empty   0
@@ -10,17 +10,17 @@
 //! ```
 //!
 //! A cut with `bits` has `2^bits` children. A plain cut takes the bits of one dimension above its shift; a hashed cut
-//! mixes one or two dimensions above their shifts. A box that would have to stand in too many children stands in the
-//! rest instead: one more tree, whose word follows the children, with its least rule number behind it, so that it is
-//! looked at only where it could still win. Trees thus share no boxes to speak of, and the image stays near linear in
-//! the rules whatever they overlap.
+//! mixes one or two dimensions above their shifts. A box that would belong to too many children goes into the rest
+//! instead: another tree, whose word follows the children, followed by its least rule number, so that it is searched
+//! only if it could still win. So trees hardly share boxes, and the size of the image stays almost linear in the rules
+//! however they overlap.
 //!
-//! Words appear in breadth-first order and every block of children belongs to one cut, which makes validation one pass
-//! and every walk end. `room` bounds how many rests can be waiting: the matcher's stack is fixed.
+//! Words appear in breadth-first order and every block of children belongs to one cut, so validation takes one pass and
+//! every walk terminates. `room` bounds how many rests can be waiting: the matcher's stack is fixed.
 
 use super::{layout::*, table::u64_at};
 
-/// What a word says.
+/// A decoded word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     /// No rule.
@@ -44,7 +44,7 @@ pub(crate) struct Cut {
     pub(crate) base: u32,
     pub(crate) dimension: u8,
     pub(crate) shift: u8,
-    /// Hashed cuts only; the same dimension again when there is one only.
+    /// Hashed cuts only; the same dimension again if there is only one.
     pub(crate) second_dimension: u8,
     pub(crate) second_shift: u8,
     pub(crate) bits: u8,
@@ -54,9 +54,9 @@ pub(crate) struct Cut {
     pub(crate) room: u8,
 }
 
-/// Rests that may be waiting at once.
+/// The most rests that may be waiting at once.
 pub(crate) const ROOM: usize = 16;
-/// The most cuts on a way.
+/// The most cuts on a path.
 pub(crate) const LEVELS: u32 = 64;
 /// The most words of a forest.
 #[cfg(feature = "std")]
@@ -116,7 +116,7 @@ impl Word {
 }
 
 impl Cut {
-    /// Which child the key belongs to.
+    /// The child that the key belongs to.
     #[inline]
     pub(crate) fn child(&self, key: &Key) -> u32 {
         let first = key[usize::from(self.dimension) % DIMENSIONS] >> self.shift;
@@ -134,7 +134,7 @@ impl Cut {
     }
 }
 
-/// `bits` well mixed bits of two numbers.
+/// `bits` well mixed bits from two numbers.
 #[inline]
 pub(crate) fn mix(first: u64, second: u64, bits: u8) -> u32 {
     let sum = first.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ second.wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(32);
@@ -143,12 +143,12 @@ pub(crate) fn mix(first: u64, second: u64, bits: u8) -> u32 {
 
 /// The least rule number below `best` that `scan` finds in the leaves the key leads to.
 ///
-/// `scan(first, count, best)` looks at the entries of a leaf.
+/// `scan(first, count, best)` checks the entries of a leaf.
 #[inline]
 pub(crate) fn search(forest: &[u8], root: u64, key: &Key, mut best: u32, scan: impl Fn(u32, u32, u32) -> u32) -> u32 {
     let word = |index: u32| u64_at(forest, index as usize * 8);
-    // Rests, each with its least rule number above. It is read long before it is asked for, so that its line, which the
-    // rest's word shares more often than not, comes while the children are looked at.
+    // Rests, each with its least rule number above. It is read long before it is needed, so that its cache line, which
+    // usually also holds the rest's word, arrives while the children are searched.
     let mut waiting = [0u64; ROOM];
     let mut waits = 0usize;
     let mut here = root;

@@ -1,18 +1,19 @@
-//! From an application's path to a class, and from a SID to the list of its sets. The bytes decide: the hash only says where to compare.
+//! Maps an application's path to a class, and a SID to the list of its sets. The bytes decide: the hash only says where
+//! to compare.
 //!
 //! A record is the end of its bytes among the strings, and a class: u32 each. A slot is a record's number plus one;
-//! slots are tried one after the other from where the hash points to, until an empty one. A directory is kept with the
-//! backslash at its end, and asked for by the lengths that directories have, longest first.
+//! slots are probed one after the other from the hash's slot to the first empty one. A directory is stored with its
+//! final backslash, and looked up by the lengths that directories have, longest first.
 
 use super::{
     layout::Header,
     table::{Section, u32_at, u64_at},
 };
 
-/// The most slots that are tried for one identifier.
+/// The most slots that are probed for one identifier.
 pub(crate) const RUN: u32 = 64;
 
-/// A hash that spreads; it decides nothing.
+/// A hash for distribution only; it decides nothing.
 #[inline]
 pub(crate) fn hash(key: [u64; 2], bytes: &[u8]) -> u32 {
     let fold = |a: u64, b: u64| {
@@ -35,7 +36,7 @@ pub(crate) fn hash(key: [u64; 2], bytes: &[u8]) -> u32 {
     (fold(state, 0xff51_afd7_ed55_8ccd) >> 16) as u32
 }
 
-/// One kind of identifiers.
+/// The table of one kind of identifier.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
     slots: &'a [u8],

@@ -1,7 +1,7 @@
-//! What is compared at once.
+//! Parallel comparisons.
 //!
-//! x86-64 has SSE2 in every processor, and kernel code may use it there; the compiler does not come upon the few
-//! instructions this takes by itself. This module, with its parts, is the crate's only one with `unsafe` in it.
+//! x86-64 has SSE2 in every processor, and kernel code may use it there; the compiler does not find the few
+//! instructions that this needs. This module, with its parts, is the crate's only one with `unsafe` in it.
 
 mod letters;
 mod signed;

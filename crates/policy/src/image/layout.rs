@@ -1,5 +1,5 @@
-//! Where everything lies in an image. All numbers are little-endian; sections follow the header in the order of
-//! [`Sections`], each on a 64-byte boundary, and lie nowhere else.
+//! The layout of an image. All numbers are little-endian; sections follow the header in the order of
+//! [`Sections`], each on a 64-byte boundary, with nothing in between.
 //!
 //! ```text
 //! 0    magic "SLUICEPI"                         8
@@ -9,7 +9,7 @@
 //! 32   defaults: outbound, inbound (rule flags) 2, zero 6
 //! 40   key of the hashes                        16
 //! 56   roots of the forest                      8 x 8
-//! 120  class of a name that cannot be told      4
+//! 120  class of an undecidable name             4
 //! 124  how many labels listed names have        4: bit N for N labels, bit 31 for more
 //! 128  section table                            SECTIONS x (offset 4, length 4)
 //! ```
@@ -24,20 +24,20 @@ use super::{
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
 pub(crate) const VERSION: u32 = 5;
-/// Where the roots begin.
+/// The offset of the roots.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
 pub(crate) const ROOTS: usize = 8;
-/// The place of a root.
+/// The offset of a root.
 #[inline]
 pub(crate) fn root(family: usize, waiting: bool, inbound: bool) -> usize {
     family * 4 + usize::from(waiting) * 2 + usize::from(inbound)
 }
-/// Where the class of undecidable names stands.
+/// The offset of the class of undecidable names.
 pub(crate) const UNDECIDABLE: usize = 120;
-/// Where the numbers of labels stand.
+/// The offset of the label counts.
 pub(crate) const NAME_DEPTHS: usize = 124;
-/// Where the section table begins.
+/// The offset of the section table.
 pub(crate) const SECTION_TABLE: usize = 128;
 /// The header's length: fixed part and section table, rounded up to a section boundary.
 pub(crate) const HEADER_LENGTH: usize = (SECTION_TABLE + SECTIONS * 8).next_multiple_of(SECTION_ALIGNMENT);
@@ -50,7 +50,7 @@ pub(crate) const RULE_PERMIT: u8 = 1;
 pub(crate) const RULE_HARD: u8 = 2;
 /// A block is silent.
 pub(crate) const RULE_SILENT: u8 = 4;
-/// An event is wanted.
+/// An event is requested.
 pub(crate) const RULE_LOG: u8 = 8;
 /// All flags of a rule.
 pub(crate) const RULE_FLAGS: u8 = 15;
@@ -60,8 +60,8 @@ pub(crate) const ENTRY_ANY_PROTOCOL: u8 = 1;
 /// The rule has conditions beyond what the entry holds.
 pub(crate) const ENTRY_CONDITIONS: u8 = 2;
 
-/// The numbers a flow is reduced to. A class is what all addresses, programs, users or names have in common that lie
-/// in the same sets; 0 is the class of those in none.
+/// The numbers a flow is reduced to. Addresses, programs, users or names in the same sets share a class; 0 is the class
+/// of those in no set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub(crate) enum Dimension {
@@ -77,8 +77,8 @@ pub(crate) enum Dimension {
     Protocol = 4,
     /// Class of the application.
     Application = 5,
-    /// A set of identities the flow's owner is in, its number plus one (see [`super::members`]); 0 while flows of none are
-    /// looked for.
+    /// A set of identities the flow's owner is in, its number plus one (see [`super::members`]); 0 in the search for
+    /// rules without identities.
     User = 6,
     /// The interface's LUID; 0 where it is not known.
     Interface = 7,
@@ -94,7 +94,7 @@ pub(crate) enum Dimension {
     LocalLow = 12,
 }
 
-/// How many dimensions a key has room for: a power of two, so that any number can be masked into it.
+/// The size of a key: a power of two, so that any index can be masked to fit.
 pub(crate) const DIMENSIONS: usize = 16;
 /// Dimensions in use.
 pub(crate) const DIMENSION_LIMIT: u32 = 13;
@@ -133,7 +133,7 @@ macro_rules! sections {
         /// The name of each.
         pub(crate) const SECTION_NAMES: [&str; SECTIONS] = [$(stringify!($name)),*];
 
-        /// The bytes of each section, while an image is put together.
+        /// The bytes of each section of an image under construction.
         #[cfg(feature = "std")]
         #[derive(Debug, Default)]
         pub(crate) struct Parts {
@@ -177,13 +177,13 @@ sections! {
     remote6: 4,
     /// Classes of local IPv6 addresses.
     local6: 4,
-    /// How groups of names found their places (see [`super::names`]).
+    /// The pilots of groups of names (see [`super::names`]).
     name_pilots: 1,
     /// A byte of the hash of each place's name.
     name_marks: 1,
     /// The names' tags, and the numbers of their records.
     name_tags: super::names::LINE,
-    /// The record of each place, where lines of tags have no room for it: u32.
+    /// The record of each place, if lines of tags have no room for it: u32.
     name_places: 4,
     /// Classes of a name itself and of those below: u32 each.
     name_records: 8,
@@ -191,7 +191,7 @@ sections! {
     application_slots: 4,
     /// Applications.
     application_records: 8,
-    /// Lengths of the directories among them, in bytes, longest first: u32.
+    /// The lengths of the directories among them, in bytes, longest first: u32.
     directory_lengths: 4,
     /// Hash table of identities: users, groups, services and packages.
     user_slots: 4,
@@ -212,14 +212,14 @@ pub(crate) struct Header {
     pub(crate) name_depths: u32,
     /// The classes of the only record of names: of a name itself, and of those below it.
     pub(crate) only_names: Option<[u32; 2]>,
-    /// Their class, where both have the same.
+    /// Their class, if both have the same.
     pub(crate) only_name: Option<u32>,
-    /// Made of the key.
+    /// Derived from the key.
     pub(crate) points: Points,
     /// The first words of the IPv6 maps, remote and local.
     pub(crate) maps6: [v6::Map; 2],
     pub(crate) sections: Sections,
-    /// What the IPv4 maps of remote and of local addresses begin with.
+    /// The headers of the IPv4 maps of remote and local addresses.
     pub(crate) shapes4: [v4::Shape; 2],
 }
 
@@ -247,7 +247,7 @@ impl Header {
     }
 }
 
-/// A rule: where its name lies, what it says, where its conditions lie.
+/// A rule: the place of its name, its flags, and the place of its conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RuleRecord {
     pub(crate) name: u32,
@@ -280,14 +280,14 @@ impl RuleRecord {
     }
 }
 
-/// A condition: the dimension's number must lie in a range, or in one of a list of ranges.
+/// A condition: the dimension's number must be in a range, or in one of a list of ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConditionRecord {
     pub(crate) dimension: u32,
     pub(crate) within: Within,
 }
 
-/// Where a condition's number must lie.
+/// The range or list that must contain a condition's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Within {
     /// First and last.
@@ -319,7 +319,7 @@ impl ConditionRecord {
     }
 }
 
-/// What every entry holds besides addresses: 16 bytes.
+/// The part of every entry besides addresses: 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EntryTail {
     pub(crate) remote_port: (u16, u16),

@@ -1,5 +1,5 @@
 //! First match: the flow is reduced to a key of numbers, the forest leads to a few boxes, and the least rule among
-//! those that hold decides.
+//! those that match decides.
 
 use super::{
     forest, identifiers,
@@ -17,7 +17,7 @@ const NONE: u32 = u32::MAX;
 /// An empty word of the forest.
 const EMPTY: u64 = 0;
 
-/// A flow's addresses, and where they live.
+/// A flow's addresses, with storage for them.
 #[derive(Clone, Copy)]
 enum Ends {
     V4 { remote: u32, local: u32 },
@@ -74,7 +74,7 @@ pub(super) fn remote_class(image: &[u8], header: &Header, remote: IpAddr) -> u32
     }
 }
 
-/// The class of an address by one of the maps; 0 where no rule asks.
+/// The class of an address by one of the maps; 0 if no rule needs it.
 #[inline]
 fn class4(image: &[u8], map: Section, shape: &v4::Shape, address: u32) -> u32 {
     if map.length == 0 { 0 } else { v4::class(image, shape, address) }
@@ -86,7 +86,7 @@ fn class6(image: &[u8], map: Section, head: &v6::Map, address: u128) -> u32 {
     if map.length == 0 { 0 } else { v6::class(map.of(image), head, address) }
 }
 
-/// The classes of program and name, where rules ask for them.
+/// The classes of program and name, if rules need them.
 #[inline]
 fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
     let sections = &header.sections;
@@ -102,8 +102,8 @@ fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
     };
 }
 
-/// The flow's addresses and the classes of the sets they lie in. Should the caller have mixed families, the IPv4
-/// address is taken in its IPv6 form.
+/// The flow's addresses and the classes of the sets they are in. If the caller mixed families, the IPv4 address is used
+/// in its IPv6 form.
 #[inline]
 fn addresses(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) -> Ends {
     let sections = &header.sections;
@@ -141,7 +141,7 @@ fn wide(address: IpAddr) -> u128 {
 
 /// The least matching rule below `best`, or `best`.
 #[inline]
-#[allow(clippy::too_many_arguments, reason = "what a search goes by; a struct of them would be copied for each")]
+#[allow(clippy::too_many_arguments, reason = "the inputs of a search; a struct of them would be copied for each")]
 fn search(
     image: &[u8],
     header: &Header,
@@ -209,7 +209,7 @@ fn same_prefix(a: u128, b: u128, length: u8) -> bool {
     (a ^ b).checked_shr(128 - u32::from(length)).unwrap_or(0) == 0
 }
 
-/// Ports and protocol, without a branch between them: which of them fails is not predictable.
+/// Ports and protocol, without a branch between them: which one fails is not predictable.
 #[inline]
 fn plain_fields(key: &Key, tail: &EntryTail) -> bool {
     let within = |dimension: Dimension, (low, high): (u16, u16)| {
@@ -251,7 +251,7 @@ fn conditions_match(
         }
         let value = key[condition.dimension as usize % DIMENSIONS];
         let holds = match condition.within {
-            // A rule may ask for several sets, and the flow's owner may be in all of them.
+            // A rule may require several sets, and the flow's owner may be in all of them.
             Within::Range(set, _) if condition.dimension == Dimension::User as u32 => {
                 members.is_some_and(|members| members.has(set.wrapping_sub(1)))
             }
@@ -265,7 +265,7 @@ fn conditions_match(
     true
 }
 
-/// Whether `value` lies in one of the ascending ranges of `list`.
+/// Whether `value` is in one of the ascending ranges of `list`.
 fn in_list(image: &[u8], header: &Header, list: u32, value: u64) -> bool {
     let lists = header.sections.lists.of(image);
     let mut low = if list == 0 { 0 } else { u32_at(lists, (list as usize).wrapping_sub(1).wrapping_mul(4)) };

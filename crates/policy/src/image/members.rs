@@ -1,8 +1,8 @@
-//! Of which sets of identities a flow's owner is a member: users, groups, services and packages alike.
+//! The sets of identities that a flow's owner belongs to: users, groups, services and packages alike.
 //!
-//! A token has ten to two hundred SIDs. Each is looked up once; what is found says in which sets it is. A rule that
-//! asks for an identity asks for one of these sets. The forest is searched for flows of no set, and then once for
-//! every set that the flow is in, so that rules for sets it is not in are not looked at.
+//! A token has ten to two hundred SIDs. Each is looked up once, which gives its sets. A rule with a condition on
+//! identities refers to one of these sets. The forest is searched for rules without a set, and then once for every set
+//! that the flow is in, so that rules for other sets are not checked.
 
 use super::{identifiers, layout::Header, table::u32_at};
 use crate::{
@@ -10,14 +10,14 @@ use crate::{
     image::layout::range,
 };
 
-/// The most sets of identities of a policy.
+/// The most sets of identities in a policy.
 pub(crate) const SETS: usize = 1024;
 
-/// The sets, a bit each.
+/// The sets, one bit each.
 pub(super) struct Members([u64; SETS / 64]);
 
 impl Members {
-    /// Looks every SID of the flow up. Not for policies that ask for none.
+    /// Looks up every SID of the flow. Skipped for policies without identities.
     #[cold]
     pub(super) fn of(image: &[u8], header: &Header, flow: &Flow<'_>) -> Self {
         let mut members = Self([0; SETS / 64]);

@@ -3,7 +3,7 @@
 pub(crate) mod forest;
 pub(crate) mod identifiers;
 mod lanes;
-#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the writer of these numbers is the compiler"))]
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "only the compiler writes these numbers"))]
 pub(crate) mod layout;
 mod matcher;
 pub(crate) mod members;
@@ -31,7 +31,7 @@ mod sealed {
     impl Sealed for alloc::vec::Vec<u8> {}
 }
 
-/// Bytes that stay what they were when they were validated: no interior mutability, the same slice at every call.
+/// Bytes that do not change after validation: no interior mutability, the same slice at every call.
 pub trait StableBytes: sealed::Sealed {
     /// The bytes.
     fn bytes(&self) -> &[u8];
@@ -58,7 +58,7 @@ impl StableBytes for alloc::vec::Vec<u8> {
     }
 }
 
-/// A compiled policy whose bytes were checked. Nothing it does can fail.
+/// A compiled policy whose bytes have been validated. Nothing it does can fail.
 #[derive(Clone, Debug)]
 pub struct Image<B> {
     bytes: B,
@@ -75,27 +75,27 @@ impl<B: StableBytes> Image<B> {
         Ok(Self { bytes, header })
     }
 
-    /// Decides a flow: the first rule that matches, else the direction's default.
+    /// Decides a flow: by the first rule that matches, or by the direction's default.
     #[must_use]
     pub fn decide(&self, flow: &Flow<'_>) -> Decision {
         matcher::decide(self.bytes.bytes(), &self.header, flow)
     }
 
-    /// The class of the sets a remote address lies in; 0 if in none. One step of a decision, for those who time it alone.
+    /// The class of the sets a remote address is in; 0 if in none. One step of a decision, for benchmarks.
     #[doc(hidden)]
     #[must_use]
     pub fn remote_class(&self, remote: core::net::IpAddr) -> u32 {
         matcher::remote_class(self.bytes.bytes(), &self.header, remote)
     }
 
-    /// The class of the sets a name lies in; 0 if in none. One step of a decision, for those who time it alone.
+    /// The class of the sets a name is in; 0 if in none. One step of a decision, for benchmarks.
     #[doc(hidden)]
     #[must_use]
     pub fn name_class(&self, name: &[u8]) -> u32 {
         names::class(self.bytes.bytes(), &self.header, name)
     }
 
-    /// How many rules the policy has, those that are disabled or out of schedule included.
+    /// How many rules the policy has, including those that are disabled or out of schedule.
     #[must_use]
     pub fn rule_count(&self) -> u32 {
         self.header.sections.rules.count::<{ RuleRecord::SIZE }>()
@@ -116,8 +116,8 @@ impl<B: StableBytes> Image<B> {
         self.bytes.bytes()
     }
 
-    /// Names these bytes: equal images have equal identities. It guards against damage and mix-ups, not against
-    /// somebody who makes two images to collide.
+    /// Identifies these bytes: equal images have equal identities. It guards against damage and mix-ups, not against
+    /// deliberate collisions.
     #[must_use]
     pub fn identity(&self) -> [u8; 16] {
         self.header.checksum

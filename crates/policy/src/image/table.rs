@@ -1,7 +1,7 @@
-//! Reading little-endian records out of bytes. Every read is checked and falls back to zero, so that no path here can
+//! Reads little-endian records from bytes. Every read is checked and falls back to zero, so that no path here can
 //! panic; the fallbacks are never taken after validation.
 
-/// A part of the image: where it begins and how long it is, in bytes.
+/// A part of the image: its offset and length in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Section {
     pub(crate) offset: u32,
@@ -9,7 +9,7 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    /// The section's bytes; empty when it does not lie in `image`.
+    /// The section's bytes; empty when it is not inside `image`.
     #[inline]
     pub(crate) fn of(self, image: &[u8]) -> &[u8] {
         let start = self.offset as usize;

@@ -1,4 +1,4 @@
-//! From an IPv4 address to the class of the sets it lies in: a table of the leading bits, then a chunk of starts.
+//! Maps an IPv4 address to the class of the sets it is in: a table of the leading bits, then a chunk of starts.
 //!
 //! A map is a [`Shape`] in [`HEADER_WORDS`] words, tables of words, and from the next multiple of 64 bytes on chunks:
 //!
@@ -11,35 +11,35 @@
 //! 0 on:
 //!
 //! ```text
-//! node   1  bits (4)                            table (27): what lies below is told apart by the bits that follow, in
+//! node   1  bits (4)                            table (27): what is below is distinguished by the next bits, in
 //!                                               a table of 2^bits words that begins at that word of the tables
 //! chunk  0  first (1)  toggles (5)  lanes (5)   place (20): the chunk begins there, in units of 2^[`Shape::unit`] bytes
 //! ```
 //!
 //! A chunk is `lanes` starts: addresses without their [`Shape::grain`] last bits, and of what is left the last 16 or 32
-//! bits ([`Shape::wide`]), as signed numbers (the top bit is turned). The first `toggles` ascend: from each on, another
-//! class begins. Those behind are singles: there alone is another class, and behind it what was before. Of hosts that
-//! lie scattered, half as much is kept this way.
+//! bits ([`Shape::wide`]), as signed numbers (the top bit is inverted). The first `toggles` ascend: from each on,
+//! another class begins. Those after them are singles: only there is another class, and after it the previous one
+//! continues. This halves the space for scattered hosts.
 //!
-//! Where a map has only two classes, 0 and [`Shape::other`], each toggle and single leads from one to the other: the
+//! If a map has only two classes, 0 and [`Shape::other`], each toggle and single leads from one to the other: the
 //! class is `other` if `first`, the toggles not above the address and the singles that are it add up to an odd number.
-//! Otherwise the lanes are followed by classes of [`Shape::value`] bytes: that before the first toggle, that from each
-//! toggle on, that of each single.
+//! Otherwise the lanes are followed by classes of [`Shape::value`] bytes: the one before the first toggle, the one from
+//! each toggle on, the one of each single.
 //!
 //! A map of two classes and few ranges of the other is one chunk of [`RANGES`] ranges instead, each its first address
 //! and how many follow it; where there are fewer, the last one is repeated.
 //!
-//! Where addresses crowd so much that many blocks of any root table have more starts than are compared at once, chunks
-//! are trees instead: each the last start of every [`GROUP`], then all starts (4 bytes each, no singles), then classes.
-//! Those of the former that are not above the address tell the group to compare.
+//! If addresses are so dense that many blocks of any root table have more starts than are compared at once, chunks are
+//! trees instead: the last start of every [`GROUP`], then all starts (4 bytes each, no singles), then classes. Counting
+//! the last starts that are not above the address gives the group to compare.
 //!
 //! ```text
 //! chunk  0  lanes (9)  zero (2)                 place (20)
 //! ```
 //!
-//! Everything else that could be decided by a branch is the same for a whole map, so that a processor that decides
-//! flows learns it: how wide lanes are, how many are compared at once, whether there are singles, what values look
-//! like. Only nodes cannot be foreseen, and the compiler chooses a shape for which they are rare.
+//! Everything else that a branch could decide is the same for a whole map, so that the branches are predictable: how
+//! wide lanes are, how many are compared at once, whether there are singles, what values look like. Only nodes cannot
+//! be predicted, and the compiler chooses a shape with few of them.
 //!
 //! Tables follow each other in the order of the nodes that lead to them, so one pass validates a map.
 
@@ -52,15 +52,15 @@ use super::{
 pub(crate) const NODE: u32 = 1;
 /// Addresses before the first toggle have the other class.
 pub(crate) const FIRST: u32 = 2;
-/// Where a chunk's number of toggles, of lanes and its place stand in a word.
+/// The positions of a chunk's number of toggles, number of lanes and place in a word.
 pub(crate) const TOGGLES: u32 = 2;
 pub(crate) const LANES: u32 = 7;
 pub(crate) const PLACE: u32 = 12;
-/// Where the lanes of a tree's chunk stand, the most there can be, and how many one of their first lanes stands for.
+/// The position of a tree chunk's lane count, its maximum, and the size of a group.
 pub(crate) const TREE_LANES: u32 = 1;
 pub(crate) const MOST_TREE_LANES: u32 = 271;
 pub(crate) const GROUP: u32 = 16;
-/// Where a node's bits and its table stand.
+/// The positions of a node's bits and table.
 pub(crate) const BITS: u32 = 1;
 pub(crate) const TABLE: u32 = 5;
 /// The most lanes a word can count.
@@ -71,14 +71,14 @@ pub(crate) const MOST_BITS: u32 = 20;
 pub(crate) const RANGES: usize = 4;
 /// Words of a shape.
 pub(crate) const HEADER_WORDS: u32 = 3;
-/// Bytes behind the last chunk: as many as are read of any.
+/// Padding after the last chunk: as many bytes as are read of any chunk.
 #[cfg(feature = "std")]
 pub(crate) const PADDING: u32 = 64;
 
-/// What a map says once for all its addresses.
+/// The parameters of a map, common to all its addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// How many bits are left behind the root table: 12 to 32.
+    /// How many bits are left after the root table: 12 to 32.
     pub(crate) shift: u32,
     /// How many last bits of all starts are zero, 16 at most.
     pub(crate) grain: u32,
@@ -90,9 +90,9 @@ pub(crate) struct Shape {
     pub(crate) four: bool,
     /// There are singles.
     pub(crate) singles: bool,
-    /// Bytes of a class: 1, 2, 4, or 0 where there are two classes.
+    /// Bytes of a class: 1, 2, 4, or 0 if there are two classes.
     pub(crate) value: u32,
-    /// The class that is not 0, where there are two.
+    /// The class other than 0, if there are two.
     pub(crate) other: u32,
     /// Words of the tables.
     pub(crate) tables: u32,
@@ -100,18 +100,18 @@ pub(crate) struct Shape {
     pub(crate) ranges: bool,
     /// Chunks are trees.
     pub(crate) tree: bool,
-    /// The root table's word where it has only one. It is wider than a word, lest the compiler makes one load of it and
-    /// of a table's.
+    /// The root table's word if it has only one. It is wider than a word, so that the compiler does not merge its load
+    /// with a table's.
     pub(crate) only: u64,
-    /// What a look-up has to tell apart, in one number.
+    /// The case of a lookup, as one number.
     pub(crate) form: u8,
-    /// Where in the image the tables begin, and where the chunks.
+    /// The offsets of the tables and chunks in the image.
     pub(crate) root: u32,
     pub(crate) chunks: u32,
 }
 
 impl Shape {
-    /// Reads the shape of a map; with the map empty, its tables have no words.
+    /// Reads the shape of a map; for an empty map, its tables have no words.
     pub(crate) fn read(image: &[u8], section: Section) -> Self {
         let map = section.of(image);
         let word = u32_at(map, 0);
@@ -172,7 +172,7 @@ impl Shape {
     }
 }
 
-/// Where in a map the chunks begin, behind that many words of tables.
+/// The offset of the chunks in a map, after that many words of tables.
 pub(crate) fn chunks(tables: u32) -> u64 {
     (u64::from(tables) + u64::from(HEADER_WORDS)).wrapping_mul(4).next_multiple_of(64)
 }
@@ -180,7 +180,7 @@ pub(crate) fn chunks(tables: u32) -> u64 {
 /// The class of an address, by the map of that shape.
 #[inline]
 pub(crate) fn class(image: &[u8], shape: &Shape, address: u32) -> u32 {
-    // Of a map that is one chunk, the processor has that before it has the address.
+    // If the map is one chunk, the processor can load it before it has the address.
     let word = if shape.shift == 32 {
         shape.only as u32
     } else {
@@ -192,7 +192,7 @@ pub(crate) fn class(image: &[u8], shape: &Shape, address: u32) -> u32 {
 /// The class, by the chunk of a word.
 #[inline]
 fn leaf(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
-    // Apart because the latter needs more registers.
+    // Separate because the latter needs more registers.
     if shape.value == 0 { one_of_two(image, shape, address, word) } else { one_of_many(image, shape, address, word) }
 }
 
@@ -203,7 +203,7 @@ fn below(image: &[u8], shape: &Shape, address: u32, mut word: u32) -> u32 {
     let mut left = shape.shift;
     while word & NODE != 0 {
         let bits = word >> BITS & 0xf;
-        // An address has no more bits to tell tables apart by; no table that was compiled asks for more.
+        // An address has no more bits; no compiled table uses more.
         let Some(behind) = left.checked_sub(bits) else { return 0 };
         left = behind;
         let index = u64::from(address).wrapping_shr(left) as u32 & 1u32.wrapping_shl(bits).wrapping_sub(1);
@@ -256,7 +256,7 @@ fn one_of_many(image: &[u8], shape: &Shape, address: u32, word: u32) -> u32 {
 /// A word of the tables.
 #[inline]
 fn table_word(image: &[u8], shape: &Shape, index: usize) -> u32 {
-    // Nothing but the index has to wait for the address.
+    // Only the index has to wait for the address.
     let Some(tables) = image.get(shape.root as usize..) else { return 0 };
     tables.as_chunks().0.get(index).map_or(0, |word| u32::from_le_bytes(*word))
 }
@@ -288,7 +288,7 @@ fn toggled<const WIDTH: usize, const VECTORS: usize, const SINGLES: bool>(
     let odd = even ^ other;
     let is_odd = if SINGLES {
         let singles = behind & !from(word >> LANES);
-        // As even or odd as the toggles that are not above, because all 32 bits are an even number.
+        // The same parity as the toggles that are not above, because 32 is even.
         ((above | behind) ^ (equal & singles)).count_ones() & 1
     } else {
         (above | behind).trailing_zeros() & 1
@@ -323,7 +323,7 @@ fn tree<const SIZE: usize>(image: &[u8], word: u32, at: u64, wanted: u32) -> u32
     let full = (compared::<4, 4>(lasts, wanted).above | from(groups)).trailing_zeros();
     let at = at + u64::from(groups) * 4;
     let Some(group) = lanes::<4>(image, at + u64::from(full) * 64) else { return 0 };
-    // All of the group, or what the last one has.
+    // The whole group, or the rest in the last one.
     let left = lanes_here.wrapping_sub(full * GROUP).min(GROUP);
     let more = (compared::<4, 4>(group, wanted).above | from(left)).trailing_zeros();
     value_at::<SIZE>(image, at as usize + lanes_here as usize * 4 + (full * GROUP + more) as usize * SIZE)
@@ -335,7 +335,7 @@ fn value_at<const SIZE: usize>(image: &[u8], at: usize) -> u32 {
     bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
 }
 
-/// One of two classes, of which the other has a few ranges.
+/// One of two classes, where the other has a few ranges.
 #[inline]
 fn ranged(image: &[u8], at: u64, address: u32, other: u32) -> u32 {
     let Some(ranges) = image.get(at as usize..at as usize + RANGES * 8) else { return 0 };

@@ -1,12 +1,12 @@
-//! From an IPv6 address to the class of the sets it lies in.
+//! Maps an IPv6 address to the class of the sets it is in.
 //!
-//! Nearly all of what is announced and listed is told by an address' first 48 bits, its *site*: the starts of ranges
-//! are kept as numbers of sites, in trees whose nodes are compared at once and which are all as deep. What is deeper
-//! in some sites, and blocks with few starts, are sorted lists, and a small map is nothing but one. In a large map,
-//! networks that fill a site or less and single hosts, which lists of hundreds of thousands consist of, are
-//! *exceptions*: they are not among the starts but in a hash table whose buckets are one cache line each. In a map of
-//! two classes they have the second; else they have one class on both sides, so that the starts without them say what
-//! lies around.
+//! Nearly all announced and listed networks are distinguished by an address's first 48 bits, its *site*: the starts of
+//! ranges are stored as site numbers, in trees of equal depth whose nodes are compared at once. Deeper ranges in some
+//! sites, and blocks with few starts, are sorted lists, and a small map is a single list. In a large map, networks of
+//! at most one site and single hosts, which make up lists of hundreds of thousands of entries, are *exceptions*: they
+//! are not among the starts but in a hash table whose buckets are one cache line each. In a map of two classes they
+//! have the second; otherwise they have the same class on both sides, so that the starts without them give the class
+//! around them.
 //!
 //! ```text
 //! words 0..16   form (0 two classes, 1 and 2 classes of 16 and 32 bits); the two classes; levels of the trees; tables;
@@ -26,15 +26,16 @@
 //! bucket        8 tags of 32 bits, 8 values of 16, 8 masks of 16
 //! ```
 //!
-//! A start in a node is bits 16 to 48 of the first address, less one and with the highest bit turned, so that a signed
-//! comparison finds it less than what is not before it; unused ones are the highest number, which is never less. The
-//! starts in a list are the 64 bits of addresses from `position`, or whole addresses. With two classes, a link's value
-//! is that of the first range (0 or 1), and the others alternate.
+//! A start in a node is bits 16 to 48 of the first address, less one and with the highest bit inverted, so that a
+//! signed comparison finds it less than what is not before it; unused ones are the highest number, which is never less.
+//! The starts in a list are the 64 bits of addresses from `position`, or whole addresses. With two classes, a link's
+//! value is that of the first range (0 or 1), and the others alternate.
 //!
-//! Exceptions lie in 2000::/3. Their site times an odd number, modulo 2^45, tells the bucket by its place in that
-//! range, and the tag by its lower 30 bits: no two sites have both alike. An entry has a tag, a bit that it is there,
-//! a bit that it is a host, and the prefix of the 16 bits behind the site. Hosts come first, one for each /64 in a
-//! bucket; the lower half of the address of the host at place `n` takes place 7 - `n`, cut into tag, value and mask.
+//! Exceptions are in 2000::/3. Their site times an odd number, modulo 2^45, gives the bucket by its position in that
+//! range, and the tag by its lower 30 bits: no two sites have both in common. An entry has a tag, a bit that marks it
+//! as present, a bit that marks a host, and the prefix of the 16 bits after the site. Hosts come first, one for each
+//! /64 in a bucket; the lower half of the address of the host at place `n` takes place 7 - `n`, cut into tag, value and
+//! mask.
 
 use super::{
     lanes::six::{entries, less},
@@ -58,7 +59,7 @@ pub(crate) const INNER: u32 = 31;
 pub(crate) const LAST: u32 = 29;
 /// The most levels.
 pub(crate) const LEVELS: usize = 6;
-/// A start that is not there.
+/// An unused start.
 pub(crate) const UNUSED: u32 = i32::MAX as u32;
 /// The fewest buckets: at most 30 of the 45 bits of a site are left for the tag.
 pub(crate) const FEWEST_BUCKETS: u32 = 1 << 15;
@@ -69,7 +70,7 @@ pub(crate) const NUMBERS: u32 = (1 << 30) - 1;
 /// A link whose starts take 16 bytes.
 pub(crate) const WIDE: u32 = 1 << 8;
 
-/// What an entry's number is.
+/// The meaning of an entry's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Class = 0,
@@ -96,7 +97,7 @@ impl Kind {
     }
 }
 
-/// How classes are kept.
+/// How classes are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Of two, whether it is the second.
@@ -108,7 +109,7 @@ pub(crate) enum Form {
     Long = 2,
 }
 
-/// What a map's first words say.
+/// A map's first words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Map {
     pub(crate) form: Form,
@@ -120,12 +121,12 @@ pub(crate) struct Map {
     pub(crate) links: Section,
     pub(crate) lists: Section,
     pub(crate) values: Section,
-    /// Where the nodes of each level end.
+    /// The ends of the nodes of each level.
     pub(crate) ends: [u32; LEVELS],
 }
 
 impl Map {
-    /// Reads the first words. Sections of what is no map may lie outside of it.
+    /// Reads the first words. If it is not a valid map, sections may be outside of it.
     pub(crate) fn read(map: &[u8]) -> Self {
         let word = |index: usize| u32_at(map, index * 4);
         let ends = core::array::from_fn(|level| word(10 + level));
@@ -154,7 +155,7 @@ impl Map {
         }
     }
 
-    /// The class by what tables, trees and lists give.
+    /// The class from tables, trees and lists.
     #[inline]
     fn named(&self, found: u32) -> u32 {
         let [first, second] = self.classes;
@@ -164,7 +165,7 @@ impl Map {
         }
     }
 
-    /// What is found by a value's number.
+    /// The value with a number.
     #[inline]
     fn value(&self, map: &[u8], number: u32) -> u32 {
         let values = self.values.of(map);
@@ -179,7 +180,7 @@ impl Map {
 /// The class of an address.
 #[inline]
 pub(crate) fn class(map: &[u8], head: &Map, address: u128) -> u32 {
-    // As predictable as the traffic; a look-up in the trees that is not needed would take their place in the caches.
+    // As predictable as the traffic; an unneeded lookup in the trees would evict others from the caches.
     if head.buckets.length != 0
         && let Some(entry) = excepted(map, head, address)
     {
@@ -251,7 +252,7 @@ fn below<const SIZE: usize>(starts: &[[u8; SIZE]], count: u32, not_above: impl F
     while left > 1 {
         let half = left / 2;
         let middle = low + half;
-        // Written as a choice between two values, it takes no branch.
+        // Written as a selection between two values, it needs no branch.
         let Some(start) = starts.get(middle) else { return 0 };
         low = select_unpredictable(not_above(start), middle, low);
         left -= half;
@@ -262,13 +263,13 @@ fn below<const SIZE: usize>(starts: &[[u8; SIZE]], count: u32, not_above: impl F
 /// The bucket, of `buckets`, and the tag of an address' site.
 #[inline]
 pub(crate) fn place(address: u128, buckets: u32) -> (u32, u32) {
-    // The golden ratio's part of 2^64, odd: neighbours come to lie far apart.
+    // The golden ratio's part of 2^64, odd: it spreads neighbours far apart.
     let product = ((address >> 80) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) << 19;
     let bucket = (u128::from(product) * u128::from(buckets)) >> 64;
     (bucket as u32, ((product >> 17) as u32 & !3) | 2)
 }
 
-/// The number of the exception an address lies in, eight to a bucket.
+/// The number of the exception that contains an address, eight to a bucket.
 #[inline]
 fn excepted(map: &[u8], head: &Map, address: u128) -> Option<u32> {
     let (number, tag) = place(address, head.buckets.count::<BUCKET>());

@@ -1,4 +1,4 @@
-//! IPv4 address maps: from overlapping sets to segments of one class to tables and chunks.
+//! IPv4 address maps: overlapping sets become segments of one class, then tables and chunks.
 
 mod shape;
 
@@ -18,16 +18,16 @@ use crate::{
 };
 use std::collections::{HashMap, VecDeque};
 
-/// The whole space as segments: where each begins, the first at address 0, and its class; neighbours differ.
+/// The whole space as segments: the start of each, the first at address 0, and its class; neighbours differ.
 #[derive(Debug)]
 pub(super) enum Space<'s> {
-    /// The ranges of a single set and its class. They can be millions: no other form of them is made.
+    /// The ranges of a single set and its class. There can be millions: no other form of them is made.
     One(&'s Ranges<u32>, u32),
     Many(Vec<Segment<u32>>),
 }
 
 impl<'s> Space<'s> {
-    /// The space under these sets; classes by their first numbers.
+    /// The space under these sets; classes by their provisional numbers.
     pub(super) fn new(sets: &[&'s Ranges<u32>], classes: &mut Classes) -> Self {
         match sets {
             [only] if !only.ranges().is_empty() => Self::One(only, classes.number(&[0])),
@@ -64,7 +64,7 @@ trait Segments {
     fn len(&self) -> usize;
     fn start(&self, index: usize) -> u32;
     fn class(&self, index: usize) -> u32;
-    /// The class that is not 0, where there are only two.
+    /// The class other than 0, if there are only two.
     fn other(&self) -> Option<u32>;
 }
 
@@ -91,11 +91,11 @@ impl Segments for Several<'_> {
     }
 }
 
-/// The ranges of one set and what lies between.
+/// The ranges of one set and the gaps between them.
 struct Alternating<'s> {
     ranges: &'s [(u32, u32)],
     class: u32,
-    /// 1 if the first range begins at 0, so that nothing lies before it.
+    /// 1 if the first range begins at 0, so that nothing is before it.
     skipped: usize,
     len: usize,
 }
@@ -123,12 +123,12 @@ impl Segments for Alternating<'_> {
     }
 }
 
-/// What a start becomes.
+/// What becomes of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     /// A class begins.
     Toggle,
-    /// A class that ends one grain farther, and behind it is what was before.
+    /// A class that ends after one grain; after it the previous class continues.
     Single,
 }
 
@@ -145,7 +145,7 @@ fn map<S: Segments>(segments: &S) -> Result<Vec<u8>, String> {
         return Ok(bytes);
     }
     let mut shape = shape::choose(segments);
-    // Places are counted in units; most maps are small enough for the smallest.
+    // Places are counted in units; most maps are small enough for the smallest unit.
     while shape.unit <= 12 {
         if let Some(bytes) = (Writer { segments, shape, tables: Vec::new(), chunks: Vec::new() }).write() {
             return Ok(bytes);
@@ -172,7 +172,7 @@ fn few<S: Segments>(segments: &S) -> Option<Vec<u8>> {
     Some(bytes(&shape, &[0], &ranges.iter().flatten().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>()))
 }
 
-/// A map of its parts.
+/// A map from its parts.
 fn bytes(shape: &Shape, tables: &[u32], chunks: &[u8]) -> Vec<u8> {
     let start = image::v4::chunks(shape.tables) as usize;
     let mut bytes = Vec::with_capacity(start + chunks.len() + PADDING as usize + 4);
@@ -184,7 +184,7 @@ fn bytes(shape: &Shape, tables: &[u32], chunks: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A block of addresses: its first, how many of its bits are not told apart, and the segments that begin in it.
+/// A block of addresses: its first, how many low bits it spans, and the segments that begin in it.
 #[derive(Clone, Copy, Debug)]
 struct Block {
     low: u32,
@@ -220,7 +220,7 @@ impl<S: Segments> Writer<'_, S> {
                 let word = match self.chunk(child, &mut constants)? {
                     Ok(word) => word,
                     Err(lanes) => {
-                        // A few lanes for each of the table's blocks: one node more would cost more than its words.
+                        // A few lanes for each of the table's blocks: another node would cost more than its words.
                         let bits = (lanes * 8 / self.shape.most_lanes()).ilog2().min(left).min(15);
                         let table = free;
                         free += 1 << bits;
@@ -245,7 +245,7 @@ impl<S: Segments> Writer<'_, S> {
         let mut toggles = [0usize; MOST_LANES as usize];
         let mut singles = [0usize; MOST_LANES as usize];
         let (mut toggled, mut single) = (0, 0);
-        // What begins with the block begins before its first toggle.
+        // A class that begins with the block begins before its first toggle.
         let lane = |at| if self.shape.singles { lane(self.segments, at, end, grain) } else { Lane::Toggle };
         let begins = at < end && self.segments.start(at) == block.low && lane(at) == Lane::Toggle;
         at += usize::from(begins);
@@ -288,7 +288,7 @@ impl<S: Segments> Writer<'_, S> {
         Some(Ok(counts | place << PLACE))
     }
 
-    /// The same for maps of trees.
+    /// The same for maps with trees.
     fn tree(&mut self, block: Block, constants: &mut HashMap<u32, u32>) -> Option<Result<u32, u32>> {
         let (mut at, end) = (block.segments.0 as usize, block.segments.1 as usize);
         at += usize::from(at < end && self.segments.start(at) == block.low);
@@ -308,7 +308,7 @@ impl<S: Segments> Writer<'_, S> {
         Some(Ok(lanes << TREE_LANES | place << PLACE))
     }
 
-    /// The word of the chunk that is nothing but a class; all such blocks share it.
+    /// The word of a chunk that is only a class; all such blocks share it.
     fn constant(&mut self, class: u32, constants: &mut HashMap<u32, u32>) -> Option<u32> {
         let place = match constants.get(&class) {
             Some(place) => *place,

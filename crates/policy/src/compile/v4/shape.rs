@@ -1,4 +1,4 @@
-//! Which shape of a map is best: how large its root table is, how wide and how many its lanes.
+//! Chooses the best shape of a map: the size of its root table, and the width and number of its lanes.
 
 use super::{Lane, Segments, lane};
 use crate::image::v4::{MOST_BITS, MOST_LANES, MOST_TREE_LANES, Shape};
@@ -6,10 +6,10 @@ use crate::image::v4::{MOST_BITS, MOST_LANES, MOST_TREE_LANES, Shape};
 /// Counts of lanes a shape can compare at once.
 const CAPS: [u32; 4] = [8, 16, MOST_LANES, MOST_TREE_LANES];
 
-/// What lies in the blocks of a root table of one size.
+/// Statistics on the blocks of a root table of one size.
 #[derive(Clone, Copy, Default)]
 struct Tally {
-    /// The block that is being counted began before this lane.
+    /// The block being counted began before this lane.
     began: u32,
     /// Blocks with lanes.
     used: u32,
@@ -54,7 +54,7 @@ pub(super) fn choose<S: Segments>(segments: &S) -> Shape {
             Some((segments.start(at), lane))
         })
     };
-    // Singles cost every look-up a little: they must be worth it.
+    // Singles cost every lookup a little: they must be worth it.
     let (count, found) = all(true)
         .fold((0u32, 0u32), |(count, singles), (_, lane)| (count + 1, singles + u32::from(lane == Lane::Single)));
     let singles = found > count / 8;
@@ -63,7 +63,7 @@ pub(super) fn choose<S: Segments>(segments: &S) -> Shape {
         let mut tallies = [Tally::default(); MOST_BITS as usize + 1];
         let (mut count, mut last) = (0u32, None);
         for (start, _) in all(singles) {
-            // Tables of more bits than the two share have them in different blocks.
+            // Tables of more bits than the two have in common put them in different blocks.
             let shared = last.map_or(u32::MAX, |last: u32| (last ^ start).leading_zeros());
             for tally in tallies.iter_mut().skip((shared as usize).saturating_add(1)) {
                 tally.end_block(count);
@@ -80,7 +80,7 @@ pub(super) fn choose<S: Segments>(segments: &S) -> Shape {
     let base = Shape { grain, unit: 2, singles, value, other: other.unwrap_or(0), ..Shape::default() };
     let mut best: Option<(u64, Shape)> = None;
     for bits in 0..=MOST_BITS {
-        // However fast it would be, a root table is in proportion to what it leads to.
+        // However fast it would be, a root table must be in proportion to what it leads to.
         if 1 << bits > 512 + lanes.1.saturating_mul(4) {
             break;
         }
@@ -104,7 +104,7 @@ pub(super) fn choose<S: Segments>(segments: &S) -> Shape {
     best.map_or(base, |(_, shape)| shape)
 }
 
-/// About how many hundredths of a nanosecond a look-up takes, and what the memory is worth that it takes from others.
+/// The approximate cost of a lookup in hundredths of a nanosecond, and the price of the memory it uses.
 fn cost(shape: &Shape, tally: &Tally, lanes: u32) -> u64 {
     // As measured, with everything in the nearest cache.
     let compare = match (shape.wide, shape.four) {
@@ -121,20 +121,20 @@ fn cost(shape: &Shape, tally: &Tally, lanes: u32) -> u64 {
         (true, true) => compare + 270,
     };
     let over = CAPS.iter().zip(tally.over).find(|(cap, _)| **cap == shape.most_lanes()).map_or(0, |(_, over)| over);
-    // A node is a table more and, because nothing foretells it, a branch gone wrong. One is as likely to be come upon
-    // as the lanes are many that lie below it.
+    // A node costs another table and, because it is unpredictable, a mispredicted branch. It is as likely to be reached
+    // as there are lanes below it.
     let nodes = 1500 * u64::from(over) / u64::from(lanes.max(1));
     let bytes = (4u64 << (32 - shape.shift))
         + u64::from(lanes) * u64::from(shape.width() + shape.value)
         + u64::from(tally.used) * (2 + u64::from(shape.value))
         + u64::from(over)
         + 512;
-    // Memory is taken from others, and beyond a mebibyte or two a look-up has to wait for it.
+    // Memory competes with other uses, and beyond a mebibyte or two a lookup has to wait for it.
     let memory = 100 * log2(bytes) + 400 * log2(bytes).saturating_sub(log2(1 << 20));
     compare + nodes + memory / 256
 }
 
-/// The binary logarithm in parts of 256, straight between the powers.
+/// The binary logarithm in units of 1/256, linear between the powers.
 fn log2(number: u64) -> u64 {
     let whole = number.ilog2();
     u64::from(whole) * 256 + ((number << 8 >> whole) & 0xff)

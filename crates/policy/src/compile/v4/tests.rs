@@ -31,7 +31,7 @@ fn check(sets: &[Ranges<u32>], shape: Option<Shape>) -> Option<Shape> {
     let probe = |address: u32| {
         let expected: Vec<u32> = (0..sets.len() as u32).filter(|set| sets[*set as usize].contains(address)).collect();
         let found = shape.map_or(0, |shape| class(&map, &shape, address));
-        // A combination that never came up cannot be looked up.
+        // A combination that never occurred cannot be looked up.
         assert_eq!(Some(found), classes.number_of(&expected), "{address:x} in a map of {shape:?}");
     };
     probe(0);
@@ -77,7 +77,7 @@ fn every_edge_has_its_class() {
     }
 }
 
-/// Shapes the compiler would not choose: nearly everything lies below nodes, and nodes below nodes.
+/// Shapes that the compiler would not choose: nearly everything is below nodes, and nodes below nodes.
 #[test]
 #[cfg_attr(miri, ignore = "its root tables take Miri too long, and no unsafe code is in them")]
 fn any_shape_will_do() {
@@ -109,7 +109,7 @@ fn any_shape_will_do() {
             }
         }
     }
-    assert_eq!(forms.len(), 23, "only forms {forms:?} came up");
+    assert_eq!(forms.len(), 23, "only forms {forms:?} occurred");
 }
 
 #[test]

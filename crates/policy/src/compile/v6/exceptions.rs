@@ -1,5 +1,5 @@
-//! Networks within a site and single hosts go to buckets, where there are so many that trees would not stay in the
-//! nearer caches.
+//! Networks within a site and single hosts go to buckets if there are so many that trees would not stay in the inner
+//! caches.
 
 use crate::{
     compile::addresses::Segment,
@@ -9,13 +9,13 @@ use crate::{
     },
 };
 
-/// How many of a bucket's eight places are taken on average: what finds its bucket full stays in the trees.
+/// How many of a bucket's eight slots are used on average: what finds its bucket full stays in the trees.
 const FULL: usize = 5;
 
-/// Segments, and what was taken out of them.
+/// Segments, and the exceptions taken out of them.
 pub(super) struct Split {
     pub(super) buckets: Vec<[u8; BUCKET]>,
-    /// The classes of a bucket's entries, but for maps of two classes.
+    /// The classes of the buckets' entries, except for maps of two classes.
     pub(super) classes: Vec<[u32; 8]>,
     pub(super) others: Vec<Segment<u128>>,
 }
@@ -39,7 +39,7 @@ impl Split {
         }
         let mut buckets = vec![[0; BUCKET]; count as usize];
         let mut classes = if only.is_none() { vec![[0; 8]; count as usize] } else { Vec::new() };
-        // About one in twelve finds no room.
+        // About one in twelve does not fit.
         let mut others = Vec::with_capacity(segments.len().saturating_sub(found * 2) + found / 5);
         let mut at = 0;
         while at < segments.len() {
@@ -50,7 +50,7 @@ impl Split {
                 put(&mut buckets[bucket as usize], classes, tag, exception)
             });
             if put {
-                // The segment behind goes on with what lies around.
+                // The next segment continues with the class around it.
                 at += 2;
             } else {
                 others.push(segments[at]);
@@ -61,19 +61,19 @@ impl Split {
     }
 }
 
-/// What may be an exception: all addresses that begin alike.
+/// A possible exception: all addresses with the same prefix.
 #[derive(Clone, Copy)]
 struct Exception {
     low: u128,
     class: u32,
-    /// Which of the 16 bits behind the site are alike.
+    /// Which of the 16 bits after the site are common.
     mask: u16,
-    /// The lower half of the address, if it is but one.
+    /// The lower half of the address, if it is a single one.
     host: Option<u64>,
 }
 
 impl Exception {
-    /// Of a segment and the one behind it.
+    /// From a segment and the next one.
     fn of(this: Segment<u128>, next: Segment<u128>) -> Option<Self> {
         let (low, class, size) = (this.start, this.class, next.start - this.start);
         if !size.is_power_of_two() || low & (size - 1) != 0 || low >> 125 != 1 {
@@ -102,7 +102,7 @@ fn put(bucket: &mut [u8; BUCKET], classes: &mut [u32; 8], tag: u32, exception: E
         classes[known + networks] = exception.class;
         return true;
     };
-    // Of a /64, a look-up compares one host.
+    // In a /64, a lookup compares only one host.
     let twin = (0..known).any(|lane| tags[lane] == tag | 1 && value(bucket, lane) == part);
     if known * 2 + networks > 6 || known == 4 || twin {
         return false;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 type Segments<'s> = &'s [Segment<u128>];
 
-/// Up to how many segments a map is a single list.
+/// The most segments for which a map is a single list.
 const SMALL: usize = 256;
 /// The words of a node.
 const WORDS: usize = 32;
@@ -22,7 +22,7 @@ pub(super) fn map(segments: Vec<Segment<u128>>) -> Result<Vec<u8>, String> {
         return Ok(Vec::new());
     }
     let mut classes: BTreeSet<u32> = BTreeSet::new();
-    // Neighbours differ, so a few are enough to see that there are more than two.
+    // Neighbours differ, so a few show whether there are more than two.
     let few = segments.iter().any(|segment| classes.insert(segment.class) && classes.len() > 2);
     let form = if !few {
         Form::Two
@@ -35,7 +35,7 @@ pub(super) fn map(segments: Vec<Segment<u128>>) -> Result<Vec<u8>, String> {
     let two = [segments[0].class, segments.get(1).map_or(0, |segment| segment.class)];
     let Split { buckets, classes, others } = Split::new(segments, (form == Form::Two).then_some(two[1]));
     let mut trees = Trees { form, second: two[1], values: classes.into_flattened(), ..Trees::default() };
-    // As many as there can be where nodes are full, which nearly all are: growing would take twice as much.
+    // The capacity for full nodes, which nearly all are: growing would take twice as much.
     trees.last.reserve(others.len() / LAST as usize);
     if others.len() <= SMALL {
         trees.list(&others, 0);
@@ -53,17 +53,17 @@ enum Range {
     Link(u32),
 }
 
-/// The parts of a map but for the exceptions.
+/// The parts of a map except the exceptions.
 #[derive(Default)]
 struct Trees {
     form: Form,
     second: u32,
     first_table: Vec<u32>,
     tables: Vec<u32>,
-    /// The last level, and for each node where it begins.
+    /// The last level, and the start of each node.
     last: Vec<[u32; WORDS]>,
     starts: Vec<u32>,
-    /// The nodes of the last level each root is above, by the place of the entry that leads to it.
+    /// The last-level nodes below each root, by the place of the entry that leads to it.
     roots: Vec<(usize, usize)>,
     links: Vec<[u32; 4]>,
     lists: Vec<u64>,
@@ -105,7 +105,7 @@ impl Trees {
         match block.segments {
             [] => Ok(0),
             [only] if self.form == Form::Two => Ok(self.bit(only.class)),
-            [only] if only.class > NUMBERS => Err("the address lists are in too many combinations".to_owned()),
+            [only] if only.class > NUMBERS => Err("the address lists overlap in too many combinations".to_owned()),
             [only] => Ok(only.class),
             several => Ok(Kind::Link.entry(self.list(several, position))),
         }
@@ -115,7 +115,7 @@ impl Trees {
         u32::from(class == self.second)
     }
 
-    /// The nodes of the last level for a block; the first segment is that which holds the block's first address.
+    /// The nodes of the last level for a block; the first segment holds the block's first address.
     fn tree(&mut self, segments: Segments<'_>) {
         let mut ranges = vec![(0, Range::Class(segments[0].class))];
         let mut put = |start: u32, range: Range| {
@@ -176,7 +176,7 @@ impl Trees {
         self.starts.push(ranges[0].0);
     }
 
-    /// A list of the starts behind the first segment.
+    /// A list of the starts after the first segment.
     fn list(&mut self, segments: Segments<'_>, position: u32) -> u32 {
         let first = self.lists.len() as u32;
         let starts = || segments[1..].iter().map(|segment| segment.start);
@@ -199,7 +199,7 @@ impl Trees {
 
     /// The levels, roots first; the entries that lead to roots are filled in.
     fn levels(&mut self) -> Vec<Vec<[u32; WORDS]>> {
-        // Of each tree: where its nodes of the level begin.
+        // Where the nodes of the level begin, for each tree.
         let mut trees: Vec<usize> = self.roots.iter().map(|root| root.1).collect();
         let mut starts = std::mem::take(&mut self.starts);
         let mut levels = vec![std::mem::take(&mut self.last)];
@@ -279,8 +279,8 @@ impl Trees {
     }
 }
 
-/// Up to how many starts a block by the first byte, and one by the first two, is a list. Tables and trees are faster,
-/// but their bytes are to be few for each start.
+/// The most starts for which a block by the first byte, and one by the first two, is a list. Tables and trees are
+/// faster, but must not take many bytes for each start.
 fn worthwhile(segments: Segments<'_>) -> (usize, usize) {
     let counts = |bits: u32| {
         let same = move |a: &Segment<u128>, b: &Segment<u128>| (a.start ^ b.start) >> (128 - bits) == 0;
@@ -297,7 +297,7 @@ fn worthwhile(segments: Segments<'_>) -> (usize, usize) {
     (least(&first, TABLE_BYTES), least(&second, depth * WORDS * 4))
 }
 
-/// A start as nodes have it.
+/// A start in the form of nodes.
 fn stored(start: u32) -> u32 {
     start.wrapping_sub(1) ^ 1 << 31
 }
@@ -312,13 +312,13 @@ impl<'s> Cursor<'s> {
         Self { segments }
     }
 
-    /// How many segments begin behind the block's first address.
+    /// How many segments begin after the block's first address.
     fn starts(&self) -> usize {
         self.segments.len().saturating_sub(1)
     }
 
-    /// The segments of the next block, that whose first `bits` bits are those of `low`: the one that holds `low`, and
-    /// those that begin behind it.
+    /// The segments of the next block, whose first `bits` bits are those of `low`: the one that holds `low`, and those
+    /// that begin after it.
     fn take(&mut self, low: u128, bits: u32) -> Self {
         let high = low | u128::MAX >> bits;
         let end = self.segments.partition_point(|segment| { segment.start } <= high);

@@ -38,7 +38,7 @@ fn segments(random: &mut Random, mut starts: Vec<u128>, classes: u32) -> Vec<Seg
     segments
 }
 
-/// First and behind the last of prefixes of some lengths, below what `inside` leaves of a random address.
+/// The first address of random prefixes and the one after their last, below what `inside` leaves of a random address.
 fn prefixes(random: &mut Random, count: usize, lengths: &[u32], inside: impl Fn(u128) -> u128) -> Vec<u128> {
     let mut starts = Vec::new();
     for _ in 0..count {
@@ -106,7 +106,7 @@ fn the_ends_of_the_space() {
         check(&segments(&mut random, vec![1], classes));
         check(&segments(&mut random, vec![u128::MAX], classes));
         check(&segments(&mut random, vec![1, u128::MAX], classes));
-        // Prefixes of all lengths, one in the other, around both ends and between.
+        // Nested prefixes of all lengths, around both ends and between.
         let nested = |of: u128| {
             (0..128).flat_map(move |bits| [of >> bits << bits, (of >> bits << bits).wrapping_add(1 << bits)])
         };
@@ -127,12 +127,12 @@ fn exceptions_have_their_class() {
     let mut random = Random(77);
     let lengths = [47, 48, 48, 50, 56, 64, 64, 65, 127, 128, 128];
     for spread in [30, 34, 47] {
-        // Fewer networks share more; some lie outside of where exceptions can be.
+        // Fewer networks share more; some are outside of where exceptions can be.
         let inside = |address: u128| address & !(0x1f << 123) & !(0xff << (128 - spread)) | 1 << 125;
         let mut starts = prefixes(&mut random, 220_000, &lengths, inside);
         starts.extend(prefixes(&mut random, 1000, &lengths, |address| address));
         let two = segments(&mut random, starts, 2);
-        // What lies around has a class of its own here and there, and so has each of what is listed, or nearly.
+        // The surroundings have some classes of their own, and so does nearly every listed entry.
         let named = |least: usize, most: usize| {
             let class = |at: usize| if at.is_multiple_of(2) { at / 1000 % 7 } else { least + at % (most - least) };
             let one = |(at, segment): (usize, &Segment<u128>)| Segment { class: class(at) as u32, ..*segment };
@@ -170,7 +170,7 @@ fn hostile_maps_are_refused_or_harmless() {
         for round in 0..if count > 9999 { 50 } else { 2000 } {
             let mut hostile = map.clone();
             for _ in 0..1 + round % 4 {
-                // Mostly in the first words, where it does most.
+                // Mostly in the first words, where it has the most effect.
                 let limit = if round % 2 == 0 { 64 } else { hostile.len() };
                 let at = random.next() as usize % limit;
                 hostile[at] ^= 1 << (random.next() % 8);
@@ -181,7 +181,7 @@ fn hostile_maps_are_refused_or_harmless() {
             accepted += u32::from(validate_v6(&hostile).is_ok());
             let head = Map::read(&hostile);
             for _ in 0..20 {
-                // Out of bounds would panic here, in a build that looks.
+                // An access out of bounds would panic here in a build with checks.
                 class(&hostile, &head, segments[random.next() as usize % segments.len()].start ^ random.wide() >> 100);
             }
         }

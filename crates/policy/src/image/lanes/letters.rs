@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Letters {
     pub(crate) dots: u32,
-    /// Capitals, and what no listed name has: letters before `-` and those that are not ASCII.
+    /// Capitals, and characters that no listed name has: those before `-` and those that are not ASCII.
     pub(crate) others: u32,
 }
 
@@ -22,13 +22,13 @@ mod plain {
     pub(crate) struct Sixteen([u64; 2]);
 
     impl Sixteen {
-        /// Eight letters and the eight behind them.
+        /// Eight letters and the next eight.
         #[inline]
         pub(crate) fn new(lower: u64, upper: u64) -> Self {
             Self([lower, upper])
         }
 
-        /// What letters they are.
+        /// Classifies the letters.
         #[inline]
         pub(crate) fn letters(self) -> Letters {
             let bits = |wanted: fn(u8) -> bool| {
@@ -65,14 +65,14 @@ mod sse2 {
     pub(crate) struct Sixteen(__m128i);
 
     impl Sixteen {
-        /// Eight letters and the eight behind them.
+        /// Eight letters and the next eight.
         #[inline]
         pub(crate) fn new(lower: u64, upper: u64) -> Self {
             // SAFETY: SSE2 is part of x86-64.
             Self(unsafe { _mm_set_epi64x(upper.cast_signed(), lower.cast_signed()) })
         }
 
-        /// What letters they are.
+        /// Classifies the letters.
         #[inline]
         pub(crate) fn letters(self) -> Letters {
             // SAFETY: SSE2 is part of x86-64.
@@ -95,7 +95,7 @@ mod sse2 {
         // `A` becomes the least of the signed numbers, and capitals the least 26.
         let from_least = _mm_add_epi8(all, _mm_set1_epi8((0x80 - b'A').cast_signed()));
         let capitals = _mm_cmplt_epi8(from_least, _mm_set1_epi8(i8::MIN + 26));
-        // What is not ASCII is negative.
+        // Non-ASCII bytes are negative.
         let before = _mm_cmplt_epi8(all, _mm_set1_epi8(b'-'.cast_signed()));
         Letters {
             dots: _mm_movemask_epi8(dots).cast_unsigned(),

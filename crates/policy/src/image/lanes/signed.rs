@@ -1,5 +1,5 @@
-//! Starts kept as signed numbers, the least one for zero: SSE2 compares signed numbers, and a start costs one
-//! instruction for each of the two questions.
+//! Starts stored as signed numbers, the least one for zero: SSE2 compares signed numbers, and a start costs one
+//! instruction for each of the two comparisons.
 
 /// A bit for each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ mod sse2 {
 mod tests {
     use super::*;
 
-    /// All of it against the definition.
+    /// Compares everything with the definition.
     fn check<const WIDTH: usize, const VECTORS: usize>(random: &mut impl FnMut() -> u64) {
         let mut lanes = [[0u8; 16]; VECTORS];
         for half in lanes.as_flattened_mut().as_chunks_mut::<8>().0 {
@@ -136,7 +136,7 @@ mod tests {
             state ^= state << 17;
             state
         };
-        // Miri is some thousand times slower.
+        // Miri is about a thousand times slower.
         for _ in 0..if cfg!(miri) { 2 } else { 500 } {
             check::<2, 2>(&mut random);
             check::<2, 4>(&mut random);

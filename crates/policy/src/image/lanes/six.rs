@@ -1,4 +1,4 @@
-//! What the IPv6 map compares at once: the starts of a node, and the entries of a bucket.
+//! Parallel comparisons of the IPv6 map: the starts of a node, and the entries of a bucket.
 
 use crate::image::v6::{BUCKET, LINES};
 
@@ -105,7 +105,7 @@ mod tests {
             state ^= state << 17;
             state.wrapping_mul(0x2545_f491_4f6c_dd1d)
         };
-        // Miri is some thousand times slower.
+        // Miri is about a thousand times slower.
         for round in 0..if cfg!(miri) { 5 } else { 2000 } {
             let mut node = [0; LINES];
             node.as_chunks_mut::<8>().0.iter_mut().for_each(|bytes| *bytes = next().to_le_bytes());
@@ -117,7 +117,7 @@ mod tests {
             let mut bucket = *node.first_chunk::<BUCKET>().unwrap();
             let part = next() as u16;
             for lane in 0..8 {
-                // Masks of prefixes, values that often lie under them.
+                // Masks of prefixes, and values that often match them.
                 let mask = !(0xffff_u16.checked_shr((next() % 17) as u32).unwrap_or(0));
                 bucket[48 + lane * 2..][..2].copy_from_slice(&mask.to_le_bytes());
                 let value = if next() % 2 == 0 { part & mask } else { next() as u16 };

@@ -1,12 +1,12 @@
-//! What is known of a name: sums of products of its letters with secret numbers.
+//! Hashes of a name: sums of products of its letters with secret numbers.
 //!
 //! # What decides
 //!
-//! A name here (or what is left of one behind a dot) is 1 to 255 ASCII letters that are not zero. It is cut from the right
-//! into blocks of eight letters, the first of which may have fewer; block 0 is the last. The letters' seven bits each make
-//! a block a number `c_j` below 2^60, zeros standing for the letters a block has not. Different names have different
-//! blocks: the letters can be read off the numbers, and no letter is zero, so that zeros can only mean that the name has
-//! begun.
+//! A name here (or what follows a dot in one) is 1 to 255 ASCII letters that are not zero. It is cut from the right
+//! into blocks of eight letters, the first of which may have fewer; block 0 is the last. The letters' seven bits each
+//! make a block a number `c_j` below 2^60, with zeros for letters that the block lacks. Different names have
+//! different blocks: the letters can be recovered from the numbers, and no letter is zero, so zeros can only mean that
+//! the name has begun.
 //!
 //! Let `p` be 2^61 - 1, which is prime. The value of a name at a point `x` is
 //!
@@ -35,35 +35,35 @@
 //! 5. The points are independent: the chance of both is below the product.
 //!
 //! Names of up to 32 letters have four blocks: the chance is below 2^-89 for two of them, and below 2^-69 that one which is
-//! not listed is taken for any of a million that are. For the longest names there can be (`d` is 32) it is below 2^-84, and
-//! 2^-64 for a million. Every suffix that is looked up is a name of its own in this: together, those of a name of 32 letters
-//! and five labels stay below 2^-67, and those of the worst name there can be, 127 labels of one letter, below 2^-59. An
-//! empty place's tag is zero, a number like any other: it is one name more. That a tag is compared only where a name's
-//! place and mark lead makes it less likely still and is not counted.
+//! not listed is taken for any of a million that are. For the longest possible names (`d` is 32) it is below 2^-84, and
+//! 2^-64 for a million. Every suffix that is looked up counts as a name: together, those of a name of 32 letters and
+//! five labels stay below 2^-67, and those of the worst possible name, 127 labels of one letter, below 2^-59. An empty
+//! place's tag is zero, a number like any other: it counts as one more name. That a tag is compared only where a name's
+//! place and mark lead makes a false match even less likely and is not counted.
 //!
 //! # What leads
 //!
-//! Places and marks are found by a cheaper hash of the letters: the halves of products with powers of the points. Nothing
-//! is claimed of it but what is measured: names spread evenly, and few that are not listed pass. A listed name is always
-//! led to its own place, since the compiler made it so. It is a sum over words, of which all suffixes of a name have the
-//! last ones in common: the eight letters from `L - 8j` on for `1 <= j <= L / 8`, where `L` is the number of letters; and
-//! word 0 is what is left at the beginning, none to seven letters, in the upper bytes, and `L` in the lowest.
+//! Places and marks are found by a cheaper hash of the letters: the halves of products with powers of the points. It
+//! only has to do what is measured: names spread evenly, and few unlisted ones pass. A listed name is always led to its
+//! own place, since the compiler made it so. It is a sum over words, the last of which are common to all suffixes of a
+//! name: the eight letters from `L - 8j` on for `1 <= j <= L / 8`, where `L` is the number of letters; and word 0 is
+//! the rest at the beginning, zero to seven letters, in the upper bytes, and `L` in the lowest.
 
 use super::super::lanes::Sixteen;
 use core::hint::select_unpredictable;
 
 /// 2^61 - 1.
 const PRIME: u64 = (1 << 61) - 1;
-/// The longest name that is looked at.
+/// The longest name that is considered.
 pub(crate) const LONGEST: usize = 255;
-/// The pairs of words names that long are made of.
+/// The pairs of words in names of that length.
 pub(crate) const MOST: usize = 16;
-/// The pairs nearly all names are made of.
+/// The pairs of words that suffice for nearly all names.
 pub(crate) const SOME: usize = 4;
-/// The pairs most names are made of.
+/// The pairs of words that suffice for most names.
 pub(crate) const FEW: usize = 2;
 
-/// A number whose bits are neither few nor regular.
+/// A number with many irregular bits.
 pub(super) const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A permutation of the numbers of 64 bits in which every bit depends on every other: the last steps of SplitMix64.
@@ -78,13 +78,13 @@ const fn mixed(number: u64) -> u64 {
 pub(crate) struct Points {
     /// The first is the points themselves.
     powers: [[u64; 2]; 2 * MOST],
-    /// What the powers alone add to a value, for each number of pairs: to be added to be rid of it.
+    /// The share of the powers alone in a value, for each number of pairs, negated: adding it removes that share.
     corrections: [[u64; 2]; 3],
 }
 
 impl Points {
-    /// From an image's key. Mixing loses nothing of a key that was drawn, and makes points without a pattern of one that
-    /// was not.
+    /// From an image's key. Mixing loses nothing of a random key, and makes points without a pattern from a key that is
+    /// not random.
     pub(crate) fn new(key: [u64; 2]) -> Self {
         // Points 0 and 1 would make all powers equal; they cost nothing to avoid.
         let point = |number: u64| 2 + (mixed(number) >> 3) % (PRIME - 2);
@@ -121,7 +121,7 @@ fn product(a: u64, b: u64) -> u64 {
 pub(crate) struct Values(pub(crate) [u64; 2]);
 
 impl Values {
-    /// The 12 bytes that are kept.
+    /// The 12 bytes that are stored.
     #[inline]
     pub(crate) fn tag(self) -> (u64, u32) {
         let [first, second] = self.0;
@@ -147,8 +147,8 @@ const UPPER: [u64; 8] = [
     0xff_ffff_ffff_ffff << 8,
 ];
 
-/// Which of sixteen letters belong to a suffix: those before the last `16 i` begin at `240 - 16 i`, and as many places
-/// farther as the suffix has letters.
+/// Masks for the letters of a suffix among sixteen: those before the last `16 i` begin at `240 - 16 i`, plus the number
+/// of the suffix's letters.
 static KEPT: [u8; 512] = {
     let mut kept = [0; 512];
     let mut at = 256;
@@ -161,23 +161,23 @@ static KEPT: [u8; 512] = {
 
 /// A name's words from the right, and the sums of the cheap hash before each. `PAIRS` is a power of two.
 pub(crate) struct Words<const PAIRS: usize> {
-    /// The last is never full.
+    /// The last one is never full.
     words: [[u64; 2]; PAIRS],
     sums: [[u64; 2]; PAIRS],
-    /// The same letters in their order. (Words that were just written one by one could be read as pairs only when they
-    /// have got as far as the cache.)
+    /// The same letters in their order. (Words just written one by one could be read as pairs only once they have
+    /// reached the cache.)
     letters: [Sixteen; PAIRS],
 }
 
 impl<const PAIRS: usize> Words<PAIRS> {
-    /// Letters of names that are this long at most.
+    /// The longest name in letters.
     pub(super) const LETTERS: usize = 16 * PAIRS - 1;
 
     /// Of the last `length` bytes of `text`, which has at least eight. Words before the name's beginning hold anything.
     #[inline]
     pub(super) fn new(points: &Points, text: &[u8], length: usize) -> Self {
         let begun = eight(text, 0).wrapping_shl(64 - 8 * (length as u32 & 7));
-        // Both are read, and one is taken without a branch: how long the next name is cannot be predicted.
+        // Both are read, and one is selected without a branch: the length of the next name cannot be predicted.
         let word = |index: usize| {
             let at = text.len().saturating_sub(8 * (index + 1));
             select_unpredictable(text.len() >= 8 * (index + 1), eight(text, at), begun)
@@ -197,7 +197,7 @@ impl<const PAIRS: usize> Words<PAIRS> {
     }
 
     /// Dots, and letters no listed name has, of at most four pairs: bit 63 for the last letter, bit 62 for the one before.
-    /// What stands before the name's beginning is told as well.
+    /// Bytes before the name's beginning are reported as well.
     #[inline]
     pub(super) fn told(&self) -> [u64; 2] {
         self.letters.iter().zip((0..4).rev()).fold([0; 2], |[dots, others], (letters, at)| {
@@ -302,7 +302,7 @@ mod tests {
                     (expected, most.hash(&points, length))
                 );
             }
-            // As a suffix of something longer.
+            // As a suffix of a longer name.
             let all = Words::<MOST>::new(&points, &long, LONGEST);
             assert_eq!(all.values(&points, length), expected, "{length}");
             assert_eq!(all.hash(&points, length), most.hash(&points, length));

@@ -1,8 +1,8 @@
-//! From a name to the class of the name lists it stands in.
+//! Maps a name to the class of the name lists it is in.
 //!
-//! Only hashes of names are kept ([`hash`] says what they are, and proves what they are worth). A cheap one leads to a
-//! place, by a perfect hash: the compiler found a number for each group of names by which every name of every group has
-//! a place of its own. One byte tells most names that are in no list, and the place's tag tells all.
+//! Only hashes of names are stored ([`hash`] defines them and proves their strength). A cheap one leads to a place, by
+//! a perfect hash: the compiler found a number for each group of names that gives every name of every group its own
+//! place. One byte rejects most names that are in no list, and the place's tag rejects all.
 //!
 //! ```text
 //! pilots   a byte for each group of two or three names: the number by which they found their places
@@ -12,9 +12,9 @@
 //! records  u32 each: the class of a name itself, and of those below it
 //! ```
 //!
-//! Pilots and marks of a million names fit into a processor's second cache, so that a name in no list costs no more
-//! than its letters, and one that is listed the line its tag is in. The suffixes of most names are looked up without a
-//! branch between them; which of them is listed, if any, is the only thing that cannot be predicted.
+//! Pilots and marks of a million names fit into a processor's second cache, so a name in no list costs no more than
+//! hashing its letters, and a listed one also the line of its tag. The suffixes of most names are looked up without a
+//! branch between them; only which of them is listed, if any, cannot be predicted.
 
 pub(crate) mod hash;
 
@@ -30,7 +30,7 @@ pub(crate) const LINE: usize = 64;
 pub(crate) const TAGS: usize = 5;
 /// A tag's bytes.
 pub(crate) const TAG: usize = 12;
-/// How many records fit into a line's own numbers.
+/// How many records a line's inline numbers can name.
 pub(crate) const INLINE_RECORDS: u32 = 64;
 /// How many suffixes are looked up without a branch between them.
 const AT_ONCE: usize = 3;
@@ -55,7 +55,7 @@ pub(crate) fn mark(hash: u64) -> u8 {
     hash as u8
 }
 
-/// The bit for names of so many labels.
+/// The bit for names of this many labels.
 #[cfg(feature = "std")]
 pub(crate) fn depth_bit(labels: u32) -> u32 {
     1 << labels.min(31)
@@ -68,7 +68,7 @@ struct Tables<'i> {
     header: &'i Header,
 }
 
-/// What leads to places: how many groups and places there are, and the image from their pilots and marks on.
+/// The function to places: how many groups and places there are, and the image from their pilots and marks on.
 #[derive(Clone, Copy)]
 struct Guide<'i> {
     groups: u32,
@@ -78,7 +78,7 @@ struct Guide<'i> {
 }
 
 impl Guide<'_> {
-    /// The place of a hash, if a name with it may be there.
+    /// The place of a hash, if a name with that hash may be there.
     #[inline]
     fn find(&self, hash: u64) -> Option<u32> {
         let pilot = self.pilots.get(group(hash, self.groups) as usize)?;
@@ -93,7 +93,7 @@ impl<'i> Tables<'i> {
         &self.header.points
     }
 
-    /// The image from a section on: what is looked up in it is known to lie in it.
+    /// The image from a section on: what is looked up in it is known to be inside.
     #[inline]
     fn from(self, section: Section) -> Option<&'i [u8]> {
         self.image.get(section.offset as usize..)
@@ -118,8 +118,8 @@ impl<'i> Tables<'i> {
         if u64_at(bytes, at * TAG) != wide || u32_at(bytes, at * TAG + 8) != narrow {
             return None;
         }
-        // Whoever waits for what is found need not wait for the line, which often is far away, nor for the name's length:
-        // these are branches that most policies take always or never.
+        // Branches, so that the result need not wait for the line, which is often not cached, nor for the name's
+        // length: most policies take them always or never.
         if let Some(class) = self.header.only_name {
             return Some(class);
         }
@@ -138,21 +138,21 @@ impl<'i> Tables<'i> {
     }
 }
 
-/// The class of a name: of the longest listed suffix, of itself or of what lies below it.
+/// The class of a name: of the longest listed suffix, its own class or that of names below it.
 #[inline]
 pub(crate) fn class(image: &[u8], header: &Header, name: &[u8]) -> u32 {
     if header.sections.name_records.length == 0 {
         return 0;
     }
     let tables = Tables { image, header };
-    // A branch that is seldom taken: else a name's length would wait for its letters.
+    // A branch that is rarely taken: otherwise a name's length would wait for its letters.
     if let [name @ .., b'.'] = name {
         return unusual(tables, name);
     }
     lower_case(tables, name).unwrap_or_else(|| unusual(tables, name))
 }
 
-/// The class of a name that is not as listed names are: with capitals, behind which a dot stood, or none.
+/// The class of a name that is not in the form of listed names: with capitals, with a final dot, or not a name.
 #[cold]
 fn unusual(tables: Tables<'_>, name: &[u8]) -> u32 {
     let mut lower = [0; LONGEST];
@@ -160,7 +160,7 @@ fn unusual(tables: Tables<'_>, name: &[u8]) -> u32 {
     lower_case(tables, lower.get(..name.len()).unwrap_or(&[])).unwrap_or(0)
 }
 
-/// The class of a name whose letters are all such as listed names have; nothing for others.
+/// The class of a name that has only letters that listed names have; None for others.
 #[inline]
 fn lower_case(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
     if name.len() > Words::<FEW>::LETTERS {
@@ -189,21 +189,20 @@ fn padded(name: &[u8]) -> [u8; 8] {
     text
 }
 
-/// A name of few words, and its suffixes: bit 63 - N for that of N letters, where a dot stands before it.
+/// A name of few words, and its suffixes: bit 63 - N for that of N letters, where a dot precedes it.
 struct Short<const PAIRS: usize> {
     words: Words<PAIRS>,
     starts: u64,
 }
 
 impl<const PAIRS: usize> Short<PAIRS> {
-    /// Of the last `length` letters of `text`, which has at least eight. Nothing where listed names have no
-    /// such letters.
+    /// Of the last `length` letters of `text`, which has at least eight. None if listed names have no such letters.
     #[inline]
     fn new(points: &Points, text: &[u8], length: usize) -> Option<Self> {
         let words = Words::new(points, text, length);
         let [dots, others] = words.told();
         let whole = Self::whole(length);
-        // What stands before the name does not count.
+        // Bytes before the name do not count.
         if others & (whole.wrapping_neg() << 1) != 0 {
             return None;
         }
@@ -216,7 +215,7 @@ impl<const PAIRS: usize> Short<PAIRS> {
         1 << 63 >> (length & 63)
     }
 
-    /// Takes the shortest suffix; the name itself where there is none left.
+    /// Takes the shortest suffix; the name itself if none is left.
     #[inline]
     fn next(&mut self, whole: u64) -> usize {
         let bit = 63 ^ (self.starts | whole).leading_zeros();
@@ -266,13 +265,13 @@ fn long(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
     Some(search(tables, name, true))
 }
 
-/// What lies below a name that passed by chance.
+/// Names below a name that passed by chance.
 #[cold]
 fn below(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
     Some(search(tables, name, false))
 }
 
-/// The class of the longest listed suffix, one after the other; the name itself is among them where it is `asked` for.
+/// The class of the longest listed suffix, one after the other; including the name itself if it is `asked` for.
 fn search(tables: Tables<'_>, name: &[u8], asked: bool) -> u32 {
     let few = padded(name);
     let text: &[u8] = if name.len() < 8 { &few } else { name };
@@ -281,7 +280,7 @@ fn search(tables: Tables<'_>, name: &[u8], asked: bool) -> u32 {
     let dots = name.iter().enumerate().filter(|(_, letter)| **letter == b'.').map(|(at, _)| at + 1);
     for start in asked.then_some(0).into_iter().chain(dots) {
         let length = name.len() - start;
-        // Behind a last dot is no name; what nothing hashes to is what empty places hold.
+        // There is no name after a final dot; empty places hold the hash of an empty name.
         if length == 0 {
             continue;
         }
@@ -294,7 +293,7 @@ fn search(tables: Tables<'_>, name: &[u8], asked: bool) -> u32 {
     0
 }
 
-/// The cheap hash of each suffix of a name as lists have them, the shortest first.
+/// The cheap hash of each suffix of a listed name, the shortest first.
 #[cfg(feature = "std")]
 pub(crate) fn suffixes(points: &Points, name: &[u8], mut visit: impl FnMut(u64)) {
     let few = padded(name);
@@ -312,7 +311,7 @@ pub(crate) fn suffixes(points: &Points, name: &[u8], mut visit: impl FnMut(u64))
     }
 }
 
-/// The tag of a name as lists have them.
+/// The tag of a listed name.
 #[cfg(feature = "std")]
 pub(crate) fn tag(points: &Points, name: &[u8]) -> (u64, u32) {
     let few = padded(name);
@@ -350,7 +349,7 @@ mod tests {
         }
     }
 
-    /// The class of `name` where the names given are listed, each in a class of its own for itself and for those below.
+    /// The class of `name` where the names given are listed, each with its own class for itself and for those below.
     fn classes(listed: &[&str], names: &[&[u8]]) -> Vec<u32> {
         let points = Points::new([7, 8]);
         let hashes: Vec<u64> = listed
@@ -361,7 +360,7 @@ mod tests {
                 last
             })
             .collect();
-        // One group, and a place for each mark there can be: few names find theirs at once.
+        // One group, and a place for each possible mark: few names find theirs at once.
         let (pilot, size) = (0..=u8::MAX)
             .map(|pilot| (pilot, 1 << 12))
             .find(|&(pilot, size)| {

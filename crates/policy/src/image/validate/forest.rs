@@ -1,4 +1,4 @@
-//! A forest is a forest: blocks are taken one after the other, each by one cut, and rests fit the matcher's stack.
+//! Validates the forest: blocks follow each other, each belongs to one cut, and rests fit the matcher's stack.
 
 use super::{
     super::{
@@ -37,7 +37,7 @@ fn one(
             walk.word(root, index as u32)?;
         }
     }
-    // Blocks stand in the order of their levels: what the cuts of one level lead to ends where the level after it begins.
+    // Blocks are in the order of their levels: the children of one level's cuts end where the next level begins.
     let (mut levels, mut level_end) = (1, walk.free);
     for index in 0..count {
         require(index < walk.free, section, index, "belongs to a cut")?;
@@ -45,7 +45,7 @@ fn one(
             levels += 1;
             level_end = walk.free;
         }
-        require(levels <= LEVELS, section, index, "few cuts stand above each other")?;
+        require(levels <= LEVELS, section, index, "few cuts are nested")?;
         walk.word(u64_at(walk.words, index as usize * 8), index)?;
     }
     require(walk.free == count, section, walk.free, "belongs to a cut")
@@ -66,7 +66,7 @@ impl Walk<'_> {
             Word::Empty | Word::Least(_) => Ok(()),
             Word::Leaf { first, count } => {
                 let end = u64::from(first) + u64::from(count);
-                require(end <= u64::from(self.entries), self.section, index, "the leaf's entries are there")
+                require(end <= u64::from(self.entries), self.section, index, "the leaf's entries exist")
             }
             Word::Cut(cut) => self.cut(&cut, index),
         }
@@ -79,7 +79,7 @@ impl Walk<'_> {
         require(known(cut.dimension) && known(cut.second_dimension), section, index, "known dimensions")?;
         require(cut.base == self.free, section, index, "blocks follow each other")?;
         let end = u64::from(cut.base) + u64::from(cut.words());
-        require(end <= u64::from(self.count), section, index, "the block is there")?;
+        require(end <= u64::from(self.count), section, index, "the block exists")?;
         self.free = end as u32;
         let needed = cut.room >= u8::from(cut.rest) && usize::from(cut.room) < ROOM;
         require(needed, section, index, "room for its rest")?;

@@ -22,9 +22,9 @@ pub enum InvalidImage {
     Magic,
     /// Made by a compiler of another version.
     Version(u32),
-    /// The checksum differs: damaged on its way.
+    /// The checksum differs: damaged in transit.
     Checksum,
-    /// A field holds what it must not.
+    /// A field has an invalid value.
     Field {
         /// The part of the image.
         section: &'static str,
@@ -38,10 +38,10 @@ pub enum InvalidImage {
 impl fmt::Display for InvalidImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length => f.write_str("the policy image is cut short or has bytes too many"),
+            Self::Length => f.write_str("the policy image is truncated or too long"),
             Self::Magic => f.write_str("these bytes are not a policy image"),
             Self::Version(found) => {
-                write!(f, "the policy image has version {found}, version {VERSION} is expected: compile it again")
+                write!(f, "the policy image has version {found}, expected version {VERSION}: compile it again")
             }
             Self::Checksum => f.write_str("the policy image is damaged: its checksum differs"),
             Self::Field { section, index, rule } => {
@@ -53,12 +53,12 @@ impl fmt::Display for InvalidImage {
 
 impl core::error::Error for InvalidImage {}
 
-/// The checksum an image carries: over everything behind it.
+/// The checksum of an image: over everything after it.
 pub(crate) fn checksum(bytes: &[u8]) -> [u8; 16] {
     xxhash_rust::xxh3::xxh3_128(bytes.get(32..).unwrap_or(&[])).to_le_bytes()
 }
 
-/// Holds, or says where and what does not.
+/// Ok if the rule holds; otherwise an error that says which and where.
 fn require(holds: bool, section: &'static str, index: u32, rule: &'static str) -> Result<(), InvalidImage> {
     if holds { Ok(()) } else { Err(InvalidImage::Field { section, index, rule }) }
 }
@@ -101,11 +101,11 @@ pub(crate) fn validate_v6(map: &[u8]) -> Result<(), InvalidImage> {
     v6::validate(map, "remote6")
 }
 
-/// Every section follows the one before it, on a boundary, in whole records; nothing lies between.
+/// Every section follows the previous one, on a boundary, in whole records, without gaps.
 fn layout(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     let mut end = HEADER_LENGTH as u64;
     for ((section, size), name) in sections.all().into_iter().zip(RECORD_SIZES).zip(SECTION_NAMES) {
-        require(u64::from(section.offset) == end, name, 0, "follows the section before it")?;
+        require(u64::from(section.offset) == end, name, 0, "follows the previous section")?;
         require((section.length as usize).checked_rem(size) == Some(0), name, 0, "consists of whole records")?;
         end = (end + u64::from(section.length)).next_multiple_of(SECTION_ALIGNMENT as u64);
     }
@@ -117,12 +117,12 @@ fn lists(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     let mut start = 0;
     for index in 0..sections.lists.count::<4>() {
         let end = u32_at(lists, index as usize * 4);
-        require(end >= start && end <= sections.ranges.count::<16>(), "lists", index, "ends behind its start")?;
+        require(end >= start && end <= sections.ranges.count::<16>(), "lists", index, "ends after its start")?;
         let mut last = None;
         for position in start..end {
             let (low, high) = range(ranges, position);
             let ascends = low <= high && last.is_none_or(|last| last < low);
-            require(ascends, "ranges", position, "is above the range before it")?;
+            require(ascends, "ranges", position, "is above the previous range")?;
             last = Some(high);
         }
         start = end;
@@ -183,21 +183,21 @@ fn entries(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     Ok(())
 }
 
-/// Whatever hash a name has, it leads to a pilot, a place, a tag and a record that are there.
+/// Every hash of a name leads to a pilot, a place, a tag and a record that exist.
 fn name_tables(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     let records = sections.name_records.count::<8>();
     let (pilots, marks) = (sections.name_pilots.length, sections.name_marks.length);
     let (lines, places) = (sections.name_tags.count::<{ names::LINE }>(), sections.name_places.of(bytes));
     if records == 0 {
         let none = pilots == 0 && marks == 0 && lines == 0 && places.is_empty();
-        return require(none, "name_records", 0, "are there when names are");
+        return require(none, "name_records", 0, "exist when names do");
     }
-    require(pilots != 0, "name_pilots", 0, "are there when records are")?;
-    require(marks != 0, "name_marks", 0, "are there when records are")?;
+    require(pilots != 0, "name_pilots", 0, "exist when records do")?;
+    require(marks != 0, "name_marks", 0, "exist when records do")?;
     require(lines == marks.div_ceil(names::TAGS as u32), "name_tags", 0, "one for each place")?;
     if places.is_empty() {
         let inline = records <= names::INLINE_RECORDS;
-        return require(inline, "name_places", 0, "are there for more records than fit inline");
+        return require(inline, "name_places", 0, "exist only for more records than fit inline");
     }
     require(sections.name_places.count::<4>() == marks, "name_places", 0, "one for each place")?;
     for (index, place) in places.as_chunks::<4>().0.iter().enumerate() {
@@ -217,13 +217,14 @@ fn identifiers(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     require(end == sections.strings.length, "strings", end, "belongs to a record")?;
     memberships(bytes, sections)?;
     let lengths = sections.directory_lengths.of(bytes);
-    // Each length costs a look-up; a policy has as many as its directories have, never more than a path has letters.
+    // Each length costs a lookup; a policy has one for each length of its directories, never more than a path has
+    // letters.
     require(lengths.len() / 4 <= 1024, "directory_lengths", 1024, "are few")?;
     let descend = lengths.as_chunks().0.is_sorted_by(|a, b| u32::from_le_bytes(*a) > u32::from_le_bytes(*b));
     require(descend, "directory_lengths", 0, "descend")
 }
 
-/// Every identity is in a list of sets that there can be.
+/// Every identity has a list of valid sets.
 fn memberships(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     let (records, lists, ranges) =
         (sections.user_records.of(bytes), sections.lists.of(bytes), sections.ranges.of(bytes));
@@ -232,10 +233,10 @@ fn memberships(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
         let named = (1..=lists.len() / 4).contains(&list);
         require(named, "user_records", index, "names a list of sets")?;
         let first = if list <= 1 { 0 } else { u32_at(lists, (list - 2) * 4) };
-        // The ranges of a list ascend, so that the last says of all.
+        // The ranges of a list ascend, so checking the last is enough.
         let last = u32_at(lists, list.wrapping_sub(1) * 4);
         let within = last == first || range(ranges, last.wrapping_sub(1)).1 < SETS as u64;
-        require(within, "user_records", index, "is in sets that there can be")?;
+        require(within, "user_records", index, "is in valid sets")?;
     }
     Ok(())
 }
@@ -250,7 +251,7 @@ fn identifier_table(
     let table = records.of(bytes);
     for index in 0..records.count::<8>() {
         let end = u32_at(table, index as usize * 8);
-        require(end >= start, what, index, "ends behind its start")?;
+        require(end >= start, what, index, "ends after its start")?;
         start = end;
     }
     for (index, slot) in slots.of(bytes).as_chunks::<4>().0.iter().enumerate() {

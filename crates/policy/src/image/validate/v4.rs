@@ -1,4 +1,4 @@
-//! An IPv4 map's tables follow each other, each is led to once, and every chunk is there.
+//! Validates an IPv4 map: its tables follow each other, each has one node, and every chunk exists.
 
 use super::{
     super::v4::{
@@ -22,10 +22,10 @@ pub(super) fn validate(map: &[u8], shape: &Shape, what: &'static str) -> Result<
             _ => false,
         }
         && (!shape.tree || shape.wide && !shape.singles && shape.value != 0);
-    require(sound, what, 0, "has a possible shape")?;
+    require(sound, what, 0, "has a valid shape")?;
     let chunks = map.get(chunks(shape.tables) as usize..).unwrap_or(&[]);
     let mut free = 1u64 << (32 - shape.shift);
-    require(free <= u64::from(shape.tables) && !chunks.is_empty(), what, 0, "tables and chunks are there")?;
+    require(free <= u64::from(shape.tables) && !chunks.is_empty(), what, 0, "tables and chunks exist")?;
     if shape.ranges {
         let sound = shape.shift == 32 && shape.tables == 1 && shape.only == 0 && shape.value == 0 && !shape.tree;
         return require(sound && chunks.len() >= RANGES * 8, what, 0, "ranges are one chunk");
@@ -43,12 +43,12 @@ pub(super) fn validate(map: &[u8], shape: &Shape, what: &'static str) -> Result<
         let bits = word >> BITS & 0xf;
         require(u64::from(word >> TABLE) == free, what, at, "tables follow each other")?;
         free += 1 << bits;
-        require(bits != 0 && free <= u64::from(shape.tables), what, at, "the table is there")?;
+        require(bits != 0 && free <= u64::from(shape.tables), what, at, "the table exists")?;
     }
     require(free == u64::from(shape.tables), what, shape.tables, "belongs to a table")
 }
 
-/// All that is read of a chunk is there, and its starts ascend.
+/// Everything read of a chunk exists, and its starts ascend.
 #[inline]
 fn chunk(all: &[u8], shape: &Shape, word: u32, what: &'static str, at: u32) -> Result<(), InvalidImage> {
     let (toggles, lanes) = (word >> TOGGLES & MOST_LANES, word >> LANES & MOST_LANES);
@@ -57,7 +57,7 @@ fn chunk(all: &[u8], shape: &Shape, word: u32, what: &'static str, at: u32) -> R
     let place = u64::from(word >> PLACE) << shape.unit;
     let values = if shape.value == 0 { 0 } else { (lanes + 1) * shape.value };
     let read = shape.compared().max(lanes * shape.width() + values);
-    require(place + u64::from(read) <= all.len() as u64, what, at, "the chunk is there")?;
+    require(place + u64::from(read) <= all.len() as u64, what, at, "the chunk exists")?;
     let starts = all.get(place as usize..).and_then(|starts| starts.get(..(toggles * shape.width()) as usize));
     let starts = starts.unwrap_or(&[]);
     let ascends = if shape.wide {
@@ -68,7 +68,7 @@ fn chunk(all: &[u8], shape: &Shape, word: u32, what: &'static str, at: u32) -> R
     require(ascends, what, at, "starts ascend")
 }
 
-/// All that is read of a tree is there, its starts ascend, and the last of every 16 stand before them.
+/// Everything read of a tree exists, its starts ascend, and the last of every 16 are stored before them.
 #[inline]
 fn tree(all: &[u8], shape: &Shape, word: u32, what: &'static str, at: u32) -> Result<(), InvalidImage> {
     let lanes = word >> TREE_LANES & 0x1ff;
@@ -76,7 +76,7 @@ fn tree(all: &[u8], shape: &Shape, word: u32, what: &'static str, at: u32) -> Re
     let groups = lanes / GROUP;
     let place = u64::from(word >> PLACE) << shape.unit;
     let read = groups * 4 + (groups * 64 + 64).max(lanes * 4 + (lanes + 1) * shape.value);
-    require(place + u64::from(read) <= all.len() as u64, what, at, "the chunk is there")?;
+    require(place + u64::from(read) <= all.len() as u64, what, at, "the chunk exists")?;
     let words = all.get(place as usize..).unwrap_or(&[]).as_chunks::<4>().0;
     let (lasts, rest) = words.split_at_checked(groups as usize).unwrap_or_default();
     let starts = rest.get(..lanes as usize).unwrap_or(&[]);
@@ -102,7 +102,7 @@ mod tests {
         let rule = |name| format!("[[rule]]\naction = \"block\"\nremote = \"@{name}\"\n");
         let options = CompileOptions { application: &|path| Ok(path.to_owned()), key: [7; 16], at: None };
         let few = "[[rule]]\naction = \"block\"\nremote = [\"10.0.0.1-10.0.0.62\", \"192.0.2.7\"]\n".to_owned();
-        // Ranges that are no prefixes: a condition of a few prefixes is no set.
+        // Ranges that are not prefixes: a condition of a few prefixes is not a set.
         let crowd = (1..26u32).map(|length| {
             let (low, free) = (0x0a01_0203 >> (32 - length) << (32 - length), u32::MAX >> length);
             let [first, last] = [low + 1, low + free - 1].map(std::net::Ipv4Addr::from_bits);
@@ -129,7 +129,7 @@ mod tests {
         lists.chain(texts).collect()
     }
 
-    /// Whatever a map's bytes are, it is refused or look-ups find something.
+    /// A map of any bytes is refused, or lookups in it work.
     #[test]
     fn any_bytes_are_refused_or_harmless() {
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
@@ -151,7 +151,7 @@ mod tests {
             for _ in 0..if cfg!(miri) { 20 } else { 3000 } {
                 let mut bytes = image.clone();
                 for _ in 0..=random() % 3 {
-                    // The shape, the tables, anything.
+                    // The shape, the tables, or anywhere.
                     let within = [12, 300, section.length as u64][random() as usize % 3].min(section.length.into());
                     let at = section.offset as usize + (random() >> 8) as usize % within as usize;
                     bytes[at] = if random() & 1 == 0 { random() as u8 } else { bytes[at] ^ 1 << (random() & 7) };

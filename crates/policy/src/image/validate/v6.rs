@@ -1,4 +1,4 @@
-//! An IPv6 map's parts fill it, and every number in them is of something that is there.
+//! Validates an IPv6 map: its parts fill it, and every number in them refers to something that exists.
 
 use super::{
     super::{
@@ -20,7 +20,7 @@ pub(super) fn validate(map: &[u8], what: &'static str) -> Result<(), InvalidImag
     require(known, what, 0, "has a known form")?;
     let buckets = u32_at(map, 5 * 4);
     let known = buckets == 0 || (FEWEST_BUCKETS..=MOST_BUCKETS).contains(&buckets);
-    require(known, what, 5, "has as many buckets as large maps do")?;
+    require(known, what, 5, "has a valid number of buckets")?;
     require(head.ends.is_sorted(), what, 10, "levels follow each other")?;
     require(head.tables.length != 0 || head.links.length != 0, what, 4, "has a table or a list")?;
     let end = u64::from(head.values.offset) + u64::from(head.values.length);
@@ -53,7 +53,7 @@ impl Checked<'_> {
                 Kind::Root => number < self.head.ends[0],
                 Kind::Link => number < self.links_count(),
             };
-            require(there, self.what, index as u32, "the entry leads to what is there")?;
+            require(there, self.what, index as u32, "the entry leads to something that exists")?;
         }
         require(self.head.tables.count::<TABLE_BYTES>() == next, self.what, next, "each table has one entry")
     }
@@ -80,7 +80,7 @@ impl Checked<'_> {
                 let (from, end) = (self.head.ends.get(level), self.head.ends.get(level + 1));
                 let there = from.is_some_and(|from| child >= u64::from(*from))
                     && end.is_some_and(|end| child + u64::from(count) < u64::from(*end));
-                require(there, self.what, index as u32, "the children are there")?;
+                require(there, self.what, index as u32, "the children exist")?;
             }
         }
         Ok(())
@@ -88,14 +88,14 @@ impl Checked<'_> {
 
     fn last(&self, index: u32, node: &[u8; LINES], count: u32) -> Result<(), InvalidImage> {
         let (linked, values, link) = (u32_at(node, 29 * 4), u32_at(node, 30 * 4), u32_at(node, 31 * 4));
-        // One range more than starts.
+        // One more range than starts.
         let known = linked >> count >> 1 == 0;
         let links = u64::from(link) + u64::from(linked.count_ones()) <= u64::from(self.links_count());
-        require(known && links, self.what, index, "the links are there")?;
-        require(self.values(values, count), self.what, index, "the values are there")
+        require(known && links, self.what, index, "the links exist")?;
+        require(self.values(values, count), self.what, index, "the values exist")
     }
 
-    /// Lists lie one behind the other, so that each is looked at once.
+    /// Lists follow each other, so each is checked once.
     fn links(&self) -> Result<(), InvalidImage> {
         let lists = self.head.lists.of(self.map);
         let mut end = 0u64;
@@ -106,7 +106,7 @@ impl Checked<'_> {
             let wide = shape & WIDE != 0;
             require(wide || shape <= 64, self.what, index, "starts are taken where there are bits")?;
             end += u64::from(count) * if wide { 2 } else { 1 };
-            require(end * 8 <= lists.len() as u64, self.what, index, "the list is there")?;
+            require(end * 8 <= lists.len() as u64, self.what, index, "the list exists")?;
             let starts = lists.get(first as usize * 8..end as usize * 8).unwrap_or(&[]);
             let ascends = if wide {
                 starts.as_chunks::<16>().0.is_sorted_by(|a, b| u128_at(a, 0) < u128_at(b, 0))
@@ -114,12 +114,12 @@ impl Checked<'_> {
                 starts.as_chunks::<8>().0.is_sorted_by(|a, b| u64_at(a, 0) < u64_at(b, 0))
             };
             require(ascends, self.what, index, "starts ascend")?;
-            require(self.values(value, count), self.what, index, "the values are there")?;
+            require(self.values(value, count), self.what, index, "the values exist")?;
         }
         require(end * 8 == lists.len() as u64, self.what, end as u32, "belongs to a list")
     }
 
-    /// Whether there is a value, and as many behind it.
+    /// Whether a value exists, and `count` more after it.
     fn values(&self, first: u32, more: u32) -> bool {
         let size = if self.head.form == Form::Short { 2 } else { 4 };
         self.head.form == Form::Two || u64::from(first) + u64::from(more) < u64::from(self.head.values.length / size)
