@@ -1,8 +1,8 @@
-//! What a decision of sluice.sys costs, at the IRQL at which the engine calls it.
+//! The cost of a decision of sluice.sys, at the IRQL at which the engine calls it.
 //!
 //! `./dev bench decide`, or `SLUICE_SYS=a.sys cargo bench --bench decide` for another build of the driver. The time is
-//! that of the engine's classify call with the driver in it; what the engine adds is the same for every driver
-//! (crates/ntsim/benches/classify.rs). Cases take turns within each round; medians of the rounds are printed.
+//! that of the engine's classify call including the driver; the engine's share is the same for every driver
+//! (crates/ntsim/benches/classify.rs). Cases take turns in each round; the medians of the rounds are printed.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "../tests/support/mod.rs"]
@@ -32,7 +32,7 @@ fn median(mut samples: Vec<f64>) -> f64 {
 
 fn main() {
     let rig = Rig::install();
-    // Not by `load`, which asks for the status first: an older driver's has another length.
+    // Not by `load`, which queries the status first: an older driver's status has another length.
     let device = rig.host.open_device(DEVICE_PATH).expect("the device opens");
     let mut reply = PolicyReply::accepted(0);
     device.control(ioctl::SET_POLICY, &rig.compile(PERMIT), reply.as_mut_bytes()).expect("the policy loads");

@@ -1,8 +1,7 @@
 //! Loading and swapping a policy of a million entries in the real sluice.sys, while connections are decided.
 //!
-//! `cargo bench --bench swap` needs the driver (`./dev build`, or `SLUICE_SYS`). It prints how long validating takes,
-//! how long the request does that puts the image in force, and how long a connect() waits while nothing is loaded, while
-//! the driver copies and validates, and at worst.
+//! `cargo bench --bench swap` needs the driver (`./dev build`, or `SLUICE_SYS`). It prints how long validation takes,
+//! how long the request that puts the image in force takes, and how long a connect() takes between and during swaps.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -30,7 +29,7 @@ use wire::Wire;
 const ENTRIES: u32 = 1_000_000;
 const SWAPS: usize = 15;
 
-/// A policy that blocks a million hosts, none of them the one that is connected to.
+/// A policy that blocks a million hosts, not including the one connected to.
 fn image(seed: u64) -> Vec<u8> {
     let mut state = seed;
     let list: String = (0..ENTRIES)
@@ -49,7 +48,7 @@ fn image(seed: u64) -> Vec<u8> {
     compile(&policy, &options).expect("it compiles")
 }
 
-/// Connects until told to stop; how long each took.
+/// Connects until told to stop; returns how long each connect took.
 fn connects(machine: &Arc<ntsim::machine::Machine>, stop: &AtomicBool) -> Vec<(Instant, Duration)> {
     let mut wire = Wire::new(machine);
     let mut times = Vec::new();

@@ -14,7 +14,7 @@ Exit status:
   4  the policy is not valid, or the driver refused it
   5  the caller is not an administrator";
 
-/// Installs and steers the Sluicegate network filter driver.
+/// Installs and controls the Sluicegate network filter driver.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, about, after_help = EXIT_STATUS, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -41,9 +41,9 @@ pub(crate) enum Color {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of them in a run")]
+#[expect(clippy::large_enum_variant, reason = "each run makes only one")]
 pub(crate) enum Command {
-    /// Install the driver, load it and add its filters; replaces an older one, repairs what lacks something.
+    /// Install the driver, load it and add its filters; replaces an older driver, repairs an incomplete installation.
     Install {
         /// The driver file [default: sluice.sys beside this program]. It is copied to System32\drivers.
         driver: Option<PathBuf>,
@@ -54,26 +54,27 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Remove the filters, the driver, the service and the driver's file, and look whether anything is left.
+    /// Remove the filters, the driver, the service and the driver's file, and check that nothing is left.
     Uninstall,
     /// Compile a policy and put it in force.
     Load {
         /// The policy file (TOML).
         policy: PathBuf,
-        /// Only say whether the policy is valid: needs no driver and no rights.
+        /// Only check that the policy is valid: needs no driver and no privileges.
         #[arg(long)]
         check: bool,
-        /// Stay, and load the policy again whenever a schedule in it begins or ends; the file itself is read once.
+        /// Keep running, and load the policy again whenever a schedule in it begins or ends; the file is read only
+        /// once.
         #[arg(long, conflicts_with = "check")]
         watch: bool,
     },
     /// Show the service, the filters, the policy in force and the counters.
     Status,
-    /// Say what is wrong with the installation, and the command that mends it.
+    /// Report what is wrong with the installation, and the command that fixes it.
     Doctor,
-    /// Show what the driver decided: the events it holds, or those to come as well.
+    /// Show what the driver decided: the events it holds, and with --follow those to come.
     Events(EventArgs),
-    /// Check, compile, show, compare, explain, test and import policies: needs no driver and no rights.
+    /// Check, compile, show, compare, explain, test and import policies: needs no driver and no privileges.
     #[command(subcommand, after_help = crate::policy::EXIT_STATUS)]
     Policy(crate::policy::Command),
 }
@@ -83,13 +84,13 @@ pub(crate) struct EventArgs {
     /// Wait for more until stopped.
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Stop after so many events, waiting for them.
+    /// Wait for this many events, then stop.
     #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Stop after so many seconds; with --count, fewer events by then are a failure.
+    /// Stop after this many seconds; with --count, fail if fewer events have come by then.
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Every decision while this runs, not only those that rules and defaults log.
+    /// Show every decision while this runs, not only those that rules and defaults log.
     #[arg(short, long)]
     pub(crate) all: bool,
 }

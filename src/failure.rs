@@ -13,8 +13,8 @@ pub(crate) enum Failure {
     #[cfg_attr(windows, expect(dead_code, reason = "Windows is a machine"))]
     #[error("this system is not Windows, so there is no machine to act on")]
     NoMachine,
-    /// `install` was given no driver, and there is none where it looks for one.
-    #[error("there is no {}", .0.display())]
+    /// `install` was given no driver, and found none where it looks for one.
+    #[error("{} does not exist", .0.display())]
     NoDriver(PathBuf),
     /// A verb failed.
     #[error(transparent)]
@@ -22,10 +22,10 @@ pub(crate) enum Failure {
     /// `events --count` ran into its timeout.
     #[error("{seen} of the {wanted} events came before the timeout")]
     FewerEvents { seen: u64, wanted: u64 },
-    /// The command line says what cannot be.
+    /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
-    /// A file that is neither a policy nor an image nor an export, or cannot be read.
+    /// A file that is not a policy, image or export, or that cannot be read.
     #[error("{}: {problem}", path.display())]
     Input { path: PathBuf, problem: String },
     /// A file cannot be written.
@@ -43,7 +43,7 @@ impl Failure {
         Self::Control(ControlError::Step { doing: doing.to_owned(), source, left })
     }
 
-    /// The exit status, as the help says.
+    /// The exit status, as documented in the help.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::NoMachine | Self::Usage(_) => 2,

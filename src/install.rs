@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The driver file that lies beside this program, where a package has it.
+/// The driver file beside this program, where a package puts it.
 pub(crate) fn beside_this_program() -> Result<PathBuf, Failure> {
     let program = std::env::current_exe()?;
     let path = program.with_file_name(FILE);
@@ -35,7 +35,7 @@ fn text(report: &InstallReport, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     match (report.dry_run, report.changed()) {
-        (_, false) => writeln!(out, "{} is installed already, with nothing missing", report.driver)?,
+        (_, false) => writeln!(out, "{} is already installed, and nothing is missing", report.driver)?,
         (true, true) => writeln!(out, "an installation would")?,
         (false, true) => writeln!(out, "{GOOD}installed{GOOD:#} {}", report.driver)?,
     }
@@ -52,7 +52,7 @@ fn text(report: &InstallReport, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What this Windows demands of drivers.
+/// What this Windows requires of drivers.
 fn demands(report: &InstallReport) -> String {
     use sluice_host::system::CodeIntegrity;
     let integrity = report.system.integrity;
@@ -73,13 +73,13 @@ fn demands(report: &InstallReport) -> String {
 fn signature(signature: &Signature) -> String {
     match signature {
         Signature::None => "not signed".to_owned(),
-        Signature::Broken => "not the file that was signed".to_owned(),
+        Signature::Broken => "changed since it was signed".to_owned(),
         Signature::Signed { by, trust } => {
             let by = by.as_ref().map_or_else(String::new, |by| format!(" by `{by}`"));
             let trust = match trust {
-                Trust::Microsoft => "a signer of drivers for Microsoft".to_owned(),
+                Trust::Microsoft => "Microsoft's driver signing".to_owned(),
                 Trust::Machine => "trusted by this machine".to_owned(),
-                Trust::Nobody(code) => format!("trusted by nobody here ({code:#010x})"),
+                Trust::Nobody(code) => format!("not trusted here ({code:#010x})"),
             };
             format!("signed{by}, {trust}")
         }
@@ -90,11 +90,15 @@ pub(crate) fn uninstall(host: &dyn Host, output: &mut Output) -> Result<ExitCode
     let report = sluice_control::uninstall(host)?;
     output.report(&report, |out| {
         if !report.changed() && report.left.is_empty() {
-            return writeln!(out, "nothing of Sluicegate is installed");
+            return writeln!(out, "Sluicegate is not installed");
         }
         writeln!(out, "{GOOD}uninstalled{GOOD:#}")?;
         if report.objects_removed > 0 {
-            writeln!(out, "  {} filters, callouts and what they belong to were removed", report.objects_removed)?;
+            writeln!(
+                out,
+                "  {} filters, callouts and the objects they belong to were removed",
+                report.objects_removed
+            )?;
         }
         if report.driver_unloaded && !report.waiting {
             writeln!(out, "  the driver was unloaded")?;
@@ -109,7 +113,7 @@ pub(crate) fn uninstall(host: &dyn Host, output: &mut Output) -> Result<ExitCode
             writeln!(
                 out,
                 "  {WARNING}the driver stays loaded{WARNING:#} until the last program that has its device open closes \
-                 it; then driver and service go by themselves"
+                 it; then the driver and its service go away by themselves"
             )?;
         }
         match &report.left[..] {

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The exit status of a policy that the driver has and that is not in force: as without the driver.
+/// The exit status when the driver has the policy but it is not in force: the same as without the driver.
 const NOT_IN_FORCE: u8 = 3;
 
 pub(crate) fn check(policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
@@ -40,11 +40,11 @@ pub(crate) fn watch(host: &dyn Host, policy: &Path, output: &mut Output) -> Resu
                 let warned = if std::mem::take(&mut first) { output.warnings(&report.warnings) } else { Ok(()) };
                 warned.and_then(|()| loaded(policy, report, output))
             }
-            // Once, however often it is tried.
+            // Reported once, however often the load is retried.
             Err(error) if error.to_string() == told => Ok(()),
             Err(error) => {
                 told = error.to_string();
-                output.trouble(&format!("not loaded, and tried again: {told}"))
+                output.trouble(&format!("not loaded, will retry: {told}"))
             }
         };
         match said {
@@ -71,18 +71,18 @@ fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(),
                  asked about everything"
             )?;
             report.lacks.iter().try_for_each(|what| writeln!(out, "  {what}"))?;
-            writeln!(out, "  `sluice install` mends it")?;
+            writeln!(out, "  `sluice install` fixes this")?;
         }
         writeln!(out, "  identity {}, generation {}", report.identity, report.epoch)?;
         if let Some(status) = &report.not_asked_again {
             writeln!(
                 out,
-                "  {WARNING}older connections keep what they were granted{WARNING:#}: the filter engine said {status}"
+                "  {WARNING}existing connections keep their verdict{WARNING:#}: the filter engine returned {status}"
             )?;
         }
         if let Some(at) = &report.schedules_judged_at {
-            let until = report.schedules_change_at.as_deref().map_or("for ever".to_owned(), |at| format!("until {at}"));
-            writeln!(out, "  {WARNING}rules with a schedule are judged at {at}{WARNING:#}, which holds {until}")?;
+            let until = report.schedules_change_at.as_deref().map_or("forever".to_owned(), |at| format!("until {at}"));
+            writeln!(out, "  {WARNING}schedules were evaluated for {at}{WARNING:#}; the result holds {until}")?;
         }
         for program in &report.missing_programs {
             writeln!(out, "  {WARNING}not on this machine{WARNING:#}: {program}")?;

@@ -9,7 +9,7 @@ use sluice_host::Host;
 pub(crate) fn open(_: &Cli) -> Result<Box<dyn Host>, Failure> {
     match sluice_control::windows::WindowsHost::open() {
         Ok(host) => Ok(Box::new(host)),
-        Err(error) => Err(Failure::machine("looking at the caller's rights", error)),
+        Err(error) => Err(Failure::machine("checking the caller's privileges", error)),
     }
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn open(cli: &Cli) -> Result<Box<dyn Host>, Failure> {
     }
 }
 
-/// There is none.
+/// There is no machine.
 #[cfg(not(any(windows, all(target_os = "linux", target_arch = "x86_64"))))]
 pub(crate) fn open(_: &Cli) -> Result<Box<dyn Host>, Failure> {
     Err(Failure::NoMachine)

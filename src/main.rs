@@ -1,4 +1,4 @@
-//! The `sluice` command: installs the Sluicegate driver, gives it policies, and shows what it does.
+//! The `sluice` command: installs the Sluicegate driver, loads policies into it, and shows what it does.
 
 mod cli;
 mod doctor;

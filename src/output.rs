@@ -10,18 +10,18 @@ use sluice_policy::Diagnostic;
 use std::io::{self, Stderr, Stdout, Write};
 use std::process::ExitCode;
 
-/// What went wrong.
+/// Errors.
 pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
-/// What may be wrong.
+/// Warnings.
 pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-/// What is well.
+/// Success.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
-/// What is refused.
+/// Refusals.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default();
-/// Names of things.
+/// Labels.
 pub(crate) const LABEL: Style = Style::new().bold();
 
-/// Standard output and standard error, as text or JSON, with colours where they are wanted.
+/// Standard output and standard error, as text or JSON, with colours where wanted.
 pub(crate) struct Output {
     json: bool,
     stdout: AutoStream<Stdout>,
@@ -38,7 +38,7 @@ impl Output {
         Self { json, stdout: AutoStream::new(io::stdout(), choice), stderr: AutoStream::new(io::stderr(), choice) }
     }
 
-    /// Prints a report: itself as JSON, or what `text` writes.
+    /// Prints a report: as JSON, or as the text that `text` writes.
     pub(crate) fn report<T: Serialize>(
         &mut self,
         report: &T,
@@ -54,7 +54,7 @@ impl Output {
         Ok(written.and_then(|()| self.stdout.flush())?)
     }
 
-    /// Prints the warnings of a policy that compiles. With JSON they are in the report.
+    /// Prints the warnings of a policy that compiles. In JSON they are part of the report.
     pub(crate) fn warnings(&mut self, warnings: &[Diagnostic]) -> Result<(), Failure> {
         if !self.json && !warnings.is_empty() {
             writeln!(self.stderr, "{}", sluice_policy::diagnostic::render(warnings, true))?;
@@ -62,7 +62,7 @@ impl Output {
         Ok(())
     }
 
-    /// Prints what is to be known while the command goes on.
+    /// Prints a message while the command keeps running.
     pub(crate) fn trouble(&mut self, what: &str) -> Result<(), Failure> {
         match self.json {
             true => writeln!(self.stderr, "{}", serde_json::json!({ "warning": what }))?,
@@ -71,14 +71,14 @@ impl Output {
         Ok(())
     }
 
-    /// Prints a failure and returns its exit status. Whoever closed the pipe we write to has seen enough.
+    /// Prints a failure and returns its exit status. A closed pipe is not an error: its reader has seen enough.
     pub(crate) fn failure(&mut self, failure: &Failure) -> ExitCode {
         if let Failure::Output(error) = failure
             && error.kind() == io::ErrorKind::BrokenPipe
         {
             return ExitCode::SUCCESS;
         }
-        // When standard error is gone too, the exit status is all that is left to say.
+        // When standard error is gone too, only the exit status is left.
         let _ = if self.json { writeln!(self.stderr, "{}", failure.json()) } else { self.failure_text(failure) };
         ExitCode::from(failure.exit_status())
     }

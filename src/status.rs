@@ -15,7 +15,7 @@ const COLUMN: usize = 9;
 pub(crate) fn status(host: &dyn Host, output: &mut Output) -> Result<ExitCode, Failure> {
     let report = sluice_control::status(host)?;
     output.report(&report, |out| text(&report, out))?;
-    // The same statuses as a verb that needs the driver would have.
+    // The same exit statuses as a verb that needs the driver.
     let absent = match report.service {
         ServiceState::Absent => ControlError::NotInstalled,
         ServiceState::Stopped | ServiceState::StopPending => ControlError::NotLoaded,
@@ -43,7 +43,7 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         line(out, "filters", format_args!("{BAD}none{BAD:#}"))?;
     } else {
         let count = report.filters.len();
-        line(out, "filters", format_args!("{BAD}{count}, not as they should be{BAD:#}; `sluice install` mends them"))?;
+        line(out, "filters", format_args!("{BAD}{count}, not as expected{BAD:#}; `sluice install` fixes this"))?;
         for what in &report.missing {
             line(out, "", format_args!("{BAD}missing{BAD:#} {what}"))?;
         }

@@ -1,4 +1,4 @@
-//! The real driver among other filters: it honours the rights it is left, and others honour what it decided.
+//! The real driver among other filters: it respects the rights it is given, and others respect its decisions.
 //!
 //! Source of the rules: "Filter Arbitration" (win32, desktop-src/FWP/filter-arbitration.md).
 
@@ -20,7 +20,7 @@ const SOFT_BLOCK: &str = "[[rule]]\naction = \"block\"\nstrength = \"soft\"\n";
 /// A policy whose permit cannot.
 const HARD_PERMIT: &str = "[[rule]]\naction = \"permit\"\nstrength = \"hard\"\n";
 
-/// Adds somebody else's sublayer above or below ours, with one filter for outbound IPv4 connections.
+/// Adds a foreign sublayer above or below ours, with one filter for outbound IPv4 connections.
 fn neighbour(rig: &Rig, above: bool, action: FilterAction, flags: u32) {
     let sublayer = Guid(0x1111_2222_3333_4444_5555_6666_7777_8888);
     let weight = if above { SUBLAYER_WEIGHT + 1 } else { SUBLAYER_WEIGHT - 1 };
@@ -51,7 +51,7 @@ fn neighbour(rig: &Rig, above: bool, action: FilterAction, flags: u32) {
         .expect("the filter is added");
 }
 
-/// What a connection meets, and what the driver counted: without right, blocked, permitted.
+/// The verdict on a connection, and the driver's counters: without right, blocked, permitted.
 fn outcome(policy: &str, above: bool, action: FilterAction, flags: u32) -> (Verdict, [u64; 3]) {
     let rig = Rig::with_policy(policy);
     neighbour(&rig, above, action, flags);

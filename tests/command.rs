@@ -22,7 +22,7 @@ use support::{PERMIT_ALL, driver};
 use tempfile::TempDir;
 use wire::Wire;
 
-/// How long something may take that takes milliseconds.
+/// The limit for actions that normally take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const QUARANTINE: &str = r#"
@@ -38,7 +38,7 @@ log = true
 remote = "203.0.113.66"
 "#;
 
-/// A machine with nothing installed, served.
+/// A machine with nothing installed, served on a socket.
 struct Served {
     machine: Arc<Machine>,
     host: LocalHost,
@@ -61,7 +61,7 @@ impl Served {
         command
     }
 
-    /// Runs the command, which must end with `status`.
+    /// Runs the command, which must exit with `status`.
     fn run(&self, status: i32, arguments: &[&str]) -> Text {
         ended(self.command(arguments).output().unwrap(), status)
     }
@@ -85,7 +85,7 @@ impl Served {
         self.host.service_state(SERVICE_NAME).unwrap()
     }
 
-    /// Nothing is left and nothing was violated.
+    /// Checks that nothing is left and no rule was violated.
     fn is_clean(&self) {
         assert_eq!(self.state(), ServiceState::Absent);
         let filters = self.host.open_engine().unwrap().filters(Some(objects::PROVIDER)).unwrap();
@@ -129,7 +129,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// A command that runs on, ended with the test.
+/// A command that keeps running and ends with the test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -144,7 +144,7 @@ fn the_whole_life_of_an_installation() {
     let served = served();
     let text = served.run(3, &["status"]);
     assert!(text.out.contains("not installed") && text.out.contains("none"), "{}", text.out);
-    assert!(served.run(0, &["uninstall"]).out.contains("nothing of Sluicegate is installed"));
+    assert!(served.run(0, &["uninstall"]).out.contains("Sluicegate is not installed"));
 
     let driver = driver();
     let planned = served.json(0, &["install", "--dry-run", driver.to_str().unwrap()]);
@@ -164,7 +164,7 @@ fn the_whole_life_of_an_installation() {
     let image_path = served.host.service_driver(SERVICE_NAME).unwrap().unwrap();
     assert_eq!(image_path, r"\SystemRoot\System32\drivers\sluice.sys");
     let text = served.run(0, &["install", driver.to_str().unwrap()]);
-    assert!(text.out.contains("installed already"), "{}", text.out);
+    assert!(text.out.contains("already installed"), "{}", text.out);
 
     let status = served.json(0, &["status"]);
     assert_eq!(status["filters"].as_array().unwrap().len(), 12);
@@ -207,7 +207,7 @@ fn events_say_what_was_decided_as_text_and_as_json() {
     }
     assert_eq!(text.out.lines().count(), 1, "{}", text.out);
 
-    // A reader that waits is told at once.
+    // A waiting reader is told at once.
     let reader =
         served.command(&["events", "--count", "1", "--timeout", "20", "--json"]).stdout(Stdio::piped()).spawn();
     let reader = thread::spawn(move || reader.unwrap().wait_with_output().unwrap());
@@ -245,7 +245,7 @@ fn a_bad_policy_never_replaces_a_good_one() {
     assert!(text.error.contains("bad.toml:2:12") && text.error.contains("did you mean `permit`?"), "{}", text.error);
     let status = served.json(0, &["status"]);
     assert_eq!(status["driver"]["policy"]["identity"], good["identity"]);
-    // A program that is not there makes no policy bad; it is named with its place.
+    // A missing program does not make a policy invalid; it is reported with its place.
     let missing =
         served.file("missing.toml", "[[rule]]\nname = \"x\"\naction = \"block\"\napplication = '/no/such/program'\n");
     let text = served.run(0, &["load", &missing]);
@@ -278,7 +278,7 @@ fn a_policy_without_changes_needs_no_watching() {
     let served = served();
     served.install();
     let policy = served.file("policy.toml", QUARANTINE);
-    // It ends by itself, since no schedule will ever change anything.
+    // It ends by itself, since no schedule will change anything.
     assert!(served.run(0, &["load", "--watch", &policy]).out.contains("in force"));
     served.run(4, &["load", "--watch", &served.file("bad.toml", "[default")]);
     served.run(2, &["load", "--watch", "--check", &policy]);
@@ -300,7 +300,7 @@ fn an_installation_that_lacks_something_is_repaired() {
         engine.delete_filter(filters[5].key).unwrap();
     }
     let text = served.run(0, &["status"]);
-    assert!(text.out.contains("11, not as they should be"), "{}", text.out);
+    assert!(text.out.contains("11, not as expected"), "{}", text.out);
     let report = served.json(0, &["install", driver().to_str().unwrap()]);
     assert_eq!(report["steps"], serde_json::json!([{ "step": "add_filters", "changed": [] }]));
     assert_eq!(served.json(0, &["status"])["filters_complete"], true);
@@ -319,7 +319,7 @@ fn a_policy_is_in_force_only_with_its_filters() {
         engine.delete_filter(filters[0].key).unwrap();
     }
     let text = served.run(3, &["load", &policy]);
-    for part in ["not in force", "missing: the filter ALE_AUTH_CONNECT_V4", "`sluice install` mends it"] {
+    for part in ["not in force", "missing: the filter ALE_AUTH_CONNECT_V4", "`sluice install` fixes this"] {
         assert!(text.out.contains(part), "{part} in {}", text.out);
     }
     served.install();
@@ -327,7 +327,7 @@ fn a_policy_is_in_force_only_with_its_filters() {
 
     // With the Base Filtering Engine stopped.
     served.host.set_engine(false);
-    assert!(served.run(3, &["load", &policy]).out.contains("cannot be looked at"));
+    assert!(served.run(3, &["load", &policy]).out.contains("cannot be queried"));
     let text = served.run(0, &["status"]);
     assert!(text.out.contains("unknown") && text.out.contains("1 rules"), "{}", text.out);
     let text = served.run(1, &["uninstall"]);
@@ -350,14 +350,14 @@ fn the_doctor_names_what_is_wrong_until_nothing_is() {
     assert_eq!(report["findings"][0]["mend"], "sluice load FILE");
     served.run(0, &["load", &served.file("policy.toml", QUARANTINE)]);
     let text = served.run(0, &["doctor"]);
-    assert!(text.out.contains("filters are there and as they should be"), "{}", text.out);
+    assert!(text.out.contains("filters are present and as expected"), "{}", text.out);
     served.run(0, &["uninstall"]);
     served.is_clean();
 }
 
-/// A permit under the key of our filter, and a heavy one beside it: both let everything pass, and both are seen.
+/// A permit under the key of our filter, and a heavy one beside it: both let everything pass, and both are found.
 #[test]
-fn a_filter_in_our_place_is_seen_and_mended() {
+fn a_filter_in_our_place_is_found_and_repaired() {
     use sluice_host::{Filter, FilterAction, Guid, Weight};
     let served = served();
     served.install();
@@ -381,9 +381,9 @@ fn a_filter_in_our_place_is_seen_and_mended() {
     }
     let status = served.json(0, &["status"]);
     assert_eq!((&status["filters_complete"], &status["foreign"][0]["name"]), (&false.into(), &"heavy".into()));
-    // What is ours is mended; what is not is named and stays.
+    // What is ours is repaired; what is not is reported and stays.
     let text = served.run(0, &["install", driver().to_str().unwrap()]);
-    assert!(text.out.contains("mends") && text.out.contains("`heavy`"), "{}", text.out);
+    assert!(text.out.contains("repairs") && text.out.contains("`heavy`"), "{}", text.out);
     assert_eq!(served.json(0, &["status"])["filters_complete"], true);
     served.host.open_engine().unwrap().delete_filter(Guid(7)).unwrap();
     let mut wire = Wire::new(&served.machine);
@@ -394,13 +394,13 @@ fn a_filter_in_our_place_is_seen_and_mended() {
 }
 
 #[test]
-fn what_is_no_driver_leaves_nothing_behind() {
+fn a_file_that_is_not_a_driver_leaves_nothing_behind() {
     let served = served();
     let text = served.run(1, &["install", "/no/such/sluice.sys"]);
     assert!(text.error.contains("driver file /no/such/sluice.sys"), "{}", text.error);
     let text = served.run(1, &["install", &served.file("sluice.sys", "this is not a driver")]);
-    assert!(text.error.contains("no PE image"), "{}", text.error);
-    // One that looks like a driver until it is loaded.
+    assert!(text.error.contains("not a PE image"), "{}", text.error);
+    // It looks like a driver until it is loaded.
     let mut half = std::fs::read(driver()).unwrap();
     half.truncate(0x1000);
     let path = served.files.path().join("half.sys");
@@ -409,10 +409,10 @@ fn what_is_no_driver_leaves_nothing_behind() {
     assert!(text.error.contains("ERROR_BAD_EXE_FORMAT"), "{}", text.error);
     served.is_clean();
     let text = served.run(1, &["install"]);
-    assert!(text.error.contains("there is no ") && text.error.contains("sluice.sys"), "{}", text.error);
+    assert!(text.error.contains("does not exist") && text.error.contains("sluice.sys"), "{}", text.error);
 }
 
-/// Another driver than `driver()` that loads as well: a trailing byte belongs to no section.
+/// A driver other than `driver()` that also loads: a trailing byte belongs to no section.
 fn another_driver(served: &Served) -> PathBuf {
     let mut image = std::fs::read(driver()).unwrap();
     image.push(0);
@@ -443,7 +443,7 @@ fn a_new_driver_takes_over_filters_and_policy() {
     assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
     wire.finish();
 
-    // A driver that does not load is taken away again, and the one before it decides as it did.
+    // A driver that does not load is removed, and the previous one decides as before.
     let mut broken = std::fs::read(driver()).unwrap();
     broken.truncate(0x1000);
     let path = served.files.path().join("broken.sys");
@@ -512,7 +512,7 @@ fn an_unload_waits_for_the_last_reader() {
     eventually("the unload", || served.state() == ServiceState::Absent);
     assert!(served.run(0, &["uninstall"]).out.contains("sluice-old.sys was deleted"));
     served.is_clean();
-    // And the machine is free for the next installation.
+    // The machine is ready for the next installation.
     served.install();
     served.run(0, &["uninstall"]);
     served.is_clean();

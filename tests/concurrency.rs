@@ -1,8 +1,8 @@
 //! The real driver under everything at once: processors classify while policies swap, filters come and go, flows begin
 //! and end, events are read, and at last the driver unloads under traffic.
 //!
-//! What each processor does is drawn from a seed, printed when a test fails; `SLUICE_SEED` sets it, and
-//! `SLUICE_CONCURRENCY_SECONDS` how long the free run lasts (3 by default).
+//! What each processor does is drawn from a seed, printed when a test fails. `SLUICE_SEED` sets it;
+//! `SLUICE_CONCURRENCY_SECONDS` sets how long the free run lasts (default 3).
 
 mod support;
 #[path = "support/wire.rs"]
@@ -26,10 +26,10 @@ use sluice_protocol::object::{CALLOUTS, SUBLAYER_WEIGHT};
 use support::Rig;
 use wire::{Segment, Tcp, Wire, ping};
 
-/// Where the processors connect to; a policy is the set of those it blocks, one bit each.
+/// The remotes that the processors connect to; a policy is the set of those it blocks, one bit each.
 const REMOTES: [&str; 6] =
     ["203.0.113.66", "203.0.113.10", "198.51.100.7", "2001:db8:1::66", "2001:db8:1::10", "2001:db8:2::7"];
-/// The port that somebody else's filter blocks while it is there.
+/// The port that the foreign filter (the fence) blocks while it exists.
 const FENCED: u16 = 4444;
 const FENCE: Guid = Guid(0x1111_2222_3333_4444_5555_6666_7777_8888);
 /// Flows one processor keeps open.
@@ -59,7 +59,7 @@ fn seed() -> u64 {
     }
 }
 
-/// Says the seed when the test fails.
+/// Prints the seed when the test fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -87,7 +87,7 @@ fn policy(mask: u32) -> String {
     format!("[default]\noutbound = \"permit\"\ninbound = \"permit\"\nlog = true\n{rule}")
 }
 
-/// Which policies may have been in force, and whether the fence stood, at some moment.
+/// Which policies may have been in force, and whether the fence existed, at some moment.
 #[derive(Default)]
 struct Timeline {
     /// Every policy ever loaded.
@@ -95,7 +95,8 @@ struct Timeline {
     /// How many loads have begun, and how many have ended.
     begun: AtomicUsize,
     ended: AtomicUsize,
-    /// Counts the changes of the fence, each when it begins and when it has ended: 4n absent, 4n + 2 there, odd between.
+    /// Counts the changes of the fence, each when it begins and when it has ended: 4n absent, 4n + 2 present, odd in
+    /// between.
     fence: AtomicUsize,
     /// 1 while the driver is being uninstalled, 2 when it is gone.
     uninstall: AtomicUsize,
@@ -117,20 +118,20 @@ impl Timeline {
         self.ended.fetch_add(1, SeqCst);
     }
 
-    /// Makes a call and says what could be true during it.
+    /// Makes a call and returns what could be true during it.
     fn during<R>(&self, call: impl FnOnce() -> R) -> (R, Possible) {
         let before = (self.ended.load(SeqCst), self.fence.load(SeqCst), self.uninstall.load(SeqCst));
         let result = call();
         let after = (self.begun.load(SeqCst), self.fence.load(SeqCst), self.uninstall.load(SeqCst));
-        // Loads do not overlap, so the policy in force was the last that had been loaded before the call or a later one
-        // whose load had begun when it was over.
+        // Loads do not overlap, so the policy in force was the last one loaded before the call, or a later one whose
+        // load had begun when the call ended.
         let masks = self.masks.lock().unwrap()[before.0 - 1..after.0].to_vec();
         (result, Possible { masks, fence: [before.1, after.1], uninstall: [before.2, after.2] })
     }
 }
 
 impl Possible {
-    /// Whether a verdict about `remote` is one of those that could be given; `forwarded` says which.
+    /// Whether a verdict about `remote` is one of the possible ones; `forwarded` is the verdict.
     fn allows(&self, remote: usize, fenced: bool, forwarded: bool) -> bool {
         let [fence, fence_after] = self.fence;
         let fence_stood = fenced && fence == fence_after && fence % 4 == 2;
@@ -211,7 +212,7 @@ impl<'a> Processor<'a> {
                 true => self.wire.receive(&mut tcp, Segment::SynAck),
                 false => self.wire.send(&mut tcp, Segment::Ack),
             });
-            // Until it is established a connection keeps the verdict it was opened with; being cut off is a policy's doing.
+            // Until it is established a connection keeps the verdict it was opened with; only a policy can cut it off.
             if verdict == Verdict::Forward {
                 self.log.push(true);
             } else {
@@ -298,7 +299,7 @@ impl<'a> Administrator<'a> {
         });
     }
 
-    /// Adds or removes somebody else's filter.
+    /// Adds or removes the foreign filter.
     fn fence(&self) {
         let there = self.timeline.fence.fetch_add(1, SeqCst) % 4 == 2;
         let mut engine = self.rig.host.open_engine().expect("the engine opens");
@@ -407,13 +408,13 @@ fn everything_at_once_and_an_unload_under_traffic() {
     eprintln!("{verdicts} verdicts, {events} bytes of events, {loads} policies");
 }
 
-/// Three processors and the administrator, one at a time, for so many steps each: what every processor saw, and what was
-/// called in which order.
+/// Three processors and the administrator, one at a time, for this many steps each: returns what every processor saw,
+/// and the order of the calls.
 fn scheduled(seed: u64) -> (Vec<Vec<bool>>, (u64, u64)) {
     const PROCESSORS: usize = 3;
     const STEPS: usize = 120;
     let rig = Rig::scheduled();
-    // Which events a source's budget has room for depends on the clock, and with it which are copied.
+    // Which events fit a source's budget, and so which are copied, depends on the clock.
     let (watcher, _) = Control::open(&rig.host).expect("the device opens");
     watcher.record_all().expect("every decision");
     let timeline = Timeline::default();

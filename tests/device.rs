@@ -1,4 +1,4 @@
-//! The door for user mode, knocked at with everything that does not belong there.
+//! The control device, given everything that it must refuse.
 
 mod support;
 
@@ -23,7 +23,7 @@ fn status(device: &dyn Device) -> Status {
     status
 }
 
-/// Hands the driver an image and returns its reply.
+/// Gives the driver an image and returns its reply.
 fn set_policy(device: &dyn Device, image: &[u8]) -> PolicyReply {
     let mut reply = PolicyReply::accepted(0);
     let written = device.control(ioctl::SET_POLICY, image, reply.as_mut_bytes()).expect("the IOCTL itself succeeds");
@@ -69,13 +69,13 @@ fn output_buffers_of_every_length() {
                 assert!(output.iter().all(|byte| *byte == 0xaa), "{code:#x} touched a buffer it refused");
             } else {
                 assert_eq!(answer, Ok(size), "{code:#x} with {length} bytes");
-                assert!(output[size..].iter().all(|byte| *byte == 0xaa), "{code:#x} wrote beyond what it says");
+                assert!(output[size..].iter().all(|byte| *byte == 0xaa), "{code:#x} wrote more than it reports");
             }
         }
     }
     let mut output = vec![0; image.len()];
     device.control(ioctl::GET_POLICY, &[], &mut output).expect("the policy");
-    assert_eq!(output, image, "the driver gives back the image it got");
+    assert_eq!(output, image, "the driver returns the image it was given");
     drop(device);
     rig.uninstall();
 }
@@ -160,7 +160,7 @@ fn every_decision_is_recorded_for_so_many_at_a_time() {
         assert_eq!((ask(&**device), ask(&**device)), (Ok(0), Ok(0)), "asking again changes nothing");
     }
     let another = device(&rig.host);
-    assert!(ask(&*another).is_err(), "there is no room for another");
+    assert!(ask(&*another).is_err(), "there is no slot for another");
     devices.pop();
     assert_eq!(ask(&*another), Ok(0), "a closed handle makes room");
     drop((devices, another));

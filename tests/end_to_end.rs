@@ -1,7 +1,7 @@
 //! Real programs in network namespaces, their connections decided by the real sluice.sys.
 //!
-//! Where the system allows no namespaces or no TUN device these tests say so and do nothing: there is no other way to
-//! have a real connect() classified.
+//! Where the system does not allow namespaces or a TUN device, these tests say so and do nothing: a real connect()
+//! cannot be classified in another way.
 
 use std::{
     env, fs,
@@ -11,10 +11,10 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The folder of the programs that this build made.
+/// The folder of the programs made by this build.
 fn programs() -> PathBuf {
     let test = env::current_exe().expect("this program has a path");
-    test.ancestors().nth(2).expect("it lies in the deps folder of a target folder").to_owned()
+    test.ancestors().nth(2).expect("it is in the deps folder of a target folder").to_owned()
 }
 
 fn driver() -> PathBuf {
@@ -22,7 +22,7 @@ fn driver() -> PathBuf {
     env::var_os("SLUICE_SYS").map_or_else(built, PathBuf::from)
 }
 
-/// Runs a shell command behind the driver; None where the system does not allow it.
+/// Runs a shell command behind the driver; None if the system does not allow it.
 fn behind_the_driver(policy: &str, servers: &[&str], command: &str) -> Option<(Output, String)> {
     let ntsim = programs().join("ntsim");
     assert!(ntsim.is_file(), "{} is missing: run `./dev test`, or `cargo build -p ntsim`", ntsim.display());
@@ -46,7 +46,7 @@ fn behind_the_driver(policy: &str, servers: &[&str], command: &str) -> Option<(O
     Some((output, events))
 }
 
-/// A web server that answers every connection with one line; the demo's own.
+/// The demo's web server, which answers every connection with one line.
 fn web_server() -> String {
     format!("'{}' serve", programs().join("examples/demo").display())
 }

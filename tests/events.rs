@@ -1,4 +1,4 @@
-//! Decisions reach whoever reads them, and nobody waits for a reader.
+//! Decisions reach their readers, and nobody waits for a reader.
 
 mod support;
 #[path = "support/wire.rs"]

@@ -1,6 +1,6 @@
-//! Every fallible import of the driver fails once for each call stack that leads to it, over a whole life: install,
-//! policy, connections, a swap that revokes a flow, events, unload. Whatever fails, the machine stays up, nothing leaks,
-//! and a policy that was in force stays in force.
+//! Every fallible import of the driver fails once for each call stack that leads to it, over a whole life cycle:
+//! install, policy, connections, a swap that revokes a flow, events, unload. Whatever fails, the machine stays up,
+//! nothing leaks, and a policy in force stays in force.
 
 mod support;
 #[path = "support/wire.rs"]
@@ -18,7 +18,7 @@ use sluice_control::{EventOptions, events, install, load_image, status, uninstal
 use support::{BLOCK_ALL, PERMIT_ALL, Rig, driver};
 use wire::{Segment, Wire, udp};
 
-/// One life; every step may fail, none may do harm.
+/// One life cycle; every step may fail, none may do harm.
 fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), String> {
     let host = LocalHost::new(machine.clone());
     if install(&host, &driver()).is_ok() {
@@ -38,7 +38,7 @@ fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), Strin
             }
             wire.pass(&udp("2001:db8:1::10", 53, Direction::Outbound, b"?"), Direction::Outbound);
         }
-        // No event at all is as good as any: what counts is that asking does no harm.
+        // Having no event is fine too: the point is that asking does no harm.
         let _ = events(&host, &EventOptions::default(), &mut |_| ControlFlow::Continue(()));
         wire.finish();
     }
@@ -55,7 +55,7 @@ fn every_failing_call_stack_is_survived() {
     let rig = Rig::install();
     let (permit, block) = (rig.compile(PERMIT_ALL), rig.compile(BLOCK_ALL));
     rig.uninstall();
-    let survey = survey(&Config::default(), |machine| live(machine, &permit, &block)).expect("the life is sound");
+    let survey = survey(&Config::default(), |machine| live(machine, &permit, &block)).expect("the life cycle is sound");
     let casualties: Vec<_> = survey.casualties.iter().map(|(site, what)| format!("{site}: {what}")).collect();
     assert!(casualties.is_empty(), "{}", casualties.join("\n"));
     let imports: Vec<_> = survey.failed.iter().map(|site| site.import.as_str()).collect();

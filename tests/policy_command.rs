@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// A folder that commands run in, so that they name files as their user does.
+/// A folder that commands run in, so that they name files as a user would.
 struct Folder(TempDir);
 
 /// What a command printed.
@@ -37,7 +37,7 @@ impl Folder {
         names
     }
 
-    /// Runs `sluice policy`, which must end with `status`.
+    /// Runs `sluice policy`, which must exit with `status`.
     fn run(&self, status: i32, arguments: &[&str]) -> Text {
         let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .arg("policy")
@@ -183,6 +183,7 @@ entries = ["203.0.113.0/24"]
 name = "good"
 action = "permit"
 remote = "@good"
+protocol = "tcp"
 [[rule]]
 name = "bad"
 action = "block"
@@ -206,7 +207,7 @@ fn files_that_are_no_policies_are_refused() {
     assert!(folder.run(4, &["check", "latin"]).error.contains("line 2: not UTF-8"));
     assert!(folder.run(4, &["check", "missing.toml"]).error.contains("missing.toml"));
     assert!(folder.run(4, &["check", "."]).error.contains("error"));
-    // A policy of nothing is the defaults.
+    // An empty policy is the defaults.
     folder.run(0, &["check", "empty"]);
 }
 
@@ -224,9 +225,9 @@ fn compile_writes_an_image_and_the_same_key_the_same_bytes() {
         r"\device\harddiskvolume3\windows\system32\curl.exe".encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(folder.read("one.img").windows(path.len()).any(|window| window == path));
 
-    // A key of its own for every image, unless one is given; programs of an unknown machine are named.
+    // Every image has a new key unless one is given; programs on unknown devices are named.
     let text = folder.run(0, &["compile", "office.toml", "-o", "three.img"]);
-    assert!(text.out.contains(r"`C:\Windows\System32\curl.exe` lies on no known device"), "{}", text.out);
+    assert!(text.out.contains(r"the device of `C:\Windows\System32\curl.exe` is not known"), "{}", text.out);
     folder.run(0, &["compile", "office.toml", "-o", "four.img"]);
     assert_ne!(folder.read("three.img"), folder.read("four.img"));
 }
@@ -235,7 +236,11 @@ fn compile_writes_an_image_and_the_same_key_the_same_bytes() {
 fn compile_judges_schedules_and_says_until_when_that_holds() {
     let folder = office();
     let text = folder.run(0, &["compile", "office.toml", "--at", "mon 09:00", "-o", "day.img"]);
-    assert!(text.out.contains("schedules are judged at mon 09:00, which holds until mon 18:00"), "{}", text.out);
+    assert!(
+        text.out.contains("schedules were evaluated for mon 09:00; the result holds until mon 18:00"),
+        "{}",
+        text.out
+    );
     let day = folder.json(0, &["show", "day.img"]);
     assert_eq!((&day["rules"][3]["name"], &day["rules"][3]["entries"]), (&"nobody at night".into(), &0.into()));
     let report = folder.json(0, &["compile", "office.toml", "--at", "sun 23:00", "-o", "night.img"]);
@@ -335,7 +340,7 @@ fn flows_that_cannot_be_are_refused_by_name() {
         (&["--tcp", "10.0.0.5:1", "[2001:db8::1]:80"], "different families"),
         (&["--protocol", "tpc", "10.0.0.5", "203.0.113.7"], "the protocol `tpc`"),
         (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--user", "me"], "the user `me`"),
-        (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--app", "curl.exe"], "is not the whole path"),
+        (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--app", "curl.exe"], "is not the full path"),
         (&["--tcp", "10.0.0.5:1", "203.0.113.7:80", "--udp", "10.0.0.5:1", "203.0.113.7:80"], "cannot be used with"),
         (&[], "required"),
     ] {
@@ -356,7 +361,7 @@ fn test_tries_the_expectations() {
     folder.run(4, &["test", "missing.toml"]);
 }
 
-/// Imports `text`, checks what came of it, and says what becomes of a connection.
+/// Imports `text`, checks the result, and returns the decision on a connection.
 fn imported(name: &str, text: &[u8], remote: &str) -> (String, Value) {
     let folder = Folder::new(&[]);
     folder.write(name, text);
@@ -399,7 +404,7 @@ fn import_makes_policies_of_other_firewalls_rules() {
         \"Hosted\",\"True\",\"Outbound\",\"Allow\",\"TCP\",\"Any\",\"80\",\"Any\",\"%SystemRoot%\\system32\\svchost.exe\"\r\n";
     let (policy, told) = imported("rules.csv", csv.as_bytes(), "198.51.100.5:465");
     assert_eq!(told["rule"], "Mail");
-    // What the export does not tell could have narrowed what it permits.
+    // Conditions missing from the export could have narrowed what it permits.
     assert!(policy.contains("name = \"Hosted\"\naction = \"permit\"\nenabled = false"), "{policy}");
     let json = r#"[{"DisplayName":"Mail","Enabled":1,"Direction":2,"Action":4,"Protocol":"TCP","LocalPort":"Any",
         "RemotePort":["25","465"],"RemoteAddress":"Any","Program":"Any"}]"#;

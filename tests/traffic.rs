@@ -71,7 +71,7 @@ fn an_inbound_connection_is_decided_as_inbound() {
     rig.uninstall();
 }
 
-/// What nobody but user 1000 may do.
+/// Only user 1000 may do this.
 const ONE_USER: &str = r#"
     [default]
     outbound = "permit"
@@ -256,7 +256,7 @@ fn unload_with_flows_alive_leaves_nothing() {
     assert_eq!(rig.counter("flows_closed"), 0);
     let machine = rig.machine.clone();
     rig.uninstall();
-    // The flows go on without us.
+    // The flows continue without us.
     let mut tcp = wire::Tcp::new("203.0.113.10", 99, 51_999);
     assert_eq!(wire.send(&mut tcp, Segment::Syn), Verdict::Forward);
     wire.finish();
@@ -277,8 +277,8 @@ fn policies_swap_under_traffic() {
                 let mut wire = Wire::new(&machine);
                 while !stop.load(Ordering::Relaxed) {
                     let verdict = wire.connect("203.0.113.10", 443).0;
-                    // Nobody answers. However many connects a fast machine makes, one is under way at a time, and its end
-                    // asks nobody anything.
+                    // Nobody answers. However many connects a fast machine makes, only one is in progress at a time,
+                    // and ending it does not ask the driver.
                     wire.wait(HANDSHAKE_TIMEOUT);
                     let outcome = match verdict {
                         Verdict::Forward => 0,
@@ -294,7 +294,7 @@ fn policies_swap_under_traffic() {
     for swap in 0..SWAPS {
         load_image(&rig.host, if swap % 2 == 0 { &block } else { &permit }).expect("every swap succeeds");
     }
-    // Let both verdicts be seen after the last swap as well.
+    // Both verdicts must also be seen after the last swap.
     while seen.iter().any(|outcome| outcome.load(Ordering::Relaxed) == 0) {
         load_image(&rig.host, &block).expect("every swap succeeds");
         thread::yield_now();

@@ -1,5 +1,5 @@
-//! `tests/vm/try.ps1`, as far as it can be tried without Windows: its grammar, its facts, its `sluice` commands on the
-//! real driver, and its judgement of netsh's files on those that the simulated machine writes.
+//! `tests/vm/try.ps1`, as far as it can be tested without Windows: its grammar, its facts, its `sluice` commands on the
+//! real driver, and its reading of netsh's files on those that the simulated machine writes.
 
 #[path = "support/powershell.rs"]
 mod powershell;
@@ -31,7 +31,7 @@ fn script() -> Script {
     Script::read(&root().join("tests/vm/try.ps1"))
 }
 
-/// A GUID as netsh writes one that it does not know by name, without the braces.
+/// A GUID as netsh writes one without a known name, without the braces.
 fn guid(bits: u128) -> String {
     let digits = format!("{bits:032x}");
     format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
@@ -103,7 +103,7 @@ fn count(document: &str, root: &str, query: &str) -> usize {
 const BAD: [&str; 2] = ["203.0.113.66", "2001:db8:1::66"];
 const GOOD: [&str; 2] = ["203.0.113.10", "2001:db8:1::10"];
 
-/// A served machine on which the script's commands are run, in a folder for its files.
+/// A served machine on which the script's commands run, with a folder for its files.
 struct Trial {
     script: Script,
     machine: Arc<Machine>,
@@ -122,7 +122,7 @@ impl Trial {
         Self { script: script(), wire: Wire::new(&machine), machine, server, folder, filters: Vec::new() }
     }
 
-    /// The value of an argument as the script would pass it.
+    /// An argument's value as the script would pass it.
     fn argument(&self, node: Node<'_>) -> String {
         match self.script.of(node) {
             r"(Join-Path $PSScriptRoot 'sluice.sys')" => support::driver().to_str().unwrap().to_owned(),
@@ -135,7 +135,7 @@ impl Trial {
         }
     }
 
-    /// Runs `sluice` as the script does, which must end with the status that the script expects.
+    /// Runs `sluice` as the script does; it must exit with the status that the script expects.
     fn sluice(&mut self, call: &Call<'_>) -> Vec<String> {
         let status: i32 = self.argument(call.arguments[0]).parse().unwrap();
         let list = powershell::every(call.arguments[2], "array_literal_expression");
@@ -161,7 +161,7 @@ impl Trial {
         arguments
     }
 
-    /// What the step `sluice events shows the decisions` looks for.
+    /// What the step `sluice events shows the decisions` checks.
     fn blocks_are_shown(&self, lines: &str) {
         let events: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         for address in BAD {
@@ -199,14 +199,14 @@ impl Trial {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// How many objects of ours the query finds in the state.
+    /// How many of our objects the query finds in the state.
     fn ours(&self, query: &str) -> usize {
         let state = self.written(|machine, out| xml::state(&machine.wfp.engine, out));
         let query = self.script.constant(query).replace("PROVIDER", &self.script.constant("$ProviderKey"));
         count(&state, &self.script.constant("$StateRoot"), &query)
     }
 
-    /// How many drops the script sees of an address, under a filter and at a layer.
+    /// How many drops of an address the script sees, by a filter and at a layer.
     fn drops(&self, address: &str, filter: &str, layer: &str) -> usize {
         let events = self.written(|machine, out| xml::net_events(&machine.wfp.engine, out));
         let query = self.script.constant("$DropQuery");
@@ -223,7 +223,7 @@ impl Trial {
         (of[0]["id"].to_string(), id)
     }
 
-    /// Goes through the script's commands in its order, with what its steps look for after each.
+    /// Runs the script's commands in order, with the checks that its steps make after each.
     fn run(&mut self) -> Vec<String> {
         let script = script();
         let mut said = Vec::new();
@@ -316,7 +316,7 @@ fn an_empty_file_of_net_events_has_no_drops() {
     }
 }
 
-/// Programs of Windows that the script runs: each has a form here that is known from its documentation.
+/// The Windows programs that the script runs: each command line has a documented form here.
 #[test]
 fn it_runs_no_other_program_of_windows() {
     let script = script();
@@ -353,7 +353,7 @@ fn it_runs_no_other_program_of_windows() {
     );
 }
 
-/// Whatever is written down as changed is taken back by name.
+/// Everything recorded as changed is undone by name.
 #[test]
 fn what_it_changes_it_takes_back() {
     let script = script();
@@ -363,10 +363,10 @@ fn what_it_changes_it_takes_back() {
         first.map(|name| script.of(name).trim_matches('\'').to_owned()).collect()
     };
     let (mut changed, undone) = (names("Set-Memory"), names("Undo-One"));
-    assert!(changed.remove("Results"), "where the results are is no change of the machine");
-    // The certificate's two stores are named by a loop in both places.
+    assert!(changed.remove("Results"), "the results' folder is not a change to the machine");
+    // In both places a loop names the certificate's two stores.
     assert!(changed.remove("$name") && undone.contains("$store"));
     let left: Vec<_> = changed.difference(&undone).filter(|name| *name != "$Name").collect();
-    assert!(left.is_empty(), "{left:?} is never taken back");
+    assert!(left.is_empty(), "{left:?} is never undone");
     assert_eq!(changed.len(), 4, "{changed:?}");
 }

@@ -1,4 +1,4 @@
-//! sluice.exe, as cross-built, under Wine: what it does without a driver.
+//! The cross-built sluice.exe under Wine: what it does without a driver.
 //!
 //! `./dev test` builds it and Wine's missing library, and installs Wine. Elsewhere these tests say what is missing and
 //! pass; with `CI` set they fail instead.
@@ -13,19 +13,19 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Where Debian and others put Wine.
+/// Where Debian and other distributions put Wine.
 const WINE: [&str; 4] = ["/usr/lib/wine/wine64", "/usr/bin/wine64", "/usr/bin/wine", "/usr/local/bin/wine"];
 
 fn products() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sluice")
 }
 
-/// A command that runs sluice.exe, or `None` where that cannot be done.
+/// A command that runs sluice.exe, or `None` if that is not possible.
 fn sluice() -> Option<Command> {
     wine(&products().join("x86_64/sluice.exe"))
 }
 
-/// A command that runs a Windows program, or `None` where that cannot be done.
+/// A command that runs a Windows program, or `None` if that is not possible.
 fn wine(exe: &Path) -> Option<Command> {
     static PREFIX: OnceLock<TempDir> = OnceLock::new();
     let wine = WINE.iter().map(Path::new).find(|path| path.is_file());
@@ -81,8 +81,8 @@ fn sluice_exe_runs_without_a_driver() {
     assert!(error.contains("expected `permit`, `block` or `drop`"), "{error}");
 }
 
-/// What sluice.exe may import as it is loaded: what Windows never looks for beside a program. That is the session's
-/// KnownDLLs with what those import in their turn (bcryptprimitives.dll by way of rpcrt4.dll), and the names of API sets.
+/// What sluice.exe may import at load time: libraries that Windows never searches for beside a program. These are the
+/// KnownDLLs with their own imports (bcryptprimitives.dll through rpcrt4.dll), and the names of API sets.
 const KNOWN: [&str; 6] = [
     "advapi32.dll",
     "api-ms-win-core-synch-l1-2-0.dll",
@@ -92,10 +92,10 @@ const KNOWN: [&str; 6] = [
     "ntdll.dll",
 ];
 
-/// What it loads as it runs, or would by another build's imports.
+/// What it loads at run time, or would with another build's imports.
 const PLANTED: [&str; 6] = ["fwpuclnt.dll", "wintrust.dll", "crypt32.dll", "userenv.dll", "bcrypt.dll", "version.dll"];
 
-/// Leaves a file beside itself when it is loaded.
+/// A library that leaves a file beside itself when loaded.
 const MARK: &str = r#"
 #include <windows.h>
 #include <string.h>
@@ -141,7 +141,7 @@ fn a_library_beside_the_program_is_not_loaded() {
     for library in PLANTED {
         compile(folder.path(), MARK, &["-shared", "-o", library]);
     }
-    // The mark is left where a library is looked for in the usual way.
+    // The file appears when a library is searched for in the default order.
     compile(folder.path(), VICTIM, &["-o", "victim.exe", "-lfwpuclnt"]);
     std::fs::copy(products().join("x86_64/sluice.exe"), folder.path().join("sluice.exe")).unwrap();
     let run = |program: &str, arguments: &[&str]| {

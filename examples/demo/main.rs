@@ -4,10 +4,10 @@
 //! side (`serve`) and as the visitor on the client side (`visit`). The visitor runs curl against every target, asks
 //! the driver what it decided, prints a table, and fails when any verdict is not the expected one.
 //!
-//! The end-to-end tests use three more parts of it: `echo`, a server that sends back what it gets, and the clients
+//! The end-to-end tests use three more parts of it: `echo`, a server that sends back what it receives, and the clients
 //! `probe` and `exchange`.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo talks to whoever runs it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo prints to its user")]
 
 mod serve;
 mod visit;
@@ -19,7 +19,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// Where visitors are sent, and what must become of them.
+/// The targets of the visits, and the expected verdicts.
 const TARGETS: [Target; 4] = [
     Target { address: "203.0.113.10", permitted: true, rule: "web" },
     Target { address: "203.0.113.66", permitted: false, rule: "quarantine" },
@@ -53,13 +53,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts the simulated machine with both sides in it.
+/// Starts the simulated machine with both sides.
 fn run() -> Result<ExitCode, Box<dyn Error>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let driver = root.join("target/sluice/x86_64/sluice.sys");
     let netevents = root.join("target/sluice/demo-netevents.xml");
     let this = env::current_exe()?;
-    // The examples' folder lies in the folder of the programs.
+    // The examples' folder is inside the programs' folder.
     let ntsim = this.ancestors().nth(2).ok_or("this program has no folder")?.join("ntsim");
     let mut command = Command::new(&ntsim);
     command.arg("net").arg("--driver").arg(&driver).arg("--policy").arg(root.join("examples/demo/policy.toml"));

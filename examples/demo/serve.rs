@@ -8,20 +8,20 @@ use std::{
     thread,
 };
 
-/// Serves until it is ended from outside.
+/// Serves until it is killed.
 pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
-    // An IPv6 socket on the unspecified address takes IPv4 connections too.
+    // An IPv6 socket on the unspecified address accepts IPv4 connections too.
     for stream in TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80))?.incoming() {
         let stream = stream?;
         thread::spawn(move || {
-            // A visitor who leaves early is no concern of the server.
+            // A visitor who leaves early does not matter to the server.
             let _ = answer(&stream);
         });
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends back what it gets, to every visitor, until it is ended from outside.
+/// Echoes to every visitor what it receives, until it is killed.
 pub(crate) fn echo() -> Result<ExitCode, Box<dyn Error>> {
     for stream in TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80))?.incoming() {
         let stream = stream?;

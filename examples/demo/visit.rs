@@ -1,4 +1,4 @@
-//! The client side: curl to every target, then the driver's own account of it.
+//! The client side: runs curl against every target, then shows the driver's record.
 
 use std::{
     env,
@@ -20,10 +20,10 @@ use crate::{TARGETS, Target};
 
 /// curl's exit status for "connection refused".
 const REFUSED: i32 = 7;
-/// A refusal that takes longer was a timeout in disguise.
+/// A refusal that takes longer was in fact a timeout.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// What curl met.
+/// The outcome of curl.
 struct Visit {
     pid: u32,
     output: Output,
@@ -74,7 +74,7 @@ pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The address that the command line names, at the server's port.
+/// The address from the command line, at the server's port.
 fn server() -> Result<TcpStream, Box<dyn Error>> {
     let address: IpAddr = env::args().nth(2).ok_or("an address is missing")?.parse()?;
     Ok(TcpStream::connect((address, 80))?)
@@ -90,7 +90,7 @@ pub(crate) fn probe() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends standard input to the server and what comes back to standard output, both at once.
+/// Sends standard input to the server and its answer to standard output, concurrently.
 pub(crate) fn exchange() -> Result<ExitCode, Box<dyn Error>> {
     let stream = server()?;
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! Bytes of any kind are accepted or refused, and what is accepted decides every flow. The magic, version, length and
-//! checksum are put right first, or nothing would come further than those; the first two bytes choose the flow.
+//! Any bytes are accepted or refused, and an accepted image decides every flow. The magic, version, length and checksum
+//! are corrected first, or nothing would get past them; the first two bytes choose the flow.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Other firewalls' files of any bytes are decoded or refused, imported or refused; what is imported is a policy.
+//! Any bytes as another firewall's file are decoded or refused, imported or refused; what is imported is a valid
+//! policy.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Lists of any bytes, in every format, are read or complained of; what is read compiles.
+//! Any bytes as a list, in every format, are read or diagnosed; what is read compiles.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let options = CompileOptions { application: &|path| Ok(path.to_owned()), key: [7; 16], at: None };
                 let bytes = compile(&policy, &options).expect("lists compile");
                 let image = Image::validate(bytes).expect("what was compiled is valid");
-                // Exceptions are told by the image as by the language.
+                // The image and the language agree on exceptions.
                 let reference = Reference::new(&policy, &options);
                 for name in [&b"example.com"[..], b"a.example.com", b"ads.example", b"x.ads.example", b"com"] {
                     let addresses = [[192, 0, 2, 1], [198, 51, 100, 1]].map(IpAddr::from);

@@ -1,5 +1,5 @@
-//! Any text is parsed or refused with diagnostics that can be shown; what is parsed compiles to an image that says what
-//! the rules say.
+//! Any text is parsed or refused with printable diagnostics; a parsed policy compiles to an image that decides as the
+//! rules do.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -17,7 +17,7 @@ Exit status:
 /// What to do with a policy.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Say whether a policy is valid, and what in it is questionable.
+    /// Check that a policy is valid, and list what in it is questionable.
     Check {
         /// The policy file (TOML).
         file: PathBuf,
@@ -26,20 +26,20 @@ pub(crate) enum Command {
     Compile {
         /// The policy file (TOML).
         file: PathBuf,
-        /// Where the image goes.
+        /// The image file to write.
         #[arg(short = 'o', long = "output", value_name = "IMAGE")]
         image: PathBuf,
-        /// The key of the image's hashes, 32 hexadecimal digits, for images that must be reproducible; drawn if not given.
+        /// The key of the image's hashes, 32 hexadecimal digits, for reproducible images [default: random].
         #[arg(long, value_name = "KEY", value_parser = key)]
         key: Option<[u8; 16]>,
-        /// Where a drive lies on the machine the image is for, as in `C:=\Device\HarddiskVolume3`; once for each drive
-        /// that programs are named by.
+        /// The device of a drive on the target machine, as in `C:=\Device\HarddiskVolume3`; once for each drive that
+        /// the policy's program paths use.
         #[arg(long, value_name = "DRIVE=DEVICE", value_parser = drive)]
         drive: Vec<(char, String)>,
         #[command(flatten)]
         at: At,
     },
-    /// Lay a compiled image open.
+    /// Show the contents of a compiled image.
     Show {
         /// The image.
         image: PathBuf,
@@ -48,12 +48,12 @@ pub(crate) enum Command {
     Diff {
         /// One policy file.
         old: PathBuf,
-        /// The other.
+        /// The other policy file.
         new: PathBuf,
         #[command(flatten)]
         at: At,
     },
-    /// Say of every rule why it does or does not match a flow.
+    /// Show for every rule why it does or does not match a flow.
     Explain {
         /// The policy file (TOML).
         file: PathBuf,
@@ -62,32 +62,32 @@ pub(crate) enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Try the expectations written in a policy.
+    /// Test the expectations written in a policy.
     Test {
         /// The policy file (TOML).
         file: PathBuf,
     },
-    /// Make a policy of another firewall's rules and print it.
+    /// Convert another firewall's rules to a policy and print it.
     Import {
-        /// The other firewall's file.
+        /// The file exported from the other firewall.
         file: PathBuf,
-        /// What it is; told from its text if not given.
+        /// Its format [default: detected from the text].
         #[arg(long, value_name = "KIND")]
         from: Option<From>,
-        /// How its letters are written, as in cp850 or windows-1252; UTF-8 and UTF-16 are told from the bytes.
+        /// Its text encoding, as in cp850 or windows-1252; UTF-8 and UTF-16 are detected.
         #[arg(long, value_name = "ENCODING")]
         encoding: Option<Encoding>,
-        /// The export tells all there is: no rule asks for anything it has no column for. Without this, rules that
-        /// permit are disabled where the export does not tell what may narrow them.
+        /// The export is complete: no rule has a condition for which it has no column. Without this, a rule that
+        /// permits is disabled if a condition that the export cannot show might narrow it.
         #[arg(long)]
         complete: bool,
     },
 }
 
-/// The moment rules with a schedule are judged by.
+/// The moment for which rules with a schedule are evaluated.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct At {
-    /// Judge schedules at this moment of the week, as in `mon 08:30`, or `now`; without it every schedule is active.
+    /// Evaluate schedules for this moment of the week, as in `mon 08:30`, or `now` [default: every schedule is active].
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) at: Option<Moment>,
 }
@@ -108,16 +108,16 @@ pub(crate) struct Flow {
     /// A flow of another protocol, by name or number.
     #[arg(long, num_args = 3, value_names = ["PROTOCOL", "LOCAL", "REMOTE"])]
     pub(crate) protocol: Option<Vec<String>>,
-    /// The other machine opens it.
+    /// The flow is inbound: the remote machine opens it.
     #[arg(long)]
     pub(crate) inbound: bool,
     /// The program, as in rules.
     #[arg(long, value_name = "PATH")]
     pub(crate) app: Option<String>,
-    /// A SID of the token, the user's own or a group's; once for each.
+    /// A SID of the token, the user's own or a group's; repeatable.
     #[arg(long, value_name = "SID")]
     pub(crate) user: Vec<String>,
-    /// A service whose SID the token has; once for each.
+    /// A service whose SID the token has; repeatable.
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Vec<String>,
     /// The package, by its family name or SID.
@@ -126,7 +126,7 @@ pub(crate) struct Flow {
     /// The interface: a type such as wireless, or luid:NUMBER.
     #[arg(long, value_name = "INTERFACE")]
     pub(crate) interface: Option<String>,
-    /// The name its content asks for, or `undecidable`.
+    /// The name that its content asks for, or `undecidable`.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 }
@@ -162,18 +162,18 @@ fn moment(text: &str) -> Result<Moment, String> {
     if text == "now" {
         return Ok(sluice_control::local_moment());
     }
-    Moment::parse(text).ok_or_else(|| "a day and time are expected, as in `mon 08:30`, or `now`".to_owned())
+    Moment::parse(text).ok_or_else(|| "expected a day and time, as in `mon 08:30`, or `now`".to_owned())
 }
 
 fn key(text: &str) -> Result<[u8; 16], String> {
     let number = (text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
         .then(|| u128::from_str_radix(text, 16).ok())
         .flatten();
-    number.map(u128::to_be_bytes).ok_or_else(|| "32 hexadecimal digits are expected".to_owned())
+    number.map(u128::to_be_bytes).ok_or_else(|| "expected 32 hexadecimal digits".to_owned())
 }
 
 fn drive(text: &str) -> Result<(char, String), String> {
-    let wrong = || r"a drive and its device are expected, as in `C:=\Device\HarddiskVolume3`".to_owned();
+    let wrong = || r"expected a drive and its device, as in `C:=\Device\HarddiskVolume3`".to_owned();
     let (drive, device) = text.split_once('=').ok_or_else(wrong)?;
     let letter = match drive.as_bytes() {
         [letter, b':'] | [letter] if letter.is_ascii_alphabetic() => char::from(letter.to_ascii_lowercase()),

@@ -53,13 +53,13 @@ pub(super) fn compile(
         writeln!(out, "{GOOD}compiled{GOOD:#}: {} with {rules} rules, {size} bytes", image.display())?;
         writeln!(out, "  {LABEL}identity{LABEL:#} {identity}")?;
         if let Some(at) = at.filter(|_| !policy.schedules.is_empty()) {
-            let until = next.map_or("for ever".to_owned(), |next| format!("until {next}"));
-            writeln!(out, "  schedules are judged at {at}, which holds {until}")?;
+            let until = next.map_or("forever".to_owned(), |next| format!("until {next}"));
+            writeln!(out, "  schedules were evaluated for {at}; the result holds {until}")?;
         }
         for program in &assumed {
             writeln!(
                 out,
-                "  {WARNING}`{program}` lies on no known device{WARNING:#}: give --drive, or use `sluice load` there"
+                "  {WARNING}the device of `{program}` is not known{WARNING:#}: use --drive, or `sluice load` there"
             )?;
         }
         Ok(())
@@ -77,7 +77,7 @@ fn on_drive(path: &str, drives: &[(char, String)]) -> (String, bool) {
         };
     }
     let device = path.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(r"\device\"));
-    // The kernel has no path.
+    // The kernel has no paths.
     (path.to_owned(), device || path.eq_ignore_ascii_case("system"))
 }
 

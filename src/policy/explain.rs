@@ -20,7 +20,7 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
     let (explained, decided) = flow
         .with(&assumed_app_id, |flow| (reference.explain(flow), image.decide(flow)))
         .map_err(|problem| Failure::Usage(format!("--app: {problem}")))?;
-    // The image is what the driver asks; were the two ever to differ, that is the first thing to know.
+    // The driver consults the image, so a difference between image and rules matters most.
     let agrees = explained.decision == decided;
     let rule = decided.rule.and_then(|rule| image.rule_name(rule));
     let report = json!({
@@ -46,7 +46,7 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
         let style = if decided.verdict == Verdict::Permit { GOOD } else { BAD };
         writeln!(out, "{style}{}{style:#}{provisional}", said(&decided))?;
         if !agrees {
-            writeln!(out, "{BAD}the image decides otherwise than the rules say: this is a defect, report it{BAD:#}")?;
+            writeln!(out, "{BAD}the image and the rules disagree: this is a bug, please report it{BAD:#}")?;
         }
         Ok(())
     })?;
@@ -68,9 +68,9 @@ fn spec(flow: &Flow) -> Result<FlowSpec, String> {
     let named = ends.into_iter().find_map(|(protocol, ends)| ends.as_deref().map(|ends| (protocol, ends)));
     let other = flow.protocol.as_deref().and_then(|words| words.split_first().map(|(one, ends)| (one.as_str(), ends)));
     let Some((protocol, [local, remote])) = named.or(other) else {
-        return Err("one of --tcp, --udp, --icmp and --protocol is expected".to_owned());
+        return Err("expected one of --tcp, --udp, --icmp and --protocol".to_owned());
     };
-    // An IPv6 address has two colons at least, an IPv4 endpoint one at most.
+    // An IPv6 address has at least two colons, an IPv4 endpoint at most one.
     let v6 = remote.bytes().filter(|byte| *byte == b':').count() > 1;
     let mut spec = parse_flow(
         if protocol == "icmp" && v6 { "icmpv6" } else { protocol },
@@ -84,14 +84,14 @@ fn spec(flow: &Flow) -> Result<FlowSpec, String> {
     )?;
     for user in &flow.user {
         let sid = SidBuf::parse(user);
-        spec.users.push(sid.ok_or_else(|| format!("the user `{user}` is not understood: a SID is expected"))?);
+        spec.users.push(sid.ok_or_else(|| format!("the user `{user}` is not valid: expected a SID"))?);
     }
     for service in &flow.service {
-        spec.users.push(SidBuf::of_service(service).ok_or_else(|| format!("`{service}` is not a service"))?);
+        spec.users.push(SidBuf::of_service(service).ok_or_else(|| format!("`{service}` is not a service name"))?);
     }
     if let Some(package) = &flow.package {
         let sid = SidBuf::of_package(package);
-        spec.users.push(sid.map_err(|expected| format!("`{package}` is not a package: {expected} is expected"))?);
+        spec.users.push(sid.map_err(|expected| format!("the package `{package}` is not valid: expected {expected}"))?);
     }
     Ok(spec)
 }

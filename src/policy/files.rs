@@ -1,4 +1,4 @@
-//! Reading policies, images and exports, and what looking at a policy away from its machine takes for granted.
+//! Reads policies, images and exports; holds the assumptions made when a policy is examined away from its machine.
 
 use crate::failure::Failure;
 use sluice_control::{ControlError, assumed_app_id};
@@ -12,7 +12,7 @@ pub(super) fn invalid(errors: Errors) -> Failure {
     Failure::Control(ControlError::Policy(errors))
 }
 
-/// A file that cannot be used.
+/// An unusable file.
 pub(super) fn unusable(path: &Path, problem: impl ToString) -> Failure {
     Failure::Input { path: path.to_owned(), problem: problem.to_string() }
 }
@@ -27,19 +27,19 @@ pub(super) fn validate(path: &Path, bytes: Vec<u8>) -> Result<Image<Vec<u8>>, Fa
     Image::validate(bytes).map_err(|error| unusable(path, error))
 }
 
-/// Options for looking at a policy: the key of an image that nobody loads is no secret.
+/// Options for examining a policy: the key of an image that is never loaded need not be secret.
 pub(super) fn options(at: Option<Moment>) -> CompileOptions<'static> {
     CompileOptions { application: &assumed_app_id, key: [0x5a; 16], at }
 }
 
-/// A key nobody knows.
+/// A random key.
 pub(super) fn drawn_key() -> Result<[u8; 16], Failure> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|error| Failure::Output(std::io::Error::other(error.to_string())))?;
     Ok(key)
 }
 
-/// Puts `bytes` where `path` says, all of them or none: whoever reads the file sees the old or the new one.
+/// Writes `bytes` to `path` atomically: a reader sees the old file or the new one.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
@@ -65,6 +65,6 @@ mod tests {
         std::fs::create_dir(&taken).unwrap();
         assert!(matches!(replace(&taken, b"new"), Err(Failure::Write { .. })));
         assert!(matches!(replace(&folder.path().join("no/such"), b"new"), Err(Failure::Write { .. })));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half written is left");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no partial file is left");
     }
 }

@@ -19,7 +19,7 @@ use sluice_policy::{CompileOptions, Diagnostic, Image, Policy, diff, lint, show,
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Carries out one of the commands.
+/// Runs one of the commands.
 pub(crate) fn run(command: &Command, output: &mut Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check { file } => check(file, output),
@@ -39,7 +39,7 @@ fn warnings(policy: &Policy) -> Vec<Diagnostic> {
     policy.warnings.iter().cloned().chain(lint(policy)).collect()
 }
 
-/// The image of a policy, looked at by the driver's own validator.
+/// The image of a policy, checked by the driver's own validator.
 fn image(policy: &Policy, options: &CompileOptions<'_>) -> Result<Image<Vec<u8>>, Failure> {
     let bytes = sluice_policy::compile(policy, options).map_err(invalid)?;
     files::validate(&policy.path, bytes)
@@ -70,7 +70,7 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
         for (index, rule) in shown.rules.iter().enumerate() {
             let strength = if rule.said.hard { "hard" } else { "soft" };
             let log = if rule.said.log { ", logged" } else { "" };
-            let idle = if rule.entries == 0 { ", takes no part" } else { "" };
+            let idle = if rule.entries == 0 { ", never used" } else { "" };
             writeln!(out, "{index:>6}  {:<6}  {strength}{log}{idle}  {}", rule.said.action, rule.name)?;
         }
         writeln!(out, "{LABEL}sections{LABEL:#}")?;
@@ -125,12 +125,14 @@ fn import_file(
     output: &mut Output,
 ) -> Result<ExitCode, Failure> {
     let text = decode(&files::bytes(file)?, encoding).map_err(|error| match error {
-        NotText::Line(_) if encoding.is_none() => files::unusable(file, format!("{error}: give it with --encoding")),
+        NotText::Line(_) if encoding.is_none() => {
+            files::unusable(file, format!("{error}: name the encoding with --encoding"))
+        }
         _ => files::unusable(file, error),
     })?;
-    let source = from.or_else(|| Source::detect(&text)).ok_or_else(|| {
-        files::unusable(file, "it looks like no firewall's export that is known: say which it is with --from")
-    })?;
+    let source = from
+        .or_else(|| Source::detect(&text))
+        .ok_or_else(|| files::unusable(file, "not a known firewall's export: name its format with --from"))?;
     let imported = if complete { import_complete(source, &text) } else { import(source, &text) };
     let imported = imported.map_err(|error| files::unusable(file, error))?;
     output.report(&imported, |out| write!(out, "{}", imported.toml))?;

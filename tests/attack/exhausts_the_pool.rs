@@ -12,7 +12,7 @@ use crate::{
 
 const FLOWS: u16 = 1000;
 
-/// A machine whose driver tracks no more flows than these.
+/// A machine whose driver tracks at most this many flows.
 fn limited(limits: &[(&str, u32)]) -> Rig {
     let machine = Machine::new();
     for (name, value) in limits {
@@ -23,7 +23,7 @@ fn limited(limits: &[(&str, u32)]) -> Rig {
     rig
 }
 
-/// Sends a datagram to so many endpoints; all are permitted.
+/// Sends a datagram to this many endpoints; all are permitted.
 fn spread(wire: &mut Wire, flows: u16) {
     for port in 1..=flows {
         let datagram = udp("203.0.113.10", port, Direction::Outbound, b"?");
@@ -61,7 +61,7 @@ fn with_more_flows_than_one_process_may_have() {
     spread(&mut modest, 5);
     let counters = ["flows_opened", "flows_untracked", "flows_refused"].map(|name| rig.counter(name));
     assert_eq!(counters, [15, 15, 15], "ten of the one, five of the other");
-    // What was refused a context is decided all the same.
+    // Flows without a context are decided all the same.
     rig.load(BLOCK_ALL);
     for (wire, flows) in [(&mut greedy, 25), (&mut modest, 5)] {
         for port in 1..=flows {

@@ -1,5 +1,5 @@
-//! A remote peer or a local program makes so many decisions happen that what was to be logged is lost, or makes the log
-//! lie about what it lost.
+//! A remote peer or a local program causes so many decisions that events are lost, or makes the log misreport what it
+//! lost.
 
 use std::{
     ops::ControlFlow,
@@ -16,10 +16,10 @@ use crate::{
     wire::{Segment, Tcp, Wire},
 };
 
-/// More than the ring holds.
+/// More events than the ring holds.
 const FLOOD: u32 = 5000;
 
-/// What a reader sees.
+/// The events that a reader sees.
 #[derive(Default)]
 struct Log {
     events: Vec<EventLine>,
@@ -100,7 +100,7 @@ fn from_many_addresses_that_are_logged() {
     for n in 0..3 * FLOOD {
         knock(&mut wire, &format!("198.18.{}.{}", n / 250, n % 250 + 1), 22);
         if n % 1000 == 0 {
-            log.read(&rig); // so that how long the flood takes does not matter
+            log.read(&rig); // so that the duration of the flood does not matter
         }
     }
     assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
@@ -111,7 +111,7 @@ fn from_many_addresses_that_are_logged() {
     rig.uninstall();
 }
 
-/// Asks for every decision while it lives.
+/// Asks for every decision until it is dropped.
 fn watch(rig: &Rig) -> Control {
     let (watcher, _) = Control::open(&rig.host).expect("the device opens");
     watcher.record_all().expect("every decision");
@@ -126,12 +126,12 @@ fn so_that_events_are_lost_unseen() {
     for _ in 0..FLOOD {
         wire.connect("203.0.113.66", 443);
     }
-    // The reading begins with a full ring and ends behind the loss.
+    // Reading begins with a full ring and ends after the loss.
     let log = Log::of(&rig);
     let dropped = rig.counter("events_dropped");
     assert!(dropped > 0, "the ring holds more than {FLOOD}");
     assert_eq!((log.events.len() as u64 + dropped, log.lost), (u64::from(FLOOD), dropped));
-    // Lost again; the next event that finds a place tells.
+    // Lost again; the next event that fits reports it.
     for _ in 0..FLOOD {
         wire.connect("203.0.113.66", 443);
     }

@@ -1,4 +1,5 @@
-//! What a hostile program, peer or administrator's slip can try, each on the real driver. SECURITY.md names the tests.
+//! Attacks by a hostile program or peer, and an administrator's mistakes, each tried on the real driver. SECURITY.md
+//! names the tests.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,7 +11,7 @@ mod flushes_the_event_log;
 mod outlives_the_policy;
 mod suspends_its_own_thread;
 
-/// Every test that SECURITY.md names is there: `file` (test), or the file of a module for `tests/attack`.
+/// Every test that SECURITY.md names exists: `file` (test), or a module's file for `tests/attack`.
 #[test]
 fn the_tests_that_security_names_are_there() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! A program opens its connections before the policy, or the driver, is there, and keeps them.
+//! A program opens its connections before the policy or the driver is loaded, and keeps them.
 
 use ntsim::machine::Machine;
 use shim::{layer::Direction, stack::Verdict};
@@ -8,7 +8,7 @@ use crate::{
     wire::{Segment, Tcp, Wire, udp},
 };
 
-/// Conversations that were there before the driver.
+/// Conversations that began before the driver was loaded.
 struct Old {
     wire: Wire,
     tcp: Vec<Tcp>,
@@ -29,7 +29,7 @@ impl Old {
         old
     }
 
-    /// What one more packet of each meets: TCP out, UDP out, UDP in, for IPv4 and for IPv6.
+    /// The verdict on one more packet of each: TCP out, UDP out, UDP in, for IPv4 and for IPv6.
     fn verdicts(&mut self) -> [Verdict; 6] {
         let Self { wire, tcp } = self;
         let mut verdicts = [Verdict::Forward; 6];
@@ -48,10 +48,10 @@ fn with_connections_older_than_the_driver() {
     let machine = Machine::new();
     let mut old = Old::on(&machine);
     let rig = Rig::on(machine);
-    // The filters that `install` adds have Windows ask again, once, when there is no policy yet.
+    // The filters that `install` adds make Windows reauthorize once, before there is a policy.
     assert_eq!(old.verdicts(), [Verdict::Forward; 6]);
     rig.load(PERMIT_ALL);
-    assert_eq!(old.verdicts(), [Verdict::Forward; 6], "a policy that permits them lets them go on");
+    assert_eq!(old.verdicts(), [Verdict::Forward; 6], "a policy that permits them lets them continue");
     rig.load(BLOCK_ALL);
     let verdicts = old.verdicts();
     assert!(verdicts.iter().all(|verdict| *verdict != Verdict::Forward), "{verdicts:?}");

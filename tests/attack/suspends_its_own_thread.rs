@@ -1,5 +1,5 @@
-//! A program suspends its thread while the driver decides about it: an administrator's command must not wait for that,
-//! and neither may anybody's events.
+//! A program suspends its thread while the driver decides for it: neither an administrator's command nor anybody's
+//! events may wait for that.
 
 use std::{ops::ControlFlow, sync::mpsc, thread, time::Duration};
 
@@ -12,12 +12,12 @@ use crate::{
     wire::Wire,
 };
 
-/// What takes longer waits for the suspended thread.
+/// Whatever takes longer waits for the suspended thread.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Every so many instructions of the driver one is tried.
+/// One of this many driver instructions is tried.
 const STRIDE: usize = 5;
 
-/// Loads, asks and reads while the thread stands still.
+/// Loads, queries and reads while the thread is suspended.
 fn administer(rig: &Rig, image: &[u8], at: u64) {
     load_image(&rig.host, image).expect("the policy loads");
     status(&rig.host).expect("a status");

@@ -12,7 +12,7 @@ use sluice_control::{StatusReport, device::Control, install, load, status, unins
 use sluice_policy::CompileOptions;
 use tempfile::TempDir;
 
-/// The driver as `./dev build` leaves it; `SLUICE_SYS` names another one.
+/// The driver made by `./dev build`; `SLUICE_SYS` names another one.
 pub fn driver() -> PathBuf {
     let path = env::var_os("SLUICE_SYS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/sluice/x86_64/sluice.sys"),
@@ -30,7 +30,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Boots a machine and installs the driver; no policy yet.
+    /// Boots a machine and installs the driver, without a policy.
     pub fn install() -> Self {
         Self::on(Machine::new())
     }
@@ -42,8 +42,8 @@ impl Rig {
         Self { machine, host, files: TempDir::new().expect("a folder for policies") }
     }
 
-    /// Boots a machine whose driver's every call may pass the baton of a [`Schedule`](ntsim::cpu::baton::Schedule), and
-    /// installs the driver.
+    /// Boots a machine on which every call of the driver may pass the baton of a
+    /// [`Schedule`](ntsim::cpu::baton::Schedule), and installs the driver.
     pub fn scheduled() -> Self {
         let machine = Machine::new();
         machine.hooks.schedule();
@@ -93,7 +93,7 @@ impl Rig {
         *state.counters.get(name).unwrap_or_else(|| panic!("there is no counter {name}"))
     }
 
-    /// Uninstalls, and makes sure that nothing is left and nothing was violated.
+    /// Uninstalls, and checks that nothing is left and no rule was violated.
     pub fn uninstall(self) {
         let report = uninstall(&self.host).expect("the driver uninstalls");
         assert!(!report.waiting, "the unload waits for something");
@@ -106,7 +106,7 @@ impl Rig {
     }
 }
 
-/// A policy under which everything passes, and makes an event.
+/// A policy that permits and records everything.
 pub const PERMIT_ALL: &str = "[default]\noutbound = \"permit\"\ninbound = \"permit\"\nlog = true\n";
-/// A policy under which nothing passes, and makes an event.
+/// A policy that blocks and records everything.
 pub const BLOCK_ALL: &str = "[default]\noutbound = \"block\"\ninbound = \"block\"\nlog = true\n";

@@ -1,7 +1,7 @@
-//! PowerShell scripts read by their grammar, and rules that a script for Windows PowerShell 5.1 must keep.
+//! Parses PowerShell scripts, and checks rules that a script for Windows PowerShell 5.1 must keep.
 //!
-//! No package registry has PowerShell for Linux, so nothing is run here. The grammar is that of 5.1: operators that only
-//! PowerShell 7 has (`??`, `?.`, the ternary) do not parse.
+//! No package registry has PowerShell for Linux, so nothing is run here. The grammar is that of 5.1: operators of
+//! PowerShell 7 (`??`, `?.`, the ternary) do not parse.
 #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of this")]
 
 use std::{
@@ -122,7 +122,7 @@ impl Script {
         format!("{}:{}:{}", self.name, start.row + 1, start.column + 1)
     }
 
-    /// Functions by their name in lower case.
+    /// Functions, by name in lower case.
     pub fn functions(&self) -> BTreeMap<String, Node<'_>> {
         let definitions = every(self.root(), "function_statement");
         definitions.into_iter().map(|node| (self.of(child(node, "function_name")).to_lowercase(), node)).collect()
@@ -137,7 +137,7 @@ impl Script {
             .collect()
     }
 
-    /// A function's parameters, and whether each is a switch.
+    /// A function's parameters, and for each whether it is a switch.
     fn parameters(&self, function: Node<'_>) -> Vec<(String, bool)> {
         children(function)
             .into_iter()
@@ -165,12 +165,12 @@ impl Script {
         Some(Call { name, arguments, parameters, node })
     }
 
-    /// The commands below a node, in the order of the text.
+    /// The commands below a node, in text order.
     pub fn calls<'a>(&self, node: Node<'a>) -> Vec<Call<'a>> {
         every(node, "command").into_iter().filter_map(|command| self.call(command)).collect()
     }
 
-    /// The commands below a node, with those of the script's own functions put in the place of their call.
+    /// The commands below a node, where calls of the script's own functions are replaced by the functions' commands.
     pub fn flat<'a>(&'a self, node: Node<'a>) -> Vec<Call<'a>> {
         let functions = self.functions();
         let mut flat = Vec::new();
@@ -184,7 +184,7 @@ impl Script {
         flat
     }
 
-    /// The text that is assigned to a variable at the top of the script: string literals, joined.
+    /// The text assigned to a variable at the top of the script: string literals, joined.
     pub fn constant(&self, name: &str) -> String {
         let assigned = every(self.root(), "assignment_expression")
             .into_iter()
@@ -211,20 +211,20 @@ impl Script {
         }
     }
 
-    /// What breaks a rule, each with its place.
+    /// The broken rules, each with its place.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if !self.text.is_ascii() {
-            faults.push(format!("{}: not ASCII: 5.1 reads it in the code page of the machine", self.name));
+            faults.push(format!("{}: not ASCII: 5.1 reads it in the machine's code page", self.name));
         }
         for node in all(self.root()) {
             let fault = match node.kind() {
                 _ if node.is_missing() || node.is_error() => "does not parse",
                 "pipeline_chain_tail" => "only PowerShell 7 has this operator",
-                "redirection" => "5.1 makes errors of redirected lines on standard error",
-                "generic_token" if self.of(node).contains('>') => "5.1 makes errors of redirected lines",
+                "redirection" => "5.1 turns redirected lines of standard error into errors",
+                "generic_token" if self.of(node).contains('>') => "5.1 turns redirected lines into errors",
                 "command_invokation_operator" if self.of(node) == "&" && !self.calls_block(node) => {
-                    "a program that is run by &: its output is decoded and judged differently by 5.1 and 7"
+                    "a program run by &: 5.1 and 7 decode and judge its output differently"
                 }
                 _ => continue,
             };
@@ -249,7 +249,7 @@ impl Script {
         false
     }
 
-    /// Commands that are neither functions of the script nor cmdlets of the list, and parameters that they lack.
+    /// Commands that are neither functions of the script nor cmdlets in the list, and parameters that commands lack.
     fn unknown_commands(&self, faults: &mut Vec<String>) {
         let functions = self.functions();
         for call in self.calls(self.root()) {
@@ -286,7 +286,7 @@ impl Script {
         }
     }
 
-    /// Variables that are read and never set, which strict mode makes an error.
+    /// Variables that are read but never set, an error in strict mode.
     fn unset_variables(&self, faults: &mut Vec<String>) {
         let name = |node| {
             let text = self.of(node).trim_start_matches('$').trim_matches(['{', '}']).to_lowercase();
@@ -315,7 +315,7 @@ fn children(node: Node<'_>) -> Vec<Node<'_>> {
     (0..node.child_count()).filter_map(|index| node.child(index)).collect()
 }
 
-/// Every node from this one on, in the order of the text.
+/// Every node from this one on, in text order.
 fn all(node: Node<'_>) -> Vec<Node<'_>> {
     let mut found = vec![node];
     for child in children(node) {

@@ -26,7 +26,7 @@ impl Endpoints for OneProcess {
     }
 }
 
-/// What TCP sends.
+/// A TCP segment to send.
 #[derive(Clone, Copy)]
 pub enum Segment {
     Syn,
@@ -50,13 +50,14 @@ impl Wire {
         Self::of_user(machine, None)
     }
 
-    /// Everything on it belongs to one process of one program.
+    /// A wire whose traffic all belongs to one process of one program.
     pub fn of_program(machine: &Arc<Machine>, pid: u32, app_id: &str) -> Self {
         let owner = OneProcess(Arc::new(Owner { pid, app_id: app_id.into(), uid: None }));
         Self { owner, ..Self::new(machine) }
     }
 
-    /// Everything on it belongs to one Unix user; [`Sid`](filter_engine::security::Sid)s for them are `S-1-22-1-UID`.
+    /// A wire whose traffic all belongs to one Unix user; [`Sid`](filter_engine::security::Sid)s for them are
+    /// `S-1-22-1-UID`.
     #[allow(dead_code, reason = "not every test that includes this file has users")]
     pub fn of_user(machine: &Arc<Machine>, uid: Option<u32>) -> Self {
         Self {
@@ -79,21 +80,21 @@ impl Wire {
         .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
     }
 
-    /// Ends every flow, as when the machine goes off the network.
+    /// Ends every flow, as when the machine leaves the network.
     pub fn finish(&mut self) {
         let Self { machine, classifier, stack, .. } = self;
         cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|classifier| stack.finish(classifier)))
             .unwrap_or_else(|bugcheck| panic!("{bugcheck}"));
     }
 
-    /// Lets time pass, at the end of which the next packet comes.
+    /// Lets time pass before the next packet.
     #[allow(dead_code, reason = "not every test that includes this file waits")]
     pub fn wait(&mut self, time: Duration) {
         self.now += time;
     }
 
-    /// What connect() to this address meets. Local ports come round after 10,000 packets: by then the connection must
-    /// be over.
+    /// The verdict on a connect() to this address. Local ports repeat after 10,000 packets: the connection must be over
+    /// by then.
     pub fn connect(&mut self, remote: &str, port: u16) -> (Verdict, Tcp) {
         let mut tcp = Tcp::new(remote, port, 50_000 + (self.now.as_millis() % 10_000) as u16);
         let verdict = self.send(&mut tcp, Segment::Syn);
@@ -133,7 +134,7 @@ fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<etherparse::IpHe
     }
 }
 
-/// Both ends' view of a TCP connection.
+/// Both ends' state of a TCP connection.
 pub struct Tcp {
     local: IpAddr,
     local_port: u16,

@@ -14,7 +14,7 @@ impl Control {
     /// Opens the device and checks the protocol.
     ///
     /// # Errors
-    /// The driver is not installed, not loaded or of another build, or the caller may not open it.
+    /// The driver is not installed, not loaded or from another build, or the caller may not open it.
     pub fn open(host: &dyn Host) -> Result<(Self, Status), ControlError> {
         let device = match host.open_device(DEVICE_PATH) {
             Ok(device) => Self(device),
@@ -44,7 +44,7 @@ impl Control {
     /// [`ioctl::SET_POLICY`].
     ///
     /// # Errors
-    /// The request failed. That the driver refused the image is no error here: the reply says so.
+    /// The request failed. A refused image is not an error here: the reply says so.
     pub fn set_policy(&self, image: &[u8]) -> Result<PolicyReply, ControlError> {
         let mut reply = PolicyReply::accepted(0);
         let written = self.control("a policy", ioctl::SET_POLICY, image, reply.as_mut_bytes())?;
@@ -57,7 +57,7 @@ impl Control {
     /// # Errors
     /// The request failed, or the policy was swapped for a larger one each time it was asked for.
     pub fn policy(&self) -> Result<Option<Vec<u8>>, ControlError> {
-        /// How often a swap between asking for the size and for the image is forgiven.
+        /// How often to retry when the policy is swapped between the requests for its size and for its image.
         const TRIES: usize = 8;
         for _ in 0..TRIES {
             let bytes = self.status()?.policy_bytes;
@@ -82,7 +82,7 @@ impl Control {
     /// [`ioctl::RECORD_ALL`], until this is dropped.
     ///
     /// # Errors
-    /// The driver refused: too many others ask already.
+    /// The driver refused: too many handles ask already.
     pub fn record_all(&self) -> Result<(), ControlError> {
         self.control("every decision", ioctl::RECORD_ALL, &[], &mut []).map(drop)
     }
@@ -108,7 +108,7 @@ fn absence(host: &dyn Host, error: HostError) -> ControlError {
         Ok(ServiceState::Stopped) => ControlError::NotLoaded,
         Ok(ServiceState::StopPending) => ControlError::Unloading,
         Ok(ServiceState::Running) => ControlError::step("opening the driver's device")(error),
-        Err(error) => ControlError::step("looking for the service")(error),
+        Err(error) => ControlError::step("querying the service")(error),
     }
 }
 

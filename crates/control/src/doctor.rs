@@ -1,7 +1,7 @@
-//! What is wrong with an installation, and the command that mends it.
+//! What is wrong with an installation, and the command that fixes it.
 //!
-//! Looks only. Each question is asked by itself, so that one that cannot be answered (the filter engine is stopped, the
-//! driver is of another build) does not hide the others.
+//! Only looks. Each question is asked separately, so that one that cannot be answered (the filter engine is stopped,
+//! the driver is from another build) does not hide the others.
 
 use crate::device::Control;
 use crate::error::ControlError;
@@ -14,9 +14,9 @@ use sluice_protocol::SERVICE_NAME;
 /// What [`doctor`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DoctorReport {
-    /// What keeps the driver from deciding as its policy says. Empty: nothing is wrong.
+    /// What keeps the driver from deciding by its policy. Empty when nothing is wrong.
     pub findings: Vec<Finding>,
-    /// What is well, and what else a person should know.
+    /// What is in order, and what else the user should know.
     pub notes: Vec<String>,
 }
 
@@ -25,17 +25,17 @@ pub struct DoctorReport {
 pub struct Finding {
     /// What.
     pub what: String,
-    /// What to do about it: a command, where there is one.
+    /// What to do about it: a command where there is one.
     pub mend: String,
 }
 
-/// Looks at everything that an installation consists of.
+/// Checks every part of an installation.
 ///
 /// # Errors
-/// The machine cannot be asked at all.
+/// The machine cannot be queried at all.
 pub fn doctor(host: &dyn Host) -> Result<DoctorReport, ControlError> {
     let mut report = DoctorReport::default();
-    let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+    let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
     report.driver(host, service)?;
     report.file(host, service)?;
     report.filters(host, service);
@@ -54,13 +54,13 @@ impl DoctorReport {
         match service {
             ServiceState::Absent => self.wrong("the driver is not installed", "sluice install --policy FILE"),
             ServiceState::Stopped => self
-                .wrong("the driver is installed and not loaded, so its filters permit", "sluice install --policy FILE"),
+                .wrong("the driver is installed but not loaded, so its filters permit", "sluice install --policy FILE"),
             ServiceState::StopPending => {
-                self.wrong("the driver is unloading", "end the programs that have its device open (`sluice events`)");
+                self.wrong("the driver is unloading", "close the programs that have its device open (`sluice events`)");
             }
             ServiceState::Running => self.notes.push("the driver is loaded".to_owned()),
         }
-        let path = host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service's driver"))?;
+        let path = host.service_driver(SERVICE_NAME).map_err(ControlError::step("querying the service's driver"))?;
         if let Some(path) = path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH)) {
             self.wrong(format!("the service uses {path}, not {IMAGE_PATH}"), "sluice install");
         }
@@ -79,7 +79,7 @@ impl DoctorReport {
                 self.notes.extend(judgement.notes);
             }
             None if service == ServiceState::Absent => {}
-            None => self.wrong(format!("there is no {FILE} in the folder of drivers"), "sluice install"),
+            None => self.wrong(format!("{FILE} is missing from the drivers folder"), "sluice install"),
         }
         Ok(())
     }
@@ -90,11 +90,11 @@ impl DoctorReport {
             Err(error) if code::is_engine_stopped(error.code) => {
                 return self.wrong("the Base Filtering Engine is stopped", "sc start BFE");
             }
-            Err(error) => return self.wrong(format!("the filters cannot be looked at: {error}"), advice(error)),
+            Err(error) => return self.wrong(format!("the filters cannot be queried: {error}"), advice(error)),
         };
         if service == ServiceState::Absent {
             if !objects.filters.is_empty() {
-                self.wrong(format!("{} filters are left without a driver", objects.filters.len()), "sluice uninstall");
+                self.wrong(format!("{} filters remain without a driver", objects.filters.len()), "sluice uninstall");
             }
         } else {
             for what in &objects.missing {
@@ -104,13 +104,13 @@ impl DoctorReport {
                 self.wrong(format!("{change}"), "sluice install");
             }
             if objects.complete() {
-                self.notes.push(format!("all {} filters are there and as they should be", objects.filters.len()));
+                self.notes.push(format!("all {} filters are present and as expected", objects.filters.len()));
             }
         }
         for foreign in &objects.foreign {
             self.wrong(
                 foreign.to_string(),
-                "remove the product that added it (`netsh wfp show filters` has its provider)",
+                "remove the product that added it (`netsh wfp show filters` shows its provider)",
             );
         }
     }
@@ -130,7 +130,7 @@ impl DoctorReport {
 }
 
 fn advice(error: HostError) -> String {
-    let error = ControlError::step("looking for the filters")(error);
+    let error = ControlError::step("querying the filters")(error);
     error.advice().unwrap_or_else(|| "try again".to_owned())
 }
 
@@ -156,7 +156,7 @@ mod tests {
         assert!(findings(&well()).is_empty(), "{:?}", findings(&well()));
     }
 
-    /// Each kind of damage is found, with the command that mends it.
+    /// Each kind of damage is found, with the command that fixes it.
     #[test]
     fn every_damage_is_found_with_its_remedy() {
         type Damage = (&'static str, &'static str, fn(&mut Memory));
@@ -171,7 +171,7 @@ mod tests {
             ("was left by an interrupted", "sluice install", |memory| {
                 memory.files.borrow_mut().insert("sluice-old.sys".into(), Vec::new());
             }),
-            ("there is no sluice.sys", "sluice install", |memory| memory.files.borrow_mut().clear()),
+            ("sluice.sys is missing", "sluice install", |memory| memory.files.borrow_mut().clear()),
             ("not signed", "docs/package.md", |memory| {
                 memory.system.integrity = CodeIntegrity(CodeIntegrity::ENABLED);
             }),

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The driver file cannot be read or has no place in a file system.
+    /// The driver file cannot be read or is not usable.
     #[error("driver file {}: {source}", path.display())]
     DriverFile {
         /// The file.
         path: PathBuf,
-        /// What the file system said.
+        /// The file system's error.
         source: io::Error,
     },
     /// The driver cannot load on this machine.
@@ -26,10 +26,10 @@ pub enum ControlError {
         /// The ImagePath of the existing service.
         installed: String,
     },
-    /// The file that was copied is not the one that was looked at.
+    /// The copied file is not the one that was checked.
     #[error("the driver's file changed while it was being installed")]
     DriverChanged,
-    /// The driver that is replaced and the one that replaces it do not both take the policy in force.
+    /// The old and the new driver do not both accept the policy in force.
     #[error("the policy in force cannot be kept: {source}")]
     PolicyNotCarried {
         /// Why not.
@@ -53,16 +53,16 @@ pub enum ControlError {
         /// What could not be undone afterwards.
         left: Left,
     },
-    /// An unload was asked for and waits.
+    /// An unload is pending.
     #[error("the driver is still unloading: a program has its device open")]
     Unloading,
-    /// There is no service.
+    /// The service does not exist.
     #[error("the driver is not installed")]
     NotInstalled,
-    /// The service exists and the driver is not loaded.
+    /// The service exists but the driver is not loaded.
     #[error("the driver is installed but not loaded")]
     NotLoaded,
-    /// Driver and command are of different builds.
+    /// Driver and command are from different builds.
     #[error("the driver speaks protocol {driver}, this program protocol {ours}")]
     Protocol {
         /// The driver's version.
@@ -75,27 +75,27 @@ pub enum ControlError {
     PolicyFile {
         /// The file.
         path: PathBuf,
-        /// What the file system said.
+        /// The file system's error.
         source: io::Error,
     },
-    /// The policy does not compile. [`Errors::render`](sluice_policy::Errors::render) shows the lines at fault.
+    /// The policy does not compile. [`Errors::render`](sluice_policy::Errors::render) shows the faulty lines.
     #[error("the policy is not valid: {0}")]
     Policy(sluice_policy::Errors),
-    /// The policy has more than the driver takes.
-    #[error("the compiled policy has {bytes} bytes, and the driver takes at most {limit}")]
+    /// The policy is larger than the driver accepts.
+    #[error("the compiled policy has {bytes} bytes; the driver accepts at most {limit}")]
     PolicySize {
         /// The image's size.
         bytes: usize,
-        /// The most the driver takes.
+        /// The driver's limit.
         limit: usize,
     },
-    /// The key of the image's hashes cannot be drawn.
-    #[error("the system gives no random numbers: {0}")]
+    /// No random key for the image's hashes.
+    #[error("the system's random number generator failed: {0}")]
     Random(getrandom::Error),
     /// The compiler made an image that the driver's own validator refuses.
     #[error("the compiled policy is damaged: {0}")]
     BadImage(sluice_policy::InvalidImage),
-    /// The driver looked at the policy and refused it.
+    /// The driver checked the policy and refused it.
     #[error("the driver refused the policy: {reason}")]
     PolicyRefused {
         /// Why, in the driver's words.
@@ -103,7 +103,7 @@ pub enum ControlError {
         /// The generation that stays in force, 0 for none.
         epoch: u32,
     },
-    /// The driver sent what the protocol does not allow.
+    /// The driver sent an answer that the protocol does not allow.
     #[error("the driver's answer to {request} is not valid: {what}")]
     Answer {
         /// The request.
@@ -120,19 +120,19 @@ pub struct Left(pub Vec<String>);
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for what in &self.0 {
-            write!(f, "; then undoing failed too: {what}")?;
+            write!(f, "; undoing failed too: {what}")?;
         }
         Ok(())
     }
 }
 
-/// Obstacles in one line.
+/// Obstacles on one line.
 fn list(obstacles: &[Obstacle]) -> String {
     let what: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect();
     what.join("; ")
 }
 
-/// The kinds of failure that a caller (or an exit status) tells apart.
+/// The kinds of failure that a caller (or an exit status) distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The machine or the driver refused.
@@ -163,7 +163,7 @@ impl ControlError {
         }
     }
 
-    /// Which kind of failure this is.
+    /// The kind of this failure.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -190,30 +190,30 @@ impl ControlError {
                 "remove the package first: `pnputil /enum-drivers` names it, `pnputil /delete-driver oemNN.inf /uninstall` \
                  removes it"
             }
-            Self::DriverChanged => "take it from a folder that only you can write to, and try again",
+            Self::DriverChanged => "put it in a folder that only you can write to, and try again",
             Self::PolicyNotCarried { .. } => {
-                "name the policy that is to be in force afterwards: `sluice install --policy FILE`"
+                "name the policy to put in force afterwards: `sluice install --policy FILE`"
             }
             Self::HalfDone { .. } => "run `sluice uninstall` to remove what is left",
-            Self::Unloading => "end the programs that have it open (`sluice events`, for example) and try again",
+            Self::Unloading => "close the programs that have it open (`sluice events`, for example) and try again",
             Self::NotInstalled => "run `sluice install` first",
             Self::NotLoaded => "run `sluice install` again: it loads the driver",
-            Self::Protocol { .. } => "use a sluice command and a sluice.sys of the same build",
+            Self::Protocol { .. } => "use a sluice command and a sluice.sys from the same build",
             Self::Random(_) => return None,
-            Self::BadImage(_) => "this is a defect: please report it with the policy",
+            Self::BadImage(_) => "this is a bug: please report it with the policy",
             Self::PolicyFile { .. } => "give the path of a policy file (TOML)",
             Self::Policy(_) => "correct the file; a policy that is in force stays in force",
             Self::PolicySize { .. } => {
                 "split the lists or merge neighbouring prefixes; the policy in force stays in force"
             }
             Self::PolicyRefused { epoch: 0, .. } => {
-                "use a sluice command and a sluice.sys of the same build; no policy is in force"
+                "use a sluice command and a sluice.sys from the same build; no policy is in force"
             }
             Self::PolicyRefused { .. } => {
-                "use a sluice command and a sluice.sys of the same build; the policy in force stays in force"
+                "use a sluice command and a sluice.sys from the same build; the policy in force stays in force"
             }
             Self::Answer { .. } => {
-                "use a sluice command and a sluice.sys of the same build; if they are, this is a defect"
+                "use a sluice command and a sluice.sys from the same build; if they are, this is a bug"
             }
             Self::Step { left: Left(left), .. } if !left.is_empty() => "run `sluice uninstall` to remove what is left",
             Self::Step { source, .. } => advice_for(source.code)?,
@@ -230,7 +230,7 @@ fn advice_for(code: u32) -> Option<&'static str> {
     Some(match code {
         code if is_denied(code) => "run this in a terminal opened with \"Run as administrator\"",
         code::ERROR_INVALID_IMAGE_HASH => {
-            "sign the driver; for a test-signed one switch on test signing (`bcdedit /set testsigning on`) and restart"
+            "sign the driver; for a test-signed one turn on test signing (`bcdedit /set testsigning on`) and restart"
         }
         code::EPT_S_NOT_REGISTERED | code::RPC_S_SERVER_UNAVAILABLE => "start the service BFE (`sc start BFE`)",
         code::ERROR_SERVICE_MARKED_FOR_DELETE => {
@@ -264,7 +264,7 @@ mod tests {
             source: HostError::new("StartServiceW", code::ERROR_FILE_NOT_FOUND),
             left: Left(vec!["deleting the service: no".into()]),
         };
-        assert!(error.to_string().ends_with("; then undoing failed too: deleting the service: no"), "{error}");
+        assert!(error.to_string().ends_with("; undoing failed too: deleting the service: no"), "{error}");
         assert!(error.advice().unwrap().contains("sluice uninstall"));
     }
 }

@@ -1,8 +1,8 @@
-//! The driver's decisions as they happen.
+//! The driver's decisions as they are made.
 //!
-//! A read on the device waits in the driver until there is an event (an inverted call), so following costs nothing
-//! while nothing happens. The driver's ring is bounded: when a reader is too slow the newest are lost, and how many
-//! becomes an [`Item::Lost`] in their place, at the beginning and at the end of a reading too.
+//! A read on the device waits in the driver until there is an event (an inverted call), so following is free while
+//! nothing happens. The driver's ring is bounded: when a reader is too slow the newest events are lost, and an
+//! [`Item::Lost`] in their place says how many, also at the start and at the end of a run.
 
 use crate::device::Control;
 use crate::error::ControlError;
@@ -19,41 +19,41 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 use zerocopy::FromBytes;
 
-/// How many events one read can bring.
+/// How many events one read can return.
 const BATCH: usize = 256;
-/// The longest one read waits when no end is given; then it is asked again.
+/// The longest that one read waits when no end is given; then it is repeated.
 const LONG_WAIT: Duration = Duration::from_secs(3600);
 
 /// When to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventOptions {
-    /// Wait for events that have not happened yet; without it only what the ring holds is read.
+    /// Wait for events to come; without it only what the ring holds is read.
     pub follow: bool,
-    /// Stop after so many events. Implies waiting for them.
+    /// Stop after this many events. Implies waiting for them.
     pub count: Option<u64>,
-    /// Stop after so long.
+    /// Stop after this time.
     pub timeout: Option<Duration>,
     /// Ask for every decision while this reads, not only for those that rules and defaults log.
     pub all: bool,
 }
 
-/// What the sink is given.
+/// What the sink receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum Item {
     /// A decision.
     Event(Box<EventLine>),
-    /// So many events were lost here, because the ring was full.
+    /// This many events were lost here because the ring was full.
     Lost {
         /// How many.
         count: u64,
     },
-    /// So many decisions like the next one were not recorded, because their source had used up its budget.
+    /// This many decisions from the source of the next one were not recorded, because it had used up its budget.
     Unrecorded {
         /// How many.
         count: u64,
     },
-    /// So many events went to another reader.
+    /// This many events went to another reader.
     Elsewhere {
         /// How many.
         count: u64,
@@ -63,7 +63,7 @@ pub enum Item {
 /// One decision in words. `Display` gives the line that `sluice events` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EventLine {
-    /// The driver's number of the event, from 1.
+    /// The driver's number for the event, from 1.
     pub sequence: u64,
     /// When the driver decided, UTC.
     pub time: Timestamp,
@@ -81,13 +81,13 @@ pub struct EventLine {
     pub remote_address: IpAddr,
     /// The remote port; the code for ICMP.
     pub remote_port: u16,
-    /// The process, where the layer tells.
+    /// The process, where the layer reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_id: Option<u32>,
-    /// The application's NT path, where the layer tells.
+    /// The application's NT path, where the layer reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
-    /// The deciding rule's place in the policy, from 0; `None` for the direction's default.
+    /// The deciding rule's index in the policy, from 0; `None` for the direction's default.
     pub rule: Option<u32>,
     /// The deciding rule's name, when the policy that decided is still in force.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,7 +101,7 @@ pub struct EventLine {
     /// The flow's handle, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow: Option<u64>,
-    /// What else there is to say.
+    /// Further remarks.
     pub notes: Vec<&'static str>,
 }
 
@@ -210,17 +210,17 @@ fn address(ip_version: u8, bytes: [u8; 16]) -> IpAddr {
     if ip_version == 4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() }
 }
 
-/// A FILETIME, in 100 ns since 1601-01-01 UTC, as far as a calendar reaches.
+/// A FILETIME, in 100 ns since 1601-01-01 UTC, if the calendar reaches that far.
 fn timestamp(filetime: u64) -> Timestamp {
     /// 1601-01-01 to 1970-01-01 in 100 ns.
     const TO_UNIX: i128 = 116_444_736_000_000_000;
     Timestamp::from_nanosecond((i128::from(filetime) - TO_UNIX) * 100).unwrap_or(Timestamp::MAX)
 }
 
-/// Reads events and gives them to `sink` in their order until `options` or the sink say stop. Returns how many.
+/// Reads events and passes them to `sink` in order until `options` or the sink stop it. Returns how many.
 ///
 /// # Errors
-/// The driver is not there, or a read failed or brought something else than events.
+/// The driver is not loaded, or a read failed or returned something other than events.
 pub fn events(
     host: &dyn Host,
     options: &EventOptions,
@@ -257,9 +257,9 @@ struct RuleNames {
 }
 
 impl RuleNames {
-    /// Takes the names of the policy in force. A policy that is swapped all the time has none.
+    /// Reads the names of the policy in force; none if the policy keeps being swapped.
     fn refresh(&mut self, device: &Control) -> Result<(), ControlError> {
-        /// How often a swap in between is forgiven.
+        /// How often to retry after a swap.
         const TRIES: usize = 4;
         for _ in 0..TRIES {
             let before = device.status()?.epoch;
@@ -278,7 +278,7 @@ impl RuleNames {
     }
 }
 
-/// Where a stream of events stands.
+/// The position in a stream of events.
 struct EventStream {
     seen: u64,
     last: Option<u64>,
@@ -291,7 +291,7 @@ impl EventStream {
         Self { seen: 0, last: None, wanted, names: RuleNames::default() }
     }
 
-    /// What is missing before `event`, as far as there is something.
+    /// What is missing before `event`, if anything.
     fn absent(&mut self, event: &Event) -> impl Iterator<Item = Item> + use<> {
         let elsewhere = match self.last {
             Some(last) if event.verdict != verdict::NONE => event.sequence.saturating_sub(last).saturating_sub(1),
@@ -470,7 +470,7 @@ mod tests {
         );
     }
 
-    /// A machine whose driver has these events to give, one per read.
+    /// A machine whose driver returns these events, one per read.
     fn machine(sequences: impl IntoIterator<Item = u64>) -> Memory {
         let memory = installed();
         memory.driver.lock().unwrap().reads =

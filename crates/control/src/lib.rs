@@ -1,8 +1,8 @@
-//! What `sluice` does to a machine: install, load a policy, look, remove, over one seam ([`sluice_host::Host`]) with two real
-//! implementations: Windows itself (module `windows`) and a machine simulated by `ntsim`.
+//! What `sluice` does to a machine: install, load a policy, inspect, remove, over one seam ([`sluice_host::Host`]) with
+//! two real implementations: Windows itself (module `windows`) and a machine simulated by `ntsim`.
 //!
 //! Every verb takes the host first, changes all or nothing, and returns a report that a program can read; printing is
-//! the command's business. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
+//! up to the command. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
 
 pub mod device;
 pub mod doctor;

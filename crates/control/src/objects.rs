@@ -3,9 +3,9 @@
 //!
 //! All are persistent, so they outlive a restart of the machine. The service is demand-start, so after a restart the
 //! driver may not be loaded: the filters carry FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED, and such a machine has
-//! its network, unfiltered, instead of none. The provider names no service: BFE leaves out at its start the persistent
-//! objects of a provider whose service is not auto-start (FwpmProviderAdd0, remarks), and a driver loaded later would
-//! then never be asked.
+//! an unfiltered network instead of none. The provider names no service: at its start BFE skips the persistent objects
+//! of a provider whose service is not auto-start (FwpmProviderAdd0, remarks), and a driver loaded later would then
+//! never be asked.
 
 mod inspect;
 
@@ -92,13 +92,13 @@ fn name(place: &CalloutObject) -> String {
     format!("{} {}", object::NAME, place.name)
 }
 
-/// The layer's name for a key, of those we use.
+/// The layer's name for a key, if we use the layer.
 #[must_use]
 pub fn layer_name(layer: Guid) -> Option<&'static str> {
     CALLOUTS.iter().find(|place| place.layer == layer.0).map(|place| place.name)
 }
 
-/// Makes sure that all our objects are there, in one transaction, and returns the filters.
+/// Ensures that all our objects exist, in one transaction, and returns the filters.
 ///
 /// # Errors
 /// BFE refused; nothing has changed.
@@ -119,7 +119,7 @@ pub fn clear(host: &dyn Host) -> HostResult<usize> {
     transaction(&mut *engine, |engine| remove(engine, false)).map(|removed| removed.count)
 }
 
-/// The objects under our keys, and the filters of our provider, that are there.
+/// The existing objects under our keys, and filters of our provider.
 ///
 /// # Errors
 /// BFE refused.
@@ -135,7 +135,7 @@ pub fn remains(host: &dyn Host) -> HostResult<Vec<String>> {
     Ok(remains)
 }
 
-/// The filters of our provider, and those under our keys, whoever's they are.
+/// The filters of our provider, and those under our keys, whoever owns them.
 fn ours(engine: &mut dyn Engine) -> HostResult<Vec<FilterEntry>> {
     let mut filters = engine.filters(None)?;
     filters
@@ -161,13 +161,12 @@ fn transaction<T>(engine: &mut dyn Engine, body: impl FnOnce(&mut dyn Engine) ->
 pub struct Removed {
     /// How many objects were there and were deleted.
     pub count: usize,
-    /// Objects that stayed because something that is not ours refers to them.
+    /// Objects that stayed because something else refers to them.
     pub kept: Vec<Guid>,
 }
 
-/// Deletes our objects, every filter of our provider, whichever build added it, and what stands under our filters' keys,
-/// whoever put it there. What is not there is no error.
-/// Runs inside the caller's transaction.
+/// Deletes our objects, every filter of our provider, whichever build added it, and what is under our filters' keys,
+/// whoever put it there. A missing object is not an error. Runs inside the caller's transaction.
 ///
 /// # Errors
 /// BFE refused; an object in use is refused only when `keep_in_use` is false.
@@ -197,7 +196,7 @@ pub fn remove(engine: &mut dyn Engine, keep_in_use: bool) -> HostResult<Removed>
     Ok(removed)
 }
 
-/// Adds our objects, but those in `kept`, and returns the filters with their run-time ids. Runs inside the caller's
+/// Adds our objects except those in `kept`, and returns the filters with their run-time ids. Runs inside the caller's
 /// transaction.
 ///
 /// # Errors

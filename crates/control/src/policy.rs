@@ -1,4 +1,4 @@
-//! A policy file into the driver.
+//! Loads a policy file into the driver.
 
 use crate::device::Control;
 use crate::error::ControlError;
@@ -20,7 +20,7 @@ pub struct CheckReport {
     pub rules: u32,
     /// How large its image is, in bytes.
     pub bytes: u64,
-    /// What compiles and is probably not meant.
+    /// What compiles but is probably a mistake.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -35,28 +35,27 @@ pub struct LoadReport {
     pub rules: u32,
     /// How large its image is, in bytes.
     pub bytes: u64,
-    /// The local time by which rules with a schedule were judged, when there are any: they stay so until the policy is
-    /// loaded again.
+    /// The local time for which rules with a schedule were evaluated, if there are any: the result stays until the
+    /// policy is loaded again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedules_judged_at: Option<String>,
-    /// The local time at which they will come out otherwise, if they ever do.
+    /// The local time at which the result changes, if it ever does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedules_change_at: Option<String>,
     /// Programs of rules that are not on this machine, as the policy writes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_programs: Vec<String>,
-    /// Why Windows does not ask again about connections that are older than the policy, when it does not: they keep
-    /// what they were granted, except those that the driver knows.
+    /// Why Windows does not reauthorize connections older than the policy, if it does not: they keep their verdict,
+    /// except those that the driver tracks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_asked_again: Option<String>,
-    /// What compiles and is probably not meant.
+    /// What compiles but is probably a mistake.
     pub warnings: Vec<Diagnostic>,
-    /// What the installation lacks: the driver has the policy, and it is in force only if this is empty.
+    /// What the installation lacks. The driver has the policy, but the policy is in force only if this is empty.
     pub lacks: Vec<String>,
 }
 
-/// Reads and compiles a policy and throws the image away. Needs no machine, so programs are not looked for: their
-/// paths are checked for their form only.
+/// Reads and compiles a policy and discards the image. Needs no machine: only the form of programs' paths is checked.
 ///
 /// # Errors
 /// The file cannot be read, or its policy does not compile.
@@ -70,27 +69,27 @@ pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
 /// Reads and compiles a policy for this machine and gives it to the driver in one request.
 ///
 /// # Errors
-/// The file cannot be read, its policy does not compile, the driver is not there or refuses it. Whatever fails, the
+/// The file cannot be read, its policy does not compile, or the driver is not loaded or refuses it. Whatever fails, the
 /// policy in force stays in force.
 pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
     load_at(host, &read_policy(file)?, local_moment())
 }
 
-/// Compiles a policy for this machine, schedules judged at `now`, and gives it to the driver in one request.
+/// Compiles a policy for this machine, with schedules evaluated at `now`, and gives it to the driver in one request.
 pub(crate) fn load_at(host: &dyn Host, policy: &Policy, now: Moment) -> Result<LoadReport, ControlError> {
     let mut report = prepare(host, policy, now)?.load(host)?;
     report.lacks = lacks(host);
     Ok(report)
 }
 
-/// Why the driver is not asked about everything: what its filters lack.
+/// Why the driver is not asked about everything: what is wrong with its filters.
 fn lacks(host: &dyn Host) -> Vec<String> {
     match host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine)) {
         Ok(objects) => {
             let missing = objects.missing.iter().map(|what| format!("missing: {what}"));
             missing.chain(objects.changed.iter().map(|change| format!("changed: {change}"))).collect()
         }
-        Err(error) => vec![format!("the filters cannot be looked at: {error}")],
+        Err(error) => vec![format!("the filters cannot be queried: {error}")],
     }
 }
 
@@ -98,7 +97,7 @@ fn lacks(host: &dyn Host) -> Vec<String> {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     image: Image<Vec<u8>>,
-    /// What loading it will say, but for what the driver answers.
+    /// The report of loading it, except what the driver answers.
     report: LoadReport,
 }
 
@@ -163,7 +162,7 @@ pub fn local_moment() -> Moment {
 /// Gives a compiled image to the driver and returns its generation.
 ///
 /// # Errors
-/// The driver is not there or refuses the image.
+/// The driver is not loaded or refuses the image.
 pub fn load_image(host: &dyn Host, image: &[u8]) -> Result<u32, ControlError> {
     set_image(host, image).map(|reply| reply.epoch)
 }
@@ -180,7 +179,7 @@ fn set_image(host: &dyn Host, image: &[u8]) -> Result<PolicyReply, ControlError>
     }
 }
 
-/// What the parser and the compiler found questionable, and then what is about the policy as a whole.
+/// What the parser and the compiler found questionable; findings on the policy as a whole come last.
 fn warnings(policy: &Policy, compiled: Vec<Diagnostic>) -> Vec<Diagnostic> {
     policy.warnings.iter().cloned().chain(compiled).chain(lint(policy)).collect()
 }
@@ -195,13 +194,13 @@ pub fn read_policy(file: &Path) -> Result<Policy, ControlError> {
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
-        let what = format!("line {line}: not UTF-8, as policy files are");
+        let what = format!("line {line}: not UTF-8");
         failed(std::io::Error::new(std::io::ErrorKind::InvalidData, what))
     })?;
     parse(file, &text, &Disk).map_err(ControlError::Policy)
 }
 
-/// Compiles and validates with the driver's own validator; with it come the compiler's warnings.
+/// Compiles, and validates with the driver's own validator; returns the compiler's warnings too.
 fn image(
     policy: &Policy,
     application: &dyn Fn(&str) -> Result<String, String>,
@@ -218,7 +217,7 @@ fn image(
     Ok((Image::validate(bytes).map_err(ControlError::BadImage)?, compiled.warnings))
 }
 
-/// What NT paths of programs begin with.
+/// The prefix of programs' NT paths.
 const DEVICE: &str = r"\device\";
 
 /// The NT path of a program on this machine.
@@ -230,14 +229,14 @@ fn app_id(host: &dyn Host, path: &str) -> Result<String, String> {
     host.app_id(&expanded).map_err(|error| error.to_string())
 }
 
-/// The path with the environment variable that it begins with, as Windows' own firewall writes programs
-/// (`%SystemRoot%\system32\svchost.exe`), replaced by its value. It is the machine's value: one from the caller's
-/// environment could be any user program's.
+/// The path with its leading environment variable, as Windows' own firewall writes programs
+/// (`%SystemRoot%\system32\svchost.exe`), replaced by its value. The value is the machine's: one from the caller's
+/// environment could have been set by any of the user's programs.
 fn expanded(path: &str, value: impl Fn(&str) -> Result<Option<String>, String>) -> Result<String, String> {
     match path.strip_prefix('%').and_then(|rest| rest.split_once('%')) {
         Some((name, rest)) => match value(name)? {
             Some(value) => Ok(value + rest),
-            None => Err(format!("the machine has no environment variable `{name}`; those of a user do not count")),
+            None => Err(format!("the machine has no environment variable `{name}` (a user's variables are ignored)")),
         },
         None => Ok(path.to_owned()),
     }
@@ -248,7 +247,7 @@ fn is_kernel(path: &str) -> bool {
     path.eq_ignore_ascii_case("system")
 }
 
-/// An NT path of the form that the program, which is in the form that policies keep, would have on some machine.
+/// An NT path that a program path in normal form could have on some machine.
 ///
 /// # Errors
 /// None: every such program could be on some machine.
@@ -305,7 +304,7 @@ pub(crate) mod tests {
         assert!(image.as_bytes().windows(path.len()).any(|window| window == path), "the NT path is in the image");
     }
 
-    /// PATH is set in every environment that a test runs in; it is not the machine's.
+    /// PATH is set in every environment that runs tests; it is not the machine's.
     #[test]
     fn a_variable_of_the_callers_is_not_used() {
         let load = |name: &str| load(&machine(), file(&POLICY.replace("C:\\Windows", name)).path()).unwrap();
@@ -324,7 +323,7 @@ pub(crate) mod tests {
         assert_eq!(lacks, ["missing: the filter ALE_AUTH_CONNECT_V4"]);
         memory.engine_stopped.set(true);
         let lacks = load(&memory, file(POLICY).path()).unwrap().lacks;
-        assert!(lacks[0].contains("cannot be looked at"), "{lacks:?}");
+        assert!(lacks[0].contains("cannot be queried"), "{lacks:?}");
     }
 
     #[test]
@@ -364,10 +363,10 @@ pub(crate) mod tests {
         assert_eq!(finding.line, 9);
         assert!(finding.message.contains(r"`Q:\Windows\System32\CURL.exe`"), "{finding}");
         assert!(finding.message.contains("there is no such file"), "{finding}");
-        assert!(finding.message.ends_with("its path is taken as it is written"), "{finding}");
+        assert!(finding.message.ends_with("its path is used as written"), "{finding}");
         assert_eq!(report.missing_programs, [r"Q:\Windows\System32\CURL.exe"]);
 
-        // What is permitted there is nothing, and the policy is in force all the same.
+        // The rule permits nothing, and the policy is in force all the same.
         let permit = text.replace("action = \"block\"", "action = \"permit\"");
         let report = load(&memory, file(&permit).path()).unwrap();
         assert!(report.warnings[0].message.ends_with("the rule does not match it"), "{:?}", report.warnings);
@@ -401,7 +400,7 @@ pub(crate) mod tests {
         let mut latin = file("# first\n# caf");
         latin.write_all(&[0xe9]).unwrap();
         let error = check(latin.path()).unwrap_err();
-        assert!(error.to_string().ends_with("line 2: not UTF-8, as policy files are"), "{error}");
+        assert!(error.to_string().ends_with("line 2: not UTF-8"), "{error}");
         let ControlError::Policy(errors) = check(file("[default").path()).unwrap_err() else { panic!() };
         assert_eq!(errors.diagnostics[0].line, 1);
     }

@@ -1,4 +1,4 @@
-//! What is there.
+//! What is installed and in force.
 
 use crate::device::Control;
 use crate::error::ControlError;
@@ -9,7 +9,7 @@ use sluice_protocol::status::Counter;
 use sluice_protocol::{SERVICE_NAME, Status};
 use std::collections::BTreeMap;
 
-/// A machine as far as we are concerned.
+/// What a machine has of ours.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StatusReport {
     /// The service.
@@ -18,17 +18,17 @@ pub struct StatusReport {
     pub driver_file: Option<String>,
     /// Our filters, in the order of the layers.
     pub filters: Vec<FilterLine>,
-    /// Why the filters cannot be looked at: the Base Filtering Engine is stopped.
+    /// Why the filters cannot be queried: the Base Filtering Engine is stopped.
     pub filters_unknown: Option<String>,
-    /// Whether all our objects are there and as we add them.
+    /// Whether all our objects are present and as we add them.
     pub filters_complete: bool,
-    /// Objects of ours that are not there.
+    /// Objects of ours that are missing.
     pub missing: Vec<String>,
     /// Objects under our keys that are not as we add them.
     pub changed: Vec<Change>,
     /// Filters in our sublayer that are not ours.
     pub foreign: Vec<Foreign>,
-    /// What the driver says, when it is loaded.
+    /// What the driver reports, when it is loaded.
     pub driver: Option<DriverState>,
 }
 
@@ -50,7 +50,7 @@ impl From<&FilterEntry> for FilterLine {
     }
 }
 
-/// What the driver says of itself.
+/// What the driver reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DriverState {
     /// The protocol it speaks.
@@ -89,24 +89,24 @@ impl From<&Status> for DriverState {
     }
 }
 
-/// A policy's identity as it is written.
+/// A policy's identity as text.
 #[must_use]
 pub fn identity(bytes: &[u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(*bytes))
 }
 
-/// Looks at the service, the filters and, when it is loaded, the driver.
+/// Queries the service, the filters and, when it is loaded, the driver.
 ///
 /// # Errors
-/// The machine refused to be looked at. That nothing is installed is no error.
+/// The machine refused a query. It is not an error that nothing is installed.
 pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
-    let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
-    let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+    let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
+    let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
     let looked = host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine));
     let (objects, filters_unknown) = match looked {
         Ok(objects) => (objects, None),
         Err(error) if code::is_engine_stopped(error.code) => (Inspection::default(), Some(error.to_string())),
-        Err(error) => return Err(ControlError::step("looking for the filters")(error)),
+        Err(error) => return Err(ControlError::step("querying the filters")(error)),
     };
     let driver = match service {
         ServiceState::Running => Some(DriverState::from(&Control::open(host)?.1)),

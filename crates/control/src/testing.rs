@@ -1,4 +1,4 @@
-//! A host in memory, for tests only: it keeps what it is told and fails at the call a test names.
+//! A host in memory, for tests only: it stores what it is given and fails at the call that a test names.
 
 use sluice_host::system::{CodeIntegrity, MACHINE_X64, Signature, System, is_driver_file};
 use sluice_host::{
@@ -23,7 +23,7 @@ pub(crate) struct Objects {
     pub(crate) filters: Vec<Filter>,
 }
 
-/// What the driver would answer.
+/// The driver's answers.
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) status: Status,
@@ -39,7 +39,7 @@ impl Default for Driver {
     }
 }
 
-/// A driver's file: as much of a PE image as is looked at, and a mark to tell two drivers apart.
+/// A driver's file: the parts of a PE image that are read, and a mark to tell two drivers apart.
 pub(crate) fn driver_file(folder: &Path, mark: u8) -> std::path::PathBuf {
     let mut image = [0; 0x80];
     image[..2].copy_from_slice(b"MZ");
@@ -63,7 +63,7 @@ pub(crate) fn installed() -> Memory {
 pub(crate) struct Memory {
     pub(crate) system: System,
     pub(crate) signature: Signature,
-    /// The folder of drivers.
+    /// The drivers folder.
     pub(crate) files: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Files that Windows deletes at its next start.
     pub(crate) doomed: RefCell<Vec<String>>,
@@ -258,7 +258,7 @@ impl Host for Memory {
 
 struct Session<'a> {
     memory: &'a Memory,
-    /// What to go back to.
+    /// The state to roll back to.
     transaction: Option<Objects>,
 }
 

@@ -1,4 +1,4 @@
-//! A policy that follows its schedules: the driver knows no clock, so somebody in user mode has to swap the image.
+//! A policy that follows its schedules: the driver has no clock, so user mode has to swap the image.
 
 use crate::error::ControlError;
 use crate::policy::{LoadReport, load_at, local_moment, missing_programs, read_policy};
@@ -11,11 +11,11 @@ use std::time::Duration;
 /// How long a change of the machine's clock, zone or daylight saving may go unnoticed.
 const STEP: Duration = Duration::from_secs(20);
 
-/// The time of the week, and waiting for it to pass.
+/// The time of the week, and waiting.
 pub trait Clock {
     /// The local time.
     fn now(&self) -> Moment;
-    /// Lets about so much time pass.
+    /// Waits for about this long.
     fn wait(&mut self, time: Duration);
 }
 
@@ -33,11 +33,10 @@ impl Clock for LocalClock {
     }
 }
 
-/// Loads a policy, and the same policy again whenever a rule's schedule begins or ends or one of its programs comes
-/// that was not there, until `loaded` says to stop or, when nothing of this will ever be, after the first load. A later
-/// load that fails is told to `loaded` and tried again. The clock is read again and again rather than slept towards,
-/// because clocks are set and machines are suspended. The file and its lists are read once: an edited file comes in
-/// force by a `load` of its own.
+/// Loads a policy, and loads it again whenever a rule's schedule begins or ends or a missing program appears, until
+/// `loaded` says to stop; if neither can happen, it returns after the first load. A later load that fails is reported
+/// to `loaded` and retried. The clock is polled instead of sleeping until a computed time, because clocks are set and
+/// machines are suspended. The file and its lists are read once: an edited file takes effect by a new `load`.
 ///
 /// # Errors
 /// As [`load`](crate::load), at the first load only. Whatever fails, the policy in force stays in force.
@@ -78,7 +77,7 @@ pub fn watch(
     }
 }
 
-/// Which rules take part.
+/// Which rules are active.
 fn active(policy: &Policy, at: Moment) -> Vec<bool> {
     policy.rules.iter().map(|rule| rule.active(&policy.schedules, Some(at))).collect()
 }
@@ -89,7 +88,7 @@ mod tests {
     use crate::policy::tests::{file, machine};
     use sluice_protocol::status::PolicyReply;
 
-    /// Time that passes as fast as it is waited for, up to a jump.
+    /// A clock that advances by each wait, with one jump.
     struct Simulated {
         seconds: u64,
         jump: Option<(u64, u64)>,

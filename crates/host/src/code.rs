@@ -13,7 +13,7 @@ macro_rules! codes {
         pub fn message(code: u32) -> &'static str {
             match code {
                 $($name => $message,)*
-                _ => "the system gave no reason that this program knows",
+                _ => "unknown error",
             }
         }
 
@@ -29,23 +29,23 @@ macro_rules! codes {
 }
 
 codes! {
-    ERROR_INVALID_FUNCTION = 1, "the device does not know this request";
+    ERROR_INVALID_FUNCTION = 1, "the device does not support this request";
     ERROR_FILE_NOT_FOUND = 2, "there is no such file or device";
     ERROR_PATH_NOT_FOUND = 3, "a folder of this path does not exist";
     ERROR_ACCESS_DENIED = 5, "access is denied";
     ERROR_INVALID_HANDLE = 6, "the handle is not open";
     ERROR_INVALID_DATA = 13, "the data is not valid";
-    ERROR_BAD_COMMAND = 22, "the device is not in a state to take this request";
-    ERROR_BAD_LENGTH = 24, "the length is not the one expected";
+    ERROR_BAD_COMMAND = 22, "the device is not in a state to accept this request";
+    ERROR_BAD_LENGTH = 24, "the length is wrong";
     ERROR_GEN_FAILURE = 31, "the device failed";
     ERROR_NOT_SUPPORTED = 50, "the request is not supported";
     ERROR_SHARING_VIOLATION = 32, "another program has the file open";
-    ERROR_FILE_EXISTS = 80, "the file exists already";
+    ERROR_FILE_EXISTS = 80, "the file already exists";
     ERROR_INVALID_PARAMETER = 87, "a parameter is not valid";
     ERROR_INSUFFICIENT_BUFFER = 122, "the buffer is too small for the answer";
     ERROR_INVALID_NAME = 123, "the name is not valid";
     ERROR_BUSY = 170, "the object is in use";
-    ERROR_ALREADY_EXISTS = 183, "the object exists already";
+    ERROR_ALREADY_EXISTS = 183, "the object already exists";
     ERROR_BAD_EXE_FORMAT = 193, "the file is not a driver that this system can load";
     ERROR_PIPE_NOT_CONNECTED = 233, "the connection was lost";
     ERROR_MORE_DATA = 234, "there is more data than the buffer holds";
@@ -56,14 +56,14 @@ codes! {
     ERROR_PROC_NOT_FOUND = 127, "the driver imports a function that this system does not have";
     ERROR_ELEVATION_REQUIRED = 740, "this needs the rights of an administrator";
     ERROR_OPERATION_ABORTED = 995, "the request was cancelled";
-    ERROR_IO_PENDING = 997, "the request waits";
-    ERROR_INVALID_SERVICE_CONTROL = 1052, "the service does not take this control";
-    ERROR_SERVICE_ALREADY_RUNNING = 1056, "the service is running already";
+    ERROR_IO_PENDING = 997, "the request is pending";
+    ERROR_INVALID_SERVICE_CONTROL = 1052, "the service does not accept this control";
+    ERROR_SERVICE_ALREADY_RUNNING = 1056, "the service is already running";
     ERROR_SERVICE_DOES_NOT_EXIST = 1060, "there is no such service";
-    ERROR_SERVICE_CANNOT_ACCEPT_CTRL = 1061, "the service cannot take this control now";
+    ERROR_SERVICE_CANNOT_ACCEPT_CTRL = 1061, "the service cannot accept this control now";
     ERROR_SERVICE_NOT_ACTIVE = 1062, "the service is not running";
-    ERROR_SERVICE_MARKED_FOR_DELETE = 1072, "the service is being deleted and goes when its last handle closes";
-    ERROR_SERVICE_EXISTS = 1073, "the service exists already";
+    ERROR_SERVICE_MARKED_FOR_DELETE = 1072, "the service is being deleted, once its last handle is closed";
+    ERROR_SERVICE_EXISTS = 1073, "the service already exists";
     ERROR_IO_DEVICE = 1117, "the device failed in the middle of the request";
     ERROR_NOT_FOUND = 1168, "nothing of that kind was found";
     ERROR_REVISION_MISMATCH = 1306, "the two sides speak different revisions";
@@ -79,23 +79,23 @@ codes! {
     FWP_E_PROVIDER_CONTEXT_NOT_FOUND = 0x8032_0006, "there is no such provider context";
     FWP_E_SUBLAYER_NOT_FOUND = 0x8032_0007, "there is no such sublayer";
     FWP_E_NOT_FOUND = 0x8032_0008, "there is no such object";
-    FWP_E_ALREADY_EXISTS = 0x8032_0009, "an object with this key or name exists already";
-    FWP_E_IN_USE = 0x8032_000a, "the object is referred to by others and cannot be deleted";
+    FWP_E_ALREADY_EXISTS = 0x8032_0009, "an object with this key or name already exists";
+    FWP_E_IN_USE = 0x8032_000a, "other objects refer to this one, so it cannot be deleted";
     FWP_E_DYNAMIC_SESSION_IN_PROGRESS = 0x8032_000b, "a dynamic session cannot do this";
     FWP_E_WRONG_SESSION = 0x8032_000c, "the object belongs to another session";
     FWP_E_NO_TXN_IN_PROGRESS = 0x8032_000d, "no transaction is in progress";
-    FWP_E_TXN_IN_PROGRESS = 0x8032_000e, "a transaction is in progress already";
+    FWP_E_TXN_IN_PROGRESS = 0x8032_000e, "a transaction is already in progress";
     FWP_E_TXN_ABORTED = 0x8032_000f, "the transaction was aborted";
     FWP_E_SESSION_ABORTED = 0x8032_0010, "the session was aborted";
     FWP_E_INCOMPATIBLE_TXN = 0x8032_0011, "a read-only transaction cannot do this";
     FWP_E_TIMEOUT = 0x8032_0012, "another program holds the transaction lock";
-    FWP_E_NET_EVENTS_DISABLED = 0x8032_0013, "net events are switched off";
+    FWP_E_NET_EVENTS_DISABLED = 0x8032_0013, "net events are disabled";
     FWP_E_INCOMPATIBLE_LAYER = 0x8032_0014, "the callout and the filter are for different layers";
-    FWP_E_LIFETIME_MISMATCH = 0x8032_0016, "an object cannot refer to one that lives shorter";
+    FWP_E_LIFETIME_MISMATCH = 0x8032_0016, "an object cannot refer to one with a shorter lifetime";
     FWP_E_BUILTIN_OBJECT = 0x8032_0017, "a built-in object cannot be changed";
     FWP_E_NULL_POINTER = 0x8032_001c, "a required value is missing";
     FWP_E_INVALID_FLAGS = 0x8032_001e, "the flags contradict each other";
-    FWP_E_INVALID_RANGE = 0x8032_0020, "the range's low end lies above its high end";
+    FWP_E_INVALID_RANGE = 0x8032_0020, "the range's low end is above its high end";
     FWP_E_NULL_DISPLAY_NAME = 0x8032_0023, "the object has no display name";
     FWP_E_INVALID_ACTION_TYPE = 0x8032_0024, "the action is not allowed here";
     FWP_E_INVALID_WEIGHT = 0x8032_0025, "the weight is not valid";
@@ -119,7 +119,7 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// Whether a code says that the object asked for is not there.
+/// Whether a code means that the requested object does not exist.
 #[must_use]
 pub const fn is_absent(code: u32) -> bool {
     matches!(
@@ -132,7 +132,7 @@ pub const fn is_absent(code: u32) -> bool {
     )
 }
 
-/// Whether a code says that the Base Filtering Engine is not running.
+/// Whether a code means that the Base Filtering Engine is not running.
 #[must_use]
 pub const fn is_engine_stopped(code: u32) -> bool {
     matches!(code, EPT_S_NOT_REGISTERED | RPC_S_SERVER_UNAVAILABLE)
@@ -140,9 +140,9 @@ pub const fn is_engine_stopped(code: u32) -> bool {
 
 /// The code with which user mode sees an NTSTATUS.
 ///
-/// Statuses of facility 0x22 become the HRESULT `FWP_E_*` of the same low half; the others go through
-/// the mapping of `RtlNtStatusToDosError`, of which this knows what a driver's dispatch routine usually returns.
-/// Success and informational statuses are 0.
+/// Statuses of facility 0x22 become the HRESULT `FWP_E_*` of the same low half; the others are mapped as by
+/// `RtlNtStatusToDosError`, of which this knows the statuses that a driver's dispatch routine usually returns. Success
+/// and informational statuses are 0.
 #[must_use]
 pub const fn from_ntstatus(status: i32) -> u32 {
     let bits = status as u32;

@@ -3,7 +3,7 @@
 use crate::code;
 use serde::{Deserialize, Serialize};
 
-/// What the operating system answered when it refused.
+/// The operating system's refusal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{operation}: {message} ({})", code::Shown(*code))]
 pub struct HostError {
@@ -22,7 +22,7 @@ impl HostError {
         Self { operation: operation.to_owned(), code, message: code::message(code).to_owned() }
     }
 
-    /// The same with what the caller knows to say about it.
+    /// The same with a message from the caller.
     #[must_use]
     pub fn with_message(operation: &str, code: u32, message: impl Into<String>) -> Self {
         Self { operation: operation.to_owned(), code, message: message.into() }

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Guid(pub u128);
 
-/// A GUID is text where people read (JSON), and a number where they do not.
+/// A GUID is text in human-readable formats (JSON), and a number in others.
 impl Serialize for Guid {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
@@ -24,7 +24,7 @@ impl<'de> Deserialize<'de> for Guid {
     }
 }
 
-/// A text that is not a GUID.
+/// Text that is not a GUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a GUID: expected 8-4-4-4-12 hexadecimal digits")]
 pub struct GuidError;

@@ -1,6 +1,6 @@
 //! The seam: a Windows machine as an administrator's program sees it.
 //!
-//! Plain data and few verbs, so that the two implementations (Windows through windows-sys; ntsim, in process or over
+//! Plain data and a few verbs, so that the two implementations (Windows through windows-sys; ntsim, in process or over
 //! a socket) can be compared line by line. Names and numbers are those of the Service Control Manager, fwpmu.h and
 //! DeviceIoControl.
 
@@ -21,7 +21,7 @@ pub use record::{
 
 /// A machine as an administrator's program sees it.
 pub trait Host {
-    /// `QueryServiceStatus`, or [`ServiceState::Absent`] when it cannot be opened because it does not exist.
+    /// `QueryServiceStatus`, or [`ServiceState::Absent`] when the service does not exist.
     fn service_state(&self, name: &str) -> HostResult<ServiceState>;
     /// `QueryServiceConfigW`: the path of the service's .sys file as it was given when the service was created
     /// (without the `\??\` that the Service Control Manager puts before it), or `None` when there is no such service.
@@ -36,25 +36,25 @@ pub trait Host {
     fn stop_service(&self, name: &str) -> HostResult<()>;
     /// `DeleteService`.
     fn delete_service(&self, name: &str) -> HostResult<()>;
-    /// What the machine says of itself.
+    /// What the machine reports about itself.
     fn system(&self) -> HostResult<system::System>;
     /// A variable of the machine's own environment, which no user's program can set: `CreateEnvironmentBlock` without a
-    /// token. `None` when there is none of this name.
+    /// token. `None` when there is no such variable.
     fn environment(&self, name: &str) -> HostResult<Option<String>>;
-    /// `WinVerifyTrust` for a driver's file, and for a catalog that has its hash.
+    /// `WinVerifyTrust` for a driver's file, or for a catalog that has its hash.
     fn signature(&self, path: &str) -> HostResult<system::Signature>;
-    /// The content of a file in the folder of drivers, by its name there ([`system::is_driver_file`]); `None` when there
+    /// The content of a file in the drivers folder, by its name there ([`system::is_driver_file`]); `None` when there
     /// is no such file.
     fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>>;
-    /// `CreateFileW(CREATE_NEW)`, `WriteFile` and `FlushFileBuffers`: a new file in the folder of drivers, with the
+    /// `CreateFileW(CREATE_NEW)`, `WriteFile` and `FlushFileBuffers`: a new file in the drivers folder, with the
     /// rights that the folder gives its files.
     fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()>;
-    /// `MoveFileExW(MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)` within the folder of drivers. A file that a
-    /// loaded driver came from can be renamed, and not replaced.
+    /// `MoveFileExW(MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)` within the drivers folder. A loaded driver's
+    /// file can be renamed but not replaced.
     fn rename_driver(&self, from: &str, to: &str) -> HostResult<()>;
-    /// `DeleteFileW` in the folder of drivers.
+    /// `DeleteFileW` in the drivers folder.
     fn delete_driver(&self, file: &str) -> HostResult<()>;
-    /// `MoveFileExW(MOVEFILE_DELAY_UNTIL_REBOOT)`: deletes a file in the folder of drivers when Windows starts again.
+    /// `MoveFileExW(MOVEFILE_DELAY_UNTIL_REBOOT)`: deletes a file in the drivers folder when Windows starts again.
     fn delete_driver_at_restart(&self, file: &str) -> HostResult<()>;
     /// `FwpmEngineOpen0`, with a session that is not dynamic.
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>>;
@@ -96,11 +96,11 @@ pub trait Engine {
     fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>>;
     /// `FwpmCalloutGetByKey0`; `None` when there is no such callout.
     fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>>;
-    /// `FwpmFilterEnum0` over all filters of a provider, or of everybody.
+    /// `FwpmFilterEnum0` over all filters of a provider, or of all providers.
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>>;
 }
 
-/// An open device. Dropping it closes the handle, which cancels what is pending on it.
+/// An open device. Dropping it closes the handle, which cancels pending requests on it.
 pub trait Device: Send {
     /// `DeviceIoControl`; returns how many bytes of `output` were written.
     fn control(&self, code: u32, input: &[u8], output: &mut [u8]) -> HostResult<usize>;

@@ -12,7 +12,7 @@ pub enum ServiceState {
     Stopped,
     /// The driver is loaded.
     Running,
-    /// Unload was asked for and waits, e.g. for an open handle.
+    /// An unload is pending, e.g. on an open handle.
     StopPending,
 }
 
@@ -23,7 +23,7 @@ pub struct ServiceConfig {
     pub name: String,
     /// The name shown to people.
     pub display_name: String,
-    /// The path of the .sys file in the machine's own terms.
+    /// The path of the .sys file on the machine.
     pub driver: String,
 }
 
@@ -111,7 +111,7 @@ pub enum MatchType {
     NotPrefix = 12,
 }
 
-/// `FWP_CONDITION_VALUE0`: those of its types a filter of ours or of a test can use.
+/// `FWP_CONDITION_VALUE0`: the types that a filter of ours or of a test can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of FWP_DATA_TYPE")]
 pub enum ConditionValue {
@@ -131,7 +131,7 @@ pub enum ConditionValue {
         addr: [u8; 16],
         prefix_length: u8,
     },
-    /// `FWP_RANGE0`. Its ends are never ranges themselves, and reading one from outside refuses that.
+    /// `FWP_RANGE0`. Its ends are never ranges themselves; deserialising refuses that.
     Range {
         #[serde(deserialize_with = "range_end")]
         low: Box<ConditionValue>,
@@ -140,8 +140,8 @@ pub enum ConditionValue {
     },
 }
 
-/// Reads an end of a range. [`ConditionValue`] is recursive, and so would its reading be: a hostile sender could nest
-/// ranges until the reader's stack ends.
+/// Reads one end of a range. [`ConditionValue`] is recursive, and so would reading it be: a hostile sender could nest
+/// ranges until the reader's stack overflows.
 fn range_end<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Box<ConditionValue>, D::Error> {
     /// [`ConditionValue`] without its range, in the same order.
     #[derive(Deserialize)]
@@ -185,7 +185,7 @@ pub struct Condition {
 pub enum Weight {
     /// FWP_EMPTY: BFE computes one from the conditions.
     Auto,
-    /// FWP_UINT8, 0 to 15: the range; BFE computes the rest.
+    /// FWP_UINT8, 0 to 15: the weight range; BFE computes the rest.
     Range(u8),
     /// FWP_UINT64: exactly this.
     Exact(u64),
@@ -210,7 +210,7 @@ pub struct Filter {
     pub sublayer: Guid,
     /// weight.
     pub weight: Weight,
-    /// filterCondition: all must match, alternatives for one field are "or".
+    /// filterCondition: all must match, several conditions on one field are alternatives.
     pub conditions: Vec<Condition>,
     /// action.
     pub action: FilterAction,
@@ -233,7 +233,7 @@ pub struct FilterEntry {
     pub sublayer: Guid,
     /// flags: FWPM_FILTER_FLAG_*, with those that BFE sets by itself.
     pub flags: u32,
-    /// weight, as it was given when the filter was added; `None` for a type that is no weight.
+    /// weight, as it was given when the filter was added; `None` for a type that is not a weight.
     pub weight: Option<Weight>,
     /// numFilterConditions.
     pub conditions: u32,

@@ -1,19 +1,19 @@
-//! What a machine says of itself and of a driver's file before the driver is put on it.
+//! What a machine reports about itself and a driver's file before the driver is installed.
 
 use serde::{Deserialize, Serialize};
 
-/// A machine's Windows, and what it demands of drivers.
+/// A machine's Windows, and what it requires of drivers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     /// `RtlGetVersion`: dwBuildNumber, as in 19045.
     pub build: u32,
     /// `IsWow64Process2`: the machine's own IMAGE_FILE_MACHINE_*, which a driver must be built for.
     pub machine: u16,
-    /// The folder of drivers: `GetSystemDirectoryW` and `\drivers`.
+    /// The drivers folder: `GetSystemDirectoryW` and `\drivers`.
     pub drivers: String,
     /// `NtQuerySystemInformation(SystemCodeIntegrityInformation)`.
     pub integrity: CodeIntegrity,
-    /// UEFI's Secure Boot; `None` on a machine that has none.
+    /// UEFI's Secure Boot; `None` on a machine without it.
     pub secure_boot: Option<bool>,
 }
 
@@ -26,9 +26,9 @@ impl CodeIntegrity {
     pub const ENABLED: u32 = 0x1;
     /// CODEINTEGRITY_OPTION_TESTSIGN: any signature will do.
     pub const TEST_SIGNING: u32 = 0x2;
-    /// CODEINTEGRITY_OPTION_DEBUGMODE_ENABLED: a kernel debugger may be attached, which lifts the demand.
+    /// CODEINTEGRITY_OPTION_DEBUGMODE_ENABLED: a kernel debugger may be attached, which lifts the requirement.
     pub const DEBUG_MODE: u32 = 0x80;
-    /// CODEINTEGRITY_OPTION_HVCI_KMCI_ENABLED: memory integrity guards the kernel's code.
+    /// CODEINTEGRITY_OPTION_HVCI_KMCI_ENABLED: memory integrity protects the kernel's code.
     pub const HVCI: u32 = 0x400;
 
     /// Whether an option is set.
@@ -43,15 +43,15 @@ pub const MACHINE_X64: u16 = 0x8664;
 /// IMAGE_FILE_MACHINE_ARM64.
 pub const MACHINE_ARM64: u16 = 0xaa64;
 
-/// What a file's signature is worth on a machine.
+/// How a machine judges a file's signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signature {
-    /// There is none, neither in the file nor in a catalog that the machine knows.
+    /// None, neither in the file nor in a catalog that the machine knows.
     None,
-    /// There is one, and the file is not what was signed.
+    /// There is one, but the file has changed since it was signed.
     Broken,
-    /// There is one, and it is that of this file.
+    /// There is one, and it is this file's.
     Signed {
         /// The signing certificate's subject, as far as it can be read.
         by: Option<String>,
@@ -64,7 +64,7 @@ pub enum Signature {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
-    /// Microsoft, as a signer of drivers: by the hardware laboratory or by attestation.
+    /// Microsoft, as a signer of drivers: after WHQL tests or by attestation.
     Microsoft,
     /// A root that this machine trusts.
     Machine,
@@ -72,9 +72,9 @@ pub enum Trust {
     Nobody(u32),
 }
 
-/// Whether `name` can be a driver's file in the folder of drivers: a plain name that ends with `.sys`.
+/// Whether `name` can be a driver's file in the drivers folder: a plain name that ends with `.sys`.
 ///
-/// The seam takes names and not paths, so that it writes to no other folder.
+/// The seam takes names, not paths, so that it writes to no other folder.
 #[must_use]
 pub fn is_driver_file(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');

@@ -8,13 +8,13 @@ use std::{fmt, ops::Range, path::PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The policy can be compiled and probably does not mean what its author meant.
+    /// The policy can be compiled, but probably does not do what its author intended.
     Warning,
     /// The policy cannot be compiled.
     Error,
 }
 
-/// One finding. It carries the line it is about, so that it can be shown when the file is no longer at hand.
+/// One finding. It carries its line, so that it can be shown when the file is no longer available.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     /// Error or warning.
@@ -42,9 +42,9 @@ pub struct Diagnostic {
     marked: Range<usize>,
 }
 
-/// The longest excerpt kept of a line: lists may have lines of any length.
+/// The longest excerpt kept of a line: lists can have lines of any length.
 const EXCERPT: usize = 240;
-/// The same of a file that is probably not what it was taken for.
+/// The same for a file that is probably not a list.
 const SHORT: usize = 12;
 
 impl Diagnostic {
@@ -76,7 +76,7 @@ impl Diagnostic {
         }
     }
 
-    /// The same with little of the line it is about, which may be of a file that nobody meant to show.
+    /// The same with only a short excerpt of its line, which may be from a file not meant to be shown.
     pub(crate) fn shortened(mut self) -> Self {
         let end = self.excerpt.char_indices().nth(SHORT).map_or(self.excerpt.len(), |(at, _)| at);
         if end < self.excerpt.len() {
@@ -155,7 +155,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Everything found wrong with a policy, in the order of the file; at least one is an error.
+/// Everything found wrong with a policy, in file order; at least one is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Errors {
     /// The findings, warnings among them.

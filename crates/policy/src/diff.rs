@@ -1,8 +1,8 @@
 //! Which flows two policies decide differently.
 //!
-//! Every pair of rules of the two (defaults included) whose conditions can hold together and whose verdicts differ is
-//! given flows from the edges of what both match; each is decided by both images. What is reported has therefore been
-//! seen; a difference that shows only deep between edges may be missed.
+//! For every pair of rules (defaults included) whose conditions can hold together and whose verdicts differ, flows are
+//! made from the edges of what both match and decided by both images. So every reported difference is real; one that
+//! shows only far from edges may be missed.
 
 use crate::{
     compile::{CompileOptions, compile},
@@ -17,7 +17,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// Flows that changed in the same way.
+/// Flows with the same change.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
     /// The rule that decides in the first policy; none for its default.
@@ -28,15 +28,15 @@ pub struct Change {
     pub new_rule: Option<String>,
     /// What it says.
     pub new: Decision,
-    /// One flow for which it is so.
+    /// An example flow.
     pub example: FlowSpec,
     /// How many of the flows tried changed in this way.
     pub flows: usize,
 }
 
-/// The most rules whose pairs are all tried; of larger policies, those that differ are.
+/// The most rules whose pairs are all tried; in larger policies, only pairs with rules that differ.
 const ALL_PAIRS: usize = 1500;
-/// Flows tried for a pair.
+/// Flows tried per pair.
 const TRIES: usize = 32;
 
 /// Compares two policies.
@@ -105,7 +105,7 @@ pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<
     Ok(changes.into_values().collect())
 }
 
-/// How far a flow is from what people expect to see: the plainest of many is shown.
+/// How unusual a flow is: the plainest of many is shown.
 fn oddness(flow: &FlowSpec) -> usize {
     let protocol = match flow.protocol {
         6 => 0,
@@ -139,7 +139,7 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
         .map(|path| Some(inside(&path.value)))
         .collect();
     let mut users: Vec<Vec<SidBuf>> = rules.iter().flat_map(|rule| identities(rule)).map(|one| vec![one]).collect();
-    // Whoever is all that both rules ask for.
+    // An owner with every identity that both rules require.
     users.push(rules.iter().flat_map(|rule| first_identities(rule)).collect());
     users.push(Vec::new());
     let interfaces: Vec<Option<u64>> =
@@ -157,7 +157,8 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
             |all: &[IpAddr]| -> Vec<IpAddr> { all.iter().copied().filter(|one| one.is_ipv4() == v4).collect() };
         let (remotes, locals) = (family(&remotes), family(&locals));
         for step in 0..TRIES {
-            // Edges of different conditions must meet in every combination: what is picked of one says nothing of another.
+            // Edges of different conditions must occur in every combination: the choice for one must not determine
+            // another.
             let pick = |length: usize, of: u64| {
                 let mixed = (step as u64 * 13 + of).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
                 (length > 0).then(|| mixed as usize % length)
@@ -174,7 +175,7 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
             };
             let any = |length: usize, of: u64| pick(length, of).unwrap_or(0);
             let protocol = protocols[protocol] as u8;
-            // What a condition on ports leaves open is an echo request's type and code for ICMP.
+            // Ports without a condition become an echo request's type and code for ICMP.
             let icmp = |ports: u16, asked: bool, usual: u16| {
                 if matches!(protocol, 1 | 58) && !asked { usual } else { ports }
             };
@@ -197,7 +198,7 @@ fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(
     }
 }
 
-/// The sets of identities that a rule asks for.
+/// The sets of identities that a rule requires.
 fn asked(rule: &Rule) -> impl Iterator<Item = &Vec<SidBuf>> {
     // All fields by name: a new condition does not compile until witnesses for it are made.
     let Rule {
@@ -241,7 +242,7 @@ fn inside(pattern: &str) -> String {
     pattern.strip_suffix('*').map_or_else(|| pattern.to_owned(), |directory| format!("{directory}program.exe"))
 }
 
-/// Addresses from the edges of all sets; hosts of that number in the networks of documentation come first.
+/// Addresses from the edges of all sets; hosts of that number in the documentation networks come first.
 fn addresses(sets: Vec<&AddressSet>, host: u8) -> Vec<IpAddr> {
     let six = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into());
     let usual = [IpAddr::V4(Ipv4Addr::new(198, 51, 100, host)), IpAddr::V6(six)];

@@ -1,4 +1,4 @@
-//! The expectations a policy carries, tried on the image that would be loaded.
+//! Tests a policy's expectations on the image that would be loaded.
 
 use crate::{
     compile::{CompileOptions, compile},
@@ -9,7 +9,7 @@ use crate::{
 };
 use serde::Serialize;
 
-/// An expectation and what came of it.
+/// An expectation and its outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tested {
     /// 1-based line of the expectation.
@@ -25,7 +25,7 @@ pub struct Tested {
     pub failure: Option<String>,
 }
 
-/// Tries every expectation of a policy, each at its own moment.
+/// Tests every expectation of a policy, each at its own moment.
 ///
 /// # Errors
 /// The policy does not compile, or an expectation's program cannot be resolved.
@@ -73,13 +73,13 @@ fn failure(expectation: &Expectation, decision: &Decision, rule: Option<&str>) -
         (Verdict::Block, true) => Action::Drop.word(),
     };
     if let Some(expected) = expectation.verdict.map(Action::word).filter(|expected| *expected != word) {
-        wrong.push(format!("{expected} is expected, the verdict is {word}"));
+        wrong.push(format!("expected {expected}, the verdict is {word}"));
     }
     if let Some(expected) = &expectation.rule
         && expected.as_deref() != rule
     {
         let named = |rule: Option<&str>| rule.map_or("the default".to_owned(), |rule| format!("rule `{rule}`"));
-        wrong.push(format!("{} is expected to decide, {} does", named(expected.as_deref()), named(rule)));
+        wrong.push(format!("expected {} to decide, {} does", named(expected.as_deref()), named(rule)));
     }
     (!wrong.is_empty()).then(|| wrong.join("; "))
 }

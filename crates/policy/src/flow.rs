@@ -1,8 +1,8 @@
-//! What is decided, and what a decision says.
+//! The input and output of a decision.
 
 use core::net::IpAddr;
 
-/// Who opened the conversation, seen from this machine.
+/// Who opened the conversation, from this machine's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "std", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Direction {
@@ -23,7 +23,7 @@ impl Direction {
     }
 }
 
-/// What becomes of a flow.
+/// The verdict on a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "std", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Verdict {
@@ -50,26 +50,27 @@ impl<'a> AppId<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sid<'a>(pub &'a [u8]);
 
-/// Identities that a flow's owner has beside its user: the enabled groups and services of the token, and the package.
+/// Identities that a flow's owner has besides its user: the enabled groups and services of the token, and the package.
 pub trait Identities: core::fmt::Debug {
-    /// Hands out every one of them. May be called more than once for a flow.
+    /// Visits every one of them. May be called more than once for a flow.
     fn each(&self, visit: &mut dyn FnMut(Sid<'_>));
 }
 
-/// What is known of the name the flow's content asks for (TLS SNI, HTTP Host, DNS question).
+/// What is known about the name that the flow's content asks for (TLS SNI, HTTP Host, DNS question).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Name<'a> {
-    /// No content was seen yet. A rule with a name does not match, and [`Decision::needs_name`] says when one might.
+    /// No content has been seen yet. A rule with a name does not match, and [`Decision::needs_name`] says when one
+    /// might.
     #[default]
     Unknown,
-    /// Content was seen and has no name, or one that cannot be read. Only rules that say
+    /// Content has been seen and has no name, or one that cannot be read. Only rules that say
     /// `when-undecidable = "match"` match.
     Undecidable,
     /// The name as it was sent: ASCII, any case, with or without a final dot.
     Known(&'a [u8]),
 }
 
-/// A flow to decide: the fields of a classify call that rules can speak of.
+/// A flow to decide: the fields of a classify call that rules can use.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Flow<'a> {
@@ -89,8 +90,8 @@ pub struct Flow<'a> {
     pub application: Option<AppId<'a>>,
     /// The user, where the layer knows it. A rule with a user does not match a flow without.
     pub user: Option<Sid<'a>>,
-    /// What its owner is besides, where the layer knows it. Rules on users, groups, services and packages compare with
-    /// these and the user alike.
+    /// Its owner's other identities, where the layer knows them. Rules on users, groups, services and packages compare
+    /// with both these and the user.
     pub others: Option<&'a dyn Identities>,
     /// The local interface as `NET_LUID` (its top 16 bits are the IANA interface type), where the layer knows it.
     pub interface: Option<u64>,
@@ -99,7 +100,7 @@ pub struct Flow<'a> {
 }
 
 impl<'a> Flow<'a> {
-    /// A flow of which no more than the 5-tuple and direction is known.
+    /// A flow of which only the 5-tuple and direction are known.
     #[must_use]
     pub fn new(
         direction: Direction,
@@ -124,28 +125,28 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// The same, of this program.
+    /// The same, with this program.
     #[must_use]
     pub fn with_application(mut self, application: AppId<'a>) -> Self {
         self.application = Some(application);
         self
     }
 
-    /// The same, of this user.
+    /// The same, with this user.
     #[must_use]
     pub fn with_user(mut self, user: Sid<'a>) -> Self {
         self.user = Some(user);
         self
     }
 
-    /// The same, of whoever has these identities too.
+    /// The same, with these further identities.
     #[must_use]
     pub fn with_others(mut self, others: &'a dyn Identities) -> Self {
         self.others = Some(others);
         self
     }
 
-    /// Hands out every identity of the flow's owner that is known.
+    /// Visits every known identity of the flow's owner.
     pub fn identities(&self, visit: &mut dyn FnMut(Sid<'_>)) {
         if let Some(user) = self.user {
             visit(user);
@@ -162,7 +163,7 @@ impl<'a> Flow<'a> {
         self
     }
 
-    /// The same, with what its content says.
+    /// The same, with the name from its content.
     #[must_use]
     pub fn with_name(mut self, name: Name<'a>) -> Self {
         self.name = name;
@@ -170,22 +171,22 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// What a policy says about a flow.
+/// A policy's decision on a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "std", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Decision {
     /// Permit or block.
     pub verdict: Verdict,
-    /// The verdict takes the right to override it from filters of lower weight (`FWPS_RIGHT_ACTION_WRITE` cleared).
+    /// The verdict takes away the right of filters of lower weight to override it (`FWPS_RIGHT_ACTION_WRITE` cleared).
     pub hard: bool,
-    /// A block that is not to be told to the program where the layer allows (`action = "drop"`).
+    /// A block that the program is not notified of, where the layer allows that (`action = "drop"`).
     pub silent: bool,
-    /// The rule that decided, its 0-based place in the file; `None` is the direction's default.
+    /// The 0-based index in the file of the rule that decided; `None` is the direction's default.
     pub rule: Option<u32>,
-    /// The rule, or the default, asks for an event.
+    /// The rule, or the default, requests an event.
     pub log: bool,
-    /// [`Name::Unknown`] only: an earlier rule asks for a name and would match with the right one, so the verdict is
-    /// provisional until the content was seen.
+    /// [`Name::Unknown`] only: an earlier rule has a condition on the name and would match with the right one, so the
+    /// verdict is provisional until content is seen.
     pub needs_name: bool,
 }

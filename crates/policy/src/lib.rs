@@ -5,11 +5,11 @@
 //!                      user mode, feature `std`               |            no_std, no allocation
 //! ```
 //!
-//! The driver links the right half only. [`Image::validate`] accepts or refuses hostile bytes in time linear in their
-//! size; afterwards [`Image::decide`] cannot fail, does not allocate, does not recurse and holds a small fixed amount
-//! of stack.
+//! The driver links only the right half. [`Image::validate`] accepts or refuses hostile bytes in time linear in their
+//! size; afterwards [`Image::decide`] cannot fail, does not allocate, does not recurse and uses a small fixed amount of
+//! stack.
 #![cfg_attr(not(feature = "std"), no_std)]
-#![deny(unsafe_code)] // but for `image::lanes`
+#![deny(unsafe_code)] // except in `image::lanes`
 
 extern crate alloc;
 

@@ -1,4 +1,4 @@
-//! What a policy means, rule by rule. The compiled image must say the same; explanations and tests are made of this.
+//! The meaning of a policy, rule by rule. The compiled image must decide the same; explanations and tests use this.
 
 use crate::{
     compile::{CompileOptions, resolved_applications},
@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::Serialize;
 
-/// A policy ready to be asked, one rule after the other.
+/// A policy that decides by trying one rule after the other.
 #[derive(Debug)]
 pub struct Reference<'p> {
     policy: &'p Policy,
@@ -16,21 +16,21 @@ pub struct Reference<'p> {
     active: Vec<bool>,
 }
 
-/// A rule that was tried.
+/// The result of trying a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tried {
-    /// Its place in the file.
+    /// Its index in the file.
     pub rule: u32,
     /// Its name.
     pub name: String,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// Why it did not match: every condition that does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
 }
 
-/// What came of trying a rule.
+/// The outcome of trying a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -49,12 +49,12 @@ pub enum Outcome {
 pub struct Explanation {
     /// Up to and including the rule that decides.
     pub tried: Vec<Tried>,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
 }
 
 impl<'p> Reference<'p> {
-    /// Prepares a policy with the programs resolved and the moment judged by `options`.
+    /// Prepares a policy with the programs resolved and schedules evaluated by `options`.
     #[must_use]
     pub fn new(policy: &'p Policy, options: &CompileOptions<'_>) -> Self {
         let applications = resolved_applications(policy, options);
@@ -85,7 +85,7 @@ impl<'p> Reference<'p> {
         decision(action, action != Action::Permit, defaults.log, None, needs_name)
     }
 
-    /// Decides a flow and says of every rule up to the deciding one why it did or did not match.
+    /// Decides a flow and explains for every rule up to the deciding one why it did or did not match.
     #[must_use]
     pub fn explain(&self, flow: &Flow<'_>) -> Explanation {
         let decision = self.decide(flow);
@@ -116,7 +116,7 @@ impl<'p> Reference<'p> {
         Tried { rule: index as u32, name: rule.name.clone(), outcome, reasons }
     }
 
-    /// All conditions but the name.
+    /// All conditions except the name.
     fn conditions_hold(&self, index: usize, flow: &Flow<'_>) -> bool {
         let mut unmet = false;
         self.judge(index, flow, &mut |holds, _| unmet |= !holds);
@@ -138,7 +138,7 @@ impl<'p> Reference<'p> {
         });
     }
 
-    /// Tells of every condition but the name whether it holds, and why not.
+    /// Reports for every condition except the name whether it holds, and if not, why.
     fn judge(&self, index: usize, flow: &Flow<'_>, require: &mut dyn FnMut(bool, &dyn Fn() -> String)) {
         // All fields by name: a new condition does not compile until it is judged.
         let Rule {
@@ -171,7 +171,9 @@ impl<'p> Reference<'p> {
         });
         let within =
             |set: &Option<crate::model::NumberSet>, value: u64| set.as_ref().is_none_or(|set| set.contains(value));
-        require(within(protocols, flow.protocol.into()), &|| format!("protocol {} is not asked for", flow.protocol));
+        require(within(protocols, flow.protocol.into()), &|| {
+            format!("protocol {} is not among its protocols", flow.protocol)
+        });
         for (set, address, side) in [(remote, flow.remote, "remote"), (local, flow.local, "local")] {
             let holds = set.as_ref().is_none_or(|set| set.contains(address));
             require(holds, &|| format!("{side} address {address} is not among its addresses"));
@@ -183,7 +185,7 @@ impl<'p> Reference<'p> {
                 (true, _) => "ICMP type".to_owned(),
                 (false, side) => format!("{side} port"),
             };
-            require(within(set, port.into()), &|| format!("{what} {port} is not asked for"));
+            require(within(set, port.into()), &|| format!("{what} {port} is not among its values"));
         }
         if applications.is_some() {
             let reason = if flow.application.is_none() { "the program is not known" } else { "it is another program" };
@@ -206,7 +208,7 @@ impl<'p> Reference<'p> {
     }
 }
 
-/// Whether the name is among the rule's; `None` while it is not known.
+/// Whether the name is among the rule's; `None` while the name is not known.
 fn name_holds(rule: &Rule, flow: &Flow<'_>) -> Option<bool> {
     let Some(names) = &rule.names else { return Some(true) };
     match flow.name {
@@ -222,7 +224,7 @@ fn name_holds(rule: &Rule, flow: &Flow<'_>) -> Option<bool> {
 fn name_reason(flow: &Flow<'_>) -> String {
     match flow.name {
         Name::Unknown => "the name is not known yet".to_owned(),
-        Name::Undecidable => "the name cannot be told".to_owned(),
+        Name::Undecidable => "the name is undecidable".to_owned(),
         Name::Known(name) => format!("`{}` is not among its names", String::from_utf8_lossy(name)),
     }
 }

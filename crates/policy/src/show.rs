@@ -1,9 +1,9 @@
-//! What is in an image, for people.
+//! The contents of an image, for people.
 
 use crate::image::{Image, StableBytes, layout::*};
 use serde::Serialize;
 
-/// An image laid open.
+/// The contents of an image.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
     /// Its identity in hexadecimal.
@@ -12,9 +12,9 @@ pub struct Shown {
     pub bytes: usize,
     /// The layout's version.
     pub version: u32,
-    /// What happens to outbound flows no rule matches.
+    /// What happens to outbound flows that no rule matches.
     pub default_outbound: Said,
-    /// What happens to inbound flows no rule matches.
+    /// What happens to inbound flows that no rule matches.
     pub default_inbound: Said,
     /// The rules in order.
     pub rules: Vec<ShownRule>,
@@ -22,7 +22,7 @@ pub struct Shown {
     pub sections: Vec<ShownSection>,
 }
 
-/// What a rule or default says.
+/// What a rule or default does.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Said {
     /// `permit`, `block` or `drop`.
@@ -38,7 +38,7 @@ pub struct Said {
 pub struct ShownRule {
     /// Its name.
     pub name: String,
-    /// What it says.
+    /// What it does.
     #[serde(flatten)]
     pub said: Said,
     /// How many entries it has; none when it was disabled or out of its schedule.
@@ -58,7 +58,7 @@ pub struct ShownSection {
     pub records: u32,
 }
 
-/// Lays an image open.
+/// Lists the contents of an image.
 #[must_use]
 pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
     let bytes = image.as_bytes();

@@ -1,19 +1,19 @@
-//! Bytes of foreign files as text: UTF-8, UTF-16, or the code page that somebody names.
+//! Decodes bytes of foreign files as text: UTF-8, UTF-16, or a named code page.
 
 use std::{fmt, str::FromStr};
 
-/// How a file's letters are written.
+/// A file's text encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// UTF-8.
     Utf8,
-    /// UTF-16, the low byte first: what Windows calls Unicode.
+    /// UTF-16, low byte first: what Windows calls Unicode.
     Utf16Le,
-    /// UTF-16, the high byte first.
+    /// UTF-16, high byte first.
     Utf16Be,
-    /// A code page of DOS, which consoles write (437, 850, ...).
+    /// A DOS code page, as used by consoles (437, 850, ...).
     Oem(u16),
-    /// An encoding of the WHATWG standard, the ANSI code pages of Windows among them.
+    /// An encoding of the WHATWG standard, which include the ANSI code pages of Windows.
     Other(&'static encoding_rs::Encoding),
 }
 
@@ -41,16 +41,19 @@ impl FromStr for Encoding {
 
 fn label(text: &str) -> Result<Encoding, String> {
     encoding_rs::Encoding::for_label(text.as_bytes()).map(Encoding::Other).ok_or_else(|| {
-        format!("`{text}` is not a known encoding: utf-8, utf-16le, utf-16be, cp437, cp850, windows-1252 or the like is expected")
+        format!(
+            "`{text}` is not a known encoding: expected utf-8, utf-16le, utf-16be, cp437, cp850, \
+             windows-1252 or similar"
+        )
     })
 }
 
 /// Why bytes are not text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotText {
-    /// In this line there is what the encoding does not have.
+    /// This line has bytes that are not valid in the encoding.
     Line(usize),
-    /// UTF-16 with half a letter at its end.
+    /// UTF-16 with half a character at its end.
     Cut,
 }
 
@@ -59,18 +62,18 @@ impl fmt::Display for NotText {
         match self {
             Self::Line(line) => write!(
                 f,
-                "line {line}: not UTF-8 or UTF-16; if the file is in a code page, say which (cp850 for what a console \
-                 of Western Europe writes, cp437 for one of the United States, windows-1252 for an editor)"
+                "line {line}: not UTF-8 or UTF-16; if the file uses a code page, name it (cp850 for a console \
+                 in Western Europe, cp437 for one in the United States, windows-1252 for an editor)"
             ),
-            Self::Cut => f.write_str("the UTF-16 text ends in the middle of a letter"),
+            Self::Cut => f.write_str("the UTF-16 text ends in the middle of a character"),
         }
     }
 }
 
 impl std::error::Error for NotText {}
 
-/// Decodes a file. Without an encoding it is UTF-8 or UTF-16, by its byte order mark or by its zero bytes. Marks stand
-/// at the beginning of lines where files were put one behind the other; they are taken away.
+/// Decodes a file. Without an encoding it is UTF-8 or UTF-16, by its byte order mark or by its zero bytes. Concatenated
+/// files have marks at the beginning of lines; they are removed.
 ///
 /// # Errors
 /// [`NotText`].
@@ -109,7 +112,7 @@ fn guess(bytes: &[u8]) -> Encoding {
         [0xfe, 0xff, ..] => return Encoding::Utf16Be,
         _ => {}
     }
-    // Without a mark, mostly ASCII text in UTF-16 has zeros in every other place.
+    // Without a mark, mostly ASCII text in UTF-16 has a zero in every other byte.
     let head = &bytes[..bytes.len().min(1024)];
     let zeros = |odd: usize| head.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();
     let half = head.len() / 2;

@@ -1,5 +1,5 @@
-//! The image says what the language means: random policies and flows, biased to the edges of what rules say, decided
-//! by the image and by trying the rules one after the other. `SLUICE_CASES` sets how many flows are decided.
+//! The image decides as the language says: random policies and flows, biased to the edges of rules, are decided by the
+//! image and by trying the rules one after the other. `SLUICE_CASES` sets how many flows are decided.
 #![cfg(feature = "std")]
 
 use sluice_policy::{
@@ -59,7 +59,7 @@ const SERVICES: [&str; 2] = ["Dnscache", "BITS"];
 const PACKAGES: [&str; 2] = ["Microsoft.WindowsStore_8wekyb3d8bbwe", "S-1-15-2-1"];
 const INTERFACES: [&str; 6] = ["ethernet", "wireless", "mobile", "vpn", "luid:0x6008001000000", "type:53"];
 
-/// What a token has beside its user.
+/// What a token has besides its user.
 #[derive(Debug)]
 struct Token(Vec<SidBuf>);
 
@@ -74,7 +74,7 @@ fn nt_path(path: &str) -> Result<String, String> {
     Ok(format!(r"\Device\HarddiskVolume{}{rest}", drive.len() + usize::from(drive == "D")))
 }
 
-/// What flows are made of: the edges of what the rules say.
+/// The parts of flows: the edges of the rules.
 #[derive(Default)]
 struct Edges {
     addresses: Vec<IpAddr>,
@@ -91,7 +91,7 @@ struct Generator {
 impl Generator {
     fn prefix(&mut self) -> String {
         let v6 = self.random.chance(35);
-        // Few bases, so that rules overlap.
+        // Few base addresses, so that rules overlap.
         let near = u128::from(self.random.next() & self.random.next() & 0xf0f);
         let (value, bits) = if v6 {
             (0x2001_0db8_0000_0000_0000_0000_0000_0000 | near << (self.random.below(15) * 8), 128)
@@ -320,7 +320,7 @@ fn image_and_language_agree() {
         let text = generator.policy();
         let policy = match parse(Path::new("random.toml"), &text, &generator.lists) {
             Ok(policy) => policy,
-            // Exceptions can leave nothing of a condition, which is an error by design.
+            // Exceptions can leave a condition empty, which is an error by design.
             Err(errors) => {
                 assert!(
                     errors.diagnostics.iter().all(|one| one.message.starts_with("nothing is left")

@@ -1,7 +1,8 @@
 //! ClassBench filter sets: for every header of a trace the image gives the first rule that a scan finds.
 //!
-//! `SLUICE_DATA` names a folder with the sets (`acl1_1k`, `acl1_1k_trace`, ...); without it the small set made here is
-//! all that is tried. A trace's last column is the rule its header was drawn from: it matches, and need not be first.
+//! `SLUICE_DATA` names a folder with the sets (`acl1_1k`, `acl1_1k_trace`, ...); without it only the small set made
+//! here is tried. A trace's last column is the rule that its header was generated from: it matches, but need not be the
+//! first.
 #![cfg(feature = "std")]
 
 use sluice_policy::{CompileOptions, Direction, Flow, Image, Reference, compile, parse};
@@ -49,8 +50,8 @@ fn filters(text: &str) -> Vec<Filter> {
         .collect()
 }
 
-/// An IPv4 number as IPv6: the first half in the 32 bits behind 2001:db8, the rest spread so that prefixes reach
-/// beyond the upper half.
+/// An IPv4 number as IPv6: the first half in the 32 bits after 2001:db8, the rest spread so that prefixes extend beyond
+/// the upper half.
 fn widen(value: u32) -> u128 {
     let (high, low) = (u128::from(value >> 12), u128::from(value & 0xfff));
     0x2001_0db8 << 96 | high << 72 | low << 52
@@ -131,7 +132,7 @@ fn headers(text: &str) -> Vec<Header> {
         .collect()
 }
 
-/// What `--nocapture` shows.
+/// Output shown by `--nocapture`.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -193,7 +194,7 @@ fn real_sets() {
 
 #[test]
 fn a_small_made_set() {
-    // Nested prefixes, port ranges that overlap, wildcards in the middle: what makes classifiers fail.
+    // Nested prefixes, overlapping port ranges, wildcards in the middle: cases that make classifiers fail.
     let mut state = 7u64;
     let mut next = move |limit: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -27,7 +27,7 @@ fn every_example_compiles_and_keeps_its_expectations() {
     assert!(examples >= 7);
 }
 
-/// The keys that a table is read for, as the reader itself says when it meets another.
+/// The keys that the reader accepts in a table, as it reports them for an unknown key.
 fn keys(table: &str) -> Vec<String> {
     let files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
     let errors = parse(Path::new("policy.md"), &format!("{table}\nno-such-key = 1\n"), &files).unwrap_err();
@@ -37,7 +37,7 @@ fn keys(table: &str) -> Vec<String> {
     keys
 }
 
-/// What stands between backticks.
+/// The text between backticks.
 fn backticked(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -60,7 +60,7 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
             let known = keys(table);
             backticked(body).into_iter().filter(|word| known.contains(word)).collect()
         } else {
-            // The first table of a section is that of its keys.
+            // The first table of a section lists its keys.
             let rows = body.split_once("--- |\n").unwrap().1.split("\n\n").next().unwrap();
             let cells = rows.lines().filter_map(|row| row.split('|').nth(1));
             cells.flat_map(backticked).collect()

@@ -1,6 +1,6 @@
-//! Whatever is done to an export, no rule made of it permits more than the rules it was made of: fields are added,
-//! left out, renamed, put into another order and translated, values are replaced, and every flow that an enabled rule
-//! of the result permits must be one that a rule of the source permits.
+//! Whatever is done to an export, no rule made from it permits more than the original rules: fields are added, left
+//! out, renamed, reordered and translated, values are replaced, and every flow that an enabled rule of the result
+//! permits must be permitted by a rule of the source.
 #![cfg(feature = "std")]
 
 use sluice_policy::{
@@ -43,7 +43,7 @@ struct Truth {
     program: Option<&'static str>,
     service: Option<&'static str>,
     package: Option<&'static str>,
-    /// Something that no flow of this test has.
+    /// A value that no flow of this test has.
     narrow: Option<Narrow>,
 }
 
@@ -105,7 +105,7 @@ impl Truth {
             && self.package.is_none_or(|name| has(SidBuf::of_package(name).ok()))
     }
 
-    /// As a row of PowerShell's, or as netsh and the others take it from there.
+    /// As a row from PowerShell, from which netsh's and the other forms are derived.
     fn windows(&self, name: &str) -> Vec<(String, String)> {
         let word = |asked: bool, word: &str| if asked { word.to_owned() } else { "Any".to_owned() };
         let narrow = |kind, word: &'static str, usual: &'static str| {
@@ -143,7 +143,7 @@ impl Truth {
         .to_vec()
     }
 
-    /// What Little Snitch can say.
+    /// The parts that Little Snitch can express.
     fn snitch(&self, name: &str) -> Vec<(String, String)> {
         let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\"));
         let mut fields = vec![
@@ -169,7 +169,7 @@ impl Truth {
         fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    /// What simplewall can say: services and packages are programs there, of which any does.
+    /// The parts that simplewall can express: it treats services and packages as programs, any of which is enough.
     fn simplewall(&self, name: &str) -> Option<Vec<(String, String)>> {
         let subjects = [self.program, self.service, self.package];
         if subjects.iter().flatten().count() > 1 || self.narrow.is_some() {
@@ -196,7 +196,7 @@ impl Truth {
     }
 }
 
-/// What is done to the fields of all rules alike, as an export of another program or language would have them.
+/// A change to the fields of all rules, as in an export from another program or language.
 #[derive(Clone, Debug)]
 enum Change {
     None,
@@ -231,7 +231,7 @@ fn change(random: &mut Random, keys: &[&str], optional: &[&str]) -> Change {
     match random.below(8) {
         0 => Change::None,
         1 => Change::Extra((*random.pick(&["Colour", "Condition", "is_new", "x"])).to_owned(), "red".to_owned()),
-        // A format in which a field may be absent says something by it.
+        // In a format where a field may be absent, its absence means something.
         2 if !optional.contains(&key.as_str()) => Change::Missing(key),
         2 | 3 => Change::Renamed(key, (*random.pick(&["Spalte", "colonne", "field"])).to_owned()),
         4 => Change::Translated,
@@ -316,7 +316,7 @@ fn export(source: Source, rules: &[Vec<(String, String)>]) -> String {
                     fields.insert(0, first);
                 }
                 for (index, (key, value)) in fields.iter().enumerate() {
-                    // What its text has no line for.
+                    // Fields that its text has no line for.
                     let unsaid = ["Package", "LocalUser", "Owner", "InterfaceAlias", "IcmpType"];
                     let nobody = value == "Any" && matches!(key.as_str(), "Program" | "Service");
                     if unsaid.contains(&key.as_str()) || nobody {
@@ -341,7 +341,7 @@ fn export(source: Source, rules: &[Vec<(String, String)>]) -> String {
                 let mut seen = Vec::new();
                 text += "<item";
                 for (key, value) in fields {
-                    // XML has every attribute once.
+                    // XML allows every attribute only once.
                     if !seen.contains(&key) {
                         text += &format!(" {key}=\"{}\"", value.replace('<', "&lt;"));
                         seen.push(key);
@@ -354,7 +354,7 @@ fn export(source: Source, rules: &[Vec<(String, String)>]) -> String {
     }
 }
 
-/// Flows that tell rules apart.
+/// Flows that distinguish rules.
 fn flows() -> Vec<FlowSpec> {
     let mut flows = Vec::new();
     for inbound in [false, true] {
@@ -399,7 +399,7 @@ fn no_rule_permits_more_than_its_source() {
         let source = sources[seed as usize % sources.len()];
         let mut truths: Vec<Truth> = (0..1 + random.below(4)).map(|_| truth(&mut random)).collect();
         if source == Source::Netsh {
-            // A rule that names a program is taken to be of no package, user or adapter: the text cannot tell.
+            // A rule that names a program is taken to be of no package, user or adapter: the text cannot show it.
             for one in truths.iter_mut().filter(|one| one.program.is_some()) {
                 one.package = None;
                 one.narrow = one.narrow.filter(|one| !matches!(one, Narrow::User | Narrow::Owner | Narrow::Alias));
@@ -422,7 +422,7 @@ fn no_rule_permits_more_than_its_source() {
             _ => (&windows, &["IcmpType"]),
         };
         let change = change(&mut random, keys, optional);
-        // A value that is another known one says something else, and rightly.
+        // A value replaced by another known one rightly means something else.
         let told =
             matches!(&change, Change::Value(_, value) | Change::Twice(_, value) if value == "deny" || value.is_empty());
         let order = random.0;

@@ -1,11 +1,11 @@
-//! Lists in every format people publish them in: what they mean, and what is said of lines that mean nothing.
+//! Lists in every format in which they are published: what they mean, and what is reported for lines that mean nothing.
 #![cfg(feature = "std")]
 
 use sluice_policy::{CompileOptions, Direction, Errors, Flow, Image, Name, Policy, Severity, compile, parse};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A policy that blocks what the files of one list hold.
+/// A policy that blocks the contents of one list's files.
 fn policy(keys: &str, condition: &str, files: &[(&str, &str)]) -> Result<Policy, Errors> {
     let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
     let text = format!(
@@ -32,7 +32,7 @@ fn flow(remote: &str) -> Flow<'static> {
     Flow::new(Direction::Outbound, 6, local, 50000, remote, 443)
 }
 
-/// Names that must be blocked, names that must not, and how many lines are complained of.
+/// Names that must be blocked, names that must not, and how many lines are reported.
 #[track_caller]
 fn names(keys: &str, text: &str, blocked: &[&str], open: &[&str], complaints: usize) {
     let policy = policy(keys, "remote-name", &[("list", text)]).unwrap();
@@ -145,7 +145,7 @@ fn hosts_lines_stand_for_the_names_alone() {
     let text =
         "127.0.0.1 localhost\n::1 ip6-localhost\n0.0.0.0 ads.example tracker.example # both\nfe80::1%lo0 x.example\n";
     for keys in ["", "format = \"hosts\""] {
-        // A name with an address of its own is not one to block.
+        // A name with its own address is not one to block.
         let open = ["www.ads.example", "localhost", "x.example"];
         names(keys, text, &["ads.example", "tracker.example"], &open, 1);
     }
@@ -179,7 +179,7 @@ fn many_bad_lines_are_counted_not_shown() {
     let policy = policy("format = \"addresses\"", "remote", &[("list", &text)]).unwrap();
     let [warning] = &policy.warnings[..] else { panic!("{:?}", policy.warnings) };
     assert_eq!(warning.line, 2);
-    assert_eq!(warning.message, "40 times not an address, here for the first time: left out");
+    assert_eq!(warning.message, "40 times not an address, first here: left out");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_list_of_both_kinds_is_refused() {
     assert!(errors.to_string().contains("@all"), "{errors}");
 }
 
-/// What is left behind a second final dot is no name; empty places of the table hold what it would hash to.
+/// What follows a second final dot is not a name; empty places of the table hold its hash.
 #[test]
 fn nothing_behind_a_last_dot_is_listed() {
     let policy = parse(
@@ -236,15 +236,19 @@ fn an_entry_that_would_mean_something_else_is_reported() {
         ("0.0.0.0 192.0.2.27\n0.0.0.0 ok.example\n", "192.0.2.27", "an address among names"),
         ("server=/192.0.2.0/\nserver=/ok.example/\n", "192.0.2.0", "an address among names"),
         ("127.0.0.1 .com\n127.0.0.1 ok.example\n", "a.com", "not a host name in a hosts file"),
-        ("0.0.0.0 ok.example\n192.0.2.1 printer.example\n", "printer.example", "a name with an address of its own"),
+        ("0.0.0.0 ok.example\n192.0.2.1 printer.example\n", "printer.example", "a name with its own address"),
         ("address=/#/0.0.0.0\naddress=/ok.example/\n", "any.example", "a pattern for every name"),
-        ("address=/own.example/192.0.2.1\naddress=/ok.example/\n", "own.example", "a domain that gets an address"),
-        ("||ok.example^\n||page.example^$domain=a.example\n", "page.example", "a filter that holds under conditions"),
-        ("||ok.example^\n@@||ok.example^$domain=a.example\n", "a", "an exception that holds under conditions"),
+        (
+            "address=/own.example/192.0.2.1\naddress=/ok.example/\n",
+            "own.example",
+            "a domain that is given its own address",
+        ),
+        ("||ok.example^\n||page.example^$domain=a.example\n", "page.example", "a filter with conditions"),
+        ("||ok.example^\n@@||ok.example^$domain=a.example\n", "a", "an exception with conditions"),
         ("ok.example\nother.example\n0.0.0.0 hosts.example\n", "hosts.example", "a line of a hosts file"),
         ("ok.example\n.\n", "a", "not a host name"),
         ("ok.example\n10.0.300\n", "10.0.300", "an address among names"),
-        ("ok.example\nsome prose here\n", "some", "an entry with more behind it"),
+        ("ok.example\nsome prose here\n", "some", "an entry with something after it"),
     ] {
         let policy = policy("", "remote-name", &[("list", text)]).unwrap();
         assert!(!blocks_name(&image(&policy), open), "{text}");
@@ -283,7 +287,7 @@ fn comments_are_those_of_any_format() {
     assert_eq!(policy("", "remote", &[("list", addresses)]).unwrap().warnings, []);
     let hosts = "! title\n; a\n0.0.0.0 ads.example ; b\n0.0.0.0 two.example // c\n";
     names("", hosts, &["ads.example", "two.example"], &[], 0);
-    // One line of another kind does not change what the rest is.
+    // One line of another kind does not change the format of the rest.
     let mixed = "0.0.0.0 odd.example\none.example\ntwo.example\n";
     names("", mixed, &["one.example", "two.example"], &["odd.example"], 1);
 }
@@ -292,14 +296,14 @@ fn comments_are_those_of_any_format() {
 fn a_list_that_is_broken_is_an_error() {
     for text in ["", "# only a comment\n", "<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>\n"] {
         let said = policy("", "remote-name", &[("list", text)]).unwrap_err().to_string();
-        assert!(said.contains("has no entries") || said.contains("is a page, not a list"), "{said}");
+        assert!(said.contains("has no entries") || said.contains("is a web page, not a list"), "{said}");
     }
     let empty = policy("may-be-empty = true", "remote-name", &[("list", "")]).unwrap();
     let warned: Vec<&str> = empty.warnings.iter().map(|one| one.message.as_str()).collect();
     assert_eq!(warned.len(), 2, "{warned:?}");
-    assert!(warned.iter().any(|one| one.contains("is empty, so what asks for it never matches")), "{warned:?}");
+    assert!(warned.iter().any(|one| one.contains("is empty, so conditions on it never match")), "{warned:?}");
     let errors = policy("may-be-empty = true\nstrict = true", "remote-name", &[("list", "")]).unwrap_err();
-    assert!(errors.to_string().contains("never matches"), "{errors}");
+    assert!(errors.to_string().contains("never match"), "{errors}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Rule sets that are hard to tell apart: nested, crossing, alike, of many kinds at once. The image stays near the size
-//! of its rules, is compiled in no time, and says what the language means.
+//! Rule sets that are hard to classify: nested, crossing, alike, of many kinds at once. The image stays close to the
+//! size of its rules, compiles fast, and decides as the language says.
 #![cfg(feature = "std")]
 
 use sluice_policy::{AppId, CompileOptions, Direction, Flow, Image, Reference, compile, parse};
@@ -16,14 +16,14 @@ impl Random {
     }
 }
 
-/// The conditions of the rules of a set, a text each; every second rule permits.
+/// The conditions of a set's rules, one text each; every second rule permits.
 type Rules = Vec<String>;
 
 fn v4(value: u32, length: u32) -> String {
     format!("{}/{length}", std::net::Ipv4Addr::from(value & u32::MAX.checked_shl(32 - length).unwrap_or(0)))
 }
 
-/// Every length with every length: rules that all contain each other on both sides.
+/// Every length with every length: rules that are nested on both sides.
 fn nested() -> Rules {
     let pairs = (0..=32).flat_map(|a| (0..=32).map(move |b| (32 - a, 32 - b)));
     pairs.map(|(a, b)| format!("remote = \"{}\"\nlocal = \"{}\"", v4(0x0a01_0203, a), v4(0xc0a8_0101, b))).collect()
@@ -35,7 +35,7 @@ fn crossing(random: &mut Random) -> Rules {
     (0..1500).map(|_| format!("remote = \"{}\"\nlocal = \"{}\"", side(), side())).collect()
 }
 
-/// Nothing but ports, one rule for each, and ranges across them.
+/// Only ports, one rule for each, and ranges across them.
 fn ports(random: &mut Random) -> Rules {
     let one = |port: u32| format!("protocol = \"tcp\"\nremote-port = {port}");
     let mut range = || {
@@ -47,12 +47,12 @@ fn ports(random: &mut Random) -> Rules {
     rules
 }
 
-/// Rules that differ in nothing but what they say.
+/// Rules that differ only in their action.
 fn alike() -> Rules {
     vec!["remote = \"10.0.0.0/8\"\nprotocol = \"tcp\"".to_owned(); 2000]
 }
 
-/// A program each, some with addresses, some with ports, some with nothing.
+/// One program each, some with addresses, some with ports, some with neither.
 fn programs(random: &mut Random) -> Rules {
     let mut rule = |index: u32| {
         let mut text = format!("application = 'C:\\\\dir{}\\\\p{index}.exe'", index % 40);
@@ -89,7 +89,7 @@ fn text(rules: &Rules) -> String {
     text
 }
 
-/// Compiles a set, asks it random flows near its rules, and returns its bytes for each rule.
+/// Compiles a set, decides random flows near its rules, and returns its bytes per rule.
 fn check(name: &str, rules: &Rules, random: &mut Random) -> usize {
     let text = text(rules);
     let policy = parse(Path::new(name), &text, &BTreeMap::<PathBuf, Vec<u8>>::new()).unwrap();

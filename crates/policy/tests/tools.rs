@@ -1,4 +1,4 @@
-//! Explaining, testing, comparing, warning.
+//! Explain, test, diff, and warnings.
 #![cfg(feature = "std")]
 
 use sluice_policy::{
@@ -89,8 +89,8 @@ fn expectations_are_tried_at_their_moment() {
     let tested = test(&policy(OFFICE), &options()).unwrap();
     assert_eq!(tested.len(), 4);
     assert!(tested[..3].iter().all(|one| one.failure.is_none()), "{tested:?}");
-    // On Sundays nothing forbids the chat by name; the net does, silently.
-    assert_eq!(tested[3].failure.as_deref(), Some("block is expected, the verdict is drop"));
+    // On Sundays no rule blocks the chat by name; the rule on the net drops it.
+    assert_eq!(tested[3].failure.as_deref(), Some("expected block, the verdict is drop"));
     assert_eq!(tested[3].rule.as_deref(), Some("net"));
 }
 
@@ -260,8 +260,8 @@ fn images_are_laid_open_and_are_the_same_every_time() {
     assert_ne!(Image::validate(other).unwrap().identity(), image.identity());
 }
 
-/// These bytes were made on Linux x86-64; a platform that makes others has broken the promise that the same file and
-/// key give the same image everywhere. Changes of the layout or of the forest's growth change it too.
+/// These bytes were made on Linux x86-64; a platform that makes different ones breaks the promise that the same file
+/// and key give the same image everywhere. Changes of the layout or of the forest's growth change it too.
 #[test]
 fn the_bytes_are_those_of_every_platform() {
     let image = Image::validate(compile(&policy(OFFICE), &options()).unwrap()).unwrap();

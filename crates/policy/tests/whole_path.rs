@@ -1,4 +1,4 @@
-//! From a file's text to decisions.
+//! From a policy's text to decisions.
 #![cfg(feature = "std")]
 
 use sluice_policy::{
@@ -182,7 +182,7 @@ fn every_identity_of_the_token_counts() {
         (vec![package("Microsoft.WindowsStore_8wekyb3d8bbwe")], Some(2)),
         (vec![service("TrustedInstaller")], Some(3)),
     ] {
-        // Among many that no rule asks for.
+        // Among many that no rule uses.
         let mut all: Vec<SidBuf> = (0..200).map(|n| well_known(&format!("S-1-5-21-1-2-3-{n}"))).collect();
         let middle = all.len() / 2;
         all.splice(middle..middle, sids);
@@ -191,7 +191,7 @@ fn every_identity_of_the_token_counts() {
     }
     let everyone = Token(vec![well_known("Everyone")]);
     assert_eq!(image.decide(&tcp("192.0.2.1", 81).with_others(&everyone)).rule, Some(4));
-    assert_eq!(image.decide(&tcp("192.0.2.1", 81)).rule, None, "nothing is known of its owner");
+    assert_eq!(image.decide(&tcp("192.0.2.1", 81)).rule, None, "its owner is not known");
 }
 
 #[test]
@@ -221,9 +221,9 @@ fn paths_of_programs_are_brought_into_one_form() {
     }
     for (path, said) in [
         (r"C:\PROGRA~1\a.exe", "short (8.3) name"),
-        (r"C:\Apps\", "ends as a folder does"),
-        (r"Apps\a.exe", "is not the whole path"),
-        (r"C:\a.exe:stream", "a letter that no file's name has"),
+        (r"C:\Apps\", "ends like a folder"),
+        (r"Apps\a.exe", "is not the full path"),
+        (r"C:\a.exe:stream", "a character that is not allowed in file names"),
     ] {
         let text = format!("[[rule]]\naction = \"block\"\napplication = '{path}'\n");
         let errors = policy(&text, &files(&[])).unwrap_err().to_string();
@@ -241,11 +241,11 @@ fn everything_wrong_is_said_at_once_with_its_place() {
     let shown: Vec<String> = errors.diagnostics.iter().map(ToString::to_string).collect();
     let expected = [
         "policy.toml:3:10: error: rule[0].action: `blok` is not understood; did you mean `block`?",
-        "policy.toml:4:11: error: rule[0].remote[0]: `10.0.0.1/8` has bits set behind its prefix; write `10.0.0.0/8`",
+        "policy.toml:4:11: error: rule[0].remote[0]: `10.0.0.1/8` has host bits set; write `10.0.0.0/8`",
         "policy.toml:4:25: error: rule[0].remote[1]: there is no list or group `bad`",
         "policy.toml:5:1: error: rule[0].remote-prt: unknown key `remote-prt`; did you mean `remote-port`?",
         "policy.toml:7:1: error: rule[1]: the rule has no `action`",
-        "policy.toml:7:1: error: rule[1]: rule 0 is called `a` too",
+        "policy.toml:7:1: error: rule[1]: rule 0 is also called `a`",
         "policy.toml:9:15: error: rule[1].remote-port: `70000` is neither a number nor a range",
     ];
     assert_eq!(shown.len(), expected.len(), "{errors}");

@@ -1,10 +1,10 @@
-//! What Windows will say to a driver, before it is asked.
+//! Predicts whether Windows will load a driver.
 
 use serde::Serialize;
 use sluice_host::system::{CodeIntegrity, MACHINE_ARM64, MACHINE_X64, Signature, System, Trust};
 use sluice_protocol::{OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD};
 
-/// What stands in the way of an installation, and how it is taken out of it.
+/// What prevents an installation, and how to resolve it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Obstacle {
     /// What is wrong.
@@ -13,16 +13,16 @@ pub struct Obstacle {
     pub remedy: String,
 }
 
-/// What [`judge`] has to say.
+/// The result of [`judge`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Judgement {
-    /// With one of these the driver cannot load.
+    /// With any of these the driver cannot load.
     pub(crate) obstacles: Vec<Obstacle>,
-    /// What else a person should know.
+    /// What else the user should know.
     pub(crate) notes: Vec<String>,
 }
 
-/// The machine that a driver's file was built for: its IMAGE_FILE_MACHINE_*, or `None` when it is no PE image.
+/// The machine that a driver's file was built for: its IMAGE_FILE_MACHINE_*, or `None` when it is not a PE image.
 pub(super) fn image_machine(file: &[u8]) -> Option<u16> {
     let word = |at: usize| Some(u16::from_le_bytes(*file.get(at..)?.first_chunk()?));
     let header = u32::from_le_bytes(*file.get(0x3c..)?.first_chunk()?) as usize; // e_lfanew
@@ -46,7 +46,7 @@ pub(super) fn judge(system: &System, image: u16, signature: &Signature) -> Judge
     if image != system.machine {
         judgement.obstacle(
             format!("the driver is built for {}, and this machine is {}", machine(image), machine(system.machine)),
-            format!("take the sluice.sys for {}", machine(system.machine)),
+            format!("use the sluice.sys for {}", machine(system.machine)),
         );
     }
     judgement.signature(system, signature);
@@ -65,7 +65,11 @@ impl Judgement {
         let integrity = system.integrity;
         if !integrity.has(CodeIntegrity::ENABLED) || integrity.has(CodeIntegrity::DEBUG_MODE) {
             if !matches!(signature, Signature::Signed { trust: Trust::Microsoft, .. }) {
-                self.notes.push("this Windows does not insist on signatures now (code integrity is off, or a kernel debugger is allowed)".to_owned());
+                self.notes.push(
+                    "this Windows does not require signatures now (code integrity is off, or a kernel debugger is \
+                     allowed)"
+                        .to_owned(),
+                );
             }
             return;
         }
@@ -73,42 +77,44 @@ impl Judgement {
             |by: &Option<String>| by.as_ref().map_or_else(|| "an unnamed signer".to_owned(), |by| format!("`{by}`"));
         match signature {
             Signature::None => self.obstacle(
-                "the driver is not signed, and Windows loads no driver without a signature",
-                "take the signed sluice.sys of a package, or sign it (docs/package.md)",
+                "the driver is not signed, and Windows does not load unsigned drivers",
+                "use the signed sluice.sys from a package, or sign it (docs/package.md)",
             ),
             Signature::Broken => self.obstacle(
-                "the driver's file is not the one that was signed",
-                "take an undamaged sluice.sys, or sign it again",
+                "the driver's file has changed since it was signed",
+                "use an undamaged sluice.sys, or sign it again",
             ),
             Signature::Signed { trust: Trust::Microsoft, .. } => {}
             Signature::Signed { by: signer, .. } if integrity.has(CodeIntegrity::TEST_SIGNING) => {
                 self.notes.push(format!("the driver is signed by {}; it loads because test signing is on", by(signer)));
             }
             Signature::Signed { by: signer, trust: Trust::Machine } => self.notes.push(format!(
-                "the driver is signed by {}, whom this machine trusts; Windows' kernel takes drivers signed by \
-                 Microsoft, and others only with test signing on",
+                "the driver is signed by {}, whom this machine trusts; but the kernel accepts \
+                 only drivers signed by Microsoft, unless test signing is on",
                 by(signer)
             )),
             Signature::Signed { by: signer, trust: Trust::Nobody(_) } => {
                 let remedy = match system.secure_boot {
                     Some(true) => {
-                        "turn Secure Boot off in the firmware, switch on test signing (`bcdedit /set testsigning on`) \
-                         and restart; or take a driver signed by Microsoft"
+                        "turn Secure Boot off in the firmware, turn on test signing (`bcdedit /set testsigning on`) \
+                         and restart; or use a driver signed by Microsoft"
                     }
                     _ => {
-                        "switch on test signing (`bcdedit /set testsigning on`) and restart; or take a driver signed by \
+                        "turn on test signing (`bcdedit /set testsigning on`) and restart; or use a driver signed by \
                          Microsoft"
                     }
                 };
-                let what =
-                    format!("the driver is signed by {}, whom nobody vouches for, and test signing is off", by(signer));
+                let what = format!(
+                    "the driver is signed by {}, whom this machine does not trust, and test signing is off",
+                    by(signer)
+                );
                 self.obstacle(what, remedy);
             }
         }
     }
 }
 
-/// A machine's name for people.
+/// A machine's display name.
 fn machine(machine: u16) -> String {
     match machine {
         MACHINE_X64 => "x64".to_owned(),
@@ -117,7 +123,7 @@ fn machine(machine: u16) -> String {
     }
 }
 
-/// The name of a Windows that is older than the oldest we run on (winver's words; Microsoft's release history).
+/// The name of a Windows older than the oldest we support (as in winver; Microsoft's release history).
 fn release(build: u32) -> &'static str {
     match build {
         ..=10239 => "a Windows before Windows 10",
@@ -163,13 +169,13 @@ mod tests {
         let cases = [
             (ON, Signature::None, Some("not signed"), None),
             (TEST, Signature::None, Some("not signed"), None),
-            (TEST, Signature::Broken, Some("not the one that was signed"), None),
+            (TEST, Signature::Broken, Some("changed since it was signed"), None),
             (ON, signed(Trust::Microsoft), None, None),
-            (ON, signed(Trust::Machine), None, Some("takes drivers signed by Microsoft")),
+            (ON, signed(Trust::Machine), None, Some("accepts only drivers signed by Microsoft")),
             (ON, signed(NOBODY), Some("test signing is off"), None),
             (TEST, signed(NOBODY), None, Some("it loads because test signing is on")),
-            (0, Signature::None, None, Some("does not insist on signatures")),
-            (ON | CodeIntegrity::DEBUG_MODE, Signature::None, None, Some("does not insist on signatures")),
+            (0, Signature::None, None, Some("does not require signatures")),
+            (ON | CodeIntegrity::DEBUG_MODE, Signature::None, None, Some("does not require signatures")),
             (TEST | CodeIntegrity::HVCI, signed(Trust::Microsoft), None, Some("memory integrity")),
         ];
         for (options, signature, obstacle, note) in cases {
@@ -193,7 +199,7 @@ mod tests {
         let with = System { secure_boot: Some(true), ..system(ON) };
         let remedy = |system| judge(system, MACHINE_X64, &signed(NOBODY)).obstacles.remove(0).remedy;
         assert!(remedy(&with).starts_with("turn Secure Boot off"));
-        assert!(remedy(&system(ON)).starts_with("switch on test signing"));
+        assert!(remedy(&system(ON)).starts_with("turn on test signing"));
     }
 
     #[test]

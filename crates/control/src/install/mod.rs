@@ -1,11 +1,11 @@
-//! The driver into a machine and out of it again.
+//! Installs the driver on a machine and removes it.
 //!
-//! Installing looks first (`plan`) and then takes the steps it has listed (`run`): the driver is copied to
-//! System32\drivers, whose files only administrators can change; the service is made, the driver loaded and given its
-//! policy, and the WFP objects are added in one transaction that commits last. Until then no packet is decided
-//! differently, and whatever step fails, the ones before it are undone. Uninstalling goes the other way round: first
-//! the objects, so that nothing asks the driver any more, then the driver, the service and the file; each step does
-//! nothing where there is nothing to do, so it also finishes an installation or removal that was interrupted half way.
+//! Installing looks first (`plan`) and then takes the listed steps (`run`): the driver is copied to System32\drivers,
+//! whose files only administrators can change; the service is created, the driver loaded and given its policy, and the
+//! WFP objects are added in one transaction that commits last. Until then no packet is decided differently, and if a
+//! step fails, those before it are undone. Uninstalling goes in reverse: first the objects, so that nothing asks the
+//! driver any more, then the driver, the service and the file. Each step does nothing if there is nothing to do, so
+//! uninstalling also cleans up after an interrupted installation or removal.
 
 mod check;
 mod plan;
@@ -27,17 +27,17 @@ use sluice_protocol::SERVICE_NAME;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The driver's name in the folder of drivers.
+/// The driver's name in the drivers folder.
 pub const FILE: &str = "sluice.sys";
 /// A driver that is not in place yet.
 const NEW: &str = "sluice-new.sys";
 /// The driver that was in place before.
 const OLD: &str = "sluice-old.sys";
-/// The service's ImagePath: an NT path, as the kernel that opens it wants one.
+/// The service's ImagePath: an NT path, which the kernel opens.
 ///
-/// The Service Control Manager keeps a path that begins with `\SystemRoot\` as it is. One with quotes around it would be
-/// no path to the kernel but a file whose name begins with a quote; there is no command line in it that quotes could
-/// tell apart, and no space in this one.
+/// The Service Control Manager keeps a path that begins with `\SystemRoot\` as it is. It must not be quoted: the kernel
+/// would take the quote as part of the file's name. A driver's path has no arguments to separate, and this one has no
+/// space.
 pub const IMAGE_PATH: &str = r"\SystemRoot\System32\drivers\sluice.sys";
 
 /// How long an unload may take before it is reported as waiting.
@@ -50,9 +50,9 @@ const UNLOAD_POLL: Duration = Duration::from_millis(20);
 pub struct Options<'a> {
     /// The driver's file.
     pub driver: &'a Path,
-    /// The policy to put in force before the filters ask for one.
+    /// The policy to put in force before the filters are added.
     pub policy: Option<&'a Path>,
-    /// Only say what would be done.
+    /// Only report what would be done.
     pub dry_run: bool,
 }
 
@@ -61,7 +61,7 @@ pub struct Options<'a> {
 pub struct InstallReport {
     /// The driver file of the service.
     pub driver: String,
-    /// Nothing was done, only looked.
+    /// Nothing was done, only checked.
     pub dry_run: bool,
     /// The machine.
     pub system: System,
@@ -69,13 +69,13 @@ pub struct InstallReport {
     pub signature: Signature,
     /// What keeps the driver from loading. Only a dry run reports it; an installation fails with it.
     pub obstacles: Vec<Obstacle>,
-    /// What else a person should know.
+    /// What else the user should know.
     pub notes: Vec<String>,
-    /// The steps taken, or to be taken. Without any, everything was there.
+    /// The steps taken, or to take. Empty if nothing was missing.
     pub steps: Vec<Step>,
     /// The policy that was put in force from a file.
     pub policy: Option<LoadReport>,
-    /// Our filters with the ids that net events name.
+    /// Our filters, with the ids that appear in net events.
     pub filters: Vec<FilterEntry>,
 }
 
@@ -87,7 +87,7 @@ impl InstallReport {
     }
 }
 
-/// Installs the driver in `driver` without a policy; see [`install_with`].
+/// Installs the driver file `driver` without a policy; see [`install_with`].
 ///
 /// # Errors
 /// As there.
@@ -98,8 +98,7 @@ pub fn install(host: &dyn Host, driver: &Path) -> Result<InstallReport, ControlE
 /// Installs a driver and loads it, replaces an older one, or adds what an installation lacks.
 ///
 /// # Errors
-/// Something stands in the way, or a step failed; what this call had done before is undone, and what could not be is
-/// named.
+/// Something prevents it, or a step failed; what this call had done is undone, and what could not be undone is named.
 pub fn install_with(host: &dyn Host, options: &Options<'_>) -> Result<InstallReport, ControlError> {
     let plan = Plan::make(host, options)?;
     let outcome = match (options.dry_run, &plan.obstacles[..]) {
@@ -120,28 +119,28 @@ pub fn install_with(host: &dyn Host, options: &Options<'_>) -> Result<InstallRep
     })
 }
 
-/// What Windows says to the installed driver; `None` when there is no file of it.
+/// Whether Windows will load the installed driver; `None` when its file is missing.
 pub(crate) fn judge_file(host: &dyn Host) -> Result<Option<Judgement>, ControlError> {
-    let failed = || ControlError::step("looking at the installed driver");
+    let failed = || ControlError::step("checking the installed driver");
     let Some(content) = host.read_driver(FILE).map_err(failed())? else { return Ok(None) };
     let system = host.system().map_err(failed())?;
     let signature = host.signature(&format!(r"{}\{FILE}", system.drivers)).map_err(failed())?;
-    // A file that is no image is one for no machine.
+    // A file that is not an image is for no machine.
     Ok(Some(check::judge(&system, check::image_machine(&content).unwrap_or(0), &signature)))
 }
 
-/// The files that an interrupted installation left.
+/// Files left by an interrupted installation.
 pub(crate) fn leftovers(host: &dyn Host) -> Result<Vec<&'static str>, ControlError> {
     let mut found = Vec::new();
     for file in [NEW, OLD] {
-        if host.read_driver(file).map_err(ControlError::step("looking into the folder of drivers"))?.is_some() {
+        if host.read_driver(file).map_err(ControlError::step("reading the drivers folder"))?.is_some() {
             found.push(file);
         }
     }
     Ok(found)
 }
 
-/// Waits for the driver to go; `false` when it still has not.
+/// Waits for the driver to unload; `false` if it has not by then.
 fn unloaded(host: &dyn Host) -> Result<bool, ControlError> {
     let start = Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! What an installation would do: looked up first, in words that people and programs can read, and then done in just
-//! this order (`run`).
+//! What an installation would do: determined first, as steps that people and programs can read, and then done in
+//! exactly this order (`run`).
 
 use super::check::{self, Judgement, Obstacle};
 use super::{FILE, IMAGE_PATH, NEW, OLD, Options, leftovers};
@@ -14,35 +14,35 @@ use sluice_protocol::SERVICE_NAME;
 use std::fmt;
 use std::path::Path;
 
-/// Larger is no driver of ours.
+/// No driver of ours is larger.
 const MAX_DRIVER: u64 = 64 << 20;
-/// Where Windows keeps the files of drivers that an INF brought.
+/// Where Windows keeps the files of drivers installed from an INF.
 const DRIVER_STORE: &str = r"\driverstore\filerepository\";
 
 /// One step of an installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
-    /// Delete a file that an interrupted installation left.
+    /// Delete a file left by an interrupted installation.
     DeleteLeftover {
-        /// The file's name in the folder of drivers.
+        /// The file's name in the drivers folder.
         file: &'static str,
     },
-    /// Write the driver into a new file in the folder of drivers.
+    /// Write the driver into a new file in the drivers folder.
     CopyDriver {
         /// The file's name there until it is put in place.
         file: &'static str,
         /// Its length.
         bytes: usize,
     },
-    /// Write the installed driver's content into a file to go back to.
+    /// Keep the installed driver's content in a file, to restore it on failure.
     KeepOld {
-        /// The file's name in the folder of drivers.
+        /// The file's name in the drivers folder.
         file: &'static str,
     },
-    /// Unload the driver that is loaded. Its filters stay, and permit while it is not there.
+    /// Unload the loaded driver. Its filters stay, and permit while it is away.
     UnloadDriver,
-    /// Give the new file its name, in place of the old one if there is one.
+    /// Give the new file its name, replacing the old file if there is one.
     PlaceDriver {
         /// The file.
         path: String,
@@ -54,28 +54,28 @@ pub enum Step {
     },
     /// Give the service another driver file.
     MoveService {
-        /// Its ImagePath until now.
+        /// Its previous ImagePath.
         from: String,
         /// Its ImagePath.
         image_path: &'static str,
     },
     /// Load the driver.
     LoadDriver,
-    /// Give the driver a policy.
+    /// Load a policy into the driver.
     LoadPolicy {
         /// Where it comes from.
         from: PolicySource,
         /// The length of its image.
         bytes: usize,
     },
-    /// Add provider, sublayer, callouts and filters, in place of what there is of them.
+    /// Add provider, sublayer, callouts and filters, replacing any that exist.
     AddFilters {
-        /// What is there and is not as it should be.
+        /// What exists but is not as expected.
         changed: Vec<Change>,
     },
     /// Delete the driver that was replaced.
     DeleteOld {
-        /// The file's name in the folder of drivers.
+        /// The file's name in the drivers folder.
         file: &'static str,
     },
 }
@@ -86,37 +86,37 @@ pub enum Step {
 pub enum PolicySource {
     /// The file that the caller named.
     File,
-    /// The driver that is replaced.
+    /// The driver being replaced.
     Running,
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DeleteLeftover { file } => write!(f, "delete {file}, which an interrupted installation left"),
+            Self::DeleteLeftover { file } => write!(f, "delete {file}, left by an interrupted installation"),
             Self::CopyDriver { file, bytes } => write!(f, "copy the driver, {bytes} bytes, to {file}"),
             Self::KeepOld { file } => write!(f, "keep the installed driver as {file}"),
-            Self::UnloadDriver => f.write_str("unload the driver; its filters stay and permit meanwhile"),
+            Self::UnloadDriver => f.write_str("unload the driver; its filters stay and permit in the meantime"),
             Self::PlaceDriver { path } => write!(f, "put the copy in place: {path}"),
             Self::CreateService { image_path } => write!(f, "create the service {SERVICE_NAME} for {image_path}"),
-            Self::MoveService { from, image_path } => write!(f, "let the service use {image_path} instead of {from}"),
+            Self::MoveService { from, image_path } => write!(f, "point the service to {image_path} instead of {from}"),
             Self::LoadDriver => f.write_str("load the driver"),
             Self::LoadPolicy { from: PolicySource::File, bytes } => {
                 write!(f, "put the policy in force, {bytes} bytes compiled")
             }
             Self::LoadPolicy { from: PolicySource::Running, bytes } => {
-                write!(f, "put the policy in force that was in force, {bytes} bytes")
+                write!(f, "put the previous policy back in force, {bytes} bytes")
             }
             Self::AddFilters { changed } => {
                 f.write_str("add the filters")?;
-                changed.iter().try_for_each(|change| write!(f, "; mends {change}"))
+                changed.iter().try_for_each(|change| write!(f, "; repairs {change}"))
             }
             Self::DeleteOld { file } => write!(f, "delete {file}"),
         }
     }
 }
 
-/// What there is to do, and what it is done with.
+/// What to do, and with what.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) system: System,
@@ -126,24 +126,24 @@ pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     /// The driver.
     pub(super) content: Vec<u8>,
-    /// The driver that is installed, when it is another one.
+    /// The installed driver, if it is a different one.
     pub(super) old: Option<Vec<u8>>,
-    /// The policy in force, when the driver that holds it is unloaded or gets another one.
+    /// The policy in force, if the driver that holds it is unloaded or gets another.
     pub(super) running: Option<Vec<u8>>,
     /// The policy that the caller named.
     pub(super) policy: Option<Prepared>,
-    /// Our objects as they are now.
+    /// The current state of our objects.
     pub(super) objects: Inspection,
 }
 
 impl Plan {
-    /// Looks, and changes nothing.
+    /// Looks; changes nothing.
     pub(super) fn make(host: &dyn Host, options: &Options<'_>) -> Result<Self, ControlError> {
         let (path, content) = read_driver(options.driver)?;
         let machine =
-            check::image_machine(&content).ok_or_else(|| invalid(options.driver, "not a driver: no PE image"))?;
-        let system = host.system().map_err(ControlError::step("asking the machine what it is"))?;
-        let signature = host.signature(&path).map_err(ControlError::step("looking at the driver's signature"))?;
+            check::image_machine(&content).ok_or_else(|| invalid(options.driver, "not a driver: not a PE image"))?;
+        let system = host.system().map_err(ControlError::step("querying the machine"))?;
+        let signature = host.signature(&path).map_err(ControlError::step("checking the driver's signature"))?;
         let Judgement { obstacles, notes } = check::judge(&system, machine, &signature);
         let mut plan = Self {
             system,
@@ -164,7 +164,7 @@ impl Plan {
     }
 
     fn steps(&mut self, host: &dyn Host) -> Result<(), ControlError> {
-        let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+        let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
         if service == ServiceState::StopPending {
             return Err(ControlError::Unloading);
         }
@@ -173,7 +173,7 @@ impl Plan {
             return Err(ControlError::Packaged { installed: installed.clone() });
         }
         self.steps.extend(leftovers(host)?.into_iter().map(|file| Step::DeleteLeftover { file }));
-        let installed = host.read_driver(FILE).map_err(ControlError::step("looking into the folder of drivers"))?;
+        let installed = host.read_driver(FILE).map_err(ControlError::step("reading the drivers folder"))?;
         let copy = installed.as_ref() != Some(&self.content);
         let moved = image_path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH));
         let running = service == ServiceState::Running;
@@ -188,7 +188,7 @@ impl Plan {
         if unload || (running && self.policy.is_some()) {
             match policy_in_force(host) {
                 Ok(image) => self.running = image,
-                // Nobody could tell what the driver enforced once it is gone.
+                // Once the driver is gone, what it enforced cannot be recovered.
                 Err(error) if self.policy.is_none() => return Err(error),
                 Err(error) => self.notes.push(format!("if a step fails, the policy in force is lost: {error}")),
             }
@@ -228,16 +228,16 @@ impl Plan {
 
 /// The ImagePath of our service.
 pub(super) fn service_image(host: &dyn Host) -> Result<Option<String>, ControlError> {
-    host.service_driver(SERVICE_NAME).map_err(ControlError::step("looking for the service's driver"))
+    host.service_driver(SERVICE_NAME).map_err(ControlError::step("querying the service's driver"))
 }
 
 fn objects(host: &dyn Host) -> Result<Inspection, ControlError> {
-    let failed = || ControlError::step("looking for the filters");
+    let failed = || ControlError::step("querying the filters");
     let mut engine = host.open_engine().map_err(failed())?;
     objects::inspect(&mut *engine).map_err(failed())
 }
 
-/// The image that the driver now decides by.
+/// The image the driver decides by now.
 fn policy_in_force(host: &dyn Host) -> Result<Option<Vec<u8>>, ControlError> {
     Control::open(host)
         .and_then(|(control, _)| control.policy())
@@ -252,7 +252,7 @@ fn read_driver(path: &Path) -> Result<(String, Vec<u8>), ControlError> {
         return Err(invalid(path, "not a file"));
     }
     if metadata.len() > MAX_DRIVER {
-        return Err(invalid(path, "longer than any driver of ours"));
+        return Err(invalid(path, "too large for a driver of ours"));
     }
     let absolute = std::path::absolute(path).map_err(failed)?;
     let Some(absolute) = absolute.to_str() else {

@@ -1,4 +1,4 @@
-//! An installation's steps, and the way back from each.
+//! The steps of an installation, and how to undo each.
 
 use super::plan::{Plan, PolicySource, Step};
 use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
@@ -11,15 +11,15 @@ use sluice_protocol::{SERVICE_DISPLAY_NAME, SERVICE_NAME};
 /// How a step is undone.
 #[derive(Debug)]
 enum Undo {
-    /// Delete a file, if it is still there under this name.
+    /// Delete a file, if it still has this name.
     Delete(&'static str),
     /// Put the old driver back in place.
     Restore,
     /// Unload the driver.
     Unload,
-    /// Load the driver that was loaded, and give it the policy that it had.
+    /// Load the previous driver, and give it the policy it had.
     Load,
-    /// Give the driver the policy that it had.
+    /// Give the driver the policy it had.
     Policy,
     /// Delete the service.
     DeleteService,
@@ -27,21 +27,21 @@ enum Undo {
     MoveService(String),
 }
 
-/// What the steps brought.
+/// The outcome of the steps.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// The filters, where they had to be written.
+    /// The filters, if they had to be added.
     pub(super) filters: Option<Vec<FilterEntry>>,
-    /// The policy of a file that was put in force.
+    /// The policy file's policy that was put in force.
     pub(super) policy: Option<LoadReport>,
-    /// What was not done in the end, and does no harm.
+    /// What was left undone, harmlessly.
     pub(super) notes: Vec<String>,
 }
 
 /// Takes all steps of a plan.
 ///
 /// # Errors
-/// A step failed; those before it were undone, and what could not be is named.
+/// A step failed; those before it were undone, and what could not be undone is named.
 pub(super) fn run(host: &dyn Host, plan: &Plan) -> Result<Outcome, ControlError> {
     let mut run = Run { host, plan, undo: Vec::new(), outcome: Outcome::default() };
     for step in &plan.steps {
@@ -55,7 +55,7 @@ pub(super) fn run(host: &dyn Host, plan: &Plan) -> Result<Outcome, ControlError>
 struct Run<'a> {
     host: &'a dyn Host,
     plan: &'a Plan,
-    /// Of the steps done, in their order.
+    /// One for each step done, in order.
     undo: Vec<Undo>,
     outcome: Outcome,
 }
@@ -105,21 +105,21 @@ impl Run<'_> {
             }
             Step::LoadPolicy { from, .. } => self.policy(*from)?,
             Step::AddFilters { .. } => self.outcome.filters = Some(objects::write(host).map_err(failed())?),
-            // The new driver works: an old file that stays is no reason to go back to it.
+            // The new driver works: an old file that stays is no reason to roll back.
             Step::DeleteOld { file } => {
                 if let Err(error) = delete_now_or_later(host, file) {
-                    self.outcome.notes.push(format!("{file} stays in the folder of drivers: {error}"));
+                    self.outcome.notes.push(format!("{file} stays in the drivers folder: {error}"));
                 }
             }
         }
         Ok(())
     }
 
-    /// What was judged must be what was copied: between the two somebody may have changed the file.
+    /// The copied file must be the checked one: somebody may have changed it in between.
     fn same_signature(&self, file: &str) -> Result<(), ControlError> {
         let path = format!(r"{}\{file}", self.plan.system.drivers);
         let signature =
-            self.host.signature(&path).map_err(ControlError::step("looking at the copied driver's signature"))?;
+            self.host.signature(&path).map_err(ControlError::step("checking the copied driver's signature"))?;
         if signature == self.plan.signature { Ok(()) } else { Err(ControlError::DriverChanged) }
     }
 
@@ -139,7 +139,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Undoes what was done, last first, and names what would not go.
+    /// Undoes what was done, last first, and names what could not be undone.
     fn undo(&mut self) -> Vec<String> {
         let mut left = Vec::new();
         while let Some(undo) = self.undo.pop() {
@@ -158,7 +158,7 @@ impl Run<'_> {
                 Ok(None) => Ok(()),
                 _ => named(&format!("deleting {file}"), delete_now_or_later(host, file)),
             },
-            Undo::Restore => named("putting the old driver back", host.rename_driver(OLD, FILE)),
+            Undo::Restore => named("restoring the old driver's file", host.rename_driver(OLD, FILE)),
             Undo::Unload => {
                 named("unloading the driver", host.stop_service(SERVICE_NAME))?;
                 match unloaded(host) {
@@ -176,18 +176,18 @@ impl Run<'_> {
             Undo::Policy => match &self.plan.running {
                 Some(image) => load_image(host, image)
                     .map(|_| ())
-                    .map_err(|error| format!("giving the driver the policy again that it had: {error}")),
+                    .map_err(|error| format!("restoring the driver's policy: {error}")),
                 None => Ok(()),
             },
             Undo::DeleteService => named("deleting the service", host.delete_service(SERVICE_NAME)),
             Undo::MoveService(from) => {
-                named("giving the service its old file", host.set_service_driver(SERVICE_NAME, from))
+                named("restoring the service's old file", host.set_service_driver(SERVICE_NAME, from))
             }
         }
     }
 }
 
-/// Deletes a file, or has Windows do it at its next start where the file is in use.
+/// Deletes a file, or has Windows delete it at the next start if it is in use.
 pub(super) fn delete_now_or_later(host: &dyn Host, file: &str) -> HostResult<()> {
     host.delete_driver(file).or_else(|error| host.delete_driver_at_restart(file).map_err(|_| error))
 }

@@ -38,7 +38,7 @@ fn load_policy(memory: &Memory, image: &[u8]) {
     driver.status.policy_bytes = image.len() as u64;
 }
 
-/// Everything that a failed installation must leave as it was.
+/// Everything that a failed installation must leave unchanged.
 #[derive(Debug, PartialEq)]
 struct State {
     files: Vec<(String, Vec<u8>)>,
@@ -70,7 +70,7 @@ fn failing_each(make: impl Fn() -> Memory, options: &Options<'_>) {
         memory.fail_at.set(Some(call));
         let error = match install_with(&memory, options) {
             Err(error) => error,
-            // An old file that stays is told of, and the next installation takes it away.
+            // An old file that stays is reported, and the next installation deletes it.
             Ok(_) => {
                 assert_eq!(*name, "DeleteFileW", "call {call}");
                 assert_eq!(*memory.doomed.borrow(), [OLD]);
@@ -81,7 +81,7 @@ fn failing_each(make: impl Fn() -> Memory, options: &Options<'_>) {
         let ControlError::Step { source, left, .. } = &error else { panic!("{error}") };
         assert_eq!((source.operation.as_str(), source.code), (*name, code::ERROR_NO_SYSTEM_RESOURCES));
         assert!(left.0.is_empty(), "call {call}, {name}: {left}");
-        // The driver is on its way out when its service is deleted.
+        // The driver is already stopping when its service is deleted.
         memory.service_state(SERVICE_NAME).unwrap();
         assert_eq!(state(&memory), before, "call {call}, {name}");
     }
@@ -370,7 +370,7 @@ fn another_products_filter_in_our_sublayer_is_not_destroyed() {
     memory.objects.borrow_mut().filters.push(foreign.clone());
     let before: Objects = memory.objects.borrow().clone();
     let status = crate::status(&memory).unwrap();
-    assert!(status.filters_complete, "it is not ours to mend");
+    assert!(status.filters_complete, "it is not ours to repair");
     assert_eq!((status.foreign[0].name.as_str(), status.foreign[0].action.as_str()), ("another product", "block"));
     let error = uninstall(&memory).unwrap_err();
     assert!(error.advice().unwrap().contains("another product"), "{error}");
@@ -413,7 +413,7 @@ fn the_file_of_a_driver_that_stays_loaded_goes_at_the_next_start() {
     assert!(report.left.iter().any(|what| what.contains(OLD)), "{:?}", report.left);
 }
 
-/// What an attacker puts in the place of our objects, and the word that says so.
+/// What an attacker puts in place of our objects, and the text that reports it.
 #[test]
 fn what_is_not_as_we_add_it_is_seen_and_mended() {
     type Damage = (&'static str, fn(&mut Objects));

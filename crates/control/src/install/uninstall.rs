@@ -1,4 +1,4 @@
-//! Everything of ours out of a machine.
+//! Removes everything of ours from a machine.
 
 use super::plan::service_image;
 use super::run::delete_now_or_later;
@@ -14,39 +14,39 @@ use sluice_protocol::SERVICE_NAME;
 pub struct UninstallReport {
     /// How many WFP objects were removed.
     pub objects_removed: usize,
-    /// The driver was loaded and was unloaded, or its unload was asked for.
+    /// The driver was loaded and has been unloaded, or its unload is pending.
     pub driver_unloaded: bool,
-    /// The service was there and was deleted, or marked for deletion.
+    /// The service existed and was deleted, or marked for deletion.
     pub service_deleted: bool,
     /// The driver's files that were deleted.
     pub files_deleted: Vec<String>,
-    /// The driver has not gone yet: it does when the last program that has its device open closes it.
+    /// The driver is still loaded: it unloads when the last program that has its device open closes it.
     pub waiting: bool,
     /// The Base Filtering Engine is stopped: our filters, if there are any, stay and permit until `uninstall` runs again.
     pub engine_stopped: bool,
-    /// What is still there, looked up afterwards, and when it goes. Empty: nothing of ours is left.
+    /// What is left, as found afterwards, and when it goes away. Empty when nothing of ours is left.
     pub left: Vec<String>,
 }
 
 impl UninstallReport {
-    /// Whether anything was there.
+    /// Whether there was anything to remove.
     #[must_use]
     pub fn changed(&self) -> bool {
         self.objects_removed > 0 || self.driver_unloaded || self.service_deleted || !self.files_deleted.is_empty()
     }
 }
 
-/// Removes everything of ours, whatever of it is there, and looks afterwards whether anything is left.
+/// Removes everything of ours, however much of it exists, and checks afterwards whether anything is left.
 ///
 /// # Errors
-/// A step failed; those before it stand, and calling again goes on from there.
+/// A step failed; those before it remain done, and another call continues from there.
 pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
     let mut report = UninstallReport::default();
-    let before = host.service_state(SERVICE_NAME).map_err(ControlError::step("looking for the service"))?;
+    let before = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
     let image_path = service_image(host)?;
     match objects::clear(host) {
         Ok(count) => report.objects_removed = count,
-        // The filters permit when the driver is gone; that the engine is stopped must not keep the driver.
+        // The filters permit when the driver is gone, so a stopped engine must not prevent its removal.
         Err(error) if code::is_engine_stopped(error.code) => report.engine_stopped = true,
         Err(error) => return Err(ControlError::step("removing the filters")(error)),
     }
@@ -60,7 +60,7 @@ pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
     }
     if before != ServiceState::Absent {
         match host.delete_service(SERVICE_NAME) {
-            // An earlier removal asked for it, and the driver is still there.
+            // An earlier removal requested it, and the driver is still loaded.
             Err(error) if error.code == code::ERROR_SERVICE_MARKED_FOR_DELETE => {}
             result => result.map_err(ControlError::step("deleting the service"))?,
         }
@@ -73,8 +73,8 @@ pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
     Ok(report)
 }
 
-/// Deletes one of our files. The file of a driver that stays loaded gets another name first: a deletion at Windows'
-/// next start goes by the name, and must not meet a driver that was installed since.
+/// Deletes one of our files. The file of a driver that stays loaded is renamed first: a deletion at Windows' next start
+/// goes by name, and must not hit a driver installed since.
 fn delete(host: &dyn Host, file: &str, report: &mut UninstallReport) -> Result<(), HostError> {
     if host.read_driver(file)?.is_none() {
         return Ok(());
@@ -89,23 +89,25 @@ fn delete(host: &dyn Host, file: &str, report: &mut UninstallReport) -> Result<(
     Ok(())
 }
 
-/// What is there now.
+/// What is left now.
 fn look(host: &dyn Host, elsewhere: Option<String>, report: &mut UninstallReport) -> Result<(), ControlError> {
-    let failed = || ControlError::step("looking whether anything is left");
+    let failed = || ControlError::step("checking what is left");
     if host.service_state(SERVICE_NAME).map_err(failed())? != ServiceState::Absent {
-        report.left.push("driver and service, until the last program that has its device open closes it".to_owned());
+        report
+            .left
+            .push("the driver and its service, until the last program that has its device open closes it".to_owned());
     }
     for file in [NEW, OLD, FILE] {
         if host.read_driver(file).map_err(failed())?.is_some() {
-            report.left.push(format!("the file {file} in the folder of drivers, until Windows starts again"));
+            report.left.push(format!("the file {file} in the drivers folder, until Windows starts again"));
         }
     }
     if let Some(path) = elsewhere {
-        report.left.push(format!("the file {path}, which the service used and this program did not bring"));
+        report.left.push(format!("the file {path}, which the service used and this program did not install"));
     }
     if report.engine_stopped {
         report.left.push(
-            "the filters, if there were any: the Base Filtering Engine is stopped; start it (`sc start BFE`) and run \
+            "the filters, if any: the Base Filtering Engine is stopped; start it (`sc start BFE`) and run \
              `sluice uninstall` again"
                 .to_owned(),
         );

@@ -1,7 +1,7 @@
-//! Whether what BFE keeps under our keys is what we put there.
+//! Whether the objects under our keys in BFE are the ones we added.
 //!
-//! A key says nothing about an object: whoever may write to BFE can add a permit under the key of our filter, or a
-//! heavier filter beside it in our sublayer. So every member that decides is compared.
+//! A key proves nothing about an object: whoever may write to BFE can add a permit under the key of our filter, or a
+//! heavier filter beside it in our sublayer. So every member that matters is compared.
 
 use super::{PROVIDER, SUBLAYER, callout, filter, layer_name, provider, sublayer};
 use serde::Serialize;
@@ -17,20 +17,20 @@ const FILTER_INDEXED: u32 = 0x40;
 pub struct Inspection {
     /// The filters under our keys and of our provider, in the order of the layers.
     pub filters: Vec<FilterEntry>,
-    /// Objects of ours that are not there.
+    /// Objects of ours that are missing.
     pub missing: Vec<String>,
-    /// What is there under our keys and is not as we add it, and filters of our provider that this build does not know.
+    /// Objects under our keys that differ from what we add, and filters of our provider that this build does not know.
     pub changed: Vec<Change>,
-    /// Filters in our sublayer that are not ours: they have a say before, or instead of, the driver.
+    /// Filters in our sublayer that are not ours: they decide before, or instead of, the driver.
     pub foreign: Vec<Foreign>,
 }
 
-/// An object that is not as it should be.
+/// An object that differs from what we add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The object.
     pub object: String,
-    /// Which member, and what it is instead of what.
+    /// Which member, its value, and the expected value.
     pub what: String,
 }
 
@@ -40,7 +40,7 @@ impl Display for Change {
     }
 }
 
-/// A filter of somebody else's in our sublayer.
+/// Somebody else's filter in our sublayer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Foreign {
     /// filterId.
@@ -60,12 +60,13 @@ pub struct Foreign {
 impl Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, name, layer, action, .. } = self;
-        write!(f, "filter {id} `{name}` at {layer} stands in our sublayer and is not ours; its action: {action}")
+        write!(f, "filter {id} `{name}` at {layer} is in our sublayer and is not ours; its action: {action}")
     }
 }
 
 impl Inspection {
-    /// Whether everything of ours is there and as it should be. What is foreign does not count: it is not ours to mend.
+    /// Whether everything of ours is present and as expected. Foreign filters do not count: they are not ours to
+    /// repair.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.missing.is_empty() && self.changed.is_empty()
@@ -79,10 +80,10 @@ impl Inspection {
     }
 }
 
-/// Compares all of ours.
+/// Compares all our objects.
 ///
 /// # Errors
-/// BFE refused to be asked.
+/// BFE refused the query.
 pub fn inspect(engine: &mut dyn Engine) -> HostResult<Inspection> {
     let mut found = Inspection::default();
     match engine.provider(PROVIDER)? {

@@ -20,7 +20,7 @@ pub(super) fn guid_back(guid: &GUID) -> Guid {
     Guid(high | u128::from(u64::from_be_bytes(guid.data4)))
 }
 
-/// A filter's weight as it was given; `None` for a type that is no weight.
+/// A filter's weight as given; `None` for a type that is not a weight.
 ///
 /// # Safety
 /// The value has the member that its type says.
@@ -53,10 +53,10 @@ pub(super) unsafe fn action_back(action: &wfp::FWPM_ACTION0) -> Option<FilterAct
     })
 }
 
-/// Owns what a structure points to: as long as this lives, so do the pointers it gave out.
+/// Owns what a structure points to: the pointers it returned are valid as long as it lives.
 #[derive(Default)]
 pub(super) struct Arena {
-    /// From `Box::into_raw`. Not boxes: moving a box would end the pointers derived from it.
+    /// From `Box::into_raw`. Not boxes: moving a box would invalidate the pointers derived from it.
     kept: Vec<*mut dyn Any>,
 }
 
@@ -213,7 +213,7 @@ impl Arena {
         Ok(wfp::FWP_CONDITION_VALUE0 { r#type: kind, Anonymous: union })
     }
 
-    /// An end of a range.
+    /// One end of a range.
     fn value(&mut self, value: &ConditionValue) -> HostResult<wfp::FWP_VALUE0> {
         use wfp::FWP_VALUE0_0 as Union;
         let (kind, union) = match value {

@@ -1,4 +1,4 @@
-//! The control device, with overlapped I/O so that a read can be given up.
+//! The control device, with overlapped I/O so that a read can be cancelled.
 
 use super::refusal;
 use sluice_host::{Device, HostError, HostResult, code};
@@ -24,8 +24,8 @@ impl Handle {
         })
     }
 
-    /// Starts an operation with an OVERLAPPED of its own and waits until it is over, at most `wait` milliseconds
-    /// before cancelling it. Returns how many bytes came, `None` when it was cancelled.
+    /// Starts an operation with its own OVERLAPPED and waits until it completes, at most `wait` milliseconds before
+    /// cancelling it. Returns how many bytes came, `None` when it was cancelled.
     ///
     /// `start` returns what the Windows call returned. What it passes to that call must outlive this function.
     fn run(&self, operation: &str, wait: u32, start: impl FnOnce(*mut OVERLAPPED) -> i32) -> HostResult<Option<usize>> {
@@ -46,7 +46,7 @@ impl Handle {
             }
             // SAFETY: the event is open until the end of this function.
             if wait != INFINITE && unsafe { WaitForSingleObject(event.as_raw_handle(), wait) } != WAIT_OBJECT_0 {
-                // Whether this finds the operation still pending or already over, the wait below tells which.
+                // The operation may be pending or complete; the wait below tells which.
                 // SAFETY: the file is open and `overlapped` is the one the operation was started with.
                 unsafe { CancelIoEx(self.0.as_raw_handle(), overlapped) };
             }
@@ -101,7 +101,7 @@ impl Device for Handle {
 
 fn length(operation: &str, buffer: &[u8]) -> HostResult<u32> {
     u32::try_from(buffer.len()).map_err(|_| {
-        let what = format!("a buffer of {} bytes is longer than a request can say", buffer.len());
+        let what = format!("a buffer of {} bytes is too long for a request", buffer.len());
         HostError::with_message(operation, code::ERROR_INVALID_PARAMETER, what)
     })
 }

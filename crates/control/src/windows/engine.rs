@@ -174,7 +174,7 @@ impl Engine for Session {
     }
 
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
-        // All filters, and ours picked here: a template would also have to name one layer.
+        // All filters, of which ours are picked here: a template would also have to name one layer.
         let mut enumeration = Enumeration::open(self.0)?;
         let mut filters = Vec::new();
         while let Some(page) = enumeration.next_page()? {

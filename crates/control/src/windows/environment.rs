@@ -23,7 +23,7 @@ impl Drop for Block {
     }
 }
 
-/// The value of a variable that is the system's and no user's. Names compare without case.
+/// The value of a system variable, not a user's. Names are compared without case.
 pub(super) fn variable(name: &str) -> HostResult<Option<String>> {
     let mut block = null_mut();
     // SAFETY: `block` outlives the call; without a token the block has the system's variables only.
@@ -34,7 +34,7 @@ pub(super) fn variable(name: &str) -> HostResult<Option<String>> {
     let mut at = block.0.cast::<u16>().cast_const();
     loop {
         // SAFETY: `at` is at the start of a string of the block, which is there until the end of this function; each
-        // ends with a NUL, behind which the next begins, until the empty one.
+        // ends with a NUL, after which the next begins, until the empty one.
         let units = unsafe {
             let length = (0..).take_while(|&offset| *at.add(offset) != 0).count();
             let units = std::slice::from_raw_parts(at, length);
@@ -44,7 +44,7 @@ pub(super) fn variable(name: &str) -> HostResult<Option<String>> {
         if units.is_empty() {
             return Ok(None);
         }
-        // The names of drives' current folders begin with the sign that ends other names.
+        // The names of drives' current folders begin with `=`, which ends other names.
         let text = String::from_utf16_lossy(units);
         if let Some((found, value)) = text.split_once('=')
             && found.eq_ignore_ascii_case(name)

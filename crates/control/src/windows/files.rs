@@ -11,7 +11,7 @@ use windows_sys::Win32::Storage::FileSystem::{
     MoveFileExW,
 };
 
-/// Larger is no driver of ours.
+/// No driver of ours is larger.
 const MAX_BYTES: u64 = 64 << 20;
 
 pub(super) fn read(name: &str) -> HostResult<Option<Vec<u8>>> {
@@ -30,7 +30,7 @@ pub(super) fn read(name: &str) -> HostResult<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// A new file takes its rights from the folder; one that was moved here would have brought its own.
+/// A new file inherits its rights from the folder; one moved here would keep its own.
 pub(super) fn write(name: &str, content: &[u8]) -> HostResult<()> {
     let path = path("CreateFileW", name)?;
     let mut file = File::create_new(&path).map_err(|error| failed("CreateFileW", &error))?;
@@ -40,7 +40,7 @@ pub(super) fn write(name: &str, content: &[u8]) -> HostResult<()> {
         .and_then(|()| file.sync_all().map_err(|error| failed("FlushFileBuffers", &error)));
     drop(file);
     if written.is_err() {
-        // What was half written is of no use to anybody; if it stays, the next installation takes it away.
+        // A partly written file is useless; if it stays, the next installation deletes it.
         let _ = std::fs::remove_file(path);
     }
     written

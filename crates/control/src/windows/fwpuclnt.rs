@@ -1,4 +1,4 @@
-//! What is called of fwpuclnt.dll, the client of the Base Filtering Engine. It is no KnownDLL.
+//! The functions we call in fwpuclnt.dll, the client of the Base Filtering Engine. It is not a KnownDLL.
 
 use super::library::system_library;
 use std::ffi::c_void;

@@ -1,9 +1,9 @@
 //! Functions of Windows' own libraries, from System32 and nowhere else.
 //!
-//! A library in a program's import table is looked for beside the program first, unless it is one of the session's
-//! KnownDLLs. sluice.exe runs with an administrator's rights from whatever folder it was copied to, so what is not a
-//! KnownDLL must not stand there: these libraries are loaded by LOAD_LIBRARY_SEARCH_SYSTEM32 at the first call. That is
-//! also sound before Windows 10, where an image's own wish (DependentLoadFlags) is not heeded.
+//! A library in a program's import table is searched for beside the program first, unless it is a KnownDLL. sluice.exe
+//! runs with an administrator's rights from whatever folder it was copied to, so only KnownDLLs may be in its import
+//! table: other libraries are loaded with LOAD_LIBRARY_SEARCH_SYSTEM32 at the first call. That is also sound before
+//! Windows 10, which ignores an image's DependentLoadFlags.
 
 use std::ffi::CStr;
 use windows_sys::Win32::Foundation::{FARPROC, GetLastError};
@@ -20,7 +20,7 @@ pub(super) fn find(library: &str, function: &CStr) -> Result<unsafe extern "syst
         // SAFETY: the module is loaded, and nobody unloads it; the name is NUL-terminated.
         unsafe { GetProcAddress(module, function.as_ptr().cast()) }
     };
-    // SAFETY: the thread's own value; the call that left no address has set it.
+    // SAFETY: the thread's own value, set by the call that returned no address.
     address.ok_or_else(|| unsafe { GetLastError() })
 }
 
@@ -28,7 +28,7 @@ pub(super) fn find(library: &str, function: &CStr) -> Result<unsafe extern "syst
 macro_rules! system_library {
     ($library:literal; $(fn $name:ident($($argument:ident: $kind:ty),* $(,)?) -> $result:ty, or $missing:expr;)*) => {
         $(
-            #[doc = concat!("`", stringify!($name), "` of ", $library, ".\n\n# Safety\nWhat its documentation demands.")]
+            #[doc = concat!("`", stringify!($name), "` of ", $library, ".\n\n# Safety\nWhat its documentation asks.")]
             #[allow(non_snake_case, reason = "the names are those of the Windows headers")]
             pub(super) unsafe fn $name($($argument: $kind),*) -> $result {
                 type Function = unsafe extern "system" fn($($kind),*) -> $result;

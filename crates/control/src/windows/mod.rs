@@ -1,7 +1,7 @@
 //! The seam on Windows: the Service Control Manager, the Base Filtering Engine and the control device, through
 //! windows-sys.
 //!
-//! Every handle is owned by a type that closes it. Each `unsafe` block is one call, whose pointers are of values that
+//! Every handle is owned by a type that closes it. Each `unsafe` block is one call, whose pointers are to values that
 //! live in the same function.
 
 mod convert;
@@ -28,8 +28,8 @@ impl WindowsHost {
     /// This machine, for an administrator.
     ///
     /// # Errors
-    /// `ERROR_ELEVATION_REQUIRED` when the process is not elevated: asked once, here, rather than found out at the
-    /// first of many calls that would be refused.
+    /// `ERROR_ELEVATION_REQUIRED` when the process is not elevated: checked once, here, instead of at the first of many
+    /// calls that would be refused.
     pub fn open() -> HostResult<Self> {
         if token::is_elevated()? {
             Ok(Self(()))
@@ -116,7 +116,7 @@ impl Host for WindowsHost {
 /// UTF-16 with the terminating NUL.
 ///
 /// # Errors
-/// The text has a NUL within: Windows would take what stands before it for the whole.
+/// The text contains a NUL: Windows would take what is before it for the whole.
 fn wide(operation: &str, text: &str) -> HostResult<Vec<u16>> {
     if text.contains('\0') {
         let what = format!("{text:?} contains a NUL character");
@@ -125,7 +125,7 @@ fn wide(operation: &str, text: &str) -> HostResult<Vec<u16>> {
     Ok(text.encode_utf16().chain([0]).collect())
 }
 
-/// A refusal in the words of this crate, or of the system where it has none.
+/// A refusal in this crate's words, or in the system's where it has none.
 fn refusal(operation: &str, code: u32) -> HostError {
     match code::name(code) {
         Some(_) => HostError::new(operation, code),

@@ -1,4 +1,4 @@
-//! Paths as ALE_APP_ID has them.
+//! Paths in the form of ALE_APP_ID.
 
 use super::engine::free;
 use super::fwpuclnt::FwpmGetAppIdFromFileName0;
@@ -11,7 +11,7 @@ use std::ptr::null_mut;
 use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform::FWP_BYTE_BLOB;
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_BACKUP_SEMANTICS, GetFinalPathNameByHandleW, VOLUME_NAME_NT};
 
-/// The longest path of the object manager, in UTF-16 units: what a UNICODE_STRING can count.
+/// The object manager's longest path, in UTF-16 units: the most that a UNICODE_STRING can hold.
 const MAX_NT_PATH: usize = 0x7fff;
 
 /// The NT path of a program, or of a folder of programs.
@@ -40,7 +40,7 @@ fn file(path: &str) -> HostResult<String> {
 /// The same for a folder, which FwpmGetAppIdFromFileName0 is not documented to take.
 fn folder(path: &str) -> HostResult<String> {
     const OPERATION: &str = "GetFinalPathNameByHandleW";
-    // No access: only the name is wanted. Folders open with this flag alone.
+    // No access rights: only the name is needed. Folders open only with this flag.
     let folder = OpenOptions::new().access_mode(0).custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(path);
     let folder = folder.map_err(|error| {
         refusal("CreateFileW", error.raw_os_error().map_or(code::ERROR_INVALID_PARAMETER, i32::cast_unsigned))

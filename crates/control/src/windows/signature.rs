@@ -1,8 +1,8 @@
 //! A driver's signature: in the file, or in a catalog that names it.
 //!
-//! The general policy for signed code says whether file and signature belong together and whether this machine trusts
-//! the signer. Windows' kernel asks for more: a signer whose certificate Microsoft made for drivers. That is seen by
-//! the certificate's purposes. The kernel itself has the last word, when the driver is loaded.
+//! The general policy for signed code checks that file and signature belong together and that this machine trusts the
+//! signer. Windows' kernel requires more: a signer whose certificate Microsoft issued for drivers, which shows in the
+//! certificate's purposes. The kernel itself decides in the end, when the driver is loaded.
 
 use super::library::system_library;
 use super::{last_error, wide};
@@ -123,7 +123,7 @@ fn in_catalog(file: &File, name: &[u16]) -> HostResult<Signature> {
     Ok(verify(WTD_CHOICE_CATALOG, WINTRUST_DATA_0 { pCatalog: &raw mut member }).unwrap_or(Signature::Broken))
 }
 
-/// What the general policy says; `Err` with its code when there is no signature of this file to speak of.
+/// The general policy's verdict; `Err` with its code when the file has no valid signature.
 ///
 /// `subject` points to what `choice` names, which lives until this returns.
 fn verify(choice: WINTRUST_DATA_UNION_CHOICE, subject: WINTRUST_DATA_0) -> Result<Signature, i32> {
@@ -134,7 +134,7 @@ fn verify(choice: WINTRUST_DATA_UNION_CHOICE, subject: WINTRUST_DATA_0) -> Resul
         dwUnionChoice: choice,
         Anonymous: subject,
         dwStateAction: WTD_STATEACTION_VERIFY,
-        // An installation does not wait for a network.
+        // An installation does not wait for the network.
         dwProvFlags: WTD_CACHE_ONLY_URL_RETRIEVAL,
         ..Default::default()
     };
@@ -161,11 +161,11 @@ fn verify(choice: WINTRUST_DATA_UNION_CHOICE, subject: WINTRUST_DATA_0) -> Resul
 /// A signing certificate.
 struct Certificate {
     subject: Option<String>,
-    /// Made by Microsoft for drivers, if its chain is valid.
+    /// Issued by Microsoft for drivers, if its chain is valid.
     for_drivers: bool,
 }
 
-/// The signer's certificate of a verification that is not closed yet.
+/// The signer's certificate of a verification that is still open.
 fn certificate(state: HANDLE) -> Option<Certificate> {
     if state.is_null() {
         return None;
@@ -197,7 +197,7 @@ fn subject(context: *const CERT_CONTEXT) -> Option<String> {
     name.get(..length).filter(|name| !name.is_empty()).map(String::from_utf16_lossy)
 }
 
-/// Whether one of the certificate's purposes is that of drivers.
+/// Whether driver signing is one of the certificate's purposes.
 fn for_drivers(context: *const CERT_CONTEXT) -> bool {
     let mut length = 0;
     // SAFETY: the certificate is open; a null buffer asks for the length.
@@ -213,8 +213,8 @@ fn for_drivers(context: *const CERT_CONTEXT) -> bool {
     if unsafe { CertGetEnhancedKeyUsage(context, 0, usage, &raw mut length) } == 0 {
         return false;
     }
-    // SAFETY: the call filled the structure: so many pointers to NUL-terminated strings, all in the same buffer, which
-    // lives until the end of this function. The two object identifiers are literals.
+    // SAFETY: the call filled the structure: this many pointers to NUL-terminated strings, all in the same buffer,
+    // which lives until the end of this function. The two object identifiers are literals.
     unsafe {
         let usage = &*usage;
         if usage.cUsageIdentifier == 0 {
@@ -226,7 +226,7 @@ fn for_drivers(context: *const CERT_CONTEXT) -> bool {
     }
 }
 
-/// The machine's catalogs of drivers.
+/// The machine's driver catalogs.
 struct Admin(isize);
 
 impl Admin {
@@ -241,7 +241,7 @@ impl Admin {
         };
         match opened {
             0 => match last_error(OPERATION) {
-                // The second is what Wine says, whose catalogs nobody can ask.
+                // The second comes from Wine, whose catalogs cannot be queried.
                 error if matches!(error.code, ERROR_FILE_NOT_FOUND | ERROR_CALL_NOT_IMPLEMENTED) => Ok(None),
                 error => Err(error),
             },

@@ -1,4 +1,4 @@
-//! Windows' version, and what it demands of drivers.
+//! Windows' version, and what it requires of drivers.
 
 use super::{check, last_error, refusal, wide};
 use sluice_host::system::{CodeIntegrity, System};
@@ -35,7 +35,7 @@ pub(super) fn folder() -> HostResult<String> {
     }
 }
 
-/// The build that the kernel has, whatever the program's manifest says it was made for.
+/// The kernel's build, whatever the program's manifest declares.
 fn build() -> HostResult<u32> {
     let mut version = OSVERSIONINFOW { dwOSVersionInfoSize: size_of::<OSVERSIONINFOW>() as u32, ..Default::default() };
     // SAFETY: the structure says its own size and outlives the call.
@@ -63,7 +63,7 @@ fn integrity() -> HostResult<CodeIntegrity> {
     Ok(CodeIntegrity(answer.CodeIntegrityOptions))
 }
 
-/// The registry's copy of the firmware's variable, which itself only a privileged program may read.
+/// The registry's copy of the firmware variable; only a privileged program may read the variable itself.
 fn secure_boot() -> HostResult<Option<bool>> {
     const OPERATION: &str = "RegGetValueW";
     let key = wide(OPERATION, r"SYSTEM\CurrentControlSet\Control\SecureBoot\State")?;
@@ -82,7 +82,7 @@ fn secure_boot() -> HostResult<Option<bool>> {
         )
     };
     match result {
-        // A machine whose firmware is a BIOS has no such key.
+        // A machine with BIOS firmware has no such key.
         ERROR_FILE_NOT_FOUND => Ok(None),
         result => check(OPERATION, result).map(|()| Some(enabled != 0)),
     }
@@ -92,6 +92,6 @@ fn status(operation: &str, status: i32) -> HostResult<()> {
     if status >= 0 {
         return Ok(());
     }
-    // SAFETY: any status may be asked about.
+    // SAFETY: any status may be converted.
     Err(refusal(operation, unsafe { RtlNtStatusToDosError(status) }))
 }

@@ -1,4 +1,4 @@
-//! The administrator's side.
+//! The client's side.
 
 use super::wire::{self, DeviceRequest, EngineRequest, HELLO, Hello, MAX_OUTPUT, Request};
 use crate::Host;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct RemoteHost {
     socket: PathBuf,
-    /// Carries the plain calls; engines and devices have their own connections.
+    /// For the plain calls; engines and devices have their own connections.
     connection: Mutex<Connection>,
 }
 
@@ -26,7 +26,7 @@ impl RemoteHost {
     /// Connects to the machine that serves at `socket`.
     ///
     /// # Errors
-    /// Nobody listens there, the socket is another user's, or the other side speaks another version.
+    /// Nobody listens there, the socket belongs to another user, or the server speaks another version.
     pub fn connect(socket: &Path) -> HostResult<Self> {
         Ok(Self { socket: socket.to_owned(), connection: Mutex::new(Connection::open(socket)?) })
     }
@@ -226,7 +226,7 @@ impl Connection {
             Ok(HELLO) => Ok(Self(stream)),
             Ok(Hello { magic, version }) if magic == HELLO.magic => Err(fail(format!(
                 "the simulated machine at {shown} speaks version {version}, this program version {}: \
-                 use programs of one build",
+                 use programs from the same build",
                 HELLO.version
             ))),
             Ok(_) | Err(_) => Err(fail(format!("{shown} is not a simulated machine, or it does not serve this user"))),

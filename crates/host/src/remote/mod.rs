@@ -1,13 +1,13 @@
-//! Another process as an administrator of the simulated machine.
+//! Lets another process administer the simulated machine.
 //!
 //! [`serve`] offers a machine's [`Host`](crate::Host) on a Unix socket; [`RemoteHost`] is the same trait on
-//! the other side. A connection is a handle: one carries the plain calls, and each open engine or device has its own,
-//! so a read that waits holds up nobody else, and when a client dies the kernel closes its sockets and the server its
+//! the other side. A connection is a handle: one carries the plain calls, and each open engine or device has its own.
+//! So a waiting read blocks nobody else, and when a client dies, the kernel closes its sockets and the server its
 //! handles.
 //!
-//! The socket file is created with mode 0600, and the server asks the kernel who is calling: only its own user and
-//! root are served. What arrives is still treated as hostile: every length has a bound, memory grows only with bytes
-//! that have come, and a message that does not decode to its last byte ends the connection.
+//! The socket file is created with mode 0600, and the server asks the kernel who is connecting: it serves only its own
+//! user and root. Input is still treated as hostile: every length is bounded, memory grows only with bytes received,
+//! and a message that does not decode to its last byte ends the connection.
 
 mod client;
 mod server;

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-/// More clients than this at once are turned away.
+/// Clients beyond this many at once are rejected.
 const MAX_CONNECTIONS: usize = 256;
-/// Clients that may wait to be accepted.
+/// The backlog of clients to accept.
 const BACKLOG: i32 = 16;
 
 /// A machine offered on a socket. Dropping it ends every connection and removes the socket.
@@ -40,10 +40,10 @@ struct Connections {
 /// Offers `host` on a new Unix socket at `path`, mode 0600, to this user and root.
 ///
 /// # Errors
-/// The socket cannot be made, for example because something exists at `path` already.
+/// The socket cannot be made, for example because something already exists at `path`.
 pub fn serve<H: Host + Send + Sync + 'static>(host: Arc<H>, path: &Path) -> io::Result<Server> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // The mode of an unbound socket is the mode of the file that bind makes: there is no moment at which it is open.
+    // The file that bind makes takes the mode of the unbound socket: at no moment is it open to others.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;
@@ -69,14 +69,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Removed first, so that nobody connects to a server that is going.
+        // Removed first, so that nobody connects to a server that is shutting down.
         let _ = std::fs::remove_file(&self.path);
         let open: Vec<_> = {
             let mut connections = self.connections.lock();
             connections.closing = true;
             connections.open.drain().map(|(_, connection)| connection).collect()
         };
-        // On Linux this wakes a thread that waits in accept.
+        // On Linux this wakes a thread blocked in accept.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         for (stream, _) in &open {
             let _ = stream.shutdown(Shutdown::Both);
@@ -99,14 +99,14 @@ fn accept<H: Host + Send + Sync + 'static>(
                 if connections.lock().closing {
                     return;
                 }
-                // Out of descriptors, or a client that left before it was taken: neither ends the service.
+                // Out of descriptors, or the client left before it was accepted: neither ends the service.
                 tracing::warn!(%error, "accepting a client");
                 thread::sleep(MAX_READ_WAIT);
                 continue;
             }
         };
         if let Err(error) = admit(stream, host, connections) {
-            tracing::warn!(%error, "a client was turned away");
+            tracing::warn!(%error, "a client was rejected");
         }
     }
 }
@@ -118,7 +118,7 @@ fn admit<H: Host + Send + Sync + 'static>(
 ) -> io::Result<()> {
     let peer = sockopt::socket_peercred(&stream)?;
     if peer.uid != rustix::process::geteuid() && !peer.uid.is_root() {
-        return Err(io::Error::other(format!("user {} is neither this one nor root", peer.uid.as_raw())));
+        return Err(io::Error::other(format!("user {} is neither this user nor root", peer.uid.as_raw())));
     }
     let shared = stream.try_clone()?;
     let mut locked = connections.lock();
@@ -126,7 +126,7 @@ fn admit<H: Host + Send + Sync + 'static>(
         return Ok(());
     }
     if locked.open.len() >= MAX_CONNECTIONS {
-        return Err(io::Error::other(format!("{MAX_CONNECTIONS} clients are connected already")));
+        return Err(io::Error::other(format!("{MAX_CONNECTIONS} clients are already connected")));
     }
     let id = locked.next;
     locked.next += 1;
@@ -137,7 +137,7 @@ fn admit<H: Host + Send + Sync + 'static>(
             if let Err(error) = converse(&*host, &stream) {
                 tracing::debug!(%error, "a client's connection ended");
             }
-            // When the server is closing it has taken the entry and waits for this thread.
+            // A server that is closing has taken the entry and waits for this thread.
             connections.lock().open.remove(&id);
         })?
     };
@@ -145,12 +145,12 @@ fn admit<H: Host + Send + Sync + 'static>(
     Ok(())
 }
 
-/// One connection from its greeting to its end.
+/// One connection, from greeting to end.
 fn converse(host: &dyn Host, stream: &UnixStream) -> io::Result<()> {
     let hello: Hello = wire::receive(stream)?;
     wire::send(stream, &HELLO)?;
     if hello != HELLO {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "another greeting than ours"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the greeting is not ours"));
     }
     let mut frame = Vec::new();
     while wire::receive_frame(stream, &mut frame)? {
@@ -230,7 +230,7 @@ fn serve_device(device: &dyn Device, stream: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `output` as long as the client's buffer.
+/// Resizes `output` to the length of the client's buffer.
 fn room(output: &mut Vec<u8>, capacity: u64, operation: &str) -> HostResult<()> {
     match usize::try_from(capacity) {
         Ok(capacity) if capacity <= MAX_OUTPUT => {

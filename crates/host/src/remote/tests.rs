@@ -205,7 +205,7 @@ impl Drop for RecorderEngine<'_> {
     }
 }
 
-/// Returns its input, backwards; a read never has anything.
+/// Returns its input reversed; a read never returns anything.
 struct Echo(Arc<AtomicUsize>);
 
 impl Device for Echo {
@@ -252,7 +252,7 @@ impl Bench {
         RemoteHost::connect(&self.socket).unwrap()
     }
 
-    /// A connection whose greeting is done and whose messages are made by hand.
+    /// A connection that has exchanged greetings and sends handmade messages.
     fn raw(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -275,12 +275,12 @@ fn frame(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_le_bytes(), bytes].concat()
 }
 
-/// The server hangs up on this connection.
+/// Whether the server hangs up on this connection.
 fn hangs_up(mut stream: UnixStream) -> bool {
     use std::io::Read;
     match stream.read(&mut [0; 64]) {
         Ok(count) => count == 0,
-        // What the server had not read when it hung up.
+        // Data that the server had not read when it hung up.
         Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
     }
 }
@@ -430,7 +430,7 @@ fn what_a_dead_client_held_is_closed() {
     wire::send(&stream, &Request::OpenDevice(r"\\.\Echo".into())).unwrap();
     wire::receive::<HostResult<()>>(&stream).unwrap().unwrap();
     assert_eq!(bench.machine.open_devices.load(SeqCst), 1);
-    // It dies in the middle of a long read.
+    // The client dies in the middle of a long read.
     wire::send(&stream, &wire::DeviceRequest::Read { capacity: 256, wait: Duration::MAX }).unwrap();
     drop(stream);
     eventually("the device's close", || bench.machine.open_devices.load(SeqCst) == 0);
@@ -461,7 +461,7 @@ fn hostile_bytes_end_their_own_connection_only() {
         if what.starts_with("ranges") {
             wire::receive::<HostResult<()>>(&stream).unwrap().unwrap();
         }
-        assert!(hangs_up(stream), "{what} was taken");
+        assert!(hangs_up(stream), "{what} was accepted");
         assert_eq!(bench.client().service_state("Sluice"), Ok(ServiceState::Absent), "after {what}");
     }
     assert!(bench.machine.filters.lock().is_empty());

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-/// The longest frame: the largest policy image and room for what stands around it.
+/// The longest frame: the largest policy image and room for what surrounds it.
 pub(super) const MAX_FRAME: usize = sluice_protocol::ioctl::MAX_POLICY_BYTES + 4096;
 /// The most output a client may ask of one device call.
 pub(super) const MAX_OUTPUT: usize = sluice_protocol::ioctl::MAX_POLICY_BYTES;
-/// The longest the server waits in one read. A client that wants to wait longer asks again; so the server notices
-/// within this time that its client is gone.
+/// The longest the server waits in one read. A client that wants to wait longer asks again; so within this time the
+/// server notices that its client is gone.
 pub(super) const MAX_READ_WAIT: Duration = Duration::from_millis(250);
-/// The first bytes each side sends, with the version of these messages.
+/// The first bytes each side sends, followed by the protocol version.
 pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 4 };
 
 /// The opening message of both sides.
@@ -26,7 +26,7 @@ pub(super) struct Hello {
     pub(super) version: u32,
 }
 
-/// What a client asks of a connection that has opened nothing yet.
+/// The requests on a connection that has opened nothing yet.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     ServiceState(String),
@@ -51,7 +51,7 @@ pub(super) enum Request {
     OpenDevice(String),
 }
 
-/// What a client asks of an open engine.
+/// The requests to an open engine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum EngineRequest {
     Begin,
@@ -71,7 +71,7 @@ pub(super) enum EngineRequest {
     Filters(Option<Guid>),
 }
 
-/// What a client asks of an open device.
+/// The requests to an open device.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum DeviceRequest<'a> {
     Control {
@@ -122,7 +122,7 @@ pub(super) fn receive_frame(mut stream: impl Read, buffer: &mut Vec<u8>) -> io::
         return Err(invalid(format_args!("a frame of {length} bytes is longer than the {MAX_FRAME} allowed")));
     }
     buffer.clear();
-    // Grows with what comes, not with what the length claims.
+    // Grows with what arrives, not with what the length claims.
     let received = stream.take(length as u64).read_to_end(buffer)?;
     if received < length {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -138,7 +138,7 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(frame: &'a [u8]) -> io::Result<T> {
     }
 }
 
-/// Receives one message; the connection may not end here.
+/// Receives one message; it is an error if the connection ends here.
 pub(super) fn receive<T: DeserializeOwned>(stream: impl Read) -> io::Result<T> {
     let mut frame = Vec::new();
     if !receive_frame(stream, &mut frame)? {

@@ -1,4 +1,4 @@
-//! From the conditions of rules to sets, and from sets to the tables that tell a flow's classes.
+//! Turns the conditions of rules into sets, and sets into the tables that give a flow's classes.
 
 use super::{
     CompileOptions, addresses,
@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-/// A condition of this many prefixes or fewer, in each family, becomes boxes of its own; more become a set.
+/// A condition of at most this many prefixes in each family becomes boxes; more become a set.
 const FEW: usize = 4;
 
 /// The sets of a policy's active rules, each kept once.
@@ -47,19 +47,19 @@ struct Conditions {
     numbers: Vec<(Dimension, NumberSet)>,
 }
 
-/// What the rules' conditions came to.
+/// The result for the rules' conditions.
 pub(super) struct Resolved {
-    /// Of active rules, by place.
+    /// Of active rules, by index.
     pub(super) conditions: BTreeMap<usize, Vec<(Dimension, NumberSet)>>,
     /// Of all rules.
     pub(super) by_set: Vec<BySet>,
-    /// The class of names that cannot be told.
+    /// The class of undecidable names.
     pub(super) undecidable: u32,
-    /// How many labels listed names have.
+    /// The label counts of listed names.
     pub(super) name_depths: u32,
 }
 
-/// Values that are kept once, in the order they came.
+/// Distinct values, in order of arrival.
 struct Interned<T> {
     numbers: HashMap<T, u32>,
     values: Vec<T>,
@@ -83,7 +83,7 @@ impl<T: Clone + Eq + Hash> Interned<T> {
     }
 }
 
-/// Lists shared by rules are told by their place in memory before their contents are looked at.
+/// Lists shared by rules are recognized by address before their contents are compared.
 #[derive(Default)]
 struct Places(HashMap<usize, u32>);
 
@@ -99,8 +99,7 @@ impl Places {
 }
 
 impl Spaces {
-    /// Collects the sets of the rules that take part at `options.at`.
-    /// With them come warnings of programs that are not there.
+    /// Collects the sets of the rules that are active at `options.at`, with warnings about missing programs.
     pub(super) fn of(policy: &Policy, options: &CompileOptions<'_>) -> (Self, Vec<Diagnostic>) {
         let mut spaces = Self { by_set: vec![BySet::default(); policy.rules.len()], ..Self::default() };
         let mut diagnostics = Vec::new();
@@ -109,7 +108,7 @@ impl Spaces {
             if !rule.active(&policy.schedules, options.at) {
                 continue;
             }
-            // Every condition of a rule is compiled here or in `rules`: a new one has to say where.
+            // Every condition of a rule is compiled here or in `rules`: a new one must say where.
             let Rule {
                 name: _,
                 note: _,
@@ -213,7 +212,7 @@ fn few(set: &AddressSet) -> bool {
     set.v4.prefixes().nth(FEW).is_none() && set.v6.prefixes().nth(FEW).is_none()
 }
 
-/// Ports, protocols and interfaces that are more than an entry holds.
+/// Ports, protocols and interfaces that do not fit into an entry.
 fn numbers(rule: &Rule) -> Vec<(Dimension, NumberSet)> {
     let mut numbers = Vec::new();
     let several = |set: &&NumberSet| set.ranges().len() != 1;
@@ -240,18 +239,18 @@ fn applications(
         };
         match (options.application)(inner) {
             Ok(resolved) => {
-                // No document says in which case the kernel's own traffic is reported.
+                // The letter case in which the kernel's own traffic is reported is not documented.
                 if resolved.eq_ignore_ascii_case("system") {
                     set.insert("System".encode_utf16().flat_map(u16::to_le_bytes).collect());
                 }
                 set.insert(utf16(&(resolved + end)));
             }
             Err(error) => {
-                // What is not there is permitted nothing; what is to be blocked stays so, should it come.
+                // A missing program is permitted nothing; one to block is blocked if it appears.
                 let (done, blocked) = match rule.action {
                     Action::Permit => ("the rule does not match it", None),
                     Action::Block | Action::Drop => {
-                        ("its path is taken as it is written", Some(as_written(inner, options) + end))
+                        ("its path is used as written", Some(as_written(inner, options) + end))
                     }
                 };
                 set.extend(blocked.map(|path| utf16(&path)));
@@ -267,12 +266,12 @@ fn applications(
     set
 }
 
-/// The path that a program would have if it came: below the nearest folder that is there.
+/// The path that a missing program would have: below the nearest existing folder.
 fn as_written(path: &str, options: &CompileOptions<'_>) -> String {
     let mut folder = path;
     while let Some(at) = folder.rfind(['\\', '/']).filter(|at| *at > 0) {
         folder = &path[..at];
-        // A drive alone is its current folder.
+        // A bare drive is its current folder.
         let asked = if folder.ends_with(':') { &path[..=at] } else { folder };
         if let Ok(found) = (options.application)(asked) {
             return format!("{}{}", found.trim_end_matches('\\'), &path[at..]);

@@ -1,4 +1,4 @@
-//! `[[expect]]` and `[[rule.expect]]`: flows and what must become of them.
+//! `[[expect]]` and `[[rule.expect]]`: flows and their expected verdicts.
 
 use super::{
     ACTIONS, moment,
@@ -84,7 +84,7 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
     let moment = reader.take("at").and_then(|item| moment(context, &item));
     reader.finish(context);
     if verdict.is_none() && decider.is_none() {
-        context.expected(&at, "nothing is expected of this flow", "`verdict`, `rule` or both");
+        context.expected(&at, "the expectation expects nothing", "`verdict`, `rule` or both");
     }
     let remote = remote?;
     let local = local.unwrap_or_else(|| unspecified(remote.0));
@@ -104,7 +104,7 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
     Some(Expectation { flow, verdict, rule: decider, at: moment, span: at.span })
 }
 
-/// The address that stands for none, in the family of another.
+/// The unspecified address, in the family of another address.
 pub(crate) fn unspecified(other: IpAddr) -> (IpAddr, u16) {
     match other {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
@@ -112,7 +112,7 @@ pub(crate) fn unspecified(other: IpAddr) -> (IpAddr, u16) {
     }
 }
 
-/// Rules that expectations name must be there.
+/// Rules that expectations name must exist.
 pub(super) fn check_names(context: &mut Context<'_>, rules: &[Rule], expectations: &[Expectation]) {
     let all = expectations.iter().chain(rules.iter().flat_map(|rule| &rule.expectations));
     for expectation in all {
@@ -127,7 +127,7 @@ pub(super) fn check_names(context: &mut Context<'_>, rules: &[Rule], expectation
     }
 }
 
-/// A flow as a command's arguments give it: the words of `--tcp LOCAL REMOTE` and its companions.
+/// A flow from a command's arguments: the words of `--tcp LOCAL REMOTE` and its companions.
 ///
 /// # Errors
 /// Says which argument is wrong and what was expected.
@@ -142,13 +142,12 @@ pub fn parse_flow(
     interface: Option<&str>,
     name: Option<&str>,
 ) -> Result<FlowSpec, String> {
-    let wrong =
-        |what: &str, text: &str, expected: &str| format!("{what} `{text}` is not understood: {expected} is expected");
+    let wrong = |what: &str, text: &str, expected: &str| format!("{what} `{text}` is not valid: expected {expected}");
     let number = values::PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(protocol)).map(|(_, n)| *n);
     let end = |what: &str, text: &str| values::endpoint(text).ok_or_else(|| wrong(what, text, ENDPOINT));
     let (local, remote) = (end("the local end", local)?, end("the remote end", remote)?);
     if local.0.is_ipv4() != remote.0.is_ipv4() {
-        return Err("the two ends are of different families: two IPv4 or two IPv6 addresses are expected".to_owned());
+        return Err("the two ends are of different families: expected two IPv4 or two IPv6 addresses".to_owned());
     }
     let user = user.map(|text| SidBuf::parse(text).ok_or_else(|| wrong("the user", text, "a SID"))).transpose()?;
     let application = application

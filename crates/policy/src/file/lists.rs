@@ -1,4 +1,4 @@
-//! `[list.NAME]`: where its entries come from, and what must hold of them.
+//! `[list.NAME]`: where its entries come from, and what they must be.
 
 use super::{
     Files,
@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-/// The keys of a list beside its sources.
+/// The keys of a list besides its sources.
 struct Keys {
     format: Format,
     subdomains: Option<bool>,
@@ -42,7 +42,7 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, files: &dy
     }
     if let Some(item) = reader.take("entries") {
         sources += 1;
-        for word in item.words(context, "entries as they stand in a list file") {
+        for word in item.words(context, "entries as in a list file") {
             entry(context, &word, &keys, &mut collector);
         }
     }
@@ -61,13 +61,13 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, files: &dy
 fn named(context: &mut Context<'_>, at: &At, mut collector: Collector, strict: bool) -> Named {
     let (has_addresses, has_names) = (collector.address_count > 0, collector.has_names());
     if has_addresses && has_names {
-        context.error(at, "the list holds both addresses and names; make two lists of it");
+        context.error(at, "the list holds both addresses and names; split it into two lists");
     }
     let names = collector.take_names();
     let empty = !has_addresses && names.is_empty();
     let mut named = Named::default();
     (named.is_list, named.empty, named.strict) = (true, empty, strict);
-    // A list without entries serves as either.
+    // A list without entries can be used as either.
     for contents in [Contents::Addresses(collector.addresses.finish()), Contents::Names(names)] {
         match contents {
             Contents::Addresses(set) if !has_names => named.addresses = Some(Arc::new(set)),
@@ -85,11 +85,11 @@ fn file(context: &mut Context<'_>, word: &Word<'_>, keys: &Keys, files: &dyn Fil
         Ok(bytes) => bytes,
         Err(error) => return context.error(&word.at, format!("`{}` cannot be read: {error}", path.display())),
     };
-    // Comments of old lists are in any code page; what is no UTF-8 in an entry is no name either.
+    // Comments of old lists can be in any code page; in an entry, what is not UTF-8 is not a name either.
     let text = text::decode(&bytes, None).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned());
     if text.trim_start().starts_with('<') {
-        let help = "servers send such pages when something went wrong: get the list again";
-        return context.error_with_help(&word.at, format!("`{}` is a page, not a list", word.text), help);
+        let help = "servers send such pages on errors: download the list again";
+        return context.error_with_help(&word.at, format!("`{}` is a web page, not a list", word.text), help);
     }
     let before = collector.entries;
     collector.read(&path, &text, keys.format, keys.subdomains);
@@ -101,17 +101,17 @@ fn file(context: &mut Context<'_>, word: &Word<'_>, keys: &Keys, files: &dyn Fil
         return context.warning(&word.at, message, None);
     }
     let formats = one_of(list::FORMATS.iter().map(|(word, _)| *word));
-    let help = format!("if it has, say its format: {formats}; if it may have none, say `may-be-empty = true`");
+    let help = format!("if it has some, set its format: {formats}; if it may be empty, set `may-be-empty = true`");
     context.error_with_help(&word.at, message, help);
 }
 
-/// An entry in place.
+/// An inline entry.
 fn entry(context: &mut Context<'_>, word: &Word<'_>, keys: &Keys, collector: &mut Collector) {
     let before = collector.entries;
     let held = std::mem::take(&mut collector.diagnostics);
     collector.read(context.path, word.text, keys.format, keys.subdomains);
     let found = std::mem::replace(&mut collector.diagnostics, held);
-    // Their lines are counted from the entry; the word knows where it stands in the policy.
+    // Their lines are counted from the entry; the word knows its place in the policy.
     for one in found {
         if collector.entries > before {
             context.warning(&word.at, format!("`{}`: {}", word.text, one.message), None);
@@ -123,8 +123,8 @@ fn entry(context: &mut Context<'_>, word: &Word<'_>, keys: &Keys, collector: &mu
     }
 }
 
-/// Where a list file is. What is relative stays below the policy's folder unless the list says otherwise, and no
-/// other machine is asked, which would tell it who asks.
+/// The path of a list file. A relative path must stay inside the policy's folder unless the list says otherwise, and no
+/// other machine is contacted, since that would reveal who asks.
 fn place(context: &mut Context<'_>, word: &Word<'_>, allow_outside: bool) -> Option<PathBuf> {
     if word.text.starts_with("\\\\") || word.text.starts_with("//") {
         let help = "copy the list to this machine: reading it there sends the reader's credentials";
@@ -142,7 +142,7 @@ fn place(context: &mut Context<'_>, word: &Word<'_>, allow_outside: bool) -> Opt
     });
     let absolute = Path::new(word.text).is_absolute() || word.text.get(1..2) == Some(":");
     if outside && !absolute && !allow_outside {
-        let help = "move it there, give its whole path, or say `allow-outside = true`";
+        let help = "move it there, give its full path, or set `allow-outside = true`";
         context.error_with_help(&word.at, format!("`{}` is outside the policy's folder", word.text), help);
         return None;
     }

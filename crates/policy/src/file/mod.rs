@@ -1,4 +1,4 @@
-//! Policy files: TOML in, [`Policy`] out, with everything that is wrong said at once.
+//! Policy files: TOML in, [`Policy`] out, with all errors reported at once.
 
 mod expectation;
 pub(crate) mod list;
@@ -20,12 +20,12 @@ use toml::de::DeTable;
 pub use expectation::parse_flow;
 pub(crate) use scope::BUILT_IN;
 
-/// Where the files a policy names come from.
+/// The source of the files that a policy names.
 pub trait Files {
-    /// The bytes of the file at `path`, which is as the policy wrote it, joined to the policy's directory.
+    /// The bytes of the file at `path`, which is the path in the policy joined to the policy's directory.
     ///
     /// # Errors
-    /// Whatever keeps it from being read.
+    /// Why it cannot be read.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 }
 
@@ -48,10 +48,10 @@ impl Files for std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
 /// The words of [`Action`].
 const ACTIONS: [(&str, Action); 3] = [("permit", Action::Permit), ("block", Action::Block), ("drop", Action::Drop)];
 
-/// Reads a policy. `path` names it in diagnostics and is where list files are looked for.
+/// Reads a policy. `path` names it in diagnostics, and list files are relative to it.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the file.
+/// Everything that is wrong, in file order.
 pub fn parse(path: &Path, text: &str, files: &dyn Files) -> Result<Policy, Errors> {
     let mut context = Context { path, text, diagnostics: Vec::new() };
     let (table, syntax) = DeTable::parse_recoverable(text);
@@ -144,7 +144,7 @@ fn schedules(context: &mut Context<'_>, root: &mut Reader<'_>) -> Vec<Schedule> 
                     None => context.expected(
                         &word.at,
                         format!("`{}` is not a span of hours", word.text),
-                        "`08:00-18:00`; one that ends before it begins runs into the next day",
+                        "`08:00-18:00`; one that ends before it begins extends into the next day",
                     ),
                 }
             }
@@ -155,7 +155,7 @@ fn schedules(context: &mut Context<'_>, root: &mut Reader<'_>) -> Vec<Schedule> 
     schedules
 }
 
-/// A moment, as expectations and commands write it.
+/// A moment, as written in expectations and commands.
 fn moment(context: &mut Context<'_>, item: &reader::Item<'_>) -> Option<Moment> {
     let text = item.text(context)?;
     let moment = Moment::parse(text);

@@ -1,6 +1,6 @@
 //! Names that hosts files carry for the machine itself, never as something to block.
 
-/// They are passed over without a word.
+/// They are skipped silently.
 pub(super) const LOCAL: [&str; 14] = [
     "localhost",
     "localhost.localdomain",

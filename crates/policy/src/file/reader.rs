@@ -1,4 +1,4 @@
-//! Walking TOML tables: every key is asked for by name, what is left over is reported.
+//! Walks TOML tables: every key is taken by name, and leftover keys are reported.
 
 use crate::diagnostic::{Diagnostic, Severity};
 use std::{ops::Range, path::Path};
@@ -7,7 +7,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue},
 };
 
-/// The file being read and what was found wrong so far.
+/// The file being read and the errors found so far.
 pub(super) struct Context<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,
@@ -51,14 +51,14 @@ impl Context<'_> {
     }
 }
 
-/// Where something stands: its bytes and its key.
+/// A place in the file: its bytes and its key.
 #[derive(Clone, Debug)]
 pub(super) struct At {
     pub(super) span: Range<usize>,
     pub(super) key: String,
 }
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Item<'t> {
     pub(super) value: &'t DeValue<'t>,
@@ -158,7 +158,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// The value of `key`, if it is there.
+    /// The value of `key`, if present.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Item<'t>> {
         self.known.push(key);
         let value = self.table.get(key)?;
@@ -181,7 +181,7 @@ impl<'t> Reader<'t> {
             .collect()
     }
 
-    /// The tables of `[key.NAME]`, in the order of the names.
+    /// The tables of `[key.NAME]`, in name order.
     pub(super) fn named(&mut self, context: &mut Context<'_>, key: &'static str) -> Vec<(&'t str, Reader<'t>)> {
         self.known.push(key);
         let Some(value) = self.table.get(key) else { return Vec::new() };
@@ -195,7 +195,7 @@ impl<'t> Reader<'t> {
         named
     }
 
-    /// Reports the keys nobody asked for.
+    /// Reports the keys that were not taken.
     pub(super) fn finish(self, context: &mut Context<'_>) {
         for (name, _) in self.table.iter() {
             let text = name.get_ref().as_ref();
@@ -238,7 +238,7 @@ pub(super) fn one_of<'w>(words: impl Iterator<Item = &'w str>) -> String {
     }
 }
 
-/// The word that differs least, if it is near enough to be what was meant.
+/// The word that differs least, if it is close enough to be what was meant.
 pub(super) fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     words
         .map(|word| (distance(&text.replace('_', "-"), word), word))

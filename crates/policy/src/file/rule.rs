@@ -21,7 +21,7 @@ const ICMP: [u64; 2] = [1, 58];
 const DIRECTIONS: [(&str, Option<Direction>); 3] =
     [("outbound", Some(Direction::Outbound)), ("inbound", Some(Direction::Inbound)), ("both", None)];
 
-/// Reads all rules. Names must differ, since events and expectations speak of rules by name.
+/// Reads all rules. Names must differ, since events and expectations refer to rules by name.
 pub(super) fn rules(
     context: &mut Context<'_>,
     root: &mut Reader<'_>,
@@ -34,7 +34,7 @@ pub(super) fn rules(
         let at = reader.at.clone();
         let rule = rule(context, reader, scope, schedules, index);
         if let Some(first) = names.insert(rule.name.clone(), index) {
-            context.error(&at, format!("rule {first} is called `{}` too", rule.name));
+            context.error(&at, format!("rule {first} is also called `{}`", rule.name));
         }
         rules.push(rule);
     }
@@ -102,11 +102,7 @@ fn rule(
     if let Some(item) = reader.take("when-undecidable") {
         rule.undecidable_matches = item.choice(context, &[("skip", false), ("match", true)]).unwrap_or(false);
         if rule.names.is_none() {
-            context.expected(
-                &item.at,
-                "the rule asks for no name that could be undecidable",
-                "`remote-name` beside it",
-            );
+            context.expected(&item.at, "the rule has no condition on a name", "`remote-name` beside it");
         }
     }
     protocols_and_ports(context, &mut reader, scope, &mut rule);
@@ -140,7 +136,7 @@ fn protocols_and_ports(context: &mut Context<'_>, reader: &mut Reader<'_>, scope
                 context.error_with_help(
                     at,
                     format!("the rule's protocols do not all have {what}"),
-                    "make two rules of it, or remove one of the two keys",
+                    "split it into two rules, or remove one of the two keys",
                 );
             }
             _ => {}

@@ -1,4 +1,4 @@
-//! What `@name` stands for: lists and groups, and the sets every policy has.
+//! Resolves `@name`: lists and groups, and the sets that every policy has.
 
 use super::{
     Files, lists,
@@ -21,7 +21,7 @@ pub(crate) const BUILT_IN: [(&str, &[&str]); 5] = [
     ("broadcast", &["255.255.255.255"]),
 ];
 
-/// What a name stands for. A group may hold several kinds; each condition takes the kind it needs.
+/// What a name refers to. A group may hold several kinds; each condition takes the kind it needs.
 #[derive(Default)]
 pub(super) struct Named {
     pub(super) addresses: Option<Arc<AddressSet>>,
@@ -35,7 +35,7 @@ pub(super) struct Named {
     pub(super) is_list: bool,
     /// A list without entries.
     pub(super) empty: bool,
-    /// A list that is to be as it says.
+    /// A list that is allowed to be empty.
     pub(super) strict: bool,
     at: Option<At>,
 }
@@ -83,7 +83,7 @@ impl Scope {
             let mut named = read_group(context, reader, &scope);
             named.at = Some(at.clone());
             if scope.named.insert(name.to_owned(), named).is_some() {
-                context.error(&at, format!("`{name}` is a list already"));
+                context.error(&at, format!("`{name}` is already a list"));
             }
         }
         for name in scope.named.keys().filter(|name| scope.built_in.contains_key(name.as_str())) {
@@ -124,7 +124,7 @@ impl Scope {
         };
         named.used.set(true);
         if named.empty {
-            let message = format!("the list `@{name}` is empty, so what asks for it never matches");
+            let message = format!("the list `@{name}` is empty, so conditions on it never match");
             match named.strict {
                 true => context.error(&word.at, message),
                 false => context.warning(&word.at, message, None),
@@ -146,7 +146,7 @@ impl Scope {
             }
             return None;
         }
-        // One list alone is shared, however large.
+        // A single list is shared, however large.
         if let [word] = &words[..]
             && word.text.starts_with('@')
         {
@@ -300,7 +300,7 @@ impl Scope {
         Arc::new(set)
     }
 
-    /// Warns of names nobody uses.
+    /// Warns of unused names.
     pub(super) fn report_unused(&self, context: &mut Context<'_>) {
         for (name, named) in self.named.iter().filter(|(_, named)| !named.used.get()) {
             if let Some(at) = &named.at {
@@ -322,13 +322,17 @@ fn add_name(context: &mut Context<'_>, word: &Word<'_>, set: &mut NameSet) {
     match names::parse(word.text) {
         Some((name, _)) if address::parse(&name).is_ok() => context.error_with_help(
             &word.at,
-            format!("`{}` is an address, which no content asks for by name", word.text),
+            format!("`{}` is an address, and content asks only for names", word.text),
             "use `remote` for addresses",
         ),
         Some((name, scope)) => {
             if scope != names::Scope::Exact && sluice_suffixes::is_public_suffix(&name) {
                 let help = "name what is registered below it, unless all of it is meant".to_owned();
-                context.warning(&word.at, format!("`{}` is everything below a public suffix", word.text), Some(help));
+                context.warning(
+                    &word.at,
+                    format!("`{}` covers everything below a public suffix", word.text),
+                    Some(help),
+                );
             }
             set.push(&name, scope);
         }

@@ -1,4 +1,4 @@
-//! The values rules and expectations are made of: protocols, ports, addresses, users, interfaces.
+//! The values in rules and expectations: protocols, ports, addresses, users, interfaces.
 
 use super::reader::{At, Context, Item, Word, nearest};
 use crate::model::{
@@ -29,7 +29,7 @@ pub(super) const PROTOCOLS: [(&str, u8); 14] = [
 /// Interface types by name (IANA ifType; the top 16 bits of a LUID).
 const INTERFACE_TYPES: [(&str, u64); 6] =
     [("ethernet", 6), ("ppp", 23), ("loopback", 24), ("virtual", 53), ("wireless", 71), ("tunnel", 131)];
-/// Names for several types. Mobile broadband: WWANPP and WWANPP2. What carries a VPN: PPP (the dial-up and VPN
+/// Names for several types. Mobile broadband: WWANPP and WWANPP2. VPN carriers: PPP (the dial-up and VPN
 /// connections of Windows), propVirtual (Wintun) and tunnel.
 const SEVERAL_TYPES: [(&str, &[u64]); 2] = [("mobile", &[243, 244]), ("vpn", &[23, 53, 131])];
 
@@ -91,13 +91,13 @@ pub(super) fn address_range(context: &mut Context<'_>, text: &str, at: &At) -> O
         Ok(parsed) => {
             if parsed.mapped {
                 let help = "no packet has such an address; write the IPv4 address".to_owned();
-                context.warning(at, format!("`{text}` is taken for the IPv4 addresses it stands for"), Some(help));
+                context.warning(at, format!("`{text}` is read as the IPv4 addresses it represents"), Some(help));
             }
             if parsed.port_like {
                 let help = "if a port is meant, write the address and `remote-port` or `local-port`".to_owned();
                 context.warning(
                     at,
-                    format!("the end of `{text}` looks like a port and is part of the address"),
+                    format!("the end of `{text}` looks like a port but is part of the address"),
                     Some(help),
                 );
             }
@@ -105,12 +105,12 @@ pub(super) fn address_range(context: &mut Context<'_>, text: &str, at: &At) -> O
         }
         Err(AddressError::HostBits(network, length)) => context.error_with_help(
             at,
-            format!("`{text}` has bits set behind its prefix"),
+            format!("`{text}` has host bits set"),
             format!("write `{network}/{length}` for the network, or the address without `/{length}`"),
         ),
         Err(AddressError::Length) => context.expected(
             at,
-            format!("`{text}` has an impossible prefix length"),
+            format!("`{text}` has an invalid prefix length"),
             if text.contains(':') { "a length from 0 to 128" } else { "a length from 0 to 32" },
         ),
         Err(AddressError::Order) => {
@@ -124,7 +124,7 @@ pub(super) fn address_range(context: &mut Context<'_>, text: &str, at: &At) -> O
         Err(AddressError::Zone) => context.error_with_help(
             at,
             format!("`{text}` has a zone, which addresses in rules do not have"),
-            "remove what stands behind `%`, or use `interface` for the interface",
+            "remove `%` and what follows, or use `interface` for the interface",
         ),
         Err(AddressError::Syntax) => context.expected(at, format!("`{text}` is not an address"), FORMS),
     }
@@ -165,7 +165,7 @@ pub(super) fn package(context: &mut Context<'_>, word: &Word<'_>) -> Option<SidB
     }
 }
 
-/// A program's path, in the form all are compared in.
+/// A program's path, in normal form.
 pub(super) fn program(context: &mut Context<'_>, word: &Word<'_>) -> Option<String> {
     match program::normalize(word.text) {
         Ok(path) => Some(path),

@@ -1,4 +1,4 @@
-//! Writing policy files.
+//! Writes policy files.
 
 use super::{ImportError, Imported};
 use std::{
@@ -7,22 +7,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A policy file while rules go in.
+/// A policy file under construction.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) origin: &'static str,
     pub(super) outbound: Option<&'static str>,
     pub(super) inbound: Option<&'static str>,
-    /// What the export does not tell, no rule asks for: somebody said so.
+    /// The export is complete: what it does not show, no rule has a condition on.
     pub(super) complete: bool,
-    /// What exports do not tell: the first rule, and how many permit and block.
+    /// Rules with conditions that the export does not show: the first rule, and how many permit and block.
     wider: BTreeMap<String, (String, [usize; 2])>,
     rules: Vec<Rule>,
     notes: Vec<String>,
     names: HashSet<String>,
 }
 
-/// A rule to be written.
+/// A rule to write.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rule {
     pub(super) name: String,
@@ -48,23 +48,23 @@ pub(super) struct Rule {
 }
 
 impl File {
-    /// An empty one, of an export that is complete or not.
+    /// An empty file, for an export that is complete or not.
     pub(super) fn new(complete: bool) -> Self {
         Self { complete, ..Self::default() }
     }
 
-    /// Remembers what could not be carried over.
+    /// Records what could not be carried over.
     pub(super) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 
-    /// Remembers a rule that may match more than the one it is made of: one note for all with the same reason.
+    /// Records a rule that may match more than its original: one note for all with the same reason.
     pub(super) fn wider(&mut self, why: String, title: String, permits: bool) {
         let (_, counts) = self.wider.entry(why).or_insert((title, [0, 0]));
         counts[usize::from(!permits)] += 1;
     }
 
-    /// Adds a rule; names are made different. Readers use [`File::rules`], which says what was lost.
+    /// Adds a rule; names are made unique. Readers use [`File::rules`], which notes what was lost.
     pub(super) fn push(&mut self, mut rule: Rule) {
         rule.name = rule.name.chars().filter(|letter| !letter.is_control()).take(60).collect();
         if rule.name.is_empty() {
@@ -80,7 +80,7 @@ impl File {
         self.rules.push(rule);
     }
 
-    /// That no rule came of it, with the first things that were not understood.
+    /// The error that there are no rules, with the first notes.
     pub(super) fn nothing(&self, expected: &str) -> ImportError {
         let first: Vec<&str> = self.notes.iter().take(3).map(String::as_str).collect();
         let why = if first.is_empty() { String::new() } else { format!(" ({})", first.join("; ")) };
@@ -92,13 +92,13 @@ impl File {
         self.rules.len()
     }
 
-    /// The policy file: rules by rank, each rank in its order.
+    /// The policy file: rules by rank, each rank in order.
     pub(super) fn finish(mut self) -> Imported {
         self.rules.sort_by_key(|rule| rule.rank);
         for (why, (first, [permits, blocks])) in std::mem::take(&mut self.wider) {
             self.notes.push(format!(
                 "{first} and {} more: {why}; {permits} that permit are disabled, since they could permit more, {blocks} \
-                 that block are left as they are",
+                 that block are unchanged",
                 permits + blocks - 1
             ));
         }
@@ -107,7 +107,7 @@ impl File {
         for rule in &self.rules {
             let mut text = String::new();
             rule.write(&mut text);
-            // Other firewalls combine what cannot be said together here, and their files may hold anything.
+            // Other firewalls combine conditions that cannot be combined here, and their files may contain anything.
             match crate::parse(Path::new("rule"), &text, &BTreeMap::<PathBuf, Vec<u8>>::new()) {
                 Ok(_) => {
                     count += 1;
@@ -210,7 +210,7 @@ impl Rule {
     }
 }
 
-/// A TOML string: literal where it can be, so that paths stay readable.
+/// A TOML string: literal if possible, so that paths stay readable.
 pub(super) fn quoted(text: &str) -> String {
     let plain = text.chars().all(|letter| letter != '\'' && !letter.is_control());
     if plain && text.contains('\\') {

@@ -1,4 +1,4 @@
-//! JSON with every field of an object in its order, those that come twice included.
+//! JSON with every field of an object in order, including duplicates.
 
 use serde::{
     Deserialize,

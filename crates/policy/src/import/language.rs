@@ -1,6 +1,6 @@
-//! Which language the labels of an export are in, as far as a few words tell: only to say why it is not read.
+//! Guesses the language of an export's labels from a few words, only to explain why it is not read.
 
-/// Words that begin rules in `netsh advfirewall` and head columns, by language.
+/// Words that begin rules in `netsh advfirewall` or head columns, by language.
 const LABELS: [(&str, &[&str]); 9] = [
     ("German", &["regelname", "anzeigename", "aktiviert", "richtung", "aktion", "protokoll", "gruppierung"]),
     ("French", &["nom de la règle", "nom complet", "activé", "activée", "sens", "direction :", "protocole"]),
@@ -13,7 +13,7 @@ const LABELS: [(&str, &[&str]); 9] = [
     ("Japanese", &["規則名", "有効", "方向", "操作"]),
 ];
 
-/// The language a label belongs to, if it is one of those.
+/// The language of a label, if it is one of those.
 pub(super) fn of_label(label: &str) -> Option<&'static str> {
     let label = label.trim().trim_end_matches(':').trim().to_lowercase();
     LABELS.iter().find(|(_, words)| words.contains(&label.as_str())).map(|(language, _)| *language)

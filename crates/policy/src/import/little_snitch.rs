@@ -15,7 +15,7 @@ pub(super) fn read(text: &str, file: &mut File) -> Result<(), ImportError> {
     let value: Json = serde_json::from_str(text)
         .map_err(|error| ImportError::Syntax { line: error.line(), message: error.to_string() })?;
     let Json::Object(fields) = value else {
-        return Err(ImportError::Syntax { line: 1, message: "an object with `rules` is expected".to_owned() });
+        return Err(ImportError::Syntax { line: 1, message: "expected an object with `rules`".to_owned() });
     };
     let mut group = Record::new("the group".to_owned());
     for (name, value) in fields {
@@ -44,13 +44,13 @@ pub(super) fn read(text: &str, file: &mut File) -> Result<(), ImportError> {
     }
     if !rules.is_empty() {
         file.note(
-            "Little Snitch lets the more specific rule win; here the first does, and what denies stands first: check \
-             the order",
+            "in Little Snitch the more specific rule wins; here the first rule wins, and denials come \
+             first: check the order",
         );
     }
     for (index, one) in rules.into_iter().enumerate() {
         let Json::Object(fields) = one else {
-            file.note(format!("rule {index}: `{one}` is not an object; nothing was made of it"));
+            file.note(format!("rule {index}: `{one}` is not an object and was skipped"));
             continue;
         };
         let mut record = Record::new(format!("rule {index}"));
@@ -60,12 +60,12 @@ pub(super) fn read(text: &str, file: &mut File) -> Result<(), ImportError> {
         file.rules(record, |draft| rule(draft, index));
     }
     if file.len() == 0 {
-        return Err(file.nothing("`rules` or `denied-remote-domains` is expected"));
+        return Err(file.nothing("expected `rules` or `denied-remote-domains`"));
     }
     Ok(())
 }
 
-/// What a list of denials says; an entry that is not understood leaves the others as they are.
+/// Reads a list of denials; an entry that is not understood does not affect the others.
 fn deny_list(draft: &mut Draft<Json>, key: &str) -> Vec<Rule> {
     let mut rule = Rule {
         name: key.replace('-', " "),
@@ -102,7 +102,7 @@ fn list(draft: &mut Draft<Json>, key: &str) -> Vec<String> {
         Some(Json::Array(values)) => values.into_iter().flat_map(|value| one(draft, value)).collect(),
         Some(value) => one(draft, value),
     };
-    // Nothing is not everything.
+    // An empty value is not "any".
     if words.is_empty() {
         draft.unknown(key, "");
     }
@@ -150,7 +150,8 @@ fn rule(draft: &mut Draft<Json>, index: usize) -> Vec<Rule> {
         Some(Json::Flag(true)) => rule.enabled = false,
         Some(other) => draft.unknown("disabled", other),
     }
-    // Higher priority wins over all of lower; within one, denials stand first, so that nothing is permitted by order.
+    // Higher priority wins over all lower ones; within one priority, denials come first, so that nothing is permitted
+    // by order.
     let high = match text(draft, "priority").as_deref() {
         None | Some("regular") => false,
         Some("high") => true,
@@ -162,12 +163,12 @@ fn rule(draft: &mut Draft<Json>, index: usize) -> Vec<Rule> {
     rule.rank = u8::from(!high) * 2 + u8::from(!rule.block);
     match process.as_deref() {
         Some("any") => {}
-        // Paths of another system name no program of this one.
+        // Paths on another system do not name programs on this one.
         Some(path) if path.contains('\\') && normalize(path).is_ok() => rule.applications = vec![path.to_owned()],
         Some(path) => draft.lost(format!("the program `{path}` of another system")),
         None => draft.lost("the missing process"),
     }
-    // Each of these narrows a rule to whom the program runs for.
+    // Each of these narrows a rule to the program's user.
     for (key, all) in [("via", ""), ("owner", "any"), ("uid", ""), ("user", "")] {
         if let Some(value) = text(draft, key).filter(|value| value != all) {
             draft.unknown(key, value);
@@ -197,7 +198,7 @@ fn rule(draft: &mut Draft<Json>, index: usize) -> Vec<Rule> {
     vec![rule]
 }
 
-/// Where to: one of four keys.
+/// The destination: one of four keys.
 fn remotes(draft: &mut Draft<Json>, rule: &mut Rule) {
     let told = ["remote", "remote-domains", "remote-hosts", "remote-addresses"].iter().any(|key| draft.has(key));
     for (key, prefix) in [("remote-domains", "."), ("remote-hosts", "")] {
@@ -217,16 +218,16 @@ fn remotes(draft: &mut Draft<Json>, rule: &mut Rule) {
     match text(draft, "remote").as_deref() {
         Some("any") => {}
         Some("local-net") => {
-            draft.lost("remote `local-net` (private and link-local addresses are written, which are more)");
+            draft.lost("remote `local-net` (replaced by all private and link-local addresses)");
             rule.remote.extend(["@private".to_owned(), "@link-local".to_owned()]);
         }
         Some("multicast") => rule.remote.push("@multicast".to_owned()),
         Some("broadcast") => rule.remote.push("@broadcast".to_owned()),
         Some(other) => draft.unknown("remote", other),
         None if told && !(rule.remote.is_empty() && rule.remote_names.is_empty()) => {}
-        None => draft.lost("where to, which is not said,"),
+        None => draft.lost("the missing destination"),
     }
     if !rule.remote.is_empty() && !rule.remote_names.is_empty() {
-        draft.lost("names and addresses in one rule, of which either would do,");
+        draft.lost("names and addresses in one rule, either of which may match,");
     }
 }

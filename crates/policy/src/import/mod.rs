@@ -1,7 +1,7 @@
-//! Rules of other firewalls as a policy file.
+//! Converts rules of other firewalls to a policy file.
 //!
-//! Whatever cannot be carried over is said in a note with its place, and the rule it belongs to is written disabled. No
-//! reader takes an unknown value for a default: see [`record`].
+//! A note names whatever cannot be carried over, with its place, and its rule is written disabled. No reader takes an
+//! unknown value for a default: see [`record`].
 
 mod emit;
 mod json;
@@ -16,7 +16,7 @@ mod words;
 
 use serde::Serialize;
 
-/// Where rules come from.
+/// The source of the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A simplewall profile (profile.xml).
@@ -32,7 +32,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source a file's text looks like.
+    /// The source that a file's text looks like.
     #[must_use]
     pub fn detect(text: &str) -> Option<Self> {
         let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -59,7 +59,7 @@ impl Source {
     }
 }
 
-/// A policy made of another firewall's rules.
+/// A policy made from another firewall's rules.
 #[derive(Clone, Debug, Serialize)]
 pub struct Imported {
     /// The policy file.
@@ -78,11 +78,11 @@ pub enum ImportError {
     Syntax {
         /// 1-based; 0 where it is not known.
         line: usize,
-        /// What was found and expected.
+        /// What was found, and what is expected.
         message: String,
     },
     /// There is no rule in it.
-    #[error("there is no rule in it; {0}")]
+    #[error("it contains no rules; {0}")]
     Empty(String),
 }
 
@@ -94,7 +94,7 @@ pub fn import(source: Source, text: &str) -> Result<Imported, ImportError> {
     read(source, text, false)
 }
 
-/// As [`import`], of an export that is said to be complete: what it does not tell, no rule asks for.
+/// As [`import`], for a complete export: what it does not show, no rule has a condition on.
 ///
 /// # Errors
 /// [`ImportError`].

@@ -8,7 +8,7 @@ use super::{
     windows::{self, Origin},
 };
 
-/// The labels that differ from what PowerShell calls the same.
+/// The labels that differ from PowerShell's names.
 const LABELS: [(&str, &str); 5] = [
     ("Rule Name", "DisplayName"),
     ("LocalIP", "LocalAddress"),
@@ -40,7 +40,7 @@ pub(super) fn read(text: &str, file: &mut File) -> Result<(), ImportError> {
             continue;
         }
         let Some(rule) = rules.last_mut() else {
-            file.note(format!("line {}: `{}` stands before the first rule", index + 1, shortened(trimmed)));
+            file.note(format!("line {}: `{}` is before the first rule", index + 1, shortened(trimmed)));
             continue;
         };
         match label {
@@ -49,7 +49,7 @@ pub(super) fn read(text: &str, file: &mut File) -> Result<(), ImportError> {
                 last = known.map_or(key.trim(), |(_, name)| name).to_owned();
                 rule.push(last.clone(), value.trim().to_owned());
             }
-            // ICMP types stand in a small table behind the protocol; long lists go on in lines of their own.
+            // ICMP types are in a small table after the protocol; long lists continue on further lines.
             None if indented && last == "Protocol" => {
                 let words: Vec<&str> = trimmed.split_whitespace().collect();
                 match words[..] {
@@ -72,7 +72,7 @@ fn is_ruler(line: &str) -> bool {
     line.len() >= 3 && line.bytes().all(|byte| byte == b'-')
 }
 
-/// Adds to a list that goes on.
+/// Adds to a continued list.
 fn add(rules: &mut [Record<String>], key: &str, value: &str) {
     let Some(rule) = rules.last_mut() else { return };
     match rule.last_mut(key) {
@@ -85,7 +85,7 @@ fn add(rules: &mut [Record<String>], key: &str, value: &str) {
     }
 }
 
-/// Why the text is none of an English Windows, if it is none: rules begin with a label over a line of dashes.
+/// Why the text is not from an English Windows, if it is not: rules begin with a label over a line of dashes.
 fn foreign(text: &str) -> Option<ImportError> {
     let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches('\u{feff}')).collect();
     let (index, label) = lines.windows(2).enumerate().find_map(|(index, pair)| {
@@ -94,8 +94,8 @@ fn foreign(text: &str) -> Option<ImportError> {
     })?;
     let language = language::of_label(label).map_or("in another language".to_owned(), |name| format!("in {name}"));
     let message = format!(
-        "the labels are {language} (`{}` stands where `Rule Name` is expected): netsh writes the language of its \
-         Windows; export with docs/export-windows-firewall.ps1, which does not",
+        "the labels are {language} (`{}` instead of `Rule Name`): netsh writes in the language of \
+         its Windows; export with docs/export-windows-firewall.ps1, which does not",
         shortened(label)
     );
     Some(ImportError::Syntax { line: index + 1, message })
@@ -105,7 +105,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
-/// Whether text looks like netsh's, of whatever language.
+/// Whether text looks like netsh's, in any language.
 pub(super) fn looks_like(text: &str) -> bool {
     text.lines().any(|line| line.trim_start_matches('\u{feff}').starts_with("Rule Name:")) || foreign(text).is_some()
 }

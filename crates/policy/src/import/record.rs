@@ -1,8 +1,8 @@
-//! What an export says of one rule: every field is taken out by name, and what nobody took is reported.
+//! One rule of an export: every field is taken by name, and fields that were not taken are reported.
 //!
-//! A reader gets at the fields of a [`Record`] through the [`Draft`] that [`File::rules`] lends it, and nowhere else.
-//! When it is done, the fields it left and whatever it said it lost become a note with their place, and the rules that
-//! came of the record are written disabled.
+//! A reader accesses the fields of a [`Record`] only through the [`Draft`] that [`File::rules`] lends it. When it is
+//! done, the remaining fields and everything it reported as lost become a note with their place, and the rules made
+//! from the record are written disabled.
 
 use super::emit::{File, Rule};
 use std::fmt::Display;
@@ -15,12 +15,12 @@ pub(super) struct Record<V> {
 }
 
 impl<V> Record<V> {
-    /// An item that stands at `place`, as notes shall say it.
+    /// An item at `place`, which is how notes refer to it.
     pub(super) fn new(place: String) -> Self {
         Self { place, fields: Vec::new() }
     }
 
-    /// Adds a field; a name may come twice.
+    /// Adds a field; names may repeat.
     pub(super) fn push(&mut self, name: impl Into<String>, value: V) {
         self.fields.push((name.into(), value));
     }
@@ -35,13 +35,13 @@ impl<V> Record<V> {
         self.fields.iter_mut().rev().find(|(one, _)| one == name).map(|(_, value)| value)
     }
 
-    /// Whether a field of this name is there, read or not.
+    /// Whether a field of this name exists, read or not.
     pub(super) fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|(one, _)| one.eq_ignore_ascii_case(name))
     }
 }
 
-/// A record while it is read.
+/// A record being read.
 #[derive(Debug)]
 pub(super) struct Draft<V> {
     record: Record<V>,
@@ -51,25 +51,25 @@ pub(super) struct Draft<V> {
 }
 
 impl<V: Display> Draft<V> {
-    /// Takes a field out. Upper and lower case of ASCII names are the same.
+    /// Takes a field. The case of ASCII names is ignored.
     pub(super) fn take(&mut self, name: &str) -> Option<V> {
         let place = self.record.fields.iter().position(|(one, _)| one.eq_ignore_ascii_case(name))?;
         Some(self.record.fields.remove(place).1)
     }
 
-    /// Takes fields out that say nothing of what a rule matches.
+    /// Takes fields that do not affect what a rule matches.
     pub(super) fn pass_over(&mut self, names: &[&str]) {
         for name in names {
             while self.take(name).is_some() {}
         }
     }
 
-    /// Whether the field is still there.
+    /// Whether the field has not been taken.
     pub(super) fn has(&self, name: &str) -> bool {
         self.record.has(name)
     }
 
-    /// Whether a field says something, be it that anything will do.
+    /// Whether a field has a value, even "any".
     pub(super) fn tells(&self, name: &str) -> bool {
         let blank = |value: &V| matches!(value.to_string().trim(), "" | "null");
         self.record.fields.iter().any(|(one, value)| one.eq_ignore_ascii_case(name) && !blank(value))
@@ -80,7 +80,8 @@ impl<V: Display> Draft<V> {
         !self.record.fields.is_empty()
     }
 
-    /// Something could not be carried over and may have narrowed the rule, or is no known value: the rule is disabled.
+    /// Something could not be carried over and may have narrowed the rule, or is an unknown value: the rule is
+    /// disabled.
     pub(super) fn lost(&mut self, what: impl Into<String>) {
         self.lost.push(what.into());
     }
@@ -90,25 +91,25 @@ impl<V: Display> Draft<V> {
         self.lost(format!("{field} `{value}`"));
     }
 
-    /// The export does not tell what may have narrowed the rule: disabled if it permits.
+    /// The export does not show a condition that may have narrowed the rule: disabled if it permits.
     pub(super) fn wider(&mut self, what: impl Into<String>) {
         self.wider.push(what.into());
     }
 
-    /// Something to know that changes nothing.
+    /// A remark that changes nothing.
     pub(super) fn remark(&mut self, what: impl Into<String>) {
         self.remarks.push(what.into());
     }
 }
 
 impl File {
-    /// Has `read` make rules of a record. What it leaves of the record or loses is noted, and disables them all.
+    /// Makes rules from a record with `read`. What `read` leaves or loses is noted, and disables them all.
     pub(super) fn rules<V: Display>(&mut self, record: Record<V>, read: impl FnOnce(&mut Draft<V>) -> Vec<Rule>) {
         let mut draft = Draft { record, lost: Vec::new(), wider: Vec::new(), remarks: Vec::new() };
         let mut rules = read(&mut draft);
         let place = std::mem::take(&mut draft.record.place);
         for (name, value) in std::mem::take(&mut draft.record.fields) {
-            // What is empty, or says that anything will do, narrows nothing.
+            // A value that is empty or means "any" narrows nothing.
             let text = value.to_string();
             if !matches!(text.trim(), "" | "null") && !text.trim().eq_ignore_ascii_case("any") {
                 draft.lost.push(format!("the unknown field `{name}` with `{text}`"));
@@ -125,7 +126,7 @@ impl File {
         if !draft.lost.is_empty() {
             let what = draft.lost.join(", ");
             match rules.is_empty() {
-                true => self.note(format!("{title}: {what}; nothing was made of it")),
+                true => self.note(format!("{title}: {what}; it was skipped")),
                 false => self.note(format!("{title}: {what} cannot be carried over; the rule is disabled")),
             }
             rules.iter_mut().for_each(|rule| rule.enabled = false);

@@ -1,11 +1,11 @@
-//! simplewall's profile.xml: `apps/item` are programs that may do everything, `rules_custom`, `rules_system` and
-//! `rules_blocklist` hold rules, `rules_config` says which of the latter two are switched on.
+//! simplewall's profile.xml: `apps/item` are programs that may do everything; `rules_custom`, `rules_system` and
+//! `rules_blocklist` hold rules; `rules_config` says which of the latter two are enabled.
 //!
 //! A rule's `rule` and `rule_local` hold addresses, ports and both (`10.0.0.1:80`), separated by semicolons;
 //! `dir` is 0 outbound, 1 inbound, 2 both; `protocol` an IP protocol number; `version` an address family (2 or 23);
-//! `apps` paths separated by bars; `is_services` adds the kernel and svchost.exe. An attribute that is absent is false
-//! or 0. What no rule and no program permits is blocked. The blocklist comes before rules of the user's that block,
-//! those that permit, system rules, and programs.
+//! `apps` paths separated by bars; `is_services` adds the kernel and svchost.exe. A missing attribute is false or 0.
+//! What no rule and no program permits is blocked. The order is: the blocklist, the user's blocking rules, the user's
+//! permitting rules, system rules, programs.
 
 use super::{
     ImportError,
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 const SVCHOST: &str = r"%SystemRoot%\system32\svchost.exe";
 
-/// What `rules_config` says of a rule.
+/// The `rules_config` entry of a rule.
 #[derive(Clone, Debug, Default)]
 struct Config {
     enabled: bool,
@@ -65,7 +65,7 @@ pub(super) fn read(text: &str, file: &mut File) -> Result<(), ImportError> {
     let elsewhere: Vec<&String> = configs.iter().filter(|(_, one)| !one.used).map(|(name, _)| name).collect();
     if let Some(first) = elsewhere.first() {
         file.note(format!(
-            "rules_config speaks of {} rules that are not in this file (`{first}` is the first): simplewall keeps its \
+            "rules_config refers to {} rules that are not in this file (`{first}` is the first): simplewall keeps its \
              own in profile_internal.xml",
             elsewhere.len()
         ));
@@ -85,7 +85,7 @@ pub(super) fn read(text: &str, file: &mut File) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// The items of all sections in their order, the root's own attributes first.
+/// The items of all sections in order, the root's own attributes first.
 fn items(text: &str, file: &mut File) -> Result<Vec<(String, Record<String>)>, ImportError> {
     let line_of = |at: u64| text.as_bytes().iter().take(at as usize).filter(|byte| **byte == b'\n').count() + 1;
     let mut reader = Reader::from_str(text);
@@ -97,7 +97,7 @@ fn items(text: &str, file: &mut File) -> Result<Vec<(String, Record<String>)>, I
         let at = reader.buffer_position();
         let (tag, encloses) = match event {
             Event::Eof if items.is_empty() => return Err(wrong(at, "there is no <root>".to_owned())),
-            Event::Eof if !section.is_empty() => return Err(wrong(at, format!("<{section}> does not end"))),
+            Event::Eof if !section.is_empty() => return Err(wrong(at, format!("<{section}> is not closed"))),
             Event::Eof => return Ok(items),
             Event::Start(tag) => (tag, true),
             Event::Empty(tag) => (tag, false),
@@ -110,7 +110,7 @@ fn items(text: &str, file: &mut File) -> Result<Vec<(String, Record<String>)>, I
             Event::Text(words) => {
                 let words = words.to_string();
                 if !words.trim().is_empty() {
-                    file.note(format!("line {}: the text `{}` is passed over", line_of(at), words.trim()));
+                    file.note(format!("line {}: the text `{}` is ignored", line_of(at), words.trim()));
                 }
                 continue;
             }
@@ -118,7 +118,7 @@ fn items(text: &str, file: &mut File) -> Result<Vec<(String, Record<String>)>, I
         };
         let name = tag.name().as_ref().to_owned();
         if items.is_empty() && name != "root" {
-            return Err(wrong(at, format!("<{name}> is found where <root> is expected")));
+            return Err(wrong(at, format!("expected <root>, found <{name}>")));
         }
         let mut item = Record::new(format!("line {}", line_of(at)));
         for attribute in tag.attributes() {
@@ -181,7 +181,7 @@ fn flag(draft: &mut Draft<String>, key: &str) -> Option<bool> {
     }
 }
 
-/// Programs, packages and services, each of which does for a rule.
+/// Programs, packages and services, any of which is enough for a rule to match.
 #[derive(Clone, Debug, Default)]
 struct Apps {
     programs: Vec<String>,
@@ -190,7 +190,7 @@ struct Apps {
 }
 
 impl Apps {
-    /// Takes one in, if it is one: programs by their paths, packages by their SIDs, services by their names.
+    /// Adds one, if it is one: programs by their paths, packages by their SIDs, services by their names.
     fn push(&mut self, text: &str) -> bool {
         if normalize(text).is_ok() {
             self.programs.push(text.to_owned());
@@ -204,7 +204,7 @@ impl Apps {
         true
     }
 
-    /// A rule for each kind there is.
+    /// One rule for each kind present.
     fn rules(self, all: &Rule) -> Vec<Rule> {
         let mut rules = Vec::new();
         if !self.programs.is_empty() {
@@ -229,11 +229,11 @@ fn app(draft: &mut Draft<String>, permitted: &mut Apps) {
         return;
     }
     if let Some(timer) = timer {
-        draft.lost(format!("`{path}`, which is permitted until {timer} only"));
+        draft.lost(format!("`{path}`, which is permitted only until {timer}"));
     } else if draft.leaves_something() {
-        draft.lost(format!("`{path}`, of which not all is understood"));
+        draft.lost(format!("`{path}`, which is not fully understood"));
     } else if !permitted.push(&path) {
-        draft.lost(format!("`{path}`, which is no path of a program"));
+        draft.lost(format!("`{path}`, which is not the path of a program"));
     }
 }
 
@@ -244,7 +244,8 @@ fn rule(draft: &mut Draft<String>, kind: Kind, configs: &mut Configs, separator:
         config.clone()
     });
     let block = flag(draft, "is_block").unwrap_or(true) || kind == Kind::Blocklist;
-    // The blocklist's three parts are switched as wholes; simplewall begins with the first one and unnamed parts on.
+    // The blocklist's three parts are switched as a whole; by default simplewall enables the first one and unnamed
+    // parts.
     let own = flag(draft, "is_enabled") == Some(true);
     let usual =
         if kind == Kind::Blocklist { !(name.starts_with("update_") || name.starts_with("extra_")) } else { own };
@@ -277,7 +278,7 @@ fn rule(draft: &mut Draft<String>, kind: Kind, configs: &mut Configs, separator:
         }
     }
     if let Some(version) = draft.take("os_version") {
-        // A rule is there from this version of Windows on; every Windows that the driver runs on is 10.0.
+        // A rule exists from this version of Windows on; every Windows that the driver runs on is 10.0.
         let parsed = version.trim().parse::<f32>();
         if !parsed.is_ok_and(|version| version <= 10.0) {
             draft.unknown("os_version", version);
@@ -309,7 +310,7 @@ fn programs(draft: &mut Draft<String>, config: Option<&Config>, separator: char)
     found
 }
 
-/// Each part is an address, a port, or an address with a port; different pairs become rules of their own.
+/// Each part is an address, a port, or an address with a port; different pairs become separate rules.
 fn sides(draft: &mut Draft<String>, rule: &Rule) -> Vec<Rule> {
     let take = |draft: &mut Draft<String>, key: &str| -> Vec<String> {
         let value = draft.take(key).unwrap_or_default();
@@ -367,7 +368,7 @@ fn family(draft: &mut Draft<String>, rules: &mut [Rule]) {
         if rule.remote.is_empty() {
             rule.remote.push(family.to_owned());
         } else if rule.remote.iter().any(|address| address.contains(':') != (family == "ipv6")) {
-            draft.lost(format!("addresses of another family than `version` ({family}) says"));
+            draft.lost(format!("addresses of a family other than `version` ({family})"));
         }
     }
 }
@@ -381,7 +382,7 @@ fn side(part: &str) -> Option<(Option<String>, Option<String>)> {
         return Some((Some(address), None));
     }
     let (address, port) = part.rsplit_once(':')?;
-    // An IPv6 address with a port stands in brackets; without, its last group would be taken for one.
+    // An IPv6 address with a port is in brackets; without them, its last group would be taken for one.
     if address.contains(':') && !address.starts_with('[') {
         return None;
     }

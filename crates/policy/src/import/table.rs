@@ -9,9 +9,9 @@ use super::{
     windows::{self, Origin},
 };
 
-const EXPECTED: &str = "a table with DisplayName, Enabled, Direction and Action is expected";
+const EXPECTED: &str = "expected a table with DisplayName, Enabled, Direction and Action";
 
-/// Reads CSV, whatever separates its columns.
+/// Reads CSV with any separator.
 pub(super) fn read_csv(text: &str, file: &mut File) -> Result<(), ImportError> {
     file.origin = "Windows Firewall (Get-NetFirewallRule)";
     let (delimiter, skipped) = delimiter(text)?;
@@ -26,7 +26,7 @@ pub(super) fn read_csv(text: &str, file: &mut File) -> Result<(), ImportError> {
         })?;
         let line = record.position().map_or(0, |position| line_at(body, position.byte() as usize)) + skipped.lines;
         let cells: Vec<&str> = record.iter().map(|cell| cell.trim_start_matches('\u{feff}').trim()).collect();
-        // Exports that were put one behind the other have their headings in between.
+        // Concatenated exports have their headings in between.
         if is_heading(&cells) {
             headers = Some(cells.iter().map(|cell| (*cell).to_owned()).collect());
             continue;
@@ -53,25 +53,25 @@ pub(super) fn read_csv(text: &str, file: &mut File) -> Result<(), ImportError> {
     windows::settle(file, EXPECTED)
 }
 
-/// The line of a record, which may begin with the end of the line before.
+/// The line of a record, which may begin with the end of the previous line.
 fn line_at(text: &str, byte: usize) -> usize {
     let rest = text.as_bytes().get(byte..).unwrap_or_default();
     let begin = byte + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     text.as_bytes().iter().take(begin).filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// What stands before the heading.
+/// What precedes the heading.
 #[derive(Clone, Copy)]
 struct Skipped {
     bytes: usize,
     lines: usize,
 }
 
-/// Which letter separates the columns, and where the heading begins.
+/// The column separator, and the start of the heading.
 fn delimiter(text: &str) -> Result<(u8, Skipped), ImportError> {
     if text.bytes().filter(|byte| *byte == b'"').count() % 2 == 1 {
         let line = text[..text.rfind('"').unwrap_or(0)].lines().count();
-        return Err(ImportError::Syntax { line, message: "a quoted value does not end".to_owned() });
+        return Err(ImportError::Syntax { line, message: "a quoted value is not closed".to_owned() });
     }
     let mut skipped = Skipped { bytes: 0, lines: 0 };
     let mut told = None;
@@ -107,17 +107,17 @@ fn is_heading(cells: &[impl AsRef<str>]) -> bool {
     has("Direction") && has("Action")
 }
 
-/// Why a first line is no heading.
+/// Why a first line is not a heading.
 fn no_heading(cells: &[&str], line: usize) -> ImportError {
     let shown: String = cells.join(", ").chars().take(80).collect();
     let message = if cells.len() < 2 && cells.first().is_some_and(|cell| cell.contains(" : ")) {
-        "this is the text of Format-List, which cuts values off: export with ConvertTo-Csv or \
+        "this is output of Format-List, which truncates values: export with ConvertTo-Csv or \
          docs/export-windows-firewall.ps1"
             .to_owned()
     } else if let Some(language) = cells.iter().find_map(|cell| language::of_label(cell)) {
         format!("the headings (`{shown}`) are {language}: export with docs/export-windows-firewall.ps1")
     } else {
-        format!("the headings (`{shown}`) have no Direction and Action; are they of another language?")
+        format!("the headings (`{shown}`) have no Direction and Action; are they in another language?")
     };
     ImportError::Syntax { line, message }
 }
@@ -129,7 +129,7 @@ pub(super) fn read_json(text: &str, file: &mut File) -> Result<(), ImportError> 
         .map_err(|error| ImportError::Syntax { line: error.line(), message: error.to_string() })?;
     let rules = match value {
         Json::Array(rules) => rules,
-        // Windows PowerShell wraps arrays at times.
+        // Windows PowerShell sometimes wraps arrays.
         Json::Object(fields) if fields.iter().any(|(name, value)| name == "value" && is_array(value)) => {
             let of = |(name, value): (String, Json)| match (name.as_str(), value) {
                 ("value", Json::Array(rules)) => rules,
@@ -142,7 +142,7 @@ pub(super) fn read_json(text: &str, file: &mut File) -> Result<(), ImportError> 
     for (index, one) in rules.into_iter().enumerate() {
         let place = format!("object {}", index + 1);
         let Json::Object(fields) = one else {
-            file.note(format!("{place}: `{one}` is not an object; nothing was made of it"));
+            file.note(format!("{place}: `{one}` is not an object and was skipped"));
             continue;
         };
         let mut record = Record::new(place);
@@ -158,7 +158,7 @@ fn is_array(value: &Json) -> bool {
     matches!(value, Json::Array(_))
 }
 
-/// A value as a table would have it. PowerShell 7 writes enumerations as objects with their name.
+/// A value as in a table. PowerShell 7 writes enumerations as objects with their name.
 fn plain(value: &Json) -> String {
     let named = |fields: &[(String, Json)]| {
         fields.iter().find_map(|(name, value)| if name == "Value" { value.as_text().map(str::to_owned) } else { None })

@@ -2,7 +2,7 @@ use super::*;
 use crate::{Verdict, compile, file::parse, model::FlowSpec};
 use std::{collections::BTreeMap, path::Path};
 
-/// What the imported policy decides about a flow: verdict and rule.
+/// The imported policy's decision on a flow: verdict and rule.
 fn decide(imported: &Imported, flow: &FlowSpec) -> (Verdict, Option<String>) {
     let policy = parse(Path::new("imported.toml"), &imported.toml, &BTreeMap::new())
         .unwrap_or_else(|errors| panic!("{errors}\n{}", imported.toml));
@@ -92,7 +92,7 @@ fn netsh_text() {
     let ping = crate::parse_flow("icmp", "10.0.0.5:8", "192.0.2.1:0", false, None, None, None, None).unwrap();
     assert_eq!(decide(&imported, &ping), (Verdict::Block, Some("No ping".into())));
     let private = import(Source::Netsh, &NETSH.replace("Domain,Private,Public", "Private")).unwrap();
-    assert_eq!(decide(&private, &ping).1, None, "a rule that lost its profile takes no part");
+    assert_eq!(decide(&private, &ping).1, None, "a rule that lost its profile is disabled");
     assert!(private.notes.iter().any(|note| note.contains("Profile `Private`")), "{:?}", private.notes);
 }
 
@@ -169,7 +169,7 @@ fn tables_and_objects_agree() {
     );
 }
 
-/// The notes and, by name, whether each rule takes part.
+/// The notes and, by name, whether each rule is enabled.
 fn read(source: Source, text: &str) -> (Vec<String>, Vec<(String, bool)>) {
     let imported = import(source, text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let policy = parse(Path::new("imported.toml"), &imported.toml, &BTreeMap::new()).unwrap();
@@ -186,7 +186,7 @@ fn whatever_separates_the_columns() {
         let told = format!("sep={delimiter}\r\n{}", table(rows, delimiter));
         assert_eq!(read(Source::WindowsCsv, &told).1, expected, "{delimiter:?}");
     }
-    // Exports put one behind the other, each with its mark and heading.
+    // Concatenated exports, each with its mark and heading.
     let twice = format!("\u{feff}#TYPE x\r\n{}\u{feff}#TYPE x\r\n{}", table(&rows[..1], ';'), table(&rows[1..], ';'));
     assert_eq!(read(Source::WindowsCsv, &twice).1, expected);
 }
@@ -197,7 +197,7 @@ fn a_quoted_value_may_have_lines() {
     assert_eq!(read(Source::WindowsCsv, &text).1, [("two#TYPE xlines".to_owned(), true)]);
     let open = text.trim_end().trim_end_matches('"');
     let error = import(Source::WindowsCsv, open).unwrap_err().to_string();
-    assert_eq!(error, "line 4: a quoted value does not end");
+    assert_eq!(error, "line 4: a quoted value is not closed");
 }
 
 #[test]
@@ -260,16 +260,16 @@ fn a_column_that_is_not_there_or_not_known_disables_what_permits() {
     for column in
         ["LocalAddress", "Service", "Package", "InterfaceType", "InterfaceAlias", "LocalUser", "Owner", "Profile"]
     {
-        // Renamed, it is unknown besides, and what is in it may be anything.
+        // A renamed column is also unknown, and may contain anything.
         let renamed = whole.replace(&format!("\"{column}\""), "\"Spalte\"");
         let (notes, rules) = read(Source::WindowsCsv, &renamed);
         assert!(rules.contains(&("permits".to_owned(), false)), "{column}: {rules:?}");
         assert!(rules.contains(&("blocks".to_owned(), true)), "{column}: {rules:?}");
         let said =
-            notes.iter().any(|note| note.contains(&format!("does not tell {column}; 1 that permit are disabled")));
+            notes.iter().any(|note| note.contains(&format!("does not show {column}; 1 that permit are disabled")));
         assert!(said || notes.iter().any(|note| note.contains("unknown field `Spalte`")), "{notes:?}");
     }
-    // Whoever knows that the export tells all there is may say so.
+    // A user who knows that the export is complete may say so.
     let part = whole.replace("\"Owner\",", "").replace("\"\",\"NotRequired\"", "\"NotRequired\"");
     let enabled = |imported: Imported| imported.toml.matches("enabled = false").count() == 0;
     assert!(!enabled(import(Source::WindowsCsv, &part).unwrap()));
@@ -322,7 +322,7 @@ fn netsh_text_without_programs_permits_nothing() {
     let short: Vec<&str> = short.collect();
     let (notes, rules) = read(Source::Netsh, &short.join("\n"));
     assert!(rules.iter().all(|(_, enabled)| !enabled), "{rules:?}");
-    assert!(notes.iter().any(|note| note.contains("does not tell (Program)")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("does not show (Program)")), "{notes:?}");
     // A verbose text has no line for the program of a store app's rule.
     let (_, rules) =
         read(Source::Netsh, &NETSH.replace("Program:                              C:\\Apps\\browser.exe\n", ""));
@@ -344,7 +344,7 @@ fn little_snitch_groups() {
     assert_eq!(decide(&imported, &named("x.ads.example")).0, Verdict::Block);
     assert_eq!(decide(&imported, &named("one.example")).0, Verdict::Block);
     assert_eq!(decide(&imported, &named("two.one.example")).0, Verdict::Permit);
-    // `local-net` is not all private addresses, so the rule is there and takes no part.
+    // `local-net` is not all private addresses, so the rule exists but is disabled.
     assert!(imported.toml.contains("name = \"any 1\"\naction = \"permit\"\nenabled = false"), "{}", imported.toml);
 }
 
@@ -366,7 +366,7 @@ fn little_snitch_rules_that_lose_a_condition_are_disabled() {
             r#""action":"allow","process":"any","remote-hosts":["one.example","*.two.example"]"#.to_owned(),
             "*.two.example",
         ),
-        (r#""action":"allow","process":"any""#.to_owned(), "where to"),
+        (r#""action":"allow","process":"any""#.to_owned(), "the missing destination"),
         (r#""process":"any","remote":"any""#.to_owned(), "the missing action"),
         (r#""action":"allow","remote":"any""#.to_owned(), "the missing process"),
     ] {
@@ -375,7 +375,7 @@ fn little_snitch_rules_that_lose_a_condition_are_disabled() {
         assert!(notes.iter().any(|note| note.starts_with("rule 0") && note.contains(said)), "{rule}: {notes:?}");
     }
     let high = group(r#""action":"allow","process":"any","remote":"any","priority":"high""#);
-    assert_eq!(read(Source::LittleSnitch, &high).1[0], ("any 0".to_owned(), true), "higher priority stands first");
+    assert_eq!(read(Source::LittleSnitch, &high).1[0], ("any 0".to_owned(), true), "higher priority comes first");
 }
 
 #[test]
@@ -424,7 +424,7 @@ fn what_is_no_program_disables_its_rule() {
     let imported = import(Source::Netsh, &text).unwrap();
     assert_eq!(decide(&imported, &tcp("203.0.113.8:443", Some(r"C:\Apps\browser.exe"))), (Verdict::Permit, None));
     assert!(
-        imported.notes.iter().any(|note| note.contains("`browser.exe`, which is not the whole path")),
+        imported.notes.iter().any(|note| note.contains("`browser.exe`, which is not the full path")),
         "{:?}",
         imported.notes
     );
@@ -432,7 +432,7 @@ fn what_is_no_program_disables_its_rule() {
 
 #[test]
 fn what_cannot_be_said_is_a_comment() {
-    // Protocol 3 has no ports, and here the port stands with its address.
+    // Protocol 3 has no ports, and here the port is given with its address.
     let text = r#"<root><rules_custom><item name="w" rule="10.0.0.1:443" protocol="3" is_block="true" is_enabled="true"/>
         <item name="v" rule="10.0.0.2:443" is_block="true" is_enabled="true"/></rules_custom></root>"#;
     let imported = import(Source::Simplewall, text).unwrap();

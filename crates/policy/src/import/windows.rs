@@ -1,5 +1,5 @@
-//! A rule of Windows Firewall by the names its fields have in PowerShell. `Get-NetFirewallRule` alone tells neither
-//! addresses nor ports nor program: those come from its filters, and docs/export-windows-firewall.ps1 exports them all.
+//! A rule of Windows Firewall, by PowerShell's names of its fields. `Get-NetFirewallRule` alone shows no addresses,
+//! ports or program: those come from its filters, and docs/export-windows-firewall.ps1 exports them all.
 
 use super::{
     ImportError,
@@ -10,18 +10,18 @@ use super::{
 use crate::model::{SidBuf, program::normalize};
 use std::collections::BTreeMap;
 
-/// Windows decides: what blocks comes first, then what permits, then the default of its direction.
+/// As Windows decides: blocking rules come first, then permitting ones, then the direction's default.
 pub(super) fn settle(file: &mut File, expected: &'static str) -> Result<(), ImportError> {
     if file.len() == 0 {
         return Err(file.nothing(expected));
     }
-    file.note("the defaults are those Windows has unless told otherwise (outbound permit, inbound block): check them");
-    file.note("edge traversal is not carried over: rules apply to what comes through Teredo too");
+    file.note("the defaults are Windows' own (outbound permit, inbound block): check them");
+    file.note("edge traversal is not carried over: rules apply to Teredo traffic too");
     (file.outbound, file.inbound) = (Some("permit"), Some("block"));
     Ok(())
 }
 
-/// Fields that say nothing of what a rule matches.
+/// Fields that do not affect what a rule matches.
 const SILENT: &[&str] = &[
     "Name",
     "ID",
@@ -65,9 +65,9 @@ const SILENT: &[&str] = &[
     "RunspaceId",
 ];
 
-/// Without one of these nothing is known of what a rule matches.
+/// Without any of these, it is not known what a rule matches.
 const NEEDED: &[&str] = &["Protocol", "LocalPort", "RemotePort", "RemoteAddress", "Program"];
-/// Each of these may narrow a rule; where an export does not tell one, a rule that permits is not taken at its word.
+/// Each of these may narrow a rule; if an export does not show one, a rule that permits is disabled.
 const NARROWING: &[&str] = &[
     "LocalAddress",
     "Service",
@@ -79,13 +79,13 @@ const NARROWING: &[&str] = &[
     "Profile",
     "Authentication",
 ];
-/// What the text of netsh tells of every rule when it is told to be verbose; it never tells packages and users.
+/// What netsh's verbose text shows for every rule; it never shows packages and users.
 const NARROWING_NETSH: &[&str] = &["LocalAddress", "InterfaceType", "Profile", "Security"];
 
-/// Which of the exports a record is of.
+/// The kind of export that a record is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A table or objects: every rule has all columns there are.
+    /// A table or objects: every rule has all columns.
     PowerShell,
     /// Text that leaves lines out.
     Netsh,
@@ -130,7 +130,7 @@ pub(super) fn rule(draft: &mut Draft<String>, origin: Origin) -> Vec<Rule> {
     place(draft, &mut rule);
     let kinds = icmp(draft, &rule);
     if action.is_none() && direction.is_none() {
-        // Not a rule at all, as far as can be told.
+        // Apparently not a rule at all.
         return Vec::new();
     }
     if kinds.is_empty() {
@@ -149,7 +149,7 @@ fn text(draft: &mut Draft<String>, key: &str) -> Option<String> {
     draft.take(key).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// One of a few words, in any case; another, or none at all, is lost.
+/// One of a few words, in any letter case; any other word, or none, is reported as lost.
 fn word<T: Copy>(draft: &mut Draft<String>, key: &str, words: &[(&str, T)]) -> Option<T> {
     let Some(value) = text(draft, key) else {
         draft.lost(format!("the missing {key}"));
@@ -162,25 +162,25 @@ fn word<T: Copy>(draft: &mut Draft<String>, key: &str, words: &[(&str, T)]) -> O
     known
 }
 
-/// Whether a value asks for nothing.
+/// Whether a value sets no condition.
 fn any(value: &str) -> bool {
     value.eq_ignore_ascii_case("any")
 }
 
-/// A condition's value, if the field asks for something.
+/// A condition's value, if the field sets one.
 fn asked(draft: &mut Draft<String>, key: &str) -> Option<String> {
     text(draft, key).filter(|value| !any(value))
 }
 
-/// The values of a list, those that ask for nothing left out.
+/// The values of a list, without those that set no condition.
 fn asked_list(draft: &mut Draft<String>, key: &str) -> Vec<String> {
     let value = text(draft, key).unwrap_or_default();
     words::list(&value, &[',', ';']).filter(|word| !any(word)).map(str::to_owned).collect()
 }
 
-/// Says which of the fields that could narrow the rule the export does not have.
+/// Notes which fields that could narrow the rule are missing from the export.
 fn missing(draft: &mut Draft<String>, origin: Origin) {
-    // Of these, nothing is what they usually say.
+    // These are usually empty.
     let told = |draft: &Draft<String>, key: &str| match key {
         "Package" | "Owner" => draft.has(key),
         "Authentication" => draft.tells(key) || draft.tells("Security"),
@@ -193,7 +193,7 @@ fn missing(draft: &mut Draft<String>, origin: Origin) {
         Origin::PowerShell => (absent(draft, NEEDED), absent(draft, NARROWING)),
         Origin::Netsh => {
             let mut narrowing = absent(draft, NARROWING_NETSH);
-            // Only a verbose text has lines for programs, and it has none for a rule of a store app.
+            // Only verbose text has lines for programs, and none for a store app's rule.
             let verbose = narrowing.is_empty();
             let mut needed = absent(draft, &["Protocol", "RemoteAddress"]);
             if !draft.tells("Program") {
@@ -203,9 +203,9 @@ fn missing(draft: &mut Draft<String>, origin: Origin) {
         }
     };
     if !needed.is_empty() {
-        draft.lost(format!("what the export does not tell ({})", needed.join(", ")));
+        draft.lost(format!("what the export does not show ({})", needed.join(", ")));
     } else if !narrowing.is_empty() {
-        draft.wider(format!("the export does not tell {}", narrowing.join(", ")));
+        draft.wider(format!("the export does not show {}", narrowing.join(", ")));
     }
 }
 
@@ -232,7 +232,7 @@ fn addresses(draft: &mut Draft<String>, rule: &mut Rule) {
         let mut found = Vec::new();
         for word in asked_list(draft, key).into_iter().filter(|word| word != "*") {
             if word.eq_ignore_ascii_case("LocalSubnet") {
-                draft.lost(format!("{key} `{word}` (private and link-local addresses are written, which are more)"));
+                draft.lost(format!("{key} `{word}` (replaced by all private and link-local addresses)"));
                 found.extend(["@private".to_owned(), "@link-local".to_owned()]);
             } else if let Some(address) = words::address(&word) {
                 found.push(address);
@@ -249,12 +249,12 @@ fn ports(draft: &mut Draft<String>, rule: &mut Rule, origin: Origin) {
     let carried = matches!(rule.protocol.as_deref(), Some("tcp" | "udp" | "6" | "17"));
     for (key, local) in [("RemotePort", false), ("LocalPort", true)] {
         if carried && origin == Origin::Netsh && !draft.tells(key) {
-            draft.lost(format!("what the export does not tell ({key})"));
+            draft.lost(format!("what the export does not show ({key})"));
         }
         let mut found = Vec::new();
         for word in asked_list(draft, key).into_iter().filter(|word| word != "*") {
             match words::port(&word) {
-                // PowerShell shows `RPC` beside every ICMP rule, which has no ports.
+                // PowerShell shows `RPC` for every ICMP rule, although it has no ports.
                 None if icmp && word.eq_ignore_ascii_case("RPC") => {}
                 Some(port) if !icmp => found.push(port),
                 _ => draft.unknown(key, word),
@@ -286,7 +286,7 @@ fn who(draft: &mut Draft<String>, rule: &mut Rule) {
         if normalize(&program).is_ok() {
             rule.applications = vec![program];
         } else {
-            draft.lost(format!("Program `{program}`, which is not the whole path of a program,"));
+            draft.lost(format!("Program `{program}`, which is not the full path of a program,"));
         }
     }
     // `*` is any service, but only services.
@@ -333,7 +333,7 @@ fn who(draft: &mut Draft<String>, rule: &mut Rule) {
         ("Platform", "any"),
         ("Platforms", "any"),
     ] {
-        // Numbers are those JSON has for the first word of an enumeration; braces are an empty list.
+        // Numbers are JSON's values for the first word of an enumeration; braces are an empty list.
         let neutral = |value: &String| value.eq_ignore_ascii_case(neutral) || matches!(value.as_str(), "0" | "{}");
         if let Some(value) = asked(draft, key).filter(|value| !neutral(value)) {
             draft.unknown(key, value);
@@ -341,7 +341,7 @@ fn who(draft: &mut Draft<String>, rule: &mut Rule) {
     }
 }
 
-/// The users that `O:LSD:(A;;CC;;;SID)...` lets in, if that is all it says.
+/// The users that `O:LSD:(A;;CC;;;SID)...` admits, if it contains nothing else.
 fn users_of_sddl(text: &str) -> Option<Vec<String>> {
     let (_, list) = text.split_once("D:")?;
     let mut users = Vec::new();

@@ -1,9 +1,9 @@
-//! The words that several firewalls' rules are made of, in the form policies take.
+//! Values common to several firewalls' rules, in the form used by policies.
 
 use crate::model::{address, names};
 use std::net::Ipv4Addr;
 
-/// An address, prefix or range, if it is one and does not look like one with a port behind it.
+/// An address, prefix or range, if it is one and does not look like one with a port.
 pub(super) fn address(text: &str) -> Option<String> {
     let text = text.trim();
     let text = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
@@ -38,7 +38,7 @@ pub(super) fn port(text: &str) -> Option<String> {
     }
 }
 
-/// A host name, if it is one and no address.
+/// A host name, if it is one and not an address.
 pub(super) fn host_name(text: &str) -> Option<String> {
     names::normalize(text).filter(|name| address::parse_range(name).is_err())
 }

@@ -1,4 +1,4 @@
-//! Rules that can never match, lists that overlap where it matters, and tunnels that pass unnoticed.
+//! Finds rules that can never match, lists that overlap where it matters, and tunnels that pass unnoticed.
 
 mod tunnels;
 
@@ -8,11 +8,12 @@ use crate::{
 };
 use std::{collections::HashSet, sync::Arc};
 
-/// Rules compared with all before them; of more, each is compared with so many rules before it.
+/// The most rules for which each is compared with all before it; beyond that, each is compared with this many before
+/// it.
 const PAIRS: usize = 4000;
 
-/// What is questionable about a policy as a whole. A rule is called shadowed when one earlier rule alone takes all it
-/// could match; several that do so together are not noticed.
+/// What is questionable about a policy as a whole. A rule is shadowed when one earlier rule matches everything it could
+/// match; several that do so together are not noticed.
 #[must_use]
 pub fn lint(policy: &Policy) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -29,13 +30,13 @@ fn warning(policy: &Policy, span: std::ops::Range<usize>, message: String) -> Di
 fn shadowed(policy: &Policy, found: &mut Vec<Diagnostic>) {
     for (index, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.enabled) {
         let earlier = policy.rules[..index].iter().rev().take(PAIRS).filter(|one| one.enabled);
-        // A rule with a schedule is out of the way at times.
+        // A rule with a schedule is inactive at times.
         let by =
             earlier.filter(|one| one.schedule.is_none() || one.schedule == rule.schedule).find(|one| covers(one, rule));
         if let Some(by) = by {
-            let same = if by.action == rule.action { ", which does the same" } else { "" };
+            let same = if by.action == rule.action { ", with the same action" } else { "" };
             let message = format!(
-                "rule `{}` can never match: rule `{}` comes first and takes all it could{same}",
+                "rule `{}` can never match: rule `{}` comes first and matches everything it could{same}",
                 rule.name, by.name
             );
             let help =
@@ -122,7 +123,7 @@ fn names_cover(by: &Rule, rule: &Rule) -> bool {
         (Some(_), None) => false,
         (Some(own), Some(other)) => {
             let undecidable = by.undecidable_matches || !rule.undecidable_matches;
-            // What an exception takes away is not looked for.
+            // Exceptions are not considered.
             if own.has_exceptions() && !Arc::ptr_eq(own, other) {
                 return false;
             }
@@ -149,7 +150,7 @@ fn below_covered(set: &crate::model::NameSet, name: &str) -> bool {
     })
 }
 
-/// Lists with entries in common that rules of different verdict use: the order of the rules decides about those.
+/// Lists with common entries that are used by rules with different verdicts: the order of the rules decides for those.
 fn overlapping(policy: &Policy, found: &mut Vec<Diagnostic>) {
     for (index, list) in policy.lists.iter().enumerate() {
         for other in &policy.lists[..index] {
@@ -166,10 +167,10 @@ fn overlapping(policy: &Policy, found: &mut Vec<Diagnostic>) {
             };
             if common > 0 {
                 let message = format!(
-                    "lists `{}` and `{}` have {common} {what} in common and are used by rules of different verdict",
+                    "lists `{}` and `{}` have {common} {what} in common and are used by rules with different verdicts",
                     other.name, list.name
                 );
-                let help = "the rule that comes first decides about those";
+                let help = "the first rule decides for those";
                 found.push(warning(policy, list.span.clone(), message).key(format!("list.{}", list.name)).help(help));
             }
         }

@@ -1,4 +1,4 @@
-//! Protocols that carry whole packets: what travels in them is not decided, so a policy that blocks the rest must not
+//! Protocols that carry whole packets: the packets inside are not decided, so a policy that blocks the rest must not
 //! let them pass unnoticed.
 
 use super::{covers, warning};
@@ -13,7 +13,7 @@ use std::fmt;
 /// A way to carry packets in packets.
 #[derive(Clone, Copy, Debug)]
 enum Tunnel {
-    /// A protocol of its own.
+    /// An IP protocol.
     Protocol(u8, &'static str),
     /// UDP to one port.
     Udp(u16, &'static str),
@@ -43,7 +43,7 @@ impl Tunnel {
         }
     }
 
-    /// Whether a rule lets it pass without naming it.
+    /// Whether a rule matches it without naming it.
     fn slips_through(self, rule: &Rule) -> bool {
         let any_port = rule.remote_ports.is_none() && rule.local_ports.is_none();
         match (self, &rule.protocols) {
@@ -63,7 +63,7 @@ impl fmt::Display for Tunnel {
     }
 }
 
-/// Warns of what lets tunnels pass by a permit that does not name them, where TCP and UDP are blocked by default.
+/// Warns of permits that let tunnels pass without naming them, where TCP and UDP are blocked by default.
 pub(super) fn passing(policy: &Policy, found: &mut Vec<Diagnostic>) {
     for (direction, default) in
         [(Direction::Outbound, policy.defaults.outbound), (Direction::Inbound, policy.defaults.inbound)]
@@ -92,7 +92,7 @@ pub(super) fn passing(policy: &Policy, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// One warning for all tunnels that `rule`, which stands at `index`, lets pass.
+/// One warning for all tunnels that `rule`, at `index`, lets pass.
 fn warn(
     policy: &Policy,
     index: usize,
@@ -115,12 +115,12 @@ fn warn(
     found.push(warning(policy, span, message).key(key).help(help));
 }
 
-/// The first of the rules before `index` that takes all that `rule` does.
+/// The first rule before `index` that matches everything `rule` does.
 fn decider<'p>(policy: &'p Policy, index: usize, rule: &Rule) -> Option<&'p Rule> {
     policy.rules[..index].iter().filter(|one| one.enabled && one.schedule.is_none()).find(|one| covers(one, rule))
 }
 
-/// Whether a rule is about whoever owns the flow, and about machines elsewhere.
+/// Whether a rule applies to any owner, and to machines outside the local network.
 fn speaks_of_anybody(rule: &Rule) -> bool {
     let Rule { applications, users, groups, services, packages, interfaces, names, remote, .. } = rule;
     let anybody = applications.is_none()
@@ -130,7 +130,7 @@ fn speaks_of_anybody(rule: &Rule) -> bool {
     anybody && remote.as_ref().is_none_or(|remote| !near().covers(remote))
 }
 
-/// The addresses of one's own network.
+/// The addresses of the local network.
 fn near() -> AddressSet {
     let mut near = AddressCollector::default();
     for (_, entries) in BUILT_IN {

@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-/// A number an address can be: `u32` for IPv4, `u128` for IPv6.
+/// The number of an address: `u32` for IPv4, `u128` for IPv6.
 pub trait AddressBits: Copy + Ord + std::fmt::Debug + std::hash::Hash {
     /// How many bits.
     const BITS: u32;
-    /// The number before, if any.
+    /// The previous number, if any.
     fn before(self) -> Option<Self>;
-    /// The number behind, if any.
+    /// The next number, if any.
     fn after(self) -> Option<Self>;
     /// As 128 bits.
     fn wide(self) -> u128;
-    /// From 128 bits; what does not fit is cut off.
+    /// From 128 bits, truncated.
     fn narrow(wide: u128) -> Self;
 }
 
@@ -86,7 +86,7 @@ impl<A: AddressBits> Ranges<A> {
         self.ranges.get(after).is_some_and(|range| range.0 <= address)
     }
 
-    /// What is here and not in `other`; both are walked once.
+    /// What is in this set but not in `other`; both are walked once.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();
@@ -115,7 +115,7 @@ impl<A: AddressBits> Ranges<A> {
         Self { ranges: left }
     }
 
-    /// Whether all of `other` is here; both are walked once.
+    /// Whether all of `other` is in this set; both are walked once.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let mut own = self.ranges.iter().peekable();
@@ -138,7 +138,7 @@ fn split<A: AddressBits>(low: A, high: A) -> impl Iterator<Item = (A, u8)> {
     std::iter::from_fn(move || {
         let start = next?;
         let mut size = start.trailing_zeros().min(A::BITS);
-        // The largest aligned block that does not reach beyond the range.
+        // The largest aligned block that does not extend beyond the range.
         while size > 0 && block_end(start, size) > high {
             size -= 1;
         }
@@ -171,20 +171,20 @@ impl AddressSet {
         }
     }
 
-    /// Whether nothing is in it.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.ranges().is_empty() && self.v6.ranges().is_empty()
     }
 
-    /// Whether all of `other` is here.
+    /// Whether all of `other` is in this set.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.v4.covers(&other.v4) && self.v6.covers(&other.v6)
     }
 }
 
-/// Addresses while they are being read: ranges of both families in any order.
+/// Addresses being read: ranges of both families in any order.
 #[derive(Clone, Debug, Default)]
 pub struct AddressCollector {
     v4: Vec<(u32, u32)>,
@@ -206,7 +206,7 @@ impl AddressCollector {
         self.v6.extend_from_slice(set.v6.ranges());
     }
 
-    /// The union of what was added.
+    /// The union of everything added.
     #[must_use]
     pub fn finish(self) -> AddressSet {
         AddressSet { v4: Ranges::new(self.v4), v6: Ranges::new(self.v6) }
@@ -229,36 +229,36 @@ pub enum AddressError {
     Syntax,
     /// The prefix length is not a number up to 32 or 128.
     Length,
-    /// Bits behind the prefix are set; this is the prefix that was probably meant.
+    /// Host bits are set; this is the prefix that was probably meant.
     HostBits(IpAddr, u8),
     /// A range that ends before it begins, or of two families.
     Order,
-    /// An address with a port behind it.
+    /// An address with a port.
     Port,
-    /// An address with a zone behind it (`%eth0`).
+    /// An address with a zone (`%eth0`).
     Zone,
 }
 
-/// What is read, and what deserves a word.
+/// What was read, with remarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The addresses.
     pub range: AddressRange,
     /// They were written in the IPv6 form of IPv4 (`::ffff:192.0.2.1`), which no packet has.
     pub mapped: bool,
-    /// The last group of the IPv6 address is a well-known port, as when one is written behind it without brackets.
+    /// The last group of the IPv6 address is a well-known port, as if a port had been appended without brackets.
     pub port_like: bool,
 }
 
-/// Ports that people write behind addresses.
+/// Ports that people often append to addresses.
 const PORTS: [&str; 14] =
     ["22", "25", "53", "80", "123", "143", "443", "587", "853", "993", "3389", "5060", "8080", "8443"];
 
 /// IPv4 in IPv6 form: `::ffff:0:0/96` (RFC 4291 section 2.5.5.2).
 const MAPPED: u128 = 0xffff_0000_0000;
 
-/// Reads `192.0.2.1`, `192.0.2.0/24`, `192.0.2.0/255.255.255.0`, `192.0.2.1-192.0.2.9` and the same for IPv6; what is
-/// wholly IPv4 in IPv6 form becomes IPv4.
+/// Reads `192.0.2.1`, `192.0.2.0/24`, `192.0.2.0/255.255.255.0`, `192.0.2.1-192.0.2.9` and the same for IPv6; anything
+/// entirely within IPv4 in IPv6 form becomes IPv4.
 ///
 /// # Errors
 /// [`AddressError`].
@@ -286,7 +286,7 @@ pub fn parse(text: &str) -> Result<Parsed, AddressError> {
     })
 }
 
-/// As [`parse`], without what deserves a word.
+/// As [`parse`], without remarks.
 ///
 /// # Errors
 /// [`AddressError`].
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(parse("::ffff:0:0/96"), v4(0, u32::MAX));
         assert_eq!(parse("::ffff:10.0.0.1-::ffff:10.0.0.3"), v4(0x0a00_0001, 0x0a00_0003));
         assert_eq!(parse("::ffff:10.0.0.1/104"), Err(AddressError::HostBits("10.0.0.0".parse().unwrap(), 8)));
-        // What holds other addresses too stays what it is.
+        // A range that also has other addresses stays as it is.
         assert_eq!(parse_range("::/64"), Ok(AddressRange::V6(0, u128::from(u64::MAX))));
     }
 

@@ -33,7 +33,7 @@ impl SidBuf {
         (bytes[1] > 0).then_some(Self { bytes })
     }
 
-    /// The SID that a service's token has: `S-1-5-80` and the SHA-1 of the name in capitals, as UTF-16LE.
+    /// The SID in a service's token: `S-1-5-80` and the SHA-1 of the name in upper case, as UTF-16LE.
     #[must_use]
     pub fn of_service(name: &str) -> Option<Self> {
         let fits = (1..=256).contains(&name.chars().count()) && !name.contains(['/', '\\', '*', '@']);
@@ -44,8 +44,8 @@ impl SidBuf {
         Some(Self::new(5, &[80], &hash))
     }
 
-    /// The SID of a package's app container: `S-1-15-2` and the first 28 bytes of the SHA-256 of the family name in small
-    /// letters, as UTF-16LE. `S-1-15-2-...` is taken as it is.
+    /// The SID of a package's app container: `S-1-15-2` and the first 28 bytes of the SHA-256 of the family name in
+    /// lower case, as UTF-16LE. `S-1-15-2-...` is taken as it is.
     ///
     /// # Errors
     /// What is expected instead.
@@ -79,7 +79,7 @@ impl SidBuf {
     }
 }
 
-/// Letters in capitals or small ones, one by one, as UTF-16LE.
+/// Letters in upper or lower case, one by one, as UTF-16LE.
 fn utf16<I: Iterator<Item = char>>(text: &str, case: fn(char) -> I) -> Vec<u8> {
     let one = |letter: char| {
         let mut other = case(letter);
@@ -91,7 +91,7 @@ fn utf16<I: Iterator<Item = char>>(text: &str, case: fn(char) -> I) -> Vec<u8> {
     text.chars().map(one).collect::<String>().encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
-/// Accounts and groups every Windows has, and the abbreviations of security descriptors.
+/// Accounts and groups of every Windows, and the abbreviations of security descriptors.
 pub const WELL_KNOWN: [(&str, &str); 36] = [
     ("SYSTEM", "S-1-5-18"),
     ("LOCAL SERVICE", "S-1-5-19"),
@@ -165,7 +165,7 @@ mod tests {
             assert_eq!(SidBuf::parse(wrong), None, "{wrong}");
         }
     }
-    /// Pairs that Windows shows (`sc showsid`) and that have been published often.
+    /// Widely published pairs, as shown by Windows (`sc showsid`).
     #[test]
     fn names_of_services_make_sids() {
         for (name, sid) in [
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Pairs that `CheckNetIsolation` lists.
+    /// Pairs listed by `CheckNetIsolation`.
     #[test]
     fn names_of_packages_make_sids() {
         for (name, sid) in [

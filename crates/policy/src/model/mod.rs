@@ -1,4 +1,4 @@
-//! A policy as its author wrote it, names resolved and lists read.
+//! A policy as its author wrote it, with names resolved and lists read.
 
 pub mod address;
 pub mod identity;
@@ -26,15 +26,15 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 pub struct Policy {
     /// The file it came from.
     pub path: PathBuf,
-    /// What happens to flows no rule matches, by direction.
+    /// What happens to flows that no rule matches, by direction.
     pub defaults: Defaults,
     /// The rules in the file's order.
     pub rules: Vec<Rule>,
     /// Named times.
     pub schedules: Vec<Schedule>,
-    /// Named lists, for what can be said of them.
+    /// Named lists, for diagnostics.
     pub lists: Vec<List>,
-    /// Expectations that stand outside rules.
+    /// Expectations outside rules.
     pub expectations: Vec<Expectation>,
     /// What parsing found questionable.
     pub warnings: Vec<Diagnostic>,
@@ -55,7 +55,7 @@ pub struct List {
     pub span: Range<usize>,
 }
 
-/// What happens to flows no rule matches.
+/// What happens to flows that no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// For flows this machine opens.
@@ -71,9 +71,9 @@ pub struct Defaults {
 pub enum Action {
     /// Let pass.
     Permit,
-    /// Refuse, and let the program know.
+    /// Refuse, and notify the program.
     Block,
-    /// Discard without a word where the layer allows.
+    /// Discard silently where the layer allows.
     Drop,
 }
 
@@ -109,9 +109,9 @@ pub struct Rule {
     pub action: Action,
     /// Whether the verdict is hard: block unless the file says soft, permit only if it says hard.
     pub hard: bool,
-    /// Whether an event is wanted.
+    /// Whether it requests an event.
     pub log: bool,
-    /// Whether it takes part.
+    /// Whether it is enabled.
     pub enabled: bool,
     /// Outbound, inbound, or both (`None`).
     pub direction: Option<Direction>,
@@ -125,9 +125,9 @@ pub struct Rule {
     pub remote_ports: Option<NumberSet>,
     /// This machine's ports; ICMP types.
     pub local_ports: Option<NumberSet>,
-    /// Paths of programs as written; one that ends in `\*` stands for everything below.
+    /// Paths of programs as written; one that ends in `\*` means everything below.
     pub applications: Option<Vec<Located<String>>>,
-    /// Users, or groups, or whatever has a SID.
+    /// Users, groups, or anything with a SID.
     pub users: Option<Vec<SidBuf>>,
     /// Groups: another set its owner has to be in.
     pub groups: Option<Vec<SidBuf>>,
@@ -137,15 +137,15 @@ pub struct Rule {
     pub packages: Option<Vec<SidBuf>>,
     /// Interface LUIDs.
     pub interfaces: Option<NumberSet>,
-    /// Names the content asks for.
+    /// Names that the content asks for.
     pub names: Option<Arc<NameSet>>,
-    /// Whether a flow whose name cannot be told matches all the same.
+    /// Whether a flow with an undecidable name matches all the same.
     pub undecidable_matches: bool,
     /// Index into [`Policy::schedules`].
     pub schedule: Option<usize>,
-    /// Expectations beside the rule.
+    /// Expectations in the rule's own `expect` tables.
     pub expectations: Vec<Expectation>,
-    /// Where the rule lies in the file, in bytes.
+    /// The rule's place in the file, in bytes.
     pub span: Range<usize>,
 }
 
@@ -179,7 +179,7 @@ impl Rule {
         }
     }
 
-    /// Whether it takes part at `moment` (always, if none is given).
+    /// Whether it is active at `moment` (always, if none is given).
     #[must_use]
     pub fn active(&self, schedules: &[Schedule], moment: Option<Moment>) -> bool {
         let in_time = match (self.schedule.and_then(|index| schedules.get(index)), moment) {
@@ -199,7 +199,7 @@ pub struct Located<T> {
     pub span: Range<usize>,
 }
 
-/// A flow and what must become of it: the policy's own tests.
+/// A flow and its expected verdict: the policy's own tests.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     /// The flow.

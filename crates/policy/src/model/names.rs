@@ -5,28 +5,28 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-/// Which names an entry stands for.
+/// The names that an entry covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
     /// The name itself.
     Exact,
-    /// What lies below it.
+    /// The names below it.
     Below,
     /// Both.
     Both,
 }
 
-/// Names in lower-case ASCII form without a final dot. The text of all is kept together, so that a million names cost
-/// little more than their letters.
+/// Names in lower-case ASCII form without a final dot. All text is stored together, so that a million names cost little
+/// more than their letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameSet {
     text: String,
-    /// Where a name begins, its length, what it stands for, and whether it is an exception.
+    /// The start of a name, its length, its scope, and whether it is an exception.
     entries: Vec<(u32, u8, Scope, bool)>,
 }
 
 impl Hash for NameSet {
-    /// Of a list's beginning and length: lists that are alike in both are compared, and those of millions are few.
+    /// Hashes a list's beginning and its length: lists equal in both are compared, and lists of millions are few.
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.text.len(), &self.entries[..self.entries.len().min(32)]).hash(state);
         self.text.as_bytes()[..self.text.len().min(1024)].hash(state);
@@ -69,20 +69,20 @@ impl NameSet {
         }
     }
 
-    /// Takes away the names that are listed exactly so.
+    /// Removes the names that are listed exactly like this.
     pub(crate) fn withdraw(&mut self, names: &HashSet<String>) {
         if !names.is_empty() {
             self.retain(|name, scope, except| (except || !names.contains(name)).then_some(scope));
         }
     }
 
-    /// Takes away what exceptions cover, and puts the exceptions behind the rest: from then on the longest entry that
-    /// covers a name decides about it.
+    /// Removes what exceptions cover, and puts the exceptions after the rest: from then on the longest entry that
+    /// covers a name decides.
     pub(crate) fn settle(&mut self) {
         if !self.entries.iter().any(|(.., except)| *except) {
             return;
         }
-        // Which names are excepted themselves, and below which all is.
+        // The names that are exceptions themselves, and those below which everything is.
         let mut excepted: HashMap<String, (bool, bool)> = HashMap::new();
         for place in 0..self.len() {
             if let (name, scope, true) = self.get(place) {
@@ -128,7 +128,7 @@ impl NameSet {
         *self = kept;
     }
 
-    /// The names and what each stands for, without exceptions.
+    /// The names and the scope of each, without exceptions.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Scope)> {
         (0..self.len())
             .map(|place| self.get(place))
@@ -148,7 +148,7 @@ impl NameSet {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -160,7 +160,7 @@ impl NameSet {
         self.entries.iter().any(|(.., except)| *except)
     }
 
-    /// Whether a name in lower case is in the set. Looks at every entry.
+    /// Whether a name in lower case is in the set. Scans every entry.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         let covers = |(entry, scope): (&str, Scope)| {
@@ -179,7 +179,7 @@ impl NameSet {
     }
 }
 
-/// Brings a name into the form names are compared in: ASCII (punycode where needed), lower case, no final dot.
+/// Converts a name to the form used for comparison: ASCII (punycode where needed), lower case, no final dot.
 /// `None` when it cannot be a host name: empty, too long, empty labels, characters that no resolver passes on.
 #[must_use]
 pub fn normalize(name: &str) -> Option<String> {
@@ -194,7 +194,7 @@ pub fn normalize(name: &str) -> Option<String> {
     valid.then_some(ascii)
 }
 
-/// Reads a name as rules write it: `name` itself, `*.name` all below, `.name` both.
+/// Parses a name as written in rules: `name` itself, `*.name` all below, `.name` both.
 #[must_use]
 pub fn parse(text: &str) -> Option<(String, Scope)> {
     if let Some(rest) = text.strip_prefix("*.") {

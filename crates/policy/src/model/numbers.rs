@@ -35,7 +35,7 @@ impl NumberSet {
         self.ranges.get(after).is_some_and(|range| range.0 <= value)
     }
 
-    /// What is in this set and not in the other.
+    /// What is in this set but not in the other.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();

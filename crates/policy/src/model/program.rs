@@ -1,36 +1,36 @@
-//! Programs by their paths, in the one form that the Filtering Platform reports them in.
+//! Paths of programs, in the form that the Filtering Platform reports.
 
 use std::fmt;
 
-/// Why a path names no program.
+/// Why a path does not name a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathError {
-    /// Not the whole path: a bare name could be anybody's.
+    /// Not the full path: a bare name could be anybody's.
     NotWhole,
-    /// A short name of the old form, which is not what is reported.
+    /// A short (8.3) name, which Windows does not report.
     Short,
     /// A folder's path.
     Folder,
-    /// A letter that no file's name has, or a stream behind a name.
+    /// A character that is not allowed in file names, or a stream after a name.
     Letter,
-    /// `.` or `..` in a path that nobody resolves.
+    /// `.` or `..` in a path that is not resolved.
     Dots,
 }
 
 impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotWhole => "is not the whole path of a program",
-            Self::Short => "has a short (8.3) name in it, and long names are reported: write the long one",
-            Self::Folder => "ends as a folder does: write `\\*` behind a folder for all programs in it",
-            Self::Letter => "has a letter that no file's name has",
-            Self::Dots => "has `.` or `..` in an NT path, where nobody resolves them",
+            Self::NotWhole => "is not the full path of a program",
+            Self::Short => "contains a short (8.3) name, and Windows reports long names: write the long one",
+            Self::Folder => "ends like a folder: write `\\*` after a folder for all programs in it",
+            Self::Letter => "contains a character that is not allowed in file names",
+            Self::Dots => "contains `.` or `..`, which are not resolved in an NT path",
         })
     }
 }
 
-/// Brings a program's path, or a folder with `\*` behind it, into one form: `\\?\` and `\??\` taken off, separators
-/// single and of one kind, `.` and `..` resolved, shares as `\Device\Mup\server\share`. Upper and lower case stay.
+/// Normalizes a program's path, or a folder followed by `\*`: `\\?\` and `\??\` removed, separators single and of one
+/// kind, `.` and `..` resolved, shares as `\Device\Mup\server\share`. Letter case is preserved.
 ///
 /// # Errors
 /// [`PathError`].
@@ -64,7 +64,7 @@ pub fn normalize(path: &str) -> Result<String, PathError> {
     } else {
         return Err(PathError::NotWhole);
     };
-    // A device and, of a share, its server and name are above what `..` leaves.
+    // `..` does not go above a device, nor above a share's server and name.
     let kept = if share.is_some() { 2 } else { usize::from(folder.len() == 8 && folder.starts_with('\\')) };
     let is_nt = folder.starts_with('\\') && share.is_none();
     let parts = parts(rest, is_literal, is_nt, kept)?;
@@ -78,7 +78,7 @@ fn strip_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     path.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix)).map(|_| &path[prefix.len()..])
 }
 
-/// The parts of a path behind its root.
+/// The parts of a path after its root.
 fn parts(rest: &str, literal: bool, is_nt: bool, kept: usize) -> Result<Vec<&str>, PathError> {
     let (rest, all) = match rest.strip_suffix("\\*") {
         Some(folder) => (folder, true),
@@ -104,7 +104,7 @@ fn parts(rest: &str, literal: bool, is_nt: bool, kept: usize) -> Result<Vec<&str
         if part.contains(['<', '>', ':', '"', '|', '?', '*']) || part.chars().any(char::is_control) {
             return Err(PathError::Letter);
         }
-        // Windows takes dots and blanks at the end off, unless the path is taken literally.
+        // Windows removes trailing dots and blanks, unless the path is literal.
         let part = if literal || is_nt { part } else { part.trim_end_matches(['.', ' ']) };
         if is_short(part) {
             return Err(PathError::Short);
@@ -128,7 +128,7 @@ fn is_short(part: &str) -> bool {
     name.len() <= 8 && extension.len() <= 3 && !extension.contains('.') && numbered
 }
 
-/// Programs of the simulated machine are named by the paths of its host.
+/// On the simulated machine, programs have the paths of its host.
 fn unix(path: &str) -> Result<String, PathError> {
     let all = path.ends_with("/*") || path.ends_with("\\*");
     let inner = if all { &path[..path.len() - 2] } else { path };
@@ -152,7 +152,7 @@ fn unix(path: &str) -> Result<String, PathError> {
     Ok(format!("/{}{}", parts.join("/"), if all { "\\*" } else { "" }))
 }
 
-/// Upper and lower case alike, a letter at a time: no letter becomes two, and none depends on those beside it.
+/// Folds case one letter at a time: no letter becomes two, and none depends on its neighbours.
 #[must_use]
 pub fn fold(path: &str) -> String {
     let lower = |letter: char| {

@@ -27,11 +27,11 @@ impl Moment {
     pub fn parse(text: &str) -> Option<Self> {
         let (day, time) = text.trim().split_once(' ')?;
         let (day, minute) = (day_number(day)?, parse_time(time.trim())?);
-        // 24:00 is the next day's beginning.
+        // 24:00 is the beginning of the next day.
         Some(Self { day: (day + u8::from(minute == DAY)) % 7, minute: minute % DAY })
     }
 
-    /// The moment so many minutes later.
+    /// The moment this many minutes later.
     #[must_use]
     pub fn after(self, minutes: u16) -> Self {
         let then = (u32::from(self.of_week()) + u32::from(minutes)) % u32::from(WEEK);
@@ -46,8 +46,7 @@ impl fmt::Display for Moment {
     }
 }
 
-/// How many minutes from `at` on until a rule that is enabled begins or ends to take part by its schedule; none if
-/// that never happens.
+/// How many minutes after `at` an enabled rule's schedule begins or ends; None if that never happens.
 #[must_use]
 pub fn next_change(policy: &Policy, at: Moment) -> Option<u16> {
     let enabled = policy.rules.iter().filter(|rule| rule.enabled);
@@ -57,19 +56,20 @@ pub fn next_change(policy: &Policy, at: Moment) -> Option<u16> {
     used.iter().filter_map(|&index| policy.schedules.get(index)?.next_change(at)).min()
 }
 
-/// Days and hours a rule takes part in.
+/// The days and hours in which a rule is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// Its name.
     pub name: String,
-    /// By day, Monday first: whether the hours begin on it.
+    /// By day, Monday first: whether the hours begin on that day.
     pub days: [bool; 7],
-    /// First and last-but-one minute of each span; one that ends before it begins runs into the next day. Empty: all day.
+    /// The first minute of each span and the one after its last; one that ends before it begins extends into the next
+    /// day. Empty: all day.
     pub hours: Vec<(u16, u16)>,
 }
 
 impl Schedule {
-    /// Whether `moment` lies in it.
+    /// Whether it contains `moment`.
     #[must_use]
     pub fn contains(&self, moment: Moment) -> bool {
         self.spans().any(|(start, end)| {
@@ -78,7 +78,7 @@ impl Schedule {
         })
     }
 
-    /// How many minutes from `moment` on until it begins or ends; none if it never does.
+    /// How many minutes after `moment` it begins or ends; None if it never does.
     #[must_use]
     pub fn next_change(&self, moment: Moment) -> Option<u16> {
         let now = self.contains(moment);

@@ -1,4 +1,4 @@
-//! Flows as people write them: in expectations, on the command line, in reports.
+//! Flows as written by people: in expectations, on the command line, in reports.
 
 use super::SidBuf;
 use crate::{
@@ -23,13 +23,13 @@ pub struct FlowSpec {
     /// The program's path, as in rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
-    /// Whoever it belongs to: user, groups, services, package. Empty where it is not known.
+    /// Its owner: user, groups, services, package. Empty if not known.
     #[serde(rename = "user", skip_serializing_if = "Vec::is_empty", serialize_with = "sids")]
     pub users: Vec<SidBuf>,
     /// The interface's LUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<u64>,
-    /// The name the content asks for; `Some(None)` where it cannot be told.
+    /// The name that the content asks for; `Some(None)` if it is undecidable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_name: Option<Option<String>>,
 }
@@ -41,7 +41,7 @@ fn sids<S: Serializer>(sids: &[SidBuf], serializer: S) -> Result<S::Ok, S::Error
     }
 }
 
-/// The SIDs of a flow's owner, with what every token has.
+/// The SIDs of a flow's owner, with those in every token.
 #[derive(Debug)]
 struct Owner<'s>(&'s [SidBuf]);
 
@@ -56,10 +56,10 @@ impl Identities for Owner<'_> {
 }
 
 impl FlowSpec {
-    /// Hands the flow to `ask`, its program as `resolve` sees it.
+    /// Passes the flow to `ask`, with its program resolved by `resolve`.
     ///
     /// # Errors
-    /// What `resolve` says of the program.
+    /// The error of `resolve`.
     pub fn with<T>(
         &self,
         resolve: &dyn Fn(&str) -> Result<String, String>,
@@ -113,7 +113,7 @@ impl fmt::Display for FlowSpec {
         }
         match &self.remote_name {
             Some(Some(name)) => write!(f, " asking for {name}"),
-            Some(None) => f.write_str(" asking for a name that cannot be told"),
+            Some(None) => f.write_str(" asking for an undecidable name"),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Which format a list is in: what most of its first entries look like.
+//! Detects a list's format: the one that most of its first entries look like.
 
 use super::{Format, lines};
 use crate::model::{
@@ -6,10 +6,10 @@ use crate::model::{
     names,
 };
 
-/// Entries that are looked at.
+/// How many entries are examined.
 const ENTRIES: usize = 200;
 
-/// The format of most of the first entries; of several, the one that came first.
+/// The format of most of the first entries; in a tie, the one that came first.
 pub(super) fn format(text: &str) -> Format {
     if text.trim_start().starts_with("[Adblock") {
         return Format::Adblock;

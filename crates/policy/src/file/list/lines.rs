@@ -1,12 +1,12 @@
-//! A line of each format.
+//! Parses a line of each format.
 
 use super::{Collector, Format, Read, Reason, looks_like_address};
 use crate::{file::names_of_hosts, model::names::Scope};
 
-/// What dnsmasq's lines about domains begin with.
+/// The starts of dnsmasq's lines about domains.
 pub(super) const DNSMASQ: [&str; 3] = ["address=/", "server=/", "local=/"];
 
-/// Whether a line says nothing, in the comment signs of whatever format.
+/// Whether a line is blank or a comment, in any format.
 pub(super) fn is_comment(line: &str, format: Format) -> bool {
     let page_filter = ["##", "#@#", "#?#", "#$#"].iter().any(|mark| line.starts_with(mark));
     line.is_empty()
@@ -16,7 +16,7 @@ pub(super) fn is_comment(line: &str, format: Format) -> bool {
         || (format == Format::Adblock && line.starts_with('['))
 }
 
-/// A line up to a comment behind it. Where a sign may be part of an entry, a blank stands before it.
+/// A line up to a trailing comment. A sign that may be part of an entry must follow a blank.
 pub(super) fn without_trailing_comment(line: &str, format: Format) -> &str {
     if matches!(format, Format::Adblock | Format::Csv | Format::Dnsmasq) {
         let cut = line.find(" #").or_else(|| line.find("\t#"));
@@ -96,7 +96,7 @@ pub(super) fn adblock(list: &mut Collector, line: &str, plain: Scope, say: &mut 
     }
     match (withdrawn, except, third_party) {
         (true, false, _) => list.withdraw(name),
-        // An exception that is taken back would be the exception to an exception.
+        // Cancelling an exception would make an exception to an exception.
         (true, true, _) | (_, true, true) => Err(Reason::NarrowException),
         (false, ..) => {
             list.name(name, plain, except, say)?;
@@ -118,7 +118,7 @@ pub(super) fn dnsmasq(list: &mut Collector, line: &str, plain: Scope, say: &mut 
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|address| address.is_unspecified() || address.to_canonical().is_loopback())
     };
-    // A domain that is asked of a server, the usual ones (`#`) among them, is let through.
+    // A domain that is forwarded to a server, including the standard ones (`#`), is an exception.
     let except = *prefix != "address=/" && !target.is_empty();
     for name in names.split('/') {
         let read = match name {
@@ -137,12 +137,12 @@ pub(super) fn rpz(list: &mut Collector, line: &str, say: &mut dyn FnMut(Reason))
     let words: Vec<&str> = line.split_whitespace().collect();
     let record = words.iter().position(|word| word.eq_ignore_ascii_case("CNAME"));
     let (Some(at), Some(owner)) = (record, words.first()) else {
-        // What a zone has beside its records.
+        // What a zone contains besides its records.
         let frame = |word: &&str| ["SOA", "NS"].iter().any(|kind| word.eq_ignore_ascii_case(kind));
         let rest_of_soa = words.iter().all(|word| word.bytes().all(|byte| b"()0123456789".contains(&byte)));
         return if line.starts_with('$') || words.iter().any(frame) || rest_of_soa { Ok(()) } else { Err(Reason::Rpz) };
     };
-    // A time to live and the class may stand between.
+    // A time to live and the class may come in between.
     let plain = |word: &&str| word.eq_ignore_ascii_case("IN") || word.bytes().all(|byte| byte.is_ascii_digit());
     let [target] = words[at + 1..] else { return Err(Reason::Rpz) };
     if at == 0 || !words[1..at].iter().all(plain) {
@@ -157,13 +157,13 @@ pub(super) fn rpz(list: &mut Collector, line: &str, say: &mut dyn FnMut(Reason))
         "rpz-passthru." | "rpz-passthru" => true,
         _ => return Err(Reason::Rpz),
     };
-    // In a zone a name is itself, and `*.name` what lies below.
+    // In a zone a name means itself, and `*.name` the names below it.
     list.name(owner, Scope::Exact, except, say)
 }
 
 pub(super) fn csv(list: &mut Collector, line: &str, plain: Scope, first: bool, say: &mut dyn FnMut(Reason)) -> Read {
     let column = first_column(line);
-    // A heading is not an entry.
+    // A header is not an entry.
     if first && !column.contains(['.', ':']) {
         return Ok(());
     }
@@ -172,7 +172,7 @@ pub(super) fn csv(list: &mut Collector, line: &str, plain: Scope, first: bool, s
     read.map_err(|reason| if matches!(reason, Reason::Name | Reason::Address) { Reason::Csv } else { reason })
 }
 
-/// The first column of a line of comma-separated values, quotes taken off.
+/// The first column of a line of comma-separated values, without quotes.
 fn first_column(line: &str) -> &str {
     let line = line.trim_start();
     match line.strip_prefix('"') {

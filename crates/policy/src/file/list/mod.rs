@@ -1,7 +1,7 @@
 //! Lists: the formats blocklists come in, read line by line.
 //!
-//! Every line is an entry, an exception, a comment, or counted under the reason why it is none of these. Nothing else
-//! becomes of a line: [`Collector::read`] sees to it.
+//! Every line is an entry, an exception, a comment, or counted under the reason why it is none of these.
+//! [`Collector::read`] ensures that no line is skipped.
 
 mod guess;
 mod lines;
@@ -21,14 +21,14 @@ use std::{
     path::Path,
 };
 
-/// How a list file is written.
+/// The format of a list file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Told from what most of the first entries look like.
+    /// Detected from the first entries.
     Auto,
-    /// Addresses, prefixes and ranges, one a line.
+    /// Addresses, prefixes and ranges, one per line.
     Addresses,
-    /// Names, one a line; `*.name` is all below, `.name` both.
+    /// Names, one per line; `*.name` is all below, `.name` both.
     Names,
     /// `0.0.0.0 name name ...` as in /etc/hosts.
     Hosts,
@@ -54,7 +54,7 @@ pub(crate) const FORMATS: [(&str, Format); 8] = [
     ("csv", Format::Csv),
 ];
 
-/// What a list holds.
+/// The content of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
     /// Addresses.
@@ -63,7 +63,7 @@ pub(crate) enum Contents {
     Names(NameSet),
 }
 
-/// A list while it is read; several files may add to it.
+/// A list being read; several files may add to it.
 #[derive(Default)]
 pub(crate) struct Collector {
     pub(crate) addresses: AddressCollector,
@@ -71,12 +71,12 @@ pub(crate) struct Collector {
     pub(crate) address_count: usize,
     /// Entries and exceptions.
     pub(crate) entries: usize,
-    /// Filters that `$badfilter` takes back.
+    /// Filters that `$badfilter` cancels.
     withdrawn: HashSet<String>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
-/// What became of a part of a line.
+/// What a part of a line turned out to be.
 type Read = Result<(), Reason>;
 
 impl Collector {
@@ -100,7 +100,7 @@ impl Collector {
                 problems.entry(reason).or_insert((0, start..start + line.len())).0 += 1;
             }
         }
-        // A line of a file that is no list may be of a file that nobody meant to show.
+        // A line of a file that is not a list may be from a file not meant to be shown.
         let listed = self.entries > before;
         self.diagnostics.extend(
             problems
@@ -109,8 +109,8 @@ impl Collector {
         );
     }
 
-    /// One line that is no comment; `say` is told every reason why something in it is no entry or not quite what it
-    /// says.
+    /// One line that is not a comment; `say` is called with every reason why a part of it is not an entry, or is read
+    /// differently than written.
     fn line(&mut self, line: &str, format: Format, subdomains: Option<bool>, first: bool, say: &mut dyn FnMut(Reason)) {
         let plain = match subdomains {
             Some(true) => Scope::Both,
@@ -146,7 +146,7 @@ impl Collector {
                 }
                 parsed.range
             }
-            // Lists are generated; a network written with one of its hosts is common and unambiguous there.
+            // Lists are generated; a network written with host bits set is common and unambiguous there.
             Err(AddressError::HostBits(network, length)) => address::prefix(network, length),
             Err(AddressError::Port) => return Err(Reason::Port),
             Err(AddressError::Zone) => return Err(Reason::Zone),
@@ -180,7 +180,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Takes a filter back, whichever file it stands in.
+    /// Cancels a filter, whichever file it is in.
     fn withdraw(&mut self, name: &str) -> Read {
         let (name, _) = names::parse(name).ok_or(Reason::Name)?;
         self.withdrawn.insert(name);
@@ -192,7 +192,7 @@ impl Collector {
         !self.names.is_empty()
     }
 
-    /// The names, exceptions honoured.
+    /// The names, after exceptions.
     pub(crate) fn take_names(&mut self) -> NameSet {
         let mut names = std::mem::take(&mut self.names);
         names.withdraw(&self.withdrawn);
@@ -201,7 +201,7 @@ impl Collector {
     }
 }
 
-/// Whether text is an address of any form, or meant to be one.
+/// Whether text is an address in any form, or looks like an attempt at one.
 fn looks_like_address(text: &str) -> bool {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     !matches!(address::parse(text), Err(AddressError::Syntax)) || (text.contains('.') && text.split('.').all(number))

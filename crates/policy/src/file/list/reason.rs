@@ -1,4 +1,4 @@
-//! Why a line of a list is no entry, or means something else than it will match.
+//! Why a line of a list is not an entry, or is matched differently than written.
 
 use super::{FORMATS, Format};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -25,31 +25,31 @@ pub(super) enum Reason {
     PortLike,
     /// More words than an entry has.
     Words,
-    /// An address with more behind it.
+    /// An address with something after it.
     More,
     /// A line of a hosts file in a list of names.
     HostsHere,
     /// No address at the beginning of a hosts line.
     NoAddress,
-    /// A hosts line that gives a name an address of its own.
+    /// A hosts line that gives a name its own address.
     Mapping,
-    /// A name of a hosts file that is none.
+    /// A word in a hosts file that is not a name.
     NotHost,
     /// A filter that needs the page or the request.
     Page,
-    /// A filter that holds under conditions only, which are not looked at.
+    /// A filter with conditions, which are ignored.
     ThirdParty,
-    /// A filter that holds under conditions only, left out.
+    /// A filter with conditions, left out.
     Conditions,
-    /// An exception that holds under conditions only.
+    /// An exception with conditions.
     NarrowException,
-    /// No line about a domain.
+    /// A line without a domain.
     Dnsmasq,
-    /// A domain that gets an address of its own.
+    /// A domain that is given its own address.
     Answer,
     /// A pattern for every name, or for names without dots.
     Everything,
-    /// A record of a zone that triggers by something else than a name, or does something else.
+    /// A record of a zone that does not trigger on a name, or does not block.
     Rpz,
     /// Neither an address nor a name in the first column.
     Csv,
@@ -58,50 +58,52 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// What is said of it: of one, what was found; and what is expected or done.
+    /// Its message: what was found, and what is expected or done.
     fn text(self) -> (&'static str, &'static str) {
         match self {
             Self::Address => ("not an address; left out", "an address, a prefix or a range"),
             Self::Name => ("not a host name; left out", "a name of letters, digits, `-` and `_`"),
-            Self::AddressHere => ("an address among names; left out", "a name; put addresses in a list of their own"),
-            Self::NameHere => ("a name among addresses; left out", "an address; put names in a list of their own"),
-            Self::Port => ("an address with a port; left out", "an address alone"),
+            Self::AddressHere => ("an address among names; left out", "a name; put addresses in a separate list"),
+            Self::NameHere => ("a name among addresses; left out", "an address; put names in a separate list"),
+            Self::Port => ("an address with a port; left out", "an address without a port"),
             Self::Zone => ("an address with a zone; left out", "an address without `%`"),
-            Self::Mapped => ("IPv4 in IPv6 form; taken for IPv4", "the IPv4 address"),
-            Self::PortLike => {
-                ("an IPv6 address whose end looks like a port; taken as it is", "`[address]:port` for a port")
-            }
-            Self::Words => ("an entry with more behind it; left out", "one entry a line, comments behind `#`"),
-            Self::More => ("an address with more behind it; the rest is passed over", "comments behind `#`"),
+            Self::Mapped => ("IPv4 in IPv6 form; read as IPv4", "the IPv4 address"),
+            Self::PortLike => (
+                "an IPv6 address whose end looks like a port; read as part of the address",
+                "`[address]:port` for a port",
+            ),
+            Self::Words => ("an entry with something after it; left out", "one entry per line, comments after `#`"),
+            Self::More => ("an address with something after it; the rest is ignored", "comments after `#`"),
             Self::HostsHere => ("a line of a hosts file; left out", "`format = \"hosts\"` for such a file"),
             Self::NoAddress => ("a line that does not begin with an address; left out", "`0.0.0.0 name`"),
             Self::Mapping => (
-                "a name with an address of its own; left out",
-                "`0.0.0.0`, `127.0.0.1`, `::` or `::1` before a name that is to be matched",
+                "a name with its own address; left out",
+                "`0.0.0.0`, `127.0.0.1`, `::` or `::1` before a name to match",
             ),
             Self::NotHost => {
-                ("not a host name in a hosts file; left out", "a name without `*` and without a dot in front")
+                ("not a host name in a hosts file; left out", "a name without `*` and without a leading dot")
             }
             Self::Page => ("a filter that needs the page or the request; left out", "`||name^`"),
             Self::ThirdParty => (
-                "a filter for requests from other sites (`$third-party`); taken for all requests",
+                "a filter for requests from other sites (`$third-party`); applied to all requests",
                 "`||name^` without `$third-party`",
             ),
-            Self::Conditions => ("a filter that holds under conditions (`$...`) only; left out", "`||name^`"),
-            Self::NarrowException => ("an exception that holds under conditions only; left out", "`@@||name^`"),
+            Self::Conditions => ("a filter with conditions (`$...`); left out", "`||name^`"),
+            Self::NarrowException => ("an exception with conditions; left out", "`@@||name^`"),
             Self::Dnsmasq => ("a line that names no domain; left out", "`address=/name/`"),
-            Self::Answer => ("a domain that gets an address of its own; left out", "`address=/name/` or `/0.0.0.0`"),
+            Self::Answer => ("a domain that is given its own address; left out", "`address=/name/` or `/0.0.0.0`"),
             Self::Everything => ("a pattern for every name or for names without dots; left out", "a domain"),
-            Self::Rpz => ("a record that does something else than refuse a name; left out", "`name CNAME .`"),
+            Self::Rpz => ("a record that does not refuse a name; left out", "`name CNAME .`"),
             Self::Csv => ("neither an address nor a name in the first column; left out", "either"),
             Self::PublicSuffix => (
-                "a whole public suffix; it stands for everything registered below",
-                "a name below it, unless it is meant",
+                "a public suffix; it covers everything registered below it",
+                "a name below it, unless all of it is meant",
             ),
         }
     }
 
-    /// The warning for `count` of them, the first at `span`. Of files that are `listed` not, little is quoted.
+    /// The warning for `count` of them, the first at `span`. Only a short excerpt is quoted from a file that is not
+    /// `listed`.
     pub(super) fn diagnostic(
         self,
         path: &Path,
@@ -115,7 +117,7 @@ impl Reason {
         let (found, done) = what.split_once("; ").unwrap_or((what, ""));
         let message = match count {
             1 => format!("{found}: {done}"),
-            _ => format!("{count} times {found}, here for the first time: {done}"),
+            _ => format!("{count} times {found}, first here: {done}"),
         };
         let format = FORMATS.iter().find(|(_, one)| *one == format).map_or("", |(word, _)| word);
         let key = format!("format = \"{format}\"");
