@@ -1,10 +1,10 @@
-# Writes every rule of Windows Firewall with all that belongs to it, as CSV that `sluice policy import` reads:
+# Writes every rule of Windows Firewall with all its filters, as CSV that `sluice policy import` reads:
 #
 #   powershell -ExecutionPolicy Bypass -File export-windows-firewall.ps1 > rules.csv
 #   sluice policy import rules.csv > policy.toml
 #
 # Run it elevated, or rules of other users may be missing. Property names and values are English on every Windows.
-# The filters are fetched once and joined by their InstanceID: asking each rule for its own takes many minutes.
+# The filters are fetched once and joined by their InstanceID: querying each rule for its own takes many minutes.
 
 $ErrorActionPreference = 'Stop'
 

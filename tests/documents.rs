@@ -1,5 +1,5 @@
-//! The documents say what is so: every command line in them is tried with the program it names, every file they name is
-//! there, and their tables are those of the code.
+//! The documents are true: every command line in them is tried with the program it names, every file they name exists,
+//! and their tables agree with the code.
 #![cfg(target_os = "linux")]
 
 #[path = "support/commands.rs"]
@@ -13,7 +13,7 @@ use commands::{Bench, dev_verbs, program, read, root, verbs};
 use regex::Regex;
 use sluice_protocol::{OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD, object::CALLOUTS};
 
-/// Every document for people, and the scripts whose comments are read like documents.
+/// Every document.
 fn documents() -> Vec<(String, String)> {
     let mut names: Vec<String> =
         ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "tests/vm/README.md", "fuzz/README.md"]
@@ -31,13 +31,34 @@ fn documents() -> Vec<(String, String)> {
     names.into_iter().map(|name| (name.clone(), read(&name))).collect()
 }
 
+/// Scripts and texts in which command lines are whole lines, or code spans in comments.
+const SCRIPTS: [&str; 10] = [
+    "dev",
+    ".ci/run",
+    "Makefile.toml",
+    "resources/package.txt",
+    "inf/sluice.inx",
+    "docs/export-windows-firewall.ps1",
+    "tests/vm/try.ps1",
+    "tests/vm/hyperv.ps1",
+    "tests/vm/guest.ps1",
+    "tests/vm/qemu.sh",
+];
+
+/// What a line that is a command begins with there.
+const PROGRAMS: [&str; 5] = ["powershell ", "./dev ", "cargo xtask ", "cargo make ", "sluice "];
+
 /// The command lines of a document: lines of code, joined where they end in a backslash; and spans of code.
 fn command_lines(text: &str) -> (Vec<String>, Vec<String>) {
     let (mut lines, mut prose, mut fence) = (Vec::new(), String::new(), None::<bool>);
     let mut held = String::new();
     for line in text.lines() {
         if let Some(language) = line.trim_start().strip_prefix("```") {
-            fence = if fence.is_some() { None } else { Some(matches!(language, "" | "sh" | "console" | "powershell")) };
+            fence = if fence.is_some() {
+                None
+            } else {
+                Some(matches!(language, "" | "sh" | "bat" | "console" | "powershell"))
+            };
             continue;
         }
         let code = match fence {
@@ -70,10 +91,12 @@ fn every_command_line_is_one() {
             .extend(spans.iter().filter_map(|span| Some(format!("{name}: `{span}`: {}", bench.fault_in_text(span)?))));
     }
     let span = Regex::new("`((?:sluice|ntsim|cargo|./dev) [^`]+)`").unwrap();
-    for name in ["dev", "Makefile.toml", "tests/vm/try.ps1", "tests/vm/hyperv.ps1", "tests/vm/qemu.sh"] {
+    for name in SCRIPTS {
         for line in read(name).lines().map(|line| line.trim_start_matches(['#', ' '])) {
             let spans = span.captures_iter(line).map(|span| span[1].to_owned());
-            let whole = line.starts_with("powershell ").then(|| line.to_owned());
+            let whole = line.strip_prefix("exec ").unwrap_or(line);
+            let whole = whole.replace("sluice.exe ", "sluice ");
+            let whole = PROGRAMS.iter().any(|program| whole.starts_with(program)).then_some(whole);
             for command in spans.chain(whole) {
                 tried += 1;
                 faults.extend(bench.fault_in_text(&command).map(|fault| format!("{name}: `{command}`: {fault}")));
@@ -108,7 +131,7 @@ fn a_wrong_command_line_is_found() {
     }
 }
 
-/// A name in code that has a folder of the project in front of it is a file or a folder of it.
+/// A code span that begins with a folder of the project names an existing file or folder.
 #[test]
 fn every_file_that_is_named_is_there() {
     let path = Regex::new("`((?:benches|crates|docs|driver|examples|fuzz|inf|resources|src|tests|\\.github)/[^` ]*)`")
@@ -174,7 +197,7 @@ fn the_verbs_are_those_of_the_programs() {
     let documented: BTreeSet<_> = shown.captures_iter(&text).map(|line| line[1].to_owned()).collect();
     assert_eq!(documented, verbs(&program("ntsim"), &[]), "docs/ntsim.md");
 
-    // `./dev help` lists what `./dev` takes, and every verb that it passes on is one of xtask's.
+    // `./dev help` lists every verb of `./dev`, and every verb that it passes on exists in xtask.
     let dev = read("dev");
     let usage: String = dev.lines().skip(1).take_while(|line| line.starts_with('#')).collect();
     let known = verbs(&program("xtask"), &[]);
@@ -196,7 +219,7 @@ fn the_exit_statuses_are_those_of_the_help() {
     };
     let of_policy = statuses(&program("sluice"), &["policy"]);
     let text = read("docs/policy.md");
-    let (_, rest) = text.split_once("exit status beside 0 |").expect("the verbs of `sluice policy`");
+    let (_, rest) = text.split_once("exit status other than 0 |").expect("the verbs of `sluice policy`");
     let number = Regex::new(r"(\d):|^(\d);").unwrap();
     for row in rest.lines().skip(2).take_while(|line| line.starts_with('|')) {
         let cell = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
@@ -205,10 +228,20 @@ fn the_exit_statuses_are_those_of_the_help() {
             assert!(of_policy.contains(status), "{row}");
         }
     }
+    let in_prose = Regex::new(r"status(?: is)? (\d+)").unwrap();
+    for (name, of) in [
+        ("docs/sluice.md", statuses(&program("sluice"), &[])),
+        ("SPECIFICATION.md", statuses(&program("sluice"), &[])),
+        ("docs/migrate.md", of_policy),
+    ] {
+        let text = read(name).replace('\n', " ");
+        let given: Vec<_> = in_prose.captures_iter(&text).map(|found| found[1].to_owned()).collect();
+        assert!(!given.is_empty() && given.iter().all(|status| of.contains(status)), "{name}: {given:?} of {of:?}");
+    }
     assert!(statuses(&program("ntsim"), &[]).contains("70") && read("docs/ntsim.md").contains("70 says"));
 }
 
-/// The keys that the policy language takes at a place: what it says beside a key it does not know.
+/// The keys that the policy language accepts at a place: those it lists for an unknown key.
 fn keys(place: &str) -> BTreeSet<String> {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("unknown.toml");
@@ -273,7 +306,7 @@ fn the_layers_are_those_of_the_driver() {
     }
 }
 
-/// One oldest Windows, everywhere.
+/// The oldest Windows is the same everywhere.
 #[test]
 fn the_oldest_windows_is_the_same_everywhere() {
     let build = Regex::new(r"build (1\d{4})").unwrap();
@@ -307,7 +340,7 @@ fn every_parameter_of_try_ps1_is_explained() {
     }
 }
 
-/// What ARCHITECTURE.md says of `crates/kernel`.
+/// What ARCHITECTURE.md says about `crates/kernel`.
 #[test]
 fn every_function_of_the_safe_layer_states_its_irql() {
     assert!(read("ARCHITECTURE.md").contains("states its level, itself or with its type or\nmodule"));

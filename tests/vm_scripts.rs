@@ -1,6 +1,6 @@
-//! `tests/vm/qemu.sh` with a stand-in for QEMU that does what the machine would do but for the Windows in it: it reads
-//! the exchange disk, asks the web server in the network it was given, and leaves results. And shellcheck over the
-//! project's shell scripts.
+//! Runs `tests/vm/qemu.sh` with a stand-in for QEMU that does what the machine would do, without Windows: it reads the
+//! exchange disk, queries the web server in its network, and leaves results. Also runs shellcheck on the project's
+//! shell scripts.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -16,7 +16,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether the programs are there. On a machine for CI they must be.
+/// Whether the programs are installed. In CI they must be.
 fn have(programs: &[&str]) -> bool {
     let missing = programs.iter().find(|program| Command::new(program).arg("--version").output().is_err());
     if let Some(missing) = missing {
@@ -26,7 +26,7 @@ fn have(programs: &[&str]) -> bool {
     missing.is_none()
 }
 
-/// The machine: takes the files off the exchange disk, asks every address, leaves a log and the status.
+/// The machine: reads the files from the exchange disk, queries every address, leaves a log and the status.
 const STAND_IN: &str = r#"#!/usr/bin/env bash
 set -euo pipefail
 for word; do case $word in file=*exchange.img,*) image=${word#file=} image=${image%%,*} ;; esac; done
@@ -102,7 +102,7 @@ fn qemu_sh_carries_the_package_in_and_the_results_out() {
     }
     assert!(output.status.success(), "{output:?}");
 
-    // What the machine found on the disk.
+    // The files that the machine found on the disk.
     let order: serde_json::Value = serde_json::from_str(&place.read("sluice/order.json")).unwrap();
     assert_eq!(order["blocked"], "192.0.2.66,2001:db8:5::66");
     assert_eq!(order["permitted"], "192.0.2.10,2001:db8:5::10");
@@ -111,21 +111,21 @@ fn qemu_sh_carries_the_package_in_and_the_results_out() {
         assert!(place.path("sluice").join(name).is_file(), "{name}");
     }
     let answers = place.read("autounattend.xml");
-    assert!(!answers.contains('@'), "a word was not replaced: {answers}");
+    assert!(!answers.contains('@'), "a placeholder was not replaced: {answers}");
     assert!(answers.contains("<Value>3</Value>") && answers.contains("processorArchitecture=\"amd64\""));
     let package = sxd_document::parser::parse(&answers).expect("well formed");
     let document = package.as_document();
     let passes = sxd_xpath::evaluate_xpath(&document, "count(//*[local-name()='settings'])").unwrap();
     assert_eq!(passes.number(), 3.0);
 
-    // Both addresses of both families answered, twice on one connection each: the second made no new one.
+    // Both addresses of both families answered, twice on one connection each: the second request made no new one.
     let log = ["192.0.2.66", "192.0.2.10", "2001:db8:5::66", "2001:db8:5::10"].map(|address| {
         let line = format!("hello from {address}\n");
         format!("{line}1\n{line}0\n")
     });
     assert_eq!(place.read("log"), log.concat());
 
-    // And it came back.
+    // The results came back.
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(stdout.contains("hello from 2001:db8:5::10") && stdout.contains("try.ps1: 0; results in "), "{stdout}");
     let (_, results) = stdout.trim_end().rsplit_once("results in ").unwrap();
@@ -163,7 +163,7 @@ fn qemu_sh_refuses_what_cannot_work() {
     for (arguments, word) in [
         (&[][..], "--iso and --package are needed"),
         (&["--iso", "windows.iso"], "--iso and --package are needed"),
-        (&["--iso", "none.iso", "--package", "sluice.zip"], "there is no file none.iso"),
+        (&["--iso", "none.iso", "--package", "sluice.zip"], "none.iso does not exist"),
         (&["--iso", "windows.iso", "--package", "windows.iso", "--dry-run"], "is not a zip file"),
         (&["--iso"], "--iso needs a value"),
         (&["--what"], "unknown option: --what"),

@@ -1,4 +1,4 @@
-//! Command lines found in documents, scripts and workflows, tried with the programs they name.
+//! Checks the command lines found in documents, scripts and workflows with the programs they name.
 #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of this")]
 
 use std::{
@@ -20,7 +20,7 @@ pub fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A program of the workspace, as this build or the one before left it.
+/// A program of the workspace, as left by this build or an earlier one.
 pub fn program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("this program has a path");
     let path = test.ancestors().nth(2).expect("it is in the deps folder of a target folder").join(name);
@@ -63,7 +63,7 @@ pub fn tasks() -> BTreeSet<String> {
     names.map(|(name, _)| name.trim_matches('"').to_owned()).collect()
 }
 
-/// The packages of both workspaces and of those that stand alone.
+/// The packages of both workspaces and the standalone ones.
 fn packages() -> BTreeSet<String> {
     let mut names = BTreeSet::from(["sluice".to_owned()]);
     for folder in ["crates", "driver", "."] {
@@ -76,12 +76,12 @@ fn packages() -> BTreeSet<String> {
     names
 }
 
-/// A place to try commands in: files by the names that documents use.
+/// A folder to try commands in, with files under the names that documents use.
 pub struct Bench {
     folder: TempDir,
 }
 
-/// What a document calls a file or a value, and what stands in for it here.
+/// A document's name for a file or a value, and what replaces it here.
 const STAND_INS: &[(&str, &str)] = &[
     ("FILE.sys", "target/sluice/x86_64/sluice.sys"),
     (r"PATH\sluice.sys", "target/sluice/x86_64/sluice.sys"),
@@ -125,13 +125,13 @@ impl Bench {
             .unwrap()
     }
 
-    /// Tries a command line: what is wrong with it, or nothing. Lines of other programs are nothing to us. In running
-    /// text a command may be named without what it needs (`sluice load --watch`).
+    /// Tries a command line and returns what is wrong with it. Lines of other programs are ignored. In running text a
+    /// command may lack required arguments (`sluice load --watch`).
     pub fn fault_in_text(&self, line: &str) -> Option<String> {
         self.fault(line).filter(|fault| !fault.contains("required arguments were not provided"))
     }
 
-    /// Tries a command line that somebody is told to type.
+    /// Tries a command line that the reader is told to type.
     pub fn fault(&self, line: &str) -> Option<String> {
         let words = shlex::split(&line.replace('\\', r"\\")).unwrap_or_default();
         let words: Vec<String> = words
@@ -141,7 +141,7 @@ impl Bench {
             .filter(|word| *word != "...")
             .map(|word| STAND_INS.iter().find(|(name, _)| *name == word).map_or(word, |(_, file)| file).to_owned())
             .collect();
-        // `check|compile` is said of each.
+        // `check|compile` stands for both.
         if let Some(at) = words.iter().position(|word| word.contains('|') && !word.contains(' ')) {
             return words[at].split('|').find_map(|one| {
                 let mut each = words.clone();
@@ -221,13 +221,13 @@ impl Bench {
         }
     }
 
-    /// Runs it, and says what its command line was refused for.
+    /// Runs it, and returns why its command line was refused.
     fn tried(&self, name: &str, arguments: &[String]) -> Option<String> {
         let output = self.run(name, arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         let refused = output.status.code() == Some(2) && (stderr.contains("Usage:") || stderr.contains("'--help'"));
         let policy = name == "sluice" && (arguments[0] == "policy" || arguments.iter().any(|word| word == "--check"));
-        // What stands for a FILE here is a policy, which is nothing to import.
+        // The FILE used here is a policy, which cannot be imported.
         let tells = policy && arguments.get(1).is_none_or(|verb| verb != "import");
         let failed = tells && !output.status.success() && !missing(arguments, self.folder.path());
         (refused || failed).then(|| format!("{name} {}: {}: {stderr}", arguments.join(" "), output.status))
@@ -236,23 +236,21 @@ impl Bench {
     fn powershell(&self, words: &[String]) -> Option<String> {
         let file = words.iter().position(|word| word == "-File")? + 1;
         let script = words.get(file)?.replace('\\', "/");
-        let script = if root().join(&script).is_file() {
-            script
-        } else {
-            // Beside the reader, as in the package.
-            format!("tests/vm/{}", Path::new(&script).file_name()?.to_str()?)
-        };
-        parameters(&script, &words[file + 1..])
+        // From the repository's top, or in the current folder, as in the package.
+        let name = Path::new(&script).file_name()?.to_str()?;
+        let places = [script.clone(), format!("docs/{name}"), format!("tests/vm/{name}")];
+        let place = places.iter().find(|place| root().join(place).is_file()).unwrap_or(&script);
+        parameters(place, &words[file + 1..])
     }
 }
 
-/// Whether an argument names a file that is not there, so that a failure says nothing about the command line.
+/// Whether an argument names a missing file, so that a failure says nothing about the command line.
 fn missing(arguments: &[String], folder: &Path) -> bool {
     let named = arguments.iter().filter(|word| word.contains('.') && !word.contains(':'));
     named.into_iter().any(|word| word.parse::<std::net::IpAddr>().is_err() && !folder.join(word).exists())
 }
 
-/// The first parameter among the words that a script does not have.
+/// The first parameter among the words that the script does not have.
 fn parameters(script: &str, words: &[String]) -> Option<String> {
     if !root().join(script).is_file() {
         return Some(format!("there is no {script}"));

@@ -1,7 +1,6 @@
 <#
 .SYNOPSIS
-Runs try.ps1 in a machine that qemu.sh or hyperv.ps1 made, restarts where it asks for it, brings the results out, and
-turns the machine off. Not yet run on any Windows.
+Runs try.ps1 in a machine made by qemu.sh or hyperv.ps1, restarts when it asks for it, copies the results out, and turns the machine off. Not yet run on any Windows.
 #>
 Set-StrictMode -Version 3.0
 $ErrorActionPreference = 'Stop'
@@ -9,10 +8,10 @@ $ErrorActionPreference = 'Stop'
 # Written by the script that made the machine: blocked, permitted (comma lists), verifier, and the machine's addresses.
 $Order = ConvertFrom-Json ([System.IO.File]::ReadAllText((Join-Path $PSScriptRoot 'order.json')))
 $Results = Join-Path $PSScriptRoot 'results'
-# Where the run before this one got to: 'running' where it never ended, because the machine stopped.
+# The state of the previous run: 'running' if it never ended, because the machine stopped.
 $LastFile = Join-Path $PSScriptRoot 'last.txt'
 
-# The exit status of try.ps1, or a word where it has none: for the script that made the machine.
+# The exit status of try.ps1, or a word if it has none: for the script that made the machine.
 $StatusFile = Join-Path $PSScriptRoot 'status.txt'
 
 function Set-Last([string] $Text) {
@@ -23,7 +22,7 @@ function Get-Last {
     if (Test-Path -LiteralPath $LastFile) { [System.IO.File]::ReadAllText($LastFile) } else { '' }
 }
 
-# Runs try.ps1 with these words behind it; its exit status.
+# Runs try.ps1 with these further arguments; returns its exit status.
 function Invoke-Try([string] $Words) {
     $start = New-Object System.Diagnostics.ProcessStartInfo
     $start.FileName = Join-Path $env:SystemRoot 'System32\WindowsPowerShell\v1.0\powershell.exe'
@@ -35,7 +34,7 @@ function Invoke-Try([string] $Words) {
     $process.ExitCode
 }
 
-# The machine's addresses on its one network; nothing there hands out any.
+# Sets the machine's addresses on its one network, which has no DHCP.
 function Set-Network {
     $adapter = @(Get-NetAdapter | Where-Object { $_.Status -eq 'Up' })[0]
     foreach ($address in @($Order.addresses)) {
@@ -47,7 +46,7 @@ function Set-Network {
     Start-Sleep -Seconds 10
 }
 
-# To the exchange disk of qemu.sh, where there is one; hyperv.ps1 reads the machine's own disk.
+# Copies the results to the exchange disk of qemu.sh, if there is one; hyperv.ps1 reads the machine's own disk.
 function Send-Results {
     foreach ($drive in [System.IO.DriveInfo]::GetDrives()) {
         if ($drive.IsReady -and $drive.VolumeLabel -eq 'SLUICE') {
@@ -63,7 +62,7 @@ if ($last -eq 'done') { exit 0 }
 if ($last -eq '') { Set-Network }
 Set-Last 'running'
 if ($last -eq 'running') {
-    # It stopped in the middle. The dump is in the results; nothing is tried a second time.
+    # The machine stopped during the run. The dump is in the results; nothing is tried again.
     $code = Invoke-Try '-Undo'
     $word = "the machine stopped while try.ps1 ran; -Undo ended with $code"
 } else {

@@ -1,13 +1,13 @@
 <#
 .SYNOPSIS
-Makes a Hyper-V machine from a Windows ISO, runs try.ps1 in it, and brings its results out.
+Makes a Hyper-V machine from a Windows ISO, runs try.ps1 in it, and copies its results out.
 
 .DESCRIPTION
-Run it as administrator on a Windows with Hyper-V and Python 3 (for the web server). The image is applied to a new disk
-without Windows Setup; the machine has Secure Boot off and one network, which leads to this host and nowhere else.
+Run it as administrator on Windows with Hyper-V and Python 3 (for the web server). The image is applied to a new disk
+without Windows Setup; the machine has Secure Boot off and one network, which leads only to this host.
 The machine, its disk and its switch are removed at the end, also after an error or Ctrl-C; the results stay.
 
-Not yet run on any Windows. Exit status: that of try.ps1, 2 where it came to nothing.
+Not yet run on any Windows. Exit status: that of try.ps1, or 2 if it did not get that far.
 
 .EXAMPLE
 powershell -ExecutionPolicy Bypass -File hyperv.ps1 -Iso Windows.iso -Package sluice-0.1.0-x64.zip
@@ -16,7 +16,7 @@ powershell -ExecutionPolicy Bypass -File hyperv.ps1 -Iso Windows.iso -Package sl
 param(
     [string] $Iso = '',
     [string] $Package = '',
-    # Where the machine is made and its results are left.
+    # The folder for the machine and its results.
     [string] $Folder = 'sluice-vm',
     # Which edition of the ISO.
     [int] $Index = 1,
@@ -59,7 +59,7 @@ function Find-Letter($Partition) {
     @($Partition | Get-Volume)[0].DriveLetter
 }
 
-# A disk with the image on it, our folder, and the answers for its first start.
+# Makes a disk with the image, our folder, and the answers for its first start.
 function New-Disk {
     [void] (New-VHD -Path $Disk -SizeBytes 68719476736 -Dynamic)
     $number = @(Open-Disk)[0].Number
@@ -78,7 +78,7 @@ function New-Disk {
     $bcdboot = Start-Program (Join-Path $System32 'bcdboot.exe') "${system}:\Windows /s ${boot}: /f UEFI"
     $bcdboot.WaitForExit()
     if ($bcdboot.ExitCode -ne 0) { throw "bcdboot ended with $($bcdboot.ExitCode)" }
-    # Only now an EFI system partition, which gets no drive letter.
+    # It becomes an EFI system partition only now, because that gets no drive letter.
     $efi | Set-Partition -GptType '{c12a7328-f81f-11d2-ba4b-00a0c93ec93b}'
 
     $answers = [System.IO.File]::ReadAllText((Join-Path $PSScriptRoot 'autounattend.xml'))
@@ -91,7 +91,7 @@ function New-Disk {
     Add-Type -AssemblyName System.IO.Compression.FileSystem
     [System.IO.Compression.ZipFile]::ExtractToDirectory($PackageFile, $there)
     $try = @(Get-ChildItem -Path $there -Filter 'try.ps1' -Recurse)
-    if ($try.Count -ne 1) { throw "$PackageFile has $($try.Count) try.ps1 in it" }
+    if ($try.Count -ne 1) { throw "$PackageFile contains $($try.Count) files try.ps1" }
     if ($try[0].DirectoryName -ne $there) {
         Copy-Item -Path (Join-Path $try[0].DirectoryName '*') -Destination $there -Recurse
     }
@@ -135,7 +135,7 @@ function Invoke-Machine {
     }
 }
 
-# What the machine left in its folder; the status of try.ps1.
+# Copies what the machine left in its folder; returns the status of try.ps1.
 function Receive-Results {
     $letters = @(Open-Disk | Get-Partition | Get-Volume | ForEach-Object { $_.DriveLetter })
     $status = 2
@@ -153,7 +153,7 @@ function Receive-Results {
     $status
 }
 
-# Takes one thing away, whether or not it is there.
+# Removes one thing, whether or not it exists.
 function Remove-One([string] $What, [scriptblock] $Body) {
     try { [void] (& $Body) } catch { Write-Host "LEFT ${What}: $($_.Exception.Message)" }
 }
@@ -186,7 +186,7 @@ $PackageFile = (Get-Item -LiteralPath $Package).FullName
 $FolderPath = (New-Item -ItemType Directory -Force -Path $Folder).FullName
 $Disk = Join-Path $FolderPath 'disk.vhdx'
 if ((Test-Path -LiteralPath $Disk) -or @(Get-VM | Where-Object { $_.Name -eq $Name }).Count -gt 0) {
-    Write-Host "there is a machine $Name or a disk $Disk already: remove it first"
+    Write-Host "a machine $Name or a disk $Disk already exists: remove it first"
     exit 2
 }
 $exitCode = 2

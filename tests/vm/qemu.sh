@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# qemu.sh: installs Windows from an ISO into a virtual machine, runs try.ps1 in it, and brings its results out.
+# qemu.sh: installs Windows from an ISO in a virtual machine, runs try.ps1 in it, and copies its results out.
 #
 # usage: qemu.sh --iso WINDOWS.iso --package sluice-VERSION-x64.zip [option...]
 #
-#   --folder DIR     where the machine and its results are (./sluice-vm)
+#   --folder DIR     the folder for the machine and its results (./sluice-vm)
 #   --index N        which edition of the ISO (1)
 #   --key KEY        its product key; evaluation ISOs need none
 #   --memory MIB     memory (4096)
 #   --cpus N         processors (2)
-#   --accel NAME     kvm, or tcg where there is no KVM: hours instead of minutes (kvm)
+#   --accel NAME     kvm, or tcg without KVM: hours instead of minutes (kvm)
 #   --hours N        when to give up (4)
-#   --verifier       under Driver Verifier
-#   --display NAME   QEMU's display, to look on (none)
-#   --dry-run        says what would be done
+#   --verifier       run under Driver Verifier
+#   --display NAME   QEMU's display, to watch (none)
+#   --dry-run        print what would be done
 #
-# Windows x64, x86-64 host. Needs qemu-system-x86, qemu-utils, mtools, iproute2 and python3 of Debian; no root where user
-# namespaces are allowed. The machine has no way to any network but one with this host's web server on it. BIOS instead
-# of UEFI, so there is no Secure Boot; SATA, e1000e and USB, whose drivers Windows has.
+# Windows x64, x86-64 host. Needs qemu-system-x86, qemu-utils, mtools, iproute2 and python3 of Debian; no root if user
+# namespaces are allowed. The machine's only network has this host's web server on it. BIOS instead of UEFI, so there is
+# no Secure Boot; SATA, e1000e and USB, for which Windows has drivers.
 #
-# Not yet run with a Windows by this project; everything around it is tried by tests/vm_scripts.rs.
+# Not yet run with Windows by this project; tests/vm_scripts.rs tests everything else.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -31,7 +31,7 @@ die() {
     exit 2
 }
 
-# In a network namespace of its own: the web server, and QEMU beside it. The words behind are QEMU's.
+# In a separate network namespace: the web server and QEMU. The remaining arguments are QEMU's.
 if [ "${1:-}" = --inside ]; then
     shift
     tap=$1 ready=$2 hours=$3
@@ -82,8 +82,8 @@ done
 if [ -z "$iso" ] || [ -z "$package" ]; then
     die "--iso and --package are needed (see --help)"
 fi
-[ -f "$iso" ] || die "there is no file $iso"
-[ -f "$package" ] || die "there is no file $package"
+[ -f "$iso" ] || die "$iso does not exist"
+[ -f "$package" ] || die "$package does not exist"
 for number in "$index" "$memory" "$cpus" "$hours"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "not a number: $number"
 done
@@ -109,17 +109,17 @@ run() {
 iso=$(realpath -- "$iso") package=$(realpath -- "$package")
 [ -n "$dry" ] || mkdir -p -- "$folder"
 folder=$(realpath -m -- "$folder")
-[[ $iso$folder != *,* ]] || die "QEMU takes no comma in a path"
+[[ $iso$folder != *,* ]] || die "QEMU accepts no comma in a path"
 results=$folder/results-$(date -u +%Y%m%d-%H%M%S)
 disk=$folder/disk.qcow2 exchange=$folder/exchange.img
 
-# The exchange disk: the answers for Windows Setup, what runs in the machine, and later its results.
+# The exchange disk: the answers for Windows Setup, the files to run in the machine, and later its results.
 stage=$(mktemp -d)
 trap 'rm -rf -- "$stage"' EXIT
 mkdir "$stage/unpacked" "$stage/sluice"
 python3 -m zipfile -e "$package" "$stage/unpacked"
 found=$(find "$stage/unpacked" -name try.ps1 | head -n 1)
-[ -n "$found" ] || die "$package has no try.ps1 in it"
+[ -n "$found" ] || die "$package contains no try.ps1"
 cp -r -- "$(dirname -- "$found")/." "$stage/sluice"
 cp -- "$here/guest.ps1" "$stage/sluice"
 cat >"$stage/sluice/order.json" <<END
@@ -150,14 +150,14 @@ status=0
 run unshare --map-root-user --net "${BASH_SOURCE[0]}" --inside tap0 "$stage/ready" "$hours" "${qemu[@]}" || status=$?
 case $status in
     0) ;;
-    124) die "the machine did not turn itself off within $hours hours: look on with --display gtk" ;;
+    124) die "the machine did not turn itself off within $hours hours: watch it with --display gtk" ;;
     *) die "QEMU ended with status $status" ;;
 esac
 [ -z "$dry" ] || exit 0
 
 mkdir -- "$results"
 mcopy -i "$exchange" -s -n '::results/*' '::status.txt' "$results" ||
-    die "the machine brought no results; its disk is $disk"
+    die "the machine left no results; its disk is $disk"
 status=$(tr -d '\r\n' <"$results/status.txt")
 [ ! -f "$results/try.log" ] || tail -n 60 -- "$results/try.log"
 echo "try.ps1: $status; results in $results"

@@ -1,24 +1,24 @@
 <#
 .SYNOPSIS
-Tries Sluicegate on this Windows machine and takes everything away again.
+Tries Sluicegate on this Windows machine and removes everything again.
 
 .DESCRIPTION
-Run it as administrator, in a virtual machine that may be spoiled, from the folder with sluice.sys, sluice.exe and
-sluice.cer. It turns test signing on (restart, then run the same command again), trusts the certificate, installs the
+Run it as administrator, in a disposable virtual machine, from the folder with sluice.sys, sluice.exe and
+sluice.cer. It turns on test signing (restart, then run the same command again), trusts the certificate, installs the
 driver, blocks one address, connects to a blocked and to a permitted one, looks for the drop in
 `netsh wfp show netevents`, changes the policy under a running exchange, uninstalls, and compares
 `netsh wfp show state` with what it was. Everything seen goes into one folder and one zip.
 
 Not yet run on any Windows. It is for Windows PowerShell 5.1 and PowerShell 7.
 
-Exit status: 0 every step passed, 1 a step failed, 2 it could not begin or was stopped, 3010 a restart is needed.
+Exit status: 0 every step passed, 1 a step failed, 2 it could not start or was stopped, 3010 a restart is needed.
 
 .EXAMPLE
 powershell -ExecutionPolicy Bypass -File try.ps1 -Blocked 192.0.2.66,2001:db8::66 -Permitted 192.0.2.10,2001:db8::10
 #>
 [CmdletBinding()]
 param(
-    # Addresses or names to block, of which a web server must answer; one of each family is enough.
+    # Addresses or names to block, where a web server must answer; one of each family is enough.
     [string[]] $Blocked = @(),
     # Addresses or names that must stay reachable.
     [string[]] $Permitted = @(),
@@ -28,9 +28,9 @@ param(
     [switch] $Verifier,
     # Asks nothing: needs -Blocked and -Permitted, and leaves the restart to the caller (exit status 3010).
     [switch] $Yes,
-    # Only looks whether this machine is ready, and changes nothing.
+    # Only checks that this machine is ready, and changes nothing.
     [switch] $Check,
-    # Only takes back what an earlier run that was cut short has left.
+    # Only undoes what an interrupted earlier run has left.
     [switch] $Undo,
     # Where the results go; by default a new folder beside this script.
     [string] $Results = ''
@@ -39,7 +39,7 @@ param(
 Set-StrictMode -Version 3.0
 $ErrorActionPreference = 'Stop'
 
-# ---- What is true of the driver. A test holds these against the code they come from. ----
+# ---- Facts about the driver. A test checks these against the code they come from. ----
 
 # The oldest build of Windows that exports what sluice.sys imports.
 $OldestBuild = 19041
@@ -50,18 +50,18 @@ $LayerCount = 12
 # Where a blocked connect() is dropped: the layer as `sluice status` names it, and its run-time id.
 $ConnectLayer = @{ IPv4 = 'ALE_AUTH_CONNECT_V4'; IPv6 = 'ALE_AUTH_CONNECT_V6' }
 $ConnectLayerId = @{ IPv4 = '48'; IPv6 = '50' }
-# The exit statuses of `sluice` that a step expects beside 0.
+# The exit statuses of `sluice` other than 0 that a step expects.
 $PolicyNotValid = 4
-# `sc query` of a service that is not there: ERROR_SERVICE_DOES_NOT_EXIST.
+# `sc query` of a missing service: ERROR_SERVICE_DOES_NOT_EXIST.
 $NoSuchService = 1060
 
-# ---- How netsh's files are judged: XPath 1.0, tried by a test on files of the simulated machine. The words in capitals
-# ---- are replaced by the values in question.
+# ---- Queries on netsh's files: XPath 1.0, tried by a test on files from the simulated machine. The words in capitals
+# ---- are replaced by values.
 
-# The element of a file that is asked; wfpstate.xml has a second one behind it, which makes it no XML document.
+# The element of a file to query; wfpstate.xml has a second one after it, so it is not a valid XML document.
 $NetEventsRoot = '(?s)<netEvents\s*/>|<netEvents\b.*</netEvents>'
 $StateRoot = '(?s)<wfpstate\b.*</wfpstate>'
-# Drops of ours. Windows 11 writes PUBLIC_CLASSIFY_DROP; IPv6 addresses stand in an element with a dot in its name.
+# Drops of ours. Windows 11 writes PUBLIC_CLASSIFY_DROP; IPv6 addresses are in an element with a dot in its name.
 $DropQuery = '/netEvents/item' +
     '[type="FWPM_NET_EVENT_TYPE_CLASSIFY_DROP" or type="FWPM_NET_EVENT_TYPE_PUBLIC_CLASSIFY_DROP"]' +
     '[header/*[name()="remoteAddrV4" or name()="remoteAddrV6" or name()="remoteAddrV6.byteArray16"]="REMOTE"]' +
@@ -95,7 +95,7 @@ function Get-Row([string] $Result) {
     @($script:Rows | Where-Object { $_.Result -ceq $Result })
 }
 
-# Runs a step. It passes unless its body throws; what the body returns is shown beside it.
+# Runs a step. It passes unless its body throws; what the body returns is shown with the result.
 function Invoke-Step([string] $What, [scriptblock] $Body, [switch] $Essential) {
     $result = 'pass'
     $script:SkipReason = $null
@@ -113,7 +113,7 @@ function Invoke-Step([string] $What, [scriptblock] $Body, [switch] $Essential) {
     if ($Essential -and $result -ceq 'FAIL') { throw "nothing more can be tried after: $What" }
 }
 
-# What is true passes; anything else ends the step with this reason.
+# Ends the step with this reason unless the condition is true.
 function Assert-That([bool] $Condition, [string] $Otherwise) {
     if (-not $Condition) { throw $Otherwise }
 }
@@ -130,14 +130,14 @@ function Read-Answer([string] $Question) {
 
 # ---- Programs ----
 
-# One argument as the C run-time of Windows reads it back.
+# Quotes one argument for the C run-time of Windows.
 function ConvertTo-Argument([string] $Text) {
     if ($Text -match '^[A-Za-z0-9_./:=,\\-]+$') { return $Text }
     '"' + ($Text -replace '(\\*)"', '$1$1\"' -replace '(\\+)$', '$1$1') + '"'
 }
 
-# Runs a program of Windows, or `sluice`, in the folder of the results. Not by `&`: Windows PowerShell 5.1 makes an
-# error of every line on standard error that is redirected, and a program must run to its end while Ctrl-C is handled.
+# Runs a program of Windows, or `sluice`, in the folder of the results. Not with `&`: Windows PowerShell 5.1 turns every
+# redirected line of standard error into an error, and a program must run to its end while Ctrl-C is handled.
 function Invoke-Program([string] $Program, [string[]] $Arguments) {
     $start = New-Object System.Diagnostics.ProcessStartInfo
     $start.FileName = Join-Path $System32 $Program
@@ -167,7 +167,7 @@ function Invoke-Program([string] $Program, [string[]] $Arguments) {
     $answer
 }
 
-# The same, where another exit status than the one expected is a failure.
+# The same, where any exit status other than the expected one is a failure.
 function Invoke-Expecting([int] $Code, [string] $Program, [string[]] $Arguments) {
     $answer = Invoke-Program $Program $Arguments
     if ($answer.Code -ne $Code) {
@@ -177,7 +177,7 @@ function Invoke-Expecting([int] $Code, [string] $Program, [string[]] $Arguments)
     $answer.Out
 }
 
-# ---- What this script changed on the machine, kept where only administrators write ----
+# ---- What this script changed on the machine, kept where only administrators can write ----
 
 $Memory = 'SOFTWARE\Sluicegate-try'
 
@@ -193,14 +193,14 @@ function Set-Memory([string] $Name, [string] $Value) {
     [Microsoft.Win32.Registry]::SetValue("HKEY_LOCAL_MACHINE\$Memory", $Name, $Value)
 }
 
-# No value is the same as an empty one.
+# A missing value is the same as an empty one.
 function Clear-Memory([string] $Name) {
     Set-Memory $Name ''
 }
 
-# ---- Taking it back ----
+# ---- Undo ----
 
-# Takes back one thing, or says that it is left and how to remove it.
+# Undoes one change, or says that it is left and how to undo it by hand.
 function Undo-One([string] $Name, [string] $What, [string] $ByHand, [scriptblock] $Body) {
     $value = Get-Memory $Name
     if ($value -eq '') { return }
@@ -244,7 +244,7 @@ function Undo-Everything {
 
 # ---- Is this machine ready? ----
 
-# IMAGE_FILE_HEADER.Machine of a driver file, in Windows' own word for the processor.
+# IMAGE_FILE_HEADER.Machine of a driver file, as Windows' own name for the processor.
 function Get-DriverArchitecture([string] $Path) {
     $bytes = [System.IO.File]::ReadAllBytes($Path)
     $header = [System.BitConverter]::ToInt32($bytes, 0x3c)
@@ -277,16 +277,16 @@ function Test-Machine {
         $name
     }
     Invoke-Step 'Base Filtering Engine' {
-        Assert-That ((Get-Service -Name 'BFE').Status -eq 'Running') 'the service BFE does not run'
+        Assert-That ((Get-Service -Name 'BFE').Status -eq 'Running') 'the service BFE is not running'
     }
-    Invoke-Step 'nothing of Sluicegate is installed' {
-        Assert-That ((Get-Memory 'Installed') -eq '') 'an earlier run was cut short: try.ps1 -Undo first'
+    Invoke-Step 'Sluicegate is not installed' {
+        Assert-That ((Get-Memory 'Installed') -eq '') 'an earlier run was interrupted: run try.ps1 -Undo first'
         $found = (Invoke-Program 'sc.exe' @('query', $ServiceName)).Code
-        Assert-That ($found -eq $NoSuchService) 'it is: `sluice uninstall` first; this script removes what it tries'
+        Assert-That ($found -eq $NoSuchService) 'it is: run `sluice uninstall` first; this script removes what it installs'
     }
     Invoke-Step 'Secure Boot' {
         $state = Get-LocalMachineValue 'SYSTEM\CurrentControlSet\Control\SecureBoot\State' 'UEFISecureBootEnabled'
-        Assert-That ($state -ne 1) ('it is on, and Windows takes no test-signed driver then. Turn it off in the ' +
+        Assert-That ($state -ne 1) ('it is on, so Windows loads no test-signed driver. Turn it off in the ' +
             'firmware: Hyper-V: Set-VMFirmware -EnableSecureBoot Off; QEMU: OVMF without .secboot; ' +
             'VMware, VirtualBox: in the settings of the machine')
         'off'
@@ -296,7 +296,7 @@ function Test-Machine {
         $names = 'root\cimv2\Security\MicrosoftVolumeEncryption'
         $volumes = @()
         try { $volumes = @(Get-CimInstance -Namespace $names -ClassName Win32_EncryptableVolume) }
-        catch { Skip-Step "Windows does not say: $($_.Exception.Message)" }
+        catch { Skip-Step "Windows does not report it: $($_.Exception.Message)" }
         $ours = @($volumes | Where-Object { $_.DriveLetter -eq $env:SystemDrive -and $_.ProtectionStatus -eq 1 })
         Assert-That ($ours.Count -eq 0) ("it protects $env:SystemDrive and would ask for its recovery key after " +
             "test signing is turned on. Suspend it: manage-bde -protectors -disable $env:SystemDrive -rebootcount 2")
@@ -305,7 +305,7 @@ function Test-Machine {
     Invoke-Step 'memory integrity (HVCI)' {
         $guard = $null
         try { $guard = Get-CimInstance -Namespace 'root\Microsoft\Windows\DeviceGuard' -ClassName Win32_DeviceGuard }
-        catch { Skip-Step "Windows does not say: $($_.Exception.Message)" }
+        catch { Skip-Step "Windows does not report it: $($_.Exception.Message)" }
         if (@($guard.SecurityServicesRunning) -contains 2) {
             return 'on: a driver that is writable and executable is refused, sluice.sys has no such section'
         }
@@ -325,14 +325,14 @@ function Test-Verifier {
     [string] (Get-LocalMachineValue $management 'VerifyDrivers')
 }
 
-# Sets what takes a restart; says whether one is needed.
+# Sets the options that need a restart; returns whether one is needed.
 function Enable-StartOptions {
     $restart = $false
     if (-not (Test-TestSigning)) {
         $restart = $true
         $entries = (Invoke-Program 'bcdedit.exe' @('/enum', '{current}')).Out
         if ($entries -match '(?m)^testsigning\s+Yes\s*$') {
-            Write-Line 'test signing was turned on already, and waits for a restart'
+            Write-Line 'test signing was already turned on, and needs a restart'
         } else {
             if ((Get-Memory 'TestSigning') -eq '') {
                 $before = 'absent'
@@ -356,7 +356,7 @@ function Enable-StartOptions {
             Assert-That ($code -eq 0 -or $code -eq 2) "verifier ended with $code"
             Write-Line 'Driver Verifier was turned on for sluice.sys'
         } elseif ((Get-Memory 'Verifier') -eq '') {
-            throw "Driver Verifier is set up already, for ${others}: verifier /reset first, or leave -Verifier out"
+            throw "Driver Verifier is already set up, for ${others}: run verifier /reset first, or leave out -Verifier"
         }
     }
     $restart
@@ -410,7 +410,7 @@ function Select-Family([System.Net.IPAddress[]] $Addresses, [string] $Family) {
     @($Addresses | Where-Object { "$($_.AddressFamily)" -ceq $wanted }) | Select-Object -First 1
 }
 
-# Opens a TCP connection: its client, and the name of the socket's error ('Success' where there was none).
+# Opens a TCP connection: returns its client, and the name of the socket's error ('Success' if there was none).
 function Connect-Tcp([System.Net.IPAddress] $Address) {
     $client = New-Object System.Net.Sockets.TcpClient $Address.AddressFamily
     $outcome = 'TimedOut'
@@ -441,7 +441,7 @@ function Assert-Answer([System.Net.IPAddress[]] $Addresses) {
     }
 }
 
-# Asks a web server for its page on a connection that stays: 'data', 'closed' by the server, or 'cut'.
+# Requests a web server's page on an open connection: 'data', 'closed' by the server, or 'cut'.
 function Request-Page($Client, [System.Net.IPAddress] $Address) {
     $name = "$Address"
     if ($name.Contains(':')) { $name = "[$name]" }
@@ -466,13 +466,13 @@ function Request-Page($Client, [System.Net.IPAddress] $Address) {
 function Read-Netsh([string] $File, [string] $Root) {
     $text = [System.IO.File]::ReadAllText((Join-Path $script:Folder $File))
     $found = [regex]::Match($text, $Root)
-    Assert-That $found.Success "netsh wrote $File without the element that is expected in it"
+    Assert-That $found.Success "netsh wrote $File without the expected element"
     $settings = New-Object System.Xml.XmlReaderSettings
     $settings.CheckCharacters = $false
     $reader = [System.Xml.XmlReader]::Create((New-Object System.IO.StringReader $found.Value), $settings)
     $document = New-Object System.Xml.XmlDocument
     $document.Load($reader)
-    # The comma keeps PowerShell from handing out the document's nodes instead of the document.
+    # The comma keeps PowerShell from returning the document's nodes instead of the document.
     , $document
 }
 
@@ -523,13 +523,13 @@ function Test-Driver([System.Net.IPAddress[]] $Bad, [System.Net.IPAddress[]] $Go
         }
         if ($script:Rows[$script:Rows.Count - 1].Result -ceq 'pass') { $families += $family }
     }
-    Assert-That ($families.Count -gt 0) 'neither family has two addresses that answer, so nothing can be tried'
+    Assert-That ($families.Count -gt 0) 'neither family has two addresses that answer, so nothing can be tested'
     $blockedNow = @($families | ForEach-Object { Select-Family $Bad $_ })
     $permittedNow = @($families | ForEach-Object { Select-Family $Good $_ })
 
     Invoke-Step 'netsh shows nothing of ours before' {
         $left = Measure-Ours (Read-State 'state-before.xml') $OursQuery
-        Assert-That ($left -eq 0) "$left objects of ours are there"
+        Assert-That ($left -eq 0) "$left objects of ours exist"
     }
     Invoke-Step 'sluice install --dry-run finds no obstacle' {
         $said = Invoke-Expecting 0 'sluice' @('install', '--dry-run', (Join-Path $PSScriptRoot 'sluice.sys'))
@@ -551,7 +551,7 @@ function Test-Driver([System.Net.IPAddress[]] $Bad, [System.Net.IPAddress[]] $Go
         [void] (Invoke-Expecting 0 'sluice' @('install', (Join-Path $PSScriptRoot 'sluice.sys')))
         $report = ConvertFrom-Json (Invoke-Expecting 0 'sluice' @('status', '--json'))
         $changed = Compare-Object $script:Filters @($report.filters) -Property id, layer
-        Assert-That ($null -eq $changed) 'the filters are not those of before'
+        Assert-That ($null -eq $changed) 'the filters have changed'
     }
     Invoke-Step 'netsh shows our filters and registered callouts' {
         $state = Read-State 'state-installed.xml'
@@ -619,8 +619,8 @@ function Test-Block([string] $Family, [System.Net.IPAddress] $Bad, [System.Net.I
         $script:Refusal = Get-Outcome $Bad
         Assert-That ($script:Refusal -cne 'Success') 'it does'
     }
-    Invoke-Step "${Family}: connect() is told at once (WSAEACCES)" {
-        Assert-That ($script:Refusal -ceq 'AccessDenied') "it was told $($script:Refusal)"
+    Invoke-Step "${Family}: connect() fails at once (WSAEACCES)" {
+        Assert-That ($script:Refusal -ceq 'AccessDenied') "it returned $($script:Refusal)"
     }
     Invoke-Step "${Family}: netsh shows the drop under our filter" {
         $now = 0
@@ -634,11 +634,11 @@ function Test-Block([string] $Family, [System.Net.IPAddress] $Bad, [System.Net.I
     }
 }
 
-# Changes the policy under an exchange that goes on: one that still permits it, then one that does not.
+# Changes the policy during an exchange: to one that still permits it, then to one that does not.
 function Test-Swap([string] $Family, [System.Net.IPAddress] $Address) {
     $connection = Connect-Tcp $Address
     try {
-        Invoke-Step "${Family}: a policy that permits an exchange lets it go on" {
+        Invoke-Step "${Family}: a policy that permits an exchange lets it continue" {
             Assert-That ($connection.Outcome -ceq 'Success') "${Address}: $($connection.Outcome)"
             foreach ($round in 1..3) {
                 $seen = Request-Page $connection.Client $Address
@@ -648,7 +648,7 @@ function Test-Swap([string] $Family, [System.Net.IPAddress] $Address) {
             }
         }
         $before = $script:Rows[$script:Rows.Count - 1].Result
-        Invoke-Step "${Family}: a policy that forbids it cuts it" {
+        Invoke-Step "${Family}: a policy that forbids it cuts it off" {
             if ($before -cne 'pass') { Skip-Step 'there is no exchange to cut' }
             [void] (Invoke-Expecting 0 'sluice' @('load', 'try-both.toml'))
             $seen = 'data'
@@ -668,7 +668,7 @@ function Test-Swap([string] $Family, [System.Net.IPAddress] $Address) {
     }
 }
 
-# ---- What is sent to us ----
+# ---- Results to send ----
 
 function Save-Evidence {
     $version = 'SOFTWARE\Microsoft\Windows NT\CurrentVersion'
@@ -683,7 +683,7 @@ function Save-Evidence {
     }
     Write-File 'system.txt' ((@($lines) -join "`r`n") + "`r`n")
     if (@(Get-Row 'FAIL').Count -gt 0) {
-        # Why Windows refused a driver stands here.
+        # Here Windows says why it refused a driver.
         $log = 'Microsoft-Windows-CodeIntegrity/Operational'
         $reasons = Invoke-Program 'wevtutil.exe' @('qe', $log, '/c:40', '/rd:true', '/f:text')
         Write-File 'code-integrity.txt' $reasons.Out
@@ -709,7 +709,7 @@ function Compress-Results {
     $zip = "$($script:Folder).zip"
     if (Test-Path -LiteralPath $zip) { Remove-Item -LiteralPath $zip }
     [System.IO.Compression.ZipFile]::CreateFromDirectory($script:Folder, $zip)
-    Write-Host "Results: $zip. It names this machine's users, programs and filters: look through it before you send it."
+    Write-Host "Results: $zip. It names this machine's users, programs and filters: review it before you send it."
 }
 
 function Test-Administrator {
@@ -726,7 +726,7 @@ $script:Left = $false
 $exitCode = 2
 $keep = $false
 try {
-    # A run goes on in the folder in which it began before the restart.
+    # After a restart a run continues in the folder in which it began.
     if ($Results -eq '') { $Results = Get-Memory 'Results' }
     if ($Results -eq '') { $Results = Join-Path $PSScriptRoot "results-$(Get-Date -Format 'yyyyMMdd-HHmmss')" }
     $script:Folder = (New-Item -ItemType Directory -Force -Path $Results).FullName
@@ -742,12 +742,12 @@ try {
         if ($Permitted.Count -eq 0 -and -not $Yes) { $Permitted = @(Read-Host 'Addresses or a name to permit') }
         $bad = @(Resolve-Address $Blocked)
         $good = @(Resolve-Address $Permitted)
-        Assert-That ($bad.Count -gt 0 -and $good.Count -gt 0) 'an address to block and one to permit are needed'
+        Assert-That ($bad.Count -gt 0 -and $good.Count -gt 0) 'give an address to block and one to permit'
         $both = @($bad | Where-Object { $good -contains $_ })
-        Assert-That ($both.Count -eq 0) "$($both -join ', ') cannot be blocked and permitted at once"
+        Assert-That ($both.Count -eq 0) "$($both -join ', ') cannot be both blocked and permitted"
         Write-Line "blocked: $($bad -join ', '); permitted: $($good -join ', '); port $Port"
-        Write-Line 'This trusts a test certificate and loads a test-signed driver. Use a machine that may be spoiled.'
-        Assert-That ((Read-Answer 'Go on? [y/n]') -match '^[yY]') 'you did not want to go on'
+        Write-Line 'This trusts a test certificate and loads a test-signed driver. Use a disposable machine.'
+        Assert-That ((Read-Answer 'Continue? [y/n]') -match '^[yY]') 'you did not want to continue'
         if (Enable-StartOptions) {
             Set-Memory 'Results' $script:Folder
             $keep = $true
@@ -778,7 +778,7 @@ try {
     }
 }
 if ($keep) {
-    Write-Line 'Restart now, and run the same command again. To take it back instead: try.ps1 -Undo'
+    Write-Line 'Restart now, and run the same command again. To undo everything instead: try.ps1 -Undo'
     if (-not $Yes -and (Read-Host 'Restart this machine now? [y/n]') -match '^[yY]') { Restart-Computer }
 }
 exit $exitCode

@@ -85,7 +85,7 @@ unsafe extern "system" {
 ///
 /// # Safety
 /// Called by the kernel once, at PASSIVE_LEVEL, with its driver object and registry path.
-// SAFETY: nothing else in the image has this name; it is the entry point that the linker is told.
+// SAFETY: nothing else in the image has this name; the linker is given it as the entry point.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn FxDriverEntry(driver: PDRIVER_OBJECT, registry_path: PUNICODE_STRING) -> NTSTATUS {
     if driver.is_null() {

@@ -45,7 +45,7 @@ pub enum ConfigError {
     },
     /// The build does not run inside a workspace folder.
     #[error(
-        "no Cargo.lock in any folder above the build output {}: the target directory must lie inside the driver's workspace",
+        "no Cargo.lock in any folder above the build output {}: the target directory must be inside the driver's workspace",
         out_dir.display()
     )]
     WorkspaceNotFound {

@@ -23,7 +23,7 @@ use crate::{
 /// The key and certificate to sign with.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The private key, in PEM [default, with --certificate: both are made once in target/sluice/signing]
+    /// The private key, in PEM [default: made once with a certificate in target/sluice/signing]
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
     /// The certificate of the key, in PEM; on Windows a .pfx file that holds both

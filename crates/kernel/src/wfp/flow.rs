@@ -224,7 +224,7 @@ impl<T: Send + Sync + 'static> Flow<T> {
             return Err(NtStatus::INVALID_PARAMETER);
         }
         let owned = self.reference().into_context();
-        // SAFETY: the context is a reference of its own, which WFP gives back through flowDeleteFn of this callout.
+        // SAFETY: the context is a separate reference, which WFP gives back through flowDeleteFn of this callout.
         let status = unsafe { FwpsFlowAssociateContext0(self.handle, callout.layer, callout.id, owned) };
         NtStatus::check(status).inspect_err(|_| {
             self.associated.fetch_and(!bit, Ordering::AcqRel);

@@ -22,7 +22,7 @@ NTSTATUS FwpmBfeStateSubscribeChanges0(void *deviceObject, FWPM_SERVICE_STATE_CH
                                        HANDLE *changeHandle);
 NTSTATUS FwpmBfeStateUnsubscribeChanges0(HANDLE changeHandle);
 
-#define FWPM_SESSION_FLAG_DYNAMIC 0x1 /* what the session adds goes when it ends */
+#define FWPM_SESSION_FLAG_DYNAMIC 0x1 /* what the session adds is removed when it ends */
 
 typedef struct FWPM_DISPLAY_DATA0_ {
     WCHAR *name;

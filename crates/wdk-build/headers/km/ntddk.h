@@ -1,3 +1,3 @@
-/* What the kernel offers to drivers beyond wdm.h: nothing that this project uses yet. */
+/* Kernel interfaces beyond wdm.h: this project uses none yet. */
 #pragma once
 #include "wdm.h"

@@ -16,7 +16,7 @@
 #define APC_LEVEL 1
 #define DISPATCH_LEVEL 2
 
-/* ---- Objects whose inside is the kernel's own ---- */
+/* ---- Objects opaque to drivers ---- */
 typedef struct _IRP *PIRP;
 typedef struct _DEVICE_OBJECT *PDEVICE_OBJECT;
 typedef struct _FILE_OBJECT *PFILE_OBJECT;

@@ -15,7 +15,7 @@ typedef enum _WDF_REQUEST_TYPE {
     WdfRequestTypeCleanup = 18,
 } WDF_REQUEST_TYPE;
 
-/* Padding stands where the framework aligns a 32-bit member to the size of a pointer. */
+/* Padding is where the framework aligns a 32-bit member to the size of a pointer. */
 typedef struct _WDF_REQUEST_PARAMETERS {
     USHORT Size;
     UCHAR MinorFunction;
