@@ -7,10 +7,10 @@ use std::time::Duration;
 /// The exit statuses, as the help shows them.
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  done
+  0  success
   1  the machine or the driver refused; for `policy`, see `sluice policy --help`
   2  the command line is not valid, or there is no machine
-  3  the driver is not installed or not loaded, or its filters are not all there
+  3  the driver is not installed or not loaded, or some of its filters are missing
   4  the policy is not valid, or the driver refused it
   5  the caller is not an administrator";
 

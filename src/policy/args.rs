@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// The exit statuses of these verbs, as the help shows them.
 pub(crate) const EXIT_STATUS: &str = "\
 Exit status:
-  0  done; `test`: every expectation holds; `diff`: no difference was found
+  0  success; `test`: every expectation holds; `diff`: no difference was found
   1  `test`: an expectation fails; `diff`: flows are decided differently; a file cannot be written
   2  the command line is not valid
   4  the policy, the image or the file to import is not valid, or cannot be read";
