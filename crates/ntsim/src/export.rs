@@ -1,13 +1,21 @@
-//! What the simulated kernel offers a driver to import.
+//! The export tables of the simulated kernel.
+//!
+//! # What an export trusts
+//!
+//! An export follows a driver's pointers as the function's page (windows-driver-docs-ddi) says, and checks what it can
+//! see: null, sizes, handles, magic numbers, pool blocks. The rest it trusts, as Windows does: no call can tell whether an
+//! address is really the structure that the page demands. That is enough here, because a driver that breaks the contract
+//! can at worst crash the ntsim that was started to run it, and the crash is reported: exports run inside
+//! [`crate::cpu::enter`], so a fault on the driver's pointer becomes a bugcheck that names the driver's call
+//! (`cpu/fault.rs`). A SAFETY comment of an export names what the page demands, what was checked, and who frees.
 
 use nt_abi::Irql;
 
 /// One entry of a simulated module's export table.
 ///
-/// The loader resolves a driver's imports against the tables that every room lists in its `EXPORTS`
-/// (see [`all`]), by module (ignoring case) and name. A function is not bound directly: the loader writes a
-/// small gate for it that refuses the call above [`Export::max_irql`], so the IRQL contract of every import is
-/// checked because it stands in the table, not because its author remembered.
+/// The loader resolves a driver's imports against the tables that every room lists in its `EXPORTS` (see [`all`]), by
+/// module (ignoring case) and name. A function is not bound directly: the loader writes a small gate for it that
+/// refuses the call above [`Export::max_irql`], so the table alone makes the IRQL contract of every import checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Export {
     /// The module's name as drivers spell it: `ntoskrnl.exe`, `fwpkclnt.sys`, `WDFLDR.SYS`, `NDIS.SYS`, `HAL.dll`.
@@ -51,7 +59,7 @@ impl Export {
 /// Writes a room's `EXPORTS`: functions under their own names, each with the highest IRQL it may be called at.
 macro_rules! exports {
     ($module:literal; $($name:ident: $limit:ident),* $(,)?) => {
-        /// What this room exports.
+        /// The exports of this room.
         pub const EXPORTS: &[$crate::export::Export] = &[
             $($crate::export::Export::function(
                 $module,

@@ -1,4 +1,4 @@
-//! Handles: numbers that stand for objects on the other side of the import boundary.
+//! Handles: numbers by which drivers name objects of fwpkclnt.sys.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ struct Inner<T> {
 }
 
 impl<T> Handles<T> {
-    /// Handles counted from `first` in steps of eight: a kind of its own range for each kind of object, so that a handle
-    /// passed to the wrong function stands for nothing there.
+    /// Handles counted from `first` in steps of eight. Each kind of object has its own range, so a handle passed to the
+    /// wrong function is not valid there.
     pub(super) fn new(first: u64) -> Self {
         Self { inner: Mutex::new(Inner { objects: HashMap::new(), next: first }) }
     }
@@ -39,7 +39,7 @@ impl<T> Handles<T> {
         self.inner.lock().objects.remove(&handle)
     }
 
-    /// How many there are: what a driver leaves open.
+    /// How many are open.
     pub(super) fn len(&self) -> usize {
         self.inner.lock().objects.len()
     }

@@ -1,4 +1,4 @@
-//! Packet injection: handles, what becomes of an injected packet, and how a callout knows one again.
+//! Packet injection: handles, injected packets until their completion, and how a callout recognizes one.
 
 use super::stack::Stack;
 use crate::cpu;
@@ -32,15 +32,15 @@ pub(super) struct InjectionHandle {
     pending: AtomicUsize,
 }
 
-/// Into which path of the stack something is injected.
+/// The path of the stack into which something is injected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectionPath {
-    /// FwpsInjectNetworkSendAsync0: a packet from its IP header on, to be sent.
+    /// FwpsInjectNetworkSendAsync0: a packet that begins at its IP header, to be sent.
     NetworkSend {
         /// compartmentId.
         compartment: u32,
     },
-    /// FwpsInjectNetworkReceiveAsync0: a packet from its IP header on, as if received.
+    /// FwpsInjectNetworkReceiveAsync0: a packet that begins at its IP header, as if received.
     NetworkReceive {
         /// compartmentId.
         compartment: u32,
@@ -58,7 +58,7 @@ pub enum InjectionPath {
         /// interfaceIndex.
         interface: u32,
     },
-    /// FwpsInjectTransportSendAsync0 and 1: from the transport header on.
+    /// FwpsInjectTransportSendAsync0 and 1: data that begins at the transport header.
     TransportSend {
         /// endpointHandle.
         endpoint: u64,
@@ -73,7 +73,7 @@ pub enum InjectionPath {
         /// sendArgs.headerIncludeHeader.
         header: Vec<u8>,
     },
-    /// FwpsInjectTransportReceiveAsync0: from the IP header on.
+    /// FwpsInjectTransportReceiveAsync0: a packet that begins at the IP header.
     TransportReceive {
         /// addressFamily.
         family: u16,
@@ -88,7 +88,7 @@ pub enum InjectionPath {
     Stream {
         /// flowId.
         flow: u64,
-        /// calloutId: who injects; the data goes to the lighter sublayers only.
+        /// calloutId: the callout that injects; only lighter sublayers see the data.
         callout_id: u32,
         /// layerId.
         layer: LayerId,
@@ -111,11 +111,11 @@ impl InjectionPath {
     }
 }
 
-/// Who injected a packet, the last one last: what a list that carries the packet on is marked with.
+/// Who injected a packet, oldest first: the mark of a list that carries the packet on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mark(Vec<(u64, u64)>);
 
-/// Something injected, on its way. Must be completed once; dropping it without is a bug of the stack.
+/// An injection in progress. Must be completed once; dropping it before that is a bug of the stack.
 pub struct Injection {
     /// Where to.
     pub path: InjectionPath,
@@ -128,8 +128,8 @@ pub struct Injection {
     done: bool,
 }
 
-// SAFETY: the list and the context are the driver's until the completion, and the driver promised them to whichever
-// thread completes.
+// SAFETY: until its completion the stack owns the list, and an asynchronous completion may come on any thread, so list
+// and context may cross threads.
 unsafe impl Send for Injection {}
 
 impl fmt::Debug for Injection {
@@ -145,18 +145,19 @@ impl Injection {
         self.handle.family
     }
 
-    /// Who injected it: for the list that carries it on through the layers ([`Injections::mark`]).
+    /// Who injected it: the mark for the list that carries it on through the layers ([`Injections::mark`]).
     #[must_use]
     pub fn mark(&self) -> &Mark {
         &self.mark
     }
 
-    /// The injected packets, each one's used data: every `NET_BUFFER` of every list of the chain.
+    /// The used data of each injected packet: every `NET_BUFFER` of every list of the chain.
     #[must_use]
     pub fn packets(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         let mut list = self.list;
-        // SAFETY: the list and all that it leads to stay as they are until the completion.
+        // SAFETY: a successful injection leaves the list with the stack until its completion
+        // (FwpsInjectNetworkSendAsync0), so the lists, buffers and MDLs are live.
         unsafe {
             while let Some(here) = list.as_ref() {
                 let mut buffer = here.first_net_buffer;
@@ -170,20 +171,21 @@ impl Injection {
         packets
     }
 
-    /// Gives the list back to the driver, with what became of it.
+    /// Returns the list to the driver, with its status.
     ///
     /// Must run on a simulated processor, at DISPATCH_LEVEL or below.
     pub fn complete(mut self: Box<Self>, status: NtStatus) {
         self.done = true;
         let (list, completion, context) = (self.list, self.completion, self.context);
         let one_by_one = matches!(self.path, InjectionPath::Stream { .. });
-        // From here on the handle alone is needed; it is borrowed raw because an abandoned stack drops nothing.
+        // Only the handle is needed from here; it is kept as a raw pointer because an abandoned stack drops nothing.
         let handle: *const InjectionHandle = Arc::into_raw(self.handle.clone());
         drop(self);
         let at = At("the completion function of an injection", completion as usize as u64);
         let dispatch = u8::from(cpu::irql() == nt_abi::Irql::DISPATCH);
-        // SAFETY: the lists are the driver's and alive until their completion; the function is the one it gave, and it
-        // cannot unload before its injection handle is destroyed, which waits for this.
+        // SAFETY: the lists are live until this completion, and the driver's from then on. The function is the driver's
+        // FWPS_INJECT_COMPLETE0; the driver cannot unload before it destroys the injection handle, which waits for
+        // `pending`.
         unsafe {
             let mut each = list;
             while let Some(here) = each.as_mut() {
@@ -196,16 +198,16 @@ impl Injection {
                 }
                 each = next;
             }
-            // A stream's end alone has no list and no completion (same page).
+            // A stream's end without data has no list and no completion (same page).
             if !one_by_one {
                 callback::call(&at, "completionFn", || completion(context, list, dispatch));
             }
         }
-        // SAFETY: from `into_raw` above, taken back once.
+        // SAFETY: from `into_raw` above; taken back once.
         unsafe { Arc::from_raw(handle) }.pending.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Takes back what was not accepted: the completion function is not called.
+    /// Undoes an injection that was not accepted: the completion function is not called.
     fn give_up(mut self) {
         self.done = true;
         self.handle.pending.fetch_sub(1, Ordering::AcqRel);
@@ -220,7 +222,7 @@ impl Drop for Injection {
     }
 }
 
-/// What a driver passes to an injection function.
+/// The arguments of an injection function.
 pub(super) struct InjectionRequest {
     pub(super) handle: u64,
     pub(super) injection_context: u64,
@@ -241,7 +243,7 @@ pub enum InjectionState {
     PreviouslyInjectedBySelf = consts::FWPS_PACKET_PREVIOUSLY_INJECTED_BY_SELF,
 }
 
-/// The injection handles of a machine, and the packets on their way.
+/// The injection handles of a machine, and the marks of injected packets.
 #[derive(Debug)]
 pub struct Injections {
     handles: super::handle::Handles<InjectionHandle>,
@@ -268,14 +270,14 @@ impl Injections {
         }
     }
 
-    /// Takes a mark off, when the list is done with or used for another packet.
+    /// Removes a mark, when the list is finished or reused for another packet.
     pub fn unmark(&self, list: *const NetBufferList) {
         if self.marked.load(Ordering::Acquire) != 0 && self.marks.write().remove(&(list as usize)).is_some() {
             self.marked.fetch_sub(1, Ordering::Release);
         }
     }
 
-    /// The mark of a list or, for a clone, of the nearest list it comes from that has one.
+    /// The mark of a list or, for a clone, of its nearest marked ancestor.
     ///
     /// # Safety
     /// `list` is null or live.
@@ -283,8 +285,8 @@ impl Injections {
         if self.marked.load(Ordering::Acquire) == 0 {
             return None;
         }
-        // A clone keeps its parent alive, so the way up ends at a list that is none. What a driver passes is read before
-        // the lock is taken: a fault abandons the stack.
+        // A clone keeps its parent alive, so the walk ends at a list that is not a clone. The driver's lists are read
+        // before the lock is taken: a fault abandons the stack.
         let mut lists: ArrayVec<usize, 16> = ArrayVec::new();
         let mut next = list;
         // SAFETY: the caller's promise.
@@ -313,7 +315,7 @@ impl Injections {
         if types & !KNOWN != 0 || !matches!(family, AF_UNSPEC | AF_INET | AF_INET6) {
             return Err(NtStatus::INVALID_PARAMETER);
         }
-        // The network layer needs to know the family.
+        // The network layer needs a family.
         if types & consts::FWPS_INJECTION_TYPE_NETWORK != 0 && family == AF_UNSPEC {
             return Err(NtStatus::INVALID_PARAMETER);
         }
@@ -322,7 +324,7 @@ impl Injections {
         Ok(self.handles.add(InjectionHandle { types, family, closing, pending }))
     }
 
-    /// Destroys a handle, after everything injected with it has been completed.
+    /// Destroys a handle, after every injection with it has been completed.
     pub(super) fn destroy(&self, handle: u64) -> NtStatus {
         let Some(found) = self.handles.get(handle) else { return NtStatus::INVALID_HANDLE };
         if found.closing.swap(true, Ordering::AcqRel) {
@@ -339,7 +341,8 @@ impl Injections {
     /// Injects.
     ///
     /// # Safety
-    /// The list is null or live and the driver's to give away, and the completion its function.
+    /// The list is null or live and owned by the caller, who gives it up on success; the completion is a function of
+    /// its type.
     pub(super) unsafe fn inject(&self, stack: &dyn Stack, request: InjectionRequest) -> NtStatus {
         let InjectionRequest { handle, injection_context, path, list, completion, context } = request;
         let Some(completion) = completion else { return NtStatus::INVALID_PARAMETER };
@@ -350,7 +353,7 @@ impl Injections {
         if found.types & path.needs() == 0 {
             return FWP_INJECT_HANDLE_STALE;
         }
-        // Counted before `closing` is read, so that a destruction either sees this injection or is seen by it.
+        // Counted before `closing` is read: either the destruction sees this injection, or this sees the destruction.
         found.pending.fetch_add(1, Ordering::AcqRel);
         if found.closing.load(Ordering::Acquire) {
             found.pending.fetch_sub(1, Ordering::AcqRel);
@@ -369,7 +372,7 @@ impl Injections {
         }
     }
 
-    /// FwpsQueryPacketInjectionState0, with the context of the injection by this handle.
+    /// FwpsQueryPacketInjectionState0, with the context of the injection through this handle.
     ///
     /// # Safety
     /// `list` is null or live.
@@ -393,7 +396,7 @@ impl Injections {
         unsafe { self.mark_of(list) }.is_some()
     }
 
-    /// How many handles there are.
+    /// The number of handles.
     pub(crate) fn handle_count(&self) -> usize {
         self.handles.len()
     }

@@ -1,7 +1,8 @@
 //! fwpkclnt.sys: the Windows Filtering Platform as drivers import it, around the filter engine.
 //!
-//! [`fwps`] and [`fwpm`] are its two sides; [`inject`], [`pend`] and [`redirect`] keep what drivers take through the first,
-//! and [`stack`] is what they act on. [`UserSession`] is BFE for a program that is on no simulated processor.
+//! [`fwps`] and [`fwpm`] are its two sides; [`inject`], [`pend`] and [`redirect`] keep what drivers take through the
+//! first, and [`stack`] is what they act on. [`UserSession`] is BFE for a program that does not run on a simulated
+//! processor.
 
 pub mod fwpm;
 pub mod fwps;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 
 /// The platform's state on one machine.
 pub struct Platform {
-    /// The filter engine. First, so that it goes first: sessions that drivers left open are not closed after it.
+    /// The filter engine. The first field, so that it is dropped before the sessions that drivers left open.
     pub engine: Arc<FilterEngine>,
     /// Injected packets and the handles they are injected with.
     pub injections: inject::Injections,
@@ -53,13 +54,13 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// A platform with the built-in layers and sublayers and nothing else.
+    /// A platform with only the built-in layers and sublayers.
     #[must_use]
     pub fn new() -> Self {
         Self::of(WindowsVersion::default())
     }
 
-    /// A platform as a version of Windows has it.
+    /// The platform of a version of Windows.
     #[must_use]
     pub fn of(version: WindowsVersion) -> Self {
         Self {
@@ -73,8 +74,9 @@ impl Platform {
         }
     }
 
-    /// Classifies a request whose layer data callouts may change (ALE_CONNECT_REDIRECT, ALE_BIND_REDIRECT) and which they
-    /// may pend: `token` is the stack's own number for it. Every other indication is the request 0 without layer data.
+    /// Classifies a request whose layer data callouts may change (ALE_CONNECT_REDIRECT, ALE_BIND_REDIRECT) and which
+    /// they may pend: `token` is the stack's own number for it. For any other indication `token` is 0 and there is no
+    /// layer data.
     ///
     /// Must run on a simulated processor, at DISPATCH_LEVEL or below.
     pub fn classify(&self, c: &Classify<'_>, token: u64, redirect: Option<Box<RedirectRequest>>) -> Outcome {
@@ -82,12 +84,13 @@ impl Platform {
         self.engine.classify(&Classify { request: Some(&context), ..*c })
     }
 
-    /// Puts a network stack under the engine, in place of the one before.
+    /// Sets the network stack under the engine, replacing the previous one.
     pub fn set_stack(&self, stack: Box<dyn stack::Stack>) {
         self.stack.store(Arc::new(stack));
     }
 
-    /// What drivers have taken through fwpkclnt.sys and not given back, each kind with its number; none means none.
+    /// What drivers have taken through fwpkclnt.sys and not returned, by kind with its number; kinds without any are
+    /// left out.
     #[must_use]
     pub fn leaks(&self) -> Vec<(&'static str, usize)> {
         let registered = self.engine.callouts.registered().len();
@@ -104,14 +107,14 @@ impl Platform {
     }
 }
 
-/// A wait of the engine ends here when the machine of this processor has stopped.
+/// Abandons a wait of the engine when the machine of this processor has stopped.
 fn leave_if_stopped() {
     if cpu::inside() {
         cpu::leave_if_stopped();
     }
 }
 
-/// Whether the import `what` has to fail for want of memory, by the verifier's will.
+/// Whether the verifier wants the import `what` to fail for lack of memory.
 fn scarce(what: &str) -> bool {
     cpu::with_machine(|machine| machine.low_resources.fails(what))
 }

@@ -1,5 +1,5 @@
-//! What a callout does not decide at once: pended operations of ALE, classify handles, pended classify requests and the
-//! layer data that may be changed.
+//! What callouts decide later: pended ALE operations, classify handles, pended classify requests and writable layer
+//! data.
 
 use super::handle::Handles;
 use core::cell::OnceCell;
@@ -19,20 +19,20 @@ struct Operation {
     token: u64,
     reauthorize: bool,
     stage: Stage,
-    /// The classify call that offered it is over.
+    /// The classify call that offered it has ended.
     settled: bool,
 }
 
-/// How far an operation has come.
+/// The state of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Offered,
     Pended,
-    /// Completed while the classify call was still under way.
+    /// Completed while the classify call was still in progress.
     Completed,
 }
 
-/// The operations of ALE that callouts may pend (FwpsPendOperation0).
+/// The ALE operations that callouts may pend (FwpsPendOperation0).
 #[derive(Debug, Default)]
 pub struct Operations {
     inner: Mutex<Offers>,
@@ -62,8 +62,8 @@ impl Operations {
         handle as *mut c_void
     }
 
-    /// Ends the offer, after the classify call: whether a callout pended the operation. If so, the stack hears of its
-    /// completion; if not, the handle is void.
+    /// Ends the offer, after the classify call; whether a callout pended the operation. If so, the stack is called at
+    /// its completion; if not, the handle becomes invalid.
     #[must_use]
     pub fn settle(&self, handle: *mut c_void) -> bool {
         let mut inner = self.inner.lock();
@@ -113,11 +113,11 @@ impl Operations {
 pub struct Decision {
     /// `FWP_ACTION_*` that the callout wrote.
     pub action: u32,
-    /// Whether it left the right to change it.
+    /// Whether it kept FWPS_RIGHT_ACTION_WRITE.
     pub soft: bool,
 }
 
-/// A classify request that outlives its classify call, because a callout holds a handle on it.
+/// A classify request that outlives its classify call, because a callout holds a handle to it.
 #[derive(Debug)]
 pub(super) struct Request {
     layer: LayerId,
@@ -132,7 +132,7 @@ struct RequestState {
     original: Option<Box<RedirectRequest>>,
     arena: Arena,
     pended: bool,
-    /// It was pended in its classify call, though it may have been completed there too.
+    /// It was pended in its classify call; it may have been completed there too.
     was_pended: bool,
 }
 
@@ -142,15 +142,16 @@ struct Version {
     applied: bool,
 }
 
-// SAFETY: the pointers lead into the arena beside them.
+// SAFETY: the pointers point into the arena of this structure, which moves with it and is not tied to a thread.
 unsafe impl Send for RequestState {}
 
 impl Request {
-    /// The data as the last applied version has it; `None` when nothing was applied.
+    /// The last applied version of the data; `None` when nothing was applied.
     fn result(&self) -> Option<Box<RedirectRequest>> {
         let inner = self.inner.lock();
         let newest = inner.versions.iter().rev().find(|version| version.applied)?;
-        // SAFETY: the version was made from `original` and has its type; it lies in the arena.
+        // SAFETY: `writable` made the version in the arena, as a copy of `original`, so it has its type. The driver
+        // writes plain integers into it.
         unsafe {
             Some(Box::new(match **inner.original.as_ref()? {
                 RedirectRequest::Connect(_) => RedirectRequest::Connect(*newest.data.cast()),
@@ -167,7 +168,7 @@ impl Request {
 /// What `classifyContext` points to during one classify call.
 #[derive(Debug)]
 pub(super) struct ClassifyContext {
-    /// Tells a context from any other pointer a driver may pass.
+    /// Tells a context from any other pointer that a driver may pass.
     magic: u64,
     layer: LayerId,
     token: u64,
@@ -183,7 +184,7 @@ impl ClassifyContext {
         Self { magic: MAGIC, layer, token, redirect, request: OnceCell::new() }
     }
 
-    /// What the driver is given; opaque to it.
+    /// The pointer the driver gets; opaque to it.
     pub(super) fn as_ptr(&self) -> *const c_void {
         core::ptr::from_ref(self).cast()
     }
@@ -191,9 +192,9 @@ impl ClassifyContext {
     /// Reads a context back from a driver's pointer.
     ///
     /// # Safety
-    /// `pointer` is null or readable for the size of a context, which it is during the classify call it was given out in.
+    /// `pointer` is null or readable for the size of a context, as it is during the classify call that passed it.
     unsafe fn read<'a>(pointer: *const c_void) -> Option<&'a Self> {
-        // SAFETY: the caller's promise; whether it is a context at all is checked by its magic number.
+        // SAFETY: readable by this function's contract; the magic number tells whether it is a context.
         unsafe { pointer.cast::<Self>().as_ref() }.filter(|context| context.magic == MAGIC)
     }
 }
@@ -208,7 +209,7 @@ impl ClassifyRequest for ClassifyContext {
     }
 }
 
-/// A classify handle; several may stand for one request.
+/// A classify handle; several may name one request.
 #[derive(Debug)]
 struct Hold {
     request: Arc<Request>,
@@ -225,7 +226,7 @@ impl Default for ClassifyHandles {
     }
 }
 
-/// The redirect layers: where the layer data can be changed and a classification be pended.
+/// The redirect layers, where layer data can be changed and a classification pended.
 fn redirects(layer: LayerId) -> bool {
     matches!(
         layer,
@@ -251,7 +252,7 @@ impl ClassifyHandles {
         Ok(self.0.add(Hold { request: request.clone(), references: Mutex::new(1) }))
     }
 
-    /// FwpsReleaseClassifyHandle0; false when there is no such handle.
+    /// FwpsReleaseClassifyHandle0; false when the handle is not valid.
     pub(super) fn release(&self, handle: u64) -> bool {
         let Some(hold) = self.0.get(handle) else { return false };
         let mut references = hold.references.lock();
@@ -262,7 +263,7 @@ impl ClassifyHandles {
         true
     }
 
-    /// FwpsAcquireWritableLayerDataPointer0: a new version of the layer data, from the newest.
+    /// FwpsAcquireWritableLayerDataPointer0: a new version of the layer data, copied from the newest.
     pub(super) fn writable(
         &self,
         handle: u64,
@@ -274,7 +275,7 @@ impl ClassifyHandles {
         let inner = &mut *inner;
         let original = inner.original.as_deref().ok_or(NtStatus::INVALID_PARAMETER)?;
         let newest = inner.versions.last().map(|version| version.data);
-        // SAFETY: a version has the type of the original and lies in the arena.
+        // SAFETY: a version has the type of the original and is in the arena, which lives as long as the request.
         let data: *mut c_void = unsafe {
             match original {
                 RedirectRequest::Connect(original) => {
@@ -293,7 +294,7 @@ impl ClassifyHandles {
         };
         inner.versions.push(Version { data, applied: false });
         if let Some(out) = out {
-            // Until the callout says otherwise (FwpsAcquireWritableLayerDataPointer0 documentation).
+            // Until the callout sets another action (FwpsAcquireWritableLayerDataPointer0 documentation).
             out.action_type = consts::FWP_ACTION_BLOCK;
             out.rights &= !consts::FWPS_RIGHT_ACTION_WRITE;
         }
@@ -341,7 +342,7 @@ impl ClassifyHandles {
         Some(result)
     }
 
-    /// How many handles there are.
+    /// The number of handles.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,10 +1,10 @@
-//! Redirect handles: what a callout puts into a connection that it redirects, to know it again.
+//! Redirect handles: a callout sets one on a connection that it redirects, to recognize it later.
 
 use super::handle::Handles;
 use sluice_host::Guid;
 
-/// `FWPS_CONNECTION_REDIRECT_STATE` (fwpsk.h): the first of its values. The others belong to connections that a callout
-/// redirected, and the stack asks at no redirect layer.
+/// `FWPS_CONNECTION_REDIRECT_STATE` (fwpsk.h): its first value. The others are for connections with redirect records,
+/// of which the stack makes none.
 pub const NOT_REDIRECTED: u32 = 0;
 
 /// The redirect handles of one machine, each with the provider it was made for.
@@ -24,18 +24,18 @@ impl Redirects {
         self.0.add(provider)
     }
 
-    /// Whether it is a handle.
+    /// Whether the handle is valid.
     #[must_use]
     pub fn exists(&self, handle: u64) -> bool {
         self.0.get(handle).is_some()
     }
 
-    /// Ends a handle; false when it is none.
+    /// Destroys a handle; false when it is not valid.
     pub fn destroy(&self, handle: u64) -> bool {
         self.0.remove(handle).is_some()
     }
 
-    /// How many there are.
+    /// The number of handles.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()

@@ -1,4 +1,4 @@
-//! What lies under the filter engine: the network stack, as far as drivers act on it through fwpkclnt.sys.
+//! The network stack under the filter engine, as far as drivers act on it through fwpkclnt.sys.
 //!
 //! Whoever carries the packets of a machine implements [`Stack`] and registers it with
 //! [`super::Platform::set_stack`]. A machine without one answers as Windows does before TCP/IP is up.
@@ -12,7 +12,7 @@ use nt_abi::NtStatus;
 use nt_abi::fwp::RedirectRequest;
 use std::fmt;
 
-/// What a driver gets that asks something of a stack that is not there: `STATUS_FWP_TCPIP_NOT_READY`.
+/// The status of a request to a machine without a stack: `STATUS_FWP_TCPIP_NOT_READY`.
 pub const NOT_READY: NtStatus = FWP_TCPIP_NOT_READY;
 
 /// The network stack of a machine. Its methods are called on a simulated processor, at DISPATCH_LEVEL or below, and must
@@ -21,24 +21,23 @@ pub trait Stack: Send + Sync {
     /// A driver injects a packet or stream data. The stack owns the injection and completes it once, now or later.
     ///
     /// # Errors
-    /// The status for the driver, with the injection it keeps; its completion function is not called then.
+    /// The status for the driver, and the injection, which it keeps; the completion function is not called.
     fn inject(&self, injection: Box<Injection>) -> Result<(), (NtStatus, Box<Injection>)> {
         Err((FWP_TCPIP_NOT_READY, injection))
     }
 
-    /// FwpsCompleteOperation0: the operation that was offered as `token` and pended is to be authorized again. `packet`
-    /// is the list a driver may pass; it stays the driver's.
+    /// FwpsCompleteOperation0: authorize the operation that was offered as `token` and pended again. `packet` is the
+    /// list that a driver may pass, and keeps.
     fn complete_operation(&self, token: u64, packet: *mut NetBufferList) {
         let _ = (token, packet);
     }
 
-    /// FwpsCompleteClassify0: the request `token` that was pended has its final decision, or is to be classified again
-    /// when there is none.
+    /// FwpsCompleteClassify0: the final decision about the pended request `token`; without one, classify it again.
     fn complete_classify(&self, token: u64, decision: Option<Decision>, redirect: Option<Box<RedirectRequest>>) {
         let _ = (token, decision, redirect);
     }
 
-    /// FwpsStreamContinue0: a deferred inbound stream goes on.
+    /// FwpsStreamContinue0: resume a deferred inbound stream.
     fn stream_continue(&self, flow: u64, callout_id: u32, layer: LayerId, flags: u32) -> NtStatus {
         let _ = (flow, callout_id, layer, flags);
         FWP_TCPIP_NOT_READY

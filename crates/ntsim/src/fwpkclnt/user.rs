@@ -1,4 +1,4 @@
-//! BFE for a program: the same calls, made from a thread that is on no simulated processor.
+//! BFE for a program: the same calls, from a thread that does not run on a simulated processor.
 
 use crate::cpu::{self, Bugcheck};
 use crate::machine::Machine;
@@ -11,7 +11,7 @@ use sluice_host::{
 };
 use std::sync::Arc;
 
-/// A session of a program, through the seam that the Windows implementation has too. Dropping it closes the session.
+/// A session of a program, through the seam that the Windows implementation shares. Dropping it closes the session.
 #[derive(Debug)]
 pub struct UserSession {
     machine: Arc<Machine>,
@@ -37,7 +37,7 @@ impl UserSession {
     }
 }
 
-/// The code of `ERROR_GEN_FAILURE`: on Windows nobody would be left to return anything.
+/// `ERROR_GEN_FAILURE`, for a machine that has stopped: on Windows nothing would return.
 const ERROR_GEN_FAILURE: u32 = 31;
 
 fn closed(operation: &str) -> HostError {
@@ -57,7 +57,7 @@ impl Drop for UserSession {
             match result {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "closing a BFE session"),
-                // Nothing is left to clean up on a machine that has stopped, and closing again would enter it again.
+                // A machine that has stopped has nothing to clean up, and closing again would enter it again.
                 Err(bugcheck) => {
                     tracing::warn!(%bugcheck, "closing a BFE session");
                     std::mem::forget(session);
@@ -171,7 +171,7 @@ impl Engine for UserSession {
     }
 }
 
-/// The action as a program gives it.
+/// The action as a program sets it.
 fn action(filter: &bfe::Filter) -> Option<FilterAction> {
     Some(match filter.action {
         consts::FWP_ACTION_PERMIT => FilterAction::Permit,

@@ -1,7 +1,7 @@
 //! Enumerations: `FwpmXCreateEnumHandle0`, `FwpmXEnum0`, `FwpmXDestroyEnumHandle0`.
 //!
-//! A handle sees the objects as they were when it was made. A filter template's conditions (fully contained, overlapping)
-//! are not supported and refused; its other members are.
+//! A handle sees the objects as they were when it was made. A filter template with conditions (fully contained,
+//! overlapping) is refused; its other members are supported.
 
 use super::{Handle, marshal, null, put, session, status};
 use crate::cpu;
@@ -18,7 +18,7 @@ use sluice_host::Guid;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What is left to be enumerated.
+/// The objects that are left to enumerate.
 #[derive(Debug)]
 pub(super) enum Enumeration {
     Providers(Mutex<VecDeque<Provider>>),
@@ -58,7 +58,7 @@ fn invalid(handle: Handle) -> BfeError {
     BfeError::new(filter_engine::error::FWP_INVALID_ENUMERATOR, format!("enumeration handle {handle:p}"))
 }
 
-/// Gives out an array of pointers to the next objects.
+/// Returns an array of pointers to the next objects.
 ///
 /// # Safety
 /// `entries` and `returned` are null or writable.
@@ -86,7 +86,7 @@ unsafe fn next<T, R: Copy>(
         })
         .collect();
     let count = pointers.len() as u32;
-    // The array itself is the address that FwpmFreeMemory0 will get.
+    // FwpmFreeMemory0 gets the address of the array itself.
     let array = if pointers.is_empty() {
         core::ptr::null_mut()
     } else {
@@ -190,7 +190,7 @@ enumerations! {
         Filters by select_filters, as |arena: &mut Arena, filter: &Arc<StoredFilter>| marshal::filter(arena, filter);
 }
 
-/// A provider template chooses nothing.
+/// A provider template selects nothing.
 ///
 /// # Safety
 /// None is needed: the template is not read.

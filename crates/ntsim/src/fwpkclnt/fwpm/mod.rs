@@ -26,13 +26,13 @@ use sluice_host::Guid;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What drivers hold of the management side.
+/// What drivers hold from the management side.
 #[derive(Debug)]
 pub(super) struct Clients {
     engines: Handles<Session>,
     enumerations: Handles<Enumeration>,
     subscriptions: Handles<()>,
-    /// Memory handed out, by the address that FwpmFreeMemory0 gets back.
+    /// Memory handed out, by the address that FwpmFreeMemory0 takes.
     memory: Mutex<HashMap<usize, Arena>>,
 }
 
@@ -48,7 +48,7 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// What drivers have not given back: open engine handles, enumerations, BFE state subscriptions, pieces of memory.
+    /// What drivers have not returned: engine handles, enumerations, BFE state subscriptions, memory.
     pub(super) fn open(&self) -> [(&'static str, usize); 4] {
         [
             ("FwpmEngineOpen0", self.engines.len()),
@@ -58,7 +58,7 @@ impl Clients {
         ]
     }
 
-    /// Hands a structure out: it lives until FwpmFreeMemory0.
+    /// Hands out a structure, which lives until FwpmFreeMemory0.
     fn hand_out<T: Copy>(&self, mut arena: Arena, root: T) -> *mut T {
         let root = arena.put(root);
         self.memory.lock().insert(root as usize, arena);
@@ -118,7 +118,7 @@ exports! {
     FwpmTransactionCommit0: PASSIVE,
 }
 
-/// An `HANDLE` as drivers hold it.
+/// A `HANDLE` as drivers hold it.
 type Handle = *mut c_void;
 
 fn status(result: BfeResult<()>) -> NtStatus {
@@ -135,7 +135,7 @@ fn null(what: &str) -> BfeError {
     BfeError::new(NtStatus::FWP_NULL_POINTER, format!("{what} is null"))
 }
 
-/// Fails where the verifier wants the import `what` to fail for want of memory.
+/// Fails when the verifier wants the import `what` to fail for lack of memory.
 fn enough_memory(what: &str) -> BfeResult<()> {
     match super::scarce(what) {
         true => Err(BfeError::new(NtStatus::INSUFFICIENT_RESOURCES, what)),
@@ -168,7 +168,7 @@ unsafe fn key(key: *const RawGuid) -> BfeResult<Guid> {
     unsafe { given(key, "key") }.map(|key| Guid::from(*key))
 }
 
-/// Writes a result out.
+/// Writes a result.
 ///
 /// # Safety
 /// `out` is null or writable.
@@ -176,19 +176,20 @@ unsafe fn put<T>(out: *mut T, value: T, what: &str) -> BfeResult<()> {
     if out.is_null() {
         return Err(null(what));
     }
-    // SAFETY: the caller's promise; it may hold anything before.
+    // SAFETY: not null, so writable by this function's contract; the old value is not dropped.
     unsafe { out.write(value) };
     Ok(())
 }
 
-// Every function below relies on what its documented contract asks of the driver: pointers are null where that is
-// allowed, or lead to structures of the named types that live for the call.
+// The pages of all functions below demand the same: a pointer is null or points to a structure of its type that is live
+// for the call. Null is checked (`given`, `key`, `put`, `as_ref`); what is read is copied before the function returns,
+// and memory handed out is freed by FwpmFreeMemory0.
 macro_rules! functions {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $ret:ty $body:block)*) => {$(
         $(#[$doc])*
         #[allow(non_snake_case, reason = "the export's name")]
         unsafe extern "win64" fn $name($($arg: $type),*) -> $ret {
-            // SAFETY: the documented contract of the import, as said above.
+            // SAFETY: the contract above `functions`, which each body checks for null.
             #[allow(unused_unsafe, reason = "some of the functions follow no pointer")]
             unsafe { $body }
         }
@@ -255,7 +256,7 @@ functions! {
         }
     }
 
-    /// COLLECT_NET_EVENTS and NET_EVENT_MATCH_ANY_KEYWORDS; the other options belong to what is absent.
+    /// COLLECT_NET_EVENTS and NET_EVENT_MATCH_ANY_KEYWORDS; the other options are for parts of WFP that are absent.
     fn FwpmEngineGetOption0(engine: Handle, option: u32, out: *mut *mut FwpValue0) -> NtStatus {
         through(engine, |_| cpu::with_machine(|machine| {
             let events = &machine.wfp.engine.events;
@@ -478,7 +479,7 @@ provider_context_add!(
     FwpmProviderContextAdd3
 );
 
-/// Gives a structure out.
+/// Returns a structure to the driver, which frees it with FwpmFreeMemory0.
 ///
 /// # Safety
 /// `out` is null or writable.
@@ -493,7 +494,8 @@ unsafe fn give<T: Copy>(out: *mut *mut T, what: &str, build: impl FnOnce(&mut Ar
 
 #[allow(non_snake_case, reason = "the export's name")]
 unsafe extern "win64" fn FwpmFreeMemory0(pointer: *mut *mut c_void) {
-    // SAFETY: the driver passes the address of its pointer.
+    // SAFETY: FwpmFreeMemory0 takes the address of the driver's pointer. Null is checked, and the pointer's value is
+    // looked up, not followed.
     let Some(slot) = (unsafe { pointer.as_mut() }) else { return };
     let address = core::mem::replace(slot, core::ptr::null_mut());
     if address.is_null() {
@@ -501,7 +503,7 @@ unsafe extern "win64" fn FwpmFreeMemory0(pointer: *mut *mut c_void) {
     }
     let found = cpu::with_machine(|machine| machine.wfp.clients.memory.lock().remove(&(address as usize)));
     if found.is_none() {
-        let why = "FwpmFreeMemory0 of memory that no Fwpm function gave out, or a second time";
+        let why = "FwpmFreeMemory0 of memory that no Fwpm function returned, or that is already freed";
         cpu::bugcheck(cpu::code::BAD_POOL_CALLER, [0x46, address as u64, 0, 0], why);
     }
 }

@@ -1,4 +1,4 @@
-//! The structures drivers pass in, read out.
+//! Reads the structures that drivers pass.
 
 use super::null;
 use filter_engine::bfe::{Callout, DisplayData, Filter, FilterContext, Provider, ProviderContext, Sublayer};
@@ -99,7 +99,8 @@ pub(super) unsafe fn provider_context(raw: &FwpmProviderContext0) -> BfeResult<P
         let what = format!("provider context of type {}: only FWPM_GENERAL_CONTEXT is supported", raw.kind);
         return Err(BfeError::new(NtStatus::NOT_SUPPORTED, what));
     }
-    // SAFETY: the caller's promise; a general context's data is a blob.
+    // SAFETY: valid by this function's contract; the data of an FWPM_GENERAL_CONTEXT, checked above, is a blob. All of
+    // it is copied.
     unsafe {
         Ok(ProviderContext {
             key: raw.provider_context_key.into(),
@@ -115,8 +116,8 @@ pub(super) unsafe fn provider_context(raw: &FwpmProviderContext0) -> BfeResult<P
 /// # Safety
 /// As FwpmFilterAdd0 asks of a driver.
 pub(super) unsafe fn filter(raw: &FwpmFilter0) -> BfeResult<Filter> {
-    // SAFETY: the caller's promise: the union members read are those that the type and the flags choose, and the
-    // conditions are as many as the count says.
+    // SAFETY: by this function's contract the type and the flags say which union member is set, and `filter_condition`
+    // has as many conditions as the count says; null is checked. All of it is copied.
     unsafe {
         let weight = match raw.weight.kind {
             consts::FWP_EMPTY => Weight::Auto,
@@ -169,7 +170,7 @@ pub(super) unsafe fn filter(raw: &FwpmFilter0) -> BfeResult<Filter> {
 /// Reads an `FWP_CONDITION_VALUE0`.
 ///
 /// # Safety
-/// The member that the type chooses is set, and a pointer leads to what it says or is null.
+/// The member that the type selects is set; a pointer is null or points to its type.
 unsafe fn value(raw: &FwpValue0) -> BfeResult<ConditionValue> {
     use ConditionValue as C;
     let FwpValue0 { kind, value } = *raw;
@@ -207,7 +208,7 @@ unsafe fn value(raw: &FwpValue0) -> BfeResult<ConditionValue> {
             }
             consts::FWP_RANGE_TYPE => {
                 let range = &*value.range;
-                // The ends are single values; a range of ranges would make this recurse as deep as a driver likes.
+                // The ends are single values; a range of ranges would let a driver choose the depth of this recursion.
                 if range.value_low.kind == consts::FWP_RANGE_TYPE || range.value_high.kind == consts::FWP_RANGE_TYPE {
                     return Err(BfeError::new(NtStatus::FWP_TYPE_MISMATCH, "a range of ranges"));
                 }

@@ -1,4 +1,4 @@
-//! The functions of a callout: how the engine calls a driver.
+//! The functions of a callout: the engine's calls into a driver.
 
 use super::super::pend::ClassifyContext;
 use crate::cpu;
@@ -45,7 +45,7 @@ pub type NotifyFn = unsafe extern "win64" fn(u32, *const RawGuid, *mut FwpsFilte
 /// `FWPS_CALLOUT_FLOW_DELETE_NOTIFY_FN0`.
 pub type FlowDeleteFn = unsafe extern "win64" fn(u16, u32, u64);
 
-/// A classifyFn of whichever version it was registered with.
+/// A classifyFn, of the version that it was registered with.
 #[derive(Clone, Copy)]
 enum ClassifyFn {
     /// FwpsCalloutRegister0: no classify context.
@@ -55,7 +55,7 @@ enum ClassifyFn {
 }
 
 impl ClassifyFn {
-    /// Where it is.
+    /// Its address.
     fn address(self) -> u64 {
         match self {
             Self::V0(f) => f as usize as u64,
@@ -74,11 +74,11 @@ struct Functions {
 /// Reads the structure a driver passed to FwpsCalloutRegister0 (`version` 0) to 3.
 ///
 /// # Errors
-/// `INVALID_PARAMETER` when a function that must be there is not.
+/// `INVALID_PARAMETER` when a required function is null.
 ///
 /// # Safety
-/// `callout`'s functions are of the types that `version` has, and can be called as long as the callout is registered or
-/// flows carry its contexts.
+/// `callout`'s functions have the types of `version`, and can be called while the callout is registered or flows carry
+/// its contexts.
 pub(in crate::fwpkclnt) unsafe fn registration(callout: &FwpsCallout0, version: u32) -> BfeResult<Registration> {
     let missing = |name| BfeError::new(NtStatus::INVALID_PARAMETER, format!("FWPS_CALLOUT{version}.{name} is null"));
     if callout.classify_fn.is_null() {
@@ -87,8 +87,8 @@ pub(in crate::fwpkclnt) unsafe fn registration(callout: &FwpsCallout0, version: 
     if callout.notify_fn.is_null() {
         return Err(missing("notifyFn"));
     }
-    // SAFETY: not null, and by the caller's promise functions of these types; pointers to code and to data have the
-    // same size on x64.
+    // SAFETY: checked for null above, and of these types by this function's contract; pointers to code and to data have
+    // the same size on x64.
     let functions = unsafe {
         Functions {
             classify: if version == 0 {
@@ -108,7 +108,7 @@ impl CalloutFunctions for Functions {
     fn classify(&self, call: &ClassifyCall<'_>, out: &mut FwpsClassifyOut0) {
         let c = call.classify;
         let may_write = out.rights & consts::FWPS_RIGHT_ACTION_WRITE != 0;
-        // Where there is no request that a callout may hold on to, it finds one that leads nowhere.
+        // Without a request, the callout gets a context through which no handle can be acquired.
         let empty;
         let context = match c.request {
             Some(request) => request.context(),
@@ -120,8 +120,9 @@ impl CalloutFunctions for Functions {
         let (layer_data, filter, flow_context) = (c.layer_data.as_ptr(), call.filter.fwps(), call.flow_context);
         let answer: *mut FwpsClassifyOut0 = out;
         let routine = self.classify.address();
-        // SAFETY: the driver registered a function of this type and, having been counted in, cannot unload before it has
-        // returned. All pointers are to memory that outlives the call; `layer_data` is what the layer promises.
+        // SAFETY: a classifyFn of this version (`registration`). The call is counted in, and unregistering waits for
+        // it, so the driver cannot unload before it returns. All pointers are to memory that outlives the call;
+        // `layer_data` is of the layer's type.
         let classify = || unsafe {
             match self.classify {
                 ClassifyFn::V0(f) => f(call.fixed, c.metadata, layer_data, filter, flow_context, answer),
@@ -133,7 +134,7 @@ impl CalloutFunctions for Functions {
             Keeps::All,
             || describe(call, routine, may_write),
             classify,
-            // SAFETY: `out`, which the callout has returned from writing.
+            // SAFETY: `out` above; the callout has returned, so nothing writes to it.
             |()| self::answer(unsafe { &*answer }),
         );
     }
@@ -142,8 +143,8 @@ impl CalloutFunctions for Functions {
         let key = key.map(RawGuid::from);
         let key = key.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
         let routine = self.notify as usize as u64;
-        // SAFETY: the driver registered a function of this type and cannot unload before it has returned; it may write the
-        // filter's context, which nobody reads before the filter is in a snapshot or after it has left the last one.
+        // SAFETY: a notifyFn (`registration`), of a driver that cannot unload before it returns. It may write the
+        // filter's context, which is not read before the filter is in a snapshot or after it has left the last one.
         let call = || unsafe { (self.notify)(kind, key, filter.fwps()) };
         let describe = || {
             let notice = match kind {
@@ -161,8 +162,8 @@ impl CalloutFunctions for Functions {
     fn delete_flow_context(&self, layer: LayerId, callout_id: u32, context: u64) {
         let Some(flow_delete) = self.flow_delete else { return };
         let routine = flow_delete as usize as u64;
-        // SAFETY: the driver registered this function for its flow contexts, and cannot unload before they are gone
-        // (unregistering answers DEVICE_BUSY until then).
+        // SAFETY: a flowDeleteFn (`registration`), of a driver that cannot unload while flows carry its contexts: until
+        // then unregistering fails with DEVICE_BUSY.
         let call = || unsafe { flow_delete(layer.0, callout_id, context) };
         let describe = || {
             let arguments = vec![
@@ -176,7 +177,7 @@ impl CalloutFunctions for Functions {
     }
 }
 
-/// The call, with every field that has a value and is no blob.
+/// The call, with every field that has a value and is not a blob.
 fn describe(call: &ClassifyCall<'_>, routine: u64, may_write: bool) -> Callback {
     let layer = cpu::with_machine(|machine| machine.wfp.engine.layers().get(call.classify.layer));
     let mut arguments = vec![
@@ -200,7 +201,7 @@ fn describe(call: &ClassifyCall<'_>, routine: u64, may_write: bool) -> Callback 
     Callback::new("classifyFn", routine, arguments)
 }
 
-/// What the callout answered.
+/// The callout's answer, as text.
 fn answer(out: &FwpsClassifyOut0) -> String {
     let action = match out.action_type {
         consts::FWP_ACTION_PERMIT => "PERMIT".to_owned(),

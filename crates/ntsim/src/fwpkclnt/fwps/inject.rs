@@ -10,7 +10,8 @@ use nt_abi::fwp::{FwpsTransportSendParams1, consts};
 use std::net::IpAddr;
 
 /// # Safety
-/// The list is the driver's to give away and the function its own.
+/// As the injection functions' pages demand: the list and what it leads to are live, unchanged until the completion,
+/// and the driver's again from then on; the completion function is an FWPS_INJECT_COMPLETE0.
 unsafe fn inject(request: InjectionRequest) -> NtStatus {
     if crate::fwpkclnt::scarce("an injection") {
         return NtStatus::INSUFFICIENT_RESOURCES;
@@ -32,7 +33,8 @@ pub(super) unsafe extern "win64" fn FwpsInjectionHandleCreate0(family: u16, flag
     }
     match cpu::with_machine(|machine| machine.wfp.injections.create(family, flags)) {
         Ok(handle) => {
-            // SAFETY: not null, and the driver's to be written.
+            // SAFETY: checked for null; the page makes `injectionHandle` the driver's variable for the result. The
+            // driver frees the handle with FwpsInjectionHandleDestroy0.
             unsafe { out.write(handle) };
             NtStatus::SUCCESS
         }
@@ -51,9 +53,9 @@ pub(super) unsafe extern "win64" fn FwpsQueryPacketInjectionState0(
     list: *const NetBufferList,
     context: *mut u64,
 ) -> u32 {
-    // SAFETY: the driver passes a live list.
+    // SAFETY: the page demands a live list; null is handled. The chain of parents is only read.
     let (state, injected) = cpu::with_machine(|machine| unsafe { machine.wfp.injections.state(handle, list) });
-    // SAFETY: the driver passes null or a place to write to.
+    // SAFETY: the page makes `injectionContext` optional: null, which is checked, or a HANDLE to write.
     if let Some(context) = unsafe { context.as_mut() } {
         *context = injected;
     }
@@ -71,7 +73,8 @@ pub(super) unsafe extern "win64" fn FwpsInjectNetworkSendAsync0(
     context: *mut c_void,
 ) -> NtStatus {
     let path = InjectionPath::NetworkSend { compartment };
-    // SAFETY: the documented contract of the import.
+    // SAFETY: FwpsInjectNetworkSendAsync0 demands what `inject` does. Null lists and completion functions and stale
+    // handles are refused; after the completion the driver frees the list.
     unsafe { inject(InjectionRequest { handle, injection_context, path, list, completion, context }) }
 }
 
@@ -88,7 +91,8 @@ pub(super) unsafe extern "win64" fn FwpsInjectNetworkReceiveAsync0(
     context: *mut c_void,
 ) -> NtStatus {
     let path = InjectionPath::NetworkReceive { compartment, interface, sub_interface };
-    // SAFETY: the documented contract of the import.
+    // SAFETY: FwpsInjectNetworkReceiveAsync0 demands what `inject` does. Null lists and completion functions and stale
+    // handles are refused; after the completion the driver frees the list.
     unsafe { inject(InjectionRequest { handle, injection_context, path, list, completion, context }) }
 }
 
@@ -105,7 +109,8 @@ pub(super) unsafe extern "win64" fn FwpsInjectForwardAsync0(
     context: *mut c_void,
 ) -> NtStatus {
     let path = InjectionPath::Forward { family, compartment, interface };
-    // SAFETY: the documented contract of the import.
+    // SAFETY: FwpsInjectForwardAsync0 demands what `inject` does. Null lists and completion functions and stale handles
+    // are refused; after the completion the driver frees the list.
     unsafe { inject(InjectionRequest { handle, injection_context, path, list, completion, context }) }
 }
 
@@ -157,7 +162,9 @@ macro_rules! transport_sends {
             completion: Option<CompletionFn>,
             context: *mut c_void,
         ) -> NtStatus {
-            // SAFETY: the documented contract of the import.
+            // SAFETY: the page demands null or FWPS_TRANSPORT_SEND_PARAMS of this version, which are copied, and for
+            // the list what `inject` does. Null lists and completion functions and stale handles are refused; after the
+            // completion the driver frees the list.
             unsafe {
                 let path = transport_send(endpoint, send, family, compartment, $version);
                 inject(InjectionRequest { handle, injection_context, path, list, completion, context })
@@ -182,7 +189,8 @@ pub(super) unsafe extern "win64" fn FwpsInjectTransportReceiveAsync0(
     context: *mut c_void,
 ) -> NtStatus {
     let path = InjectionPath::TransportReceive { family, compartment, interface, sub_interface };
-    // SAFETY: the documented contract of the import.
+    // SAFETY: FwpsInjectTransportReceiveAsync0 demands what `inject` does. Null lists and completion functions and
+    // stale handles are refused; after the completion the driver frees the list.
     unsafe { inject(InjectionRequest { handle, injection_context, path, list, completion, context }) }
 }
 
@@ -214,7 +222,8 @@ pub(super) unsafe extern "win64" fn FwpsStreamInjectAsync0(
         return NtStatus::FWP_INVALID_PARAMETER;
     }
     let path = InjectionPath::Stream { flow, callout_id, layer: LayerId(layer), flags, length };
-    // SAFETY: the documented contract of the import.
+    // SAFETY: FwpsStreamInjectAsync0 demands what `inject` does. A null list is refused above unless the data ends the
+    // stream, as are null completion functions; after the completion the driver frees the list.
     unsafe { inject(InjectionRequest { handle, injection_context, path, list, completion, context }) }
 }
 

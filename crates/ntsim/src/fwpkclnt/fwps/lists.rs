@@ -1,4 +1,4 @@
-//! Net buffer lists: those drivers allocate to inject, clones, references, and the data of a stream.
+//! Net buffer lists: lists that drivers allocate to inject, clones, references, and stream data.
 
 use crate::cpu;
 use crate::ndis::{data, pool};
@@ -9,15 +9,15 @@ use nt_abi::fwp::FwpsStreamData0;
 use nt_abi::ndis::Mdl;
 use nt_abi::{NetBuffer, NetBufferList, packet};
 
-/// Hands a new list to the driver.
+/// Returns a new list to the driver.
 ///
 /// # Safety
-/// `out` is null or writable.
+/// `out` is writable.
 unsafe fn give(list: *mut NetBufferList, out: *mut *mut NetBufferList) -> NtStatus {
     if list.is_null() {
         return NtStatus::INSUFFICIENT_RESOURCES;
     }
-    // SAFETY: the caller's promise; checked for null by every caller.
+    // SAFETY: writable by this function's contract.
     unsafe { out.write(list) };
     NtStatus::SUCCESS
 }
@@ -36,7 +36,8 @@ pub(super) unsafe extern "win64" fn FwpsAllocateNetBufferAndNetBufferList0(
         return NtStatus::INVALID_PARAMETER;
     }
     let call = "FwpsAllocateNetBufferAndNetBufferList0";
-    // SAFETY: the documented contract of the import.
+    // SAFETY: `out` is checked for null. The page demands a pool of NdisAllocateNetBufferListPool, whose magic number
+    // is checked, and an MDL chain that outlives the list. The driver frees the list with FwpsFreeNetBufferList0.
     unsafe {
         let length = data_length as u64;
         give(pool::allocate_list_over(pool_handle, context_size, mdl_chain, data_offset, length, call), out)
@@ -45,7 +46,8 @@ pub(super) unsafe extern "win64" fn FwpsAllocateNetBufferAndNetBufferList0(
 
 #[allow(non_snake_case, reason = "the export's name")]
 pub(super) unsafe extern "win64" fn FwpsFreeNetBufferList0(list: *mut NetBufferList) {
-    // SAFETY: the documented contract of the import.
+    // SAFETY: the page demands a list of FwpsAllocateNetBufferAndNetBufferList0; `free_list` checks its owner and that
+    // it is not a clone, and frees it.
     unsafe { pool::free_list(list, false, "FwpsFreeNetBufferList0") };
 }
 
@@ -60,30 +62,33 @@ pub(super) unsafe extern "win64" fn FwpsAllocateCloneNetBufferList0(
     if out.is_null() || original.is_null() {
         return NtStatus::INVALID_PARAMETER;
     }
-    // SAFETY: the documented contract of the import.
+    // SAFETY: `out` and `original` are checked for null. The page demands a live original, of which the clone holds a
+    // reference; the pool's magic number is checked. The driver frees the clone with FwpsFreeCloneNetBufferList0.
     unsafe { give(pool::clone_list(original, list_pool, "FwpsAllocateCloneNetBufferList0"), out) }
 }
 
 #[allow(non_snake_case, reason = "the export's name")]
 pub(super) unsafe extern "win64" fn FwpsFreeCloneNetBufferList0(list: *mut NetBufferList, _flags: u32) {
-    // SAFETY: the documented contract of the import.
+    // SAFETY: the page demands a list of FwpsAllocateCloneNetBufferList0; `free_list` checks its owner and that it is a
+    // clone, and frees it.
     unsafe { pool::free_list(list, true, "FwpsFreeCloneNetBufferList0") };
 }
 
-/// `intend_to_modify` asks for a copy where the list is shared; every packet here is indicated to one stack only.
+/// `intend_to_modify` asks for a copy of a list that is shared; here every packet is indicated to one stack only.
 #[allow(non_snake_case, reason = "the export's name")]
 pub(super) unsafe extern "win64" fn FwpsReferenceNetBufferList0(list: *mut NetBufferList, _intend_to_modify: u8) {
-    // SAFETY: the documented contract of the import.
+    // SAFETY: the page demands a live list, whose references are counted in the list. The driver gives the reference
+    // back with FwpsDereferenceNetBufferList0.
     unsafe { packet::reference(list) };
 }
 
 #[allow(non_snake_case, reason = "the export's name")]
 pub(super) unsafe extern "win64" fn FwpsDereferenceNetBufferList0(list: *mut NetBufferList, _dispatch_level: u8) {
-    // SAFETY: the documented contract of the import.
+    // SAFETY: the page demands a list that the driver referenced; the last reference frees what ntsim allocated.
     unsafe { packet::dereference(list) };
 }
 
-/// The packets that carry a stream's data, each with how much of its used data comes before and how much belongs to it.
+/// The packets that carry a stream's data, each with the offset and length of that data in its used data.
 ///
 /// # Safety
 /// `stream` describes live lists and packets.
@@ -119,8 +124,8 @@ pub(super) unsafe extern "win64" fn FwpsCopyStreamDataToBuffer0(
     copied: *mut usize,
 ) {
     let mut done = 0;
-    // SAFETY: the documented contract of the import: the stream data is that of a classify call or a clone of it, and
-    // `out` is writable for `length` bytes.
+    // SAFETY: the page demands the stream data of a classify call or a clone of it, whose lists are live, and `length`
+    // writable bytes at `out`, of which `here` never exceeds the rest; `copied` is checked for null.
     unsafe {
         for (_, buffer, skip, here) in portions(&*stream) {
             let here = here.min(length - done);
@@ -145,7 +150,9 @@ pub(super) unsafe extern "win64" fn FwpsCloneStreamData0(
         return NtStatus::INVALID_PARAMETER;
     }
     let mut first: *mut NetBufferList = null_mut();
-    // SAFETY: the documented contract of the import; the clones are new and the driver's alone once they are handed out.
+    // SAFETY: both are checked for null. The page demands the stream data of a classify call, whose lists are live and
+    // referenced by the clones. The clones are new, so nothing else points to them; the driver frees them with
+    // FwpsDiscardClonedStreamData0.
     unsafe {
         let portions = portions(&*stream);
         let mut link = &raw mut first;
@@ -160,7 +167,8 @@ pub(super) unsafe extern "win64" fn FwpsCloneStreamData0(
             (*clone).next = null_mut();
             *link = clone;
             link = &raw mut (*clone).next;
-            // A clone has one packet for each of the original's, in order; those that carry nothing become empty.
+            // A clone has one packet for each of the original's, in order; packets that carry no stream data become
+            // empty.
             let (mut from, mut buffer) = ((*original).first_net_buffer, (*clone).first_net_buffer);
             while !from.is_null() && !buffer.is_null() {
                 let (skip, here) = match portions.get(at) {
@@ -172,7 +180,7 @@ pub(super) unsafe extern "win64" fn FwpsCloneStreamData0(
                 (from, buffer) = ((*from).next, (*buffer).next);
             }
             if at == began {
-                // The packet that the stream data begins with is none of its list.
+                // The packet at which the stream data begins is not in its list.
                 discard(first, "FwpsCloneStreamData0");
                 return NtStatus::INVALID_PARAMETER;
             }
@@ -183,7 +191,7 @@ pub(super) unsafe extern "win64" fn FwpsCloneStreamData0(
 }
 
 /// # Safety
-/// `list` is a chain of clones that are the driver's.
+/// `list` is null or a chain of clones that the driver owns.
 unsafe fn discard(mut list: *mut NetBufferList, call: &str) {
     while !list.is_null() {
         // SAFETY: the caller's promise; the link is read before the list goes.
@@ -197,11 +205,12 @@ unsafe fn discard(mut list: *mut NetBufferList, call: &str) {
 
 #[allow(non_snake_case, reason = "the export's name")]
 pub(super) unsafe extern "win64" fn FwpsDiscardClonedStreamData0(list: *mut NetBufferList, _flags: u32, _dispatch: u8) {
-    // SAFETY: the documented contract of the import.
+    // SAFETY: the page demands a chain of FwpsCloneStreamData0; `free_list` checks of each list that it is a clone of a
+    // driver's, and frees it.
     unsafe { discard(list, "FwpsDiscardClonedStreamData0") };
 }
 
-/// `FWPS_PACKET_LIST_INFORMATION0`. There is no IPsec here, so its half says nothing.
+/// `FWPS_PACKET_LIST_INFORMATION0`. There is no IPsec here, so its half is zero.
 #[repr(C)]
 pub(super) struct PacketListInformation {
     ipsec: u32,
@@ -219,7 +228,7 @@ pub(super) unsafe extern "win64" fn FwpsGetPacketListSecurityInformation0(
     if list.is_null() || out.is_null() || query & BOTH_DIRECTIONS == BOTH_DIRECTIONS {
         return NtStatus::INVALID_PARAMETER;
     }
-    // SAFETY: the documented contract of the import.
+    // SAFETY: both are checked for null; the page demands a live list, which is only read, and a structure to write.
     unsafe {
         let injected = cpu::with_machine(|machine| machine.wfp.injections.is_injected(list));
         out.write(PacketListInformation { ipsec: 0, fwp: u32::from(injected) });

@@ -65,7 +65,7 @@ exports! {
     FwpsStreamInjectAsync0: DISPATCH,
 }
 
-/// The status of a result, with a note of why a driver was refused.
+/// The status of a result; logs why a driver was refused.
 fn status(result: BfeResult<()>) -> NtStatus {
     match result {
         Ok(()) => NtStatus::SUCCESS,
@@ -85,7 +85,9 @@ unsafe fn register(callout: *const FwpsCallout0, callout_id: *mut u32, version: 
     // SAFETY: the caller's promise.
     let Some(callout) = (unsafe { callout.as_ref() }) else { return NtStatus::FWP_NULL_POINTER };
     status((|| {
-        // SAFETY: a driver that calls FwpsCalloutRegisterN passes functions of version N.
+        // SAFETY: FwpsCalloutRegisterN demands an FWPS_CALLOUT_N, so the functions are of version N; `registration`
+        // checks the required ones for null. The driver cannot unload before it unregisters, which
+        // `Callouts::unregister` completes.
         let registration = unsafe { callout::registration(callout, version) }?;
         let id = cpu::with_machine(|machine| {
             machine.wfp.engine.callouts.register(callout.callout_key.into(), registration)
@@ -102,7 +104,8 @@ macro_rules! register_versions {
     ($($name:ident = $version:literal),*) => {$(
         #[allow(non_snake_case, reason = "the export's name")]
         unsafe extern "win64" fn $name(_device: *mut c_void, callout: *const FwpsCallout0, id: *mut u32) -> NtStatus {
-            // SAFETY: what the import's contract asks of the driver.
+            // SAFETY: the page demands an FWPS_CALLOUT of this version and an optional variable for the id; `register`
+            // checks both for null and copies the structure.
             unsafe { register(callout, id, $version) }
         }
     )*};
@@ -124,7 +127,7 @@ extern "win64" fn FwpsCalloutUnregisterById0(callout_id: u32) -> NtStatus {
 
 #[allow(non_snake_case, reason = "the export's name")]
 unsafe extern "win64" fn FwpsCalloutUnregisterByKey0(key: *const RawGuid) -> NtStatus {
-    // SAFETY: the driver passes a GUID or null.
+    // SAFETY: the page demands a GUID; null is checked, and the key is copied.
     let Some(key) = (unsafe { key.as_ref() }) else { return NtStatus::FWP_NULL_POINTER };
     cpu::with_machine(|machine| {
         let callouts = &machine.wfp.engine.callouts;

@@ -7,7 +7,7 @@ use nt_abi::NetBufferList;
 use nt_abi::NtStatus;
 use nt_abi::fwp::{FwpsClassifyOut0, consts};
 
-/// A contract of these functions was broken in a way that corrupts the stack on Windows.
+/// Stops the machine: the driver broke a contract in a way that corrupts the stack on Windows.
 fn violation(what: &str, number: u64) -> ! {
     cpu::bugcheck(cpu::code::DRIVER_VERIFIER_DETECTED_VIOLATION, [0x0008_0001, number, 0, 0], what)
 }
@@ -22,7 +22,7 @@ pub(super) unsafe extern "win64" fn FwpsPendOperation0(handle: *mut c_void, cont
     }
     let status = cpu::with_machine(|machine| machine.wfp.operations.pend(handle));
     if status.is_success() {
-        // SAFETY: not null, and the driver's to be written.
+        // SAFETY: checked for null; the page makes `completionContext` the driver's variable for the result.
         unsafe { context.write(handle) };
     }
     status
@@ -49,10 +49,12 @@ pub(super) unsafe extern "win64" fn FwpsAcquireClassifyHandle0(
     if crate::fwpkclnt::scarce("FwpsAcquireClassifyHandle0") {
         return NtStatus::INSUFFICIENT_RESOURCES;
     }
-    // SAFETY: the driver passes the classifyContext of the classify call it is in.
+    // SAFETY: the page demands the classifyContext of the current classify call, which is a `ClassifyContext` on this
+    // thread's stack; `acquire` checks null and the magic number.
     match cpu::with_machine(|machine| unsafe { machine.wfp.classify_handles.acquire(context) }) {
         Ok(handle) => {
-            // SAFETY: not null, and the driver's to be written.
+            // SAFETY: checked for null; the page makes `classifyHandle` the driver's variable for the result. The
+            // driver releases it with FwpsReleaseClassifyHandle0.
             unsafe { out.write(handle) };
             NtStatus::SUCCESS
         }
@@ -81,11 +83,13 @@ pub(super) unsafe extern "win64" fn FwpsAcquireWritableLayerDataPointer0(
     if crate::fwpkclnt::scarce("FwpsAcquireWritableLayerDataPointer0") {
         return NtStatus::INSUFFICIENT_RESOURCES;
     }
-    // SAFETY: the driver passes the classifyOut of the classify call, or null.
+    // SAFETY: the page demands the classifyOut of the classify call, which lives until the callout returns, or null,
+    // which is checked.
     let classify_out = unsafe { classify_out.as_mut() };
     match cpu::with_machine(|machine| machine.wfp.classify_handles.writable(handle, filter_id, classify_out)) {
         Ok(pointer) => {
-            // SAFETY: not null, and the driver's to be written.
+            // SAFETY: checked for null; the page makes `writableLayerData` the driver's variable for the result. The
+            // request frees the data.
             unsafe { data.write(pointer) };
             NtStatus::SUCCESS
         }
@@ -107,7 +111,8 @@ pub(super) unsafe extern "win64" fn FwpsPendClassify0(
     _flags: u32,
     classify_out: *mut FwpsClassifyOut0,
 ) -> NtStatus {
-    // SAFETY: the driver passes the classifyOut of the classify call.
+    // SAFETY: the page demands the classifyOut of the current classify call, which lives until the callout returns;
+    // null is checked.
     let classify_out = unsafe { classify_out.as_mut() };
     cpu::with_machine(|machine| machine.wfp.classify_handles.pend(handle, classify_out))
 }
@@ -122,7 +127,8 @@ pub(super) unsafe extern "win64" fn FwpsCompleteClassify0(
     let Some((token, redirect)) = completed else {
         violation("FwpsCompleteClassify0 of a request that is not pended", handle)
     };
-    // SAFETY: the driver passes a classifyOut or null.
+    // SAFETY: the page demands null, which is checked, or the FWPS_CLASSIFY_OUT that the driver kept; it is only read
+    // here.
     let decision = unsafe { classify_out.as_ref() }
         .map(|out| Decision { action: out.action_type, soft: out.rights & consts::FWPS_RIGHT_ACTION_WRITE != 0 });
     cpu::with_machine(|machine| machine.wfp.stack.load().complete_classify(token, decision, redirect));

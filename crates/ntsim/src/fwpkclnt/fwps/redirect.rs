@@ -15,20 +15,20 @@ exports! {
     FwpsQueryConnectionRedirectState0: DISPATCH,
 }
 
-/// Halts for a handle that stands for nothing.
+/// Stops the machine for an invalid handle.
 fn stranger(function: &str, what: &str, handle: u64) -> ! {
     cpu::bugcheck(
         code::PAGE_FAULT_IN_NONPAGED_AREA,
         [handle, 0, 0, 0],
-        format!("{function} was given {handle:#x}, which is no {what}, or no longer one"),
+        format!("{function} was given {handle:#x}, which is not a valid {what}"),
     )
 }
 
-/// The page names no status but success; null pointers are refused as everywhere in fwpkclnt.sys, flags because they are
-/// reserved.
+/// The page names no status except success. Null pointers are refused as everywhere in fwpkclnt.sys, flags because they
+/// are reserved.
 #[allow(non_snake_case, reason = "the export's name")]
 unsafe extern "win64" fn FwpsRedirectHandleCreate0(provider: *const RawGuid, flags: u32, out: *mut u64) -> NtStatus {
-    // SAFETY: the driver passes a GUID or null.
+    // SAFETY: the page demands a GUID; null is checked, and the GUID is copied.
     let Some(provider) = (unsafe { provider.as_ref() }) else { return NtStatus::FWP_NULL_POINTER };
     if out.is_null() {
         return NtStatus::FWP_NULL_POINTER;
@@ -40,7 +40,8 @@ unsafe extern "win64" fn FwpsRedirectHandleCreate0(provider: *const RawGuid, fla
         return NtStatus::INSUFFICIENT_RESOURCES;
     }
     let handle = cpu::with_machine(|machine| machine.wfp.redirects.create(Guid::from(*provider)));
-    // SAFETY: not null, and the driver's to be written.
+    // SAFETY: checked for null; the page makes `redirectHandle` the driver's variable for the result. The driver frees
+    // it with FwpsRedirectHandleDestroy0.
     unsafe { out.write(handle) };
     NtStatus::SUCCESS
 }
@@ -52,8 +53,8 @@ extern "win64" fn FwpsRedirectHandleDestroy0(handle: u64) {
     }
 }
 
-/// Redirect records are made when a connection is redirected, which the stack does not let happen: it hands out none, so
-/// the only honest question has null for them, and its answer is that the connection is as it was. The context is null then.
+/// The stack makes no redirect records, so a driver can only pass null for them, and the connection is not redirected.
+/// The context is then null.
 #[allow(non_snake_case, reason = "the export's name")]
 unsafe extern "win64" fn FwpsQueryConnectionRedirectState0(records: u64, handle: u64, context: *mut u64) -> u32 {
     if !cpu::with_machine(|machine| machine.wfp.redirects.exists(handle)) {
@@ -62,7 +63,7 @@ unsafe extern "win64" fn FwpsQueryConnectionRedirectState0(records: u64, handle:
     if records != 0 {
         stranger("FwpsQueryConnectionRedirectState0", "handle of redirect records", records);
     }
-    // SAFETY: the driver passes null or a place to write to.
+    // SAFETY: the page makes `redirectContext` optional: null, which is checked, or a variable to write.
     if let Some(context) = unsafe { context.as_mut() } {
         *context = 0;
     }

@@ -1,4 +1,4 @@
-//! What the tests stand on: a machine, a session, and callouts that do what the filter's context says.
+//! A machine, a session, and callouts that do what the filter's context says.
 
 use crate::cpu;
 use crate::fwpkclnt::fwps::callout;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The layer most tests use.
 pub(super) const LAYER: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
 
-/// What a scripted callout does, and how often it was asked. A filter's context points to it.
+/// What a scripted callout does, and how often it was called. A filter's context points to it.
 #[derive(Debug)]
 pub(super) struct Script {
     /// The action to write.
@@ -138,7 +138,7 @@ impl Bed {
         }
     }
 
-    /// The run-time context of a filter that a script is played for.
+    /// The run-time context of a filter whose callout plays a script.
     pub(super) fn script(&self, script: &Arc<Script>) -> FilterContext {
         self.scripts.lock().push(script.clone());
         FilterContext::Raw(Arc::as_ptr(script) as u64)

@@ -1,4 +1,4 @@
-//! What only a driver's own functions can show: callouts of the first version, contexts set by notifyFn, refusals.
+//! Tests that need a driver's functions: callouts of the first version, contexts set by notifyFn, refusals.
 
 use super::bed::{Bed, LAYER, Script, scripted0};
 use crate::fwpkclnt::fwps::callout;
@@ -72,7 +72,7 @@ fn a_callout_without_a_notify_function_is_refused() {
 #[test]
 fn a_driver_finds_the_user_as_shipped_drivers_do() {
     let blob = Token { sids: vec![Sid::new(5, &[21, 1, 2, 3, 1001]), Sid::new(1, &[0])] }.to_blob();
-    // SAFETY: each pointer leads into the blob, which is 8 byte aligned and lives on; that is what is tested.
+    // SAFETY: each pointer points into the blob, which is aligned to 8 bytes and still alive; this is what is tested.
     let user = unsafe {
         let hash = *blob.bytes().as_ptr().cast::<*const *const *const [u8; 28]>();
         let attributes = *hash.add(1);

@@ -1,4 +1,4 @@
-//! Processors that classify while filters come and go and callouts register and leave.
+//! Processors classify while filters are added and deleted and callouts register and unregister.
 
 use super::bed::{Bed, LAYER};
 use crate::cpu;
@@ -115,7 +115,7 @@ fn a_deleted_filter_and_an_unregistered_callout_are_in_use_nowhere() {
             bed.run(|| session.commit()).expect("nothing refuses");
         }
         assert_eq!(LIVING.load(Ordering::SeqCst), 0, "every context was freed");
-        // Once more with filters in place, for the callout that goes under them.
+        // Again with filters in place, for a callout that is unregistered under them.
         let mut filter = bed.filter(FWP_ACTION_CALLOUT_UNKNOWN);
         filter.action_key = key;
         bed.add(&session, filter);

@@ -15,7 +15,7 @@ use nt_abi::fwp::{
 };
 use sluice_host::Guid;
 
-/// The address of an export.
+/// The entry point of an export.
 pub(super) fn entry(name: &str) -> *const () {
     let all = || fwpm::EXPORTS.iter().chain(fwps::EXPORTS);
     let found: Vec<&Export> = all().filter(|export| export.name == name).collect();
@@ -31,8 +31,8 @@ pub(super) fn entry(name: &str) -> *const () {
 macro_rules! call {
     ($name:literal $(, $arg:expr)*) => {{
         let function = entry($name);
-        // SAFETY: the arguments are as many and of the kinds that the import's prototype has; in the win64 convention
-        // each takes a register or a slot of eight bytes, whatever its width.
+        // SAFETY: number and kinds of the arguments are those of the import's prototype; in the win64 convention each
+        // takes a register or a slot of eight bytes, whatever its width.
         unsafe {
             let function: unsafe extern "win64" fn($(call!(@word $arg)),*) -> NtStatus = core::mem::transmute(function);
             function($($arg as u64),*)
@@ -128,7 +128,7 @@ fn a_driver_builds_its_policy_reads_it_back_and_takes_it_down() {
 
         let mut read: *mut FwpmFilter0 = null_mut();
         assert_eq!(call!("FwpmFilterGetById0", engine, id, &raw mut read), NtStatus::SUCCESS);
-        // SAFETY: given out by the call, with as many conditions as it says.
+        // SAFETY: returned by the call, with as many conditions as it says.
         unsafe {
             assert_eq!((*read).filter_id, id);
             assert_eq!(Guid::from((*read).sub_layer_key), sublayer_key);
@@ -232,7 +232,7 @@ fn layers_options_and_null_pointers() {
         let engine = open();
         let mut layer: *mut FwpmLayer0 = null_mut();
         assert_eq!(call!("FwpmLayerGetById0", engine, 48, &raw mut layer), NtStatus::SUCCESS);
-        // SAFETY: given out by the call, with as many fields as it says.
+        // SAFETY: returned by the call, with as many fields as it says.
         unsafe {
             assert_eq!(Guid::from((*layer).layer_key), bed.layer_key(LAYER));
             assert_eq!((*layer).num_fields, 37);
@@ -251,7 +251,7 @@ fn layers_options_and_null_pointers() {
         assert!(bed.machine.wfp.engine.events.collects_allow());
         let mut value: *mut FwpValue0 = null_mut();
         assert_eq!(call!("FwpmEngineGetOption0", engine, option, &raw mut value), NtStatus::SUCCESS);
-        // SAFETY: given out by the call.
+        // SAFETY: returned by the call.
         assert_eq!(unsafe { (*value).value.uint32 }, FWPM_NET_EVENT_KEYWORD_CLASSIFY_ALLOW);
         call!("FwpmFreeMemory0", &raw mut value);
         call!("FwpmEngineClose0", engine);

@@ -40,7 +40,7 @@ fn stream_data_is_copied_and_cloned_across_packets_and_cut_to_itself() {
     let bed = Bed::new();
     bed.run(|| {
         let (mut one, mut two) = (PacketBuffer::copy_of(b"..hello, "), PacketBuffer::copy_of(b"world!junk"));
-        // The first two bytes of the first packet are a header out of reach, the last four of the second are no data.
+        // The first two bytes of the first packet are a header out of reach; the last four of the second are not data.
         let lists = [one.list(0, 2, 9), two.list(0, 0, 10)];
         let (copy, clone, discard) = (
             entry("FwpsCopyStreamDataToBuffer0"),

@@ -1,4 +1,4 @@
-//! What callouts put off or send on their own: pended operations, redirects, injections.
+//! Pended operations, redirects and injections.
 
 use super::bed::{Bed, notify_ok};
 use crate::cpu;
@@ -27,7 +27,7 @@ const REDIRECT: LayerId = LayerId::ALE_CONNECT_REDIRECT_V4;
 /// The token, the decision and the redirect target of a completed classification.
 type Completed = (u64, Option<Decision>, Option<u32>);
 
-/// A stack that writes down what happens to it.
+/// A stack that records its calls.
 #[derive(Default)]
 struct Recorder {
     #[expect(clippy::vec_box, reason = "kept as the stack gets them")]
@@ -59,7 +59,7 @@ fn recorder(bed: &Bed) -> Arc<Recorder> {
     recorder
 }
 
-/// The redirect target's process id, which the tests use as the one thing that is changed.
+/// The redirect target's process id, the only member that the tests change.
 fn target(request: &RedirectRequest) -> u32 {
     match request {
         RedirectRequest::Connect(connect) => connect.local_redirect_target_pid,
@@ -105,7 +105,7 @@ unsafe extern "win64" fn redirects(
         // SAFETY: the engine passes valid structures, and the filter's context is a plan that the test keeps alive.
         unsafe {
             let plan = &*((*filter).context as *const Plan);
-            let handle = handles.acquire(context).expect("the context of this very call");
+            let handle = handles.acquire(context).expect("the context of this call");
             if let Some(pid) = plan.set_pid {
                 let data = handles.writable(handle, (*filter).filter_id, out.as_mut()).expect("a redirect layer");
                 let request = data.cast::<FwpsConnectRequest0>();
@@ -180,7 +180,7 @@ fn a_classification_is_pended_and_completed_with_a_decision_or_anew() {
         redirecting(&bed, REDIRECT, &[&plan]);
         let outcome = ask(&bed, REDIRECT, 77);
         assert_eq!((outcome.pended, outcome.verdict, outcome.absorb), (true, Verdict::Block, true));
-        assert_eq!(bed.machine.wfp.engine.events.to_vec().len(), 0, "a pended request is no drop");
+        assert_eq!(bed.machine.wfp.engine.events.to_vec().len(), 0, "a pended request is not a drop");
         assert_eq!(*plan.answers.lock(), [NtStatus::SUCCESS]);
         let handle = *plan.handle.lock();
         let out = decision.map(|(action_type, rights)| FwpsClassifyOut0 {
@@ -271,7 +271,7 @@ fn a_packet_knows_who_injected_it() {
     assert_eq!(state(one, &first), (InjectionState::NotInjected, 0));
     assert_eq!(inject(one, 0xA, &mut first), NtStatus::SUCCESS);
     let injection = stack.injected.lock().pop().expect("it came through");
-    // The stack carries the packet on in a list of its own, which callouts see.
+    // The stack carries the packet on in its own list, which callouts see.
     let indicated = empty_list();
     injections.mark(&*indicated, injection.mark());
     assert_eq!(state(one, &indicated), (InjectionState::InjectedBySelf, 0xA));
@@ -348,6 +348,6 @@ fn injection_is_refused_with_the_wrong_handle_or_without_a_stack() {
     assert_eq!(inject(transport, network.clone()), FWP_INJECT_HANDLE_STALE);
     assert_eq!(inject(12345, network), FWP_INJECT_HANDLE_STALE);
     assert_eq!(inject(transport, forward), FWP_TCPIP_NOT_READY, "there is no stack");
-    assert_eq!(done.lock().len(), 0, "the completion function is not called for what failed");
+    assert_eq!(done.lock().len(), 0, "the completion function is not called for a failed injection");
     assert_eq!(bed.run(|| injections.destroy(transport)), NtStatus::SUCCESS, "nothing is pending");
 }
