@@ -1,4 +1,4 @@
-//! The bytes behind a `NET_BUFFER`: reading them, and moving where they begin.
+//! The bytes behind a `NET_BUFFER`: reads them and moves the data start.
 
 use crate::cpu::{self, code};
 use crate::nt::pool::Kind;
@@ -8,7 +8,7 @@ use nt_abi::ndis::{MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, Mdl, Ne
 
 /// Tag of the memory NDIS adds in front of a packet, "NDrt".
 const RETREAT_TAG: u32 = u32::from_le_bytes(*b"NDrt");
-/// What `Process` of an MDL holds that NDIS added: such an MDL is NDIS' to free.
+/// The value of `Process` in an MDL that NDIS added, and that NDIS frees.
 const RETREAT_MARK: usize = 0x7274_4e44;
 
 /// Where the bytes of an MDL are.
@@ -27,7 +27,7 @@ pub unsafe fn address(mdl: *const Mdl) -> *mut u8 {
     }
 }
 
-/// The used data of a packet, piece by piece.
+/// The used data of a packet, MDL by MDL.
 #[derive(Debug)]
 pub struct Pieces {
     mdl: *mut Mdl,
@@ -71,7 +71,7 @@ impl Iterator for Pieces {
     }
 }
 
-/// Copies used data, from byte `skip` of it on; returns how much there was, at most `out`'s length.
+/// Copies used data, from its byte `skip` on; returns how many bytes, at most `out`'s length.
 ///
 /// # Safety
 /// `buffer`, its MDLs and the memory they describe are live.
@@ -92,10 +92,10 @@ pub unsafe fn copy_out(buffer: *const NetBuffer, mut skip: usize, out: &mut [u8]
     done
 }
 
-/// Copies `bytes` over used data, from byte `skip` of it on; returns how much fit.
+/// Copies `bytes` over used data, from its byte `skip` on; returns how many fit.
 ///
 /// # Safety
-/// As [`copy_out`], and nobody else uses the memory meanwhile.
+/// As [`copy_out`], and nothing else uses the memory meanwhile.
 pub unsafe fn copy_in(buffer: *mut NetBuffer, mut skip: usize, bytes: &[u8]) -> usize {
     let mut done = 0;
     // SAFETY: the caller's promise.
@@ -125,8 +125,8 @@ pub unsafe fn to_vec(buffer: *const NetBuffer) -> Vec<u8> {
     out
 }
 
-/// `NdisGetDataBuffer`: the first `needed` bytes of used data in one piece: where they are if they lie so, else copied
-/// to `storage`. Null when there are not as many, or they would have to be copied and there is no storage.
+/// `NdisGetDataBuffer`: the first `needed` bytes of used data in one piece: in place if they are contiguous, else
+/// copied to `storage`. Null when there are fewer, or when they would have to be copied and there is no storage.
 ///
 /// # Safety
 /// As [`copy_out`]; `storage` is null or writable for `needed` bytes.
@@ -152,7 +152,7 @@ pub unsafe fn contiguous(
     if storage.is_null() {
         return null_mut();
     }
-    // SAFETY: the caller vouches for `storage`.
+    // SAFETY: not null, and writable for `needed` bytes by this function's contract.
     let out = unsafe { core::slice::from_raw_parts_mut(storage, needed as usize) };
     // SAFETY: the caller's promise.
     match unsafe { copy_out(buffer, 0, out) } {
@@ -193,13 +193,13 @@ pub unsafe fn describe(buffer: *mut NetBuffer, chain: *mut Mdl, data_offset: u32
     }
 }
 
-/// `NET_BUFFER_ALLOCATE_MDL_HANDLER`: allocates an MDL and memory of at least the size given, and says which size.
+/// `NET_BUFFER_ALLOCATE_MDL_HANDLER`: allocates an MDL and memory of at least the given size, and returns the size.
 pub(super) type AllocateMdl = unsafe extern "win64" fn(*mut u32) -> *mut Mdl;
 /// `NET_BUFFER_FREE_MDL_HANDLER`.
 pub(super) type FreeMdl = unsafe extern "win64" fn(*mut Mdl);
 
-/// `NdisRetreatNetBufferDataStart`: makes the data begin `delta` bytes earlier; where there is no room, memory is put
-/// in front. `false` when there is none.
+/// `NdisRetreatNetBufferDataStart`: moves the data start `delta` bytes back, with memory added in front where there is
+/// no room. `false` when there is no memory.
 ///
 /// # Safety
 /// `buffer` and its MDLs are live; `allocate` is a driver's function of that type. Runs driver code, so inside
@@ -225,7 +225,8 @@ pub(super) unsafe fn retreat(
     let Some(mut size) = missing.checked_add(back_fill) else { return false };
     let mdl = match allocate {
         Some(allocate) => {
-            // SAFETY: the caller vouches for the function.
+            // SAFETY: a NET_BUFFER_ALLOCATE_MDL function by this function's contract, and a size that outlives the
+            // call.
             let call = || unsafe { allocate(&raw mut size) };
             callback::call(&At("the allocate MDL handler", allocate as usize as u64), "NetBufferAllocateMdl", call)
         }
@@ -234,7 +235,8 @@ pub(super) unsafe fn retreat(
     if mdl.is_null() {
         return false;
     }
-    // SAFETY: the MDL is new and live; for the rest as above.
+    // SAFETY: the MDL is checked for null and, by the function's page, live until the free function gets it; `buffer`
+    // is live by this function's contract.
     unsafe {
         (*mdl).next = (*buffer).mdl_chain;
         let length = (*buffer).data_length + u64::from(delta);
@@ -263,8 +265,8 @@ fn new_mdl(size: u32) -> *mut Mdl {
     mdl
 }
 
-/// `NdisAdvanceNetBufferDataStart`: makes the data begin `delta` bytes later. With `free_mdls`, MDLs at the front that
-/// are not used any more and were put there by [`retreat`] go back.
+/// `NdisAdvanceNetBufferDataStart`: moves the data start `delta` bytes forward. With `free_mdls`, frees MDLs at the
+/// front that [`retreat`] added and that are no longer used.
 ///
 /// # Safety
 /// As [`retreat`].
@@ -289,8 +291,8 @@ pub(super) unsafe fn advance(buffer: *mut NetBuffer, delta: u32, free_mdls: bool
     }
 }
 
-/// Takes MDLs off the front that the data does not reach any more and that [`retreat`] put there (or, with a function
-/// of the driver's, that it may free).
+/// Frees MDLs at the front that are no longer used and that [`retreat`] added (or that `free`, a function of the
+/// driver, may free).
 ///
 /// # Safety
 /// As [`retreat`].
@@ -342,7 +344,7 @@ mod tests {
         mdls[0].describe(first.as_mut_ptr(), 4);
         mdls[1].describe(second.as_mut_ptr(), 9);
         mdls[0].next = &raw mut mdls[1];
-        // SAFETY: everything lives in the box.
+        // SAFETY: all of it is in the box.
         unsafe { describe(buffer, &raw mut mdls[0], 2, 11) };
         two
     }
@@ -351,7 +353,7 @@ mod tests {
     fn data_is_read_across_mdls() {
         let mut two = two();
         let buffer = &raw mut two.buffer;
-        // SAFETY: the packet lives in the box.
+        // SAFETY: the packet is in the box.
         unsafe {
             assert_eq!(to_vec(buffer), b"adtail data");
             let mut out = [0; 4];
@@ -375,7 +377,7 @@ mod tests {
             assert!(contiguous(buffer, 5, null_mut(), 1, 0).is_null(), "two pieces and nowhere to put them");
             assert_eq!(contiguous(buffer, 5, storage.as_mut_ptr(), 1, 0), storage.as_mut_ptr());
             assert_eq!(&storage[..5], b"adtai");
-            assert!(contiguous(buffer, 12, storage.as_mut_ptr(), 1, 0).is_null(), "there are 11");
+            assert!(contiguous(buffer, 12, storage.as_mut_ptr(), 1, 0).is_null(), "only 11 bytes");
             assert!(contiguous(buffer, 0, storage.as_mut_ptr(), 1, 0).is_null());
             let offset = start.addr() as u32 % 8;
             assert_eq!(contiguous(buffer, 1, null_mut(), 8, offset), start);
@@ -390,7 +392,7 @@ mod tests {
             let mut two = two();
             let chain = two.buffer.mdl_chain;
             let buffer = &raw mut two.buffer;
-            // SAFETY: the packet lives in the box.
+            // SAFETY: the packet is in the box.
             unsafe {
                 advance(buffer, 3, false, None);
                 assert_eq!(to_vec(buffer), b"ail data");
@@ -407,7 +409,7 @@ mod tests {
             }
         })
         .expect("no bugcheck");
-        assert_eq!(machine.pool.usage().0, 0, "what was put in front went back");
+        assert_eq!(machine.pool.usage().0, 0, "the memory added in front was freed");
     }
 
     #[test]
@@ -416,7 +418,7 @@ mod tests {
         let mut two = two();
         let buffer = &raw mut two.buffer;
         let bugcheck = cpu::enter(&machine, Irql::PASSIVE, || {
-            // SAFETY: the packet lives in the box.
+            // SAFETY: the packet is in the box.
             unsafe { advance(buffer, 12, false, None) };
         })
         .expect_err("a violation");

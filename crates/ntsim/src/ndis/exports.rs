@@ -20,7 +20,7 @@ const RESOURCES: i32 = 0xC000_009Au32 as i32;
 const VERSION: u32 = 0x0006_0053;
 /// Tag of MDLs, "NDml".
 const MDL_TAG: u32 = u32::from_le_bytes(*b"NDml");
-/// `sizeof(NDIS_GENERIC_OBJECT)`: an object header and three pointers; the driver's own memory lies behind it.
+/// `sizeof(NDIS_GENERIC_OBJECT)`: an object header and three pointers; the driver's memory follows it.
 const GENERIC_OBJECT: usize = 32;
 
 exports! {
@@ -80,8 +80,7 @@ const _: () = {
     assert!(size_of::<BufferPoolParameters>() == 12);
 };
 
-// In every function below the driver vouches for its pointers, as it does on Windows: what it passes wrongly faults in
-// the simulated processor and stops the machine.
+// What the pages demand of pointers is trusted ([`crate::export`]).
 
 extern "win64" fn NdisGetVersion() -> u32 {
     VERSION
@@ -104,14 +103,16 @@ unsafe extern "win64" fn NdisAllocateNetBufferListPool(
     _handle: *mut c_void,
     parameters: *const ListPoolParameters,
 ) -> *mut c_void {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands NET_BUFFER_LIST_POOL_PARAMETERS; only members of its first revision are read, and
+    // copied.
     let parameters = unsafe { &*parameters };
     let kind = PoolKind::Lists { with_buffer: parameters.allocate_net_buffer != 0 };
     pool::create(kind, parameters.pool_tag, parameters.context_size, parameters.data_size)
 }
 
 unsafe extern "win64" fn NdisFreeNetBufferListPool(handle: *mut c_void) {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a handle of NdisAllocateNetBufferListPool; `destroy` checks null, the magic number and
+    // that no structure is out, and frees the pool.
     unsafe { pool::destroy(handle, "NdisFreeNetBufferListPool") };
 }
 
@@ -119,13 +120,14 @@ unsafe extern "win64" fn NdisAllocateNetBufferPool(
     _handle: *mut c_void,
     parameters: *const BufferPoolParameters,
 ) -> *mut c_void {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands NET_BUFFER_POOL_PARAMETERS, whose members are copied.
     let parameters = unsafe { &*parameters };
     pool::create(PoolKind::Buffers, parameters.pool_tag, 0, parameters.data_size)
 }
 
 unsafe extern "win64" fn NdisFreeNetBufferPool(handle: *mut c_void) {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a handle of NdisAllocateNetBufferPool; `destroy` checks null, the magic number and that
+    // no structure is out, and frees the pool.
     unsafe { pool::destroy(handle, "NdisFreeNetBufferPool") };
 }
 
@@ -134,12 +136,14 @@ unsafe extern "win64" fn NdisAllocateNetBufferList(
     context_size: u16,
     _back_fill: u16,
 ) -> *mut NetBufferList {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a pool of NdisAllocateNetBufferListPool; `allocate_list` checks the magic number. The
+    // driver frees the list with NdisFreeNetBufferList.
     unsafe { pool::allocate_list(handle, context_size, "NdisAllocateNetBufferList") }
 }
 
 unsafe extern "win64" fn NdisFreeNetBufferList(list: *mut NetBufferList) {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a list from a pool; `free_list` checks null, its owner and that it is not a clone, and
+    // frees it.
     unsafe { pool::free_list(list, false, "NdisFreeNetBufferList") };
 }
 
@@ -149,17 +153,19 @@ unsafe extern "win64" fn NdisAllocateNetBuffer(
     data_offset: u32,
     data_length: usize,
 ) -> *mut NetBuffer {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a pool of NdisAllocateNetBufferPool, whose magic number is checked, and an MDL chain
+    // that outlives the packet. The driver frees the packet with NdisFreeNetBuffer.
     unsafe { pool::allocate_buffer(handle, chain, data_offset, data_length as u64, "NdisAllocateNetBuffer") }
 }
 
 unsafe extern "win64" fn NdisAllocateNetBufferMdlAndData(handle: *mut c_void) -> *mut NetBuffer {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a pool of NdisAllocateNetBufferPool, whose magic number is checked. The MDL and its
+    // memory are in the packet's block, freed by NdisFreeNetBuffer.
     unsafe { pool::allocate_buffer(handle, null_mut(), 0, 0, "NdisAllocateNetBufferMdlAndData") }
 }
 
 unsafe extern "win64" fn NdisFreeNetBuffer(buffer: *mut NetBuffer) {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a packet from a pool; `free_buffer` checks null, and the pool its block, and frees it.
     unsafe { pool::free_buffer(buffer, "NdisFreeNetBuffer") };
 }
 
@@ -172,7 +178,8 @@ unsafe extern "win64" fn NdisAllocateNetBufferAndNetBufferList(
     data_length: usize,
 ) -> *mut NetBufferList {
     let call = "NdisAllocateNetBufferAndNetBufferList";
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a list pool, whose magic number is checked, and an MDL chain that outlives the list. The
+    // driver frees the list with NdisFreeNetBufferList.
     unsafe { pool::allocate_list_over(handle, context_size, chain, data_offset, data_length as u64, call) }
 }
 
@@ -182,12 +189,14 @@ unsafe extern "win64" fn NdisAllocateCloneNetBufferList(
     _buffer_pool: *mut c_void,
     _flags: u32,
 ) -> *mut NetBufferList {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a live original, of which the clone holds a reference, and a list pool or null, whose
+    // magic number is checked. The driver frees the clone with NdisFreeCloneNetBufferList.
     unsafe { pool::clone_list(original, list_pool, "NdisAllocateCloneNetBufferList") }
 }
 
 unsafe extern "win64" fn NdisFreeCloneNetBufferList(list: *mut NetBufferList, _flags: u32) {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a list of NdisAllocateCloneNetBufferList; `free_list` checks null, its owner and that it
+    // is a clone, and frees it.
     unsafe { pool::free_list(list, true, "NdisFreeCloneNetBufferList") };
 }
 
@@ -198,7 +207,8 @@ unsafe extern "win64" fn NdisGetDataBuffer(
     align_multiple: u32,
     align_offset: u32,
 ) -> *mut u8 {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a live packet, and null or `needed` writable bytes at `storage`; null is checked, and
+    // the length against the packet's.
     unsafe { data::contiguous(buffer, needed, storage, align_multiple, align_offset) }
 }
 
@@ -208,7 +218,8 @@ unsafe extern "win64" fn NdisAdvanceNetBufferDataStart(
     free_mdl: u8,
     free: Option<data::FreeMdl>,
 ) {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a live packet, and null or a NET_BUFFER_FREE_MDL function; `delta` is checked against
+    // the data's length. MDLs that a retreat added are freed.
     unsafe { data::advance(buffer, delta, free_mdl != 0, free) };
 }
 
@@ -218,7 +229,8 @@ unsafe extern "win64" fn NdisRetreatNetBufferDataStart(
     back_fill: u32,
     allocate: Option<data::AllocateMdl>,
 ) -> i32 {
-    // SAFETY: the driver's promise.
+    // SAFETY: the page demands a live packet, and null or a NET_BUFFER_ALLOCATE_MDL function. Memory that is added in
+    // front is freed by the advance.
     if unsafe { data::retreat(buffer, delta, back_fill, allocate) } { SUCCESS } else { RESOURCES }
 }
 
@@ -228,7 +240,7 @@ unsafe extern "win64" fn NdisAdvanceNetBufferListDataStart(
     free_mdl: u8,
     free: Option<data::FreeMdl>,
 ) {
-    // SAFETY: the driver's promise.
+    // SAFETY: as in NdisAdvanceNetBufferDataStart, for each packet of a live list.
     unsafe {
         let mut buffer = (*list).first_net_buffer;
         while !buffer.is_null() {
@@ -245,13 +257,13 @@ unsafe extern "win64" fn NdisRetreatNetBufferListDataStart(
     allocate: Option<data::AllocateMdl>,
     free: Option<data::FreeMdl>,
 ) -> i32 {
-    // SAFETY: the driver's promise.
+    // SAFETY: as in NdisRetreatNetBufferDataStart, for each packet of a live list.
     unsafe {
         let first = (*list).first_net_buffer;
         let mut buffer = first;
         while !buffer.is_null() {
             if !data::retreat(buffer, delta, back_fill, allocate) {
-                // All or nothing: undo those before.
+                // All or nothing: undo the earlier ones.
                 let mut done = first;
                 while done != buffer {
                     data::advance(done, delta, true, free);
@@ -273,8 +285,8 @@ unsafe extern "win64" fn NdisCopyFromNetBufferToNetBuffer(
     from_offset: u32,
     copied: *mut u32,
 ) -> i32 {
-    // The driver bounds the copy; whatever it says, no more is taken than the source has.
-    // SAFETY: the driver's promise.
+    // Whatever length the driver passes, no more is copied than the source has. SAFETY: the page demands two live
+    // packets and a variable for the count; the copy is bounded by the data of both.
     unsafe {
         let there = ((*from).data_length as u32).saturating_sub(from_offset);
         let mut bytes = vec![0; count.min(there) as usize];

@@ -1,5 +1,5 @@
-//! Miniport drivers, as far as they are without an adapter: this machine has none for them, so a driver registers, NDIS
-//! takes its driver object over, and unloads it again. MiniportInitializeEx is never called.
+//! Miniport drivers without an adapter. This machine has no adapters, so a driver registers, NDIS takes over its driver
+//! object, and unloads it later. MiniportInitializeEx is never called.
 //!
 //! Sources: ndis.h (NDIS_MINIPORT_DRIVER_CHARACTERISTICS) and the pages of NdisMRegisterMiniportDriver,
 //! NdisMDeregisterMiniportDriver, MiniportSetOptions and MiniportDriverUnload.
@@ -34,7 +34,7 @@ const SIZES: [u16; 3] = [0x88, 0x98, 0xA0];
 /// The NDIS of Windows 10 22H2.
 const NEWEST: (u8, u8) = (6, 83);
 
-/// `NDIS_MINIPORT_DRIVER_CHARACTERISTICS`, up to the last member that is looked at.
+/// `NDIS_MINIPORT_DRIVER_CHARACTERISTICS`, up to the last member that is used.
 #[repr(C)]
 struct Characteristics {
     object_type: u8,
@@ -64,12 +64,12 @@ pub struct Miniports {
 struct Miniport {
     driver_object: usize,
     unload: u64,
-    /// Who registered it.
+    /// The address of the call that registered it.
     by: u64,
 }
 
 impl Miniports {
-    /// The registrations that code within `range` made and did not take back, in words.
+    /// The registrations that code within `range` made and did not undo, as text.
     #[must_use]
     pub fn left_by(&self, range: &Range<u64>) -> Vec<String> {
         let registered = self.registered.lock();
@@ -86,7 +86,8 @@ unsafe extern "win64" fn NdisMRegisterMiniportDriver(
     handle: *mut u64,
 ) -> i32 {
     let by = cpu::caller();
-    // SAFETY: the driver's structure and variable.
+    // SAFETY: the page demands a structure of at least the first revision's size, and no more is read; it is copied,
+    // and its header is checked next.
     let given = unsafe { characteristics.read_unaligned() };
     let known = given.object_type == OBJECT_TYPE
         && SIZES.get(usize::from(given.revision).wrapping_sub(1)).is_some_and(|size| given.size >= *size);
@@ -97,17 +98,19 @@ unsafe extern "win64" fn NdisMRegisterMiniportDriver(
     if version.0 != NEWEST.0 || version > NEWEST {
         return BAD_VERSION;
     }
-    // The object's own address makes a handle that no driver takes for anything else.
+    // Made of the object's address, so that a driver cannot confuse it with another handle.
     let key = driver_object as u64 | 1;
     let miniport = Miniport { driver_object, unload: given.unload, by };
     cpu::with_machine(|machine| machine.miniports.registered.lock().insert(key, miniport));
-    // SAFETY: the driver's DRIVER_OBJECT, which NDIS takes over, and its variable.
+    // SAFETY: the page demands the DRIVER_OBJECT that DriverEntry got, which ntsim's loader made with this layout, and
+    // a variable for the handle. The loader frees the object.
     unsafe {
         ((driver_object + offset::DRIVER_UNLOAD) as *mut u64).write_unaligned(unload as *const () as u64);
         handle.write(key);
     }
     if given.set_options != 0 {
-        // SAFETY: MINIPORT_SET_OPTIONS, by the characteristics; a wrong address faults and stops the machine.
+        // SAFETY: a MINIPORT_SET_OPTIONS by the characteristics' page, checked for null; a wrong address faults and
+        // stops the machine.
         let set_options: extern "win64" fn(u64, u64) -> i32 = unsafe { core::mem::transmute(given.set_options) };
         let status = callback::call(&At("MiniportSetOptions", given.set_options), "MiniportSetOptions", || {
             set_options(key, context)
@@ -125,19 +128,20 @@ extern "win64" fn NdisMDeregisterMiniportDriver(handle: u64) {
     if !known {
         crate::nt::violation(
             [0, handle, 0, 0],
-            format!("NdisMDeregisterMiniportDriver was given {handle:#x}, which is no handle of a miniport driver"),
+            format!("NdisMDeregisterMiniportDriver was given {handle:#x}, which is not a miniport driver handle"),
         );
     }
 }
 
-/// The unload routine that NDIS gives the driver object: the miniport's own does the work.
+/// The unload routine that NDIS sets in the driver object; it calls the miniport's.
 extern "win64" fn unload(driver_object: usize) {
     let found = cpu::with_machine(|machine| {
         let registered = machine.miniports.registered.lock();
         registered.values().find(|miniport| miniport.driver_object == driver_object).map(|miniport| miniport.unload)
     });
     let Some(routine) = found else { return };
-    // SAFETY: MINIPORT_DRIVER_UNLOAD, by the characteristics; a wrong address faults and stops the machine.
+    // SAFETY: a MINIPORT_DRIVER_UNLOAD by the characteristics' page, checked for null at the registration; a wrong
+    // address faults and stops the machine.
     let entry: extern "win64" fn(usize) = unsafe { core::mem::transmute(routine) };
     callback::call(&At("MiniportDriverUnload", routine), "MiniportDriverUnload", || entry(driver_object));
 }
@@ -180,7 +184,7 @@ mod tests {
         cpu::enter(&machine, Irql::PASSIVE, || {
             let register = |given: &Characteristics| {
                 let mut handle = 0;
-                // SAFETY: all of it is ours.
+                // SAFETY: all of it is the test's.
                 let status = unsafe { NdisMRegisterMiniportDriver(at, core::ptr::null(), 0, given, &mut handle) };
                 (status, handle)
             };
@@ -199,6 +203,6 @@ mod tests {
         cpu::enter(&machine, Irql::PASSIVE, || routine(at)).unwrap();
         assert!(machine.miniports.left_by(&(0..u64::MAX)).is_empty());
         let again = cpu::enter(&machine, Irql::PASSIVE, || deregisters(at)).unwrap_err();
-        assert!(again.why.contains("no handle of a miniport driver"), "{again}");
+        assert!(again.why.contains("not a miniport driver handle"), "{again}");
     }
 }

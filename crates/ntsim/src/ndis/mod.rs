@@ -1,8 +1,7 @@
 //! NDIS.SYS: packets as drivers see them.
 //!
-//! The structures are in `nt-abi`. [`pool`] has what drivers allocate
-//! themselves and clones, [`data`] reads the bytes behind a `NET_BUFFER` and moves where they begin, [`miniport`] registers
-//! miniport drivers.
+//! The structures are in `nt-abi`. [`pool`] has what drivers allocate, and clones; [`data`] reads the bytes behind a
+//! `NET_BUFFER` and moves the data start; [`miniport`] registers miniport drivers.
 
 pub mod data;
 mod exports;

@@ -1,7 +1,7 @@
 //! Pools of `NET_BUFFER_LIST` and `NET_BUFFER` structures, and clones.
 //!
-//! Everything handed out lies in pool memory of the machine, under the tag the driver gave its pool, so that what a
-//! driver does not give back stands in its leak report.
+//! All of it is pool memory of the machine, under the driver's tag for its pool, so that what a driver does not free is
+//! in its leak report.
 
 use super::data;
 use crate::cpu::{self, code};
@@ -18,16 +18,16 @@ const TAG: u32 = u32::from_le_bytes(*b"NDnb");
 /// What a pool hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolKind {
-    /// `NET_BUFFER_LIST` structures, each with a `NET_BUFFER` if so.
+    /// `NET_BUFFER_LIST` structures.
     Lists {
-        /// fAllocateNetBuffer.
+        /// fAllocateNetBuffer: each comes with a `NET_BUFFER`.
         with_buffer: bool,
     },
     /// `NET_BUFFER` structures.
     Buffers,
 }
 
-/// A pool. Its address is the handle the driver has.
+/// A pool. Its address is the driver's handle.
 #[repr(C)]
 #[derive(Debug)]
 struct Pool {
@@ -36,7 +36,7 @@ struct Pool {
     context_size: u16,
     data_size: u32,
     kind: PoolKind,
-    /// Structures handed out and not given back.
+    /// Structures handed out and not freed.
     outstanding: AtomicU32,
 }
 
@@ -48,10 +48,10 @@ struct PoolList {
     list: NetBufferList, // first: a pointer to the list is a pointer to its PoolList
     buffer: NetBuffer,
     owner: ListOwner,
-    /// The pool; null when the list is from none.
+    /// The pool, or null.
     pool: *const Pool,
     tag: u32,
-    /// A clone keeps the list whose data it shows.
+    /// A clone holds a reference to the list whose data it shows.
     is_clone: bool,
 }
 
@@ -92,7 +92,7 @@ pub fn create(kind: PoolKind, tag: u32, context_size: u16, data_size: u32) -> *m
     pool.cast()
 }
 
-/// The pool behind a handle; stops the machine when it is none.
+/// The pool behind a handle; stops the machine when the handle is not valid.
 ///
 /// # Safety
 /// `handle` is readable for the size of a pool, or null.
@@ -103,12 +103,12 @@ unsafe fn pool<'a>(handle: *mut c_void, call: &str) -> Option<&'a Pool> {
     // SAFETY: the caller's promise; what is read is checked next.
     let pool = unsafe { &*handle.cast::<Pool>() };
     if pool.magic != POOL_MAGIC {
-        violation(handle.addr() as u64, format!("{call} with {handle:?}, which is no NET_BUFFER or list pool"));
+        violation(handle.addr() as u64, format!("{call} with {handle:?}, which is not a NET_BUFFER or list pool"));
     }
     Some(pool)
 }
 
-/// Frees a pool, of which everything must have been given back.
+/// Frees a pool, of which every structure must have been freed.
 ///
 /// # Safety
 /// `handle` is readable for the size of a pool.
@@ -121,10 +121,11 @@ pub unsafe fn destroy(handle: *mut c_void, call: &str) {
     if outstanding != 0 {
         violation(
             handle.addr() as u64,
-            format!("{call}: {outstanding} structures of the pool have not been given back"),
+            format!("{call}: {outstanding} structures of the pool have not been freed"),
         );
     }
-    // SAFETY: the pool is the caller's; a second free must find no pool here.
+    // SAFETY: `found` is a pool by its magic number, with nothing out. The magic number is erased so that a second free
+    // is detected.
     unsafe { (*handle.cast::<Pool>()).magic = 0 };
     free(handle.cast(), tag);
 }
@@ -139,7 +140,7 @@ pub unsafe fn allocate_list(handle: *mut c_void, context_size: u16, call: &str) 
     let tag = from.map_or(TAG, |pool| pool.tag);
     let context = usize::from(from.map_or(0, |pool| pool.context_size).max(context_size));
     let data_size = from.map_or(0, |pool| pool.data_size) as usize;
-    // Behind the structure: the header of the context (16 bytes) and the context, then an MDL and the data.
+    // After the structure: the context's header (16 bytes), the context, an MDL and the data.
     let context_at = size_of::<PoolList>().next_multiple_of(16);
     let room = if context > 0 { 16 + context } else { 0 };
     let mdl_at = (context_at + room).next_multiple_of(16);
@@ -207,7 +208,7 @@ pub unsafe fn allocate_list_over(
     }
 }
 
-/// Gives up one reference to a list from a pool, the driver's own. `clone`: it must be one, or must not.
+/// Drops the driver's reference to a list from a pool, which must be a clone if `clone`, and must not be otherwise.
 ///
 /// # Safety
 /// `list` is readable for the size of a list.
@@ -215,7 +216,8 @@ pub unsafe fn free_list(list: *mut NetBufferList, clone: bool, call: &str) {
     if list.is_null() {
         violation(0, format!("{call} with a null list"));
     }
-    // SAFETY: a list the driver can free is one from a pool; the owner tells those from lists over packets.
+    // SAFETY: readable by this function's contract. Only a list from a pool has its own `owner` field as owner, so
+    // anything else, as a list over a packet, is told from one before it is taken for a `PoolList`.
     unsafe {
         let owner = (*list).ndis_reserved[0].cast::<ListOwner>();
         if owner != &raw mut (*list.cast::<PoolList>()).owner {
@@ -226,7 +228,7 @@ pub unsafe fn free_list(list: *mut NetBufferList, clone: bool, call: &str) {
         }
         let is_clone = (*list.cast::<PoolList>()).is_clone;
         if is_clone != clone {
-            let is = if is_clone { "a clone" } else { "no clone" };
+            let is = if is_clone { "a clone" } else { "not a clone" };
             violation(list.addr() as u64, format!("{call} with {list:?}, which is {is}"));
         }
         if (*list).child_ref_count != 0 {
@@ -238,10 +240,11 @@ pub unsafe fn free_list(list: *mut NetBufferList, clone: bool, call: &str) {
 }
 
 /// # Safety
-/// `list` is the first member of a [`PoolList`], and nobody else has it.
+/// `list` is the first member of a [`PoolList`] that nothing else refers to.
 unsafe fn release_list(list: *mut NetBufferList) {
     let block = list.cast::<PoolList>();
-    // SAFETY: see above; a clone's further packets are its own.
+    // SAFETY: a `PoolList` that nobody else has, by this function's contract; a clone's further packets are in blocks
+    // of `clone_buffer`, which only it has.
     unsafe {
         if (*block).is_clone {
             release_clone(block);
@@ -254,13 +257,13 @@ unsafe fn release_list(list: *mut NetBufferList) {
     }
 }
 
-/// Clones a list: packets of their own over MDLs of their own that describe the same used data. The original stays as
-/// long as the clone. Null when there is no memory.
+/// Clones a list: new packets over new MDLs that describe the same used data. The clone keeps the original alive. Null
+/// when there is no memory.
 ///
 /// # Safety
-/// `original` is a live list made in this program; `handle` is null or a live list pool.
+/// `original` is a live list that ntsim made; `handle` is null or a live list pool.
 pub unsafe fn clone_list(original: *mut NetBufferList, handle: *mut c_void, call: &str) -> *mut NetBufferList {
-    // SAFETY: the caller's promise, for every access to the original; what is new is ours.
+    // SAFETY: the original is live by this function's contract; the clone is new.
     unsafe {
         let clone = allocate_list(handle, 0, call);
         if clone.is_null() {
@@ -278,7 +281,7 @@ pub unsafe fn clone_list(original: *mut NetBufferList, handle: *mut c_void, call
         while !from.is_null() {
             let buffer = clone_buffer(from, (*block).tag, call);
             if buffer.is_null() {
-                dereference(clone); // releases what there is of it
+                dereference(clone); // frees what was built so far
                 return null_mut();
             }
             *link = buffer;
@@ -322,9 +325,10 @@ unsafe fn clone_buffer(from: *const NetBuffer, tag: u32, call: &str) -> *mut Net
 }
 
 /// # Safety
-/// `block` is a clone that nobody else has.
+/// `block` is a clone that nothing else refers to.
 unsafe fn release_clone(block: *mut PoolList) {
-    // SAFETY: see above.
+    // SAFETY: a clone that nobody else has, by this function's contract; its first packet is in its own block, the
+    // others in blocks of their own.
     unsafe {
         let mut buffer = (*block).list.first_net_buffer;
         while !buffer.is_null() {
@@ -361,7 +365,7 @@ pub unsafe fn allocate_buffer(
     if new.is_null() {
         return null_mut();
     }
-    // SAFETY: a new block of that size; for the chain see above.
+    // SAFETY: a new block of that size, aligned to 16; the chain is null or live by this function's contract.
     unsafe {
         new.write(PoolBuffer { buffer: NetBuffer::EMPTY, pool: from.map_or(ptr::null(), ptr::from_ref), tag });
         (*new).buffer.ndis_pool_handle = handle;
@@ -382,7 +386,7 @@ pub unsafe fn allocate_buffer(
 /// Frees a packet from [`allocate_buffer`].
 ///
 /// # Safety
-/// `buffer` came from there and is not used any more.
+/// `buffer` is null or readable for the size of a packet.
 pub unsafe fn free_buffer(buffer: *mut NetBuffer, call: &str) {
     if buffer.is_null() {
         violation(0, format!("{call} with a null NET_BUFFER"));
@@ -447,7 +451,7 @@ mod tests {
                 assert_eq!(data::to_vec((*clone).first_net_buffer), b"and data");
                 drop(packet);
                 assert_eq!(data::to_vec((*clone).first_net_buffer), b"and data");
-                assert!(data::retreat((*clone).first_net_buffer, 4, 0, None), "a clone has no header of its own");
+                assert!(data::retreat((*clone).first_net_buffer, 4, 0, None), "a clone has no room for headers");
                 assert_eq!(data::to_vec((*clone).first_net_buffer), b"\0\0\0\0and data");
                 data::advance((*clone).first_net_buffer, 4, true, None);
                 free_list(clone, true, "test");
@@ -460,7 +464,7 @@ mod tests {
     #[test]
     fn misuse_stops_the_machine() {
         let kinds: [(&str, fn()); 4] = [
-            ("have not been given back", || {
+            ("have not been freed", || {
                 let handle = create(PoolKind::Lists { with_buffer: false }, DRIVER_TAG, 0, 0);
                 // SAFETY: the pool is live.
                 unsafe {
@@ -468,7 +472,7 @@ mod tests {
                     destroy(handle, "test");
                 }
             }),
-            ("no clone", || {
+            ("not a clone", || {
                 // SAFETY: the list is live.
                 unsafe { free_list(allocate_list(null_mut(), 0, "test"), true, "test") };
             }),
@@ -477,7 +481,7 @@ mod tests {
                 // SAFETY: the list is live.
                 unsafe { free_list(packet.list(0, 0, 9), false, "test") };
             }),
-            ("no NET_BUFFER or list pool", || {
+            ("not a NET_BUFFER or list pool", || {
                 let mut not_a_pool = [0u64; 8];
                 // SAFETY: readable for the size of a pool.
                 unsafe { destroy(not_a_pool.as_mut_ptr().cast(), "test") };

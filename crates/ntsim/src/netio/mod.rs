@@ -1,9 +1,9 @@
-//! NETIO.SYS: the Network Module Registrar, which brings providers and clients of a network programming interface (NPI)
-//! together.
+//! NETIO.SYS: the Network Module Registrar (NMR), which attaches clients and providers of a network programming
+//! interface (NPI) to each other.
 //!
-//! "Network Module Registrar" of the WDK documentation and the pages of the functions; layouts: netioddk.h, x64. Nothing of
-//! the system is registered here: no WSK provider (WskRegister is absent) and no IP helper, so a driver meets only
-//! itself and other drivers.
+//! "Network Module Registrar" of the WDK documentation and the pages of the functions; layouts: netioddk.h, x64. The
+//! system registers no modules here: no WSK provider (WskRegister is absent) and no IP helper, so only modules of
+//! drivers are attached.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
@@ -29,13 +29,13 @@ exports! {
     NmrClientAttachProvider: PASSIVE,
 }
 
-/// Halts for a handle that stands for nothing.
+/// Stops the machine for an invalid handle.
 fn stranger(function: &str, handle: u64) -> ! {
-    let why = format!("{function} was given {handle:#x}, which is no handle of the NMR's, or no longer one");
+    let why = format!("{function} was given {handle:#x}, which is not a valid NMR handle");
     cpu::bugcheck(code::PAGE_FAULT_IN_NONPAGED_AREA, [handle, 0, 0, 0], why)
 }
 
-/// Registers a module, and has it meet its counterparts before it returns.
+/// Registers a module, and offers it to its counterparts before it returns.
 ///
 /// # Safety
 /// `characteristics` stays as it is while the module is registered; `out` is the driver's to write.
@@ -57,8 +57,7 @@ unsafe fn register(
     // SAFETY: the caller's promise.
     let module = unsafe { Module::read(side, characteristics, context, by) };
     let handle = cpu::with_machine(|machine| machine.nmr.add(module));
-    // The handle is there before the first callback: callbacks may use it.
-    // SAFETY: the caller's promise.
+    // The handle is written before the first callback, which may use it. SAFETY: the caller's promise.
     unsafe { out.write(handle) };
     nmr::introduce(handle);
     NtStatus::SUCCESS
@@ -91,7 +90,8 @@ unsafe extern "win64" fn NmrRegisterProvider(
     context: u64,
     out: *mut u64,
 ) -> NtStatus {
-    // SAFETY: the documented contract of the import.
+    // SAFETY: the page demands NPI_PROVIDER_CHARACTERISTICS that stay in place while the provider is registered, and a
+    // variable for the handle; `register` checks the length.
     unsafe { register(Side::Provider, characteristics, context, out) }
 }
 
@@ -100,7 +100,8 @@ unsafe extern "win64" fn NmrRegisterClient(
     context: u64,
     out: *mut u64,
 ) -> NtStatus {
-    // SAFETY: the documented contract of the import.
+    // SAFETY: the page demands NPI_CLIENT_CHARACTERISTICS that stay in place while the client is registered, and a
+    // variable for the handle; `register` checks the length.
     unsafe { register(Side::Client, characteristics, context, out) }
 }
 
@@ -132,7 +133,7 @@ extern "win64" fn NmrClientDetachProviderComplete(binding: u64) {
     }
 }
 
-/// Only the client's ClientAttachProvider may call it, for the binding it was given.
+/// Only the client's ClientAttachProvider may call it, for the binding that was passed to it.
 unsafe extern "win64" fn NmrClientAttachProvider(
     binding: u64,
     client_context: u64,
@@ -140,7 +141,7 @@ unsafe extern "win64" fn NmrClientAttachProvider(
     provider_context: *mut u64,
     provider_dispatch: *mut *const c_void,
 ) -> NtStatus {
-    // SAFETY: the driver's pointers to write.
+    // SAFETY: the page demands variables for the provider's binding context and dispatch table; the binding is checked.
     let attached =
         unsafe { nmr::attach(binding, client_context, client_dispatch, provider_context, provider_dispatch) };
     attached.unwrap_or_else(|| stranger("NmrClientAttachProvider", binding))

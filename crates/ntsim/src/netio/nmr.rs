@@ -1,6 +1,6 @@
 //! Modules and the bindings between them.
 //!
-//! No lock is held while a module is called: what is to be called is taken out of the table first.
+//! No lock is held while a module is called: the call's target is copied out of the table first.
 
 use crate::cpu;
 use crate::verifier::callback::{self, At};
@@ -11,8 +11,8 @@ use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
-/// What drivers pass (netioddk.h).
-#[allow(dead_code, reason = "the layout has fields that the NMR only passes on")]
+/// The structures that drivers pass (netioddk.h).
+#[allow(dead_code, reason = "the NMR only passes some fields on")]
 pub(super) mod table {
     /// `NPI_REGISTRATION_INSTANCE`.
     #[repr(C)]
@@ -78,13 +78,14 @@ pub(super) struct Module {
 
 impl Module {
     /// # Safety
-    /// The driver's structure, which stays as long as the module is registered.
+    /// `from` and what it points to stay in place while the module is registered.
     pub(super) unsafe fn read(side: Side, from: *const table::Characteristics, context: u64, by: u64) -> Self {
         // SAFETY: the caller's promise.
         let from = unsafe { &*from };
         Self {
             side,
-            // SAFETY: as above.
+            // SAFETY: NPI_REGISTRATION_INSTANCE demands a pointer to the NPI's GUID, which stays in place while the
+            // module is registered; it is copied.
             npi: unsafe { *from.instance.npi },
             context,
             attach: from.attach,
@@ -97,10 +98,10 @@ impl Module {
     }
 }
 
-/// How far a side of a binding is.
+/// The state of one end of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bond {
-    /// The client was asked, and the provider has not agreed.
+    /// Offered to the client; the provider has not agreed yet.
     Asked,
     Attached,
     Detaching,
@@ -109,7 +110,7 @@ enum Bond {
 
 #[derive(Clone, Debug)]
 struct Binding {
-    /// Handles of the two: the provider's and the client's.
+    /// The handles of the provider and the client.
     modules: [u64; 2],
     contexts: [u64; 2],
     bonds: [Bond; 2],
@@ -153,7 +154,7 @@ impl Registrar {
         self.0.lock().modules.remove(&handle);
     }
 
-    /// The modules that code within `range` registered, in words.
+    /// The modules that code within `range` registered, as text.
     #[must_use]
     pub fn left_by(&self, range: &Range<u64>) -> Vec<String> {
         let table = self.0.lock();
@@ -190,24 +191,26 @@ pub(super) fn introduce(handle: u64) {
     for (provider, client) in pairs {
         let binding = cpu::with_machine(|machine| machine.nmr.bind(provider, client));
         if let Some([provider, client]) = cpu::with_machine(|machine| machine.nmr.modules(binding)) {
-            // SAFETY: the driver gave this address as its ClientAttachProvider.
+            // SAFETY: `ClientAttachProvider` of NPI_CLIENT_CHARACTERISTICS is a function of this type; a wrong address
+            // faults and stops the machine.
             let attach: ClientAttach = unsafe { transmute::<u64, ClientAttach>(client.attach) };
             let _answer = callback::call(&At("ClientAttachProvider", client.attach), "ClientAttachProvider", || {
-                // SAFETY: the module's context, and the provider's instance, which stays while it is registered.
+                // SAFETY: the client's own context, and the provider's registration instance, which its page keeps in
+                // place until the provider's deregistration completes; that waits for its bindings.
                 unsafe { attach(binding, client.context, provider.instance as *const _) }
             });
         }
-        // Whatever the client answered: it is bound when the provider agreed.
+        // Whatever the client returned, it is attached if the provider agreed.
         cpu::with_machine(|machine| {
             machine.nmr.0.lock().bindings.retain(|handle, it| *handle != binding || it.bonds[0] != Bond::Asked);
         });
     }
 }
 
-/// NmrClientAttachProvider: asks the provider. None when `binding` is none that a client was just offered.
+/// NmrClientAttachProvider: calls the provider. None when `binding` is not one that is being offered to a client.
 ///
 /// # Safety
-/// The two last are the driver's to write.
+/// `provider_context` and `provider_dispatch` are writable.
 pub(super) unsafe fn attach(
     binding: u64,
     client_context: u64,
@@ -219,11 +222,13 @@ pub(super) unsafe fn attach(
         let offered = machine.nmr.0.lock().bindings.get(&binding).is_some_and(|it| it.bonds[0] == Bond::Asked);
         if offered { machine.nmr.modules(binding) } else { None }
     })?;
-    // SAFETY: the driver gave this address as its ProviderAttachClient.
+    // SAFETY: `ProviderAttachClient` of NPI_PROVIDER_CHARACTERISTICS is a function of this type; a wrong address faults
+    // and stops the machine.
     let ask: ProviderAttach = unsafe { transmute::<u64, ProviderAttach>(provider.attach) };
     let status = callback::call(&At("ProviderAttachClient", provider.attach), "ProviderAttachClient", || {
         let instance = client.instance as *const table::Instance;
-        // SAFETY: what the two modules gave for this, and the client's pointers.
+        // SAFETY: contexts, dispatch table and instances are what the two modules passed for this call; the outputs are
+        // the client's, writable by this function's contract.
         unsafe {
             ask(
                 binding,
@@ -237,7 +242,7 @@ pub(super) unsafe fn attach(
         }
     });
     if status.is_success() {
-        // SAFETY: the provider has written it.
+        // SAFETY: writable by this function's contract, so readable; the provider has agreed and so written it.
         let context = unsafe { provider_context.read() };
         cpu::with_machine(|machine| {
             if let Some(it) = machine.nmr.0.lock().bindings.get_mut(&binding) {
@@ -249,8 +254,8 @@ pub(super) unsafe fn attach(
     Some(status)
 }
 
-/// Begins the deregistration of a module: every binding of its is detached from both ends. False when it is none, or
-/// already leaving.
+/// Begins the deregistration of a module: detaches both ends of each of its bindings. False when the handle is not
+/// valid or the module is already being deregistered.
 pub(super) fn part(side: Side, handle: u64) -> bool {
     let bindings: Option<Vec<u64>> = cpu::with_machine(|machine| {
         let mut table = machine.nmr.0.lock();
@@ -276,7 +281,7 @@ pub(super) fn part(side: Side, handle: u64) -> bool {
     true
 }
 
-/// Has one end of a binding detach.
+/// Detaches one end of a binding.
 fn detach(side: Side, binding: u64) {
     let index = side as usize;
     let found = cpu::with_machine(|machine| {
@@ -285,9 +290,11 @@ fn detach(side: Side, binding: u64) {
         Some((modules[index].detach, context))
     });
     let Some((routine, context)) = found else { return };
-    // SAFETY: the driver gave this address as its detach routine.
+    // SAFETY: the detach routine of the module's characteristics is a function of this type; a wrong address faults and
+    // stops the machine.
     let call: Detach = unsafe { transmute::<u64, Detach>(routine) };
-    // SAFETY: the context that the module gave for the binding.
+    // SAFETY: the binding context that the module returned when it was attached; it is cleaned up only after this end
+    // has detached.
     let call = || unsafe { call(context) };
     let status = callback::call(&At("the detach routine of an NMR module", routine), "Detach", call);
     if status != NtStatus::PENDING {
@@ -295,8 +302,8 @@ fn detach(side: Side, binding: u64) {
     }
 }
 
-/// One end has detached; when both have, their contexts are cleaned up and the binding is gone. False when this end was
-/// not asked to detach.
+/// One end has detached; when both have, their contexts are cleaned up and the binding is removed. False when this end
+/// was not detaching.
 pub(super) fn detached(side: Side, binding: u64) -> bool {
     let Some(over) = cpu::with_machine(|machine| {
         let mut table = machine.nmr.0.lock();
@@ -311,15 +318,17 @@ pub(super) fn detached(side: Side, binding: u64) -> bool {
     };
     let Some(binding_over) = over else { return true };
     let modules = cpu::with_machine(|machine| machine.nmr.modules(binding));
-    // The client's context first, as the page of the provider's names them.
+    // The client's context first, in the order of the provider's page.
     for index in [Side::Client as usize, Side::Provider as usize] {
         let Some(routine) = modules.as_ref().map(|modules| modules[index].cleanup).filter(|at| *at != 0) else {
             continue;
         };
-        // SAFETY: the driver gave this address as its cleanup routine.
+        // SAFETY: the cleanup routine of the module's characteristics is a function of this type; a wrong address
+        // faults and stops the machine.
         let call: Cleanup = unsafe { transmute::<u64, Cleanup>(routine) };
         let context = binding_over.contexts[index];
-        // SAFETY: the context that the module gave for the binding.
+        // SAFETY: the binding context that the module returned when it was attached; both ends have detached, and the
+        // binding is out of the table, so this is the last use.
         let call = || unsafe { call(context) };
         callback::call(&At("the cleanup routine of an NMR module", routine), "CleanupBindingContext", call);
     }

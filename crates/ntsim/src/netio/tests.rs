@@ -1,4 +1,4 @@
-//! A provider and a client find each other, and part.
+//! A provider and a client attach and detach.
 
 use super::nmr::table::{Characteristics, Instance};
 use super::*;
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 
 const NPI: [u8; 16] = [7; 16];
 const OTHER_NPI: [u8; 16] = [8; 16];
-/// The provider's answer to this client context is no.
+/// The provider refuses a client with this context.
 const UNWANTED: u64 = 666;
-/// A client of this context detaches later.
+/// A client with this context detaches later.
 const SLOW: u64 = 200;
 
-/// What the modules were called with, in order. The context of a registration points at it.
+/// The calls of the modules, in order. The context of a registration points to it.
 type Log = Mutex<Vec<String>>;
 
 fn log(context: u64) -> &'static Log {
@@ -143,7 +143,7 @@ fn whoever_comes_second_is_brought_together_with_the_first_and_both_part_cleanly
             let binding = {
                 let lines = log(heard).lock();
                 assert_eq!(lines[0], "provider detaches");
-                assert_eq!(lines.len(), 2, "the client is not done, so nothing is cleaned up");
+                assert_eq!(lines.len(), 2, "the client has not detached, so nothing is cleaned up");
                 u64::from_str_radix(lines[1].strip_prefix("client detaches 0x").unwrap(), 16).unwrap()
             };
             assert!(!machine.nmr.is_alone(offering));
@@ -166,7 +166,7 @@ fn a_provider_of_another_interface_is_not_offered_and_one_may_refuse() {
         log(heard).lock().push("unwanted".to_owned());
         let other = provider(heard, &OTHER_NPI);
         let asking = client(heard);
-        assert_eq!(log(heard).lock().len(), 1, "nobody was asked");
+        assert_eq!(log(heard).lock().len(), 1, "no provider was called");
         let offering = provider(heard, &NPI);
         assert!(log(heard).lock()[1].starts_with("client attached: STATUS_NOT_SUPPORTED"));
         for handle in [other, offering] {
@@ -184,6 +184,6 @@ fn a_provider_of_another_interface_is_not_offered_and_one_may_refuse() {
 fn a_handle_is_deregistered_once_and_by_its_own_kind() {
     for wrong in [NmrDeregisterClient as extern "win64" fn(u64) -> NtStatus, NmrWaitForProviderDeregisterComplete] {
         let stopped = cpu::enter(&Machine::new(), Irql::PASSIVE, || wrong(provider(new_log(), &NPI))).unwrap_err();
-        assert!(stopped.to_string().contains("no handle of the NMR's"), "{stopped}");
+        assert!(stopped.to_string().contains("not a valid NMR handle"), "{stopped}");
     }
 }
