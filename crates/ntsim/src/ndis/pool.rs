@@ -41,6 +41,7 @@ struct Pool {
 }
 
 const POOL_MAGIC: u64 = 0x6c6f_6f50_4c42_4e54;
+const BUFFER_MAGIC: u64 = 0x7265_6666_7542_4e54;
 
 /// A list from a pool, with its packet and context behind it.
 #[repr(C)]
@@ -59,6 +60,8 @@ struct PoolList {
 #[repr(C)]
 struct PoolBuffer {
     buffer: NetBuffer, // first
+    /// [`BUFFER_MAGIC`] in a packet that the driver may free by itself.
+    magic: u64,
     pool: *const Pool,
     tag: u32,
 }
@@ -119,10 +122,7 @@ pub unsafe fn destroy(handle: *mut c_void, call: &str) {
     };
     let (tag, outstanding) = (found.tag, found.outstanding.load(Ordering::Acquire));
     if outstanding != 0 {
-        violation(
-            handle.addr() as u64,
-            format!("{call}: {outstanding} structures of the pool have not been freed"),
-        );
+        violation(handle.addr() as u64, format!("{call}: {outstanding} structures of the pool have not been freed"));
     }
     // SAFETY: `found` is a pool by its magic number, with nothing out. The magic number is erased so that a second free
     // is detected.
@@ -306,7 +306,7 @@ unsafe fn clone_buffer(from: *const NetBuffer, tag: u32, call: &str) -> *mut Net
     }
     // SAFETY: a new block with room for the packet and `count` MDLs behind it.
     unsafe {
-        buffer.write(PoolBuffer { buffer: NetBuffer::EMPTY, pool: ptr::null(), tag });
+        buffer.write(PoolBuffer { buffer: NetBuffer::EMPTY, magic: 0, pool: ptr::null(), tag });
         let mdls = block.add(size_of::<PoolBuffer>()).cast::<Mdl>();
         let mut length = 0;
         for (i, (at, len)) in data::pieces(from).enumerate() {
@@ -327,8 +327,8 @@ unsafe fn clone_buffer(from: *const NetBuffer, tag: u32, call: &str) -> *mut Net
 /// # Safety
 /// `block` is a clone that nothing else refers to.
 unsafe fn release_clone(block: *mut PoolList) {
-    // SAFETY: a clone that nobody else has, by this function's contract; its first packet is in its own block, the
-    // others in blocks of their own.
+    // SAFETY: a clone that nothing else refers to, by this function's contract; its packets are blocks of `clone_buffer`,
+    // and the parent is live because the clone holds a reference to it.
     unsafe {
         let mut buffer = (*block).list.first_net_buffer;
         while !buffer.is_null() {
@@ -367,7 +367,8 @@ pub unsafe fn allocate_buffer(
     }
     // SAFETY: a new block of that size, aligned to 16; the chain is null or live by this function's contract.
     unsafe {
-        new.write(PoolBuffer { buffer: NetBuffer::EMPTY, pool: from.map_or(ptr::null(), ptr::from_ref), tag });
+        let pool = from.map_or(ptr::null(), ptr::from_ref);
+        new.write(PoolBuffer { buffer: NetBuffer::EMPTY, magic: BUFFER_MAGIC, pool, tag });
         (*new).buffer.ndis_pool_handle = handle;
         let mut chain = chain;
         if data_size > 0 {
@@ -392,8 +393,16 @@ pub unsafe fn free_buffer(buffer: *mut NetBuffer, call: &str) {
         violation(0, format!("{call} with a null NET_BUFFER"));
     }
     let block = buffer.cast::<PoolBuffer>();
-    // SAFETY: the caller's promise; pool memory is checked by the pool itself.
+    // SAFETY: readable by this function's contract. The magic number tells a packet of `allocate_buffer` from one of a
+    // list or a clone, and is erased so that a second free is detected; a pool outlives its packets (`destroy`).
     unsafe {
+        if (*block).magic != BUFFER_MAGIC {
+            violation(
+                buffer.addr() as u64,
+                format!("{call} with {buffer:?}, which is not a NET_BUFFER from a pool (or has been freed)"),
+            );
+        }
+        (*block).magic = 0;
         if let Some(pool) = (*block).pool.as_ref() {
             pool.outstanding.fetch_sub(1, Ordering::AcqRel);
         }
@@ -463,7 +472,7 @@ mod tests {
 
     #[test]
     fn misuse_stops_the_machine() {
-        let kinds: [(&str, fn()); 4] = [
+        let kinds: [(&str, fn()); 5] = [
             ("have not been freed", || {
                 let handle = create(PoolKind::Lists { with_buffer: false }, DRIVER_TAG, 0, 0);
                 // SAFETY: the pool is live.
@@ -480,6 +489,11 @@ mod tests {
                 let mut packet = PacketBuffer::copy_of(b"indicated");
                 // SAFETY: the list is live.
                 unsafe { free_list(packet.list(0, 0, 9), false, "test") };
+            }),
+            ("not a NET_BUFFER from a pool", || {
+                let handle = create(PoolKind::Lists { with_buffer: true }, DRIVER_TAG, 0, 0);
+                // SAFETY: the pool, the list and the list's packet are live.
+                unsafe { free_buffer((*allocate_list(handle, 0, "test")).first_net_buffer, "test") };
             }),
             ("not a NET_BUFFER or list pool", || {
                 let mut not_a_pool = [0u64; 8];
