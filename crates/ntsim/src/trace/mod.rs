@@ -3,8 +3,8 @@
 //! A machine whose [`Hooks`] have a [`Tracer`] gives its drivers hooked gates ([`crate::pe::gate`]) for the imports
 //! that the tracer wants; every other import, and every driver of every other machine, keeps the plain gate, so that
 //! tracing costs nothing where it is off. Calls into the driver (classifyFn, notifyFn, flowDeleteFn, DPCs, EvtIo*, ...)
-//! are told by [`callback`] at the place that makes them; while no machine of the process traces, that is one load and
-//! a branch.
+//! are reported by [`callback`] where they are made; while no machine of the process traces, that costs one load and a
+//! branch.
 
 mod record;
 pub(crate) mod signature;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Whether any machine of this process traces.
 static ON: AtomicBool = AtomicBool::new(false);
 
-/// What stands between a machine's drivers and what they import, beside the plain gates.
+/// What is between a machine's drivers and their imports, besides the plain gates.
 #[derive(Debug, Default)]
 pub struct Hooks {
     tracer: OnceLock<Tracer>,
@@ -31,10 +31,10 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Traces from now on. Drivers that are loaded already keep their plain gates, so this comes before the first.
+    /// Starts tracing. Drivers that are already loaded keep their plain gates, so call this before the first load.
     ///
     /// # Errors
-    /// The tracer, when there is one already.
+    /// `tracer`, when the machine already has one.
     pub fn trace(&self, tracer: Tracer) -> Result<(), Tracer> {
         self.tracer.set(tracer)?;
         ON.store(true, Ordering::Release);
@@ -59,7 +59,7 @@ impl Hooks {
     }
 }
 
-/// Writes down calls.
+/// Records calls.
 #[derive(Debug)]
 pub struct Tracer {
     sink: Sink,
@@ -68,7 +68,7 @@ pub struct Tracer {
 
 impl Tracer {
     /// A tracer that writes to `out` what matches one of the patterns of `only`, or everything when there is none. A
-    /// pattern (`*` and `?`, without case) is compared with `Function` and with `module!Function`.
+    /// pattern (`*` and `?`, case-insensitive) is compared with `Function` and with `module!Function`.
     #[must_use]
     pub fn new(out: Box<dyn Write + Send>, form: Form, only: &[String]) -> Self {
         let only = only.iter().map(|pattern| wildmatch::WildMatch::new_case_insensitive(pattern)).collect();
@@ -84,7 +84,7 @@ impl Tracer {
     /// Writes out what is buffered.
     ///
     /// # Errors
-    /// The first error that writing met, at any time.
+    /// The first error of any write.
     pub fn finish(&self) -> io::Result<()> {
         self.sink.finish()
     }
@@ -111,7 +111,7 @@ pub(crate) fn after(description: &'static Description, arguments: *const u64, re
     });
 }
 
-/// Makes a call into a driver, and tells the tracer of it. `describe` and `result` are asked only while tracing.
+/// Makes a call into a driver, and reports it to the tracer. `describe` and `result` are called only while tracing.
 #[inline(always)]
 pub(crate) fn callback<R>(
     describe: impl FnOnce() -> Callback,
@@ -124,10 +124,10 @@ pub(crate) fn callback<R>(
 #[cold]
 #[inline(never)]
 fn told<R>(describe: impl FnOnce() -> Callback, call: impl FnOnce() -> R, result: impl FnOnce(&R) -> String) -> R {
-    // In this frame, so that whatever the driver calls lies below it.
+    // In this frame, so that all frames of the driver are below it.
     let here = 0u8;
     let stack = (&raw const here) as u64;
-    // Nothing is owned here while the driver runs: an abandoned stack drops nothing.
+    // This frame owns nothing while the driver runs: an abandoned stack drops nothing.
     let told = cpu::with_machine(|machine| {
         let Some(tracer) = machine.hooks.tracer() else { return false };
         let callback = describe();
@@ -148,7 +148,7 @@ fn told<R>(describe: impl FnOnce() -> Callback, call: impl FnOnce() -> R, result
     value
 }
 
-/// Told when a machine has stopped while this thread was inside: what it was in never returns.
+/// A machine has stopped while this thread was inside: its open calls never return.
 pub(crate) fn abandoned(hooks: &Hooks) {
     if let Some(tracer) = hooks.tracer() {
         tracer.sink.abandoned();

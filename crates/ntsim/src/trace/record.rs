@@ -1,7 +1,7 @@
 //! The lines of a trace.
 //!
-//! As text a call is one line when nothing happened inside it, and two around what did. As JSON every call and every
-//! return is an object of its own.
+//! As text a call is one line when nothing happened inside it, else a line before and one after. As JSON every call and
+//! every return is an object.
 
 use super::signature::{Kind, Signature};
 use super::value;
@@ -25,7 +25,7 @@ pub enum Form {
     Json,
 }
 
-/// An argument, in words.
+/// An argument, as text.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Argument {
     pub(crate) name: &'static str,
@@ -41,7 +41,7 @@ impl Argument {
 /// A call into a driver.
 #[derive(Debug)]
 pub(crate) struct Callback {
-    /// What it is called in the documentation: `classifyFn`, `EvtIoRead`.
+    /// Its name in the documentation: `classifyFn`, `EvtIoRead`.
     pub(crate) name: String,
     /// The driver's function; 0 when the caller does not know it.
     pub(crate) routine: u64,
@@ -56,10 +56,10 @@ impl Callback {
 
 /// A call that has not returned.
 struct Open {
-    /// Where it stands on the stack: calls further in lie below.
+    /// Its address on the stack: inner calls are below.
     stack: u64,
     irql: Irql,
-    /// The line, until something inside makes it written.
+    /// The line, until an inner call makes it be written.
     unwritten: Option<String>,
     what: String,
 }
@@ -146,12 +146,12 @@ impl Sink {
     pub(super) fn called(&self, description: &Description, signature: &Signature, arguments: *const u64) {
         let words = signature.parameters.iter().enumerate();
         let shown = words.filter_map(|(index, parameter)| {
-            // SAFETY: the gate put the registers into the home space, and the caller the rest behind it.
+            // SAFETY: the gate stored the registers in the home space, and the caller the rest after it.
             let word = unsafe { arguments.add(index).read() };
             Some(Argument { name: parameter.name, value: value::show(parameter.kind, word)? })
         });
         let shown: Vec<Argument> = shown.collect();
-        // SAFETY: the return address lies below the home space.
+        // SAFETY: the return address is below the home space.
         let caller = cpu::frame_of(unsafe { arguments.sub(1).read() }).to_string();
         self.begin("call", description.module, description.name, &caller, &shown, arguments as u64);
     }
@@ -161,8 +161,8 @@ impl Sink {
         let mut text = signature.result.and_then(|kind| value::show(kind, result)).unwrap_or_default();
         for (index, parameter) in signature.parameters.iter().enumerate() {
             if let Kind::Out(bytes) = parameter.kind
-                // SAFETY: as in `called`; the home space is the function's own and may hold anything by now, so a wrong
-                // pointer is only read by the host's kernel.
+                // SAFETY: as in `called`; the function may have overwritten its home space, so the pointer is read only
+                // by way of the host's kernel.
                 && let Some(written) = value::written(bytes, unsafe { arguments.add(index).read() })
             {
                 let _ = write!(text, "{}*{}={written}", if text.is_empty() { "" } else { ", " }, parameter.name);
@@ -194,13 +194,13 @@ impl Sink {
                 }
             }
         }
-        let _ = self.out.lock().writer.flush(); // `finish` reports what goes wrong
+        let _ = self.out.lock().writer.flush(); // `finish` reports errors
     }
 
     fn begin(&self, event: &str, module: &str, name: &str, at: &str, arguments: &[Argument], stack: u64) {
         let irql = cpu::irql();
         let mut calls = CALLS.take();
-        // What was left by a jump, and what an abandoned stack left, is further in than this call.
+        // Calls that were left by a jump or an abandoned stack are inside this one.
         calls.retain(|open| open.stack > stack);
         if let Some(line) = calls.last_mut().and_then(|open| open.unwritten.take()) {
             self.line(&format!("{line} {{"));
@@ -291,7 +291,7 @@ fn processor() -> u32 {
     if cpu::inside() { cpu::current_processor().number() } else { 0 }
 }
 
-/// Thread, processor, IRQL, and how deep.
+/// Thread, processor, IRQL and depth.
 fn margin(irql: Irql, depth: usize) -> String {
     let processor = processor();
     let level = irql.to_string();

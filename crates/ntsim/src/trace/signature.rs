@@ -1,4 +1,4 @@
-//! What the functions of the export tables take and return.
+//! Parameters and results of the functions in the export tables.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, OnceLock};
@@ -6,7 +6,7 @@ use std::sync::{LazyLock, OnceLock};
 /// Collected from the declarations in the sources by `build.rs`.
 const COLLECTED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/signatures.rs"));
 
-/// Of functions that macros declare, and of variadic ones.
+/// For functions that macros declare, and variadic ones.
 const SUPPLEMENT: &str = include_str!("signatures.txt");
 
 fn supplement() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -14,14 +14,13 @@ fn supplement() -> impl Iterator<Item = (&'static str, &'static str)> {
     lines.map(|line| line.split_once(' ').unwrap_or((line, "")))
 }
 
-/// How many arguments on the stack a function is taken to read when its parameters are not known: more than any
-/// function of the tables has.
+/// How many stack arguments are read for a function with unknown parameters: more than any function of the tables has.
 const STACK_WORDS: u64 = 24;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Not worth telling: the framework's globals.
+    /// Not shown: the framework's globals.
     Hidden,
     Status,
     Boolean,
@@ -32,9 +31,9 @@ pub(crate) enum Kind {
     UnicodeString,
     AnsiString,
     Guid,
-    /// A NUL-terminated text of bytes.
+    /// A NUL-terminated string of bytes.
     Text,
-    /// A NUL-terminated text of UTF-16 units.
+    /// A NUL-terminated string of UTF-16 units.
     Wide,
     Pointer,
     /// The address of a value that the function writes, of so many bytes.
@@ -59,7 +58,7 @@ pub(crate) struct Signature {
 }
 
 impl Signature {
-    /// Of a function of which nothing is known: the four registers.
+    /// For an unknown function: the four registers.
     fn unknown() -> Self {
         let parameters = ["rcx", "rdx", "r8", "r9"].map(|name| Parameter { name, kind: Kind::Unsigned(64) });
         Self { parameters: parameters.into(), result: Some(Kind::Unsigned(64)), open_ended: true }
@@ -91,7 +90,7 @@ impl Signature {
     }
 }
 
-/// Splits at the commas that stand in no brackets.
+/// Splits at the commas outside brackets.
 fn split(parameters: &'static str) -> Vec<&'static str> {
     let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
     for (at, c) in parameters.char_indices() {
@@ -129,7 +128,7 @@ fn kind_of(name: &str, kind: &str) -> Kind {
         "u64" | "usize" | "Handle" => Kind::Unsigned(64),
         "*const UnicodeString" | "*mut UnicodeString" => Kind::UnicodeString,
         "*const AnsiString" | "*mut AnsiString" => Kind::AnsiString,
-        // A callout is known by its key, which comes first.
+        // A callout is shown by its key, which comes first.
         "*const RawGuid" | "*const Guid" | "*const FwpsCallout0" => Kind::Guid,
         "*const c_char" => Kind::Text,
         "*const u16" => Kind::Wide,
@@ -142,11 +141,11 @@ fn kind_of(name: &str, kind: &str) -> Kind {
     }
 }
 
-/// The signature of an export; of one that is not known, the four registers.
+/// The signature of an export; for an unknown one, the four registers.
 pub(crate) fn of(name: &'static str) -> &'static Signature {
     static ALL: LazyLock<HashMap<&'static str, Signature>> = LazyLock::new(|| {
         let collected = COLLECTED.iter().map(|(name, text)| (*name, Signature::parse(name, text, false)));
-        // A variadic function reads as much as its format says.
+        // A variadic function reads as many arguments as its format says.
         let supplement = supplement().map(|(name, text)| (name, Signature::parse(name, text, true)));
         collected.chain(supplement).collect()
     });
@@ -154,7 +153,7 @@ pub(crate) fn of(name: &'static str) -> &'static Signature {
     ALL.get(name).unwrap_or_else(|| UNKNOWN.get_or_init(Signature::unknown))
 }
 
-/// Functions that no hook may come before: what they do to registers or to the stack is none of a function's business.
+/// Functions that cannot be hooked: they change registers or the stack as no ordinary function does.
 pub(crate) fn is_bare(name: &str) -> bool {
     matches!(name, "__chkstk" | "__C_specific_handler" | "_local_unwind" | "RtlCaptureContext")
 }

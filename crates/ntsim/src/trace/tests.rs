@@ -1,4 +1,4 @@
-//! Hooked gates from the driver's side, and what is written of them.
+//! Hooked gates as a driver calls them, and their trace.
 
 use super::*;
 use crate::export::Export;
@@ -38,7 +38,7 @@ fn traced(form: Form, only: &[&str]) -> (Arc<Machine>, Lines) {
 }
 
 extern "win64" fn seven(a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, g: u64) -> u64 {
-    // The caller of the gate, and not the hook, is who called.
+    // The caller is the gate's, not the hook.
     assert_ne!(cpu::caller(), 0);
     a + 10 * b + 100 * c + 1000 * d + 10_000 * e + 100_000 * f + 1_000_000 * g
 }
@@ -125,7 +125,7 @@ fn a_call_that_stops_the_machine_never_returns() {
     let (machine, lines) = traced(Form::Text, &[]);
     let error = machine.load_driver("sample", &calls("KeBugCheck")).expect_err("stops the machine");
     let crate::pe::LoadError::Bugcheck(bugcheck) = error else { panic!("{error}") };
-    // The hook does not hide who called.
+    // The hook does not hide the caller.
     assert_eq!(bugcheck.driver_frames().next().map(ToString::to_string).as_deref(), Some("sample.sys+0x100a"));
     let text = lines.text();
     assert!(
@@ -140,7 +140,7 @@ fn a_hooked_gate_keeps_the_irql_contract() {
     let (machine, _) = traced(Form::Text, &[]);
     let (_, gate) = Catalogue::get().find_for(&machine, "ntoskrnl.exe", "KeDelayExecutionThread").expect("an export");
     let bugcheck = cpu::enter(&machine, Irql::DISPATCH, || {
-        // SAFETY: refused before its arguments are looked at.
+        // SAFETY: refused before its arguments are read.
         let delay: extern "win64" fn(u8, u8, *const i64) -> i32 = unsafe { core::mem::transmute(gate) };
         delay(0, 0, core::ptr::null())
     })

@@ -1,7 +1,6 @@
-//! What a word means.
+//! Shows an argument by its kind.
 //!
-//! Memory of the driver is read through the host's kernel, so that a wrong pointer is shown and not followed into a
-//! fault.
+//! The driver's memory is read through the host's kernel, so that a wrong pointer is shown, not followed into a fault.
 
 use super::signature::Kind;
 use crate::cpu;
@@ -9,7 +8,7 @@ use nt_abi::Irql;
 use nt_abi::NtStatus;
 use sluice_host::Guid;
 
-/// The most units of a text that are shown.
+/// The most units of a string that are shown.
 const LONGEST: usize = 120;
 
 /// Reads memory that may not be there.
@@ -18,7 +17,7 @@ pub(super) fn peek<const N: usize>(address: u64) -> Option<[u8; N]> {
     (peek_into(address, &mut bytes) == N).then_some(bytes)
 }
 
-/// Reads as much as is there.
+/// Reads as much as is readable.
 fn peek_into(address: u64, to: &mut [u8]) -> usize {
     let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
     let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: to.len() };
@@ -36,7 +35,7 @@ fn pointer(address: u64) -> String {
     let frame = cpu::frame_of(address);
     match (address, &frame.module) {
         (0, _) => "NULL".to_owned(),
-        // Kernel stacks, pool and objects lie in no module; a pointer into the driver is worth naming.
+        // Kernel stacks, pool and objects are in no module; a pointer into the driver is worth naming.
         (_, Some(module)) if module != "ntsim" && frame.is_driver() => frame.to_string(),
         _ => format!("{address:#x}"),
     }
@@ -78,7 +77,7 @@ fn terminated(address: u64, width: usize) -> Option<Vec<u8>> {
     (read != 0).then_some(bytes)
 }
 
-/// A word, as its kind reads; None when it is not worth telling.
+/// A word as text, by its kind; None when it is not shown.
 pub(super) fn show(kind: Kind, word: u64) -> Option<String> {
     let followed = |text: Option<String>| match text {
         Some(text) => text,
@@ -124,7 +123,7 @@ pub(super) fn show(kind: Kind, word: u64) -> Option<String> {
     })
 }
 
-/// What a function wrote to the address it was given; None when nothing can be read there.
+/// What a function wrote to the address it was given; None when it is not readable.
 pub(super) fn written(bytes: u32, address: u64) -> Option<String> {
     Some(match bytes {
         1 => number(u64::from(peek::<1>(address)?[0])),

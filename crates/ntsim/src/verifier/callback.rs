@@ -1,11 +1,11 @@
 //! Driver code must come back as it was called: at the same IRQL, holding no spin lock that it took, and in no critical
 //! region that it entered.
 //!
-//! There is one way into driver code, [`enter`], and every place that calls a driver's routine goes it: the call is
-//! traced, and what the routine leaves behind is found when it returns and under its own name, not where it hurts. Parts
-//! of a routine that is still running do not go it: filters and handlers of exceptions, and the routines of a
-//! cancel-safe queue, which take its lock and return with it; nor, so far, do those of a generic table. A test below
-//! holds the sources against that.
+//! There is one way into driver code, [`enter`], and every call of a driver's routine takes it: the call is traced, and
+//! what the routine leaves behind is reported when it returns, under its name, not where it does harm. Parts of a
+//! routine that is still running do not take it: exception filters and handlers, and the routines of a cancel-safe
+//! queue, which return with its lock held; nor, so far, do those of a generic table. A test below checks the sources
+//! for that.
 
 use super::locks;
 use crate::cpu::{self, code};
@@ -14,11 +14,11 @@ use crate::trace::{self, Callback};
 use core::fmt::Display;
 use nt_abi::Irql;
 
-/// The first parameter of a bugcheck 0xC4 for a spin lock held too long. Windows has no number for it: there the
+/// The first parameter of bugcheck 0xC4 for a spin lock that a routine keeps. Windows has no number for it: there a
 /// processor hangs later.
 const SPIN_LOCK_KEPT: u64 = 0x0008_0010;
 
-/// What a routine must leave as it was.
+/// The state that a routine must leave as it was.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     irql: Irql,
@@ -27,14 +27,14 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// As it is now, on this processor.
+    /// The state of this processor now.
     #[inline]
     pub(crate) fn now() -> Self {
         let processor = cpu::current_processor();
         Self { irql: processor.irql(), spin_locks: locks::spin_locks_held(), regions: apc::regions(processor) }
     }
 
-    /// Stops the machine if a spin lock is held that was not.
+    /// Stops the machine if more spin locks are held than before.
     fn expect_spin_locks(self, what: &dyn Display) {
         let now = Self::now();
         if now.spin_locks > self.spin_locks {
@@ -42,7 +42,7 @@ impl State {
         }
     }
 
-    /// Stops the machine unless locks and regions are as they were; the level is not looked at.
+    /// Stops the machine unless locks and regions are as they were; the level is not checked.
     #[inline]
     pub(crate) fn expect_locks(self, what: &dyn Display) {
         let now = Self::now();
@@ -84,7 +84,7 @@ impl State {
     }
 }
 
-/// A routine of a driver in a sentence: what it is, and where.
+/// A routine of a driver for a message: what it is, and where.
 pub(crate) struct At(pub(crate) &'static str, pub(crate) u64);
 
 impl Display for At {
@@ -93,20 +93,21 @@ impl Display for At {
     }
 }
 
-/// What a routine must leave as it was.
+/// The state that a routine must leave as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keeps {
-    /// The level, the regions, and no spin lock more.
+    /// The level, the regions and the spin locks.
     All,
-    /// The regions, and no spin lock more: the caller looks at the level.
+    /// The regions and the spin locks: the caller checks the level.
     Locks,
-    /// No spin lock more: the caller looks at the level and the regions.
+    /// The spin locks: the caller checks the level and the regions.
     SpinLocks,
-    /// Nothing, or the caller looks at everything: the routine gives back what the caller took, or need not return.
+    /// Nothing, or the caller checks everything: the routine releases what the caller acquired, or need not return.
     Nothing,
 }
 
-/// Calls a routine of a driver: the one way into driver code. Inside [`cpu::enter`]; no lock of this program is held.
+/// Calls a routine of a driver: the one way into driver code. To be called inside [`cpu::enter`], with no lock of ntsim
+/// held.
 ///
 /// `what` names the routine when it does not leave what it `keeps`; `describe` and `result` are for a trace.
 #[inline(always)]
@@ -120,19 +121,19 @@ pub(crate) fn enter<R>(
     trace::callback(describe, || checked(what, keeps, call), result)
 }
 
-/// [`enter`] for a routine that keeps everything, which a trace shows as `name`, without arguments.
+/// [`enter`] for a routine that must leave all of it as it was; a trace shows it as `name`, without arguments.
 pub(crate) fn call<R>(at: &At, name: &'static str, f: impl FnOnce() -> R) -> R {
     enter(at, Keeps::All, || Callback::new(name, at.1, Vec::new()), f, |_| String::new())
 }
 
-/// Runs `f` and stops the machine unless it leaves what it keeps.
+/// Runs `f` and stops the machine if it changes what it must keep.
 #[inline]
 pub(crate) fn checked<R>(what: &dyn Display, keeps: Keeps, f: impl FnOnce() -> R) -> R {
     let before = State::now();
     let value = f();
     match keeps {
         Keeps::All => {
-            // The lock first: a routine that took one and did not lower either did both with one mistake.
+            // The lock first: a routine that keeps a spin lock also keeps its level, by one mistake.
             before.expect_locks(what);
             if cpu::irql() != before.irql {
                 before.level_differs(what);
@@ -184,8 +185,8 @@ mod tests {
         .unwrap();
     }
 
-    /// The types of win64 functions in the sources, by file, and what is called through them where it is not a driver's
-    /// routine by way of [`enter`] or [`call`].
+    /// The types of win64 functions in the sources, by file, and what is called through them other than a driver's
+    /// routine through [`enter`] or [`call`].
     const POINTERS: &[(&str, usize, &str)] = &[
         ("cpu/seh/mod.rs", 1, "a handler: part of a routine that runs"),
         ("cpu/seh/scope.rs", 2, "filters and __finally: part of a routine that runs"),
@@ -219,13 +220,13 @@ mod tests {
         ("wdf/workitem.rs", 1, ""),
     ];
 
-    /// Whether a file holds nothing but tests and what they stand on.
+    /// Whether a file holds only tests and their support.
     fn is_for_tests(path: &str) -> bool {
         let file = path.rsplit('/').next().unwrap_or(path);
         path.contains("tests/") || file == "tests.rs" || file == "testing.rs" || file.ends_with("_tests.rs")
     }
 
-    /// The lines of the sources that are code and no test, by file.
+    /// The lines of code in the sources, without tests, by file.
     fn sources(folder: &std::path::Path, root: &std::path::Path, found: &mut Vec<(String, Vec<String>)>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

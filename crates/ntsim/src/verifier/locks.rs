@@ -1,15 +1,16 @@
 //! The locks that drivers hold: what each thread has, and in which order locks are taken.
 //!
-//! Two threads that take two locks in opposite orders can wait for each other for ever, though they may never have. So
-//! the order is kept: whenever a lock is wanted while others are held, an edge leads from each of them to it, with the
-//! stack of the driver that did it first. An edge that closes a circle stops the machine before the lock is acquired, as
+//! Two threads that take two locks in opposite orders can wait for each other forever, even if they never have. So the
+//! order is recorded: when a lock is acquired while others are held, an edge leads from each of them to it, with the
+//! driver's stack at the first time. An edge that closes a cycle stops the machine before the lock is acquired, as
 //! Driver Verifier's deadlock detection does (bugcheck 0xC4, 0x1001).
 //!
 //! In the graph are spin locks, queued spin locks, reader/writer spin locks acquired exclusively, fast and guarded
-//! mutexes, WDFSPINLOCK and WDFWAITLOCK. Shared acquisitions are not: two readers do not wait for each other. Neither is
-//! a lock that was only tried for: who does not wait cannot deadlock; but what is acquired under it counts.
+//! mutexes, WDFSPINLOCK and WDFWAITLOCK. Shared acquisitions are not: two readers do not wait for each other. Neither
+//! is a lock acquired by a try function: a thread that does not wait cannot deadlock; but what is acquired under it
+//! counts.
 //!
-//! A lock is its address. Initialising it anew, or freeing the pool block around it, forgets what was known of it.
+//! A lock is identified by its address. Initializing it again, or freeing the pool block around it, removes its edges.
 
 use crate::cpu::{self, Frame, code};
 use core::cell::Cell;
@@ -22,7 +23,7 @@ use std::collections::{HashMap, HashSet};
 /// What kind of lock it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Held at DISPATCH_LEVEL or above; a routine that returns with one has lost it.
+    /// Held at DISPATCH_LEVEL or above; a routine must not return with it held.
     Spin,
     /// The same, shared with other readers: it has no place in the order.
     SharedSpin,
@@ -37,19 +38,19 @@ struct Held {
     caller: u64,
 }
 
-/// The most locks of one thread that are remembered; those beyond are counted and have no place in the order.
+/// The most locks of one thread that are recorded; further ones are counted and have no place in the order.
 const MOST: usize = 16;
 
 struct Mine {
     count: Cell<usize>,
-    /// Locks beyond the most that are remembered.
+    /// Locks beyond the most that are recorded.
     more: Cell<usize>,
     spin: Cell<u32>,
     held: [Cell<Held>; MOST],
 }
 
 thread_local! {
-    // Cells without destructors: looking at them is one load.
+    // Cells without destructors: reading them is one load.
     static MINE: Mine = const {
         Mine {
             count: Cell::new(0),
@@ -66,7 +67,7 @@ impl Mine {
     }
 }
 
-/// This thread is about to wait for `lock`; called before it does, so that a deadlock is found and not entered.
+/// This thread is about to wait for `lock`; called before it does, so that a deadlock is reported, not entered.
 #[inline]
 pub(crate) fn wanted(lock: u64) {
     if MINE.with(|mine| mine.count.get()) != 0 {
@@ -89,7 +90,7 @@ fn wanted_under_others(lock: u64) {
     }
 }
 
-/// This thread has it now.
+/// This thread has acquired it.
 #[inline]
 pub(crate) fn acquired(lock: u64, class: Class) {
     MINE.with(|mine| {
@@ -107,7 +108,7 @@ pub(crate) fn acquired(lock: u64, class: Class) {
     });
 }
 
-/// This thread gives it back. One that it does not hold is the lock's own business.
+/// This thread releases it. The lock itself checks that it is held.
 #[inline]
 pub(crate) fn released(lock: u64, class: Class) {
     MINE.with(|mine| {
@@ -144,7 +145,7 @@ pub(crate) fn last_spin_lock() -> Option<(u64, u64)> {
     MINE.with(|mine| mine.iter().rev().find(|held| held.class != Class::Wait).map(|held| (held.lock, held.caller)))
 }
 
-/// This thread's stack was abandoned: nobody will release anything.
+/// This thread's stack was abandoned: its locks are never released.
 pub(crate) fn abandoned() {
     MINE.with(|mine| {
         mine.count.set(0);
@@ -153,7 +154,7 @@ pub(crate) fn abandoned() {
     });
 }
 
-/// A lock in a sentence: its place in a driver's image, or its address.
+/// A lock for a message: its place in a driver's image, or its address.
 pub(crate) fn name(lock: u64) -> String {
     cpu::frame_of(lock).to_string()
 }
@@ -166,7 +167,7 @@ pub struct LockOrder {
     after: Mutex<HashMap<u64, Vec<Edge>>>,
 }
 
-/// One lock was wanted while another was held.
+/// One lock was acquired while another was held.
 #[derive(Clone, Debug)]
 struct Edge {
     to: u64,
@@ -192,7 +193,7 @@ impl LockOrder {
         self.after.lock().entry(held).or_default().push(Edge { to: wanted, stack });
     }
 
-    /// Forgets the locks within a range of addresses: their memory is used anew.
+    /// Forgets the locks within a range of addresses, whose memory is reused.
     pub(crate) fn forget(&self, range: &Range<u64>) {
         if !self.any.load(Ordering::Acquire) {
             return;
@@ -252,7 +253,7 @@ mod tests {
     use nt_abi::Irql;
     use std::sync::Arc;
 
-    /// Takes locks in order and gives them back in the reverse.
+    /// Acquires locks in order and releases them in reverse order.
     fn take(machine: &Arc<Machine>, locks: &[u64]) -> Result<(), Bugcheck> {
         cpu::enter(machine, Irql::PASSIVE, || {
             for &lock in locks {

@@ -1,8 +1,8 @@
 //! Low resources: every fallible import fails, once for each call stack that leads to it.
 //!
-//! [`survey`] runs a driver again and again. In each run the first call stack that has not failed yet fails, and
-//! nothing else, so that what goes wrong then has one cause; when a run has nothing left to fail, every failure path
-//! that the run can reach has been met. Random failure, as Driver Verifier has it, meets them too if one waits long enough.
+//! [`survey`] runs a driver again and again. In each run only the first call stack that has not failed yet fails, so
+//! that what goes wrong has one cause; when a run has nothing left to fail, every failure path that it can reach has
+//! been taken. Random failures, as Driver Verifier makes them, take them too, given enough time.
 
 use crate::cpu::{self, Bugcheck, Frame};
 use crate::machine::{Config, Machine};
@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What is to fail on one machine, and what has.
+/// What will fail on one machine, and what has.
 #[derive(Debug, Default)]
 pub struct LowResources {
     enabled: AtomicBool,
@@ -54,14 +54,14 @@ impl LowResources {
         self.enabled.store(true, Ordering::Release);
     }
 
-    /// Ends it; what has failed stays known.
+    /// Stops failing imports; what has failed stays recorded.
     pub fn disable(&self) {
         self.enabled.store(false, Ordering::Release);
     }
 
     /// Whether the import `what` has to fail now: it does when it is reached by a call stack for the first time.
     ///
-    /// Every fallible import asks this, inside [`cpu::enter`], with no lock held.
+    /// Every fallible import calls this, inside [`cpu::enter`], with no lock held.
     #[inline]
     pub fn fails(&self, what: &str) -> bool {
         self.enabled.load(Ordering::Relaxed) && self.fails_here(what)
@@ -72,7 +72,7 @@ impl LowResources {
         if self.state.lock().left == 0 {
             return false;
         }
-        // Only named frames: an address in no module is what a walk without unwind tables makes up.
+        // Only named frames: a walk without unwind tables can make up addresses in no module.
         let named = |f: &Frame| f.is_driver() && f.module.is_some();
         let stack: Vec<Frame> = cpu::stack_here().into_iter().filter(named).collect();
         if stack.is_empty() {
@@ -99,12 +99,12 @@ impl LowResources {
     }
 }
 
-/// What a survey found.
+/// The result of a survey.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Survey {
     /// Every call stack that failed once.
     pub failed: Vec<Site>,
-    /// Those of them after which something went wrong, and what.
+    /// The failures after which something went wrong, and what.
     pub casualties: Vec<(Site, String)>,
 }
 
@@ -115,7 +115,7 @@ impl Survey {
         self.failed.len()
     }
 
-    /// After how many of them nothing went wrong.
+    /// How many of them the driver survived.
     #[must_use]
     pub fn survived(&self) -> usize {
         self.failed.len() - self.casualties.len()
@@ -129,13 +129,13 @@ impl fmt::Display for Survey {
     }
 }
 
-/// Runs `run` on fresh machines until no call stack is left that has not failed.
+/// Runs `run` on fresh machines until every call stack has failed once.
 ///
-/// `run` loads the driver, does with it what reaches the failure paths, and unloads it. It returns what went wrong in
-/// the driver beyond the failure it was made to meet: a leak, a bugcheck. That a load fails is not wrong.
+/// `run` loads the driver, exercises it, and unloads it. It returns what went wrong in the driver beyond the injected
+/// failure: a leak, a bugcheck. A load that fails is not wrong.
 ///
 /// # Errors
-/// What goes wrong in a run in which nothing failed: the driver, or `run`, is not sound to begin with.
+/// What goes wrong in a run without an injected failure: the driver, or `run`, is already faulty.
 pub fn survey(config: &Config, mut run: impl FnMut(&Arc<Machine>) -> Result<(), String>) -> Result<Survey, String> {
     let mut known = HashSet::new();
     let mut survey = Survey::default();
