@@ -1,8 +1,8 @@
-//! Collects the parameters of every function a driver can call out of the sources, for `ntsim trace`.
+//! Collects from the sources the parameters of every function that a driver can call, for `ntsim trace`.
 //!
 //! The compiler knows the types of an `extern "win64"` function but not its parameters' names, and the export tables
-//! hold bare addresses. Reading the declarations themselves keeps the names true without a second list to maintain. What
-//! a macro writes is not found; `src/trace/signature.rs` supplements those by hand.
+//! hold bare addresses. Reading the declarations keeps the names right without a second list to maintain. Functions
+//! that a macro declares are not found; `src/trace/signature.rs` adds those by hand.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,8 +46,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The `extern "win64"` functions of a file: `parameter: type, ... -> result`. One whose registers are its own affair
-/// (`naked`) has none.
+/// The `extern "win64"` functions of a file: `parameter: type, ... -> result`. `naked` functions have none.
 fn functions(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut rest = text;
@@ -70,7 +69,7 @@ fn functions(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// Where the parenthesis that opens `text` is closed.
+/// The position of the parenthesis that closes the one at the start of `text`.
 fn closing(text: &str) -> Option<usize> {
     let mut depth = 0;
     for (at, c) in text.char_indices() {

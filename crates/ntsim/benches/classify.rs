@@ -1,8 +1,8 @@
 //! What the filter engine adds to a callout: the time of a classify call over that of the callout function alone.
 //!
-//! `cargo bench -p ntsim --bench classify` prints a table. The callout is empty, so that what is measured is the engine:
-//! the snapshot, the conditions, the arbitration and the call itself. The cases take turns within each round, so that
-//! whatever else the machine does falls on all of them; medians of the rounds are printed.
+//! `cargo bench -p ntsim --bench classify` prints a table. The callout is empty, so that the engine is measured: the
+//! snapshot, the conditions, the arbitration and the call. The cases take turns within each round, so that other load
+//! affects them all; the medians of the rounds are printed.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use core::ffi::c_void;

@@ -1,9 +1,9 @@
 //! How fast a capture passes through the simulated stack, and the driver in it.
 //!
-//! `cargo bench -p ntsim --bench replay` prints a table. The capture is made in memory: TCP connections of web traffic's
-//! shape, a handshake, requests and answers in full-sized segments with their acknowledgements, and an end; thousands of
-//! them side by side. Cases take turns within each round; medians are printed. With the real driver when it is built
-//! (`./dev build`).
+//! `cargo bench -p ntsim --bench replay` prints a table. The capture is made in memory: thousands of concurrent TCP
+//! connections shaped like web traffic, with a handshake, requests, answers in full-sized segments with their
+//! acknowledgments, and an end. Cases take turns within each round; medians are printed. The real driver is included
+//! when it is built (`./dev build`).
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use etherparse::{PacketBuilder, TcpHeader};
@@ -18,7 +18,7 @@ use std::time::Instant;
 const ROUNDS: usize = 7;
 /// Connections that are open at the same time.
 const SIDE_BY_SIDE: u32 = 500;
-/// Such generations after one another.
+/// Generations of such connections, one after another.
 const GENERATIONS: u32 = 4;
 /// Requests in each connection.
 const REQUESTS: u32 = 5;

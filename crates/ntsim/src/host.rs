@@ -54,13 +54,13 @@ pub struct LocalHost {
     disk: Arc<Mutex<Disk>>,
 }
 
-/// The machine's folder of drivers, and what it demands of them.
+/// The machine's drivers folder, and its requirements for drivers.
 #[derive(Debug)]
 struct Disk {
     drivers: Drivers,
     system: System,
     trust: Trust,
-    /// The Base Filtering Engine answers.
+    /// The Base Filtering Engine is running.
     engine: bool,
 }
 
@@ -75,9 +75,9 @@ struct Services {
 #[derive(Debug)]
 struct Service {
     config: ServiceConfig,
-    /// Deleted while its driver was loaded: it goes when the driver does.
+    /// Deleted while its driver was loaded; removed when the driver unloads.
     delete_pending: bool,
-    /// The file in the folder of drivers that its driver was loaded from, as it is called now.
+    /// The file in the drivers folder that its driver was loaded from, by its current name.
     image: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl LocalHost {
     /// A host on a machine. The services belong to the host: clone it rather than make a second one.
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
-        // CERT_E_UNTRUSTEDROOT: the machine knows no signer.
+        // CERT_E_UNTRUSTEDROOT: the machine trusts no signer.
         let disk = Disk {
             drivers: Drivers::default(),
             system: drivers::system(),
@@ -95,28 +95,29 @@ impl LocalHost {
         Self { machine, services: Arc::default(), disk: Arc::new(Mutex::new(disk)) }
     }
 
-    /// Makes it another Windows, or one that demands more of drivers. At first it is one that looks at no signature.
+    /// Changes the Windows version or its requirements for drivers. By default signatures are not checked.
     pub fn set_system(&self, change: impl FnOnce(&mut System)) {
         change(&mut self.disk.lock().system);
     }
 
-    /// Says who vouches for signed drivers on this machine. At first nobody does.
+    /// Sets who is trusted to sign drivers on this machine. By default nobody is.
     pub fn set_trust(&self, trust: Trust) {
         self.disk.lock().trust = trust;
     }
 
-    /// Stops or starts the service BFE: while it is stopped, nobody can ask it. Its filters go on, as in Windows.
+    /// Stops or starts the service BFE. While it is stopped, it answers no calls; its filters stay in force, as on
+    /// Windows.
     pub fn set_engine(&self, running: bool) {
         self.disk.lock().engine = running;
     }
 
-    /// The files in the folder of drivers that the machine's next start would delete.
+    /// The files in the drivers folder that the machine's next start will delete.
     #[must_use]
     pub fn deleted_at_restart(&self) -> Vec<String> {
         self.disk.lock().drivers.doomed().to_vec()
     }
 
-    /// The files in the folder of drivers that loaded drivers came from.
+    /// The files in the drivers folder that loaded drivers came from.
     fn files_in_use(&self) -> Vec<String> {
         let loaded = |(name, service): (&String, &Service)| {
             self.machine.driver_state(name).is_some().then(|| service.image.clone()).flatten()
@@ -124,7 +125,7 @@ impl LocalHost {
         self.services.lock().by_name.iter().filter_map(loaded).collect()
     }
 
-    /// The content of a driver's file, wherever the machine has it.
+    /// The content of a driver's file, from the drivers folder or the disk.
     fn image(&self, operation: &str, path: &str) -> HostResult<Vec<u8>> {
         if let Some(name) = drivers::name(path) {
             let disk = self.disk.lock();
@@ -141,7 +142,7 @@ impl LocalHost {
         &self.machine
     }
 
-    /// What drivers left behind when their services were stopped, taken out: one report for each unload.
+    /// Takes the reports of what drivers left behind when their services were stopped, one for each unload.
     #[must_use]
     pub fn unload_reports(&self) -> Vec<LeakReport> {
         let mut reports = std::mem::take(&mut self.services.lock().reports);
@@ -149,7 +150,7 @@ impl LocalHost {
         reports
     }
 
-    /// The service, unless it was deleted and its driver has gone since. No lock is held afterwards.
+    /// The service, unless it was deleted and its driver has unloaded since. No lock is held afterwards.
     fn service(&self, name: &str) -> Option<(ServiceConfig, bool)> {
         let loaded = self.machine.driver_state(name).is_some();
         let mut services = self.services.lock();
@@ -325,7 +326,7 @@ impl Host for LocalHost {
         match self.machine.io.open(&self.machine, path) {
             Ok(file) => Ok(Box::new(LocalDevice(file))),
             Err(status) => {
-                // A driver that stops the machine in its create routine is reported as what it is.
+                // A driver that stops the machine in its create routine is reported as a stopped machine.
                 self.machine.check_running().map_err(|bugcheck| stopped(OPERATION, &bugcheck))?;
                 Err(failure(OPERATION, status))
             }
@@ -381,7 +382,7 @@ fn local_path(path: &str) -> HostResult<PathBuf> {
         [b'/', ..] => Ok(PathBuf::from(path)),
         [b'c' | b'C', b':', b'\\' | b'/', ..] => Ok(PathBuf::from(path[2..].replace('\\', "/"))),
         [_, b':', ..] => {
-            let what = format!("{path}: the simulated machine has the drive C: only, which is this system's /");
+            let what = format!("{path}: the simulated machine only has the drive C:, which is this system's /");
             Err(HostError::with_message("CreateFileW", code::ERROR_PATH_NOT_FOUND, what))
         }
         _ => {
@@ -401,13 +402,13 @@ fn file_error(operation: &str, path: &Path, error: &std::io::Error) -> HostError
     HostError::with_message(operation, code, format!("{}: {error}", path.display()))
 }
 
-/// A status of the kernel as user mode sees it, with the status itself for who knows it.
+/// A status of the kernel as user mode sees it, with the status itself in the message.
 fn failure(operation: &str, status: NtStatus) -> HostError {
     let code = code::from_ntstatus(status.0);
     HostError::with_message(operation, code, format!("{}, {status}", code::message(code)))
 }
 
-/// Nobody returns from a call into a machine that a bugcheck stopped; here the caller lives on and hears of it.
+/// On Windows no call returns from a machine that a bugcheck stopped; here the caller gets this error.
 fn stopped(operation: &str, bugcheck: &Bugcheck) -> HostError {
     HostError::with_message(operation, code::ERROR_IO_DEVICE, format!("the machine has stopped: {bugcheck}"))
 }
@@ -439,7 +440,7 @@ mod tests {
     #[test]
     fn programs_have_nt_paths() {
         assert_eq!(nt_path(Path::new("/usr/bin/Curl")), r"\device\harddiskvolume1\usr\bin\curl");
-        // Letters whose lower case is longer, or depends on the word, stay as policies leave them.
+        // Letters whose lower case is longer, or depends on the word, stay unchanged, as in policies.
         assert_eq!(nt_path(Path::new("/İΣ")), "\\device\\harddiskvolume1\\İσ");
     }
 

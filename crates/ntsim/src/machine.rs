@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// One simulated machine: the sum of its subsystems. Each is internally synchronised.
+/// One simulated machine: the sum of its subsystems. Each is internally synchronized.
 #[derive(Debug)]
 pub struct Machine {
     id: u64,
@@ -31,7 +31,7 @@ pub struct Machine {
     pub log: crate::nt::log::DebugLog,
     /// The order in which drivers take locks.
     pub lock_order: crate::verifier::locks::LockOrder,
-    /// Failures to inject.
+    /// Failures that are injected.
     pub low_resources: crate::verifier::low_resources::LowResources,
     /// Time.
     pub clock: crate::nt::clock::Clock,
@@ -39,35 +39,35 @@ pub struct Machine {
     pub dispatcher: crate::nt::ke::dispatcher::Dispatcher,
     /// Timers that are set.
     pub timers: crate::nt::ke::timer::Timers,
-    /// Objects, processes, the registry, and what else the executive keeps.
+    /// Objects, processes, the registry and the rest of the executive.
     pub executive: crate::nt::Executive,
     /// The Network Module Registrar.
     pub nmr: crate::netio::Registrar,
     /// The processors driver code runs on.
     pub processors: Processors,
-    /// The system threads that run.
+    /// The running system threads.
     pub threads: SystemThreads,
     /// NDIS miniport drivers.
     pub miniports: crate::ndis::miniport::Miniports,
     unload_patience: Duration,
-    /// What watches the import boundary.
+    /// The hooks at the import boundary.
     pub hooks: crate::trace::Hooks,
     drivers: driver::Drivers,
     stopped: OnceLock<Bugcheck>,
 }
 
-/// How a machine is made.
+/// The configuration of a machine.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How many processors it has.
     pub processors: u32,
-    /// Whether every pool block ends at a guard page (Driver Verifier's special pool). Slow; finds overruns at the
-    /// instruction that does them.
+    /// Whether every pool block ends at a guard page (Driver Verifier's special pool). Slow; finds an overrun at its
+    /// instruction.
     pub special_pool: bool,
-    /// Which version of Windows it is, as far as the Filtering Platform's layers and their fields tell.
+    /// The version of Windows, as far as the Filtering Platform's layers and fields differ.
     pub windows: WindowsVersion,
-    /// How long an unload waits for the system threads a driver started. A driver that stops them before it returns
-    /// from its unload routine never makes it wait.
+    /// How long an unload waits for the system threads a driver started. It does not wait for a driver that stops them
+    /// before its unload routine returns.
     pub unload_patience: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Machine {
         Self::with(Config::default())
     }
 
-    /// A machine made to measure.
+    /// A machine of this configuration.
     #[must_use]
     pub fn with(config: Config) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -117,7 +117,7 @@ impl Machine {
         })
     }
 
-    /// A number no other machine of this process has.
+    /// A number that is unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
@@ -135,7 +135,7 @@ impl Machine {
         self.stopped.get().is_some()
     }
 
-    /// Refuses to go on once a bugcheck has stopped the machine.
+    /// Fails once a bugcheck has stopped the machine.
     ///
     /// # Errors
     /// That bugcheck.
@@ -154,13 +154,13 @@ impl Machine {
         first
     }
 
-    /// A number that is hard to guess: for security cookies and the like.
+    /// A number that is hard to guess, for security cookies and the like.
     pub(crate) fn random(&self) -> u64 {
         use std::hash::{BuildHasher, Hasher};
         std::hash::RandomState::new().build_hasher().finish()
     }
 
-    /// The address that stands for the EPROCESS of the System process.
+    /// The address of the EPROCESS of the System process.
     pub(crate) fn system_process(&self) -> u64 {
         self.executive.processes.system()
     }

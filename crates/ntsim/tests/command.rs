@@ -11,7 +11,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The built driver and a policy for it, or a word why there is none.
+/// The built driver and a policy for it; prints why when it is not built.
 fn driver() -> Option<(String, String)> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let driver = root.join("target/sluice/x86_64/sluice.sys");
@@ -23,7 +23,7 @@ fn driver() -> Option<(String, String)> {
     Some((driver.to_string_lossy().into_owned(), policy.to_string_lossy().into_owned()))
 }
 
-/// Runs `ntsim net` with the built driver; `None` with a word when this system does not allow it.
+/// Runs `ntsim net` with the built driver; `None`, with a message, when this system does not allow it.
 fn net(more: &[&str]) -> Option<Output> {
     let (driver, policy) = driver()?;
     let mut args = vec!["net", "--driver", &driver, "--policy", &policy];
@@ -142,7 +142,7 @@ fn a_trace_shows_what_a_callout_was_asked_and_what_it_answered() {
     {
         assert!(text.contains(event), "{event}");
     }
-    assert!(String::from_utf8_lossy(&output.stdout).contains("refuse"), "the replay's own output is left alone");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("refuse"), "the replay's output is unchanged");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The IRQL limits of the export tables against what headers and documentation say (tests/facts).
+//! Compares the IRQL limits of the export tables with headers and documentation (tests/facts).
 
 use nt_abi::Irql;
 use ntsim::export;

@@ -1,4 +1,4 @@
-//! `ntsim load` on what is no driver: a plain message and exit status 125, as text and as JSON.
+//! `ntsim load` of a file that is not a driver: a plain message and exit status 125, as text and as JSON.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 #[allow(dead_code, unreachable_pub, reason = "a part of it is used here")]
@@ -37,7 +37,7 @@ fn json_carries_the_error() {
     assert_eq!(report["unloaded"], false);
 }
 
-/// A driver that imports what exists nowhere, and calls it when it is loaded or never.
+/// A driver with an import that does not exist, which it calls when it is loaded, or never.
 fn with_a_strange_import(calls_it: bool) -> tempfile::NamedTempFile {
     let (mut sample, slot) = Sample::new(code::SUCCEED, &[]).with_imports("ntoskrnl.exe", &["NoSuchRoutine"]);
     if calls_it {

@@ -1,4 +1,5 @@
-//! `ntsim filters`, `ntsim state` and `--windows`: what stands in the Filtering Platform with the real driver installed.
+//! `ntsim filters`, `ntsim state` and `--windows`: the objects of the Filtering Platform with the real driver
+//! installed.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use quick_xml::Reader;
@@ -6,7 +7,7 @@ use quick_xml::events::Event;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The built driver and the demo's policy, or a word why there is none.
+/// The built driver and the demo's policy; prints why when it is not built.
 fn driver() -> Option<(String, String)> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let driver = root.join("target/sluice/x86_64/sluice.sys");

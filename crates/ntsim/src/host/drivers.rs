@@ -1,4 +1,4 @@
-//! The machine's System32\drivers, and what its code integrity makes of a driver's signature.
+//! The machine's System32\drivers, and its code integrity check of drivers' signatures.
 
 use sha2::{Digest, Sha256};
 use sluice_host::system::{CodeIntegrity, MACHINE_X64, Signature, System, Trust, is_driver_file};
@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 /// The folder, as user mode writes it.
 pub(super) const FOLDER: &str = r"C:\Windows\System32\drivers";
-/// The folder, as the kernel is given it in a service's ImagePath.
+/// The folder, as it is in a service's ImagePath.
 const NT_FOLDER: &str = r"\SystemRoot\System32\drivers";
 
-/// A Windows 10 22H2 that does not look at signatures, so that any driver can be tried on it.
+/// A Windows 10 22H2 that does not check signatures, so that any driver can be tried on it.
 pub(super) fn system() -> System {
     System {
         build: crate::nt::rtl::runtime::BUILD,
@@ -21,7 +21,7 @@ pub(super) fn system() -> System {
     }
 }
 
-/// The machine's own environment, as far as policies may refer to it. Names compare without case.
+/// The machine's environment, as far as policies may refer to it. Names are case-insensitive.
 pub(super) fn environment(name: &str) -> Option<&'static str> {
     const VARIABLES: [(&str, &str); 6] = [
         ("ProgramData", r"C:\ProgramData"),
@@ -34,7 +34,7 @@ pub(super) fn environment(name: &str) -> Option<&'static str> {
     VARIABLES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
 }
 
-/// The name of a file in the folder of drivers that a path names, if it names one.
+/// The name of the file in the drivers folder that a path names, if it names one.
 pub(super) fn name(path: &str) -> Option<&str> {
     [FOLDER, NT_FOLDER].iter().find_map(|folder| {
         let (start, name) = path.split_at_checked(folder.len())?;
@@ -42,12 +42,12 @@ pub(super) fn name(path: &str) -> Option<&str> {
     })
 }
 
-/// The files by their names in lower case, each with its content. It belongs to the machine alone: nothing of it is on
-/// this system's disk.
+/// The files by their names in lower case, each with its content. They exist only in the machine, not on this system's
+/// disk.
 #[derive(Debug, Default)]
 pub(super) struct Drivers {
     files: BTreeMap<String, Vec<u8>>,
-    /// What the next start of the machine deletes.
+    /// The files that the next start of the machine deletes.
     doomed: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ impl Drivers {
         Ok(())
     }
 
-    /// What the next start of the machine deletes.
+    /// The files that the next start of the machine deletes.
     pub(super) fn doomed(&self) -> &[String] {
         &self.doomed
     }
@@ -122,11 +122,11 @@ pub(super) fn admit(integrity: CodeIntegrity, signature: &Signature) -> HostResu
     Err(HostError::new("StartServiceW", code::ERROR_INVALID_IMAGE_HASH))
 }
 
-/// The signature in an image: whether there is one, and whether it speaks of this image. Who made it is not looked at:
-/// what a signer is worth on the machine is `trust`.
+/// The signature in an image: whether there is one, and whether it is of this image. The signer is not checked: `trust`
+/// says whether the machine trusts it.
 ///
-/// A signature (PKCS #7 in the certificate table) contains the image's SHA-256 hash as an OCTET STRING, which is enough
-/// to look for: nobody finds another image with that hash.
+/// A signature (PKCS #7 in the certificate table) contains the image's SHA-256 hash as an OCTET STRING, and that is all
+/// that is looked for: no other image with that hash can be found.
 pub(super) fn signature(image: &[u8], trust: Trust) -> Signature {
     let Some(table) = Table::of(image) else { return Signature::None };
     let mut hash = Sha256::new();
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_signature_is_that_of_its_image_only() {
-        // The least that has all the fields: a PE32+ header and a certificate table.
+        // The smallest image with all the fields: a PE32+ header and a certificate table.
         let mut image = vec![0; 0x200];
         image[0x3c] = 0x40;
         let (optional, entry) = (0x40 + 24, 0x40 + 24 + 112 + 32);

@@ -16,14 +16,14 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What is known of a loaded driver.
+/// A loaded driver.
 #[derive(Clone, Debug, Serialize)]
 pub struct DriverInfo {
     /// The service's name.
     pub name: String,
-    /// Where the image lies.
+    /// The image's base address.
     pub base: u64,
-    /// How long it is, in bytes.
+    /// Its size in bytes.
     pub size: u64,
     /// The entry point's RVA.
     pub entry: u32,
@@ -31,14 +31,14 @@ pub struct DriverInfo {
     pub sections: Vec<Section>,
     /// Its imports and what they are bound to.
     pub imports: Vec<Import>,
-    /// What is odd about the file but not refused.
+    /// Oddities of the file that are accepted.
     pub warnings: Vec<String>,
 }
 
 /// Why a driver was not unloaded.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UnloadError {
-    /// There is none of that name.
+    /// No driver has that name.
     #[error("no driver named {0} is loaded")]
     NotLoaded(String),
     /// It has no unload routine, so Windows keeps it until the next start.
@@ -93,7 +93,7 @@ impl Machine {
     /// `name` is its service's name.
     ///
     /// # Errors
-    /// Why not; the machine is as before, unless the entry point stopped it.
+    /// Why it did not load; the machine is as before, unless the entry point stopped it.
     pub fn load_driver(self: &Arc<Self>, name: &str, bytes: &[u8]) -> Result<DriverInfo, LoadError> {
         self.load_driver_with(name, bytes, LoadOptions::default())
     }
@@ -133,8 +133,8 @@ impl Machine {
         self.drivers.table.lock().insert(key.clone(), slot);
         let (object, path) = (driver.object.address(), driver.object.registry_path());
         let status = cpu::enter(self, Irql::PASSIVE, || {
-            // SAFETY: the address is the entry point of a driver mapped executable; DRIVER_INITIALIZE is its type.
-            // What it does in there is what this program is for: faults and bugchecks come back from `enter`.
+            // SAFETY: the address is the entry point of a driver mapped executable; DRIVER_INITIALIZE is its type. The
+            // driver is trusted no further: its faults and bugchecks come back from `enter`.
             let entry: extern "win64" fn(*mut c_void, *mut c_void) -> NtStatus = unsafe { core::mem::transmute(entry) };
             callback::enter(
                 &"DriverEntry",
@@ -200,7 +200,7 @@ impl Machine {
         Ok(report)
     }
 
-    /// After the last call into a driver: what it left behind, and its memory taken away.
+    /// After the last call into a driver: reports what it left behind, and unmaps its image.
     fn finish(self: &Arc<Self>, driver: &Loaded) -> LeakReport {
         let name = &driver.info.name;
         let range = driver.mapped.range();
@@ -221,13 +221,13 @@ impl Machine {
         report
     }
 
-    /// What the other rooms found, in words.
+    /// What the other rooms found, as text.
     fn others_left_by(&self, name: &str, image: &Range<u64>) -> Vec<String> {
         let mut others = self.wdf.take_leaks(name);
         others.extend(self.executive.left_by(image));
         others.extend(self.miniports.left_by(image));
         others.extend(self.nmr.left_by(image));
-        // The platform counts for the whole machine: what is left is this driver's once no other is loaded.
+        // The platform counts for the whole machine, so the rest is this driver's only when no other is loaded.
         if self.drivers.table.lock().is_empty() {
             others.extend(self.wfp.leaks().into_iter().map(|(what, count)| format!("{count} {what}")));
         }
@@ -237,7 +237,7 @@ impl Machine {
         others
     }
 
-    /// Called when a file on a device of `driver` was closed: an unload that waited for it happens now.
+    /// Called when a file on a device of `driver` was closed: completes an unload that waited for it.
     pub(crate) fn file_closed(self: &Arc<Self>, driver: &str) {
         if self.driver_state(driver) != Some(DriverState::UnloadPending) || self.io.open_files(driver) != 0 {
             return;
@@ -247,7 +247,7 @@ impl Machine {
         }
     }
 
-    /// The reports of unloads that had to wait for an open file, taken out.
+    /// Takes the reports of unloads that waited for an open file.
     pub fn unload_reports(&self) -> Vec<LeakReport> {
         std::mem::take(&mut *self.drivers.reports.lock())
     }
@@ -264,7 +264,7 @@ impl Machine {
         self.drivers.table.lock().get(&name.to_lowercase()).map(|slot| slot.state)
     }
 
-    /// The service name of the driver whose DRIVER_OBJECT lies at `object`.
+    /// The service name of the driver whose DRIVER_OBJECT is at `object`.
     #[must_use]
     pub fn driver_of_object(&self, object: u64) -> Option<String> {
         let table = self.drivers.table.lock();
@@ -272,7 +272,7 @@ impl Machine {
         found.map(|slot| slot.driver.info.name.clone())
     }
 
-    /// The driver whose image holds `address`: its service name and where the image lies.
+    /// The driver whose image contains `address`: its service name and address range.
     #[must_use]
     pub fn driver_at(&self, address: u64) -> Option<(String, Range<u64>)> {
         let table = self.drivers.table.lock();
@@ -281,7 +281,7 @@ impl Machine {
     }
 }
 
-/// What stack walks call a driver.
+/// A driver's name in stack walks.
 fn file_name(service: &str) -> String {
     if service.to_lowercase().ends_with(".sys") { service.to_owned() } else { format!("{service}.sys") }
 }

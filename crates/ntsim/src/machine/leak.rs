@@ -5,7 +5,7 @@ use crate::nt::pool::Block;
 use core::fmt;
 use serde::Serialize;
 
-/// What a driver still had when it was unloaded. Nothing, if it is right.
+/// What a driver still had when it was unloaded: nothing, if it is correct.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LeakReport {
     /// The service's name.
@@ -14,13 +14,13 @@ pub struct LeakReport {
     pub pool: Vec<Block>,
     /// Devices not deleted.
     pub devices: Vec<String>,
-    /// Symbolic links that lead to its devices, or to devices that are gone.
+    /// Symbolic links to its devices, or to deleted devices.
     pub links: Vec<String>,
     /// Requests not completed.
     pub requests: Vec<(IrpId, IrpKind)>,
     /// System threads that still run.
     pub threads: usize,
-    /// What other rooms found, in words: callouts, flow contexts, timers, process notifications.
+    /// What other rooms found, as text: callouts, flow contexts, timers, process notifications.
     pub others: Vec<String>,
 }
 

@@ -58,7 +58,7 @@ fn code_of_an_unloaded_driver_faults_under_its_name() {
     let info = machine.load_driver("gone", &unloadable()).unwrap();
     assert!(machine.unload_driver("gone").unwrap().is_clean());
     let stopped = crate::cpu::enter(&machine, nt_abi::Irql::PASSIVE, || {
-        // SAFETY: the image's addresses stay reserved and inaccessible: the fault is what is tested.
+        // SAFETY: the image's addresses stay reserved and inaccessible; the fault is what is tested.
         let late: extern "win64" fn() = unsafe { core::mem::transmute(info.base + 0x1000) };
         late();
     });

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// The size of the read buffer.
 const BUFFER: usize = 1 << 20;
-/// The longest block read: far above any packet, far below what a damaged length field can claim.
+/// The longest block: far above any packet, far below what a damaged length field can claim.
 const BUFFER_LIMIT: usize = 64 << 20;
 
 /// Why a capture cannot be read further.
@@ -62,7 +62,7 @@ pub struct Frame<'a> {
     pub link: LinkType,
     /// Its bytes, as far as they were captured.
     pub bytes: &'a [u8],
-    /// Which way it went, where the capture says so (`epb_flags` of pcapng).
+    /// Its direction, where the capture has it (`epb_flags` of pcapng).
     pub direction: Option<Direction>,
 }
 
@@ -78,7 +78,7 @@ struct Interface {
 /// Reads a capture and calls `f` with each frame, until it breaks. Memory use does not depend on the file's size.
 ///
 /// # Errors
-/// What is wrong with the file and where; frames before that place have been handed over.
+/// What is wrong with the file and where; `f` has been called with the frames before that place.
 pub fn read(input: impl Read + Send, mut f: impl FnMut(Frame<'_>) -> ControlFlow<()>) -> Result<(), CaptureError> {
     let mut reader = create_reader(BUFFER, input).map_err(|error| match error {
         PcapError::Eof => CaptureError::Empty,
@@ -102,7 +102,7 @@ pub fn read(input: impl Read + Send, mut f: impl FnMut(Frame<'_>) -> ControlFlow
             Err(PcapError::Eof) => return Ok(()),
             Err(PcapError::Incomplete(_)) => refill(&mut *reader, at)?,
             Err(PcapError::BufferTooSmall) => {
-                // The block may be longer than the buffer, or only reach beyond its end.
+                // The block may be longer than the buffer, or only extend past its end.
                 if reader.position() == 0 {
                     capacity *= 2;
                     if capacity > BUFFER_LIMIT || !reader.grow(capacity) {
@@ -155,7 +155,7 @@ fn block_frame<'a>(
             Ok(Some(Frame { time, link: interface.link, bytes, direction: None }))
         }
         PcapBlockOwned::NG(Block::SectionHeader(_)) => {
-            interfaces.clear(); // interfaces are numbered anew in each section
+            interfaces.clear(); // interface numbers restart in each section
             Ok(None)
         }
         PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
@@ -211,7 +211,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A classic pcap file of these frames, one a millisecond.
+    /// A pcap file of these frames, one per millisecond.
     pub(crate) fn pcap(link: LinkType, frames: &[&[u8]]) -> Vec<u8> {
         let mut file = Vec::new();
         file.extend_from_slice(&0xa1b2_c3d4u32.to_le_bytes());

@@ -1,9 +1,8 @@
-//! Several processors at once: the packets of a capture spread over stacks of their own.
+//! Several processors at once: the packets of a capture are spread over several stacks.
 //!
-//! A packet's addresses choose its lane, so that a conversation stays in one and in order, fragments included. What
-//! spans conversations is lost: an ICMP error of a router in between does not find the flow that it is about, and
-//! nothing that a driver injects or completes later is carried. Events bear the time of the packet that any lane took
-//! last.
+//! A packet's addresses choose its lane, so that a flow stays in one lane and in order, fragments included. What spans
+//! lanes is lost: an ICMP error of a router on the path does not find the flow that it is about, and nothing that a
+//! driver injects or completes later is carried. Events have the time of the last packet of any lane.
 
 use super::capture::{self, CaptureError};
 use super::link;
@@ -121,7 +120,7 @@ fn deal(
         let direction = frame.direction.or(found.direction);
         let to_group = found.to_group;
         batch.entries.push(Entry { bytes: start..batch.bytes.len(), direction, to_group, time: frame.time });
-        // A lane that has ended has stopped the machine.
+        // A lane ends early only when the machine has stopped.
         if batch.bytes.len() >= BATCH && lanes[lane].send(std::mem::take(batch)).is_err() {
             return ControlFlow::Break(());
         }
@@ -147,7 +146,7 @@ fn lane_of(packet: &[u8], lanes: usize) -> usize {
     let hash = |half: &[u8]| {
         half.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
     };
-    // The upper bits are the well mixed ones.
+    // The upper bits are mixed best.
     ((hash(a).wrapping_add(hash(b)).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 32) as usize % lanes
 }
 
@@ -227,6 +226,6 @@ mod tests {
             used[lane] = true;
         }
         assert_eq!(used, [true; 4]);
-        assert_eq!(lane_of(&[0x45], 4), 0, "what cannot be read");
+        assert_eq!(lane_of(&[0x45], 4), 0, "an unreadable packet");
     }
 }

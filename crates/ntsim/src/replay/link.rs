@@ -1,4 +1,4 @@
-//! Finding the IP packet in a captured frame.
+//! Finds the IP packet in a captured frame.
 //!
 //! Header formats: "Link-Layer Header Types" of the tcpdump group (LINKTYPE_*), IEEE 802.1Q and 802.1ad for VLAN tags,
 //! RFC 2516 for PPPoE.
@@ -14,7 +14,7 @@ impl LinkType {
     pub const NULL: Self = Self(0);
     /// Ethernet.
     pub const ETHERNET: Self = Self(1);
-    /// Raw IP, as some systems number it.
+    /// Raw IP, by the number of some systems.
     pub const RAW_BSD: Self = Self(12);
     /// Raw IP on OpenBSD.
     pub const RAW_OPENBSD: Self = Self(14);
@@ -41,7 +41,7 @@ pub enum NoPacket {
     /// The link-layer header is cut off.
     #[error("frames whose link-layer header is cut off")]
     CutOff,
-    /// A link type that is not known here.
+    /// An unsupported link type.
     #[error("frames of unknown link type {0}")]
     UnknownLink(i32),
 }
@@ -49,16 +49,16 @@ pub enum NoPacket {
 /// An IP packet found in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found<'a> {
-    /// The packet, perhaps with link-layer padding behind it.
+    /// The packet, perhaps followed by link-layer padding.
     pub packet: &'a [u8],
-    /// Which way it went, where the frame says so.
+    /// Its direction, where the frame has it.
     pub direction: Option<Direction>,
     /// The frame went to a group of stations, or to all of them.
     pub to_group: bool,
 }
 
-/// Writes the length of an IPv4 packet that says 0 into it: so Linux captures a segment that the network card is to cut
-/// into packets, when it is too long for the field or the field is left to the card.
+/// Fills in the length of an IPv4 packet whose length field is 0: Linux captures a segment like this when the network
+/// card splits it into packets and the length does not fit or is left to the card.
 pub fn fill_in_length(packet: &mut [u8]) {
     let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
     if let [first, _, high @ 0, low @ 0, ..] = packet
@@ -85,7 +85,7 @@ pub fn find(link: LinkType, frame: &[u8]) -> Result<Found<'_>, NoPacket> {
         LinkType::NULL | LinkType::LOOP => {
             let (family, packet) = frame.split_first_chunk::<4>().ok_or(NoPacket::CutOff)?;
             let [a, b, c, d] = family;
-            // Families are small numbers, so the byte order shows.
+            // Families are small numbers, which reveals the byte order.
             let family = match (a, b, c, d) {
                 (0, 0, _, _) => u16::from_be_bytes([*c, *d]),
                 (_, _, 0, 0) => u16::from_le_bytes([*a, *b]),
@@ -94,7 +94,7 @@ pub fn find(link: LinkType, frame: &[u8]) -> Result<Found<'_>, NoPacket> {
             match family {
                 // AF_INET; AF_INET6 of Linux, Windows, NetBSD and OpenBSD, FreeBSD, Darwin.
                 2 | 10 | 23 | 24 | 28 | 30 => Ok(unknown(packet)),
-                // Some write an EtherType there, which no family reaches (IEEE 802.3: 1536 and up).
+                // Some systems write an EtherType there, which is above every family (IEEE 802.3: 1536 and up).
                 ether_type @ 1536.. => behind_vlans(ether_type, packet).map(unknown),
                 other => Err(NoPacket::OtherProtocol(other)),
             }
@@ -119,7 +119,7 @@ const fn packet_type(kind: u16) -> Direction {
     if kind == 4 { Direction::Outbound } else { Direction::Inbound }
 }
 
-/// What stands behind the EtherType at `at`.
+/// What follows the EtherType at `at`.
 fn behind_ether_type(frame: &[u8], at: usize) -> Result<&[u8], NoPacket> {
     let kind = frame.get(at..at + 2).ok_or(NoPacket::CutOff)?;
     behind_vlans(u16::from_be_bytes([kind[0], kind[1]]), &frame[at + 2..])

@@ -1,9 +1,10 @@
-//! Passing a capture through the simulated stack.
+//! Passes a capture through the simulated stack.
 //!
-//! Which side of a conversation is the simulated machine is told by [`Options::local`], else by the capture itself
-//! where it marks sent and received frames (Linux "cooked" captures, `epb_flags` of pcapng), else by who spoke first
-//! ([`Stack::direction_by_first_speaker`](shim::stack::Stack::direction_by_first_speaker)). A packet between two addresses
-//! of the machine, of which no mark says which end saw it, passes both ends; groups and broadcasts are everybody's.
+//! [`Options::local`] says which side of a flow is the simulated machine; else the capture does where it marks sent and
+//! received frames (Linux "cooked" captures, `epb_flags` of pcapng); else it is the side that spoke first
+//! ([`Stack::direction_by_first_speaker`](shim::stack::Stack::direction_by_first_speaker)). A packet between two
+//! addresses of the machine without such a mark passes both ends; multicast and broadcast addresses are local on both
+//! sides.
 
 pub mod capture;
 mod lanes;
@@ -28,20 +29,19 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// How much of what drivers ask for is done after one packet.
+/// The most requests of drivers served after one packet.
 const SERVED: usize = 4096;
-/// How long nobody must have injected anything before the replay ends, and how long a packet about which a callout has put
-/// its decision off is waited for.
+/// How long drivers must have injected nothing before the replay ends, and how long to wait for a packet that a callout
+/// has pended.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How a capture is taken.
+/// How a capture is replayed.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The simulated machine's addresses; packets between others are passed over. Empty: see the module's
-    /// description.
+    /// The simulated machine's addresses; packets between others are skipped. Empty: see the module's description.
     pub local: Vec<Prefix>,
-    /// How many processors take packets at once, each with a stack of its own. With more than one, conversations are
-    /// decided out of their order in the capture, and nothing that a driver injects or completes later is carried.
+    /// How many processors take packets at once, each with a stack of its own. With more than one, flows are not
+    /// decided in the order of the capture, and nothing that a driver injects or completes later is carried.
     pub processors: usize,
 }
 
@@ -75,8 +75,8 @@ impl PassedOver {
 /// Passes every packet of a capture through `machine`. Flows that are open at its end are ended.
 ///
 /// # Errors
-/// What is wrong with the capture, or the bugcheck; verdicts up to there are in `verdicts`, and of a capture that is
-/// damaged the flows are ended.
+/// What is wrong with the capture, or the bugcheck; `verdicts` has the verdicts up to there, and after a damaged
+/// capture the flows are ended.
 pub fn run(
     machine: &Arc<Machine>,
     input: impl Read + Send,
@@ -138,7 +138,7 @@ impl Replay {
             self.passed_over.note(NOT_LOCAL);
             return Ok(());
         };
-        // Captures are not always in order; the stack's clock must be.
+        // Captures are not always in order; the stack's clock never goes back.
         let first = *self.first.get_or_insert(frame.time);
         self.now = self.now.max(frame.time.saturating_sub(first));
         self.machine.wfp.engine.events.set_time(Some(FileTime::from(UNIX_EPOCH + frame.time)));
@@ -149,7 +149,7 @@ impl Replay {
             Way::Within => self.carrier.carry_within(&mut self.buffer, &mut around)?,
         };
         self.carrier.serve(SERVED, &mut around)?;
-        // The rest of the capture shows what came after the decision: it must fall first.
+        // The rest of the capture came after the decision, so the decision must come first.
         let asked = Instant::now();
         while decision.verdict == Verdict::Hold && self.carrier.stack().held_count() != 0 && asked.elapsed() < QUIET {
             std::thread::sleep(Duration::from_millis(1));
@@ -158,8 +158,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Waits for what drivers still inject from threads of their own, until none does for a while. A driver that has
-    /// nothing to inject with is not waited for.
+    /// Waits until drivers have injected nothing from their own threads for a while. Without an injection handle there
+    /// is nothing to wait for.
     fn linger(&mut self, options: &Options, verdicts: &mut Verdicts) -> Result<(), Bugcheck> {
         let mut endpoints = Addresses(&options.local);
         let mut around = Around { endpoints: &mut endpoints, wire: &mut NoWire, verdicts, now: self.now };
@@ -181,7 +181,7 @@ impl Replay {
 
 const NOT_LOCAL: &str = "packets between addresses that are not local";
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// Between this machine and another.
@@ -190,7 +190,7 @@ enum Way {
     Within,
 }
 
-/// The addresses of the simulated machine, of whose programs nothing is known.
+/// The addresses of the simulated machine; its programs are unknown.
 #[derive(Clone, Copy, Debug)]
 struct Addresses<'a>(&'a [Prefix]);
 
@@ -204,7 +204,7 @@ impl Endpoints for Addresses<'_> {
     }
 }
 
-/// Which way a packet goes; `None` when it is not this machine's. `to_group`: its frame went to several stations.
+/// The direction of a packet; `None` when it is not this machine's. `to_group`: its frame went to several stations.
 fn way<F>(
     stack: &Stack<F>,
     packet: &[u8],
@@ -213,7 +213,7 @@ fn way<F>(
     options: &Options,
 ) -> Option<Way> {
     let marked = marked.map(Way::Through);
-    // A packet that cannot be read has no direction to speak of; it must be counted, so it gets one.
+    // An unreadable packet has no real direction, but gets one so that it is counted.
     let Ok(packet) = Packet::parse(packet) else { return Some(marked.unwrap_or(Way::Through(Direction::Inbound))) };
     let addresses = Addresses(&options.local);
     let is_group = matches!(AddressType::of(packet.destination), AddressType::Multicast | AddressType::Broadcast);
@@ -224,7 +224,7 @@ fn way<F>(
         }
         (true, false) => Some(Way::Through(Direction::Outbound)),
         (false, true) => Some(Way::Through(Direction::Inbound)),
-        // Sent before the machine had an address (DHCP), or by somebody to everybody.
+        // Sent before the machine had an address (DHCP), or by another host to a broadcast address.
         (false, false) if packet.source.is_unspecified() => Some(marked.unwrap_or(Way::Through(Direction::Outbound))),
         (false, false) => (is_group || to_group).then_some(Way::Through(Direction::Inbound)),
     }
@@ -351,7 +351,7 @@ mod tests {
         let (inbound, outbound) = (Some(Way::Through(Direction::Inbound)), Some(Way::Through(Direction::Outbound)));
         assert_eq!(way(other, [224, 0, 0, 251], false), inbound);
         assert_eq!(way(other, [255; 4], false), inbound);
-        assert_eq!(way(other, [10, 0, 0, 255], true), inbound, "the frame says that it goes to several");
+        assert_eq!(way(other, [10, 0, 0, 255], true), inbound, "the frame goes to several stations");
         assert_eq!(way(other, [10, 0, 0, 7], false), None);
         assert_eq!(way(us, [224, 0, 0, 251], true), outbound);
         assert_eq!(way([0; 4], [255; 4], true), outbound, "without an address yet");
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn a_packet_to_the_machine_itself_counts_once_and_opens_two_flows() {
         let machine = Machine::new();
-        block_https(&machine); // something to ask about
+        block_https(&machine); // something to decide
         let packet = udp([127, 0, 0, 1], [127, 0, 0, 1]);
         for processors in [1, 2] {
             let options = Options { processors, ..Options::default() };

@@ -39,7 +39,7 @@ impl Wheel {
         }
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        // What is executed is what was looked at when the test was written.
+        // What is executed is what was checked when the test was written.
         assert_eq!(digest, *sha256, "{} of {package} {version} is another file", path.display());
         Some(path)
     }
@@ -91,7 +91,7 @@ fn image(bytes: &[u8]) -> Option<(u16, Vec<u8>)> {
     let (sections, optional) = (usize::from(u16_at(header + 6)?), usize::from(u16_at(header + 20)?));
     let table = header + 24 + optional;
     let end_of = |section: usize| Some(u32_at(table + section * 40 + 16)? + u32_at(table + section * 40 + 20)?);
-    // The signature lies behind the sections; its directory entry, the fifth, holds a place in the file.
+    // The signature is behind the sections; its directory entry, the fifth, holds a place in the file.
     let signature = u32_at(header + 24 + 112 + 32)? + u32_at(header + 24 + 112 + 36)?;
     let end = (0..sections).filter_map(end_of).max()?.max(signature);
     Some((u16_at(header + 24 + 68)?, bytes.get(..end)?.to_vec()))

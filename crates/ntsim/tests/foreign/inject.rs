@@ -98,7 +98,7 @@ fn requests_and_responses_are_changed_on_their_way() {
             let each = |mut packet: Vec<u8>, address: Address| {
                 if replace(&mut packet, old, new) {
                     changed.fetch_add(1, Ordering::Relaxed);
-                    // The driver computes the checksums anew.
+                    // The driver recomputes the checksums.
                     handle.send(&packet, &address.without_checksums()).unwrap();
                 } else {
                     handle.send(&packet, &address).unwrap();

@@ -183,7 +183,7 @@ fn two_drivers_that_take_each_others_packets_end_when_its_hops_do() {
     let new = Handle::open(&bed.machine, &Filter::outbound().udp_to(53), Layer::Network, 0, 0).unwrap();
     let wire = bed.tap_server();
     let dig = bed.client(&format!("{DIG} +time=1 @10.77.0.1 name.test"));
-    // What a driver injects is a new list, which the other takes for a new packet: they would go on for ever, did
+    // What a driver injects is a new list, which the other takes for a new packet: they would go on forever, did
     // version 2.2 not let a packet that another driver injected live one hop less each time.
     let mut hops = Vec::new();
     loop {
