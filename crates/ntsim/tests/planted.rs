@@ -1,5 +1,5 @@
-//! Every check of the simulated kernel can fail: drivers with one defect each (driver/planted/examples), and one with
-//! none at which nothing may be found.
+//! Every check of the simulated kernel can fail: drivers with one defect each (driver/planted/examples), and one
+//! without any, in which nothing may be found.
 //!
 //! `./dev test` builds them; so does `cargo xtask build --only planted`.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -25,7 +25,7 @@ const CALLOUT: Guid = Guid(0x706c_616e_7465_6400_6361_6c6c_6f75_7400);
 const SUBLAYERS: [Guid; 2] = [Guid(1 << 96), Guid(2 << 96)];
 const LAYER: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
 
-/// What came of a driver's life.
+/// The outcome of a driver's run.
 struct Life {
     /// The outcome of its classify call.
     outcome: Option<Outcome>,
@@ -120,7 +120,7 @@ fn classify_one(machine: &Arc<Machine>) -> Result<Outcome, Bugcheck> {
     cpu::enter(machine, Irql::DISPATCH, || machine.wfp.classify(&call, 0, None))
 }
 
-/// The driver stops the machine with this code, for these words, and its own code is on the stack.
+/// The driver stops the machine with this code and these words in the message, and its code is on the stack.
 #[track_caller]
 fn stops(name: &str, special_pool: bool, code: u32, words: &str) {
     let bugcheck = match live(name, special_pool).end {
@@ -135,7 +135,7 @@ fn stops(name: &str, special_pool: bool, code: u32, words: &str) {
     assert!(named, "nothing names {module}: {bugcheck}");
 }
 
-/// The driver unloads and leaves behind exactly one thing for each of these words.
+/// The driver unloads and leaves behind exactly one thing for each of these phrases.
 #[track_caller]
 fn leaves(name: &str, words: &[&str]) {
     let left = match live(name, false).end {
@@ -180,7 +180,7 @@ drivers! {
         overrun SPECIAL PAGE_FAULT_IN_NONPAGED_AREA "48 bytes from the beginning of the 48-byte block";
         underrun ORDINARY BAD_POOL_HEADER "was written to before its beginning";
         execute_pool ORDINARY ATTEMPTED_EXECUTE_OF_NOEXECUTE_MEMORY "was executed, which is not code";
-        null_read ORDINARY DRIVER_IRQL_NOT_LESS_OR_EQUAL "0x10 was read, which is no valid memory";
+        null_read ORDINARY DRIVER_IRQL_NOT_LESS_OR_EQUAL "0x10 was read, which is not valid memory";
         readonly_write ORDINARY ATTEMPTED_WRITE_TO_READONLY_MEMORY "which is read-only memory";
         stack_overflow ORDINARY UNEXPECTED_KERNEL_MODE_TRAP "the kernel stack overflowed";
         divide ORDINARY KMODE_EXCEPTION_NOT_HANDLED "divided by zero";
@@ -236,7 +236,7 @@ drivers! {
     other { ignores_rights }
 }
 
-/// Windows does not stop for it: the action is not taken, and a driver that counts on it does not do what it says.
+/// Windows does not stop for it: the action is not taken, so a driver that relies on it does not work.
 #[test]
 fn ignores_rights() {
     let life = live("ignores_rights", ORDINARY);
@@ -244,7 +244,7 @@ fn ignores_rights() {
     assert_eq!(life.outcome.expect("it was asked").rights_violations, 1);
 }
 
-/// What ordinary pool finds later than special pool does, it finds all the same.
+/// Ordinary pool finds the same defects as special pool, only later.
 #[test]
 fn ordinary_pool_finds_overruns_when_freed_and_late_writes_at_unload() {
     stops("overrun", ORDINARY, code::BAD_POOL_HEADER, "was written to past its end");

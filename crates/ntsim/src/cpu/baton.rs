@@ -1,10 +1,10 @@
-//! Interleavings that can be repeated: one thread at a time, and a seed says which.
+//! Repeatable interleavings: one thread runs at a time, chosen by a seed.
 //!
-//! A [`Schedule`] has one baton. Of the threads that take part only the one that has it runs; the others wait. It may be
+//! A [`Schedule`] has one baton. Of its threads only the one with the baton runs; the others wait. The baton may be
 //! passed on at every call of a driver through an import gate, and is passed on wherever a thread waits for another, so
-//! that two runs with one seed call the same functions in the same order, whatever the host does. Between two gates
-//! nothing is interleaved: a race that needs another thread between two instructions of the driver's own is not found
-//! this way. Threads that do not take part run as they like.
+//! that two runs with one seed call the same functions in the same order, whatever the host does. Nothing is
+//! interleaved between two gates: a race that needs another thread between two instructions of the driver is not found
+//! this way. Other threads are not scheduled.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
@@ -12,12 +12,12 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a thread waits for the baton before it says that nobody passes it on.
+/// How long a thread waits for the baton before it panics.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// One call in so many passes the baton on.
+/// One in this many calls passes the baton on.
 const RARITY: u64 = 4;
 
-/// Who runs when.
+/// A schedule of threads.
 #[derive(Debug)]
 pub struct Schedule {
     state: Mutex<State>,
@@ -27,7 +27,7 @@ pub struct Schedule {
 #[derive(Debug)]
 struct State {
     random: u64,
-    /// How many must have joined before the first runs.
+    /// How many threads must join before the first runs.
     expected: usize,
     /// Those that have joined and not left, in ascending order.
     ready: Vec<usize>,
@@ -66,7 +66,7 @@ impl Schedule {
     /// Makes this thread number `number` of the schedule, below the number of threads, and waits for its turn.
     ///
     /// # Panics
-    /// When the others do not come, or one of them has the number.
+    /// When the others do not join, or one of them has the number.
     #[must_use]
     pub fn join(self: &Arc<Self>, number: usize) -> Turn {
         let mut state = self.state.lock();
@@ -83,7 +83,7 @@ impl Schedule {
         Turn { schedule: self.clone(), number }
     }
 
-    /// How many calls there were, and a number that two runs share if they made the same calls in the same order.
+    /// The number of calls, and a hash that is equal for two runs with the same calls in the same order.
     #[must_use]
     pub fn fingerprint(&self) -> (u64, u64) {
         let state = self.state.lock();
@@ -115,7 +115,7 @@ impl Schedule {
         state.fingerprint =
             bytes.fold(state.fingerprint, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         drop(state);
-        // Sleeping with the baton would only hold up the others.
+        // Sleeping with the baton would only block the others.
         self.pass(number, function == "KeDelayExecutionThread");
     }
 }
@@ -129,7 +129,7 @@ impl State {
         self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33
     }
 
-    /// One of those that are ready, other than `me`.
+    /// One of the ready threads other than `me`.
     fn another(&mut self, me: Option<usize>) -> usize {
         let random = self.draw() as usize;
         let others: Vec<usize> = self.ready.iter().copied().filter(|number| Some(*number) != me).collect();
@@ -163,7 +163,7 @@ pub(crate) fn called(function: &str) {
     }
 }
 
-/// This thread waits for another: the baton goes there, or anywhere else.
+/// This thread waits for another: the baton goes to that or any other thread.
 pub(crate) fn pause() {
     if let Some((schedule, number)) = mine() {
         schedule.pass(number, true);
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(first.1.0, 60);
         assert_eq!(run(7), first);
         let others: Vec<_> = (8..12).map(run).collect();
-        assert!(others.iter().all(|other| *other != first), "another seed, another order");
+        assert!(others.iter().all(|other| *other != first), "a different seed gives a different order");
         assert!(first.0.windows(2).any(|pair| pair[0] > pair[1]), "the threads take turns: {:?}", first.0);
     }
 }

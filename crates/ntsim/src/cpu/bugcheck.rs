@@ -1,4 +1,4 @@
-//! A stopped machine, as a value.
+//! Bugchecks, as values.
 
 use super::unwind::{self, Registers};
 use core::fmt;
@@ -6,7 +6,7 @@ use core::ops::Range;
 use nt_abi::Irql;
 use serde::Serialize;
 
-/// Why a machine stopped: what the blue screen would say, in words, with the driver's stack.
+/// Why a machine stopped: the blue screen's content, with a reason and the driver's stack.
 #[derive(Clone, Debug, thiserror::Error, Serialize)]
 pub struct Bugcheck {
     /// The stop code (bugcodes.h).
@@ -35,7 +35,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Whether this is a driver's code, or nobody's.
+    /// Whether this is code of a driver, or of no module.
     #[must_use]
     pub fn is_driver(&self) -> bool {
         self.module.as_deref().is_none_or(|m| m.to_ascii_lowercase().ends_with(".sys"))
@@ -64,7 +64,7 @@ impl fmt::Display for Bugcheck {
 }
 
 impl Bugcheck {
-    /// The stack without ntsim's own frames; the whole of it when no frame is a driver's.
+    /// The stack without ntsim's frames; the whole stack when no frame is a driver's.
     pub fn driver_frames(&self) -> impl Iterator<Item = &Frame> {
         let any = self.stack.iter().any(Frame::is_driver);
         self.stack.iter().filter(move |f| !any || f.is_driver())

@@ -26,14 +26,14 @@ pub(super) enum Cause {
     Stopped,
 }
 
-/// What a thread keeps in plain cells without destructors: a look at them is one load, and the signal handler may look.
+/// A thread's plain cells without destructors: reading one is one load, and the signal handler may read them.
 pub(super) struct State {
     /// Set while inside `enter`.
     kpcr: Cell<Option<&'static Kpcr>>,
     machine: Cell<*const Arc<Machine>>,
     /// Where to go when the stack is abandoned.
     pub(super) host_rsp: UnsafeCell<u64>,
-    /// The kernel stack: where it begins and ends. 0 when the thread has none.
+    /// The kernel stack's start and end; 0 when the thread has none.
     stack: Cell<(u64, u64)>,
     /// The machine that the control region is set up for, by its number.
     prepared_for: Cell<u64>,
@@ -71,7 +71,7 @@ thread_local! {
     static OWNED: RefCell<Owned> = const { RefCell::new(Owned { stack: None, alternate: None }) };
 }
 
-/// What is to be given back when the thread ends.
+/// What to release when the thread ends.
 struct Owned {
     stack: Option<KernelStack>,
     alternate: Option<AlternateStack>,
@@ -79,12 +79,13 @@ struct Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Another destructor of this thread that enters later must not find the stack that is unmapped now.
+        // A later destructor of this thread that enters must not find the unmapped stack.
         let _gone = STATE.try_with(|state| state.stack.set((0, 0)));
     }
 }
 
-/// Calls `entry(argument)` on this thread's kernel stack at `irql`, as code of `machine`. The thread is not inside.
+/// Calls `entry(argument)` on this thread's kernel stack at `irql`, as code of `machine`. The thread must not be
+/// inside.
 #[inline]
 pub(super) fn run(
     machine: &Arc<Machine>,
@@ -124,7 +125,7 @@ pub(super) fn run(
     })
 }
 
-/// Gives this thread what it needs to run as a processor of `machine`.
+/// Prepares this thread to run as a processor of `machine`.
 #[cold]
 fn prepare(state: &State, machine: &Arc<Machine>) {
     let kpcr = state.own_kpcr.get().unwrap_or_else(|| {
@@ -150,7 +151,7 @@ fn prepare(state: &State, machine: &Arc<Machine>) {
     }
 }
 
-/// After the kernel stack was abandoned: why.
+/// Why the kernel stack was abandoned.
 #[cold]
 fn abandoned(state: &State, machine: &Machine, kpcr: &Kpcr) -> Bugcheck {
     let Some(stack) = OWNED.with_borrow_mut(|owned| owned.stack.take()) else { unreachable!("it ran on one") };
@@ -166,7 +167,7 @@ fn abandoned(state: &State, machine: &Machine, kpcr: &Kpcr) -> Bugcheck {
         Cause::Fault => fault.map(|f| f.bugcheck(machine, kpcr.irql(), &stack.range(), &stack.guard())),
     };
     drop(DPCS.take());
-    // Driver code, and this machine's waiters, may still point into the stack: it stays mapped for ever.
+    // Driver code, and this machine's waiters, may still point into the stack: it stays mapped forever.
     core::mem::forget(stack);
     match bugcheck {
         Some(bugcheck) => bugcheck,
@@ -215,7 +216,7 @@ pub(super) fn push_dpc(dpc: Dpc) {
     STATE.with(|state| state.has_dpcs.set(true));
 }
 
-/// Takes the next one out.
+/// Takes the next DPC.
 #[inline]
 pub(super) fn pop_dpc() -> Option<Dpc> {
     STATE.with(|state| {
@@ -239,7 +240,7 @@ pub(super) fn abandon(code: u32, parameters: [u64; 4], why: String) -> ! {
     abandon_at(code, parameters, why, Registers::here())
 }
 
-/// [`abandon`] with the registers a walk is to begin at.
+/// [`abandon`] with the registers at which a stack walk begins.
 pub(super) fn abandon_at(code: u32, parameters: [u64; 4], why: String, registers: Registers) -> ! {
     if !inside() {
         panic!("bugcheck {code:#x} outside cpu::enter: {why}");
@@ -252,7 +253,7 @@ pub(super) fn abandon_stopped() -> ! {
     leave(Cause::Stopped)
 }
 
-/// After a fault that no handler took: abandons the stack for it.
+/// Abandons the stack for a fault that no handler took.
 pub(super) fn abandon_fault(fault: Fault) -> ! {
     STATE.with(|state| state.fault.set(Some(fault)));
     leave(Cause::Fault)

@@ -1,4 +1,4 @@
-//! Deferred procedure calls of ntsim's own; `nt::ke` puts the driver's `KDPC`s through here.
+//! Deferred procedure calls of ntsim; `nt::ke` queues the driver's `KDPC`s here.
 
 use super::context;
 use nt_abi::Irql;

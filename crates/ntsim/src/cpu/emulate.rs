@@ -1,7 +1,7 @@
-//! Instructions a driver may execute and a user-mode program may not.
+//! Emulates instructions that a driver may execute and a user-mode program may not.
 //!
 //! x64 headers read and write the IRQL inline (`mov rax, cr8`, `mov cr8, rax`): the instruction faults here, and the
-//! fault handler does what it would have done. Encodings: Intel SDM volume 2, "MOV—Move to/from Control Registers".
+//! fault handler performs it. Encodings: Intel SDM volume 2, "MOV—Move to/from Control Registers".
 
 use super::kpcr::Kpcr;
 use nt_abi::Irql;

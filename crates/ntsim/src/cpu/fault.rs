@@ -1,9 +1,9 @@
 //! CPU faults in driver code.
 //!
-//! SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP raised while a thread is inside [`super::enter`] are the driver's (or
-//! an export's that touched what the driver gave it). The handler notes the registers and lets the thread continue on
-//! its host stack as if the call had been abandoned; everything else happens there, outside the signal. Faults of any
-//! other thread go to the handler that was there before.
+//! SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP raised while a thread is inside [`super::enter`] are the driver's (or an
+//! export's that touched what the driver gave it). The handler records the registers and lets the thread continue on
+//! its host stack as if the call had been abandoned; everything else happens there, outside the signal handler. Faults
+//! of any other thread go to the handler that was there before.
 
 use super::bugcheck::{self, Bugcheck, code};
 use super::context;
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 const SIGNALS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 
-/// The dispositions that were there before ours, leaked, indexed by signal number.
+/// The previous dispositions, leaked, indexed by signal number.
 static PREVIOUS: [AtomicPtr<libc::sigaction>; 32] = [const { AtomicPtr::new(ptr::null_mut()) }; 32];
 
 /// x86 exception vectors (Intel SDM volume 3, table 6-1).
@@ -37,7 +37,7 @@ mod vector {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fault {
     vector: u64,
-    /// Of a page fault: bit 0 present, bit 1 write, bit 4 instruction fetch.
+    /// For a page fault: bit 0 present, bit 1 write, bit 4 instruction fetch.
     error: u64,
     address: u64,
     rcx: u64,
@@ -46,7 +46,7 @@ pub(super) struct Fault {
     instruction: [u8; 16],
 }
 
-/// Installs the handlers, once for the process.
+/// Installs the handlers, once per process.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -76,7 +76,7 @@ pub(super) struct AlternateStack {
 const ALTERNATE_SIZE: usize = 64 * 1024;
 
 impl AlternateStack {
-    /// Maps one and makes it this thread's.
+    /// Maps a stack and sets it for this thread.
     pub(super) fn install() -> Self {
         // SAFETY: a fresh anonymous mapping, handed to the kernel as this thread's signal stack.
         unsafe {
@@ -126,7 +126,7 @@ unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, 
         // SAFETY: as above; for these signals si_addr is set.
         let address = unsafe { (*info).si_addr() } as u64;
         let registers = &frame.uc_mcontext.gregs;
-        // Not an instruction fetch (bit 4), which no page of pool is for.
+        // Not an instruction fetch (bit 4): no pool page is executable.
         let touched = signal == libc::SIGSEGV
             && registers[libc::REG_TRAPNO as usize] as u64 == vector::PAGE_FAULT
             && registers[libc::REG_ERR as usize] & 16 == 0;
@@ -152,7 +152,7 @@ unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, 
         registers[get(libc::REG_RDI)] = host_rsp as i64;
         // `abandon` loads rsp from rdi; until then the red zone below it must be memory.
         registers[get(libc::REG_RSP)] = host_rsp as i64;
-        // Trap and alignment-check flags would fault again in our own code.
+        // The trap and alignment-check flags would fault again in our code.
         registers[get(libc::REG_EFL)] &= !0x4_0500;
     });
     if handled.is_none() {
@@ -160,7 +160,7 @@ unsafe extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, 
     }
 }
 
-/// Gives a signal that is not ours to whoever handled it before.
+/// Passes a signal that is not ours to the previous handler.
 fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, frame: *mut libc::c_void) {
     let previous = PREVIOUS[signal as usize].load(Ordering::Acquire);
     // SAFETY: leaked by `install`, never written again.
@@ -212,9 +212,9 @@ impl Fault {
         Self { vector, error: get(libc::REG_ERR), address, rcx: get(libc::REG_RCX), registers, instruction }
     }
 
-    /// The exception that Windows raises for it. None where it stops the machine at once: a page fault at
-    /// DISPATCH_LEVEL or above, and one at an address of the kernel's, which here is what belongs to the pool, to a
-    /// driver's image or to the kernel stack, or lies in the upper half.
+    /// The exception that Windows raises for it. None where Windows stops at once: a page fault at DISPATCH_LEVEL or
+    /// above, and one at a kernel address, which here means in the pool, a driver's image, the kernel stack or the
+    /// upper half.
     ///
     /// Sources: "Handling Exceptions" (WDK) on what cannot be caught; winnt.h for the codes and parameters.
     pub(super) fn exception(&self, machine: &Machine, irql: Irql, stack: &Range<u64>) -> Option<ExceptionRecord> {
@@ -238,8 +238,8 @@ impl Fault {
         }
     }
 
-    /// The stop code Windows would show, with its parameters: of a fault that raises no exception, or one that nobody
-    /// handles.
+    /// The stop code that Windows would show, with its parameters, for a fault that raises no exception or one that is
+    /// not handled.
     ///
     /// Sources: the Bug Check Code Reference for each code.
     pub(super) fn bugcheck(&self, machine: &Machine, irql: Irql, stack: &Range<u64>, guard: &Range<u64>) -> Bugcheck {
@@ -304,7 +304,7 @@ impl Fault {
         let operation = if fetch { 0x10 } else { u64::from(write) };
         let why = format!("{address:#x} was {verb}");
         if irql >= Irql::DISPATCH {
-            let why = format!("{why}, which is no valid memory");
+            let why = format!("{why}, which is not valid memory");
             return (code::DRIVER_IRQL_NOT_LESS_OR_EQUAL, [address, u64::from(irql.0), operation, rip], why);
         }
         let present = self.error & 1 != 0;
@@ -316,7 +316,7 @@ impl Fault {
             let why = format!("{why}, which is read-only memory");
             return (code::ATTEMPTED_WRITE_TO_READONLY_MEMORY, [address, 0, 0, 0], why);
         }
-        let why = format!("{why}, which is no valid memory");
+        let why = format!("{why}, which is not valid memory");
         (code::PAGE_FAULT_IN_NONPAGED_AREA, [address, operation, rip, 0], why)
     }
 }

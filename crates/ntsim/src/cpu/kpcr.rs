@@ -1,4 +1,4 @@
-//! The processor control region that `gs` points at in kernel mode.
+//! The processor control region, to which `gs` points in kernel mode.
 //!
 //! Only the fields that x64 driver code reads by inlined accessors are kept (offsets: `_KPCR`, `_KPRCB` and
 //! `_KTHREAD` in the public symbols of ntoskrnl, Windows 10 22H2); the rest is zero.
@@ -14,8 +14,8 @@ const CURRENT_PRCB: usize = 0x20;
 /// Offset of `KPCR.Irql`. Real x64 Windows keeps the level in CR8 and this field only mirrors it at times; here it
 /// is the level.
 pub const IRQL: usize = 0x50;
-/// Offset of ntsim's own slot, in what `KPCR` leaves unused (`PcrAlign1`): the stack pointer at the driver's last
-/// call through an import gate.
+/// Offset of ntsim's slot, in an unused part of `KPCR` (`PcrAlign1`): the stack pointer at the driver's last call
+/// through an import gate.
 pub const GATE_RSP: usize = 0x118;
 /// Offset of `KPCR.Prcb`.
 const PRCB: usize = 0x180;
@@ -40,11 +40,11 @@ struct Thread {
     bytes: UnsafeCell<[u8; THREAD_SIZE]>,
 }
 
-/// A new `KTHREAD` of the process whose `EPROCESS` lies at `process`. Never freed: a driver may have kept the address.
+/// A new `KTHREAD` of the process whose `EPROCESS` is at `process`. Never freed: a driver may have kept the address.
 pub(crate) fn new_thread(process: u64) -> u64 {
     let thread: &'static Thread = Box::leak(Box::new(Thread { bytes: UnsafeCell::new([0; THREAD_SIZE]) }));
     let address = thread.bytes.get() as u64;
-    // SAFETY: inside the block just made, which nobody else knows.
+    // SAFETY: inside the new block, to which nothing else points.
     unsafe { ((address as usize + THREAD_PROCESS) as *mut u64).write(process) };
     address
 }
@@ -89,7 +89,7 @@ impl Kpcr {
         Irql(self.read(IRQL))
     }
 
-    /// Sets the level, and nothing else: [`super::raise`] and [`super::lower`] are the rules.
+    /// Only sets the level: [`super::raise`] and [`super::lower`] enforce the rules.
     #[inline]
     pub(super) fn set_irql(&self, irql: Irql) {
         self.write(IRQL, irql.0);
@@ -112,7 +112,7 @@ impl Kpcr {
         self.read(CURRENT_THREAD)
     }
 
-    /// Lets another `KTHREAD` run on this processor; [`new_thread`] made it.
+    /// Makes `thread`, from [`new_thread`], the current `KTHREAD` of this processor.
     pub(crate) fn set_thread(&self, thread: u64) {
         self.write(CURRENT_THREAD, thread);
     }

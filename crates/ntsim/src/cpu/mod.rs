@@ -1,12 +1,12 @@
-//! Simulated processors: what a thread carries while it runs driver code.
+//! Simulated processors: the state of a thread that runs driver code.
 //!
-//! [`enter`] is the only way into driver code. It switches to a kernel stack of the thread's own, sets `gs` to the
-//! thread's processor control region, raises the IRQL and runs a closure there. Everything that can go wrong below it
-//! (a CPU fault in the driver, a violated contract, `KeBugCheckEx`) ends in the same way: the kernel stack is
-//! abandoned, never unwound and never used again, and `enter` returns the [`Bugcheck`].
+//! [`enter`] is the only way into driver code. It switches to the thread's kernel stack, sets `gs` to the thread's
+//! processor control region, raises the IRQL and runs a closure there. Everything that can go wrong inside (a CPU fault
+//! in the driver, a violated contract, `KeBugCheckEx`) ends the same way: the kernel stack is abandoned, never unwound
+//! and never used again, and `enter` returns the [`Bugcheck`].
 //!
 //! Because the stack may be abandoned at any call into driver code, no lock may be held and nothing that must be
-//! dropped may be alive across such a call; what is alive is leaked, not corrupted.
+//! dropped may be live across such a call; what is live is leaked, not corrupted.
 
 pub mod baton;
 mod bugcheck;
@@ -41,8 +41,8 @@ use std::sync::Arc;
 /// Driver code may only be called inside. Calls nest: an inner call runs on the same stack, with the IRQL raised to
 /// `irql` for its duration. DPCs queued meanwhile run before the outermost call returns.
 ///
-/// A panic of `f` itself is carried across the stack switch and goes on in the caller; a panic that would have to
-/// cross driver code aborts the process, as every panic out of an `extern "win64"` function does.
+/// A panic of `f` is carried across the stack switch and resumes in the caller; a panic that would have to cross driver
+/// code aborts the process, as every panic out of an `extern "win64"` function does.
 ///
 /// # Errors
 /// The bugcheck that stopped the machine: raised inside, or earlier (a machine that has stopped runs nothing).
@@ -99,7 +99,7 @@ fn nested<R>(machine: &Arc<Machine>, irql: Irql, f: impl FnOnce() -> R) -> R {
     at_irql(irql, f)
 }
 
-/// Calls `f` with the machine this thread is inside of.
+/// Calls `f` with the machine that this thread is inside.
 ///
 /// # Panics
 /// Outside [`enter`].
@@ -128,7 +128,7 @@ pub fn irql() -> Irql {
     if context::inside() { context::kpcr().irql() } else { Irql::PASSIVE }
 }
 
-/// Raises the IRQL and returns the old one. Lowering with it is a violation that stops the machine.
+/// Raises the IRQL and returns the old one. A lower `new` is a violation that stops the machine.
 pub fn raise(new: Irql) -> Irql {
     let kpcr = context::kpcr();
     let old = kpcr.irql();
@@ -166,7 +166,7 @@ pub fn lower(old: Irql) {
     kpcr.set_irql(old);
 }
 
-/// Runs `f` at `irql`, at or above the current one, and comes back to the current one.
+/// Runs `f` at `irql`, at or above the current level, then restores the current level.
 pub fn at_irql<R>(irql: Irql, f: impl FnOnce() -> R) -> R {
     let old = raise(irql);
     let value = f();
@@ -175,7 +175,7 @@ pub fn at_irql<R>(irql: Irql, f: impl FnOnce() -> R) -> R {
     value
 }
 
-/// A routine must return at the IRQL it was called at.
+/// Stops the machine unless a routine returns at the IRQL at which it was called.
 fn expect_irql(called_at: Irql, what: &str) {
     let now = context::kpcr().irql();
     if now != called_at {
@@ -205,7 +205,7 @@ pub(crate) fn bugcheck_of_caller(code: u32, parameters: [u64; 4], why: String, r
     context::abandon_at(code, parameters, why, unwind::Registers::new(rip, return_slot + 8, rbp))
 }
 
-/// The frames of the kernel stack from here down. Slow: for findings, not for every call.
+/// The frames of the kernel stack, from here. Slow: for reports, not for every call.
 #[must_use]
 pub fn stack_here() -> Vec<Frame> {
     let registers = unwind::Registers::here();
@@ -214,14 +214,14 @@ pub fn stack_here() -> Vec<Frame> {
 
 /// The return address of the driver's last call through an import gate, 0 when there was none since [`enter`].
 ///
-/// For an export that wants to know who called it; read before anything else is called.
+/// For an export that needs its caller; to be read before anything else is called.
 #[must_use]
 pub fn caller() -> u64 {
     let rsp = if context::inside() { context::kpcr().gate_rsp() } else { 0 };
     if rsp == 0 {
         return 0;
     }
-    // SAFETY: the gate stored the stack pointer at its entry, where the return address lies; kernel stacks are never
+    // SAFETY: the gate stored the stack pointer at its entry, where the return address is; kernel stacks are never
     // unmapped while this thread is inside.
     unsafe { (rsp as *const u64).read_volatile() }
 }
@@ -233,7 +233,7 @@ pub fn stack_range() -> core::ops::Range<u64> {
 }
 
 /// Abandons this thread's kernel stack if another thread has stopped the machine. Every loop that waits for another
-/// thread calls this, so that no thread waits for one that will never run again.
+/// thread calls this, so that none waits for a thread that will never run again.
 pub fn leave_if_stopped() {
     if context::machine().has_stopped() {
         context::abandon_stopped()

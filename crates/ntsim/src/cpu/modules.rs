@@ -1,4 +1,4 @@
-//! Which code lies where: the drivers that are loaded, and ntsim's own program.
+//! The address ranges of code: loaded drivers and ntsim itself.
 
 use super::bugcheck::Frame;
 use core::ops::Range;
@@ -8,27 +8,27 @@ use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A stretch of code with a name and, when it has them, unwind tables.
+/// A range of code with a name and, if it has them, unwind tables.
 #[derive(Clone, Debug)]
 pub struct CodeModule {
     /// The file's name, e.g. `sluice.sys`.
     pub name: String,
-    /// Where it lies.
+    /// Its address.
     pub range: Range<u64>,
     /// The image as mapped, for its unwind tables.
     pub image: Arc<[u8]>,
-    /// Where `.pdata` lies in the image.
+    /// The range of `.pdata` in the image.
     pub pdata: Range<usize>,
 }
 
 struct Entry {
     name: String,
     range: Range<u64>,
-    /// Of a driver's image.
+    /// The tables of a driver's image.
     tables: Option<(Arc<[u8]>, Range<usize>)>,
 }
 
-/// A driver's image and where its function table lies in it.
+/// A driver's image and the range of its function table.
 pub(super) struct DriverImage<'a> {
     pub(super) range: &'a Range<u64>,
     pub(super) image: &'a [u8],
@@ -40,7 +40,7 @@ struct Registry {
     modules: Vec<Entry>,
 }
 
-/// Where drivers lie, for the fault handler; 0 and 0 where there is none. A driver beyond the last has no handlers.
+/// The ranges of drivers, for the fault handler; unused entries are 0. Drivers beyond the last entry have no handlers.
 static DRIVERS: [(AtomicU64, AtomicU64); 256] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 256];
 
 static REGISTRY: RwLock<Option<Registry>> = RwLock::new(None);
@@ -79,7 +79,7 @@ pub fn unregister_module(start: u64) {
     }
 }
 
-/// Whether a driver's image lies at `address`. Async-signal-safe.
+/// Whether a driver's image is at `address`. Async-signal-safe.
 pub(super) fn is_driver(address: u64) -> bool {
     DRIVERS.iter().any(|(start, end)| {
         let start = start.load(Ordering::Acquire);
@@ -87,7 +87,7 @@ pub(super) fn is_driver(address: u64) -> bool {
     })
 }
 
-/// Calls `f` with the driver's image that `address` lies in.
+/// Calls `f` with the driver's image that contains `address`.
 pub(super) fn with_driver_at<R>(address: u64, f: impl FnOnce(&DriverImage<'_>) -> Option<R>) -> Option<R> {
     let registry = REGISTRY.read();
     let entry = registry.as_ref()?.modules.iter().find(|m| m.range.contains(&address))?;
@@ -121,8 +121,8 @@ pub(super) fn with_unwinder(f: impl FnOnce(&UnwinderX86_64<Arc<[u8]>>, &Names<'_
     f(&registry.unwinder, &Names(&registry.modules));
 }
 
-/// The sections of a PE image as the unwinder asks for them: unwind information may lie in any section, so each of
-/// `.rdata` and `.text` is the whole image.
+/// The sections of a PE image for the unwinder: unwind information may be in any section, so `.rdata` and `.text` are
+/// both the whole image.
 struct PeSections<'a> {
     info: ExplicitModuleSectionInfo<Arc<[u8]>>,
     pdata: Option<Arc<[u8]>>,
@@ -187,8 +187,8 @@ unsafe extern "C" fn add_object(
         registry.modules.push(Entry { name, range, tables: None });
         return 0;
     };
-    // `.eh_frame` lies in the same segment as its header table and ends with a terminator, so its exact length need
-    // not be known; where it begins stands in the header ("The .eh_frame_hdr section", Linux Standard Base).
+    // `.eh_frame` is in the same segment as its header table and ends with a terminator, so its exact length is not
+    // needed; its start is in the header ("The .eh_frame_hdr section", Linux Standard Base).
     let Some(segment) = loads().find(|h| (h.p_vaddr..h.p_vaddr + h.p_filesz).contains(&table.p_vaddr)) else {
         registry.modules.push(Entry { name, range, tables: None });
         return 0;

@@ -1,7 +1,7 @@
 //! The machine's processors.
 //!
-//! A thread below DISPATCH_LEVEL may run anywhere. At or above it, it owns one processor until it lowers again, so
-//! that driver code which indexes its data by processor number at DISPATCH_LEVEL is alone with it, as on Windows.
+//! A thread below DISPATCH_LEVEL may run anywhere. At or above it, it owns one processor until it lowers again, so that
+//! driver code which indexes its data by processor number at DISPATCH_LEVEL has it to itself, as on Windows.
 
 use super::kpcr::Kpcr;
 use crossbeam_utils::CachePadded;
@@ -21,13 +21,13 @@ impl Processors {
         Self { claimed: (0..count.max(1)).map(|_| CachePadded::default()).collect(), next: AtomicU32::new(0) }
     }
 
-    /// How many there are.
+    /// The number of processors.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.claimed.len() as u32
     }
 
-    /// A number for a thread that starts to run on this machine.
+    /// A processor number for a thread that starts to run on this machine.
     pub(super) fn assign(&self) -> u32 {
         self.next.fetch_add(1, Ordering::Relaxed) % self.count()
     }
@@ -43,7 +43,8 @@ impl Processors {
     }
 }
 
-/// Makes this thread the owner of a processor: the one it last ran on if that is free, else another, else it waits.
+/// Makes this thread the owner of a processor: its last one if that is free, else any free one; waits when none is
+/// free.
 pub(super) fn claim(kpcr: &Kpcr) {
     let processors = &super::context::machine().processors;
     let preferred = kpcr.number();
@@ -63,12 +64,12 @@ pub(super) fn claim(kpcr: &Kpcr) {
     }
 }
 
-/// Gives this thread's processor back.
+/// Releases this thread's processor.
 pub(super) fn release(kpcr: &Kpcr) {
     super::context::machine().processors.free(kpcr.number());
 }
 
-/// Waits until processor `number` has been below DISPATCH_LEVEL once, for a caller that is.
+/// Waits until processor `number` has been below DISPATCH_LEVEL once. The caller must be below it.
 pub(crate) fn pass_through(number: u32) {
     let machine = super::context::machine();
     for round in 1_u32.. {

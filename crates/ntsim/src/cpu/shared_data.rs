@@ -2,9 +2,9 @@
 //! 0xFFFFF780'00000000, by inlined accessors, and in the stub that fills the security cookie of drivers linked before
 //! Windows 8.
 //!
-//! No Linux process can map that address, so a read faults, and the fault handler does what the instruction would have
-//! done with a page made up for the moment: clocks run in it. Loads, comparisons and tests are known, which is what
-//! compilers make of such reads; another instruction faults as before, and so does every write, as on Windows.
+//! No Linux process can map that address, so a read faults, and the fault handler performs the instruction on a page
+//! built for that moment, with current clocks. Loads, comparisons and tests are supported, which is what compilers emit
+//! for such reads; any other instruction faults, as does every write, as on Windows.
 
 use super::emulate::GENERAL;
 use crate::machine::Machine;
@@ -12,12 +12,12 @@ use crate::nt::clock::PER_SECOND;
 use core::ops::Range;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
-/// Where it lies, and how long it is (Windows 10 22H2 uses 0x738 bytes of the page).
+/// Its address, and how long it is (Windows 10 22H2 uses 0x738 bytes of the page).
 const ADDRESS: Range<u64> = 0xFFFF_F780_0000_0000..0xFFFF_F780_0000_1000;
 /// 100 ns units between two ticks.
 const TICK: u64 = 156_250;
 
-/// Makes the decoder ready: it allocates its tables when it is used first, which must not be in the signal handler.
+/// Initializes the decoder: it allocates its tables on first use, which must not be in the signal handler.
 pub(super) fn prepare() {
     decode(&[0x90; 16], 0);
 }
@@ -48,7 +48,7 @@ pub(super) fn read(registers: &mut [i64; 23], address: u64, machine: &Machine) -
     true
 }
 
-/// Does what `instruction` does with `value`, the operand of `size` bytes that it reads from memory.
+/// Performs `instruction` with `value`, the operand of `size` bytes that it reads from memory.
 fn execute(registers: &mut [i64; 23], instruction: &Instruction, value: u64, size: usize) -> bool {
     let bits = 8 * size as u32;
     let extended = ((value << (64 - bits)) as i64 >> (64 - bits)) as u64;
@@ -134,11 +134,11 @@ fn set(registers: &mut [i64; 23], register: Register, value: u64) -> bool {
     true
 }
 
-/// What the page holds now. Fields that are not named here are zero.
+/// The page's current content. Fields that are not named here are zero.
 fn page(machine: &Machine) -> [u8; 0x1000] {
     let mut page = [0; 0x1000];
     let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
-    // KSYSTEM_TIME: the low half, and the high half twice, so that readers see whether it changed meanwhile.
+    // KSYSTEM_TIME: the low half, and the high half twice, so that readers notice a change between their reads.
     let time = |value: u64| {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&value.to_le_bytes());
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_compilers_do_not_make_faults() {
-        // xchg would be a write; movups is no general load.
+        // xchg would be a write; movups is not a general load.
         let stopped = run(&Machine::new(), &[0x0F, 0x10, 0x01, 0xC3], BASE).unwrap_err();
         assert!(stopped.why.contains("was read"), "{stopped}");
     }

@@ -5,8 +5,8 @@ use std::ptr;
 
 /// The size of a kernel stack, without its guard page.
 ///
-/// Windows gives a thread 24 KiB on x64. Here the frames of ntsim's own exports lie on the same stack, in debug
-/// builds too, so that limit is not modelled; a driver that recurses without end still hits the guard.
+/// Windows gives a thread 24 KiB on x64. Here the frames of ntsim's own exports are on the same stack, in debug builds
+/// too, so that limit is not modelled; a driver with endless recursion still hits the guard.
 pub(super) const SIZE: usize = 512 * 1024;
 const GUARD: usize = 64 * 1024;
 
@@ -20,7 +20,7 @@ impl KernelStack {
     /// Maps a stack.
     ///
     /// # Errors
-    /// What mmap or mprotect answered.
+    /// The error of mmap or mprotect.
     pub(super) fn map() -> io::Result<Self> {
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
@@ -37,7 +37,7 @@ impl KernelStack {
             return Err(io::Error::last_os_error());
         }
         let stack = Self { base: base.cast() };
-        // SAFETY: the range lies inside the mapping made above, which nobody else knows.
+        // SAFETY: the range is inside the mapping made above, to which nothing else points.
         let done = unsafe { libc::mprotect(stack.base.add(GUARD).cast(), SIZE, libc::PROT_READ | libc::PROT_WRITE) };
         if done == 0 { Ok(stack) } else { Err(io::Error::last_os_error()) }
     }

@@ -1,9 +1,9 @@
 //! Suspends a thread inside a driver, at an instruction that the caller chooses.
 //!
 //! Windows suspends a thread where it is, but not at DISPATCH_LEVEL: a suspension is an APC, which waits until the IRQL
-//! falls. So here: the thread runs with the trap flag set, every instruction of a driver below DISPATCH_LEVEL is
-//! counted, and at the chosen one the thread stays in the signal handler until it is resumed. What the driver holds
-//! there it holds all the while, which is what a hostile program can do to it.
+//! falls. It is the same here: the thread runs with the trap flag set, every instruction of a driver below
+//! DISPATCH_LEVEL is counted, and at the chosen one the thread stays in the signal handler until it is resumed. What
+//! the driver holds there it holds meanwhile, as a hostile program can make it.
 
 use super::{context, modules};
 use nt_abi::Irql;
@@ -25,26 +25,26 @@ const RESUMED: u32 = 2;
 const ENDED: u32 = 3;
 
 thread_local! {
-    /// The suspension that waits for this thread; a cell without destructor, because the signal handler looks.
+    /// The suspension that waits for this thread; a cell without a destructor, because the signal handler reads it.
     static MINE: Cell<*const Suspension> = const { Cell::new(ptr::null()) };
 }
 
 /// One suspension of one thread.
 #[derive(Debug)]
 pub struct Suspension {
-    /// How many instructions of drivers below DISPATCH_LEVEL come before the one it stops at.
+    /// How many instructions of drivers below DISPATCH_LEVEL are left before the one at which it stops.
     left: AtomicU64,
     state: AtomicU32,
 }
 
 impl Suspension {
-    /// Suspends at the instruction of a driver, below DISPATCH_LEVEL, that so many come before.
+    /// Suspends after this many instructions of drivers below DISPATCH_LEVEL.
     #[must_use]
     pub fn at(instruction: u64) -> Arc<Self> {
         Arc::new(Self { left: AtomicU64::new(instruction), state: AtomicU32::new(RUNS) })
     }
 
-    /// Runs `f` on this thread, which is suspended when it comes to the instruction.
+    /// Runs `f` on this thread, which is suspended when it reaches the instruction.
     pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
         MINE.set(self);
         set_trap_flag();
@@ -55,7 +55,8 @@ impl Suspension {
         value
     }
 
-    /// Waits until the thread is suspended, for another thread; false when it ended without coming to the instruction.
+    /// Called by another thread: waits until the thread is suspended; false when it ended without reaching the
+    /// instruction.
     #[must_use]
     pub fn wait(&self) -> bool {
         loop {
@@ -66,13 +67,13 @@ impl Suspension {
         }
     }
 
-    /// Lets the thread go on.
+    /// Resumes the thread.
     pub fn resume(&self) {
         self.state.store(RESUMED, Ordering::Release);
     }
 }
 
-/// Called by the handler of SIGTRAP; says whether the signal was a step of ours. Async-signal-safe.
+/// Called by the SIGTRAP handler; whether the signal was our single step. Async-signal-safe.
 pub(super) fn stepped(registers: &mut [i64; 23]) -> bool {
     let mine = MINE.get();
     // SAFETY: set while `run` of this thread borrows the suspension, and null otherwise.

@@ -1,4 +1,4 @@
-//! Changing stacks.
+//! Switches stacks.
 
 use core::ffi::c_void;
 

@@ -47,7 +47,7 @@ fn a_bugcheck_stops_the_machine_for_good() {
     let second = enter(&m, Irql::PASSIVE, || ran.fetch_add(1, Ordering::Relaxed)).unwrap_err();
     assert_eq!(second.why, "asked for");
     assert_eq!(ran.load(Ordering::Relaxed), 0);
-    // Another machine on the same thread is none the worse for it.
+    // Another machine on the same thread is not affected.
     assert_eq!(enter(&machine(), Irql::PASSIVE, || 7).unwrap(), 7);
 }
 
@@ -157,7 +157,7 @@ fn a_panic_crosses_the_stack_switch() {
     let caught =
         std::panic::catch_unwind(AssertUnwindSafe(|| enter(&m, Irql::DISPATCH, || -> u32 { panic!("carried") })));
     assert_eq!(*caught.unwrap_err().downcast::<&str>().unwrap(), "carried");
-    // The machine still runs, and its processor was given back.
+    // The machine still runs, and its processor was released.
     assert_eq!(enter(&m, Irql::DISPATCH, || 1).unwrap(), 1);
 }
 

@@ -15,12 +15,12 @@ pub struct SystemThreads {
 
 /// Starts a thread that runs `f` at PASSIVE_LEVEL. A bugcheck in it stops the machine like any other.
 ///
-/// The machine waits for its system threads when a driver unloads: on Windows code of an unloaded driver that still
-/// runs is a crash.
+/// The machine waits for its system threads when a driver unloads: on Windows it is a crash when code of an unloaded
+/// driver still runs.
 pub fn spawn_system_thread(machine: &Arc<Machine>, f: Box<dyn FnOnce() + Send>) {
     let inner = Arc::clone(machine);
     let handle = std::thread::Builder::new().name("ntsim-system".to_owned()).spawn(move || {
-        // A stopped machine keeps its bugcheck; there is nobody else to tell.
+        // A stopped machine keeps its bugcheck; nothing else needs it.
         let _stopped = super::enter(&inner, Irql::PASSIVE, f);
     });
     match handle {
@@ -30,8 +30,8 @@ pub fn spawn_system_thread(machine: &Arc<Machine>, f: Box<dyn FnOnce() + Send>) 
 }
 
 impl SystemThreads {
-    /// Waits until every system thread has ended, or `patience` is over; returns how many still run. One that panicked
-    /// panics here.
+    /// Waits until every system thread has ended, at most for `patience`; returns how many still run. Resumes the panic
+    /// of a thread that panicked.
     ///
     /// Called outside [`super::enter`].
     pub fn join_within(&self, patience: Duration) -> usize {
@@ -42,7 +42,7 @@ impl SystemThreads {
         self.reap()
     }
 
-    /// Forgets the threads that have ended; returns how many have not.
+    /// Removes the threads that have ended; returns how many have not.
     fn reap(&self) -> usize {
         loop {
             let mut running = self.running.lock();

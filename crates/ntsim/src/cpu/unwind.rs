@@ -1,4 +1,4 @@
-//! Walking a kernel stack, through driver frames and ntsim's own.
+//! Walks a kernel stack, through frames of drivers and ntsim.
 
 use super::bugcheck::Frame;
 use super::modules;
@@ -21,7 +21,7 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// Only what a walk cannot do without.
+    /// Only the registers that every walk needs.
     pub(super) fn new(rip: u64, rsp: u64, rbp: u64) -> Self {
         Self { rip, rsp, rbp, others: [(0, 0); 7] }
     }
@@ -64,10 +64,9 @@ impl Registers {
     }
 }
 
-/// The frames from `registers` down to the end of the kernel stack `stack`, which is not running any more or belongs
-/// to the caller.
+/// The frames from `registers` to the end of the kernel stack `stack`, which no longer runs or is the caller's.
 pub(super) fn walk(registers: &Registers, stack: &Range<u64>) -> Vec<Frame> {
-    // Unwind tables of a hostile image reach the unwinder; whatever it makes of them, the walk only ends early.
+    // The unwinder reads the tables of a hostile image; at worst the walk ends early.
     catch_unwind(AssertUnwindSafe(|| walk_unguarded(registers, stack))).unwrap_or_default()
 }
 
@@ -84,7 +83,7 @@ fn walk_unguarded(registers: &Registers, stack: &Range<u64>) -> Vec<Frame> {
     let mut frames = Vec::new();
     modules::with_unwinder(|unwinder, name| {
         if name.frame(registers.rip).module.is_none() {
-            // A call through a bad pointer: the caller is what the stack points at.
+            // A call through a bad pointer: the return address on the stack is the caller's.
             frames.push(name.frame(registers.rip));
             let Ok(caller) = read(registers.rsp) else { return };
             registers.rip = caller;

@@ -1,13 +1,13 @@
-//! In and out of driver code: how its registers are caught, and put back.
+//! Captures and restores the registers of driver code.
 
 use super::record::Context;
 
 /// What [`raising`] takes from the stack: home space for the call and a context, so that rsp stays 16-byte aligned.
 pub(crate) const RAISING_FRAME: usize = 32 + size_of::<Context>() + 8;
 
-/// Defines an export that can raise an exception: `$inner` is called with the export's arguments, three at most, and
-/// fourth with the [`Context`] that the driver is in when the call returns. Of the registers it has those that a call
-/// preserves, which are all that a handler goes on with.
+/// Defines an export that can raise an exception: `$inner` is called with the export's arguments, at most three, and as
+/// fourth the driver's [`Context`] at the return of the call. It has the registers that a call preserves, which are all
+/// that a handler continues with.
 macro_rules! raising {
     ($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),*) => $inner:path) => {
         $(#[$attribute])*
@@ -50,7 +50,8 @@ macro_rules! raising {
 }
 pub(crate) use raising;
 
-/// Goes on as `context` says. The instruction pointer and two registers pass through the stack below the one it names.
+/// Continues at `context`. The instruction pointer and two registers pass through the stack below the context's stack
+/// pointer.
 ///
 /// # Safety
 /// The context is that of code on this thread's kernel stack, above the running frame, and no frame in between is ever
@@ -60,7 +61,7 @@ pub(super) unsafe extern "sysv64" fn resume(context: &Context) -> ! {
     core::arch::naked_asm!(
         "fxrstor64 [rdi + 0x100]",
         "mov eax, [rdi + 0x44]",
-        "and eax, 0xcd5", // the arithmetic flags and the direction: traps are not to be brought back
+        "and eax, 0xcd5", // the arithmetic flags and the direction: traps are not restored
         "push rax",
         "popfq",
         "mov rax, [rdi + 0x98]",

@@ -8,7 +8,7 @@ use crate::cpu::emulate::GENERAL;
 use crate::cpu::fault::Fault;
 use crate::cpu::modules;
 
-/// What the signal handler leaves on the kernel stack, below what the driver uses.
+/// What the signal handler puts on the kernel stack, below the driver's frames.
 #[repr(C, align(16))]
 struct Raised {
     context: Context,
@@ -21,8 +21,8 @@ const STATUS_BREAKPOINT: u32 = 0x8000_0003;
 /// Below the driver's stack pointer: the return address and two registers pass there when execution continues.
 const GAP: u64 = 256;
 
-/// Lets the thread go on in the search for a handler instead of in the driver, if the fault is the driver's own and
-/// there is room. Async-signal-safe: on the alternate stack, the kernel stack below the driver's frames is unused.
+/// Continues the thread in the search for a handler instead of in the driver, if the fault is in the driver and there
+/// is room. Async-signal-safe: on the alternate stack, the kernel stack below the driver's frames is unused.
 pub(in crate::cpu) fn redirect(frame: &mut libc::ucontext_t, fault: &Fault, state: &State) -> bool {
     let (rip, rsp) = (frame.uc_mcontext.gregs[libc::REG_RIP as usize], frame.uc_mcontext.gregs[libc::REG_RSP as usize]);
     let stack = state.stack_range();
@@ -30,15 +30,15 @@ pub(in crate::cpu) fn redirect(frame: &mut libc::ucontext_t, fault: &Fault, stat
         return false;
     }
     let at = ((rsp as u64 - GAP - size_of::<Raised>() as u64) & !15) as *mut Raised;
-    // SAFETY: inside the kernel stack, below everything that lives on it; the kernel's frame has the floating-point
-    // state in the form of FXSAVE.
+    // SAFETY: inside the kernel stack, below everything in use; the kernel's frame has the floating-point state in the
+    // form of FXSAVE.
     unsafe { at.write(Raised { context: context_of(frame), fault: *fault }) };
     let registers = &mut frame.uc_mcontext.gregs;
     registers[libc::REG_RIP as usize] = search as *const () as i64;
     registers[libc::REG_RDI as usize] = at as i64;
     // As after a call: the stack is aligned to 16 bytes with the return address on it.
     registers[libc::REG_RSP as usize] = at as i64 - 8;
-    // Trap, direction and alignment-check flags would trouble our own code.
+    // The trap, direction and alignment-check flags would break our code.
     registers[libc::REG_EFL as usize] &= !0x4_0500;
     true
 }
@@ -58,13 +58,13 @@ fn context_of(frame: &libc::ucontext_t) -> Context {
     context
 }
 
-/// Continues where a handler says, or stops the machine as for any fault.
+/// Continues where a handler says, or stops the machine, as for any fault.
 extern "sysv64" fn search(raised: &mut Raised) -> ! {
     let stack = context::stack_range().unwrap_or_default();
     let irql = context::kpcr().irql();
     if let Some(mut record) = raised.fault.exception(context::machine(), irql, &stack) {
         if record.code == STATUS_BREAKPOINT {
-            // The processor has gone past the instruction; Windows shows where it is.
+            // The processor is past the instruction; Windows reports its address.
             raised.context.rip -= 1;
         }
         record.address = raised.context.rip;

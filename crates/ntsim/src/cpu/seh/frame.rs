@@ -1,30 +1,30 @@
 //! One step down the stack by a driver's own unwind tables: RUNTIME_FUNCTION and UNWIND_INFO ("x64 exception handling",
 //! Microsoft C++ documentation).
 //!
-//! [`super::super::unwind`] walks a stack for a report and needs only where each frame is; here every register a frame
-//! has saved is put back, because execution goes on with them.
+//! [`super::super::unwind`] walks a stack for a report and only needs each frame's address; here every saved register
+//! is restored, because execution continues with them.
 
 use super::record::{Context, RSP};
 use crate::cpu::modules;
 use core::ops::Range;
 
-/// UNW_FLAG_EHANDLER: the handler is asked when an exception looks for one.
+/// UNW_FLAG_EHANDLER: the handler is called in the search for an exception handler.
 pub(super) const EHANDLER: u8 = 1;
-/// UNW_FLAG_UHANDLER: it is called when frames are left.
+/// UNW_FLAG_UHANDLER: the handler is called when frames are unwound.
 pub(super) const UHANDLER: u8 = 2;
-/// UNW_FLAG_CHAININFO: the codes go on in another function's entry.
+/// UNW_FLAG_CHAININFO: the codes continue in another function's entry.
 const CHAININFO: u8 = 4;
 
-/// The most entries that may be chained; the format names no limit, and a hostile image may chain in a circle.
+/// The most chained entries; the format has no limit, and a hostile image may chain in a cycle.
 const CHAIN_LIMIT: usize = 32;
 
-/// What is known of one frame.
+/// One frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
     pub(super) image_base: u64,
     /// The address of its RUNTIME_FUNCTION.
     pub(super) function_entry: u64,
-    /// Where its fixed part of the stack begins.
+    /// The start of its fixed stack allocation.
     pub(super) establisher: u64,
     /// UNW_FLAG_*.
     pub(super) flags: u8,
@@ -32,11 +32,11 @@ pub(super) struct Frame {
     pub(super) handler: Option<(u64, u64)>,
 }
 
-/// Undoes the frame that `context` stands in: afterwards it stands in the caller. None when it stands in no driver, or
-/// when the tables or the stack make no sense.
+/// Unwinds the frame of `context`, which is in the caller afterwards. None when it is not in a driver, or when the
+/// tables or the stack are not valid.
 pub(super) fn unwind(context: &mut Context, stack: &Range<u64>) -> Option<Frame> {
     let before = context.rsp();
-    // A caller lies further up; tables that lead elsewhere would have the walk go on for ever.
+    // A caller is further up; tables that lead elsewhere would make the walk endless.
     step(context, stack).filter(|_| context.rsp() > before)
 }
 
@@ -62,7 +62,7 @@ fn step(context: &mut Context, stack: &Range<u64>) -> Option<Frame> {
     })
 }
 
-/// A RUNTIME_FUNCTION and where it lies in the image.
+/// A RUNTIME_FUNCTION and its offset in the image.
 #[derive(Clone, Copy)]
 struct Entry {
     at: u64,
@@ -71,14 +71,14 @@ struct Entry {
     info: u64,
 }
 
-/// A driver's image, which the tables are offsets into.
+/// A driver's image, into which the tables' offsets point.
 struct Image<'a> {
     bytes: &'a [u8],
     base: u64,
 }
 
 impl Image<'_> {
-    /// Offsets are wider than those of an image, so that none overflows.
+    /// `offset` is wider than an image's offsets, so that sums do not overflow.
     fn at<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
         self.bytes.get(usize::try_from(offset).ok()?..)?.first_chunk().copied()
     }
@@ -136,7 +136,7 @@ impl Info {
         })
     }
 
-    /// What stands behind the codes, which are rounded up to an even number.
+    /// What follows the codes, which are rounded up to an even number.
     fn behind(&self) -> u64 {
         self.codes + 2 * u64::from(self.count).next_multiple_of(2)
     }
@@ -151,12 +151,12 @@ fn unwind_function(
 ) -> Option<Frame> {
     let info = Info::read(image, entry.info)?;
     let mut done = offset.checked_sub(entry.begin)?;
-    // Behind the prolog every code has been carried out.
+    // After the prolog every code has been executed.
     if done >= u32::from(info.prolog) {
         done = u32::MAX;
     }
     let establisher = establisher(image, &info, done, context)?;
-    // In a prolog the function has not begun: its handler is not asked.
+    // In a prolog the function has not begun: its handler is not called.
     let begun = done == u32::MAX;
     let mut info = info;
     for _ in 0..CHAIN_LIMIT {
@@ -165,7 +165,7 @@ fn unwind_function(
             if left == Left::Codes {
                 pop_return(context, stack)?;
             }
-            // The last of a chain is the function itself, and has the handler of all its parts.
+            // The last entry of a chain is the function itself, with the handler of all its parts.
             let flags = info.flags & (EHANDLER | UHANDLER);
             let handler = if begun && flags != 0 && info.flags & CHAININFO == 0 {
                 let at = info.behind();
@@ -176,14 +176,14 @@ fn unwind_function(
             let function_entry = image.base + entry.at;
             return Some(Frame { image_base: image.base, function_entry, establisher, flags, handler });
         }
-        // The chained entry's prolog was carried out in full.
+        // The chained entry's prolog was executed in full.
         done = u32::MAX;
         info = Info::read(image, image.entry(info.behind())?.info)?;
     }
     None
 }
 
-/// The frame pointer's base where there is one and it has been set, the stack pointer elsewhere.
+/// The frame pointer's base if there is one and it has been set, else the stack pointer.
 fn establisher(image: &Image<'_>, info: &Info, done: u32, context: &Context) -> Option<u64> {
     if info.frame_register == 0 {
         return Some(context.rsp());
@@ -217,15 +217,15 @@ mod op {
     pub(super) const PUSH_MACHFRAME: u8 = 10;
 }
 
-/// An UNWIND_CODE with the slots behind it that belong to it.
+/// An UNWIND_CODE with the slots that belong to it.
 struct Code {
-    /// Where in the prolog it is done.
+    /// Its offset in the prolog.
     offset: u8,
     operation: u8,
     argument: u8,
-    /// Slots of 2 bytes, its own included.
+    /// Slots of 2 bytes, including its own.
     slots: u8,
-    /// What the slots behind it say, unscaled.
+    /// The value of the following slots, unscaled.
     operand: u64,
 }
 
@@ -254,11 +254,11 @@ impl Code {
 #[derive(PartialEq)]
 enum Left {
     Codes,
-    /// The frame was a machine frame, which holds the caller's instruction and stack pointers itself.
+    /// The frame was a machine frame, which holds the caller's instruction and stack pointers.
     Interrupt,
 }
 
-/// Carries the codes out backwards that were done up to `done`.
+/// Undoes, in reverse order, the codes executed up to `done`.
 fn undo(
     image: &Image<'_>,
     info: &Info,

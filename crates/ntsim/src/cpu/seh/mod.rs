@@ -1,14 +1,13 @@
 //! Structured exception handling: `__try`, `__except` and `__finally` of drivers work as on Windows.
 //!
-//! A fault in driver code that Windows raises as an exception, and an export that raises one ([`raising`]), looks for a
-//! handler down the kernel stack by the driver's own unwind tables; the driver's language handler is called for each
-//! frame that has one, which for C is [`scope::handler`] (`__C_specific_handler`), by itself or behind the check of a
-//! security cookie. Execution continues where the handler says, after the frames in between have been left. An
-//! exception that nobody handles is a fault as before: it stops the machine.
+//! A fault in driver code that Windows raises as an exception, or an export that raises one ([`raising`]), starts a
+//! search for a handler down the kernel stack, by the driver's unwind tables. The driver's language handler is called
+//! for each frame that has one; for C it is [`scope::handler`] (`__C_specific_handler`), alone or after the check of a
+//! security cookie. Execution continues where the handler says, after the frames in between have been unwound. An
+//! exception that is not handled stops the machine like any fault.
 //!
-//! The search ends at ntsim's own code: an exception in a callback that a driver was given does not reach a handler
-//! around the call that led there. Neither does one that is raised in a filter or in a `__finally` reach a handler
-//! beyond the dispatch it interrupts.
+//! The search ends at ntsim's code: an exception in a driver's callback does not reach a handler around the call that
+//! led there. Nor does one raised in a filter or a `__finally` reach a handler beyond the dispatch that it interrupts.
 
 pub(crate) mod entry;
 pub(super) mod fault;
@@ -24,7 +23,7 @@ use core::ops::Range;
 use core::ptr;
 use nt_abi::NtStatus;
 
-/// What a language handler answers (EXCEPTION_DISPOSITION): execution continues at the instruction that faulted.
+/// Result of a language handler (EXCEPTION_DISPOSITION): execution continues at the instruction that faulted.
 const CONTINUE_EXECUTION: i32 = 0;
 /// It does not handle the exception.
 const CONTINUE_SEARCH: i32 = 1;
@@ -35,8 +34,8 @@ const DIRECTION_FLAG: u32 = 0x400;
 /// EXCEPTION_ROUTINE.
 type Handler = unsafe extern "win64" fn(*mut ExceptionRecord, u64, *mut Context, *mut DispatcherContext) -> i32;
 
-/// Looks for a handler from where `context` stands. Does not return when one takes the exception; true when execution is
-/// to continue as `context` says, false when nobody handles it.
+/// Searches for a handler from `context` on. Does not return when one takes the exception; true when execution is to
+/// continue at `context`, false when no handler takes it.
 ///
 /// # Safety
 /// `context` is the state of driver code on this thread's kernel stack, above everything that is running now, and
@@ -65,8 +64,8 @@ unsafe fn dispatch(record: &mut ExceptionRecord, context: &mut Context, stack: &
     }
 }
 
-/// Leaves every frame between the exception and `target`, calling the handlers that clean up, and continues in `target`
-/// at `address` with the exception's code in rax.
+/// Unwinds every frame between the exception and `target`, calling termination handlers, and continues in `target` at
+/// `address` with the exception's code in rax.
 ///
 /// # Safety
 /// As for [`dispatch`], which called the handler that asks for this with this `record` and `context`.
@@ -132,11 +131,11 @@ unsafe fn call_handler(
 }
 
 /// Raises an exception for the driver that called the export [`raising`] was made for: `context` is its state after the
-/// call. An exception that nobody handles stops the machine, with `why`.
+/// call. An exception that is not handled stops the machine, with `why`.
 ///
 /// # Safety
-/// As for [`dispatch`]: the caller and everything that called it since the driver's call own nothing. `why` is made
-/// only when nobody handles it.
+/// As for [`dispatch`]: the caller and everything that called it since the driver's call own nothing. `why` is called
+/// only when it is not handled.
 pub(crate) unsafe fn raise(
     context: *mut Context,
     status: NtStatus,
@@ -150,7 +149,7 @@ pub(crate) unsafe fn raise(
     let stack = context::stack_range().unwrap_or_default();
     // SAFETY: by this function's contract.
     if unsafe { dispatch(&mut record, context, &stack) } {
-        // SAFETY: a filter wants execution to go on as it left the context.
+        // SAFETY: a filter asked for execution to continue at the context.
         unsafe { entry::resume(context) }
     }
     let first = parameters.first().copied().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The structures that handlers and filters are shown: EXCEPTION_RECORD, CONTEXT, EXCEPTION_POINTERS (winnt.h, x64) and
+//! The structures that handlers and filters get: EXCEPTION_RECORD, CONTEXT, EXCEPTION_POINTERS (winnt.h, x64) and
 //! DISPATCHER_CONTEXT (winnt.h; "x64 exception handling", the structure definitions for language-specific handlers).
 
 use core::ffi::c_void;
@@ -37,7 +37,7 @@ impl ExceptionRecord {
 #[repr(C, align(16))]
 pub(crate) struct FxSave(pub(crate) [u8; 512]);
 
-/// Where XMM0 lies in it.
+/// The offset of XMM0.
 const XMM0: usize = 160;
 
 impl FxSave {
@@ -104,7 +104,7 @@ impl Context {
     }
 }
 
-/// EXCEPTION_POINTERS: what a filter expression is given.
+/// EXCEPTION_POINTERS: the argument of a filter expression.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct ExceptionPointers {
@@ -112,7 +112,7 @@ pub(super) struct ExceptionPointers {
     pub(super) context: *mut Context,
 }
 
-/// DISPATCHER_CONTEXT: what a language handler is told of the frame it is asked about.
+/// DISPATCHER_CONTEXT: what a language handler gets about its frame.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct DispatcherContext {

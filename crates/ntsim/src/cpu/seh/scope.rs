@@ -1,4 +1,4 @@
-//! `__C_specific_handler`: the language handler of C, which knows a function's `__try` blocks by their scope table.
+//! `__C_specific_handler`: the language handler of C, which finds a function's `__try` blocks in their scope table.
 
 use super::record::{Context, DispatcherContext, ExceptionPointers, ExceptionRecord, TARGET_UNWIND, UNWINDING};
 use super::{CONTINUE_EXECUTION, CONTINUE_SEARCH, unwind_to};
@@ -15,7 +15,7 @@ struct Scope {
     target: u32,
 }
 
-/// EXCEPTION_EXECUTE_HANDLER, in place of a filter that would always answer so.
+/// EXCEPTION_EXECUTE_HANDLER, in place of a filter that always returns it.
 const EXECUTE_HANDLER: u32 = 1;
 
 impl Scope {
@@ -24,8 +24,8 @@ impl Scope {
     }
 }
 
-/// Asks the filters of the `__try` blocks that the frame stands in, innermost first, or runs their `__finally` blocks
-/// when the frame is being left.
+/// Calls the filters of the `__try` blocks around the frame's position, innermost first, or runs their `__finally`
+/// blocks when the frame is unwound.
 ///
 /// # Safety
 /// The structures are those of [`super::dispatch`] or [`super::unwind_to`], which call it, through the driver.
@@ -35,7 +35,7 @@ pub(crate) unsafe extern "win64" fn handler(
     context: *mut Context,
     dispatcher: *mut DispatcherContext,
 ) -> i32 {
-    // SAFETY: by this function's contract; nobody else looks at the dispatcher context during the call.
+    // SAFETY: by this function's contract; nothing else uses the dispatcher context during the call.
     let (flags, dispatcher) = unsafe { ((*record).flags, &mut *dispatcher) };
     let base = dispatcher.image_base;
     let at = dispatcher.control_pc.wrapping_sub(base);
@@ -49,7 +49,7 @@ pub(crate) unsafe extern "win64" fn handler(
         if flags & UNWINDING != 0 {
             let target = (flags & TARGET_UNWIND != 0).then(|| dispatcher.target_ip.wrapping_sub(base));
             if scope.target != 0 {
-                // Execution continues at this block's handler: what is around it is not left.
+                // Execution continues at this block's handler: the blocks around it are not left.
                 if target == Some(u64::from(scope.target)) {
                     break;
                 }
@@ -60,7 +60,7 @@ pub(crate) unsafe extern "win64" fn handler(
             if target.is_some_and(|target| (0..count).map(scope_at).any(|s| same(s) && s.contains(target))) {
                 break;
             }
-            // A block that is left by an exception of its own is not run again.
+            // A `__finally` block that raises is not run again.
             dispatcher.scope_index = index + 1;
             // SAFETY: the compiler's funclet for this block: (abnormal termination, frame).
             unsafe {
