@@ -8,7 +8,7 @@ use std::fmt;
 /// Why a driver was not loaded.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Not a PE file at all.
+    /// Not a PE file.
     #[error("not a PE image: {0}")]
     NotPe(String),
     /// Code for another processor.
@@ -63,7 +63,7 @@ pub enum LoadError {
     NoMemory {
         /// Bytes.
         size: usize,
-        /// What mmap answered.
+        /// The error of mmap.
         error: String,
     },
     /// The entry point returned an error; the driver is unloaded again.
@@ -71,7 +71,7 @@ pub enum LoadError {
     EntryFailed {
         /// What it returned.
         status: NtStatus,
-        /// What it left behind all the same.
+        /// What it left behind.
         leaks: Box<LeakReport>,
     },
     /// The entry point stopped the machine, or the machine had stopped before.

@@ -1,19 +1,19 @@
-//! Import gates: what stands between a driver and an exported function.
+//! Import gates: the code between a driver and an exported function.
 //!
-//! A gate is 64 bytes of machine code in memory of our own:
+//! A gate is 64 bytes of machine code in memory that ntsim maps:
 //! ```text
 //!     cmp  byte ptr gs:[KPCR.Irql], limit     ; the contract of the export table
 //!     ja   violated
-//!     mov  gs:[KPCR.GATE_RSP], rsp            ; who called: the return address lies there
+//!     mov  gs:[KPCR.GATE_RSP], rsp            ; who called: the return address is there
 //!     jmp  [entry]
 //! violated:
 //!     push [description]
 //!     jmp  [handler]
 //! ```
-//! It changes no register but the flags, so that even `__chkstk` can be reached through one.
+//! It changes no register except the flags, so that even `__chkstk` can be called through one.
 //!
-//! A hooked gate, which a driver gets for the imports that are traced, goes through [`hook`] instead: code that tells
-//! of the call, makes it, and tells of its result. Which of the two a driver has is settled when it is loaded.
+//! A hooked gate, which a driver gets for the imports that are traced, goes through [`hook`] instead: code that reports
+//! the call, makes it, and reports its result. Which of the two a driver gets is decided when it is loaded.
 
 use crate::cpu::{self, code, kpcr};
 use crate::export::{Entry, Export};
@@ -29,7 +29,7 @@ use std::sync::OnceLock;
 const SIZE: usize = 64;
 const PAGE: usize = 4096;
 
-/// What a gate knows of itself; the violation handler and the hook get its address.
+/// A gate's description; the violation handler and the hook get its address.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Description {
@@ -42,7 +42,7 @@ pub(crate) struct Description {
 // SAFETY: `target` is the address of a function.
 unsafe impl Sync for Description {}
 
-/// The gates of a list of exports, in the list's order. They stay mapped for ever: driver code may have kept their
+/// The gates of a list of exports, in the list's order. They stay mapped forever: driver code may have kept their
 /// addresses.
 #[derive(Debug)]
 pub struct Gates {
@@ -59,7 +59,7 @@ impl Gates {
     /// Makes a gate for each of `exports`.
     ///
     /// # Errors
-    /// What mmap or mprotect answered.
+    /// The error of mmap or mprotect.
     pub fn build<'a>(exports: impl IntoIterator<Item = &'a Export>) -> io::Result<Self> {
         Self::of(exports, |_| false)
     }
@@ -95,7 +95,7 @@ impl Gates {
         Ok(Self { code: map(&code)?, entries: exports.iter().map(|e| e.entry).collect() })
     }
 
-    /// What a driver gets for the export at `index`: the gate of a function, the address of a variable.
+    /// The address for the import of the export at `index`: the gate of a function, or a variable.
     #[must_use]
     pub fn address(&self, index: usize) -> *const () {
         match self.entries[index] {
@@ -116,7 +116,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The one there is; made on first use.
+    /// The catalogue; made on first use.
     ///
     /// # Panics
     /// When no memory can be mapped for it.
@@ -135,7 +135,7 @@ impl Catalogue {
         })
     }
 
-    /// Finds an export by module, without case, and name. HAL.dll's functions live in ntoskrnl.exe since Windows 10
+    /// Finds an export by module, case-insensitive, and name. HAL.dll's functions live in ntoskrnl.exe since Windows 10
     /// 2004, and drivers name either.
     #[must_use]
     pub fn find(&'static self, module: &str, name: &str) -> Option<(&'static Export, *const ())> {
@@ -143,7 +143,7 @@ impl Catalogue {
         Some((self.exports[index], self.gates.address(index)))
     }
 
-    /// [`Self::find`] for a driver of `machine`: the gate is a hooked one if the machine wants it so.
+    /// [`Self::find`] for a driver of `machine`: the gate is hooked if the machine asks for it.
     ///
     /// # Panics
     /// When no memory can be mapped for the hooked gates.
@@ -178,7 +178,7 @@ impl Catalogue {
     }
 }
 
-/// Makes machine code executable, for ever.
+/// Maps machine code as executable; never unmapped.
 pub(crate) fn map(code: &[u8]) -> io::Result<*const u8> {
     let size = code.len().next_multiple_of(PAGE).max(PAGE);
     // SAFETY: a fresh private mapping, written before it is made executable, never unmapped.
@@ -265,17 +265,17 @@ fn assemble_hooked(limit: Irql, description: u64) -> [u8; SIZE] {
     gate
 }
 
-/// Between a hooked gate and the function: tells of the call, makes it with a copy of its arguments on the stack, and
-/// tells of its result.
+/// The code between a hooked gate and the function: reports the call, makes it with a copy of its stack arguments, and
+/// reports its result.
 ///
 /// Reached by a jump with the description on the stack, then the driver's return address, then the home space of the
-/// four register arguments and the arguments behind it. Integer and vector results and the registers that the win64
-/// ABI preserves come through; `before` and `after` preserve them because they have that ABI themselves.
+/// four register arguments and the stack arguments. Integer and vector results and the registers that the win64 ABI
+/// preserves are passed through; `before` and `after` preserve them because they have that ABI themselves.
 #[unsafe(naked)]
 unsafe extern "win64" fn hook() {
     core::arch::naked_asm!(
         ".cfi_startproc",
-        ".cfi_def_cfa_offset 16", // the description lies below the return address
+        ".cfi_def_cfa_offset 16", // the description is below the return address
         "push rbp",
         ".cfi_def_cfa_offset 24",
         ".cfi_offset rbp, -24",
@@ -353,7 +353,7 @@ extern "win64" fn after(description: &'static Description, arguments: *const u64
 unsafe extern "sysv64" fn violated() {
     core::arch::naked_asm!(
         "pop rdi",      // the description
-        "mov rsi, rsp", // where the return address lies
+        "mov rsi, rsp", // where the return address is
         "mov rdx, rbp",
         "and rsp, -16",
         "call {report}",
@@ -365,7 +365,7 @@ unsafe extern "sysv64" fn violated() {
 extern "sysv64" fn report(description: &'static Description, return_slot: u64, rbp: u64) -> ! {
     let Description { module, name, limit, .. } = description;
     let irql = cpu::irql();
-    // Code of the Bug Check Code Reference for a routine called at too high an IRQL under Driver Verifier.
+    // The Bug Check Code Reference's code for a routine called at too high an IRQL under Driver Verifier.
     cpu::bugcheck_of_caller(
         code::DRIVER_VERIFIER_DETECTED_VIOLATION,
         [0x2_0000, u64::from(irql.0), u64::from(limit.0), 0],
@@ -378,7 +378,7 @@ extern "sysv64" fn report(description: &'static Description, return_slot: u64, r
 /// The gate of an export of ntoskrnl.exe, as the function type the caller names.
 ///
 /// # Panics
-/// When there is no such export.
+/// When the export does not exist.
 #[cfg(test)]
 pub(crate) fn import<F: Copy>(name: &str) -> F {
     const { assert!(size_of::<F>() == size_of::<usize>(), "a function pointer") };

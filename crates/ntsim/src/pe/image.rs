@@ -1,4 +1,4 @@
-//! Reading and checking a driver file. Every byte may be hostile: nothing here panics, and nothing is `unsafe`.
+//! Reads and checks a driver file. Every byte may be hostile: nothing here panics, and nothing is `unsafe`.
 
 use super::error::{AMD64, LoadError};
 use object::LittleEndian as LE;
@@ -9,11 +9,11 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// The most an image may occupy. Real drivers stay far below; a hostile header must not exhaust memory.
+/// The largest image. Real drivers are far smaller; a hostile header must not exhaust memory.
 const LARGEST: u32 = 128 << 20;
 const PAGE: u32 = 4096;
 
-/// A checked driver image, laid out as it will lie in memory, not yet relocated.
+/// A checked driver image, laid out as in memory, not yet relocated.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The bytes at their RVAs, `SizeOfImage` of them.
@@ -28,13 +28,13 @@ pub struct Image {
     pub imports: Vec<ImportSlot>,
     /// RVAs of the 64-bit words that move with the image.
     pub relocations: Vec<u32>,
-    /// What it exports, by name.
+    /// Its exports, by name.
     pub exports: BTreeMap<String, u32>,
-    /// Where its exception directory lies.
+    /// The range of its exception directory.
     pub pdata: Range<usize>,
     /// The RVA of its security cookie (`__security_cookie`).
     pub security_cookie: Option<u32>,
-    /// What is odd but not refused.
+    /// Oddities that are accepted.
     pub warnings: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub struct Image {
 pub struct Section {
     /// Its name.
     pub name: String,
-    /// Where it begins.
+    /// Its start.
     pub rva: u32,
     /// How many bytes it occupies, rounded up to pages.
     pub size: u32,
@@ -51,7 +51,7 @@ pub struct Section {
     pub writable: bool,
     /// IMAGE_SCN_MEM_EXECUTE.
     pub executable: bool,
-    /// IMAGE_SCN_MEM_DISCARDABLE: gone after the entry point has returned.
+    /// IMAGE_SCN_MEM_DISCARDABLE: discarded after the entry point has returned.
     pub discardable: bool,
     /// Not IMAGE_SCN_MEM_NOT_PAGED: may be paged out.
     pub pageable: bool,
@@ -85,7 +85,7 @@ impl Image {
         let not_pe = |error: object::read::Error| LoadError::NotPe(error.to_string());
         let dos = pe::ImageDosHeader::parse(file).map_err(not_pe)?;
         let mut offset = u64::from(dos.nt_headers_offset());
-        // The machine decides the size of what follows, so it is read first, at its fixed place.
+        // The machine determines the size of what follows, so it is read first, at its fixed offset.
         let at_machine = usize::try_from(offset).ok().and_then(|o| file.get(o.checked_add(4)?..o.checked_add(6)?));
         match at_machine {
             Some(&[low, high]) if u16::from_le_bytes([low, high]) != AMD64 => {
@@ -146,7 +146,7 @@ impl Image {
         }
         match range(pe::IMAGE_DIRECTORY_ENTRY_BASERELOC) {
             Some(at) => image.read_relocations(at)?,
-            // A tiny driver may hold no address at all, which the linker marks with DYNAMIC_BASE.
+            // A tiny driver may contain no address at all, which the linker marks with DYNAMIC_BASE.
             None if optional.dll_characteristics.get(LE).0 & pe::IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE.0 != 0 => {}
             None => return Err(LoadError::NotRelocatable),
         }
@@ -231,7 +231,7 @@ impl Image {
         Ok(())
     }
 
-    /// A directory's bytes, if they lie in the image.
+    /// A directory's range, if it is in the image.
     fn checked(&self, name: &'static str, (rva, size): (u32, u32)) -> Result<Range<usize>, LoadError> {
         let range = rva as usize..rva as usize + size as usize;
         if range.end > self.bytes.len() {
@@ -342,7 +342,7 @@ impl Image {
 }
 
 impl Section {
-    /// Whether an RVA lies in this section.
+    /// Whether an RVA is in this section.
     #[must_use]
     pub fn holds(&self, rva: u32) -> bool {
         rva >= self.rva && rva - self.rva < self.size

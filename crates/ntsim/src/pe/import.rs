@@ -1,4 +1,4 @@
-//! Binding a driver's imports.
+//! Binds a driver's imports.
 
 use super::error::LoadError;
 use super::gate::Catalogue;
@@ -45,10 +45,10 @@ pub fn unknown_imports(image: &Image) -> Vec<String> {
     unknown.map(|ImportSlot { module, name, .. }| format!("{module}!{name}")).collect()
 }
 
-/// Finds the address for every import of `image` on `machine`: (slot RVA, address), and the list for people.
+/// Finds the address for every import of `image` on `machine`: (slot RVA, address), and the list to show.
 ///
 /// # Errors
-/// The unknown ones, all of them, unless they are allowed.
+/// All unknown imports, unless they are allowed.
 pub(crate) fn bind(
     machine: &Machine,
     image: &Image,
@@ -75,7 +75,7 @@ pub(crate) fn bind(
     Ok((bound, list))
 }
 
-/// A function that names itself and stops the machine.
+/// A function that stops the machine and names the import.
 fn stub(module: &str, name: &str) -> Result<u64, LoadError> {
     let description: &'static str = Box::leak(format!("{module}!{name}").into_boxed_str());
     let holder: &'static &'static str = Box::leak(Box::new(description));
@@ -93,7 +93,7 @@ fn stub(module: &str, name: &str) -> Result<u64, LoadError> {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn unknown() {
     core::arch::naked_asm!(
-        "mov rsi, rsp", // where the return address lies
+        "mov rsi, rsp", // where the return address is
         "mov rdx, rbp",
         "and rsp, -16",
         "call {report}",

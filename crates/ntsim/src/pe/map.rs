@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 /// `__security_cookie` as the linker leaves it; the loader replaces it (`/GS`, "Buffer Security Check").
 const DEFAULT_COOKIE: u64 = 0x0000_2b99_2ddf_a232;
-/// The bits of a cookie on x64: `__security_check_cookie` takes any in the upper sixteen for an overrun.
+/// The bits of a cookie on x64: `__security_check_cookie` treats any bit in the upper sixteen as an overrun.
 const COOKIE_BITS: u64 = 0x0000_FFFF_FFFF_FFFF;
 const PAGE: usize = 4096;
 
-/// A driver's image in memory. After [`Mapped::unload`] its addresses stay reserved and inaccessible for ever, so that a
-/// call into an unloaded driver faults there and nowhere else.
+/// A driver's image in memory. After [`Mapped::unload`] its addresses stay reserved and inaccessible forever, so that a
+/// call into an unloaded driver faults there.
 #[derive(Debug)]
 pub struct Mapped {
     base: *mut u8,
@@ -28,8 +28,8 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    /// Copies `image` to memory of its own, relocated, with `slots` (RVA, address) filled in and its sections protected.
-    /// Its name is what stack walks call it.
+    /// Maps `image`, relocated, with `slots` (RVA, address) filled in and its sections protected. `name` is its name in
+    /// stack walks.
     ///
     /// # Errors
     /// [`LoadError::NoMemory`].
@@ -60,7 +60,7 @@ impl Mapped {
         {
             image.put(rva, cookie & COOKIE_BITS);
         }
-        // SAFETY: the mapping has exactly this size and nobody else knows it yet.
+        // SAFETY: the mapping has exactly this size, and nothing else points to it yet.
         unsafe { ptr::copy_nonoverlapping(image.bytes.as_ptr(), mapped.base, size) };
         mapped.protect(0..size, libc::PROT_READ).map_err(|()| no_memory())?;
         for section in &mapped.sections {
@@ -82,7 +82,7 @@ impl Mapped {
         Ok(mapped)
     }
 
-    /// Where it lies.
+    /// Its address.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.base as u64..self.base as u64 + self.size as u64
@@ -94,7 +94,7 @@ impl Mapped {
         self.base as u64 + u64::from(rva)
     }
 
-    /// Takes away the sections that are only needed until the entry point has returned.
+    /// Discards the sections that are only needed until the entry point has returned.
     pub(crate) fn discard_init(&self) {
         for section in self.sections.iter().filter(|s| s.discardable && s.executable) {
             // Without protection it would still run; a failure changes nothing else.

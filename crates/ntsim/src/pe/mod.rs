@@ -1,9 +1,10 @@
-//! Loading a driver: from the bytes of a `.sys` file to code that can be called.
+//! Loads a driver: from the bytes of a `.sys` file to callable code.
 //!
-//! [`image`] reads and checks the file, which may be hostile; [`import`] binds what it imports to the gates of [`gate`];
-//! [`map`] puts it into memory with its sections protected as they ask. [`crate::machine`] calls the entry point.
+//! [`image`] reads and checks the file, which may be hostile; [`import`] binds its imports to the gates of [`gate`];
+//! [`map`] maps it with its sections protected as they ask. [`crate::machine`] calls the entry point.
 //!
-//! Format: "PE Format", Microsoft, revision 11; what the kernel's loader demands beyond it is said where it is checked.
+//! Format: "PE Format", Microsoft, revision 11; further demands of the kernel's loader are named where they are
+//! checked.
 
 pub mod error;
 pub mod gate;
@@ -15,7 +16,7 @@ pub use error::LoadError;
 pub use image::{Image, Section};
 pub use import::{Import, Target, unknown_imports};
 
-/// What a loader may let pass.
+/// What the loader accepts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
     /// Bind an import that no simulated module exports to a stub that stops the machine when it is called, instead

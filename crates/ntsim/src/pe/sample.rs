@@ -1,5 +1,5 @@
-//! A small PE writer for tests: just enough to make drivers, right ones and wrong ones. Tests outside the crate include
-//! this file by its path.
+//! A small PE writer for tests: just enough to make valid and invalid drivers. Tests outside the crate include this
+//! file by its path.
 
 /// One section to write.
 pub(crate) struct Part {
@@ -8,7 +8,7 @@ pub(crate) struct Part {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A driver to write. Sections lie at 0x1000, 0x2000, ... in memory.
+/// A driver to write. Sections are at 0x1000, 0x2000, ... in memory.
 pub(crate) struct Sample {
     pub(crate) machine: u16,
     pub(crate) subsystem: u16,

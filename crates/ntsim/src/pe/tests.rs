@@ -65,7 +65,7 @@ fn a_relocation_outside_the_image_or_of_another_kind_is_refused() {
     let sample = |words: &[u16]| Sample::new(code::SUCCEED, &[0; 16]).with_relocation_words(0x2000, words);
     assert_eq!(parse(&sample(&[0xa008, 0])).unwrap().relocations, [0x2008]);
     assert!(refusal(&sample(&[0x3008])).contains("type 3"));
-    // The last page's relocation section ends the image: a word may not stick out of it.
+    // The last page's relocation section ends the image: a word may not extend past it.
     let far = Sample::new(code::SUCCEED, &[0; 16]).with_relocation_words(0x3000, &[0xaffc]);
     assert!(refusal(&far).contains("0x3ffc lies outside the image"));
 }
@@ -106,7 +106,7 @@ fn mutated_files_are_refused_or_mapped_and_never_panic() {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut mutant = file.clone();
         for _ in 0..1 + random.below(6) {
-            // Most of what matters lies in the headers and the directories.
+            // Most of what matters is in the headers and the directories.
             let at = if random.below(3) == 0 { random.below(mutant.len()) } else { random.below(0x200) };
             mutant[at] = match random.below(4) {
                 0 => 0,
@@ -118,7 +118,7 @@ fn mutated_files_are_refused_or_mapped_and_never_panic() {
         match Image::parse(&mutant, random.below(2) == 0) {
             Ok(image) => {
                 read += 1;
-                // What was read is fit to be bound and mapped.
+                // What was read can be bound and mapped.
                 if let Ok((slots, _)) = import::bind(&machine, &image, true) {
                     let mapped = map::Mapped::new(image, "mutant.sys", &slots, 1).unwrap();
                     mapped.unload("mutant");
@@ -135,7 +135,7 @@ fn mutated_files_are_refused_or_mapped_and_never_panic() {
 
 #[test]
 fn a_driver_runs_relocated_and_its_entry_point_decides() {
-    // The word at 0x2000 holds the preferred address of 0x2010; the entry point returns what lies there.
+    // The word at 0x2000 holds the preferred address of 0x2010; the entry point returns what is there.
     let mut data = (PREFERRED + 0x2010).to_le_bytes().to_vec();
     data.resize(16, 0);
     data.extend(0x4000_0000_u32.to_le_bytes()); // an informational status
