@@ -85,17 +85,17 @@ extern "win64" fn IoAllocateErrorLogEntry(_object: *const c_void, size: u8) -> *
     block.cast()
 }
 
-/// The terminated strings of an entry, as far as they lie inside it.
+/// The terminated strings of an entry, as far as they are inside it.
 ///
 /// # Safety
-/// An entry from `IoAllocateErrorLogEntry`.
-unsafe fn strings(packet: *const Packet, count: u16, offset: u16) -> Vec<String> {
+/// `packet` is readable for `size` bytes.
+unsafe fn strings(packet: *const Packet, size: usize, count: u16, offset: u16) -> Vec<String> {
     let mut at = usize::from(offset);
     let mut strings = Vec::new();
     for _ in 0..count {
         let mut units = Vec::new();
-        while at + 2 <= usize::from(LARGEST) {
-            // SAFETY: within the largest entry; the strings of a smaller one are terminated before its end.
+        while at + 2 <= size {
+            // SAFETY: within the entry, by this function's contract.
             let unit = unsafe { packet.byte_add(at).cast::<u16>().read_unaligned() };
             at += 2;
             if unit == 0 {
@@ -109,14 +109,18 @@ unsafe fn strings(packet: *const Packet, count: u16, offset: u16) -> Vec<String>
 }
 
 unsafe extern "win64" fn IoWriteErrorLogEntry(packet: *mut Packet) {
-    // SAFETY: the driver's entry.
+    let size = cpu::with_machine(|machine| machine.pool.size_at(packet as u64));
+    // What is not a pool block is refused when it is freed.
+    let Some(size) = size.filter(|size| *size >= usize::from(SMALLEST)) else { return IoFreeErrorLogEntry(packet) };
+    // SAFETY: a pool block of this size, at least that of the structure; by the page it is the caller's entry of
+    // IoAllocateErrorLogEntry. It is copied here and freed below, where its tag is checked.
     let entry = unsafe {
         let Packet { number_of_strings, string_offset, error_code, unique_error_value, final_status, .. } = &*packet;
         Entry {
             code: error_code.0,
             unique_value: *unique_error_value,
             status: final_status.0,
-            strings: strings(packet, *number_of_strings, *string_offset),
+            strings: strings(packet, size, *number_of_strings, *string_offset),
         }
     };
     tracing::info!(target: "driver", code = format_args!("{:#010x}", entry.code), strings = ?entry.strings, "event log");
@@ -157,5 +161,22 @@ mod tests {
         assert_eq!((entries[0].code as u32, entries[0].unique_value), (0xE000_0001, 7));
         assert_eq!(entries[0].strings, ["one", "two"]);
         assert_eq!(machine.pool.usage().0, 0);
+    }
+
+    #[test]
+    fn a_string_without_a_terminator_ends_with_its_entry() {
+        let machine = Machine::with(crate::machine::Config { special_pool: true, ..Default::default() });
+        cpu::enter(&machine, Irql::PASSIVE, || {
+            let packet = IoAllocateErrorLogEntry(ptr::null(), 0x30);
+            // SAFETY: an entry of 48 bytes.
+            unsafe {
+                (*packet).number_of_strings = 1;
+                (*packet).string_offset = 0x28;
+                packet.byte_add(0x28).cast::<u16>().copy_from(['a' as u16; 4].as_ptr(), 4);
+                IoWriteErrorLogEntry(packet);
+            }
+        })
+        .unwrap();
+        assert_eq!(machine.executive.events.entries()[0].strings, ["aaaa"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Pool memory: what `ExAllocatePool*` hands out, who still has it, and what was done to it.
 //!
-//! Every block lies between guards. In the ordinary pool these are bytes that are looked at when the block is freed;
+//! Every block is between guards. In the ordinary pool these are bytes that are checked when the block is freed;
 //! in the special pool (as Driver Verifier's) the block ends at an inaccessible page, so that an overrun faults at the
 //! instruction that does it, and freed memory stays inaccessible. Freed blocks wait in a quarantine either way: a
 //! second free and a use after free are found and named.
@@ -61,7 +61,7 @@ pub struct Pool {
     shards: [CachePadded<Mutex<HashMap<u64, Entry>>>; SHARDS],
     quarantine: Mutex<Quarantine>,
     special: bool,
-    /// Where the paged blocks of a special pool lie.
+    /// Where the paged blocks of a special pool are.
     paged: Option<Arc<Arena>>,
 }
 
@@ -79,7 +79,7 @@ impl Pool {
         Self { shards: Default::default(), quarantine: Mutex::default(), special, paged }
     }
 
-    /// Whether every block lies before a guard page.
+    /// Whether every block is before a guard page.
     #[must_use]
     pub fn is_special(&self) -> bool {
         self.special
@@ -103,6 +103,12 @@ impl Pool {
     #[must_use]
     pub fn kind_at(&self, address: u64) -> Option<Kind> {
         self.shard(address).lock().get(&address).map(|entry| entry.kind)
+    }
+
+    /// The size of the block that begins at `address`; None when none does.
+    #[must_use]
+    pub fn size_at(&self, address: u64) -> Option<usize> {
+        self.shard(address).lock().get(&address).map(|entry| entry.memory.size())
     }
 
     fn shard(&self, address: u64) -> &Mutex<HashMap<u64, Entry>> {
@@ -214,7 +220,7 @@ impl Pool {
         Misuse { kind: code::BAD_POOL_CALLER, parameters: [0x7, 0, 0, address], why }
     }
 
-    /// The allocated block an address lies in or just behind.
+    /// The allocated block an address is in or just behind.
     fn find(&self, address: u64) -> Option<(u64, String)> {
         for shard in &self.shards {
             let shard = shard.lock();
