@@ -63,7 +63,8 @@ impl core::fmt::Debug for Blocks {
     }
 }
 
-// SAFETY: the blocks are driver memory, reached through raw pointers only; this type hands out their address.
+// SAFETY: the blocks are memory of this object, accessed only through raw pointers; what a driver does with their
+// address is no Rust access.
 unsafe impl Send for DriverObject {}
 // SAFETY: as above.
 unsafe impl Sync for DriverObject {}
@@ -153,7 +154,8 @@ impl DriverObject {
 
 /// The dispatch routine of every major function a driver leaves alone: IopInvalidDeviceRequest.
 extern "win64" fn invalid_device_request(_device: *mut c_void, irp: *mut c_void) -> NtStatus {
-    // SAFETY: called with an IRP that is in flight.
+    // SAFETY: IofCallDriver calls a dispatch routine with an IRP that is in flight, so the IRP is live and owned here
+    // until it is completed.
     unsafe {
         let irp = irp.cast::<layout::Irp>();
         (*irp).status = NtStatus::INVALID_DEVICE_REQUEST.0;

@@ -104,7 +104,8 @@ unsafe extern "win64" fn EtwRegister(
         Some(handle)
     });
     let Some(registered) = registered else { return NtStatus::INSUFFICIENT_RESOURCES };
-    // SAFETY: the driver's pointer to write.
+    // SAFETY: the page demands a variable for the REGHANDLE. The driver ends the registration with EtwUnregister; else
+    // it is in the leak report.
     unsafe { handle.write(registered) };
     NtStatus::SUCCESS
 }
@@ -129,7 +130,7 @@ extern "win64" fn EtwProviderEnabled(_handle: u64, _level: u8, _keyword: u64) ->
     0
 }
 
-// The arguments of the writing functions are not looked at: nothing is enabled. What is left out here the win64 ABI
+// The arguments of the writing functions are not checked: nothing is enabled. What is left out here the win64 ABI
 // lets be left out.
 extern "win64" fn EtwWrite(_handle: u64) -> NtStatus {
     NtStatus::SUCCESS
@@ -149,13 +150,13 @@ unsafe extern "win64" fn EtwActivityIdControl(control: u32, id: *mut [u8; 16]) -
     const CREATE: u32 = 3;
     match control {
         1 => {
-            // SAFETY: the driver's GUID to write.
+            // SAFETY: the page makes `ActivityId` a GUID to write for this control code.
             unsafe { id.write([0; 16]) };
             NtStatus::SUCCESS
         }
         2 => NtStatus::SUCCESS,
         CREATE => {
-            // SAFETY: as above.
+            // SAFETY: the page makes `ActivityId` a GUID to write for this control code.
             unsafe { id.write(super::ex::uuid::random()) };
             NtStatus::SUCCESS
         }
@@ -185,7 +186,7 @@ unsafe extern "win64" fn IoWMIWriteEvent(event: *const c_void) -> NtStatus {
     /// Offset of `WNODE_HEADER.Flags` and WNODE_FLAG_TRACED_GUID (wmistr.h).
     const FLAGS: usize = 0x2c;
     const TRACED_GUID: u32 = 0x0002_0000;
-    // SAFETY: the driver's event, which begins with a WNODE_HEADER.
+    // SAFETY: the page demands an event in nonpaged pool that begins with a WNODE_HEADER; only its flags are read.
     let flags = unsafe { event.byte_add(FLAGS).cast::<u32>().read_unaligned() };
     let irql = cpu::irql();
     if flags & TRACED_GUID == 0 && irql > Irql::APC {
@@ -230,7 +231,7 @@ unsafe extern "win64" fn LogCreate(
     _parameters: *const c_void,
     log: *mut *mut c_void,
 ) -> NtStatus {
-    // SAFETY: the driver's pointer to write.
+    // SAFETY: the import library passes the address of its log handle.
     unsafe { log.write(core::ptr::null_mut()) };
     NtStatus::INSUFFICIENT_RESOURCES
 }

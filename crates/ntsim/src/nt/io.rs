@@ -31,7 +31,7 @@ pub struct FileId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct IrpId(pub u64);
 
-/// What a request asks for. Reads and writes are buffered (`DO_BUFFERED_IO`), controls travel as their code says.
+/// What a request asks for. Reads and writes are buffered (`DO_BUFFERED_IO`), controls use the method of their code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum IrpKind {
     /// `IRP_MJ_READ` of at most this many bytes.
@@ -55,7 +55,7 @@ pub enum IrpKind {
     },
 }
 
-/// What stands behind a device: a framework, or WDM dispatch routines.
+/// The code behind a device: a framework, or WDM dispatch routines.
 ///
 /// Every method is called inside [`cpu::enter`] at PASSIVE_LEVEL, with no lock held.
 pub trait DeviceBackend: Send + Sync {
@@ -67,12 +67,12 @@ pub trait DeviceBackend: Send + Sync {
     fn close(&self, file: FileId);
     /// A read, write or control request. It is completed, now or later, by [`IrpRequest::complete`].
     fn submit(&self, irp: IrpRequest);
-    /// The caller does not want to wait any longer. The backend completes the request with STATUS_CANCELLED if it
-    /// still can; a request that is already completed is ignored.
+    /// The caller cancels a request. The backend completes it with STATUS_CANCELLED if it still can, and ignores one
+    /// that is already completed.
     fn cancel(&self, irp: IrpId);
 }
 
-/// A request as the device has it. It must be completed once; the I/O manager counts those that are dropped.
+/// A request as a device receives it. It must be completed once; the I/O manager counts dropped ones.
 pub struct IrpRequest {
     shared: Arc<Irp>,
     file: FileId,
@@ -82,7 +82,7 @@ struct Irp {
     id: IrpId,
     kind: IrpKind,
     buffer: SystemBuffer,
-    /// What the caller's output buffer held, for a control whose driver reads it (all but METHOD_BUFFERED).
+    /// What the caller's output buffer held, for a control whose driver reads it (all except METHOD_BUFFERED).
     direct: Box<[u8]>,
     state: Mutex<IrpState>,
     done: Condvar,
@@ -91,7 +91,7 @@ struct Irp {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IrpState {
     Pending,
-    /// Dropped by the device without completion: nobody can complete it any more.
+    /// Dropped by the device without completion: it can never be completed.
     Lost,
     Completed(NtStatus, usize),
 }
@@ -115,16 +115,16 @@ impl IrpRequest {
         self.shared.kind
     }
 
-    /// The system buffer: input first, output in the same place. 16-byte aligned; valid until completion. Not null,
-    /// but without a byte to touch when both lengths are 0.
+    /// The system buffer: input first, output in the same place. 16-byte aligned; valid until completion. Not null, but
+    /// empty when both lengths are 0.
     #[must_use]
     pub fn system_buffer(&self) -> *mut u8 {
         self.shared.buffer.address()
     }
 
     /// What the caller's output buffer held when the request was sent: the data of a METHOD_IN_DIRECT control. Empty
-    /// when the caller gave none. The output of a control that is not METHOD_BUFFERED belongs into the system buffer when
-    /// the request is completed, all of it: the caller's memory is what the driver wrote to.
+    /// when the caller gave none. When a control that is not METHOD_BUFFERED is completed, its whole output must be in
+    /// the system buffer, because the driver wrote to the caller's memory.
     #[must_use]
     pub fn direct_data(&self) -> &[u8] {
         &self.shared.direct
@@ -132,10 +132,10 @@ impl IrpRequest {
 
     /// Completes the request (`IoCompleteRequest`). `information` is how many bytes of output the caller gets.
     ///
-    /// Inside [`cpu::enter`], an `information` beyond the output's length stops the machine when the status is a success:
-    /// Windows would copy kernel memory to the caller, whose buffer it overruns. It would with a warning too, though
-    /// the framework's own verifier lets a driver say so how much it has; here the special pool stops at that. Nothing
-    /// is copied when the caller takes no output.
+    /// Inside [`cpu::enter`], an `information` beyond the output's length stops the machine when the status is a
+    /// success: Windows would copy kernel memory to the caller, whose buffer it overruns. Windows would with a warning
+    /// too, though the framework's verifier lets a driver report how much it has that way; here the special pool stops
+    /// the machine for it. Nothing is copied when the caller takes no output.
     pub fn complete(self, status: NtStatus, information: usize) {
         let (kind, id) = (self.kind(), self.id().0);
         let limit = match kind {
@@ -146,7 +146,7 @@ impl IrpRequest {
         if information > limit && !status.is_error() && cpu::inside() {
             let strict = cpu::with_machine(|machine| machine.pool.is_special());
             if status.is_success() || strict {
-                // Whoever waits must be told of the stopped machine, not of a request that is completed or lost.
+                // The waiter must see the stopped machine, not a completed or lost request.
                 core::mem::forget(self);
                 cpu::bugcheck(
                     code::DRIVER_VERIFIER_DETECTED_VIOLATION,
@@ -190,7 +190,7 @@ struct Device {
     open: AtomicUsize,
 }
 
-/// What is known of a device without opening it.
+/// A device as it is visible without opening it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeviceInfo {
     /// The name in the object directory, e.g. `\Device\Sluice`; empty for an unnamed device.
@@ -201,7 +201,7 @@ pub struct DeviceInfo {
     pub driver: String,
     /// How many files are open on it.
     pub open_files: usize,
-    /// The symbolic links that lead to it.
+    /// The symbolic links to it.
     pub links: Vec<String>,
 }
 
@@ -217,7 +217,7 @@ pub struct IoManager {
 struct Namespace {
     /// By lower-case name.
     devices: BTreeMap<String, Arc<Device>>,
-    /// Devices that are out of the directory and may still have open files.
+    /// Devices that were removed from the directory and may still have open files.
     deleted: Vec<Arc<Device>>,
     /// Lower-case link to (link as created, target).
     links: BTreeMap<String, (String, String)>,
@@ -231,11 +231,11 @@ impl fmt::Debug for IoManager {
     }
 }
 
-/// Object names compare without case. A prefix a user-mode path carries for the same directory is made one.
+/// The canonical form of an object name: lower case, with one prefix for the DOS devices directory.
 fn canonical(path: &str) -> String {
     const PREFIXES: [&str; 4] = [r"\\.\", r"\\?\", r"\DosDevices\", r"\GLOBAL??\"];
     let Some(rest) = PREFIXES.iter().find_map(|prefix| behind(path, prefix)) else { return String::new() };
-    // `\??\Global` is a link to the directory of the names that hold for every session, the only one here.
+    // `\??\Global` is a link to the directory of names for all sessions, the only one here.
     format!(r"\??\{}", behind(rest, r"Global\").unwrap_or(rest))
 }
 
@@ -286,7 +286,7 @@ impl IoManager {
         }
     }
 
-    /// Takes a device out of the directory, with nothing said about files that are open on it.
+    /// Removes a device from the directory, whether or not files are open on it.
     pub fn unregister_device(&self, name: &str) -> NtStatus {
         let removed = {
             let mut space = self.namespace.lock();
@@ -296,11 +296,11 @@ impl IoManager {
             space.deleted.extend(open);
             removed
         };
-        // Dropped with no lock held: what is behind it may stop the machine.
+        // Dropped with no lock held: the backend may stop the machine.
         if removed.is_some() { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND }
     }
 
-    /// A driver is gone: what it left in the directory is nobody's any more.
+    /// A driver was unloaded: removes what it left in the directory.
     pub(crate) fn driver_gone(&self, driver: &str, driver_object: usize) {
         let left: Vec<_> = {
             let mut space = self.namespace.lock();
@@ -329,13 +329,13 @@ impl IoManager {
         if removed.is_some() { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND }
     }
 
-    /// Where a symbolic link leads; None when there is none of that name.
+    /// The target of a symbolic link; None when no link has that name.
     #[must_use]
     pub fn symlink_target(&self, link: &str) -> Option<String> {
         self.namespace.lock().links.get(&key(link)).map(|(_, target)| target.clone())
     }
 
-    /// The devices there are.
+    /// All devices.
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceInfo> {
         let space = self.namespace.lock();
@@ -349,7 +349,7 @@ impl IoManager {
         space.devices.values().map(info).collect()
     }
 
-    /// How many files are open on devices of a driver, those that have been deleted since among them.
+    /// How many files are open on devices of a driver, including devices deleted since.
     #[must_use]
     pub fn open_files(&self, driver: &str) -> usize {
         let space = self.namespace.lock();
@@ -357,7 +357,7 @@ impl IoManager {
         devices.filter(|d| d.driver == driver).map(|d| d.open.load(Ordering::Acquire)).sum()
     }
 
-    /// The requests a driver was given and has not completed.
+    /// The requests that a driver has not completed.
     #[must_use]
     pub fn pending(&self, driver: &str) -> Vec<(IrpId, IrpKind)> {
         let mut space = self.namespace.lock();
@@ -370,7 +370,7 @@ impl IoManager {
         list
     }
 
-    /// The links that lead to a device of `driver`, or to no device at all.
+    /// The links to a device of `driver`, or to no device.
     #[must_use]
     pub fn dangling_links(&self, driver: &str) -> Vec<String> {
         let links: Vec<String> = self.namespace.lock().links.values().map(|(link, _)| link.clone()).collect();
@@ -380,7 +380,7 @@ impl IoManager {
     fn find(&self, path: &str) -> Option<Arc<Device>> {
         let space = self.namespace.lock();
         let mut name = key(path);
-        // A link may lead to a link; a loop of links leads nowhere.
+        // A link may point to a link; a cycle of links has no target.
         for _ in 0..32 {
             if let Some(device) = space.devices.get(&name) {
                 return Some(Arc::clone(device));
@@ -390,11 +390,11 @@ impl IoManager {
         None
     }
 
-    /// Runs `f` at PASSIVE_LEVEL on a thread of the process whose program calls: this one, unless a driver does.
+    /// Runs `f` at PASSIVE_LEVEL on a thread of the calling process: this one, unless a driver calls.
     fn as_caller<R>(machine: &Arc<Machine>, f: impl FnOnce() -> R) -> Result<R, Bugcheck> {
         thread_local! {
-            /// This thread as a `KTHREAD` of the program's process, and the number of the machine it is one of. It
-            /// stays: a request keeps its sender's thread as long as it pends.
+            /// This thread as a `KTHREAD` of the program's process, and the number of its machine. Never freed: a
+            /// pending request refers to its sender's thread.
             static CALLER: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
         }
         if cpu::inside() {
@@ -436,7 +436,7 @@ impl IoManager {
     ///
     /// # Errors
     /// STATUS_OBJECT_NAME_NOT_FOUND, STATUS_ACCESS_DENIED when the device's security descriptor does not grant `caller`
-    /// that, or what the driver's create routine answered.
+    /// that, or what the driver's create routine returned.
     pub fn open_as(&self, machine: &Arc<Machine>, path: &str, caller: &Token) -> Result<OpenFile, NtStatus> {
         let device = self.find(path).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
         if !access::grants(&device.sddl, caller, access::READ_AND_WRITE) {
@@ -456,7 +456,7 @@ impl IoManager {
                 machine.file_closed(&device.driver);
                 Err(status)
             }
-            // The machine keeps the bugcheck; this open has failed.
+            // The machine keeps the bugcheck; this open fails.
             Err(_) => Err(NtStatus::UNSUCCESSFUL),
         }
     }

@@ -98,7 +98,7 @@ pub struct Executive {
 }
 
 impl Executive {
-    /// What code within `range`, a driver's image, set up and did not undo, in words.
+    /// What code within `range`, a driver's image, set up and did not undo, as text.
     #[must_use]
     pub fn left_by(&self, range: &Range<u64>) -> Vec<String> {
         [

@@ -99,7 +99,7 @@ struct State {
 const GRACE: Duration = Duration::from_millis(20);
 
 impl WorkQueue {
-    /// Items whose routine lies within `range`, a driver that has been unloaded this moment, and that nothing keeps in
+    /// Items whose routine is within `range`, a driver that has been unloaded this moment, and that nothing keeps in
     /// memory until they have run: on Windows they would run where no code is any more.
     #[must_use]
     pub fn left_in(&self, range: &Range<u64>) -> Vec<String> {
@@ -146,9 +146,11 @@ fn queue(machine: &Arc<Machine>, job: Job) {
 /// A worker thread.
 fn work() {
     while let Some(job) = cpu::with_machine(|machine| machine.executive.work.pop()) {
-        // SAFETY: the driver keeps a queued item in memory until its routine is called; a freed one faults.
+        // SAFETY: the page of ExQueueWorkItem demands that a queued item stays in memory until its routine is called; a
+        // freed one faults.
         unsafe { (*(job.queued as *const AtomicU64)).store(0, Ordering::Release) };
-        // SAFETY: a work routine takes up to three arguments, and more than it takes do no harm in the win64 ABI.
+        // SAFETY: a WORKER_THREAD_ROUTINE or IO_WORKITEM_ROUTINE takes up to three arguments, and the win64 ABI lets a
+        // function ignore arguments; a wrong address faults and stops the machine.
         let routine: extern "win64" fn(usize, usize, usize) = unsafe { core::mem::transmute(job.routine) };
         callback::enter(
             &At("the work routine", job.routine),
@@ -185,7 +187,8 @@ fn queued_twice(item: u64) -> ! {
 }
 
 unsafe extern "win64" fn ExQueueWorkItem(item: *mut WorkQueueItem, _queue: u32) {
-    // SAFETY: the driver's item.
+    // SAFETY: the page demands a WORK_QUEUE_ITEM that ExInitializeWorkItem initialized and that stays until its routine
+    // is called; queueing it twice stops the machine.
     let (fresh, job) = unsafe {
         let fresh = (*item).queued.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         let job = Job {
@@ -222,12 +225,13 @@ extern "win64" fn IoSizeofWorkItem() -> u32 {
 }
 
 unsafe extern "win64" fn IoInitializeWorkItem(device: *mut c_void, item: *mut IoWorkItem) {
-    // SAFETY: the driver's memory, of the size it was told.
+    // SAFETY: the page demands memory of the size that IoSizeofWorkItem returned, which is larger than this structure.
     unsafe { item.write(IoWorkItem { magic: MAGIC, device, queued: AtomicU64::new(0) }) };
 }
 
 unsafe extern "win64" fn IoUninitializeWorkItem(item: *mut IoWorkItem) {
-    // SAFETY: the driver's item.
+    // SAFETY: the page demands a work item that IoInitializeWorkItem initialized; freeing a queued one stops the
+    // machine.
     let queued = unsafe {
         (*item).magic = 0;
         (*item).queued.load(Ordering::Acquire) != 0
@@ -242,7 +246,7 @@ unsafe extern "win64" fn IoUninitializeWorkItem(item: *mut IoWorkItem) {
 }
 
 unsafe extern "win64" fn IoFreeWorkItem(item: *mut IoWorkItem) {
-    // SAFETY: the driver's item, from `IoAllocateWorkItem`; another address is refused by the pool.
+    // SAFETY: the page demands an item of IoAllocateWorkItem; the pool checks that it is a block, and frees it.
     unsafe { IoUninitializeWorkItem(item) };
     cpu::with_machine(|machine| machine.pool.free(item.cast(), TAG));
 }
@@ -277,7 +281,8 @@ unsafe fn try_queue(item: *mut IoWorkItem, routine: u64, context: *mut c_void) -
 }
 
 unsafe extern "win64" fn IoQueueWorkItem(item: *mut IoWorkItem, routine: Routine, _queue: u32, context: *mut c_void) {
-    // SAFETY: the driver's item and routine.
+    // SAFETY: the page demands an item of IoAllocateWorkItem or IoInitializeWorkItem, whose magic number `try_queue`
+    // checks, and a routine of this type.
     if !unsafe { try_queue(item, routine as *const () as u64, context) } {
         queued_twice(item as u64);
     }
@@ -289,7 +294,8 @@ unsafe extern "win64" fn IoQueueWorkItemEx(
     _queue: u32,
     context: *mut c_void,
 ) {
-    // SAFETY: the driver's item and routine.
+    // SAFETY: the page demands an item of IoAllocateWorkItem or IoInitializeWorkItem, whose magic number `try_queue`
+    // checks, and a routine of this type.
     if !unsafe { try_queue(item, routine as *const () as u64, context) } {
         queued_twice(item as u64);
     }
@@ -301,7 +307,8 @@ unsafe extern "win64" fn IoTryQueueWorkItem(
     _queue: u32,
     context: *mut c_void,
 ) -> u8 {
-    // SAFETY: the driver's item and routine.
+    // SAFETY: the page demands an item of IoAllocateWorkItem or IoInitializeWorkItem, whose magic number `try_queue`
+    // checks, and a routine of this type.
     u8::from(unsafe { try_queue(item, routine as *const () as u64, context) })
 }
 

@@ -106,7 +106,7 @@ impl Registry {
         self.keys.lock().contains_key(&canonical(path))
     }
 
-    /// Deletes a key without subkeys; false when there is none, or it has some.
+    /// Deletes a key without subkeys; false when it does not exist or has subkeys.
     pub fn remove(&self, path: &str) -> bool {
         let at = canonical(path);
         let mut keys = self.keys.lock();

@@ -49,7 +49,7 @@ mod flag {
     pub(super) const TYPECHECK: u32 = 0x100;
 }
 
-/// Where the type that RTL_QUERY_REGISTRY_TYPECHECK expects stands in the default type.
+/// Where the type that RTL_QUERY_REGISTRY_TYPECHECK expects is in the default type.
 const EXPECTED_SHIFT: u32 = 24;
 const STATUS_OBJECT_TYPE_MISMATCH: NtStatus = NtStatus(0xC000_0024_u32 as i32);
 const STATUS_INVALID_PARAMETER: NtStatus = NtStatus::INVALID_PARAMETER;
@@ -65,7 +65,7 @@ unsafe fn text(at: *const u16) -> String {
         return String::new();
     }
     for i in 0.. {
-        // SAFETY: before the terminator.
+        // SAFETY: every unit before this one was read and is not the terminator, so the string goes on here.
         let unit = unsafe { at.add(i).read_unaligned() };
         if unit == 0 {
             break;
@@ -111,16 +111,17 @@ unsafe fn store(value: &Value, to: *mut c_void, expected: Option<u32>) -> NtStat
         return STATUS_OBJECT_TYPE_MISMATCH;
     }
     match value.kind {
-        // SAFETY: a UNICODE_STRING by the contract.
+        // SAFETY: by the flags' page the entry context of a string value is a UNICODE_STRING.
         kind::REG_SZ | kind::REG_EXPAND_SZ | kind::REG_MULTI_SZ => unsafe { store_text(&value.data, to.cast()) },
         _ if value.data.len() <= size_of::<u32>() => {
-            // SAFETY: a buffer of at least the data's size by the contract.
+            // SAFETY: by the flags' page the entry context of a value of at most four bytes is a buffer of that size.
             unsafe { to.cast::<u8>().copy_from_nonoverlapping(value.data.as_ptr(), value.data.len()) };
             NtStatus::SUCCESS
         }
         _ => {
             // A buffer whose first word says how long it is: as its negative, or followed by the type.
-            // SAFETY: as above.
+            // SAFETY: by the flags' page a larger value's buffer begins with its size, negated or followed by the type;
+            // what is written is bounded by that size.
             unsafe {
                 let room = to.cast::<i32>().read_unaligned();
                 let length = value.data.len();
@@ -219,7 +220,8 @@ unsafe extern "win64" fn RtlQueryRegistryValues(
     context: *mut c_void,
     _environment: *const c_void,
 ) -> NtStatus {
-    // SAFETY: the driver's table, which ends with an entry that has neither routine nor name.
+    // SAFETY: the page demands a table that ends with an entry without routine and flags, terminated strings, and a
+    // path that is a terminated string, or a handle by the flags; all of it is only read.
     let outcome = unsafe { query(relative_to, path, table, context) };
     outcome.err().unwrap_or(NtStatus::SUCCESS)
 }
@@ -234,12 +236,12 @@ unsafe fn query(relative_to: u32, path: *const u16, table: *const Entry, context
     }
     let mut key = top.clone();
     for index in 0.. {
-        // SAFETY: before the table's end.
+        // SAFETY: every entry before this one was read and is not the table's end.
         let entry = unsafe { table.add(index).read() };
         if entry.routine.is_none() && entry.flags & (flag::SUBKEY | flag::DIRECT) == 0 {
             return Ok(());
         }
-        // SAFETY: the driver's string or null.
+        // SAFETY: the page makes `Name` null or a terminated string; null is checked.
         let name = unsafe { text(entry.name) };
         if entry.flags & (flag::TOPKEY | flag::SUBKEY) != 0 {
             key.clone_from(&top);
@@ -254,7 +256,7 @@ unsafe fn query(relative_to: u32, path: *const u16, table: *const Entry, context
                 continue;
             }
         }
-        // SAFETY: the driver's entry.
+        // SAFETY: an entry of the table that `query` got, copied.
         unsafe { query_entry(&entry, &key, &name, context)? };
     }
     Ok(())
@@ -301,7 +303,7 @@ unsafe extern "win64" fn RtlQueryRegistryValuesEx(
     context: *mut c_void,
     environment: *const c_void,
 ) -> NtStatus {
-    // SAFETY: the driver's.
+    // SAFETY: the page demands what RtlQueryRegistryValues does.
     unsafe { RtlQueryRegistryValues(relative_to, path, table, context, environment) }
 }
 
@@ -329,7 +331,8 @@ unsafe extern "win64" fn RtlWriteRegistryValue(
     data: *const u8,
     length: u32,
 ) -> NtStatus {
-    // SAFETY: the driver's strings and data, read before anything is changed.
+    // SAFETY: the page demands terminated strings, or a handle by the flags, and `length` bytes of data; all of it is
+    // copied before the registry changes.
     unsafe {
         let data = if length == 0 { Vec::new() } else { core::slice::from_raw_parts(data, length as usize).to_vec() };
         let name = text(name);
@@ -341,7 +344,7 @@ unsafe extern "win64" fn RtlWriteRegistryValue(
 }
 
 unsafe extern "win64" fn RtlDeleteRegistryValue(relative_to: u32, path: *const u16, name: *const u16) -> NtStatus {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands terminated strings, or a handle by the flags; both are copied.
     unsafe {
         let name = text(name);
         on(relative_to, path, |registry, path| found(registry.remove_value(path, &name)))
@@ -349,12 +352,12 @@ unsafe extern "win64" fn RtlDeleteRegistryValue(relative_to: u32, path: *const u
 }
 
 unsafe extern "win64" fn RtlCheckRegistryKey(relative_to: u32, path: *const u16) -> NtStatus {
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a terminated string, or a handle by the flags; it is copied.
     unsafe { on(relative_to, path, |registry, path| found(registry.exists(path))) }
 }
 
 unsafe extern "win64" fn RtlCreateRegistryKey(relative_to: u32, path: *const u16) -> NtStatus {
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a terminated string, or a handle by the flags; it is copied.
     unsafe {
         on(relative_to, path, |registry, path| {
             registry.create(path);

@@ -109,7 +109,8 @@ fn status(body: impl FnOnce() -> Result<(), NtStatus>) -> NtStatus {
 
 unsafe extern "win64" fn ZwOpenKey(handle: *mut u64, _access: u32, attributes: *const ObjectAttributes) -> NtStatus {
     let by = cpu::caller();
-    // SAFETY: the driver's pointers.
+    // SAFETY: the page demands OBJECT_ATTRIBUTES, whose length and root `path` checks, and a variable for the handle.
+    // The driver closes it with ZwClose.
     status(|| unsafe {
         let path = path(attributes)?;
         if !exists(&path) {
@@ -126,7 +127,7 @@ unsafe extern "win64" fn ZwOpenKeyEx(
     attributes: *const ObjectAttributes,
     _options: u32,
 ) -> NtStatus {
-    // SAFETY: the driver's pointers.
+    // SAFETY: the page demands what ZwOpenKey does; the options are ignored.
     unsafe { ZwOpenKey(handle, access, attributes) }
 }
 
@@ -141,7 +142,8 @@ unsafe extern "win64" fn ZwCreateKey(
     disposition: *mut u32,
 ) -> NtStatus {
     let by = cpu::caller();
-    // SAFETY: the driver's pointers.
+    // SAFETY: the page demands OBJECT_ATTRIBUTES, whose length and root `path` checks, a variable for the handle, and
+    // one or null for the disposition. The driver closes the handle with ZwClose.
     status(|| unsafe {
         let path = path(attributes)?;
         if let Some((parent, _)) = path.rsplit_once('\\')
@@ -260,7 +262,7 @@ fn key_answer(class: u32, path: &str) -> Result<Answer, NtStatus> {
 }
 
 unsafe extern "win64" fn ZwQueryKey(handle: u64, class: u32, to: *mut u8, room: u32, needed: *mut u32) -> NtStatus {
-    // SAFETY: the driver's buffer.
+    // SAFETY: the page demands `room` writable bytes and a variable for the length; `give` writes no more than `room`.
     status(|| unsafe { key_answer(class, &key(handle)?)?.give(to, room, needed) })
 }
 
@@ -272,7 +274,8 @@ unsafe extern "win64" fn ZwQueryValueKey(
     room: u32,
     needed: *mut u32,
 ) -> NtStatus {
-    // SAFETY: the driver's string and buffer.
+    // SAFETY: the page demands a UNICODE_STRING, which is copied, `room` writable bytes and a variable for the length;
+    // `give` writes no more than `room`.
     status(|| unsafe {
         let (path, name) = (key(handle)?, UnicodeString::read(name));
         let found = cpu::with_machine(|machine| machine.executive.registry.value(&path, &name));
@@ -289,7 +292,8 @@ unsafe extern "win64" fn ZwSetValueKey(
     data: *const u8,
     length: u32,
 ) -> NtStatus {
-    // SAFETY: the driver's string and data.
+    // SAFETY: the page demands a UNICODE_STRING and `length` bytes of data, which are copied before the registry
+    // changes; without data the pointer is not followed.
     status(|| unsafe {
         let (path, name) = (key(handle)?, UnicodeString::read(name));
         let data = if length == 0 { Vec::new() } else { core::slice::from_raw_parts(data, length as usize).to_vec() };
@@ -299,7 +303,7 @@ unsafe extern "win64" fn ZwSetValueKey(
 }
 
 unsafe extern "win64" fn ZwDeleteValueKey(handle: u64, name: *const UnicodeString) -> NtStatus {
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING, which is copied.
     status(|| unsafe {
         let (path, name) = (key(handle)?, UnicodeString::read(name));
         let removed = cpu::with_machine(|machine| machine.executive.registry.remove_value(&path, &name));
@@ -315,7 +319,7 @@ unsafe extern "win64" fn ZwEnumerateKey(
     room: u32,
     needed: *mut u32,
 ) -> NtStatus {
-    // SAFETY: the driver's buffer.
+    // SAFETY: the page demands `room` writable bytes and a variable for the length; `give` writes no more than `room`.
     status(|| unsafe {
         let path = key(handle)?;
         let subkeys = cpu::with_machine(|machine| machine.executive.registry.subkeys(&path));
@@ -332,7 +336,7 @@ unsafe extern "win64" fn ZwEnumerateValueKey(
     room: u32,
     needed: *mut u32,
 ) -> NtStatus {
-    // SAFETY: the driver's buffer.
+    // SAFETY: the page demands `room` writable bytes and a variable for the length; `give` writes no more than `room`.
     status(|| unsafe {
         let path = key(handle)?;
         let values = cpu::with_machine(|machine| machine.executive.registry.values(&path));

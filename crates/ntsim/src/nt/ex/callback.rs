@@ -71,7 +71,7 @@ impl Callbacks {
         self.0.lock().iter().find(|object| Arc::as_ptr(object) as u64 == address).map(Arc::clone)
     }
 
-    /// The registrations of functions within `range`, in words.
+    /// The registrations of functions within `range`, as text.
     #[must_use]
     pub fn left_by(&self, range: &Range<u64>) -> Vec<String> {
         let objects = self.0.lock();
@@ -91,7 +91,7 @@ fn object(address: u64, function: &str) -> Arc<Object> {
     })
 }
 
-/// An object that is not permanent is gone when nobody has a reference to it: then its name can be used anew.
+/// An object that is not permanent is gone when nobody has a reference to it: then its name can be used again.
 unsafe extern "win64" fn ExCreateCallback(
     out: *mut u64,
     attributes: *const ObjectAttributes,
@@ -99,7 +99,8 @@ unsafe extern "win64" fn ExCreateCallback(
     allow_multiple: u8,
 ) -> NtStatus {
     let by = cpu::caller();
-    // SAFETY: the driver's structure and the string it names.
+    // SAFETY: the page demands OBJECT_ATTRIBUTES with a UNICODE_STRING as name, which is copied; an empty name is
+    // refused.
     let (name, flags) = unsafe { (UnicodeString::read((*attributes).name), (*attributes).attributes) };
     if name.is_empty() {
         return NtStatus::UNSUCCESSFUL;
@@ -129,7 +130,8 @@ unsafe extern "win64" fn ExCreateCallback(
     });
     match found {
         Ok(address) => {
-            // SAFETY: the driver's pointer to write.
+            // SAFETY: the page demands a variable for the object's address. The object is freed with the machine, so
+            // the address stays valid.
             unsafe { out.write(address) };
             NtStatus::SUCCESS
         }
@@ -153,7 +155,7 @@ extern "win64" fn ExRegisterCallback(address: u64, function: Function, context: 
     handle
 }
 
-/// Waits until the routine runs nowhere. It may not be called by the routine itself, which would wait for ever.
+/// Waits until the routine runs nowhere. It may not be called by the routine itself, which would wait forever.
 extern "win64" fn ExUnregisterCallback(handle: u64) {
     let taken = cpu::with_machine(|machine| {
         machine.executive.callbacks.0.lock().iter().find_map(|object| {
@@ -180,7 +182,8 @@ extern "win64" fn ExNotifyCallback(address: u64, first: *mut c_void, second: *mu
     };
     for registration in &registrations {
         let (function, context) = (registration.function, registration.context as *mut c_void);
-        // SAFETY: the driver registered it with this context, and it is not unregistered while it runs.
+        // SAFETY: a PCALLBACK_FUNCTION with the context of its registration (ExRegisterCallback). ExUnregisterCallback
+        // waits while it runs, so its driver cannot unload.
         let call = || unsafe { function(context, first, second) };
         callback::call(&At("the callback routine", function as usize as u64), "CallbackFunction", call);
         registration.running.fetch_sub(1, Ordering::AcqRel);

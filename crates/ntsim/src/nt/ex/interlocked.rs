@@ -33,10 +33,10 @@ pub(crate) struct ListEntry {
 
 fn locked<R>(lock: *const AtomicU64, f: impl FnOnce() -> R) -> R {
     let old = cpu::raise(Irql::HIGH);
-    // SAFETY: the driver's spin lock; what is wrong with it faults or is found.
+    // SAFETY: the pages demand an initialized KSPIN_LOCK; taking it twice stops the machine.
     unsafe { spinlock::acquire_at(lock) };
     let result = f();
-    // SAFETY: as above.
+    // SAFETY: the lock was acquired above.
     unsafe { spinlock::release_at(lock) };
     cpu::lower(old);
     result
@@ -82,7 +82,8 @@ unsafe extern "win64" fn ExInterlockedInsertHeadList(
     entry: *mut ListEntry,
     lock: *const AtomicU64,
 ) -> *mut ListEntry {
-    // SAFETY: the driver's list, entry and lock.
+    // SAFETY: the page demands an initialized list whose every access is under this lock, and an entry in no list,
+    // which the driver keeps; `check` verifies the links.
     locked(lock, || unsafe {
         check(head);
         let first = (*head).next;
@@ -96,7 +97,8 @@ unsafe extern "win64" fn ExInterlockedInsertTailList(
     entry: *mut ListEntry,
     lock: *const AtomicU64,
 ) -> *mut ListEntry {
-    // SAFETY: the driver's list, entry and lock.
+    // SAFETY: the page demands an initialized list whose every access is under this lock, and an entry in no list,
+    // which the driver keeps; `check` verifies the links.
     locked(lock, || unsafe {
         check(head);
         let last = (*head).previous;
@@ -106,7 +108,8 @@ unsafe extern "win64" fn ExInterlockedInsertTailList(
 }
 
 unsafe extern "win64" fn ExInterlockedRemoveHeadList(head: *mut ListEntry, lock: *const AtomicU64) -> *mut ListEntry {
-    // SAFETY: the driver's list and lock.
+    // SAFETY: the page demands an initialized list whose every access is under this lock; `check` verifies the links of
+    // the entry that is removed.
     locked(lock, || unsafe {
         let first = (*head).next;
         if first == head {
@@ -126,7 +129,8 @@ unsafe extern "win64" fn ExInterlockedPushEntryList(
     entry: *mut *mut u8,
     lock: *const AtomicU64,
 ) -> *mut u8 {
-    // SAFETY: the driver's list, entry and lock.
+    // SAFETY: the page demands a list head whose every access is under this lock, and an entry in no list, which the
+    // driver keeps.
     locked(lock, || unsafe {
         let first = head.read();
         entry.write(first);
@@ -136,7 +140,8 @@ unsafe extern "win64" fn ExInterlockedPushEntryList(
 }
 
 unsafe extern "win64" fn ExInterlockedPopEntryList(head: *mut *mut u8, lock: *const AtomicU64) -> *mut u8 {
-    // SAFETY: the driver's list and lock.
+    // SAFETY: the page demands a list head whose every access is under this lock; an entry in the list is live memory
+    // of the driver.
     locked(lock, || unsafe {
         let first = head.read();
         if !first.is_null() {
@@ -147,7 +152,7 @@ unsafe extern "win64" fn ExInterlockedPopEntryList(head: *mut *mut u8, lock: *co
 }
 
 unsafe extern "win64" fn ExInterlockedAddLargeInteger(sum: *mut i64, by: i64, lock: *const AtomicU64) -> i64 {
-    // SAFETY: the driver's number and lock.
+    // SAFETY: the page demands an aligned number whose every access is under this lock.
     locked(lock, || unsafe {
         let before = sum.read();
         sum.write(before.wrapping_add(by));
@@ -156,7 +161,7 @@ unsafe extern "win64" fn ExInterlockedAddLargeInteger(sum: *mut i64, by: i64, lo
 }
 
 unsafe extern "win64" fn ExInterlockedAddUlong(sum: *mut u32, by: u32, lock: *const AtomicU64) -> u32 {
-    // SAFETY: the driver's number and lock.
+    // SAFETY: the page demands an aligned number whose every access is under this lock.
     locked(lock, || unsafe {
         let before = sum.read();
         sum.write(before.wrapping_add(by));

@@ -131,7 +131,8 @@ fn initialize(list: *mut List, request: &Request) {
         violation([0xCA, list as u64, 0, 0], format!("the lookaside list at {list:p} was initialised again"));
     }
     let keep = cpu::with_machine(|machine| !machine.pool.is_special());
-    // SAFETY: the driver's structure, being initialised.
+    // SAFETY: the page demands nonpaged memory for a lookaside list, alignment of which is checked above, and which is
+    // not read before this.
     unsafe {
         list.write(List {
             head: slist::Head::default(),
@@ -155,7 +156,8 @@ fn initialize(list: *mut List, request: &Request) {
 
 /// Frees what a list keeps. The free routine of an `Ex` list also gets the list; the older ones ignore it.
 fn flush(list: *mut List) {
-    // SAFETY: the driver's list; its free routine is the driver's, or our gate. No lock is held.
+    // SAFETY: an initialized list, by the table (`delete`) or by the page of ExFlushLookasideListEx, so `free` is the
+    // driver's LOOKASIDE_FREE routine or the gate of ExFreePool. No lock is held while it runs.
     unsafe {
         let free: extern "win64" fn(*mut slist::Entry, *mut List) = core::mem::transmute((*list).free);
         loop {
@@ -178,7 +180,8 @@ fn delete(list: *mut List) {
             format!("the lookaside list at {list:p} was deleted but never initialised"),
         );
     }
-    // SAFETY: the driver's list.
+    // SAFETY: the table above shows that the list was initialized; the page forbids its use by others during the
+    // deletion.
     let paged = unsafe { (*list).pool_type } & PAGED_POOL != 0;
     if paged && cpu::irql() > Irql::APC {
         violation(
@@ -187,7 +190,8 @@ fn delete(list: *mut List) {
         );
     }
     flush(list);
-    // SAFETY: the driver's list; nobody can allocate from it any more.
+    // SAFETY: the table above shows that the list was initialized; the page forbids its use by others during the
+    // deletion.
     unsafe {
         (*list).allocate = ptr::null();
         (*list).free = ptr::null();

@@ -109,7 +109,8 @@ fn expect_no_apcs(mutex: *const FastMutex, parameter: u64, verb: &str) {
 
 unsafe extern "win64" fn ExAcquireFastMutex(mutex: *mut FastMutex) {
     let old = cpu::raise(Irql::APC);
-    // SAFETY: the driver's mutex; the old level is the holder's to write.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory. `old_irql` is written by the holder only,
+    // and this thread has just acquired it.
     unsafe {
         acquire(at(mutex));
         (&raw mut (*mutex).old_irql).write(old.0.into());
@@ -118,10 +119,10 @@ unsafe extern "win64" fn ExAcquireFastMutex(mutex: *mut FastMutex) {
 
 unsafe extern "win64" fn ExTryToAcquireFastMutex(mutex: *mut FastMutex) -> u8 {
     let old = cpu::raise(Irql::APC);
-    // SAFETY: as in `ExAcquireFastMutex`.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; its count is accessed atomically.
     let taken = unsafe { try_acquire(at(mutex)) };
     if taken {
-        // SAFETY: as above.
+        // SAFETY: as above; this thread has just acquired the mutex, so `old_irql` is its to write.
         unsafe { (&raw mut (*mutex).old_irql).write(old.0.into()) };
     } else {
         cpu::lower(old);
@@ -137,7 +138,8 @@ unsafe extern "win64" fn ExReleaseFastMutex(mutex: *mut FastMutex) {
             format!("the fast mutex at {mutex:p} was released at {irql}; its holder is at APC_LEVEL"),
         );
     }
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory. `release` checks that this thread holds
+    // it, and stops the machine otherwise; the level is only used afterwards.
     let old = unsafe {
         let old = (&raw const (*mutex).old_irql).read();
         release(at(mutex));
@@ -148,30 +150,32 @@ unsafe extern "win64" fn ExReleaseFastMutex(mutex: *mut FastMutex) {
 
 unsafe extern "win64" fn ExAcquireFastMutexUnsafe(mutex: *mut FastMutex) {
     expect_no_apcs(mutex, 0x39, "acquired");
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; acquiring it twice stops the machine.
     acquire(unsafe { at(mutex) });
 }
 
 unsafe extern "win64" fn ExReleaseFastMutexUnsafe(mutex: *mut FastMutex) {
     expect_no_apcs(mutex, 0x3A, "released");
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; `release` checks that this thread holds
+    // it.
     release(unsafe { at(mutex) });
 }
 
 unsafe extern "win64" fn ExEnterCriticalRegionAndAcquireFastMutexUnsafe(mutex: *mut FastMutex) {
     apc::KeEnterCriticalRegion();
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; acquiring it twice stops the machine.
     acquire(unsafe { at(mutex) });
 }
 
 unsafe extern "win64" fn ExReleaseFastMutexUnsafeAndLeaveCriticalRegion(mutex: *mut FastMutex) {
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; `release` checks that this thread holds
+    // it.
     release(unsafe { at(mutex) });
     apc::KeLeaveCriticalRegion();
 }
 
 unsafe extern "win64" fn KeInitializeGuardedMutex(mutex: *mut FastMutex) {
-    // SAFETY: the driver's mutex, being initialised.
+    // SAFETY: the page demands nonpaged memory of a FAST_MUTEX's size; every member is written, none read.
     unsafe {
         (&raw mut (*mutex).count).write(AtomicI32::new(1));
         (&raw mut (*mutex).owner).write(AtomicU64::new(0));
@@ -183,19 +187,20 @@ unsafe extern "win64" fn KeInitializeGuardedMutex(mutex: *mut FastMutex) {
 
 unsafe extern "win64" fn KeAcquireGuardedMutex(mutex: *mut FastMutex) {
     apc::KeEnterGuardedRegion();
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; acquiring it twice stops the machine.
     acquire(unsafe { at(mutex) });
 }
 
 unsafe extern "win64" fn KeReleaseGuardedMutex(mutex: *mut FastMutex) {
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; `release` checks that this thread holds
+    // it.
     release(unsafe { at(mutex) });
     apc::KeLeaveGuardedRegion();
 }
 
 unsafe extern "win64" fn KeTryToAcquireGuardedMutex(mutex: *mut FastMutex) -> u8 {
     apc::KeEnterGuardedRegion();
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; its count is accessed atomically.
     let taken = try_acquire(unsafe { at(mutex) });
     if !taken {
         apc::KeLeaveGuardedRegion();
@@ -205,13 +210,14 @@ unsafe extern "win64" fn KeTryToAcquireGuardedMutex(mutex: *mut FastMutex) -> u8
 
 unsafe extern "win64" fn KeAcquireGuardedMutexUnsafe(mutex: *mut FastMutex) {
     expect_no_apcs(mutex, 0x39, "acquired");
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; acquiring it twice stops the machine.
     acquire(unsafe { at(mutex) });
 }
 
 unsafe extern "win64" fn KeReleaseGuardedMutexUnsafe(mutex: *mut FastMutex) {
     expect_no_apcs(mutex, 0x3A, "released");
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized FAST_MUTEX in nonpaged memory; `release` checks that this thread holds
+    // it.
     release(unsafe { at(mutex) });
 }
 

@@ -102,47 +102,51 @@ fn release_shared(lock: &AtomicU64) {
 }
 
 unsafe extern "win64" fn ExInitializePushLock(lock: *const AtomicU64) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands memory for an EX_PUSH_LOCK, an aligned word that nothing else uses yet.
     unsafe { at(lock) }.store(0, Ordering::Release);
 }
 
 unsafe extern "win64" fn ExAcquirePushLockExclusiveEx(lock: *const AtomicU64, _flags: u32) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_PUSH_LOCK, an aligned word that is only accessed atomically;
+    // `wait_for` checks that APCs are off.
     wait_for(unsafe { at(lock) }, take_exclusive);
 }
 
 unsafe extern "win64" fn ExAcquirePushLockSharedEx(lock: *const AtomicU64, _flags: u32) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_PUSH_LOCK, an aligned word that is only accessed atomically;
+    // `wait_for` checks that APCs are off.
     wait_for(unsafe { at(lock) }, take_shared);
 }
 
 unsafe extern "win64" fn ExTryAcquirePushLockExclusiveEx(lock: *const AtomicU64, _flags: u32) -> u8 {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_PUSH_LOCK, an aligned word that is only accessed atomically; that APCs
+    // are off is checked next.
     let lock = unsafe { at(lock) };
     expect_no_apcs(lock, 0xEA, "acquired");
     u8::from(take_exclusive(lock))
 }
 
 unsafe extern "win64" fn ExTryAcquirePushLockSharedEx(lock: *const AtomicU64, _flags: u32) -> u8 {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_PUSH_LOCK, an aligned word that is only accessed atomically; that APCs
+    // are off is checked next.
     let lock = unsafe { at(lock) };
     expect_no_apcs(lock, 0xEA, "acquired");
     u8::from(take_shared(lock))
 }
 
 unsafe extern "win64" fn ExReleasePushLockExclusiveEx(lock: *const AtomicU64, _flags: u32) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an EX_PUSH_LOCK that is held so; its state is checked before it changes.
     release_exclusive(unsafe { at(lock) });
 }
 
 unsafe extern "win64" fn ExReleasePushLockSharedEx(lock: *const AtomicU64, _flags: u32) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an EX_PUSH_LOCK that is held so; its state is checked before it changes.
     release_shared(unsafe { at(lock) });
 }
 
 /// Releases a lock however it is held.
 unsafe extern "win64" fn ExReleasePushLockEx(lock: *const AtomicU64, _flags: u32) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an EX_PUSH_LOCK that this thread holds; how it is held is read, and checked on release.
     let lock = unsafe { at(lock) };
     if lock.load(Ordering::Relaxed) & EXCLUSIVE != 0 { release_exclusive(lock) } else { release_shared(lock) }
 }

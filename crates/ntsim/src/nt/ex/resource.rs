@@ -220,7 +220,8 @@ unsafe extern "win64" fn ExInitializeResourceLite(resource: *mut u8) -> NtStatus
     if !at.is_multiple_of(8) {
         violation([0x3D, 0, 0, at], format!("the ERESOURCE at {at:#x} is not aligned to 8 bytes"));
     }
-    // SAFETY: the driver's structure, being initialised.
+    // SAFETY: the page demands nonpaged memory of an ERESOURCE's size; its alignment is checked above. The state is
+    // kept outside, so only zeros are written.
     unsafe { resource.write_bytes(0, SIZE) };
     let state = State { by: cpu::caller(), ..State::default() };
     let known = cpu::with_machine(|machine| machine.executive.resources.table.lock().insert(at, state).is_some());

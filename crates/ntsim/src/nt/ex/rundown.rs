@@ -84,42 +84,45 @@ fn wait(word: &AtomicU64) {
 }
 
 unsafe extern "win64" fn ExInitializeRundownProtection(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands memory for an EX_RUNDOWN_REF, an aligned word that nothing uses yet or any more.
     unsafe { word(reference) }.store(0, Ordering::Release);
 }
 
 unsafe extern "win64" fn ExReInitializeRundownProtection(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands memory for an EX_RUNDOWN_REF, an aligned word that nothing uses yet or any more.
     unsafe { word(reference) }.store(0, Ordering::Release);
 }
 
 unsafe extern "win64" fn ExAcquireRundownProtection(reference: *const AtomicU64) -> u8 {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an initialized EX_RUNDOWN_REF, an aligned word that is only accessed atomically.
     u8::from(acquire(unsafe { word(reference) }, 1))
 }
 
 unsafe extern "win64" fn ExAcquireRundownProtectionEx(reference: *const AtomicU64, count: u32) -> u8 {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an initialized EX_RUNDOWN_REF, an aligned word that is only accessed atomically.
     u8::from(acquire(unsafe { word(reference) }, u64::from(count)))
 }
 
 unsafe extern "win64" fn ExReleaseRundownProtection(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an EX_RUNDOWN_REF on which this caller holds protection; releasing more than was
+    // acquired stops the machine.
     release(unsafe { word(reference) }, 1);
 }
 
 unsafe extern "win64" fn ExReleaseRundownProtectionEx(reference: *const AtomicU64, count: u32) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an EX_RUNDOWN_REF on which this caller holds protection; releasing more than was
+    // acquired stops the machine.
     release(unsafe { word(reference) }, u64::from(count));
 }
 
 unsafe extern "win64" fn ExRundownCompleted(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an EX_RUNDOWN_REF whose rundown has been waited for, an aligned word that is only
+    // accessed atomically.
     unsafe { word(reference) }.store(ACTIVE, Ordering::Release);
 }
 
 unsafe extern "win64" fn ExWaitForRundownProtectionRelease(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an initialized EX_RUNDOWN_REF, an aligned word that is only accessed atomically.
     wait(unsafe { word(reference) });
 }
 
@@ -142,41 +145,45 @@ extern "win64" fn ExSizeOfRundownProtectionCacheAware() -> usize {
 }
 
 unsafe extern "win64" fn ExInitializeRundownProtectionCacheAware(reference: *const AtomicU64, _size: usize) {
-    // SAFETY: the driver's reference, of the size it was told.
+    // SAFETY: the page demands memory of the size that ExSizeOfRundownProtectionCacheAware returned, which holds one
+    // EX_RUNDOWN_REF.
     unsafe { ExInitializeRundownProtection(reference) };
 }
 
 unsafe extern "win64" fn ExReInitializeRundownProtectionCacheAware(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands memory of the size that ExSizeOfRundownProtectionCacheAware returned, which holds one
+    // EX_RUNDOWN_REF.
     unsafe { ExInitializeRundownProtection(reference) };
 }
 
 unsafe extern "win64" fn ExAcquireRundownProtectionCacheAware(reference: *const AtomicU64) -> u8 {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an initialized EX_RUNDOWN_REF_CACHE_AWARE, which holds one EX_RUNDOWN_REF.
     u8::from(acquire(unsafe { word(reference) }, 1))
 }
 
 unsafe extern "win64" fn ExAcquireRundownProtectionCacheAwareEx(reference: *const AtomicU64, count: u32) -> u8 {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an initialized EX_RUNDOWN_REF_CACHE_AWARE, which holds one EX_RUNDOWN_REF.
     u8::from(acquire(unsafe { word(reference) }, u64::from(count)))
 }
 
 unsafe extern "win64" fn ExReleaseRundownProtectionCacheAware(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands a reference on which this caller holds protection; releasing more than was acquired
+    // stops the machine.
     release(unsafe { word(reference) }, 1);
 }
 
 unsafe extern "win64" fn ExReleaseRundownProtectionCacheAwareEx(reference: *const AtomicU64, count: u32) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands a reference on which this caller holds protection; releasing more than was acquired
+    // stops the machine.
     release(unsafe { word(reference) }, u64::from(count));
 }
 
 unsafe extern "win64" fn ExRundownCompletedCacheAware(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an EX_RUNDOWN_REF_CACHE_AWARE whose rundown has been waited for.
     unsafe { ExRundownCompleted(reference) };
 }
 
 unsafe extern "win64" fn ExWaitForRundownProtectionReleaseCacheAware(reference: *const AtomicU64) {
-    // SAFETY: the driver's reference.
+    // SAFETY: the page demands an initialized EX_RUNDOWN_REF_CACHE_AWARE, which holds one EX_RUNDOWN_REF.
     wait(unsafe { word(reference) });
 }

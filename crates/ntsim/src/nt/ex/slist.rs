@@ -1,7 +1,7 @@
 //! Singly linked lists without a lock (`SLIST_HEADER`).
 //!
 //! The header is what wdm.h calls `HeaderX64`: depth (16 bits) and a sequence number (48), then the first entry, whose
-//! low four bits are free because entries lie on 16 bytes. Headers and drivers read the depth themselves, so the form
+//! low four bits are free because entries are on 16 bytes. Headers and drivers read the depth themselves, so the form
 //! matters. All changes are one exchange of 16 bytes.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
@@ -98,12 +98,13 @@ unsafe fn change(head: *mut Head, mut f: impl FnMut(Value) -> Option<Value>) -> 
         );
     }
     assert!(std::is_x86_feature_detected!("cmpxchg16b"), "Windows and ntsim need a processor with CMPXCHG16B");
-    // SAFETY: aligned, as checked; the two halves may be read torn, which the exchange then finds.
+    // SAFETY: the callers' pages demand an SLIST_HEADER, whose alignment is checked above; the two halves may be read
+    // torn, and the exchange then fails.
     let [low, high] = unsafe { [(*head).0[0], (*head).0[1]] };
     let mut current = u128::from(high) << 64 | u128::from(low);
     loop {
         let Some(new) = f(Value(current)) else { return Value(current) };
-        // SAFETY: aligned and supported, as checked.
+        // SAFETY: aligned, and CMPXCHG16B is there, as checked above; every change of a header is such an exchange.
         let seen = unsafe { exchange(head, current, new.0) };
         if seen == current {
             return Value(current);
@@ -169,7 +170,7 @@ pub(crate) unsafe fn depth(head: *const Head) -> u16 {
 }
 
 unsafe extern "win64" fn InitializeSListHead(head: *mut Head) {
-    // SAFETY: the driver's header.
+    // SAFETY: the page demands memory for an SLIST_HEADER that nothing uses yet.
     unsafe { head.write(Head::default()) };
 }
 
@@ -181,27 +182,31 @@ unsafe extern "win64" fn ExpInterlockedPushEntrySList(head: *mut Head, entry: *m
             format!("{entry:p} was pushed to an SLIST, whose entries must lie on 16 bytes"),
         );
     }
-    // SAFETY: the driver's header and entry.
+    // SAFETY: the page demands an initialized SLIST_HEADER, whose alignment is checked, and an entry in no list, which
+    // the driver keeps.
     unsafe { push(head, entry) }
 }
 
 unsafe extern "win64" fn ExpInterlockedPopEntrySList(head: *mut Head) -> *mut Entry {
-    // SAFETY: the driver's header.
+    // SAFETY: the page demands an initialized SLIST_HEADER, whose alignment is checked; entries in a list are live
+    // memory of the driver.
     unsafe { pop(head) }
 }
 
 unsafe extern "win64" fn ExpInterlockedFlushSList(head: *mut Head) -> *mut Entry {
-    // SAFETY: the driver's header.
+    // SAFETY: the page demands an initialized SLIST_HEADER, whose alignment is checked; entries in a list are live
+    // memory of the driver.
     unsafe { flush(head) }
 }
 
 unsafe extern "win64" fn ExInterlockedFlushSList(head: *mut Head) -> *mut Entry {
-    // SAFETY: the driver's header.
+    // SAFETY: the page demands an initialized SLIST_HEADER, whose alignment is checked; entries in a list are live
+    // memory of the driver.
     unsafe { flush(head) }
 }
 
 unsafe extern "win64" fn ExQueryDepthSList(head: *const Head) -> u16 {
-    // SAFETY: the driver's header.
+    // SAFETY: the page demands an initialized SLIST_HEADER; one word of it is read.
     unsafe { depth(head) }
 }
 

@@ -119,7 +119,7 @@ fn low_resources_fail_each_call_stack_once() {
     }
     sample.parts[0].bytes = text;
     let file = sample.write();
-    // The second failure leaks the first block; what comes after an unload is not looked at here.
+    // The second failure leaks the first block; what comes after an unload is not checked here.
     let survey = low_resources::survey(&Config::default(), |machine| match machine.load_driver("tight", &file) {
         Err(LoadError::EntryFailed { leaks, .. }) if !leaks.is_clean() => Err(leaks.to_string()),
         _ => Ok(()),

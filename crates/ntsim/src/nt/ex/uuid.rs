@@ -26,7 +26,7 @@ pub(crate) fn random() -> [u8; 16] {
 }
 
 unsafe extern "win64" fn ExUuidCreate(uuid: *mut [u8; 16]) -> NtStatus {
-    // SAFETY: the driver's UUID to write.
+    // SAFETY: the page demands a UUID to write.
     unsafe { uuid.write(random()) };
     NtStatus::SUCCESS
 }

@@ -35,7 +35,7 @@ impl SystemBuffer {
         Self { machine: Arc::downgrade(machine), length, state: Mutex::new(BufferState::Lent(address as usize)) }
     }
 
-    /// Where it lies, null once the request is completed.
+    /// Its address, null once the request is completed.
     pub(super) fn address(&self) -> *mut u8 {
         match *self.state.lock() {
             BufferState::Lent(address) => address as *mut u8,

@@ -31,7 +31,7 @@ fn count(offset: u64) -> *mut i16 {
 }
 
 fn read(offset: u64) -> i16 {
-    // SAFETY: a thread's own KTHREAD is mapped for ever and bigger than the offsets; only it writes its counts.
+    // SAFETY: a thread's own KTHREAD is mapped forever and bigger than the offsets; only it writes its counts.
     unsafe { count(offset).read_volatile() }
 }
 
@@ -44,7 +44,7 @@ fn add(offset: u64, by: i16) {
 #[inline]
 pub(crate) fn regions(processor: &cpu::kpcr::Kpcr) -> u32 {
     let counts = (processor.thread() + KERNEL) as *const u32;
-    // SAFETY: as in `read`; the two counts lie side by side, on four bytes' alignment.
+    // SAFETY: as in `read`; the two counts are side by side, on four bytes' alignment.
     unsafe { counts.read_volatile() }
 }
 

@@ -1,6 +1,6 @@
 //! Dispatcher objects and waiting for them.
 //!
-//! The state a driver can see (`DISPATCHER_HEADER.SignalState`) lies in the driver's own memory; one lock of the machine
+//! The state a driver can see (`DISPATCHER_HEADER.SignalState`) is in the driver's own memory; one lock of the machine
 //! guards all of them, and a change wakes whoever waits, who then looks again. Wait lists are not linked through the
 //! objects, so one that is freed while a thread waits on it is found by the fault of the next look, not by a corrupted
 //! list.
@@ -97,7 +97,7 @@ impl Dispatcher {
     /// Changes the state of objects; whoever waits looks again.
     ///
     /// `change` touches driver memory only where its caller has already touched it: a fault with the lock held would
-    /// leave it held for ever.
+    /// leave it held forever.
     pub(crate) fn change<R>(&self, change: impl FnOnce() -> R) -> R {
         let guard = self.lock.lock();
         let result = change();
@@ -154,13 +154,14 @@ pub(crate) unsafe fn set_state(machine: &Machine, header: *mut Header, state: i3
     // SAFETY: the caller's promise; the first access is without the lock.
     unsafe { probe(header) };
     machine.dispatcher.change(|| {
-        // SAFETY: as above; all accesses to the state are under the dispatcher's lock.
+        // SAFETY: probed above; every access to the state is under the dispatcher's lock.
         unsafe { core::mem::replace(&mut (*header).signal_state, state) }
     })
 }
 
 unsafe extern "win64" fn KeInitializeEvent(event: *mut Header, kind: u32, state: u8) {
-    // SAFETY: the driver's event; type 0 or 1 of EVENT_TYPE.
+    // SAFETY: the page demands nonpaged memory for a KEVENT; every member is written, none read. `kind` is 0 or 1 of
+    // EVENT_TYPE.
     unsafe { initialize(event, kind as u8, i32::from(state != 0)) };
 }
 
@@ -173,24 +174,26 @@ unsafe extern "win64" fn KeSetEvent(event: *mut Header, _increment: i32, wait: u
             format!("KeSetEvent with Wait = TRUE was called at {irql}; it may be called so at APC_LEVEL at most"),
         );
     }
-    // SAFETY: the driver's event.
+    // SAFETY: the page demands an initialized KEVENT in nonpaged memory; `set_state` probes it before it takes the
+    // lock.
     cpu::with_machine(|machine| unsafe { set_state(machine, event, 1) })
 }
 
 unsafe extern "win64" fn KeResetEvent(event: *mut Header) -> i32 {
-    // SAFETY: the driver's event.
+    // SAFETY: the page demands an initialized KEVENT in nonpaged memory; `set_state` probes it before it takes the
+    // lock.
     cpu::with_machine(|machine| unsafe { set_state(machine, event, 0) })
 }
 
 unsafe extern "win64" fn KeClearEvent(event: *mut Header) {
-    // SAFETY: the driver's event.
+    // SAFETY: the page demands an initialized KEVENT, as KeResetEvent and KeSetEvent do.
     unsafe { KeResetEvent(event) };
 }
 
 unsafe extern "win64" fn KePulseEvent(event: *mut Header, _increment: i32, _wait: u8) -> i32 {
     // Whoever waits must see the event set before it is reset; as waiters look for themselves, that cannot be had,
     // and KePulseEvent is documented as unreliable for the same reason. A set and a reset it is.
-    // SAFETY: the driver's event.
+    // SAFETY: the page demands an initialized KEVENT, as KeResetEvent and KeSetEvent do.
     unsafe {
         let before = KeSetEvent(event, 0, 0);
         std::thread::yield_now();
@@ -200,12 +203,12 @@ unsafe extern "win64" fn KePulseEvent(event: *mut Header, _increment: i32, _wait
 }
 
 unsafe extern "win64" fn KeReadStateEvent(event: *mut Header) -> i32 {
-    // SAFETY: the driver's event.
+    // SAFETY: the page demands an initialized KEVENT; one word of it is read.
     unsafe { (&raw const (*event).signal_state).read_volatile() }
 }
 
 unsafe extern "win64" fn KeInitializeSemaphore(semaphore: *mut Semaphore, count: i32, limit: i32) {
-    // SAFETY: the driver's semaphore.
+    // SAFETY: the page demands nonpaged memory for a KSEMAPHORE; every member is written, none read.
     unsafe {
         initialize(&raw mut (*semaphore).header, kind::SEMAPHORE, count);
         (*semaphore).limit = limit;
@@ -213,14 +216,15 @@ unsafe extern "win64" fn KeInitializeSemaphore(semaphore: *mut Semaphore, count:
 }
 
 unsafe extern "win64" fn KeReleaseSemaphore(semaphore: *mut Semaphore, _increment: i32, by: i32, _wait: u8) -> i32 {
-    // SAFETY: the driver's semaphore; the first access is without the lock.
+    // SAFETY: the page demands an initialized KSEMAPHORE; it is probed without the lock, so that a wrong address faults
+    // with nothing held.
     let limit = unsafe {
         probe(&raw mut (*semaphore).header);
         (*semaphore).limit
     };
     let (before, after) = cpu::with_machine(|machine| {
         machine.dispatcher.change(|| {
-            // SAFETY: as above.
+            // SAFETY: probed above; every access to the state is under the dispatcher's lock.
             let state = unsafe { &mut (*semaphore).header.signal_state };
             let before = *state;
             let after = before.checked_add(by).filter(|&n| by > 0 && n <= limit);
@@ -240,12 +244,12 @@ unsafe extern "win64" fn KeReleaseSemaphore(semaphore: *mut Semaphore, _incremen
 }
 
 unsafe extern "win64" fn KeReadStateSemaphore(semaphore: *mut Header) -> i32 {
-    // SAFETY: the driver's semaphore.
+    // SAFETY: the page demands an initialized KSEMAPHORE; one word of it is read.
     unsafe { (&raw const (*semaphore).signal_state).read_volatile() }
 }
 
 unsafe extern "win64" fn KeInitializeMutex(mutex: *mut Mutant, _level: u32) {
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands nonpaged memory for a KMUTANT; every member is written, none read.
     unsafe {
         initialize(&raw mut (*mutex).header, kind::MUTANT, 1);
         (*mutex).list = [0; 2];
@@ -256,12 +260,13 @@ unsafe extern "win64" fn KeInitializeMutex(mutex: *mut Mutant, _level: u32) {
 }
 
 unsafe extern "win64" fn KeReleaseMutex(mutex: *mut Mutant, _wait: u8) -> i32 {
-    // SAFETY: the driver's mutex; the first access is without the lock.
+    // SAFETY: the page demands an initialized KMUTANT; it is probed without the lock, so that a wrong address faults
+    // with nothing held.
     unsafe { probe(&raw mut (*mutex).header) };
     let me = cpu::current_processor().thread();
     let before = cpu::with_machine(|machine| {
         machine.dispatcher.change(|| {
-            // SAFETY: as above.
+            // SAFETY: probed above; every access to the mutex is under the dispatcher's lock.
             let mutex = unsafe { &mut *mutex };
             if mutex.owner != me {
                 return None;
@@ -285,7 +290,7 @@ unsafe extern "win64" fn KeReleaseMutex(mutex: *mut Mutant, _wait: u8) -> i32 {
 }
 
 unsafe extern "win64" fn KeReadStateMutex(mutex: *mut Header) -> i32 {
-    // SAFETY: the driver's mutex.
+    // SAFETY: the page demands an initialized KMUTANT; one word of it is read.
     unsafe { (&raw const (*mutex).signal_state).read_volatile() }
 }
 
@@ -364,7 +369,8 @@ unsafe extern "win64" fn KeWaitForSingleObject(
     _alertable: u8,
     timeout: *const i64,
 ) -> NtStatus {
-    // SAFETY: the driver's pointers, read before any lock is taken.
+    // SAFETY: the page demands an initialized dispatcher object, and null, which is checked, or a timeout; both are
+    // read before any lock is taken.
     let timeout = unsafe {
         probe(object);
         timeout.as_ref().copied()
@@ -404,7 +410,8 @@ unsafe extern "win64" fn KeWaitForMultipleObjects(
         );
     }
     let mut list = [core::ptr::null_mut(); 64];
-    // SAFETY: the driver's array and objects, read before any lock is taken.
+    // SAFETY: the page demands `count` pointers to initialized dispatcher objects, and null, which is checked, or a
+    // timeout; `count` is checked above, and all are read before any lock is taken.
     let timeout = unsafe {
         for (index, slot) in list.iter_mut().take(count as usize).enumerate() {
             *slot = objects.add(index).read();
@@ -439,7 +446,7 @@ unsafe extern "win64" fn KeWaitForMultipleObjects(
 }
 
 unsafe extern "win64" fn KeDelayExecutionThread(_mode: i8, _alertable: u8, interval: *const i64) -> NtStatus {
-    // SAFETY: the driver's pointer.
+    // SAFETY: the page demands a LARGE_INTEGER; it is read before any lock is taken.
     let interval = unsafe { interval.read() };
     cpu::with_machine(|machine| wait(machine, Some(machine.clock.due(interval)), || None::<()>));
     NtStatus::SUCCESS

@@ -48,7 +48,7 @@ const KIND: u8 = 19;
 const THREADED_KIND: u8 = 24;
 
 unsafe fn initialize(dpc: *mut Dpc, kind: u8, routine: Option<Routine>, context: *mut c_void) {
-    // SAFETY: the driver's object, being initialised.
+    // SAFETY: nonpaged memory for a KDPC, by the callers' pages; every member is written, none read.
     unsafe {
         dpc.write(Dpc {
             kind,
@@ -66,13 +66,13 @@ unsafe fn initialize(dpc: *mut Dpc, kind: u8, routine: Option<Routine>, context:
 }
 
 unsafe extern "win64" fn KeInitializeDpc(dpc: *mut Dpc, routine: Option<Routine>, context: *mut c_void) {
-    // SAFETY: the driver's object.
+    // SAFETY: the page demands nonpaged memory for a KDPC.
     unsafe { initialize(dpc, KIND, routine, context) };
 }
 
 unsafe extern "win64" fn KeInitializeThreadedDpc(dpc: *mut Dpc, routine: Option<Routine>, context: *mut c_void) {
     // Threaded DPCs run at DISPATCH_LEVEL too when they are disabled system-wide, and drivers must cope with it.
-    // SAFETY: the driver's object.
+    // SAFETY: the page demands nonpaged memory for a KDPC.
     unsafe { initialize(dpc, THREADED_KIND, routine, context) };
 }
 
@@ -92,7 +92,8 @@ pub(super) unsafe fn routine_of(dpc: *const Dpc) -> u64 {
 pub(super) unsafe fn insert(dpc: *mut Dpc, argument1: *mut c_void, argument2: *mut c_void) -> bool {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let ticket = NEXT.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the driver's object; the arguments are written by whoever wins the exchange.
+    // SAFETY: an initialized KDPC, by this function's contract; only the thread that wins the exchange writes the
+    // arguments.
     unsafe {
         if (*dpc).queued.compare_exchange(0, ticket, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
@@ -103,8 +104,8 @@ pub(super) unsafe fn insert(dpc: *mut Dpc, argument1: *mut c_void, argument2: *m
     let address = dpc as usize;
     cpu::dpc::queue_dpc(Box::new(move || {
         let dpc = address as *mut Dpc;
-        // SAFETY: the driver keeps a queued DPC in memory until it ran or was removed; what it calls is its own
-        // routine. When it does not, that faults.
+        // SAFETY: the page of KeInsertQueueDpc demands that the KDPC stays until its routine ran or it was removed; the
+        // routine is the driver's KDEFERRED_ROUTINE. A freed one faults, and the fault is reported.
         unsafe {
             let taken = (*dpc).queued.compare_exchange(ticket, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
             let Dpc { routine, context, argument1, argument2, .. } = &*dpc;
@@ -128,12 +129,12 @@ pub(super) unsafe fn insert(dpc: *mut Dpc, argument1: *mut c_void, argument2: *m
 }
 
 unsafe extern "win64" fn KeInsertQueueDpc(dpc: *mut Dpc, argument1: *mut c_void, argument2: *mut c_void) -> u8 {
-    // SAFETY: the driver's object.
+    // SAFETY: the page demands an initialized KDPC; `queued` is accessed atomically.
     u8::from(unsafe { insert(dpc, argument1, argument2) })
 }
 
 unsafe extern "win64" fn KeRemoveQueueDpc(dpc: *mut Dpc) -> u8 {
-    // SAFETY: the driver's object.
+    // SAFETY: the page demands an initialized KDPC; `queued` is accessed atomically.
     u8::from(unsafe { (*dpc).queued.swap(0, Ordering::AcqRel) } != 0)
 }
 
@@ -147,18 +148,19 @@ extern "win64" fn KeFlushQueuedDpcs() {
 }
 
 unsafe extern "win64" fn KeSetImportanceDpc(dpc: *mut Dpc, importance: u32) {
-    // SAFETY: the driver's object.
+    // SAFETY: the page demands an initialized KDPC that is not queued; one member is written.
     unsafe { (*dpc).importance = importance as u8 };
 }
 
 unsafe extern "win64" fn KeSetTargetProcessorDpc(dpc: *mut Dpc, number: i8) {
     // Kept, and not obeyed: a DPC runs on the processor that queues it.
-    // SAFETY: the driver's object.
+    // SAFETY: the page demands an initialized KDPC that is not queued; one member is written.
     unsafe { (*dpc).number = number as u16 };
 }
 
 unsafe extern "win64" fn KeSetTargetProcessorDpcEx(dpc: *mut Dpc, number: *const u32) -> i32 {
-    // SAFETY: the driver's object and a PROCESSOR_NUMBER: Group, Number, Reserved.
+    // SAFETY: the page demands an initialized KDPC that is not queued, and a PROCESSOR_NUMBER (Group, Number,
+    // Reserved), which is read.
     unsafe { (*dpc).number = (number.read() >> 16) as u16 & 0xff };
     0
 }

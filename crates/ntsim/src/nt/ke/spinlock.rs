@@ -132,7 +132,7 @@ pub(crate) unsafe fn release_at(lock: *const AtomicU64) {
 }
 
 unsafe extern "win64" fn KeInitializeSpinLock(lock: *const AtomicU64) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands nonpaged memory for a KSPIN_LOCK, an aligned word that nothing uses yet.
     unsafe { word(lock) }.store(0, Ordering::Release);
     let address = lock as u64;
     cpu::with_machine(|machine| machine.lock_order.forget(&(address..address + 8)));
@@ -140,32 +140,37 @@ unsafe extern "win64" fn KeInitializeSpinLock(lock: *const AtomicU64) {
 
 unsafe extern "win64" fn KeAcquireSpinLockRaiseToDpc(lock: *const AtomicU64) -> u8 {
     let old = cpu::raise(Irql::DISPATCH);
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically; acquiring it twice stops the machine.
     acquire(unsafe { word(lock) });
     old.0
 }
 
 unsafe extern "win64" fn KeReleaseSpinLock(lock: *const AtomicU64, old: u8) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically; releasing it from a processor that does not hold it stops the machine.
     release(unsafe { word(lock) });
     cpu::lower(Irql(old));
 }
 
 unsafe extern "win64" fn KeAcquireSpinLockAtDpcLevel(lock: *const AtomicU64) {
     expect_dispatch("KeAcquireSpinLockAtDpcLevel");
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically; acquiring it twice stops the machine.
     acquire(unsafe { word(lock) });
 }
 
 unsafe extern "win64" fn KeReleaseSpinLockFromDpcLevel(lock: *const AtomicU64) {
     expect_dispatch("KeReleaseSpinLockFromDpcLevel");
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically; releasing it from a processor that does not hold it stops the machine.
     release(unsafe { word(lock) });
 }
 
 unsafe extern "win64" fn KeTryToAcquireSpinLockAtDpcLevel(lock: *const AtomicU64) -> u8 {
     expect_dispatch("KeTryToAcquireSpinLockAtDpcLevel");
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically.
     let lock = unsafe { word(lock) };
     let taken = lock.compare_exchange(0, me(), Ordering::Acquire, Ordering::Relaxed).is_ok();
     if taken {
@@ -175,13 +180,15 @@ unsafe extern "win64" fn KeTryToAcquireSpinLockAtDpcLevel(lock: *const AtomicU64
 }
 
 unsafe extern "win64" fn KeTestSpinLock(lock: *const AtomicU64) -> u8 {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically.
     u8::from(unsafe { word(lock) }.load(Ordering::Acquire) == 0)
 }
 
 unsafe extern "win64" fn KeAcquireInStackQueuedSpinLock(lock: *const AtomicU64, handle: *mut LockQueueHandle) {
     let old = cpu::raise(Irql::DISPATCH);
-    // SAFETY: the driver's lock, and a handle it has for the time it holds the lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically, and a KLOCK_QUEUE_HANDLE that is the caller's until the release; it is only written.
     unsafe {
         acquire(word(lock));
         handle.write(LockQueueHandle { next: 0, lock, old_irql: old.0 });
@@ -189,7 +196,8 @@ unsafe extern "win64" fn KeAcquireInStackQueuedSpinLock(lock: *const AtomicU64, 
 }
 
 unsafe extern "win64" fn KeReleaseInStackQueuedSpinLock(handle: *mut LockQueueHandle) {
-    // SAFETY: the handle of the acquisition.
+    // SAFETY: the page demands the KLOCK_QUEUE_HANDLE of the acquisition, whose members ntsim wrote; releasing a lock
+    // that this processor does not hold stops the machine.
     let (lock, old) = unsafe { (word((*handle).lock), (*handle).old_irql) };
     release(lock);
     cpu::lower(Irql(old));
@@ -200,7 +208,8 @@ unsafe extern "win64" fn KeAcquireInStackQueuedSpinLockAtDpcLevel(
     handle: *mut LockQueueHandle,
 ) {
     expect_dispatch("KeAcquireInStackQueuedSpinLockAtDpcLevel");
-    // SAFETY: the driver's lock, and a handle it has for the time it holds the lock.
+    // SAFETY: the page demands an initialized KSPIN_LOCK, an aligned word in nonpaged memory that is only accessed
+    // atomically, and a KLOCK_QUEUE_HANDLE that is the caller's until the release; it is only written.
     unsafe {
         acquire(word(lock));
         handle.write(LockQueueHandle { next: 0, lock, old_irql: Irql::DISPATCH.0 });
@@ -209,7 +218,8 @@ unsafe extern "win64" fn KeAcquireInStackQueuedSpinLockAtDpcLevel(
 
 unsafe extern "win64" fn KeReleaseInStackQueuedSpinLockFromDpcLevel(handle: *mut LockQueueHandle) {
     expect_dispatch("KeReleaseInStackQueuedSpinLockFromDpcLevel");
-    // SAFETY: the handle of the acquisition.
+    // SAFETY: the page demands the KLOCK_QUEUE_HANDLE of the acquisition, whose members ntsim wrote; releasing a lock
+    // that this processor does not hold stops the machine.
     release(unsafe { word((*handle).lock) });
 }
 
@@ -278,56 +288,65 @@ unsafe fn long<'a>(lock: *const AtomicI32) -> &'a AtomicI32 {
 
 unsafe extern "win64" fn ExAcquireSpinLockShared(lock: *const AtomicI32) -> u8 {
     let old = cpu::raise(Irql::DISPATCH);
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; acquiring it twice stops the machine.
     acquire_shared(unsafe { long(lock) });
     old.0
 }
 
 unsafe extern "win64" fn ExReleaseSpinLockShared(lock: *const AtomicI32, old: u8) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; releasing one that is not held so stops the machine.
     release_shared(unsafe { long(lock) });
     cpu::lower(Irql(old));
 }
 
 unsafe extern "win64" fn ExAcquireSpinLockSharedAtDpcLevel(lock: *const AtomicI32) {
     expect_dispatch("ExAcquireSpinLockSharedAtDpcLevel");
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; acquiring it twice stops the machine.
     acquire_shared(unsafe { long(lock) });
 }
 
 unsafe extern "win64" fn ExReleaseSpinLockSharedFromDpcLevel(lock: *const AtomicI32) {
     expect_dispatch("ExReleaseSpinLockSharedFromDpcLevel");
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; releasing one that is not held so stops the machine.
     release_shared(unsafe { long(lock) });
 }
 
 unsafe extern "win64" fn ExAcquireSpinLockExclusive(lock: *const AtomicI32) -> u8 {
     let old = cpu::raise(Irql::DISPATCH);
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; acquiring it twice stops the machine.
     acquire_exclusive(unsafe { long(lock) });
     old.0
 }
 
 unsafe extern "win64" fn ExReleaseSpinLockExclusive(lock: *const AtomicI32, old: u8) {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; releasing one that is not held so stops the machine.
     release_exclusive(unsafe { long(lock) });
     cpu::lower(Irql(old));
 }
 
 unsafe extern "win64" fn ExAcquireSpinLockExclusiveAtDpcLevel(lock: *const AtomicI32) {
     expect_dispatch("ExAcquireSpinLockExclusiveAtDpcLevel");
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; acquiring it twice stops the machine.
     acquire_exclusive(unsafe { long(lock) });
 }
 
 unsafe extern "win64" fn ExReleaseSpinLockExclusiveFromDpcLevel(lock: *const AtomicI32) {
     expect_dispatch("ExReleaseSpinLockExclusiveFromDpcLevel");
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically; releasing one that is not held so stops the machine.
     release_exclusive(unsafe { long(lock) });
 }
 
 unsafe extern "win64" fn ExTryConvertSharedSpinLockExclusive(lock: *const AtomicI32) -> u32 {
-    // SAFETY: the driver's lock.
+    // SAFETY: the page demands an initialized EX_SPIN_LOCK, an aligned LONG in nonpaged memory that is only accessed
+    // atomically.
     let lock = unsafe { long(lock) };
     let converted = lock.compare_exchange(1, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed).is_ok();
     if converted {

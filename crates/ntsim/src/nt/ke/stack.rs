@@ -36,7 +36,7 @@ fn left() -> usize {
 
 unsafe extern "win64" fn IoGetStackLimits(low: *mut u64, high: *mut u64) {
     let range = cpu::stack_range();
-    // SAFETY: the driver's pointers to write.
+    // SAFETY: the page demands two variables for the limits.
     unsafe {
         low.write(range.start);
         high.write(range.end);
@@ -47,7 +47,7 @@ extern "win64" fn IoGetInitialStack() -> u64 {
     cpu::stack_range().end
 }
 
-/// Whether a region lies in the thread's stack as a whole.
+/// Whether a region is in the thread's stack as a whole.
 extern "win64" fn IoWithinStackLimits(start: u64, size: usize) -> u32 {
     let range = cpu::stack_range();
     u32::from(start >= range.start && start.checked_add(size as u64).is_some_and(|end| end <= range.end))
@@ -59,7 +59,7 @@ fn expand(callout: Callout, parameter: *mut c_void, size: usize) -> NtStatus {
     if left() < size {
         return STATUS_STACK_OVERFLOW;
     }
-    // SAFETY: the driver's routine with the parameter it is to be called with.
+    // SAFETY: the page demands an EXPAND_STACK_CALLOUT and its parameter; a wrong address faults and stops the machine.
     let call = || unsafe { callout(parameter) };
     callback::call(&At("the ExpandedStackCall routine", callout as usize as u64), "ExpandedStackCall", call);
     NtStatus::SUCCESS

@@ -39,7 +39,7 @@ fn count() -> u32 {
 unsafe extern "win64" fn KeGetCurrentProcessorNumberEx(number: *mut u32) -> u32 {
     let current = cpu::current_processor().number();
     if !number.is_null() {
-        // SAFETY: the driver's PROCESSOR_NUMBER, not null; there is one group.
+        // SAFETY: null is checked; the page demands a PROCESSOR_NUMBER to write. There is one group.
         unsafe { number.write_unaligned(current << 16) };
     }
     current
@@ -49,7 +49,7 @@ unsafe extern "win64" fn KeGetCurrentProcessorNumberEx(number: *mut u32) -> u32 
 unsafe extern "win64" fn KeQueryActiveProcessorCount(affinity: *mut u64) -> u32 {
     let count = count();
     if !affinity.is_null() {
-        // SAFETY: the driver's KAFFINITY, not null.
+        // SAFETY: null is checked; the page demands a KAFFINITY to write.
         unsafe { affinity.write(u64::MAX >> (64 - count.clamp(1, 64))) };
     }
     count
@@ -79,13 +79,13 @@ unsafe extern "win64" fn KeGetProcessorNumberFromIndex(index: u32, number: *mut 
     if index >= count() {
         return nt_abi::NtStatus::INVALID_PARAMETER.0;
     }
-    // SAFETY: the driver's PROCESSOR_NUMBER.
+    // SAFETY: the page demands a PROCESSOR_NUMBER to write.
     unsafe { number.write_unaligned(index << 16) };
     0
 }
 
 unsafe extern "win64" fn KeGetProcessorIndexFromNumber(number: *const u32) -> u32 {
-    // SAFETY: the driver's PROCESSOR_NUMBER.
+    // SAFETY: the page demands a PROCESSOR_NUMBER, which is read.
     let number = unsafe { number.read_unaligned() };
     let (group, index) = (number & 0xffff, number >> 16 & 0xff);
     if group == 0 && index < count() { index } else { u32::MAX }
@@ -150,7 +150,8 @@ unsafe extern "win64" fn KeRegisterBugCheckReasonCallback(
     reason: u32,
     component: u64,
 ) -> u8 {
-    // SAFETY: the driver's record, which it keeps in nonpaged memory until it deregisters it (WDK).
+    // SAFETY: the page demands a record in nonpaged memory, initialized with KeInitializeCallbackRecord, that the
+    // driver keeps until it deregisters it; its state is checked first.
     unsafe {
         if (*record).state != BUFFER_EMPTY {
             return 0;
@@ -165,7 +166,7 @@ unsafe extern "win64" fn KeRegisterBugCheckReasonCallback(
 
 /// TRUE when the record was registered.
 unsafe extern "win64" fn KeDeregisterBugCheckReasonCallback(record: *mut ReasonRecord) -> u8 {
-    // SAFETY: as for the registration.
+    // SAFETY: the page demands the record of a registration; `take_out` checks its state.
     unsafe { take_out(&raw mut (*record).state) }
 }
 
@@ -177,7 +178,8 @@ unsafe extern "win64" fn KeRegisterBugCheckCallback(
     length: u32,
     component: u64,
 ) -> u8 {
-    // SAFETY: as for the callback with a reason.
+    // SAFETY: the page demands a record in nonpaged memory, initialized with KeInitializeCallbackRecord, that the
+    // driver keeps until it deregisters it; its state is checked first.
     unsafe {
         if (*record).state != BUFFER_EMPTY {
             return 0;
@@ -193,7 +195,7 @@ unsafe extern "win64" fn KeRegisterBugCheckCallback(
 
 /// TRUE when the record was registered.
 unsafe extern "win64" fn KeDeregisterBugCheckCallback(record: *mut Record) -> u8 {
-    // SAFETY: as for the callback with a reason.
+    // SAFETY: the page demands the record of a registration; `take_out` checks its state.
     unsafe { take_out(&raw mut (*record).state) }
 }
 

@@ -34,7 +34,7 @@ fn interrupt_time() -> u64 {
 
 unsafe extern "win64" fn KeQuerySystemTimePrecise(time: *mut u64) {
     let now = cpu::with_machine(|machine| machine.clock.system_time());
-    // SAFETY: the driver's LARGE_INTEGER.
+    // SAFETY: the page demands a LARGE_INTEGER to write.
     unsafe { time.write(now) };
 }
 
@@ -44,7 +44,7 @@ extern "win64" fn KeQueryInterruptTime() -> u64 {
 
 unsafe extern "win64" fn KeQueryInterruptTimePrecise(counter: *mut u64) -> u64 {
     let now = interrupt_time();
-    // SAFETY: the driver's ULONG64.
+    // SAFETY: the page demands a ULONG64 to write.
     unsafe { counter.write(now) };
     now
 }
@@ -55,7 +55,7 @@ extern "win64" fn KeQueryUnbiasedInterruptTime() -> u64 {
 
 unsafe extern "win64" fn KeQueryTickCount(count: *mut u64) {
     let ticks = interrupt_time() / u64::from(TIME_INCREMENT);
-    // SAFETY: the driver's LARGE_INTEGER.
+    // SAFETY: the page demands a LARGE_INTEGER to write.
     unsafe { count.write(ticks) };
 }
 
@@ -65,7 +65,7 @@ extern "win64" fn KeQueryTimeIncrement() -> u32 {
 
 unsafe extern "win64" fn KeQueryPerformanceCounter(frequency: *mut u64) -> u64 {
     if !frequency.is_null() {
-        // SAFETY: the driver's LARGE_INTEGER, not null.
+        // SAFETY: null is checked; the page demands a LARGE_INTEGER to write.
         unsafe { frequency.write(PER_SECOND) };
     }
     interrupt_time()
@@ -80,11 +80,11 @@ extern "win64" fn KeStallExecutionProcessor(microseconds: u32) {
 
 /// The machine's time zone is UTC, so both conversions copy.
 unsafe extern "win64" fn ExSystemTimeToLocalTime(from: *const u64, to: *mut u64) {
-    // SAFETY: the driver's LARGE_INTEGERs.
+    // SAFETY: the page demands two LARGE_INTEGERs, one to read and one to write; they may be the same.
     unsafe { to.write(from.read()) };
 }
 
 unsafe extern "win64" fn ExLocalTimeToSystemTime(from: *const u64, to: *mut u64) {
-    // SAFETY: the driver's LARGE_INTEGERs.
+    // SAFETY: the page demands two LARGE_INTEGERs, one to read and one to write; they may be the same.
     unsafe { to.write(from.read()) };
 }

@@ -66,14 +66,14 @@ struct Entry {
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Timers {
-    /// Timers set whose KTIMER lies in a range of addresses.
+    /// Timers set whose KTIMER is in a range of addresses.
     #[must_use]
     pub fn set_within(&self, range: core::ops::Range<u64>) -> Vec<u64> {
         let set = self.set.lock();
         set.by_address.keys().map(|&a| a as u64).filter(|a| range.contains(a)).collect()
     }
 
-    /// Timers that are set whose KTIMER, or DPC routine, lies within `range`, a driver's image.
+    /// Timers that are set whose KTIMER, or DPC routine, is within `range`, a driver's image.
     #[must_use]
     pub fn left_in(&self, range: &core::ops::Range<u64>) -> Vec<String> {
         let set = self.set.lock();
@@ -136,8 +136,8 @@ fn run(machine: &Weak<Machine>) {
 
 fn expire(machine: &Machine, timer: usize) {
     let timer = timer as *mut Timer;
-    // SAFETY: a timer that is set stays in the driver's memory until it expires or is cancelled; when it does not,
-    // this faults and stops the machine, as it should.
+    // SAFETY: the page of KeSetTimer demands that a set timer stays in memory until it expires or is cancelled; a freed
+    // one faults, and the fault is reported.
     unsafe {
         dispatcher::set_state(machine, &raw mut (*timer).header, 1);
         let dpc = (*timer).dpc;
@@ -148,13 +148,13 @@ fn expire(machine: &Machine, timer: usize) {
 }
 
 unsafe extern "win64" fn KeInitializeTimer(timer: *mut Timer) {
-    // SAFETY: the driver's timer.
+    // SAFETY: the page demands nonpaged memory for a KTIMER; every member is written, none read.
     unsafe { KeInitializeTimerEx(timer, 0) };
 }
 
 unsafe extern "win64" fn KeInitializeTimerEx(timer: *mut Timer, synchronization: u32) {
     let kind = if synchronization == 0 { kind::NOTIFICATION_TIMER } else { kind::SYNCHRONIZATION_TIMER };
-    // SAFETY: the driver's timer.
+    // SAFETY: the page demands nonpaged memory for a KTIMER; every member is written, none read.
     unsafe {
         dispatcher::initialize(&raw mut (*timer).header, kind, 0);
         (*timer).due = 0;
@@ -165,7 +165,7 @@ unsafe extern "win64" fn KeInitializeTimerEx(timer: *mut Timer, synchronization:
 }
 
 unsafe extern "win64" fn KeSetTimer(timer: *mut Timer, due: i64, dpc: *mut Dpc) -> u8 {
-    // SAFETY: the driver's timer.
+    // SAFETY: the page demands what KeSetTimerEx does.
     unsafe { KeSetTimerEx(timer, due, 0, dpc) }
 }
 
@@ -176,7 +176,7 @@ unsafe extern "win64" fn KeSetCoalescableTimer(
     _delay: u32,
     dpc: *mut Dpc,
 ) -> u8 {
-    // SAFETY: the driver's timer.
+    // SAFETY: the page demands what KeSetTimerEx does.
     unsafe { KeSetTimerEx(timer, due, period, dpc) }
 }
 
@@ -184,14 +184,15 @@ unsafe extern "win64" fn KeSetCoalescableTimer(
 unsafe extern "win64" fn KeSetTimerEx(timer: *mut Timer, due: i64, period: u32, dpc: *mut Dpc) -> u8 {
     cpu::with_machine(|machine| {
         let due = machine.clock.due(due);
-        // SAFETY: the driver's timer.
+        // SAFETY: the page demands an initialized KTIMER in nonpaged memory that stays until it expires or is
+        // cancelled.
         unsafe {
             (*timer).due = due;
             (*timer).dpc = dpc;
             (*timer).period = period;
             dispatcher::set_state(machine, &raw mut (*timer).header, 0);
         }
-        // SAFETY: null, or the driver's initialised KDPC.
+        // SAFETY: null is checked; the page demands an initialized KDPC.
         let routine = if dpc.is_null() { 0 } else { unsafe { dpc::routine_of(dpc) } };
         let entry = Entry { due, period: u64::from(period) * 10_000, routine };
         u8::from(machine.timers.insert(machine, timer as usize, entry))
@@ -204,6 +205,6 @@ unsafe extern "win64" fn KeCancelTimer(timer: *mut Timer) -> u8 {
 }
 
 unsafe extern "win64" fn KeReadStateTimer(timer: *mut Timer) -> u8 {
-    // SAFETY: the driver's timer.
+    // SAFETY: the page demands an initialized KTIMER; one word of it is read.
     u8::from(unsafe { (&raw const (*timer).header.signal_state).read_volatile() } > 0)
 }

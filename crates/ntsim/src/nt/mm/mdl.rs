@@ -115,7 +115,8 @@ unsafe extern "win64" fn IoAllocateMdl(
     if mdl.is_null() {
         return mdl;
     }
-    // SAFETY: just allocated with this size. The IRP is null or the driver's.
+    // SAFETY: a new block of the size for these pages. The page makes the IRP null, which is checked, or an IRP that
+    // the driver owns.
     unsafe {
         initialize(mdl, address, length, flag::ALLOCATED_FIXED_SIZE);
         if !irp.is_null() {
@@ -132,7 +133,8 @@ unsafe extern "win64" fn IoAllocateMdl(
 }
 
 unsafe extern "win64" fn IoFreeMdl(mdl: *mut Mdl) {
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands an MDL of IoAllocateMdl; that it is not locked is checked next, and that it is a pool
+    // block when it is freed.
     let flags = unsafe {
         MmPrepareMdlForReuse(mdl);
         (*mdl).mdl_flags
@@ -148,7 +150,8 @@ unsafe extern "win64" fn IoFreeMdl(mdl: *mut Mdl) {
 
 /// Undoes a mapping that a partial MDL has got since it was built.
 unsafe extern "win64" fn MmPrepareMdlForReuse(mdl: *mut Mdl) {
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands an MDL that IoBuildPartialMdl built or IoAllocateMdl allocated; one that was not mapped
+    // is left alone.
     unsafe {
         if (*mdl).mdl_flags & flag::PARTIAL_HAS_BEEN_MAPPED != 0 {
             unmap(mdl);
@@ -157,7 +160,7 @@ unsafe extern "win64" fn MmPrepareMdlForReuse(mdl: *mut Mdl) {
 }
 
 unsafe extern "win64" fn MmInitializeMdl(mdl: *mut Mdl, address: *mut u8, length: usize) {
-    // SAFETY: the driver's memory, big enough for the pages.
+    // SAFETY: the page demands nonpaged memory of the size that MmSizeOfMdl returns for these pages.
     unsafe { initialize(mdl, address, length, 0) };
 }
 
@@ -167,13 +170,13 @@ extern "win64" fn MmSizeOfMdl(address: usize, length: usize) -> usize {
 
 /// Describes a part of what another MDL describes; a length of 0 means up to its end.
 unsafe extern "win64" fn IoBuildPartialMdl(source: *const Mdl, target: *mut Mdl, address: *mut u8, length: u32) {
-    // SAFETY: the driver's MDLs.
+    // SAFETY: the page demands two MDLs; the range is checked against the source next, and the room of the target.
     let source = unsafe { &*source };
     let begin = source.start_va as usize + source.byte_offset as usize;
     let offset = (address as usize).wrapping_sub(begin);
     let left = (source.byte_count as usize).saturating_sub(offset);
     let length = if length == 0 { left } else { length as usize };
-    // SAFETY: as above.
+    // SAFETY: `target` is an MDL by the page's contract, with room for the pages (checked below or above).
     let room = (usize::from(unsafe { (*target).size } as u16).saturating_sub(size_of::<Mdl>())) / size_of::<u64>();
     if length > left || pages(address as usize, length) > room {
         cpu::bugcheck(
@@ -187,7 +190,7 @@ unsafe extern "win64" fn IoBuildPartialMdl(source: *const Mdl, target: *mut Mdl,
         );
     }
     let kept = MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL;
-    // SAFETY: the driver's MDL.
+    // SAFETY: `target` is an MDL by the page's contract, with room for the pages (checked below or above).
     unsafe {
         let size = (*target).size;
         let fixed = (*target).mdl_flags & flag::ALLOCATED_FIXED_SIZE;
@@ -201,7 +204,7 @@ unsafe extern "win64" fn IoBuildPartialMdl(source: *const Mdl, target: *mut Mdl,
 }
 
 unsafe extern "win64" fn MmBuildMdlForNonPagedPool(mdl: *mut Mdl) {
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands an MDL that describes nonpaged pool; whether it is locked or paged is checked next.
     let (flags, address) =
         unsafe { ((*mdl).mdl_flags, (*mdl).start_va.wrapping_byte_add((*mdl).byte_offset as usize)) };
     if flags & flag::PAGES_LOCKED != 0 {
@@ -216,7 +219,7 @@ unsafe extern "win64" fn MmBuildMdlForNonPagedPool(mdl: *mut Mdl) {
             format!("MmBuildMdlForNonPagedPool was given the MDL at {mdl:p}, which describes paged pool"),
         );
     }
-    // SAFETY: the driver's MDL.
+    // SAFETY: an MDL, as above.
     unsafe {
         (*mdl).mdl_flags |= MDL_SOURCE_IS_NONPAGED_POOL;
         (*mdl).mapped_system_va = address;
@@ -229,7 +232,7 @@ raising! {
 }
 
 unsafe extern "win64" fn probe_and_lock_pages(mdl: *mut Mdl, _mode: i8, operation: u32, context: *mut Context) {
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands an MDL of IoAllocateMdl or MmInitializeMdl; its flags are checked next.
     let (flags, begin, length) = unsafe {
         let mdl = &*mdl;
         (mdl.mdl_flags, mdl.start_va as usize + mdl.byte_offset as usize, mdl.byte_count as usize)
@@ -252,12 +255,12 @@ unsafe extern "win64" fn probe_and_lock_pages(mdl: *mut Mdl, _mode: i8, operatio
         }
     }
     let write = if operation == 0 { 0 } else { flag::WRITE_OPERATION };
-    // SAFETY: the driver's MDL.
+    // SAFETY: an MDL, as above, whose pages are accessible as asked.
     unsafe { (*mdl).mdl_flags |= flag::PAGES_LOCKED | write };
 }
 
 unsafe extern "win64" fn MmUnlockPages(mdl: *mut Mdl) {
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands an MDL that MmProbeAndLockPages locked; its flags are checked next.
     let flags = unsafe { (*mdl).mdl_flags };
     let (parameter, why) = match flags {
         f if f & flag::PARTIAL != 0 => (0xB4, "which is partial: only the MDL it is a part of can be unlocked"),
@@ -271,7 +274,7 @@ unsafe extern "win64" fn MmUnlockPages(mdl: *mut Mdl) {
             format!("MmUnlockPages was given the MDL at {mdl:p}, {why}"),
         );
     }
-    // SAFETY: the driver's MDL.
+    // SAFETY: an MDL, as above, that is locked.
     unsafe {
         if flags & MDL_MAPPED_TO_SYSTEM_VA != 0 {
             unmap(mdl);
@@ -291,7 +294,7 @@ unsafe fn unmap(mdl: *mut Mdl) {
 }
 
 unsafe extern "win64" fn MmMapLockedPages(mdl: *mut Mdl, mode: i8) -> *mut c_void {
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands what MmMapLockedPagesSpecifyCache does.
     unsafe { MmMapLockedPagesSpecifyCache(mdl, mode, 1, ptr::null(), 0, 16) }
 }
 
@@ -306,7 +309,7 @@ unsafe extern "win64" fn MmMapLockedPagesSpecifyCache(
     _priority: u32,
 ) -> *mut c_void {
     const USER_MODE: i8 = 1;
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands an MDL whose pages are locked or nonpaged; its flags are checked next.
     let flags = unsafe { (*mdl).mdl_flags };
     if bug_check_on_failure != 0 && mode != USER_MODE {
         violation(
@@ -332,7 +335,7 @@ unsafe extern "win64" fn MmMapLockedPagesSpecifyCache(
     if cpu::with_machine(|machine| machine.low_resources.fails("MmMapLockedPagesSpecifyCache")) {
         return ptr::null_mut();
     }
-    // SAFETY: the driver's MDL.
+    // SAFETY: an MDL, as above, that is locked and not mapped.
     unsafe {
         let address = (*mdl).start_va.wrapping_byte_add((*mdl).byte_offset as usize);
         let partial = if flags & flag::PARTIAL != 0 { flag::PARTIAL_HAS_BEEN_MAPPED } else { 0 };
@@ -343,7 +346,7 @@ unsafe extern "win64" fn MmMapLockedPagesSpecifyCache(
 }
 
 unsafe extern "win64" fn MmUnmapLockedPages(address: *mut c_void, mdl: *mut Mdl) {
-    // SAFETY: the driver's MDL.
+    // SAFETY: the page demands an MDL that is mapped at this address; both are checked next.
     let (flags, mapped) = unsafe { ((*mdl).mdl_flags, (*mdl).mapped_system_va) };
     if flags & MDL_MAPPED_TO_SYSTEM_VA == 0 || mapped != address {
         violation(
@@ -351,7 +354,7 @@ unsafe extern "win64" fn MmUnmapLockedPages(address: *mut c_void, mdl: *mut Mdl)
             format!("MmUnmapLockedPages was given {address:p}, which is not where the MDL at {mdl:p} is mapped"),
         );
     }
-    // SAFETY: the driver's MDL.
+    // SAFETY: an MDL, as above, that is mapped.
     unsafe { unmap(mdl) };
 }
 

@@ -44,7 +44,7 @@ static MmSystemRangeStart: u64 = 0xffff_8000_0000_0000;
 
 /// Looks through ntoskrnl.exe and HAL.dll, as Windows does, and gives the same gate an import would get.
 unsafe extern "win64" fn MmGetSystemRoutineAddress(name: *const UnicodeString) -> *const () {
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING, which is copied.
     let name = unsafe { UnicodeString::read(name) };
     let found = crate::cpu::with_machine(|machine| Catalogue::get().find_for(machine, "ntoskrnl.exe", &name));
     if found.is_none() {
@@ -98,12 +98,12 @@ raising! {
 }
 
 unsafe extern "win64" fn probe_for_read(address: usize, length: usize, alignment: u32, context: *mut Context) {
-    // SAFETY: called by `raising`.
+    // SAFETY: `raising` passes a context in its own frame, and nothing here must be dropped.
     unsafe { probe("ProbeForRead", address, length, alignment, context) }
 }
 
 unsafe extern "win64" fn probe_for_write(address: usize, length: usize, alignment: u32, context: *mut Context) {
-    // SAFETY: called by `raising`.
+    // SAFETY: `raising` passes a context in its own frame, and nothing here must be dropped.
     unsafe { probe("ProbeForWrite", address, length, alignment, context) }
     if let Some(at) = copy::first_inaccessible(address, length, true) {
         // SAFETY: called by `raising`; nothing here owns anything.

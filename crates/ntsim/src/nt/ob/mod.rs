@@ -314,7 +314,7 @@ unsafe extern "win64" fn ObReferenceObjectByHandle(
     information: *mut [u32; 2],
 ) -> NtStatus {
     let by = cpu::caller();
-    // SAFETY: the driver's pointer to write.
+    // SAFETY: the page demands a variable for the object's address.
     unsafe { object.write(0) };
     if handle == 0 {
         violation([0xF5, 0, wanted, 0], "ObReferenceObjectByHandle was given a NULL handle");
@@ -325,7 +325,8 @@ unsafe extern "win64" fn ObReferenceObjectByHandle(
         return STATUS_OBJECT_TYPE_MISMATCH;
     }
     cpu::with_machine(|machine| machine.executive.objects.reference(address, by));
-    // SAFETY: the driver's pointers; the second may be null.
+    // SAFETY: the page demands a variable for the object's address, and null, which is checked, or an
+    // OBJECT_HANDLE_INFORMATION. The driver drops the reference with ObDereferenceObject.
     unsafe {
         object.write(address);
         if !information.is_null() {
@@ -344,7 +345,7 @@ unsafe extern "win64" fn ObReferenceObjectByHandleWithTag(
     object: *mut u64,
     information: *mut [u32; 2],
 ) -> NtStatus {
-    // SAFETY: the driver's pointers.
+    // SAFETY: the page demands what ObReferenceObjectByHandle does.
     unsafe { ObReferenceObjectByHandle(handle, access, wanted, mode, object, information) }
 }
 
@@ -363,7 +364,7 @@ unsafe extern "win64" fn ObOpenObjectByPointer(
         return STATUS_OBJECT_TYPE_MISMATCH;
     }
     let opened = cpu::with_machine(|machine| machine.executive.objects.open(Target::Object(object), by));
-    // SAFETY: the driver's pointer to write.
+    // SAFETY: the page demands a variable for the handle, which the driver closes with ZwClose.
     unsafe { handle.write(opened) };
     NtStatus::SUCCESS
 }

@@ -78,7 +78,8 @@ unsafe extern "win64" fn ZwOpenDirectoryObject(
     attributes: *const ObjectAttributes,
 ) -> NtStatus {
     const DIRECTORIES: [&str; 5] = [r"\", r"\Device", r"\??", r"\GLOBAL??", r"\DosDevices"];
-    // SAFETY: the driver's structure and pointer.
+    // SAFETY: the page demands OBJECT_ATTRIBUTES, whose length and root `full_name` checks and whose name it copies,
+    // and a variable for the handle, which the driver closes with ZwClose.
     unsafe {
         open(handle, attributes, |name| {
             DIRECTORIES.iter().any(|known| known.eq_ignore_ascii_case(&name)).then_some(Target::Directory(name))
@@ -91,7 +92,8 @@ unsafe extern "win64" fn ZwOpenSymbolicLinkObject(
     _access: u32,
     attributes: *const ObjectAttributes,
 ) -> NtStatus {
-    // SAFETY: the driver's structure and pointer.
+    // SAFETY: the page demands OBJECT_ATTRIBUTES, whose length and root `full_name` checks and whose name it copies,
+    // and a variable for the handle, which the driver closes with ZwClose.
     unsafe {
         open(handle, attributes, |name| {
             let made = cpu::with_machine(|machine| machine.io.symlink_target(&name));
@@ -116,7 +118,8 @@ unsafe extern "win64" fn ZwQuerySymbolicLinkObject(
     let terminator = (!returned.is_null()).then_some(0);
     let units: Vec<u16> = to.encode_utf16().chain(terminator).collect();
     let bytes = units.len() * 2;
-    // SAFETY: the driver's string with a buffer of its maximum length, and null or its pointer to write.
+    // SAFETY: the page demands a UNICODE_STRING with MaximumLength writable bytes, which the length is checked against,
+    // and null, which is checked, or a variable.
     unsafe {
         if let Some(returned) = returned.as_mut() {
             *returned = bytes as u32;
@@ -135,7 +138,7 @@ unsafe extern "win64" fn IoQueryFullDriverPath(driver_object: u64, path: *mut Un
     if cpu::with_machine(|machine| machine.driver_of_object(driver_object)).is_none() {
         return NtStatus::INVALID_PARAMETER;
     }
-    // SAFETY: a driver object of the loader's, whose loader entry lives as long.
+    // SAFETY: a DRIVER_OBJECT of the loader, found by its address above; its loader entry lives as long as the object.
     let units = unsafe {
         let entry = ((driver_object as usize + crate::nt::driver::offset::DRIVER_SECTION) as *const u64).read();
         ((entry + FULL_DLL_NAME) as *const UnicodeString).read_unaligned().units()
@@ -150,7 +153,8 @@ unsafe extern "win64" fn IoQueryFullDriverPath(driver_object: u64, path: *mut Un
         return NtStatus::INSUFFICIENT_RESOURCES;
     }
     let length = units.len() as u16 * 2;
-    // SAFETY: the block has room for the text and a terminator; the string is the driver's to write.
+    // SAFETY: the block has room for the text and a terminator; the page demands a UNICODE_STRING to write. The driver
+    // frees the buffer with ExFreePool.
     unsafe {
         let text = buffer.cast::<u16>();
         text.copy_from_nonoverlapping(units.as_ptr(), units.len());
@@ -222,7 +226,7 @@ mod tests {
             // SAFETY: all are ours.
             let no_link = unsafe { ZwQuerySymbolicLinkObject(directory, &mut text, ptr::null_mut()) };
             assert_eq!(no_link, STATUS_OBJECT_TYPE_MISMATCH);
-            // SAFETY: refused before it is looked at.
+            // SAFETY: refused before it is checked.
             let no_driver = unsafe { IoQueryFullDriverPath(0x4000, &mut text) };
             assert_eq!(no_driver, NtStatus::INVALID_PARAMETER);
         })

@@ -80,7 +80,7 @@ enum Backing {
     Paged(usize, Arc<Arena>),
 }
 
-/// Whether a block lies in more than one page.
+/// Whether a block is in more than one page.
 fn crosses_page(address: usize, size: usize) -> bool {
     address % PAGE + size > PAGE
 }
@@ -89,7 +89,7 @@ fn crosses_page(address: usize, size: usize) -> bool {
 unsafe impl Send for Memory {}
 
 impl Memory {
-    /// Zeroed memory for a block, or None when there is none. `paged` is where special paged blocks lie.
+    /// Zeroed memory for a block, or None when there is none. `paged` is where special paged blocks are.
     pub(super) fn allocate(size: usize, kind: Kind, special: bool, paged: Option<&Arc<Arena>>) -> Option<Self> {
         if let Some(arena) = paged.filter(|_| kind == Kind::Paged) {
             return Self::take_paged(size, arena);
@@ -116,7 +116,7 @@ impl Memory {
             return None;
         }
         let memory = Self { base, offset, size, backing: Backing::Heap(layout) };
-        // SAFETY: the guards lie inside the allocation, on either side of the block.
+        // SAFETY: the guards are inside the allocation, on either side of the block.
         unsafe {
             memory.address().sub(GUARD).write_bytes(GUARD_BYTE, GUARD);
             memory.address().add(size).write_bytes(GUARD_BYTE, GUARD);
@@ -156,7 +156,7 @@ impl Memory {
         let offset = if size >= PAGE { 0 } else { (pages - size) & !(super::ALIGNMENT - 1) };
         let memory = Self { base, offset, size, backing };
         let (before, after) = memory.slack();
-        // SAFETY: both lie inside the accessible pages, on either side of the block.
+        // SAFETY: both are inside the accessible pages, on either side of the block.
         unsafe {
             base.add(before.start).write_bytes(GUARD_BYTE, before.len());
             base.add(after.start).write_bytes(GUARD_BYTE, after.len());

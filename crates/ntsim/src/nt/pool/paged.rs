@@ -2,7 +2,7 @@
 //!
 //! Below DISPATCH_LEVEL a touch of paged memory that was paged out brings it back; at or above it is bugcheck 0xD1. On a
 //! machine with memory to spare it never is paged out, so Driver Verifier's forced IRQL checking trims it whenever a
-//! driver raises the level. So does this, in the special pool: the blocks lie in one range of addresses whose pages are
+//! driver raises the level. So does this, in the special pool: the blocks are in one range of addresses whose pages are
 //! made inaccessible when a processor reaches DISPATCH_LEVEL, and accessible again by the fault of a thread below.
 //!
 //! As there, a page that another processor brings back meanwhile can be touched unnoticed.

@@ -44,7 +44,7 @@ impl Quarantine {
         found.map(|(entry, by)| describe(entry, *by))
     }
 
-    /// The block `address` lies in.
+    /// The block `address` is in.
     pub(super) fn find_extent(&self, address: u64) -> Option<String> {
         let found = self.freed.iter().rev().find(|(entry, _)| entry.memory.extent().contains(&address));
         found.map(|(entry, by)| describe(entry, *by))

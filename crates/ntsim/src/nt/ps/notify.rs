@@ -155,7 +155,8 @@ pub(super) fn created(machine: &Machine, process: &Process, command: &str) -> Nt
     };
     let (id, parent, address) = (process.id, process.parent, process.address);
     call_all(machine, |routine| {
-        // SAFETY: the driver gave the address as a routine of this type, and it is not removed while it runs.
+        // SAFETY: the registration's page demands a routine of the type that `about` tells; it is not removed while it
+        // runs, so its driver cannot unload. A wrong address faults and stops the machine.
         routine.call(|| unsafe {
             if routine.about == About::Process {
                 core::mem::transmute::<u64, Plain>(routine.address)(parent, id, 1);
@@ -201,7 +202,7 @@ extern "win64" fn PsSetCreateProcessNotifyRoutine(routine: u64, is_removal: u8) 
 }
 
 /// Windows refuses a driver whose image is not linked with /INTEGRITYCHECK (STATUS_ACCESS_DENIED); that is not
-/// looked at here.
+/// checked here.
 extern "win64" fn PsSetCreateProcessNotifyRoutineEx(routine: u64, is_removal: u8) -> NtStatus {
     if is_removal != 0 { remove(About::ProcessEx, routine) } else { set(About::ProcessEx, routine) }
 }

@@ -121,7 +121,7 @@ impl Processes {
         self.system
     }
 
-    /// The process whose `EPROCESS` lies at `address`.
+    /// The process whose `EPROCESS` is at `address`.
     #[must_use]
     pub fn get(&self, address: u64) -> Option<Process> {
         self.table.lock().by_address.get(&address).cloned()
@@ -196,7 +196,7 @@ impl Machine {
         address
     }
 
-    /// Ends the process whose `EPROCESS` lies at `address`: drivers are told, and whoever waits for it goes on.
+    /// Ends the process whose `EPROCESS` is at `address`: drivers are told, and whoever waits for it goes on.
     pub fn end_process(self: &Arc<Self>, address: u64, exit_status: i32) {
         let ended = {
             let mut table = self.executive.processes.table.lock();
@@ -218,7 +218,7 @@ impl Machine {
 
 /// The `EPROCESS` a thread runs in.
 pub(super) fn of_thread(thread: u64) -> u64 {
-    // SAFETY: the driver's thread object; a wrong pointer faults.
+    // SAFETY: the page demands a thread object; it is only read, and a wrong pointer faults.
     unsafe { ((thread + THREAD_PROCESS) as *const u64).read_volatile() }
 }
 
@@ -265,7 +265,7 @@ extern "win64" fn PsGetProcessImageFileName(process: u64) -> *const u8 {
         *to = from;
     }
     let at = (process + AT) as *mut [u8; 15];
-    // SAFETY: inside the block of a known process, which is never freed; whoever else writes there writes the same.
+    // SAFETY: inside the block of a known process, which is never freed; every writer writes the same bytes.
     unsafe { at.write(bytes) };
     at.cast()
 }
@@ -295,7 +295,8 @@ unsafe extern "win64" fn PsLookupProcessByProcessId(id: u64, process: *mut u64) 
     let address = found.address;
     drop(found);
     cpu::with_machine(|machine| machine.executive.objects.reference(address, by));
-    // SAFETY: the driver's pointer to write.
+    // SAFETY: the page demands a variable for the object's address. The driver drops the reference with
+    // ObDereferenceObject.
     unsafe { process.write(address) };
     NtStatus::SUCCESS
 }
@@ -314,7 +315,8 @@ unsafe extern "win64" fn SeLocateProcessImageName(process: u64, name: *mut *mut 
     if block.is_null() {
         return NtStatus::INSUFFICIENT_RESOURCES;
     }
-    // SAFETY: the block has room for the structure, the text and a terminator; `name` is the driver's to write.
+    // SAFETY: the block has room for the structure, the text and a terminator; the page demands a variable for its
+    // address. The driver frees it with ExFreePool.
     unsafe {
         let text = block.add(size_of::<UnicodeString>()).cast::<u16>();
         text.copy_from_nonoverlapping(units.as_ptr(), units.len());
@@ -327,13 +329,13 @@ unsafe extern "win64" fn SeLocateProcessImageName(process: u64, name: *mut *mut 
 
 /// The process whose thread sent a request; null when no thread is known.
 unsafe extern "win64" fn IoGetRequestorProcess(irp: *const u8) -> u64 {
-    // SAFETY: the driver's IRP.
+    // SAFETY: the page demands an IRP that the driver owns; its thread is read.
     let thread = unsafe { irp.add(IRP_THREAD).cast::<u64>().read() };
     if thread == 0 { 0 } else { of_thread(thread) }
 }
 
 unsafe extern "win64" fn IoGetRequestorProcessId(irp: *const u8) -> u32 {
-    // SAFETY: the driver's IRP.
+    // SAFETY: the page demands what IoGetRequestorProcess does.
     let process = unsafe { IoGetRequestorProcess(irp) };
     if process == 0 { 0 } else { PsGetProcessId(process) as u32 }
 }
@@ -346,13 +348,13 @@ extern "win64" fn IoIs32bitProcess(_irp: *const c_void) -> u8 {
 /// `KAPC_STATE` is opaque; its first word keeps the process to go back to.
 unsafe extern "win64" fn KeStackAttachProcess(process: u64, state: *mut u64) {
     let processor = cpu::current_processor();
-    // SAFETY: the driver's KAPC_STATE to write.
+    // SAFETY: the page demands a KAPC_STATE to write, which the caller keeps until the detach.
     unsafe { state.write(processor.process()) };
     processor.set_process(process);
 }
 
 unsafe extern "win64" fn KeUnstackDetachProcess(state: *const u64) {
-    // SAFETY: the driver's KAPC_STATE.
+    // SAFETY: the page demands the KAPC_STATE of the attach.
     cpu::current_processor().set_process(unsafe { state.read() });
 }
 

@@ -147,7 +147,7 @@ unsafe extern "win64" fn ZwQueryInformationProcess(
         Ok(process) => process,
         Err(status) => return status,
     };
-    // SAFETY: the driver's buffer of `length` bytes; a wrong one faults.
+    // SAFETY: the page demands `length` writable bytes; every class checks its size against `length` before it writes.
     let (status, size) = unsafe {
         match class {
             class::BASIC => {
@@ -172,7 +172,7 @@ unsafe extern "win64" fn ZwQueryInformationProcess(
             }
         }
     };
-    // SAFETY: the driver's pointer, or null.
+    // SAFETY: the page makes `ReturnLength` optional: null, which is checked, or a variable.
     if let Some(returned) = unsafe { returned.as_mut() } {
         *returned = size;
     }
@@ -202,7 +202,7 @@ unsafe extern "win64" fn ZwQuerySystemInformation(
     // Each entry begins 8-byte aligned.
     let sizes: Vec<usize> = rows.iter().map(|row| (size_of::<Entry>() + row.3.len() * 2).next_multiple_of(8)).collect();
     let needed = sizes.iter().sum::<usize>();
-    // SAFETY: the driver's pointer, or null.
+    // SAFETY: the page makes `ReturnLength` optional: null, which is checked, or a variable.
     if let Some(returned) = unsafe { returned.as_mut() } {
         *returned = needed as u32;
     }
@@ -211,7 +211,8 @@ unsafe extern "win64" fn ZwQuerySystemInformation(
     }
     let (mut at, last) = (buffer, rows.len() - 1);
     for (index, ((id, parent, created, name), size)) in rows.into_iter().zip(sizes).enumerate() {
-        // SAFETY: the driver's buffer has room for all entries, as was checked; a wrong buffer faults.
+        // SAFETY: the page demands `length` writable bytes; `needed`, the size of all entries, is checked against it
+        // above.
         unsafe {
             let text = at.add(size_of::<Entry>()).cast::<u16>();
             text.copy_from_nonoverlapping(name.as_ptr(), name.len());
@@ -238,7 +239,7 @@ unsafe extern "win64" fn ZwQuerySystemInformation(
     NtStatus::SUCCESS
 }
 
-/// Rights are not looked at: a driver's call is made in kernel mode. The caller names the process by its number, and no
+/// Rights are not checked: a driver's call is made in kernel mode. The caller names the process by its number, and no
 /// object by name.
 unsafe extern "win64" fn ZwOpenProcess(
     handle: *mut u64,
@@ -247,7 +248,7 @@ unsafe extern "win64" fn ZwOpenProcess(
     client: *const ClientId,
 ) -> NtStatus {
     let by = cpu::caller();
-    // SAFETY: the driver's structures; the number may be left out.
+    // SAFETY: the page demands OBJECT_ATTRIBUTES, and a CLIENT_ID or null, which is checked.
     let (named, client) = unsafe { (!(*attributes).name.is_null(), client.as_ref()) };
     let Some(client) = client else { return NtStatus::INVALID_PARAMETER };
     if named {
@@ -259,7 +260,7 @@ unsafe extern "win64" fn ZwOpenProcess(
     });
     match opened {
         Some(opened) => {
-            // SAFETY: the driver's pointer to write.
+            // SAFETY: the page demands a variable for the handle, which the driver closes with ZwClose.
             unsafe { handle.write(opened) };
             NtStatus::SUCCESS
         }

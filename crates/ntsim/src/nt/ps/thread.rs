@@ -105,7 +105,7 @@ fn field<T>(thread: u64, offset: u64) -> *mut T {
 fn body(routine: StartRoutine, context: *mut c_void, started: &mpsc::Sender<u64>) {
     let thread = cpu::current_processor().thread();
     let machine = cpu::with_machine(std::sync::Arc::clone);
-    // SAFETY: a thread's own KTHREAD, mapped for ever, which nobody else knows yet.
+    // SAFETY: a thread's own KTHREAD, mapped forever, which nobody else knows yet.
     unsafe {
         dispatcher::initialize(field(thread, 0), dispatcher::kind::THREAD, 0);
         field::<i8>(thread, slot::PRIORITY).write(DEFAULT_PRIORITY);
@@ -122,7 +122,7 @@ fn body(routine: StartRoutine, context: *mut c_void, started: &mpsc::Sender<u64>
     START.set((&raw mut saved) as u64);
     callback::enter(
         &At("the start routine", routine as usize as u64),
-        Keeps::Nothing, // it may end with PsTerminateSystemThread; both ends are looked at below
+        Keeps::Nothing, // it may end with PsTerminateSystemThread; both ends are checked below
         || {
             Callback::new(
                 "StartRoutine",
@@ -130,7 +130,8 @@ fn body(routine: StartRoutine, context: *mut c_void, started: &mpsc::Sender<u64>
                 vec![Argument::new("context", format_args!("{context:?}"))],
             )
         },
-        // SAFETY: the driver's start routine; `saved` lives until `run` returns.
+        // SAFETY: the page of PsCreateSystemThread demands a KSTART_ROUTINE; a wrong address faults and stops the
+        // machine. `saved` lives until `run` returns.
         || unsafe { run(&raw mut saved, routine, context) },
         |()| String::new(),
     );
@@ -191,7 +192,8 @@ unsafe extern "win64" fn PsCreateSystemThread(
     drop(receiver);
     cpu::with_machine(|machine| {
         let opened = machine.executive.objects.open(Target::Object(thread), by);
-        // SAFETY: the driver's pointers to write; the second may be null.
+        // SAFETY: the page demands a variable for the handle, which the driver closes with ZwClose, and null, which is
+        // checked, or a CLIENT_ID.
         unsafe {
             handle.write(opened);
             if !client.is_null() {
@@ -242,9 +244,9 @@ extern "win64" fn PsIsSystemThread(thread: u64) -> u8 {
 }
 
 unsafe extern "win64" fn PsGetThreadExitStatus(thread: u64) -> i32 {
-    // SAFETY: the driver's thread object.
+    // SAFETY: the page demands a thread object: a KTHREAD, which is never freed; a wrong pointer faults.
     let status = unsafe { field::<i32>(thread, slot::EXIT_STATUS).read_volatile() };
-    // Threads that PsCreateSystemThread did not make run as long as they are looked at.
+    // Threads that PsCreateSystemThread did not make run as long as they are checked.
     // SAFETY: as above.
     if unsafe { field::<i32>(thread, slot::SYSTEM).read_volatile() } == 1 { status } else { STATUS_PENDING }
 }
@@ -254,26 +256,27 @@ unsafe extern "win64" fn PsLookupThreadByThreadId(id: u64, thread: *mut u64) -> 
     let found = cpu::with_machine(|machine| machine.executive.processes.thread_by_id(id));
     let Some(found) = found else { return NtStatus::INVALID_PARAMETER };
     cpu::with_machine(|machine| machine.executive.objects.reference(found, by));
-    // SAFETY: the driver's pointer to write.
+    // SAFETY: the page demands a variable for the object's address. The driver drops the reference with
+    // ObDereferenceObject.
     unsafe { thread.write(found) };
     NtStatus::SUCCESS
 }
 
 /// Priorities are kept and not obeyed: the host schedules.
 unsafe extern "win64" fn KeSetPriorityThread(thread: u64, priority: i32) -> i32 {
-    // SAFETY: the driver's thread object.
+    // SAFETY: the page demands a thread object: a KTHREAD, which is never freed; a wrong pointer faults.
     let old = unsafe { field::<i8>(thread, slot::PRIORITY).replace(priority as i8) };
     old.into()
 }
 
 unsafe extern "win64" fn KeQueryPriorityThread(thread: u64) -> i32 {
-    // SAFETY: the driver's thread object.
+    // SAFETY: the page demands a thread object: a KTHREAD, which is never freed; a wrong pointer faults.
     unsafe { field::<i8>(thread, slot::PRIORITY).read_volatile() }.into()
 }
 
 /// The increment is relative to the process's base priority; returns the increment before.
 unsafe extern "win64" fn KeSetBasePriorityThread(thread: u64, increment: i32) -> i32 {
-    // SAFETY: the driver's thread object.
+    // SAFETY: the page demands what KeSetPriorityThread does.
     unsafe { KeSetPriorityThread(thread, i32::from(DEFAULT_PRIORITY) + increment) - i32::from(DEFAULT_PRIORITY) }
 }
 

@@ -1,6 +1,6 @@
 //! Generic tables: `RTL_AVL_TABLE` (ntddk.h).
 //!
-//! The table and its nodes lie in the driver's memory, in the form of the header; its routines compare, allocate and
+//! The table and its nodes are in the driver's memory, in the form of the header; its routines compare, allocate and
 //! free. A node is an `RTL_BALANCED_LINKS` with the driver's data behind it. The root hangs at the right of the links in
 //! the table, as on Windows. The documentation allows DISPATCH_LEVEL when the nodes are resident. A driver's routine is called in the middle of a walk: nothing here holds anything.
 
@@ -327,7 +327,7 @@ unsafe extern "win64" fn RtlInitializeGenericTableAvl(
     free: Free,
     context: *mut c_void,
 ) {
-    // SAFETY: the driver's table, being initialised.
+    // SAFETY: the page demands memory for an RTL_AVL_TABLE; every member is written, none read.
     unsafe {
         let root = &raw mut (*table).root;
         table.write(Table {
@@ -352,7 +352,8 @@ unsafe extern "win64" fn RtlInsertElementGenericTableAvl(
     size: u32,
     is_new: *mut u8,
 ) -> *mut c_void {
-    // SAFETY: the driver's table and element.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes, and an element of
+    // `size` bytes, which is copied.
     unsafe {
         let (found, node) = search(table, element);
         RtlInsertElementGenericTableFullAvl(table, element, size, is_new, node, found)
@@ -367,7 +368,8 @@ unsafe extern "win64" fn RtlInsertElementGenericTableFullAvl(
     node_or_parent: *mut Links,
     found: Search,
 ) -> *mut c_void {
-    // SAFETY: the driver's table and element, and what its lookup found.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes, an element of `size`
+    // bytes, and the result of RtlLookupElementGenericTableFullAvl on the unchanged table.
     unsafe {
         let exists = found == Search::Found;
         let node = if exists { node_or_parent } else { insert(table, element, size, found, node_or_parent) };
@@ -379,7 +381,8 @@ unsafe extern "win64" fn RtlInsertElementGenericTableFullAvl(
 }
 
 unsafe extern "win64" fn RtlLookupElementGenericTableAvl(table: *mut Table, element: *const c_void) -> *mut c_void {
-    // SAFETY: the driver's table and element.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes, and an element for
+    // its compare routine.
     match unsafe { search(table, element) } {
         (Search::Found, node) => data(node),
         _ => null_mut(),
@@ -392,7 +395,8 @@ unsafe extern "win64" fn RtlLookupElementGenericTableFullAvl(
     node_or_parent: *mut *mut Links,
     result: *mut u32,
 ) -> *mut c_void {
-    // SAFETY: the driver's table, element and outputs.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes, an element for its
+    // compare routine, and two variables for the result.
     unsafe {
         let (found, node) = search(table, element);
         node_or_parent.write(node);
@@ -407,7 +411,8 @@ unsafe extern "win64" fn RtlLookupFirstMatchingElementGenericTableAvl(
     element: *const c_void,
     restart: *mut *mut Links,
 ) -> *mut c_void {
-    // SAFETY: the driver's table, element and output.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes, an element for the
+    // match routine, and a variable for the restart key.
     unsafe {
         let (mut node, mut best) = ((*table).root.right, null_mut());
         while !node.is_null() {
@@ -426,7 +431,8 @@ unsafe extern "win64" fn RtlLookupFirstMatchingElementGenericTableAvl(
 }
 
 unsafe extern "win64" fn RtlDeleteElementGenericTableAvl(table: *mut Table, element: *const c_void) -> u8 {
-    // SAFETY: the driver's table and element.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes, and an element for
+    // its compare routine.
     unsafe {
         let (Search::Found, node) = search(table, element) else { return 0 };
         // An enumeration that stands here goes on with the next from the one before.
@@ -459,7 +465,8 @@ unsafe fn predecessor(table: *mut Table, node: *mut Links) -> *mut Links {
 }
 
 unsafe extern "win64" fn RtlEnumerateGenericTableAvl(table: *mut Table, restart: u8) -> *mut c_void {
-    // SAFETY: the driver's table; its restart key is a node of it or null.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes; its restart key is
+    // null or a node, because a deletion moves it to another node.
     unsafe {
         if restart != 0 {
             (*table).restart_key = null_mut();
@@ -472,7 +479,8 @@ unsafe extern "win64" fn RtlEnumerateGenericTableWithoutSplayingAvl(
     table: *mut Table,
     restart: *mut *mut Links,
 ) -> *mut c_void {
-    // SAFETY: the driver's table and key.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes, and a restart key
+    // that is null or that the last call wrote.
     unsafe {
         let key = restart.read();
         let next = if key.is_null() { first(table) } else { successor(table, key) };
@@ -486,7 +494,7 @@ unsafe extern "win64" fn RtlEnumerateGenericTableWithoutSplayingAvl(
 
 /// The element with that index in order.
 unsafe extern "win64" fn RtlGetElementGenericTableAvl(table: *mut Table, index: u32) -> *mut c_void {
-    // SAFETY: the driver's table.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes.
     unsafe {
         let mut node = first(table);
         for _ in 0..index {
@@ -500,12 +508,12 @@ unsafe extern "win64" fn RtlGetElementGenericTableAvl(table: *mut Table, index: 
 }
 
 unsafe extern "win64" fn RtlNumberGenericTableElementsAvl(table: *const Table) -> u32 {
-    // SAFETY: the driver's table.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes.
     unsafe { ptr::addr_of!((*table).count).read() }
 }
 
 unsafe extern "win64" fn RtlIsGenericTableEmptyAvl(table: *const Table) -> u8 {
-    // SAFETY: the driver's table.
+    // SAFETY: the page demands an initialized RTL_AVL_TABLE whose accesses the driver serializes.
     u8::from(unsafe { RtlNumberGenericTableElementsAvl(table) } == 0)
 }
 

@@ -80,7 +80,7 @@ fn fields(time: u64) -> TimeFields {
     }
 }
 
-/// None for fields that name no time; the weekday is not looked at.
+/// None for fields that name no time; the weekday is not checked.
 fn time(fields: TimeFields) -> Option<u64> {
     let within = |value: i16, range: core::ops::RangeInclusive<u64>| {
         u64::try_from(value).ok().filter(|value| range.contains(value))
@@ -99,12 +99,12 @@ fn time(fields: TimeFields) -> Option<u64> {
 }
 
 unsafe extern "win64" fn RtlTimeToTimeFields(time: *const u64, to: *mut TimeFields) {
-    // SAFETY: the driver's time and fields.
+    // SAFETY: the page demands a LARGE_INTEGER to read and TIME_FIELDS to write.
     unsafe { to.write(fields(time.read())) };
 }
 
 unsafe extern "win64" fn RtlTimeFieldsToTime(from: *const TimeFields, to: *mut u64) -> u8 {
-    // SAFETY: the driver's fields and time.
+    // SAFETY: the page demands TIME_FIELDS to read, which are checked, and a LARGE_INTEGER to write.
     unsafe {
         let Some(time) = time(from.read()) else { return 0 };
         to.write(time);
@@ -113,7 +113,7 @@ unsafe extern "win64" fn RtlTimeFieldsToTime(from: *const TimeFields, to: *mut u
 }
 
 unsafe extern "win64" fn RtlTimeToSecondsSince1970(time: *const u64, seconds: *mut u32) -> u8 {
-    // SAFETY: the driver's time and number.
+    // SAFETY: the page demands a LARGE_INTEGER to read and a ULONG to write.
     unsafe {
         let since = (time.read() / PER_SECOND).checked_sub(EPOCHS).and_then(|since| u32::try_from(since).ok());
         let Some(since) = since else { return 0 };
@@ -123,7 +123,7 @@ unsafe extern "win64" fn RtlTimeToSecondsSince1970(time: *const u64, seconds: *m
 }
 
 unsafe extern "win64" fn RtlSecondsSince1970ToTime(seconds: u32, time: *mut u64) {
-    // SAFETY: the driver's time.
+    // SAFETY: the page demands a LARGE_INTEGER to write.
     unsafe { time.write((u64::from(seconds) + EPOCHS) * PER_SECOND) };
 }
 

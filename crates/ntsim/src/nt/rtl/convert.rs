@@ -64,7 +64,7 @@ fn parse_guid(text: &str) -> Option<[u8; 16]> {
 
 /// The string's buffer is allocated; `RtlFreeUnicodeString` frees it.
 unsafe extern "win64" fn RtlStringFromGUID(guid: *const [u8; 16], string: *mut UnicodeString) -> NtStatus {
-    // SAFETY: the driver's GUID.
+    // SAFETY: the page demands a GUID, which is copied.
     let units: Vec<u16> = guid_text(unsafe { guid.read_unaligned() }).encode_utf16().chain([0]).collect();
     let block = cpu::with_machine(|machine| {
         if machine.low_resources.fails("RtlStringFromGUID") {
@@ -76,7 +76,8 @@ unsafe extern "win64" fn RtlStringFromGUID(guid: *const [u8; 16], string: *mut U
         return NtStatus::INSUFFICIENT_RESOURCES;
     }
     let (buffer, bytes) = (block.cast::<u16>(), (units.len() * 2) as u16);
-    // SAFETY: a block of that size, and the driver's string to write.
+    // SAFETY: the block has room for the units; the page demands a UNICODE_STRING to write. The driver frees the buffer
+    // with RtlFreeUnicodeString.
     unsafe {
         buffer.copy_from_nonoverlapping(units.as_ptr(), units.len());
         string.write(UnicodeString { length: bytes - 2, maximum_length: bytes, buffer });
@@ -85,7 +86,7 @@ unsafe extern "win64" fn RtlStringFromGUID(guid: *const [u8; 16], string: *mut U
 }
 
 unsafe extern "win64" fn RtlGUIDFromString(string: *const UnicodeString, guid: *mut [u8; 16]) -> NtStatus {
-    // SAFETY: the driver's string, and its GUID to write.
+    // SAFETY: the page demands a UNICODE_STRING, which is copied, and a GUID to write.
     unsafe {
         let Some(bytes) = parse_guid(&UnicodeString::read(string)) else { return NtStatus::INVALID_PARAMETER };
         guid.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), 16);
@@ -103,7 +104,8 @@ unsafe extern "win64" fn RtlInt64ToUnicodeString(value: u64, base: u32, string: 
         _ => return NtStatus::INVALID_PARAMETER,
     };
     let bytes = text.len() * 2;
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING with MaximumLength writable bytes, which the text's length is checked
+    // against.
     unsafe {
         if bytes > usize::from((*string).maximum_length) {
             return NtStatus::BUFFER_OVERFLOW;
@@ -121,12 +123,12 @@ unsafe extern "win64" fn RtlInt64ToUnicodeString(value: u64, base: u32, string: 
 unsafe fn write_wide(to: *mut u16, text: &str, room: usize) -> usize {
     let mut length = 0;
     for unit in text.encode_utf16().take(room) {
-        // SAFETY: within the room.
+        // SAFETY: `length` is below the room that this function's contract gives.
         unsafe { to.add(length).write_unaligned(unit) };
         length += 1;
     }
     if length < room {
-        // SAFETY: within the room.
+        // SAFETY: `length` is below the room that this function's contract gives.
         unsafe { to.add(length).write_unaligned(0) };
     }
     length
@@ -161,7 +163,8 @@ unsafe extern "win64" fn RtlUnicodeToUTF8N(
     from: *const u16,
     length: u32,
 ) -> NtStatus {
-    // SAFETY: the driver's text, and its buffer to write.
+    // SAFETY: the page demands `length` readable bytes and as many writable bytes as it is told; what is written is
+    // bounded by that.
     unsafe {
         let units: Vec<u16> = (0..length as usize / 2).map(|i| from.add(i).read_unaligned()).collect();
         let clean = String::from_utf16(&units).is_ok();
@@ -178,7 +181,8 @@ unsafe extern "win64" fn RtlUTF8ToUnicodeN(
     from: *const u8,
     length: u32,
 ) -> NtStatus {
-    // SAFETY: the driver's text, and its buffer to write.
+    // SAFETY: the page demands `length` readable bytes and as many writable bytes as it is told; what is written is
+    // bounded by that.
     unsafe {
         let source = if length == 0 { &[][..] } else { core::slice::from_raw_parts(from, length as usize) };
         let clean = core::str::from_utf8(source).is_ok();
@@ -211,22 +215,22 @@ unsafe fn write_narrow(to: *mut u8, text: &str) -> *mut u8 {
 }
 
 unsafe extern "win64" fn RtlIpv4AddressToStringA(address: *const [u8; 4], to: *mut u8) -> *mut u8 {
-    // SAFETY: the driver's address and buffer of 16 characters.
+    // SAFETY: the page demands an IN_ADDR and 16 writable characters, which the longest address fits.
     unsafe { write_narrow(to, &Ipv4Addr::from(address.read()).to_string()) }
 }
 
 unsafe extern "win64" fn RtlIpv4AddressToStringW(address: *const [u8; 4], to: *mut u16) -> *mut u16 {
-    // SAFETY: as above.
+    // SAFETY: the page demands an IN_ADDR and 16 writable characters, which `write_wide` keeps to.
     unsafe { to.add(write_wide(to, &Ipv4Addr::from(address.read()).to_string(), 16)) }
 }
 
 unsafe extern "win64" fn RtlIpv6AddressToStringA(address: *const [u8; 16], to: *mut u8) -> *mut u8 {
-    // SAFETY: the driver's address and buffer of 46 characters.
+    // SAFETY: the page demands an IN6_ADDR and 46 writable characters, which the longest address fits.
     unsafe { write_narrow(to, &Ipv6Addr::from(address.read()).to_string()) }
 }
 
 unsafe extern "win64" fn RtlIpv6AddressToStringW(address: *const [u8; 16], to: *mut u16) -> *mut u16 {
-    // SAFETY: as above.
+    // SAFETY: the page demands an IN6_ADDR and 46 writable characters, which `write_wide` keeps to.
     unsafe { to.add(write_wide(to, &Ipv6Addr::from(address.read()).to_string(), 46)) }
 }
 
@@ -253,7 +257,8 @@ macro_rules! parser {
             to: *mut [u8; $length],
         ) -> NtStatus {
             $(let _decimal_dotted_only = $strict;)?
-            // SAFETY: the driver's terminated string, of which nothing behind the terminator is read; its outputs.
+            // SAFETY: the page demands a terminated string, of which nothing past the terminator is read, and variables
+            // for the results.
             unsafe {
                 let candidate = candidate(|i| u32::from(text.add(i).read_unaligned()));
                 match longest::<$address>(&candidate) {

@@ -51,7 +51,7 @@ pub(crate) fn leave(registers: &mut [i64; 23]) -> Option<Left> {
     };
     registers[libc::REG_RDI as usize] = registers[libc::REG_R10 as usize];
     registers[libc::REG_RSI as usize] = registers[libc::REG_R11 as usize];
-    // SAFETY: the routines push nothing, so the return address lies where rsp points.
+    // SAFETY: the routines push nothing, so the return address is where rsp points.
     registers[libc::REG_RIP as usize] = unsafe { (registers[libc::REG_RSP as usize] as *const i64).read() };
     registers[libc::REG_RSP as usize] += 8;
     registers[libc::REG_EFL as usize] &= !DIRECTION_FLAG;
@@ -202,7 +202,7 @@ mod tests {
             let mut expected = bytes.clone();
             expected.copy_within(from..from + count, to);
             let base = bytes.as_mut_ptr();
-            // SAFETY: both stretches lie in the vector.
+            // SAFETY: both stretches are in the vector.
             let answer = unsafe { copy(base.add(to), base.add(from), count) };
             assert_eq!((bytes, answer), (expected, base.wrapping_add(to)), "{count} from {from} to {to}");
         }

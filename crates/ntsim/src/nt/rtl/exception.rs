@@ -24,17 +24,17 @@ raising!(fn ExRaiseAccessViolation() => raise_access_violation);
 raising!(fn ExRaiseDatatypeMisalignment() => raise_misalignment);
 
 unsafe extern "win64" fn raise_status(status: NtStatus, _: u64, _: u64, context: *mut Context) {
-    // SAFETY: called by `raising`.
+    // SAFETY: `raising` passes a context in its own frame, and nothing here must be dropped.
     unsafe { raise(context, status, "ExRaiseStatus") }
 }
 
 unsafe extern "win64" fn raise_access_violation(_: u64, _: u64, _: u64, context: *mut Context) {
-    // SAFETY: called by `raising`.
+    // SAFETY: `raising` passes a context in its own frame, and nothing here must be dropped.
     unsafe { raise(context, NtStatus::ACCESS_VIOLATION, "ExRaiseAccessViolation") }
 }
 
 unsafe extern "win64" fn raise_misalignment(_: u64, _: u64, _: u64, context: *mut Context) {
-    // SAFETY: called by `raising`.
+    // SAFETY: `raising` passes a context in its own frame, and nothing here must be dropped.
     unsafe { raise(context, NtStatus::DATATYPE_MISALIGNMENT, "ExRaiseDatatypeMisalignment") }
 }
 

@@ -160,13 +160,14 @@ fn convert(out: &mut String, conversion: char, spec: Spec, size: Size, arguments
         }
         's' | 'S' => {
             let at = arguments.take();
-            // SAFETY: the driver's argument for this conversion.
+            // SAFETY: the format makes this argument a terminated string, or one of `precision` characters; a wrong one
+            // faults.
             let text = unsafe { string_at(at, is_wide(conversion == 'S'), spec.precision) };
             pad(out, spec, &text);
         }
         'Z' => {
             let at = arguments.take();
-            // SAFETY: the driver's argument for this conversion: a counted string.
+            // SAFETY: the format makes this argument a counted string; a wrong one faults.
             pad(out, spec, &unsafe { counted_at(at, size == Size::Long) });
         }
         // Floating point is not for the kernel; the argument is skipped as the kernel's own formatter shows nothing.

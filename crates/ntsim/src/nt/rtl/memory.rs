@@ -36,7 +36,7 @@ exports! {
 
 unsafe extern "win64" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
     for i in 0..count {
-        // SAFETY: the driver's memory.
+        // SAFETY: the caller's C contract: both blocks have `count` readable bytes.
         let (x, y) = unsafe { (a.add(i).read(), b.add(i).read()) };
         if x != y {
             return i32::from(x) - i32::from(y);
@@ -46,14 +46,14 @@ unsafe extern "win64" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32
 }
 
 unsafe extern "win64" fn memchr(memory: *const u8, value: i32, count: usize) -> *const u8 {
-    // SAFETY: the driver's memory.
+    // SAFETY: the caller's C contract: the block is readable up to the byte that is found, at most `count` bytes.
     let at = (0..count).find(|&i| unsafe { memory.add(i).read() } == value as u8);
     at.map_or(ptr::null(), |i| memory.wrapping_add(i))
 }
 
 /// How many bytes are equal before the first difference.
 unsafe extern "win64" fn RtlCompareMemory(a: *const u8, b: *const u8, count: usize) -> usize {
-    // SAFETY: the driver's memory.
+    // SAFETY: the caller's C contract: both blocks have `count` readable bytes.
     (0..count).find(|&i| unsafe { a.add(i).read() != b.add(i).read() }).unwrap_or(count)
 }
 
@@ -108,7 +108,7 @@ unsafe fn compare<T: Unit>(a: *const T, b: *const T, most: usize, unit: impl Fn(
 unsafe fn find<T: Unit>(text: *const T, unit: u32, last: bool) -> *const T {
     // SAFETY: the caller's promise.
     let mut places = unsafe { 0..=length(text, usize::MAX) };
-    // SAFETY: up to the terminator.
+    // SAFETY: within the string that `length` measured, or its terminator.
     let is = |&i: &usize| unsafe { text.add(i).read() }.into() == unit;
     let at = if last { places.rfind(is) } else { places.find(is) };
     at.map_or(ptr::null(), |i| text.wrapping_add(i))
@@ -127,77 +127,77 @@ unsafe fn find_in<T: Unit>(text: *const T, what: *const T) -> *const T {
     }
 }
 
-// SAFETY of the block-less bodies below, all alike: the strings are the driver's; a wrong one faults inside `enter`.
+// What C demands of the strings below cannot be checked; a wrong one faults inside `enter`.
 unsafe extern "win64" fn strlen(text: *const u8) -> usize {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a terminated string.
     unsafe { length(text, usize::MAX) }
 }
 unsafe extern "win64" fn strnlen(text: *const u8, most: usize) -> usize {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a string that is terminated or has `most` units.
     unsafe { length(text, most) }
 }
 unsafe extern "win64" fn strcmp(a: *const u8, b: *const u8) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two terminated strings.
     unsafe { compare(a, b, usize::MAX, u32::from) }
 }
 unsafe extern "win64" fn strncmp(a: *const u8, b: *const u8, most: usize) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two strings, each terminated or with `most` units.
     unsafe { compare(a, b, most, u32::from) }
 }
 unsafe extern "win64" fn _stricmp(a: *const u8, b: *const u8) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two terminated strings.
     unsafe { compare(a, b, usize::MAX, Unit::fold) }
 }
 unsafe extern "win64" fn _strnicmp(a: *const u8, b: *const u8, most: usize) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two strings, each terminated or with `most` units.
     unsafe { compare(a, b, most, Unit::fold) }
 }
 unsafe extern "win64" fn strchr(text: *const u8, unit: i32) -> *const u8 {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a terminated string.
     unsafe { find(text, u32::from(unit as u8), false) }
 }
 unsafe extern "win64" fn strrchr(text: *const u8, unit: i32) -> *const u8 {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a terminated string.
     unsafe { find(text, u32::from(unit as u8), true) }
 }
 unsafe extern "win64" fn strstr(text: *const u8, what: *const u8) -> *const u8 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two terminated strings.
     unsafe { find_in(text, what) }
 }
 unsafe extern "win64" fn wcslen(text: *const u16) -> usize {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a terminated string.
     unsafe { length(text, usize::MAX) }
 }
 unsafe extern "win64" fn wcsnlen(text: *const u16, most: usize) -> usize {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a string that is terminated or has `most` units.
     unsafe { length(text, most) }
 }
 unsafe extern "win64" fn wcscmp(a: *const u16, b: *const u16) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two terminated strings.
     unsafe { compare(a, b, usize::MAX, u32::from) }
 }
 unsafe extern "win64" fn wcsncmp(a: *const u16, b: *const u16, most: usize) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two strings, each terminated or with `most` units.
     unsafe { compare(a, b, most, u32::from) }
 }
 unsafe extern "win64" fn _wcsicmp(a: *const u16, b: *const u16) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two terminated strings.
     unsafe { compare(a, b, usize::MAX, Unit::fold) }
 }
 unsafe extern "win64" fn _wcsnicmp(a: *const u16, b: *const u16, most: usize) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two strings, each terminated or with `most` units.
     unsafe { compare(a, b, most, Unit::fold) }
 }
 unsafe extern "win64" fn wcschr(text: *const u16, unit: u16) -> *const u16 {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a terminated string.
     unsafe { find(text, u32::from(unit), false) }
 }
 unsafe extern "win64" fn wcsrchr(text: *const u16, unit: u16) -> *const u16 {
-    // SAFETY: the driver's string.
+    // SAFETY: C demands a terminated string.
     unsafe { find(text, u32::from(unit), true) }
 }
 unsafe extern "win64" fn wcsstr(text: *const u16, what: *const u16) -> *const u16 {
-    // SAFETY: the driver's strings.
+    // SAFETY: C demands two terminated strings.
     unsafe { find_in(text, what) }
 }
 

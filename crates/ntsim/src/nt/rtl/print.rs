@@ -89,7 +89,7 @@ unsafe fn slot(slots: *const u64, index: usize) -> u64 {
     unsafe { slots.add(index).read() }
 }
 
-/// The text of a row of slots whose format stands at `index`.
+/// The text of a row of slots whose format is at `index`.
 ///
 /// # Safety
 /// The row of a variadic call that has its format there.
@@ -103,18 +103,19 @@ unsafe fn text(slots: *const u64, index: usize, is_wide: bool) -> String {
 }
 
 unsafe extern "win64" fn dbg_print(slots: *const u64) -> i32 {
-    // SAFETY: DbgPrint(Format, ...).
+    // SAFETY: `variadic!` passes the slots of DbgPrint(Format, ...); the format names those that are read.
     log(&unsafe { text(slots, 0, false) })
 }
 
 unsafe extern "win64" fn dbg_print_ex(slots: *const u64) -> i32 {
     // The component's filter mask is not modelled: everything is printed.
-    // SAFETY: DbgPrintEx(ComponentId, Level, Format, ...).
+    // SAFETY: `variadic!` passes the slots of DbgPrintEx(ComponentId, Level, Format, ...); the format names those that
+    // are read.
     log(&unsafe { text(slots, 2, false) })
 }
 
 unsafe extern "win64" fn vDbgPrintEx(_component: u32, _level: u32, template: *const c_char, list: *const u64) -> i32 {
-    // SAFETY: the driver's format and va_list.
+    // SAFETY: the page demands a terminated format and a va_list with the arguments that it names.
     log(&unsafe { format(&narrow(template), &mut Arguments::new(list), false) })
 }
 
@@ -125,7 +126,7 @@ unsafe extern "win64" fn vDbgPrintExWithPrefix(
     template: *const c_char,
     list: *const u64,
 ) -> i32 {
-    // SAFETY: the driver's strings and va_list.
+    // SAFETY: the page demands a terminated prefix and format, and a va_list with the arguments that it names.
     log(&unsafe { narrow(prefix) + &format(&narrow(template), &mut Arguments::new(list), false) })
 }
 
@@ -151,7 +152,7 @@ fn utf16(text: &str) -> Vec<u16> {
 }
 
 unsafe extern "win64" fn sprintf_with(slots: *const u64) -> i32 {
-    // SAFETY: sprintf(buffer, format, ...), without a length: the driver vouches for the room.
+    // SAFETY: C's sprintf demands a buffer for the whole text; there is no length to check.
     unsafe {
         let text = text(slots, 1, false).into_bytes();
         put(slot(slots, 0) as *mut u8, text.len() + 1, &text)
@@ -159,7 +160,7 @@ unsafe extern "win64" fn sprintf_with(slots: *const u64) -> i32 {
 }
 
 unsafe extern "win64" fn snprintf_with(slots: *const u64) -> i32 {
-    // SAFETY: _snprintf(buffer, count, format, ...).
+    // SAFETY: C's _snprintf demands `count` writable bytes, which `put` keeps to.
     unsafe {
         let text = text(slots, 2, false).into_bytes();
         put(slot(slots, 0) as *mut u8, slot(slots, 1) as usize, &text)
@@ -167,7 +168,8 @@ unsafe extern "win64" fn snprintf_with(slots: *const u64) -> i32 {
 }
 
 unsafe extern "win64" fn _vsnprintf(to: *mut u8, count: usize, template: *const c_char, list: *const u64) -> i32 {
-    // SAFETY: the driver's buffer, format and va_list.
+    // SAFETY: C's _vsnprintf demands `count` writable bytes, which `put` keeps to, a terminated format and a va_list
+    // with the arguments that it names.
     unsafe {
         let text = format(&narrow(template), &mut Arguments::new(list), false).into_bytes();
         put(to, count, &text)
@@ -175,7 +177,7 @@ unsafe extern "win64" fn _vsnprintf(to: *mut u8, count: usize, template: *const 
 }
 
 unsafe extern "win64" fn swprintf_with(slots: *const u64) -> i32 {
-    // SAFETY: swprintf(buffer, format, ...) as the kernel exports it, without a length.
+    // SAFETY: the kernel's swprintf demands a buffer for the whole text; there is no length to check.
     unsafe {
         let text = utf16(&text(slots, 1, true));
         put(slot(slots, 0) as *mut u16, text.len() + 1, &text)
@@ -183,7 +185,7 @@ unsafe extern "win64" fn swprintf_with(slots: *const u64) -> i32 {
 }
 
 unsafe extern "win64" fn snwprintf_with(slots: *const u64) -> i32 {
-    // SAFETY: _snwprintf(buffer, count, format, ...).
+    // SAFETY: C's _snwprintf demands `count` writable units, which `put` keeps to.
     unsafe {
         let text = utf16(&text(slots, 2, true));
         put(slot(slots, 0) as *mut u16, slot(slots, 1) as usize, &text)
@@ -191,7 +193,8 @@ unsafe extern "win64" fn snwprintf_with(slots: *const u64) -> i32 {
 }
 
 unsafe extern "win64" fn _vsnwprintf(to: *mut u16, count: usize, template: *const u16, list: *const u64) -> i32 {
-    // SAFETY: the driver's buffer, format and va_list.
+    // SAFETY: C's _vsnwprintf demands `count` writable units, which `put` keeps to, a terminated format and a va_list
+    // with the arguments that it names.
     unsafe {
         let text = utf16(&format(&wide(template), &mut Arguments::new(list), true));
         put(to, count, &text)

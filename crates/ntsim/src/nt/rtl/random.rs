@@ -31,17 +31,17 @@ unsafe fn next(seed: *mut u32) -> u32 {
 }
 
 unsafe extern "win64" fn RtlUniform(seed: *mut u32) -> u32 {
-    // SAFETY: the driver's seed.
+    // SAFETY: the page demands a ULONG seed to read and write.
     unsafe { next(seed) }
 }
 
 unsafe extern "win64" fn RtlRandom(seed: *mut u32) -> u32 {
-    // SAFETY: the driver's seed.
+    // SAFETY: the page demands a ULONG seed to read and write.
     unsafe { next(seed) }
 }
 
 unsafe extern "win64" fn RtlRandomEx(seed: *mut u32) -> u32 {
-    // SAFETY: the driver's seed.
+    // SAFETY: the page demands a ULONG seed to read and write.
     unsafe { next(seed) }
 }
 

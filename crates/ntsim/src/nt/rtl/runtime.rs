@@ -55,7 +55,8 @@ unsafe extern "win64" fn RtlGetVersion(info: *mut u32) -> NtStatus {
     /// Offset of wServicePackMajor; after it the minor, the suite mask, and wProductType.
     const EX: usize = 276;
     const VER_NT_WORKSTATION: u8 = 1;
-    // SAFETY: the driver's structure, of the length its first field says.
+    // SAFETY: the page demands an RTL_OSVERSIONINFOW with its size in the first member; the members of
+    // RTL_OSVERSIONINFOEXW are written only if that size has them.
     unsafe {
         let length = info.read() as usize;
         for (index, value) in [MAJOR, MINOR, BUILD, 2 /* VER_PLATFORM_WIN32_NT */].into_iter().enumerate() {
@@ -87,12 +88,13 @@ unsafe extern "win64" fn PsGetVersion(
 ) -> u8 {
     for (to, value) in [(major, MAJOR), (minor, MINOR), (build, BUILD)] {
         if !to.is_null() {
-            // SAFETY: the driver's ULONG, not null.
+            // SAFETY: null is checked; the page demands a ULONG to write.
             unsafe { to.write(value) };
         }
     }
     if !service_pack.is_null() {
-        // SAFETY: the driver's UNICODE_STRING: there is no service pack.
+        // SAFETY: null is checked; the page demands a UNICODE_STRING to write, whose length becomes 0: there is no
+        // service pack.
         unsafe { service_pack.cast::<u16>().write(0) };
     }
     // Not a checked build.

@@ -101,22 +101,23 @@ unsafe extern "win64" fn RtlInitUnicodeString(to: *mut UnicodeString, source: *c
     let length = if source.is_null() {
         0
     } else {
-        // SAFETY: the driver's NUL-terminated string.
+        // SAFETY: null is checked; the page demands a NUL-terminated string, of which nothing past the terminator is
+        // read.
         unsafe { (0..).find(|&i| source.add(i).read() == 0) }.unwrap_or(0) * 2
     };
     let length = length.min(LONGEST) as u16;
     let maximum_length = if source.is_null() { 0 } else { length + 2 };
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a counted string to write; it refers to `source`, which stays the driver's.
     unsafe { to.write(UnicodeString { length, maximum_length, buffer: source.cast_mut() }) };
 }
 
 unsafe extern "win64" fn RtlInitUnicodeStringEx(to: *mut UnicodeString, source: *const u16) -> NtStatus {
-    // SAFETY: the driver's NUL-terminated string.
+    // SAFETY: null is checked; the page demands a NUL-terminated string, of which nothing past the terminator is read.
     let length = if source.is_null() { Some(0) } else { unsafe { (0..0x8000).find(|&i| source.add(i).read() == 0) } };
     if length.is_none_or(|n| n * 2 > LONGEST) {
         return NtStatus::NAME_TOO_LONG;
     }
-    // SAFETY: the driver's string.
+    // SAFETY: a string that ends within the limit, as checked above, and a UNICODE_STRING to write by the page.
     unsafe { RtlInitUnicodeString(to, source) };
     NtStatus::SUCCESS
 }
@@ -125,21 +126,23 @@ unsafe extern "win64" fn RtlInitAnsiString(to: *mut AnsiString, source: *const u
     let length = if source.is_null() {
         0
     } else {
-        // SAFETY: the driver's NUL-terminated string.
+        // SAFETY: null is checked; the page demands a NUL-terminated string, of which nothing past the terminator is
+        // read.
         unsafe { (0..0xffff).find(|&i| source.add(i).read() == 0) }.unwrap_or(0xfffe) as u16
     };
     let maximum_length = if source.is_null() { 0 } else { length + 1 };
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a counted string to write; it refers to `source`, which stays the driver's.
     unsafe { to.write(AnsiString { length, maximum_length, buffer: source.cast_mut() }) };
 }
 
 unsafe extern "win64" fn RtlInitString(to: *mut AnsiString, source: *const u8) {
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands what RtlInitAnsiString does.
     unsafe { RtlInitAnsiString(to, source) };
 }
 
 unsafe extern "win64" fn RtlCopyUnicodeString(to: *mut UnicodeString, from: *const UnicodeString) {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands null, which is checked, or a UNICODE_STRING to read, and one with MaximumLength writable
+    // bytes, which `append` keeps to.
     unsafe {
         (*to).length = 0;
         append(to, units(from));
@@ -148,9 +151,9 @@ unsafe extern "win64" fn RtlCopyUnicodeString(to: *mut UnicodeString, from: *con
 
 unsafe extern "win64" fn RtlAppendUnicodeToString(to: *mut UnicodeString, source: *const u16) -> NtStatus {
     let mut string = UnicodeString::EMPTY;
-    // SAFETY: the driver's NUL-terminated string.
+    // SAFETY: null is checked; the page demands a NUL-terminated string.
     unsafe { RtlInitUnicodeString(&raw mut string, source) };
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING with MaximumLength writable bytes; `string` was made above.
     unsafe { RtlAppendUnicodeStringToString(to, &raw const string) }
 }
 
@@ -159,7 +162,7 @@ unsafe extern "win64" fn RtlAppendUnicodeStringToString(
     to: *mut UnicodeString,
     from: *const UnicodeString,
 ) -> NtStatus {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands two UNICODE_STRINGs; the sum of their lengths is checked against MaximumLength.
     unsafe {
         let what = units(from);
         if usize::from((*to).length) + what.len() * 2 > usize::from((*to).maximum_length) {
@@ -180,7 +183,7 @@ unsafe extern "win64" fn RtlCompareUnicodeString(
     b: *const UnicodeString,
     ignore_case: u8,
 ) -> i32 {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands two UNICODE_STRINGs, which are only read.
     let (a, b) = unsafe { (units(a), units(b)) };
     compare(a, b, ignore_case != 0) as i32
 }
@@ -190,7 +193,7 @@ unsafe extern "win64" fn RtlEqualUnicodeString(
     b: *const UnicodeString,
     ignore_case: u8,
 ) -> u8 {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands two UNICODE_STRINGs, which are only read.
     u8::from(unsafe { RtlCompareUnicodeString(a, b, ignore_case) } == 0)
 }
 
@@ -199,7 +202,7 @@ unsafe extern "win64" fn RtlPrefixUnicodeString(
     of: *const UnicodeString,
     ignore_case: u8,
 ) -> u8 {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands two UNICODE_STRINGs, which are only read.
     let (prefix, of) = unsafe { (units(prefix), units(of)) };
     let head = of.get(..prefix.len());
     u8::from(head.is_some_and(|head| compare(prefix, head, ignore_case != 0).is_eq()))
@@ -210,7 +213,7 @@ unsafe extern "win64" fn RtlSuffixUnicodeString(
     of: *const UnicodeString,
     ignore_case: u8,
 ) -> u8 {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands two UNICODE_STRINGs, which are only read.
     let (suffix, of) = unsafe { (units(suffix), units(of)) };
     let tail = of.len().checked_sub(suffix.len()).and_then(|start| of.get(start..));
     u8::from(tail.is_some_and(|tail| compare(suffix, tail, ignore_case != 0).is_eq()))
@@ -266,7 +269,8 @@ unsafe extern "win64" fn RtlUpcaseUnicodeString(
     from: *const UnicodeString,
     allocate: u8,
 ) -> NtStatus {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands a UNICODE_STRING to read and one to write, with MaximumLength writable bytes unless the
+    // buffer is allocated. The driver frees an allocated buffer with RtlFreeUnicodeString.
     unsafe { map_into(to, from, allocate, upcase) }
 }
 
@@ -275,7 +279,8 @@ unsafe extern "win64" fn RtlDowncaseUnicodeString(
     from: *const UnicodeString,
     allocate: u8,
 ) -> NtStatus {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands a UNICODE_STRING to read and one to write, with MaximumLength writable bytes unless the
+    // buffer is allocated. The driver frees an allocated buffer with RtlFreeUnicodeString.
     unsafe { map_into(to, from, allocate, downcase) }
 }
 
@@ -293,7 +298,8 @@ unsafe extern "win64" fn RtlDuplicateUnicodeString(
     from: *const UnicodeString,
     to: *mut UnicodeString,
 ) -> NtStatus {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands a UNICODE_STRING to read and one to write. The driver frees the new buffer with
+    // RtlFreeUnicodeString.
     unsafe {
         let what = units(from);
         if what.is_empty() && flags & 2 == 0 {
@@ -311,7 +317,8 @@ unsafe extern "win64" fn RtlDuplicateUnicodeString(
 
 unsafe extern "win64" fn RtlCreateUnicodeString(to: *mut UnicodeString, source: *const u16) -> u8 {
     let mut string = UnicodeString::EMPTY;
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands a NUL-terminated string and a UNICODE_STRING to write. The driver frees the new buffer
+    // with RtlFreeUnicodeString.
     unsafe {
         RtlInitUnicodeString(&raw mut string, source);
         let status = give_buffer(to, usize::from(string.length) + 2);
@@ -323,18 +330,19 @@ unsafe extern "win64" fn RtlCreateUnicodeString(to: *mut UnicodeString, source: 
 }
 
 unsafe extern "win64" fn RtlFreeUnicodeString(string: *mut UnicodeString) {
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING whose buffer an Rtl routine allocated; the pool checks that it is a
+    // block, and frees it.
     let buffer = unsafe { (*string).buffer };
     if !buffer.is_null() {
         cpu::with_machine(|machine| machine.pool.free(buffer.cast(), 0));
-        // SAFETY: the driver's string.
+        // SAFETY: the same string, whose buffer is freed.
         unsafe { string.write(UnicodeString::EMPTY) };
     }
 }
 
 unsafe extern "win64" fn RtlFreeAnsiString(string: *mut AnsiString) {
     // An ANSI_STRING has the shape of a UNICODE_STRING.
-    // SAFETY: the driver's string.
+    // SAFETY: an ANSI_STRING has the layout of a UNICODE_STRING, and the page demands the same of its buffer.
     unsafe { RtlFreeUnicodeString(string.cast()) };
 }
 
@@ -348,13 +356,13 @@ unsafe extern "win64" fn RtlHashUnicodeString(
     if algorithm > 1 || string.is_null() || hash.is_null() {
         return NtStatus::INVALID_PARAMETER;
     }
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING, which is only read.
     let units = unsafe { units(string) };
     let value = units.iter().fold(0_u32, |hash, &unit| {
         let unit = if ignore_case != 0 { upcase(unit) } else { unit };
         hash.wrapping_mul(65599).wrapping_add(u32::from(unit))
     });
-    // SAFETY: the driver's ULONG.
+    // SAFETY: the page demands a ULONG to write.
     unsafe { hash.write(value) };
     NtStatus::SUCCESS
 }
@@ -364,7 +372,8 @@ unsafe extern "win64" fn RtlAnsiStringToUnicodeString(
     from: *const AnsiString,
     allocate: u8,
 ) -> NtStatus {
-    // SAFETY: the driver's strings.
+    // SAFETY: the page demands an ANSI_STRING to read, and a UNICODE_STRING to write with MaximumLength writable bytes,
+    // which is checked, unless the buffer is allocated. The driver frees an allocated buffer with RtlFreeUnicodeString.
     unsafe {
         let bytes = core::slice::from_raw_parts((*from).buffer.cast_const(), usize::from((*from).length));
         let text: Vec<u16> = String::from_utf8_lossy(bytes).encode_utf16().collect();
@@ -388,7 +397,9 @@ unsafe extern "win64" fn RtlUnicodeStringToAnsiString(
     from: *const UnicodeString,
     allocate: u8,
 ) -> NtStatus {
-    // SAFETY: the driver's strings; an ANSI_STRING has the shape of a UNICODE_STRING.
+    // SAFETY: the page demands a UNICODE_STRING to read, and an ANSI_STRING to write, which has the same layout, with
+    // MaximumLength writable bytes, which is checked, unless the buffer is allocated. The driver frees an allocated
+    // buffer with RtlFreeAnsiString.
     unsafe {
         let text = String::from_utf16_lossy(units(from)).into_bytes();
         if allocate != 0 {
@@ -413,7 +424,7 @@ unsafe extern "win64" fn RtlUnicodeStringToInteger(
     base: u32,
     value: *mut u32,
 ) -> NtStatus {
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING, which is copied.
     let text = String::from_utf16_lossy(unsafe { units(string) });
     let text = text.trim_start();
     let (negative, digits) = match text.strip_prefix('-') {
@@ -430,7 +441,7 @@ unsafe extern "win64" fn RtlUnicodeStringToInteger(
     };
     let number =
         digits.chars().map_while(|c| c.to_digit(base)).fold(0_u32, |n, d| n.wrapping_mul(base).wrapping_add(d));
-    // SAFETY: the driver's ULONG.
+    // SAFETY: the page demands a ULONG to write.
     unsafe { value.write(if negative { number.wrapping_neg() } else { number }) };
     NtStatus::SUCCESS
 }
@@ -444,7 +455,8 @@ unsafe extern "win64" fn RtlIntegerToUnicodeString(value: u32, base: u32, to: *m
         _ => return NtStatus::INVALID_PARAMETER,
     };
     let text: Vec<u16> = text.encode_utf16().collect();
-    // SAFETY: the driver's string.
+    // SAFETY: the page demands a UNICODE_STRING with MaximumLength writable bytes, which the text's length is checked
+    // against.
     unsafe {
         if usize::from((*to).maximum_length) < text.len() * 2 {
             return NtStatus::BUFFER_OVERFLOW;

@@ -40,14 +40,14 @@ fn acquire() -> Irql {
 }
 
 fn release(irql: Irql) {
-    // SAFETY: as above.
+    // SAFETY: the machine's own lock, as above; releasing it when it is not held stops the machine.
     unsafe { spinlock::release_at(lock()) };
     cpu::lower(irql);
 }
 
 unsafe extern "win64" fn IoAcquireCancelSpinLock(irql: *mut u8) {
     let old = acquire();
-    // SAFETY: the driver wants it there.
+    // SAFETY: the page demands a variable for the old IRQL.
     unsafe { irql.write(old.0) };
 }
 
@@ -77,7 +77,8 @@ fn cancel(find: impl FnOnce(&HashMap<usize, InFlight>) -> Option<usize>) -> bool
         let irps = machine.io.wdm.irps.lock();
         let irp = find(&irps)?;
         let head = irp as *mut Irp;
-        // SAFETY: in flight; drivers exchange the routine atomically (IoSetCancelRoutine).
+        // SAFETY: an IRP in the table is in flight, so its memory is live while the table is locked; drivers exchange
+        // the routine atomically (IoSetCancelRoutine), and so does this.
         let routine = unsafe {
             (&raw mut (*head).cancel).write_volatile(1);
             AtomicUsize::from_ptr(&raw mut (*head).cancel_routine).swap(0, Ordering::AcqRel)
@@ -89,12 +90,12 @@ fn cancel(find: impl FnOnce(&HashMap<usize, InFlight>) -> Option<usize>) -> bool
         return false;
     };
     let head = irp as *mut Irp;
-    // SAFETY: whoever takes the routine out owns the IRP until it is called.
+    // SAFETY: exchanging the routine for null gives this thread the IRP until the routine is called.
     let device = unsafe {
         (*head).cancel_irql = old.0;
         (*((*head).current_stack_location as *const StackLocation)).device_object
     };
-    // SAFETY: DRIVER_CANCEL, set by the driver.
+    // SAFETY: a DRIVER_CANCEL, set with IoSetCancelRoutine; not null, and a wrong address faults and stops the machine.
     let call: extern "win64" fn(usize, usize) = unsafe { core::mem::transmute(routine) };
     let at = At("the cancel routine", routine as u64);
     callback::enter(
@@ -157,7 +158,7 @@ unsafe extern "win64" fn IoCsqInitialize(
     complete_cancelled: extern "win64" fn(*mut Csq, usize),
 ) -> NtStatus {
     let filled = Csq { kind: TYPE_CSQ, insert, remove, peek_next, acquire, release, complete_cancelled, reserved: 0 };
-    // SAFETY: the driver's structure.
+    // SAFETY: the page demands memory for an IO_CSQ; every member is written, none read.
     unsafe { csq.write(filled) };
     NtStatus::SUCCESS
 }
@@ -171,7 +172,7 @@ unsafe extern "win64" fn IoCsqInitializeEx(
     release: Release,
     complete_cancelled: extern "win64" fn(*mut Csq, usize),
 ) -> NtStatus {
-    // SAFETY: the driver's structure.
+    // SAFETY: the page demands memory for an IO_CSQ; every member is written, none read.
     unsafe {
         IoCsqInitialize(csq, insert, remove, peek_next, acquire, release, complete_cancelled);
         (*csq).kind = TYPE_CSQ_EX;
@@ -180,7 +181,8 @@ unsafe extern "win64" fn IoCsqInitializeEx(
 }
 
 unsafe extern "win64" fn IoCsqInsertIrp(csq: *mut Csq, irp: usize, context: *mut CsqContext) {
-    // SAFETY: as `insert` asks.
+    // SAFETY: the page demands an initialized IO_CSQ, an IRP that the driver owns, and null or an IO_CSQ_IRP_CONTEXT
+    // that stays until the IRP is removed.
     unsafe { insert(csq, irp, context, 0) };
 }
 
@@ -190,7 +192,8 @@ unsafe extern "win64" fn IoCsqInsertIrpEx(
     context: *mut CsqContext,
     insert_context: usize,
 ) -> NtStatus {
-    // SAFETY: as `insert` asks.
+    // SAFETY: the page demands an initialized IO_CSQ, an IRP that the driver owns, and null or an IO_CSQ_IRP_CONTEXT
+    // that stays until the IRP is removed.
     unsafe { insert(csq, irp, context, insert_context) }
 }
 
@@ -260,7 +263,7 @@ unsafe fn take(csq: *mut Csq, irp: usize) {
 
 /// The cancel routine of every IRP in such a queue.
 unsafe extern "win64" fn cancel_queued(_device: usize, irp: usize) {
-    // SAFETY: called by `cancel`, which owns the IRP; it is in a queue, so its context names that.
+    // SAFETY: `cancel` calls this with an IRP that it owns; the IRP is in a queue, so its context names that queue.
     unsafe {
         let head = irp as *mut Irp;
         release(Irql((*head).cancel_irql));
@@ -276,7 +279,8 @@ unsafe extern "win64" fn cancel_queued(_device: usize, irp: usize) {
 
 /// The first that the driver's peek routine offers and that is not being cancelled.
 unsafe extern "win64" fn IoCsqRemoveNextIrp(csq: *mut Csq, peek_context: usize) -> usize {
-    // SAFETY: the driver's queue, whose routines know its IRPs.
+    // SAFETY: the page demands an initialized IO_CSQ; its routines, called under its lock, return only IRPs that are
+    // queued there, or null, which is checked.
     unsafe {
         let mut irql = 0;
         ((*csq).acquire)(csq, &mut irql);
@@ -296,7 +300,8 @@ unsafe extern "win64" fn IoCsqRemoveNextIrp(csq: *mut Csq, peek_context: usize) 
 
 /// The IRP of a context, if it is still in the queue and not being cancelled.
 unsafe extern "win64" fn IoCsqRemoveIrp(csq: *mut Csq, context: *mut CsqContext) -> usize {
-    // SAFETY: the driver's queue and a context it inserted an IRP with.
+    // SAFETY: the page demands an initialized IO_CSQ; its routines, called under its lock, return only IRPs that are
+    // queued there, or null, which is checked.
     unsafe {
         let mut irql = 0;
         ((*csq).acquire)(csq, &mut irql);

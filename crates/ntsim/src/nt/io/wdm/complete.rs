@@ -40,22 +40,22 @@ unsafe extern "win64" fn IofCallDriver(device: usize, irp: usize) -> NtStatus {
             format!("IofCallDriver was given {what:#x}, which is not {name}"),
         );
     }
-    // SAFETY: both are what they are taken for.
+    // SAFETY: the IRP is in flight and the device is known, as checked above.
     unsafe { call_driver(device, irp) }
 }
 
 unsafe extern "win64" fn IoCallDriver(device: usize, irp: usize) -> NtStatus {
-    // SAFETY: as there.
+    // SAFETY: the page demands what IofCallDriver does, which checks both.
     unsafe { IofCallDriver(device, irp) }
 }
 
 unsafe extern "win64" fn IoCompleteRequest(irp: usize, _boost: i8) {
-    // SAFETY: the IRP the driver owns.
+    // SAFETY: the page demands an IRP that the driver owns; `complete` stops the machine unless it is in flight.
     unsafe { complete(irp) }
 }
 
 unsafe extern "win64" fn IofCompleteRequest(irp: usize, _boost: i8) {
-    // SAFETY: the IRP the driver owns.
+    // SAFETY: the page demands an IRP that the driver owns; `complete` stops the machine unless it is in flight.
     unsafe { complete(irp) }
 }
 
@@ -68,7 +68,8 @@ pub(crate) unsafe fn complete(irp: usize) {
         completed_twice(irp);
     }
     let head = irp as *mut Irp;
-    // SAFETY: the IRP is in flight, so its memory is there, and its driver, which is here, owns it.
+    // SAFETY: the IRP is in flight, as checked above, so its memory is live; by the page its driver, which calls this,
+    // owns it.
     let (cancel_routine, status) = unsafe { ((*head).cancel_routine, (*head).status) };
     if cancel_routine != 0 {
         cpu::bugcheck(
@@ -84,9 +85,10 @@ pub(crate) unsafe fn complete(irp: usize) {
             "an IRP was completed with STATUS_PENDING, or without a status",
         );
     }
-    // SAFETY: as above.
+    // SAFETY: as above; nothing else changes the IRP while it is completed.
     while let Some(step) = unsafe { climb(head) } {
-        // SAFETY: as above: a completion routine that does not end the climb leaves the IRP to us.
+        // SAFETY: a completion routine that does not end the climb leaves the IRP to this function (IoCompleteRequest's
+        // page).
         if !unsafe { step.tell(irp) } {
             return;
         }
@@ -109,7 +111,7 @@ struct Step {
 /// # Safety
 /// An IRP in flight that the caller owns.
 unsafe fn climb(head: *mut Irp) -> Option<Step> {
-    // SAFETY: by this function's contract; the locations lie behind the IRP.
+    // SAFETY: by this function's contract; the locations are behind the IRP.
     unsafe {
         if (*head).current_location > (*head).stack_count {
             return None;
@@ -143,14 +145,15 @@ impl Step {
     unsafe fn tell(self, irp: usize) -> bool {
         if self.routine == 0 {
             if self.control & StackLocation::PENDING_RETURNED != 0 && !self.above.is_null() {
-                // SAFETY: a location of this IRP.
+                // SAFETY: a stack location of this IRP, which is live until the climb ends.
                 unsafe { (*self.above).control |= StackLocation::PENDING_RETURNED };
             }
             return true;
         }
-        // SAFETY: a location of this IRP, or the top, which has no device.
+        // SAFETY: a stack location of this IRP, or the top of the stack, which has no device.
         let device = if self.above.is_null() { 0 } else { unsafe { (*self.above).device_object } };
-        // SAFETY: IO_COMPLETION_ROUTINE, set by a driver with IoSetCompletionRoutine.
+        // SAFETY: an IO_COMPLETION_ROUTINE, set with IoSetCompletionRoutine; a wrong address faults and stops the
+        // machine.
         let call: extern "win64" fn(usize, usize, usize) -> NtStatus = unsafe { core::mem::transmute(self.routine) };
         let at = self.routine as u64;
         let status = callback::enter(

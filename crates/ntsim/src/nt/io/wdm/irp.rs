@@ -159,7 +159,7 @@ fn make(
     transfer: Option<&mut Option<IrpRequest>>,
 ) -> Option<(usize, Arc<Answer>)> {
     let machine = device.machine.upgrade()?;
-    // SAFETY: the block is a DEVICE_OBJECT as long as the device lives.
+    // SAFETY: the block is a DEVICE_OBJECT for as long as the device lives, which `device` ensures.
     let stack = unsafe { (*device.pointer()).stack_size }.max(1);
     let unsent = stack.checked_add(1)?;
     let size = size_of::<Irp>() + stack as usize * size_of::<StackLocation>();
@@ -291,7 +291,7 @@ fn buffers(device: &Device, request: &IrpRequest) -> Option<Buffers> {
 
 /// Sends a new IRP to its device.
 fn call_first(device: &Arc<Device>, irp: usize, answer: &Answer) {
-    // SAFETY: the IRP was made for this device and nobody has it yet.
+    // SAFETY: the IRP was made for this device, and nothing else has it yet.
     let status = unsafe { call_driver(device.object.address(), irp) };
     if let Some(what) = answer.returned(status) {
         contract_broken(irp, &what);
@@ -317,7 +317,8 @@ pub(super) unsafe fn call_driver(device: usize, irp: usize) -> NtStatus {
         (location, (*(device as *const DeviceObject)).driver_object, (*location).major)
     };
     let slot = driver_object + driver::offset::MAJOR_FUNCTION + usize::from(major) * 8;
-    // SAFETY: a DRIVER_OBJECT has a routine for each major function; those the driver left alone are ours.
+    // SAFETY: every slot of MajorFunction has a DRIVER_DISPATCH: the driver's, or ntsim's where it set none; a wrong
+    // address faults and stops the machine.
     let routine: extern "win64" fn(usize, usize) -> NtStatus =
         unsafe { core::mem::transmute((slot as *const usize).read_unaligned()) };
     let at = routine as *const () as u64;

@@ -42,7 +42,7 @@ struct Device {
     files: Mutex<HashMap<FileId, Block>>,
 }
 
-/// An IRP that its driver has not completed, with everything that is given back then.
+/// An IRP that its driver has not completed, with everything that is returned then.
 struct InFlight {
     irp: Block,
     device: Arc<Device>,
