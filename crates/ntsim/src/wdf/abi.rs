@@ -212,7 +212,7 @@ pub(crate) struct TimerConfig {
     pub(crate) period: u32,
     pub(crate) automatic_serialization: u8,
     pub(crate) tolerable_delay: u32,
-    /// `UseHighResolutionTimer` lies in a union aligned to 8 bytes.
+    /// `UseHighResolutionTimer` is in a union aligned to 8 bytes.
     pub(crate) alignment: u32,
     pub(crate) high_resolution: u8,
 }

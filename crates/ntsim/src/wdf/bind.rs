@@ -51,7 +51,7 @@ const FUNCTION_COUNTS: [(u32, u32); 13] = [
 /// Up to this count (1.13) the client owns the table and gets the pointers copied; above, it gets the table's address.
 const LAST_COPIED: u32 = 438;
 
-/// Why a bind is refused, in words; the driver only gets the status.
+/// Why a bind is refused, as text; the driver only gets the status.
 fn refuse(status: NtStatus, why: &str) -> Fault {
     tracing::warn!("WdfVersionBind refuses with {status}: {why}");
     Fault::Status(status)

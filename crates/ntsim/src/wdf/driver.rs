@@ -37,9 +37,9 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     Function::passive("WdfDriverMiniportUnload", miniport_unload as *const ()),
 ];
 
-/// Where `DriverUnload` lies in a `DRIVER_OBJECT` (x64).
+/// Where `DriverUnload` is in a `DRIVER_OBJECT` (x64).
 const DRIVER_UNLOAD: usize = 0x68;
-/// Where `DriverExtension` lies, and `AddDevice` in it.
+/// Where `DriverExtension` is, and `AddDevice` in it.
 const DRIVER_EXTENSION: usize = 0x30;
 const ADD_DEVICE: usize = 0x08;
 
@@ -151,7 +151,7 @@ unsafe fn install(driver_object: *mut u8, config: &DriverConfig) {
     let plug_and_play = config.init_flags & DRIVER_INIT_NON_PNP == 0;
     let unloads = plug_and_play || config.unload.is_some();
     let routine = |wanted: bool, routine: *const ()| if wanted { routine } else { ptr::null() };
-    // SAFETY: both fields lie in the object; the extension is checked for null.
+    // SAFETY: both fields are in the object; the extension is checked for null.
     unsafe {
         let unload = routine(unloads, unload as *const ());
         driver_object.add(DRIVER_UNLOAD).cast::<*const ()>().write_unaligned(unload);

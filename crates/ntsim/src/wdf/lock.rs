@@ -1,7 +1,7 @@
 //! Wait locks, spin locks, and the callback locks of devices and queues.
 //!
 //! A lock is simulated state, not a lock of this program: the driver holds it between two calls, and a thread whose
-//! stack was abandoned by a bugcheck holds it for ever. Waiting therefore looks at the machine now and then.
+//! stack was abandoned by a bugcheck holds it forever. Waiting therefore looks at the machine from time to time.
 
 use core::any::Any;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -240,7 +240,7 @@ extern "win64" fn wait_lock_create(
     unsafe { create(globals, attributes, out, "WdfWaitLockCreate", lock) }
 }
 
-/// The timeout is in 100 ns units, negative for relative; NULL waits for ever.
+/// The timeout is in 100 ns units, negative for relative; NULL waits forever.
 extern "win64" fn wait_lock_acquire(_: Globals, lock: Handle, timeout: *const i64) -> NtStatus {
     ddi::status(|machine| {
         let object = ddi::object(machine, lock, Kind::WaitLock)?;

@@ -31,7 +31,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
 
 /// Whose bytes a memory object describes.
 enum Backing {
-    /// Its own, given back when the object is deleted.
+    /// Its own, returned when the object is deleted.
     Pool(#[expect(dead_code, reason = "owned, so that it is given back")] Allocation),
     /// The driver's (`WdfMemoryCreatePreallocated`).
     Driver,
@@ -245,7 +245,7 @@ extern "win64" fn copy_to_buffer(
     ddi::status(|machine| {
         ddi::not_null(buffer, "WdfMemoryCopyToBuffer", "Buffer")?;
         let from = part(machine, source, offset, length)?;
-        // SAFETY: the part lies in the object; the driver vouches for its own buffer.
+        // SAFETY: the part is in the object; the driver vouches for its own buffer.
         unsafe { ptr::copy(from as *const u8, buffer, length) };
         Ok(())
     })
@@ -261,7 +261,7 @@ extern "win64" fn copy_from_buffer(
     ddi::status(|machine| {
         ddi::not_null(buffer, "WdfMemoryCopyFromBuffer", "Buffer")?;
         let to = part(machine, destination, offset, length)?;
-        // SAFETY: the part lies in the object; the driver vouches for its own buffer.
+        // SAFETY: the part is in the object; the driver vouches for its own buffer.
         unsafe { ptr::copy(buffer, to as *mut u8, length) };
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! Registry keys of drivers: what lies below `...\Services\<driver>`, served from values the machine was given.
+//! Registry keys of drivers: what is below `...\Services\<driver>`, served from values the machine was given.
 //!
 //! The framework's own reading of a driver's key is all there is: the rest of the registry does not exist here.
 

@@ -40,7 +40,7 @@ pub(crate) unsafe fn read(string: *const UnicodeString) -> Result<Option<Vec<u16
         return Err(NtStatus::INVALID_PARAMETER);
     }
     let length = usize::from(string.length / 2);
-    // SAFETY: the buffer holds `Length` bytes; UTF-16 units in a driver's image or pool may lie at odd addresses.
+    // SAFETY: the buffer holds `Length` bytes; UTF-16 units in a driver's image or pool may be at odd addresses.
     Ok(Some((0..length).map(|i| unsafe { string.buffer.add(i).read_unaligned() }).collect()))
 }
 

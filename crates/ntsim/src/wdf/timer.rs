@@ -191,7 +191,7 @@ fn call(object: &Arc<Object>) -> Result<(), Box<Violation>> {
     called
 }
 
-/// TRUE when the timer was in the queue; it is then set anew.
+/// TRUE when the timer was in the queue; it is then set again.
 extern "win64" fn start(_: Globals, timer: Handle, due: i64) -> u8 {
     ddi::run(|machine| {
         let object = ddi::object(machine, timer, Kind::Timer)?;

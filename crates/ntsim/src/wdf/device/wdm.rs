@@ -60,7 +60,7 @@ impl DeviceObject {
         self.address as *mut Layout
     }
 
-    /// Where it lies.
+    /// Its address.
     pub(crate) fn address(&self) -> usize {
         self.address
     }

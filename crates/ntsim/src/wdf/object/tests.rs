@@ -21,7 +21,7 @@ fn context(rig: &Rig, object: Handle, kind: &'static Type) -> *mut u64 {
     wdf!(rig, WdfObjectGetTypedContextWorker(object => Handle, ptr::from_ref(&kind.0).cast() => *const c_void) -> *mut u64)
 }
 
-/// Each object's name lies in its SMALL context; the callbacks read it, so the context must still be there.
+/// Each object's name is in its SMALL context; the callbacks read it, so the context must still be there.
 fn named(rig: &Rig, name: u64, parent: Handle, cleanup: ObjectCallback, destroy: ObjectCallback) -> Handle {
     let object =
         rig.object(ObjectAttributes { parent, cleanup: Some(cleanup), destroy: Some(destroy), ..typed(&SMALL) });

@@ -41,7 +41,7 @@ pub(crate) enum Notice {
     Signal(Arc<Signal>),
 }
 
-// SAFETY: the context pointer is the driver's; it is handed back, never looked at.
+// SAFETY: the context pointer is the driver's; it is handed back, never checked.
 unsafe impl Send for Notice {}
 // SAFETY: as above.
 unsafe impl Sync for Notice {}
@@ -145,7 +145,7 @@ impl Body for Queue {
         !self.default.load(Ordering::Acquire)
     }
 
-    /// Purges, and waits for what the driver still owns. The real framework waits for ever; here what the driver does
+    /// Purges, and waits for what the driver still owns. The real framework waits forever; here what the driver does
     /// not give back in time counts as lost, is reported, and is completed so that its caller goes on.
     fn dispose(&self, machine: &Arc<Machine>, object: &Arc<Object>) -> Result<(), Box<Violation>> {
         const PATIENCE: Duration = Duration::from_secs(2);

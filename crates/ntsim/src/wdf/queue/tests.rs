@@ -22,7 +22,7 @@ use nt_abi::NtStatus;
 
 const CODE: u32 = 0x22_2000;
 
-/// Callbacks have no rig; the globals are not looked at by functions that take a handle.
+/// Callbacks have no rig; the globals are not checked by functions that take a handle.
 const NO_RIG: Calls = Calls { globals: ptr::null() };
 
 fn complete(request: Handle, status: NtStatus, information: usize) {

@@ -401,7 +401,7 @@ impl Request {
         in_irp.unwrap_or_else(|| self.state.lock().information)
     }
 
-    /// Where METHOD_NEITHER input lies; 0 for other requests.
+    /// Where METHOD_NEITHER input is; 0 for other requests.
     fn user_input(&self) -> usize {
         if self.operation.method() == Some(Method::Neither) { self.system_buffer } else { 0 }
     }

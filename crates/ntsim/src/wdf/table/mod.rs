@@ -2,7 +2,7 @@
 //!
 //! Each room lists the functions it implements with the highest IRQL of each; every other slot holds a stub that names
 //! its function. Between a driver and either stands a gate like that of an import, so the IRQL of every framework call
-//! is checked because it stands in the table.
+//! is checked by the table.
 
 mod slots;
 
@@ -62,7 +62,7 @@ pub(crate) fn of_gates() -> &'static [*const ()] {
     &TABLE.0
 }
 
-/// The table for the drivers of `machine`: with hooked gates where it wants them. It stays for ever, as drivers keep
+/// The table for the drivers of `machine`: with hooked gates where it wants them. It stays forever, as drivers keep
 /// its address.
 pub(crate) fn of_gates_for(machine: &Machine) -> &'static [*const ()] {
     let exports = exports();
