@@ -8,15 +8,15 @@ use core::fmt;
 pub struct Irql(pub u8);
 
 impl Irql {
-    /// Threads run here: everything is allowed.
+    /// Ordinary threads: everything is allowed.
     pub const PASSIVE: Self = Self(0);
-    /// Asynchronous procedure calls are held off.
+    /// Asynchronous procedure calls are blocked.
     pub const APC: Self = Self(1);
-    /// The scheduler is held off: no waiting, no paged memory.
+    /// The scheduler is blocked: no waiting, no paged memory.
     pub const DISPATCH: Self = Self(2);
     /// The highest level of a device's interrupt (DIRQL) on x64: the clock's is above.
     pub const DEVICE: Self = Self(12);
-    /// Everything is held off.
+    /// Everything is blocked.
     pub const HIGH: Self = Self(15);
 }
 

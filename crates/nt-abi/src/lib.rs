@@ -1,5 +1,5 @@
-//! What a driver and a Windows kernel hand each other, x64: levels, statuses, strings, packets, and the structures of the
-//! Windows Filtering Platform.
+//! What a driver and a Windows kernel pass each other, x64: levels, statuses, strings, packets, and the structures of
+//! the Windows Filtering Platform.
 //!
 //! Structures are written down from the published layouts, and every size and offset is asserted when this crate is
 //! compiled. It calls no driver and knows no machine: it only lays memory out and reads it, on any 64-bit platform.
@@ -10,6 +10,7 @@ pub mod ndis;
 pub mod packet;
 pub mod status;
 pub mod string;
+mod words;
 
 pub use irql::Irql;
 pub use ndis::{Mdl, NetBuffer, NetBufferList};

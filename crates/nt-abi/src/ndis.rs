@@ -53,7 +53,7 @@ pub struct NetBuffer {
     pub shared_memory_info: *mut c_void,
 }
 
-/// `MDL`: a piece of memory, described.
+/// `MDL`: the description of a piece of memory.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Mdl {
@@ -115,7 +115,7 @@ const _: () = {
 };
 
 impl NetBufferList {
-    /// A list of no packets.
+    /// A list without packets.
     pub const EMPTY: Self = Self {
         next: null_mut(),
         first_net_buffer: null_mut(),
@@ -137,7 +137,7 @@ impl NetBufferList {
 }
 
 impl NetBuffer {
-    /// A packet of no bytes.
+    /// An empty packet.
     pub const EMPTY: Self = Self {
         next: null_mut(),
         current_mdl: null_mut(),
@@ -158,7 +158,7 @@ impl NetBuffer {
 }
 
 impl Mdl {
-    /// A description of nothing.
+    /// An empty description.
     pub const EMPTY: Self = Self {
         next: null_mut(),
         size: size_of::<Self>() as i16,

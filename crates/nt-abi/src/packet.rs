@@ -1,14 +1,16 @@
 //! A packet in memory, with the `NET_BUFFER_LIST` that shows it to drivers.
 
 use crate::ndis::{Mdl, NetBuffer, NetBufferList};
+use crate::words::Words;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// Who keeps a `NET_BUFFER_LIST` alive. Every list made in this program points to its own from `NdisReserved[0]`.
+/// The reference count of a `NET_BUFFER_LIST`. Every list that this program makes points to its own from
+/// `NdisReserved[0]`.
 #[derive(Debug)]
 pub struct ListOwner {
     references: AtomicU32,
-    /// Frees the list and all that belongs to it, when the last reference is gone.
+    /// Frees the list and all that belongs to it; called for the last reference.
     release: unsafe fn(*mut NetBufferList),
 }
 
@@ -23,29 +25,29 @@ impl ListOwner {
 /// Adds a reference to a list (`FwpsReferenceNetBufferList0`): it and its data stay until [`dereference`].
 ///
 /// # Safety
-/// `list` is a live list made in this program (a packet's, or one allocated through an NDIS or Fwps function).
+/// `list` is a live list that this program made (a packet's, or one allocated through an NDIS or Fwps function).
 pub unsafe fn reference(list: *mut NetBufferList) {
-    // SAFETY: the list is live, so its owner is; the caller vouches for that.
+    // SAFETY: the list is live by this function's contract, and so is its owner.
     let owner = unsafe { &*(*list).ndis_reserved[0].cast::<ListOwner>() };
     owner.references.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Takes a reference back (`FwpsDereferenceNetBufferList0`); the last one frees the list.
+/// Drops a reference (`FwpsDereferenceNetBufferList0`); the last one frees the list.
 ///
 /// # Safety
-/// `list` is a live list made in this program and the caller owns one reference to it, which it gives up.
+/// `list` is a live list that this program made and the caller owns one reference to it, which it gives up.
 pub unsafe fn dereference(list: *mut NetBufferList) {
     // SAFETY: the list is live as long as the caller's reference exists.
     let owner = unsafe { &*(*list).ndis_reserved[0].cast::<ListOwner>() };
     let release = owner.release;
     if owner.references.fetch_sub(1, Ordering::Release) == 1 {
         fence(Ordering::Acquire);
-        // SAFETY: that was the last reference: nobody else has the list.
+        // SAFETY: that was the last reference, so nothing else uses the list.
         unsafe { release(list) };
     }
 }
 
-/// How many references to a list there are.
+/// The number of references to a list.
 ///
 /// # Safety
 /// As for [`reference`].
@@ -63,14 +65,15 @@ struct Inner {
     buffer: NetBuffer,
     mdl: Mdl,
     owner: ListOwner,
-    storage: Box<[u8]>,
+    storage: Words,
+    capacity: usize,
 }
 
 /// A packet's bytes and the `NET_BUFFER_LIST`, `NET_BUFFER` and `MDL` over them.
 ///
-/// The structures are made once and pointed anew at each indication, so a packet costs no allocation. A driver may
-/// keep the list beyond the classify call by referencing it ([`PacketBuffer::is_kept`]): then this buffer must not be
-/// used for the next packet, and dropping it leaves the list alive until the driver's last dereference.
+/// The structures are made once and set again for each indication, so a packet costs no allocation. A driver may keep
+/// the list beyond the classify call by referencing it ([`PacketBuffer::is_kept`]): then this buffer must not be used
+/// for the next packet, and the list outlives it until the driver's last dereference.
 #[derive(Debug)]
 pub struct PacketBuffer {
     inner: NonNull<Inner>,
@@ -89,9 +92,10 @@ impl PacketBuffer {
             buffer: NetBuffer::EMPTY,
             mdl: Mdl::EMPTY,
             owner: ListOwner::new(release),
-            storage: vec![0; capacity].into_boxed_slice(),
+            storage: Words::for_bytes(capacity),
+            capacity,
         }));
-        // SAFETY: just made; the links stay right because an Inner never moves.
+        // SAFETY: just made; the links stay valid because an Inner never moves.
         unsafe {
             (*inner).list.first_net_buffer = &raw mut (*inner).buffer;
             (*inner).list.ndis_reserved[0] = (&raw mut (*inner).owner).cast();
@@ -111,22 +115,26 @@ impl PacketBuffer {
     /// The packet.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the storage lives as long as self, and drivers write to it only while self is lent to an indication.
-        unsafe { &(&(*self.inner.as_ptr()).storage)[..self.len] }
+        // SAFETY: the storage lives as long as self and has at least `len` bytes; drivers write to it only while self is
+        // lent to an indication.
+        unsafe { core::slice::from_raw_parts((*self.inner.as_ptr()).storage.as_ptr(), self.len) }
     }
 
     /// All of the memory, to read a packet into; call [`PacketBuffer::set_len`] after.
     pub fn storage_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `&mut self` makes this the only user.
-        unsafe { &mut (*self.inner.as_ptr()).storage }
+        // SAFETY: as in `bytes`, with `capacity` bytes, and `&mut self` makes this the only user.
+        unsafe {
+            let inner = self.inner.as_ptr();
+            core::slice::from_raw_parts_mut((*inner).storage.as_ptr(), (*inner).capacity)
+        }
     }
 
-    /// Says how long the packet is, in bytes; at most the capacity counts.
+    /// Sets the packet's length in bytes, at most the capacity.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.storage_mut().len());
     }
 
-    /// Replaces the packet with a copy of `bytes`, growing if it must.
+    /// Replaces the packet with a copy of `bytes`, growing if needed.
     pub fn fill(&mut self, bytes: &[u8]) {
         if bytes.len() > self.storage_mut().len() || self.is_kept() {
             *self = Self::new(bytes.len());
@@ -143,18 +151,18 @@ impl PacketBuffer {
     }
 
     /// The list, with its MDL starting at byte `start` of the packet and its data (`DataOffset`) at byte `data`, up to
-    /// byte `end`. What lies before `start` cannot be reached by retreating, as on Windows, where those headers are
-    /// not built yet.
+    /// byte `end`. Retreating does not reach what is before `start`, as on Windows, where those headers are not built
+    /// yet.
     ///
     /// # Panics
-    /// If not `start <= data <= end <=` the packet's length: a mistake of the shim's.
+    /// Unless `start <= data <= end <=` the packet's length, which is a bug of the shim.
     pub fn list(&mut self, start: usize, data: usize, end: usize) -> *mut NetBufferList {
         assert!(start <= data && data <= end && end <= self.len, "window {start}..{data}..{end} of {} bytes", self.len);
         let inner = self.inner.as_ptr();
-        // SAFETY: the Inner is live and, apart from references taken by drivers (which may read the list but not
-        // expect it to stay pointed where it is after classify), ours.
+        // SAFETY: the Inner is live, and used by self only; a driver that kept the list may read it, but not rely on
+        // where it points after classify.
         unsafe {
-            let base = (*inner).storage.as_mut_ptr().add(start);
+            let base = (*inner).storage.as_ptr().add(start);
             (*inner).mdl.next = core::ptr::null_mut();
             (*inner).mdl.describe(base, (end - start) as u32);
             let buffer = &raw mut (*inner).buffer;
@@ -168,7 +176,7 @@ impl PacketBuffer {
         }
     }
 
-    /// `DataOffset` as it is now: a callout must leave it where it found it.
+    /// The current `DataOffset`: a callout must leave it as it found it.
     #[must_use]
     pub fn data_offset(&self) -> u32 {
         // SAFETY: as in `is_kept`.
@@ -184,7 +192,7 @@ impl Drop for PacketBuffer {
 }
 
 /// # Safety
-/// `list` is the first member of an [`Inner`] made by [`PacketBuffer::new`], and nobody else has it.
+/// `list` is the first member of an [`Inner`] of [`PacketBuffer::new`], to which nothing else refers.
 unsafe fn release(list: *mut NetBufferList) {
     // SAFETY: see above.
     drop(unsafe { Box::from_raw(list.cast::<Inner>()) });

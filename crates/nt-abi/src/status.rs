@@ -99,7 +99,7 @@ impl NtStatus {
         self.0 >= 0
     }
 
-    /// Whether it is an error: `NT_ERROR`. A warning is neither this nor a success.
+    /// `NT_ERROR`. A warning is neither an error nor a success.
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 as u32 >> 30 == 3

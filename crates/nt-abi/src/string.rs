@@ -1,5 +1,6 @@
 //! Counted strings as they cross the import boundary.
 
+use crate::words::Words;
 use core::{ptr, slice};
 
 /// `UNICODE_STRING` (ntdef.h): 16 bytes on x64; the lengths are in bytes.
@@ -8,7 +9,7 @@ use core::{ptr, slice};
 pub struct UnicodeString {
     /// Bytes in use.
     pub length: u16,
-    /// Bytes there are.
+    /// Bytes of the buffer.
     pub maximum_length: u16,
     /// UTF-16, not necessarily terminated.
     pub buffer: *mut u16,
@@ -20,9 +21,9 @@ pub struct UnicodeString {
 pub struct AnsiString {
     /// Bytes in use.
     pub length: u16,
-    /// Bytes there are.
+    /// Bytes of the buffer.
     pub maximum_length: u16,
-    /// Bytes of the system's code page, taken as UTF-8 here.
+    /// Bytes of the system's code page, read as UTF-8 here.
     pub buffer: *mut u8,
 }
 
@@ -35,8 +36,8 @@ impl UnicodeString {
     /// The units of the string.
     ///
     /// # Safety
-    /// `buffer` points at `length` readable bytes for as long as the result is used, or `length` is 0. The driver vouches for it; when it
-    /// lies, the access faults and stops the machine.
+    /// `buffer` points to `length` readable bytes for as long as the result is used, or `length` is 0. A driver is
+    /// trusted with that; a wrong pointer faults and stops the machine.
     #[must_use]
     pub unsafe fn units<'a>(&self) -> &'a [u16] {
         if self.length < 2 || self.buffer.is_null() {
@@ -63,37 +64,38 @@ impl UnicodeString {
 /// A `UNICODE_STRING` with its buffer, NUL-terminated, at addresses that do not change.
 #[derive(Debug)]
 pub struct OwnedUnicodeString {
-    header: Box<UnicodeString>,
-    _buffer: Box<[u16]>,
+    header: Words,
+    _buffer: Words,
 }
 
-// SAFETY: the header points only into the buffer it is kept with; driver code that writes through it is the driver's
-// business, as on Windows.
-unsafe impl Send for OwnedUnicodeString {}
-// SAFETY: as above.
-unsafe impl Sync for OwnedUnicodeString {}
-
 impl OwnedUnicodeString {
-    /// `text` in memory of its own; cut at the 32766 units that fit.
+    /// A copy of `text`, cut to the 32766 units that fit.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let mut buffer: Vec<u16> = text.encode_utf16().take(0x7ffe).collect();
         let length = (buffer.len() * 2) as u16;
         buffer.push(0);
-        let mut buffer = buffer.into_boxed_slice();
-        let header = UnicodeString { length, maximum_length: length + 2, buffer: buffer.as_mut_ptr() };
-        Self { header: Box::new(header), _buffer: buffer }
+        let (header, words) = (Words::for_bytes(size_of::<UnicodeString>()), Words::for_bytes(buffer.len() * 2));
+        let at: *mut u16 = words.as_ptr().cast();
+        // SAFETY: both are new and large enough, and aligned to eight.
+        unsafe {
+            at.copy_from_nonoverlapping(buffer.as_ptr(), buffer.len());
+            let string = UnicodeString { length, maximum_length: length + 2, buffer: at };
+            header.as_ptr().cast::<UnicodeString>().write(string);
+        }
+        Self { header, _buffer: words }
     }
 
     /// Its address.
     #[must_use]
     pub fn as_ptr(&self) -> *mut UnicodeString {
-        ptr::from_ref::<UnicodeString>(&self.header).cast_mut()
+        self.header.as_ptr().cast()
     }
 
     /// A copy of the header, to embed in a structure.
     #[must_use]
     pub fn header(&self) -> UnicodeString {
-        *self.header
+        // SAFETY: `new` wrote it there; any bytes that a driver wrote since are a header too.
+        unsafe { self.as_ptr().read() }
     }
 }

@@ -1,14 +1,15 @@
-//! Memory for structures handed to drivers: pieces that live and die together and never move.
+//! Memory for structures handed to drivers: pieces that are freed together and never move.
 
 use super::{FwpByteBlob, FwpValue0, RawGuid, ValueUnion, consts};
+use crate::words::Words;
 use sluice_host::Guid;
 
 /// Owns the pieces.
 #[derive(Debug, Default)]
-pub struct Arena(Vec<Box<[u64]>>);
+pub struct Arena(Vec<Words>);
 
 impl Arena {
-    /// Copies one value in. Its alignment is at most eight.
+    /// Copies one value in. Its alignment must be at most eight.
     pub fn put<T: Copy>(&mut self, value: T) -> *mut T {
         self.put_slice(&[value])
     }
@@ -16,8 +17,8 @@ impl Arena {
     /// Copies values in, one after the other.
     pub fn put_slice<T: Copy>(&mut self, values: &[T]) -> *mut T {
         const { assert!(align_of::<T>() <= 8) };
-        let mut piece = vec![0u64; size_of_val(values).div_ceil(8).max(1)].into_boxed_slice();
-        let at: *mut T = piece.as_mut_ptr().cast();
+        let piece = Words::for_bytes(size_of_val(values).max(1));
+        let at: *mut T = piece.as_ptr().cast();
         // SAFETY: the piece is at least as long as the values and aligned to eight; both are distinct memory.
         unsafe { core::ptr::copy_nonoverlapping(values.as_ptr(), at, values.len()) };
         self.0.push(piece);
@@ -56,20 +57,20 @@ pub struct Rooted<T> {
     _arena: Arena,
 }
 
-// SAFETY: `root` leads into the arena beside it, which moves with it and frees it only with itself; reading or writing
-// through `as_ptr` is the unsafe act of whoever does it.
+// SAFETY: `root` points into the arena of this value, which moves with it; reads and writes through `as_ptr` are unsafe
+// for the caller to justify.
 unsafe impl<T: Copy> Send for Rooted<T> {}
 // SAFETY: as above.
 unsafe impl<T: Copy> Sync for Rooted<T> {}
 
 impl<T: Copy> Rooted<T> {
-    /// `root`, whose pointers lead into `arena`.
+    /// `root`, whose pointers point into `arena`.
     #[must_use]
     pub fn new(mut arena: Arena, root: T) -> Self {
         Self { root: arena.put(root), _arena: arena }
     }
 
-    /// Where it is, as long as this lives.
+    /// Its address, valid as long as this lives.
     #[must_use]
     pub fn as_ptr(&self) -> *mut T {
         self.root

@@ -1,9 +1,9 @@
 //! The structures that cross the import boundary between a callout driver and fwpkclnt.sys.
 //!
-//! Written down here a second time, from the published layouts and from no header, so that a misunderstanding in the
-//! driver's generated bindings cannot hide behind the same misunderstanding in the simulator. Every offset and size is
-//! asserted when this crate is compiled. Members keep their Windows names in snake case; pointers are raw, and point
-//! into the memory of whoever filled the structure in.
+//! Written a second time, from the published layouts and not from a header, so that an error in the driver's generated
+//! bindings is not hidden by the same error in the simulator. Every offset and size is asserted when this crate is
+//! compiled. Members keep their Windows names in snake case; pointers are raw, and point into the memory of whatever
+//! filled the structure in.
 #![allow(missing_docs, reason = "members are named as in fwptypes.h, fwpstypes.h and fwpmtypes.h")]
 
 pub mod arena;

@@ -1,11 +1,10 @@
-//! What a classify call carries: one value per field of the layer, in the driver's own representation.
+//! The values of a classify call: one per field of the layer, in the driver's representation.
 
 use super::{FwpByteBlob, FwpValue0, ValueUnion, consts};
-use std::cell::UnsafeCell;
+use crate::words::Words;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use zerocopy::IntoBytes;
 
 /// One incoming value: an `FWP_VALUE0` whose pointer, if it has one, lives for `'a`.
 ///
@@ -66,7 +65,7 @@ impl<'a> Value<'a> {
         &self.0
     }
 
-    /// The value, read out.
+    /// Reads the value.
     #[must_use]
     pub fn read(&self) -> Read<'a> {
         let FwpValue0 { kind, value } = self.0;
@@ -103,7 +102,7 @@ impl fmt::Debug for Value<'_> {
     }
 }
 
-/// A value read out of its `FWP_VALUE0`; the number beside it is its `FWP_DATA_TYPE`.
+/// A value read from its `FWP_VALUE0`; the number with it is its `FWP_DATA_TYPE`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Read<'a> {
     /// No value, or one of a type no layer carries.
@@ -172,10 +171,10 @@ pub unsafe fn wide<'a>(text: *const u16) -> &'a [u16] {
 pub struct Blob {
     raw: FwpByteBlob,
     /// In words, so that structures in it are aligned as a driver expects.
-    data: Box<[u64]>,
+    _data: Words,
 }
 
-// SAFETY: `raw.data` points into `data`, which is never written after the blob is made.
+// SAFETY: `raw.data` points into the words, which are never written after the blob is made.
 unsafe impl Send for Blob {}
 // SAFETY: as above.
 unsafe impl Sync for Blob {}
@@ -191,17 +190,18 @@ impl Blob {
         Self::build(bytes.len(), |data, _| data.copy_from_slice(bytes))
     }
 
-    /// A blob of `size` bytes that `fill` writes, who is told the address where they will stay.
+    /// A blob of `size` bytes that `fill` writes; it also gets their address, which does not change.
     ///
     /// # Panics
     /// When they are more than 4 GiB.
     #[must_use]
     pub fn build(size: usize, fill: impl FnOnce(&mut [u8], usize)) -> Self {
-        let mut data = vec![0u64; size.div_ceil(8)].into_boxed_slice();
-        let address = data.as_ptr() as usize;
-        fill(&mut data.as_mut_bytes()[..size], address);
+        let words = Words::for_bytes(size);
+        let data = words.as_ptr();
+        // SAFETY: the words are new, initialized and at least `size` bytes.
+        fill(unsafe { core::slice::from_raw_parts_mut(data, size) }, data as usize);
         let size = u32::try_from(size).expect("a blob is shorter than 4 GiB");
-        Self { raw: FwpByteBlob { size, data: data.as_mut_ptr().cast() }, data }
+        Self { raw: FwpByteBlob { size, data }, _data: words }
     }
 
     /// An application id as ALE_APP_ID carries it: the NT path in UTF-16 with a terminating NUL.
@@ -213,7 +213,8 @@ impl Blob {
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.data.as_bytes()[..self.raw.size as usize]
+        // SAFETY: `build` made `size` bytes there; they live as long as `self` and are not written any more.
+        unsafe { core::slice::from_raw_parts(self.raw.data, self.raw.size as usize) }
     }
 
     /// The structure, for `processPath` in the metadata; it lives as long as the blob.
@@ -229,7 +230,7 @@ impl fmt::Debug for Blob {
     }
 }
 
-/// What a value slot keeps alive.
+/// What a value's slot keeps alive.
 enum Kept {
     Nothing,
     Blob(#[allow(dead_code, reason = "held for what the slot points to")] Arc<Blob>),
@@ -238,16 +239,15 @@ enum Kept {
 
 /// The values of one layer, filled in again for every classify call without allocating.
 ///
-/// A value that Windows carries by reference has sixteen bytes of storage here, so nobody has to keep the number alive
-/// elsewhere.
+/// A value that Windows passes by reference has sixteen bytes of storage here, so the caller need not keep it alive.
 pub struct Incoming {
     values: Box<[FwpValue0]>,
-    storage: Box<[UnsafeCell<[u64; 2]>]>,
+    storage: Words,
     kept: Box<[Kept]>,
 }
 
-// SAFETY: the slots' pointers lead into `storage` and into what `kept` holds, which move with the value; `storage` is
-// written only through `&mut self`, so shared references may be read from any thread.
+// SAFETY: the slots' pointers point into `storage` and into what `kept` holds, at addresses that do not change;
+// `storage` is written only through `&mut self`, so shared references may be read from any thread.
 unsafe impl Send for Incoming {}
 // SAFETY: as above.
 unsafe impl Sync for Incoming {}
@@ -258,7 +258,7 @@ impl Incoming {
     pub fn new(count: usize) -> Self {
         Self {
             values: vec![FwpValue0::EMPTY; count].into(),
-            storage: (0..count).map(|_| UnsafeCell::new([0; 2])).collect(),
+            storage: Words::for_bytes(16 * count),
             kept: (0..count).map(|_| Kept::Nothing).collect(),
         }
     }
@@ -266,8 +266,8 @@ impl Incoming {
     /// The values, by field index.
     #[must_use]
     pub fn values(&self) -> &[Value<'_>] {
-        // SAFETY: `Value` is a transparent wrapper of `FwpValue0`; every pointer in the slots leads to memory that this
-        // borrow of `self` keeps alive and unwritten.
+        // SAFETY: `Value` is a transparent wrapper of `FwpValue0`; every pointer in the slots points to memory that
+        // this borrow of `self` keeps alive and unwritten.
         unsafe { core::slice::from_raw_parts(self.values.as_ptr().cast(), self.values.len()) }
     }
 
@@ -292,23 +292,29 @@ impl Incoming {
         self.values[index] = *Value::u32(value).raw();
     }
 
+    /// Writes a value's sixteen bytes of storage; returns their address.
+    fn store(&mut self, index: usize, words: [u64; 2]) -> *mut [u64; 2] {
+        assert!(index < self.values.len(), "field {index} of {}", self.values.len());
+        // SAFETY: the storage has sixteen bytes for each value, aligned to eight; `&mut self` makes this its only user.
+        unsafe {
+            let at = self.storage.as_ptr().cast::<[u64; 2]>().add(index);
+            at.write(words);
+            at
+        }
+    }
+
     /// `FWP_UINT64`.
     pub fn u64(&mut self, index: usize, value: u64) {
-        let slot = self.storage[index].get_mut();
-        slot[0] = value;
-        self.values[index] =
-            FwpValue0 { kind: consts::FWP_UINT64, value: ValueUnion { uint64: self.storage[index].get().cast() } };
+        let uint64 = self.store(index, [value, 0]).cast();
+        self.values[index] = FwpValue0 { kind: consts::FWP_UINT64, value: ValueUnion { uint64 } };
     }
 
     /// `FWP_BYTE_ARRAY16_TYPE`: IPv6 addresses in network order.
     pub fn bytes16(&mut self, index: usize, value: [u8; 16]) {
         let (low, high) = value.split_at(8);
         let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("half of sixteen bytes"));
-        *self.storage[index].get_mut() = [word(low), word(high)];
-        self.values[index] = FwpValue0 {
-            kind: consts::FWP_BYTE_ARRAY16_TYPE,
-            value: ValueUnion { byte_array16: self.storage[index].get().cast() },
-        };
+        let byte_array16 = self.store(index, [word(low), word(high)]).cast();
+        self.values[index] = FwpValue0 { kind: consts::FWP_BYTE_ARRAY16_TYPE, value: ValueUnion { byte_array16 } };
     }
 
     /// `FWP_BYTE_BLOB_TYPE`.
@@ -352,7 +358,7 @@ mod tests {
         incoming.u16(4, 0xABCD);
         incoming.u64(11, u64::MAX - 1);
         incoming.sid(33, Arc::from([1u8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
-        let moved = incoming; // The pointers lead into boxes, so moving the whole changes nothing.
+        let moved = incoming; // The pointers point into memory that does not move.
         let values = moved.values();
         assert_eq!(values[0].read(), Read::Bytes(consts::FWP_BYTE_BLOB_TYPE, &[b'\\', 0, b'a', 0, 0, 0]));
         assert_eq!(values[2].read(), Read::Bytes16(&address));
