@@ -1,4 +1,4 @@
-//! The snapshot in force: read by every classify call, replaced now and then.
+//! The snapshot in force: read by every classify call, replaced from time to time.
 
 use crate::readers;
 use parking_lot::Mutex;
@@ -15,34 +15,34 @@ pub struct Current<T> {
 #[derive(Debug)]
 struct Owned<T> {
     current: Arc<T>,
-    /// Replaced, and perhaps still read: a reader may be several replacements behind.
+    /// Replaced values that may still be read: a reader may be several replacements behind.
     retired: Vec<Arc<T>>,
 }
 
 impl<T> Current<T> {
-    /// Holds `value` at first.
+    /// A current value.
     pub fn new(value: T) -> Self {
         let current = Arc::new(value);
         let pointer = AtomicPtr::new(Arc::as_ptr(&current).cast_mut());
         Self { pointer, owned: Mutex::new(Owned { current, retired: Vec::new() }) }
     }
 
-    /// Reads the current value; it stays as it is until `read` returns.
+    /// Reads the current value, which stays until `read` returns.
     #[inline]
     pub fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         loop {
             let pointer = self.pointer.load(Ordering::Acquire);
             let held = readers::hold(pointer);
             if self.pointer.load(Ordering::Acquire) == pointer {
-                // SAFETY: `owned` keeps the current value, and a replaced one until nobody has announced it; this one
-                // was current after it had been announced, and the announcement outlives the call.
+                // SAFETY: `owned` keeps the current value, and a replaced one while it is announced; this one was
+                // current after it had been announced, and the announcement outlives the call.
                 return read(unsafe { &*pointer });
             }
             drop(held);
         }
     }
 
-    /// Puts another value in place of the current one.
+    /// Replaces the current value.
     pub fn store(&self, value: T) {
         let new = Arc::new(value);
         let mut owned = self.owned.lock();
@@ -53,7 +53,7 @@ impl<T> Current<T> {
         self.sweep();
     }
 
-    /// Frees replaced values that nobody reads; returns how many somebody does.
+    /// Frees replaced values that are not being read; returns how many are.
     pub fn sweep(&self) -> usize {
         let free: Vec<Arc<T>> = {
             let mut owned = self.owned.lock();

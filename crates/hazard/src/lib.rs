@@ -1,8 +1,8 @@
-//! Values that are replaced or taken away while others read them: hazard pointers whose fences are the writer's.
+//! Values that are replaced or removed while others read them: hazard pointers whose fences are on the writer's side.
 //!
-//! A reader costs two plain stores and takes no lock. It may also never come back: a machine that stops abandons the stacks
-//! of its processors, and what such a stack had announced is taken back for it ([`rewind`]). That is what the crates that
-//! do the same on crates.io cannot do.
+//! A reader costs two plain stores and takes no lock. It may also never return: a machine that stops abandons the
+//! stacks of its processors, and the announcements of such a stack are withdrawn for it ([`rewind`]). Other hazard
+//! pointer crates on crates.io cannot do that.
 
 mod current;
 mod readers;

@@ -1,4 +1,4 @@
-//! A value that is set and taken away while others are inside of it.
+//! A value that is set and removed while others are inside it.
 
 use crate::readers;
 use parking_lot::Mutex;
@@ -6,15 +6,15 @@ use std::fmt;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// A place for a value. Whoever is inside of it sees the value that was there when it entered; what is taken away is kept
-/// as long as the slot, since a caller that entered before may still use it.
+/// A place for a value. A caller that is inside sees the value that was there when it entered; a removed value lives as
+/// long as the slot, because such a caller may still use it.
 pub struct Slot<T> {
     current: AtomicPtr<T>,
-    /// Every value there ever was, each in a box of its own: `current` points to them.
+    /// All values that ever were in the slot, each in its own box: `current` points to one.
     values: Mutex<Vec<Box<T>>>,
 }
 
-/// What was taken out of a slot.
+/// A value that was taken out of a slot.
 pub struct Taken<'a, T> {
     slot: &'a Slot<T>,
     value: *mut T,
@@ -39,13 +39,13 @@ impl<T> fmt::Debug for Taken<'_, T> {
 }
 
 impl<T> Slot<T> {
-    /// Whether a value is there.
+    /// Whether the slot has a value.
     #[must_use]
     pub fn is_filled(&self) -> bool {
         !self.current.load(Ordering::Acquire).is_null()
     }
 
-    /// Announces the caller and gives it the value; `None` when there is none.
+    /// Announces the caller and passes it the value; `None` without a value.
     #[inline]
     pub fn enter<R>(&self, inside: impl FnOnce(&T) -> R) -> Option<R> {
         let held = readers::hold(self);
@@ -56,13 +56,13 @@ impl<T> Slot<T> {
         result
     }
 
-    /// Whether anybody is inside.
+    /// Whether any caller is inside.
     #[must_use]
     pub fn is_entered(&self) -> bool {
         readers::is_held(self)
     }
 
-    /// Puts a value in, in place of the one that is there.
+    /// Sets the value, replacing the one that is there.
     pub fn fill(&self, value: T) {
         let mut values = self.values.lock();
         values.push(Box::new(value));
@@ -70,7 +70,7 @@ impl<T> Slot<T> {
         self.current.store(newest.cast_mut(), Ordering::SeqCst);
     }
 
-    /// Takes the value away: who enters from now on finds none. Those that are inside already are not waited for
+    /// Removes the value: callers that enter from now on find none. It does not wait for those that are inside
     /// ([`Self::is_entered`]).
     pub fn take(&self) -> Option<Taken<'_, T>> {
         let value = self.current.swap(null_mut(), Ordering::SeqCst);
@@ -79,13 +79,13 @@ impl<T> Slot<T> {
 }
 
 impl<T> Taken<'_, T> {
-    /// Puts the value back where it was.
+    /// Puts the value back.
     pub fn put_back(self) {
         self.slot.current.store(self.value, Ordering::SeqCst);
     }
 }
 
-// SAFETY: the pointer leads to a value that the slot owns; values are only shared, so a slot is like a list of them.
+// SAFETY: the pointer points to a value that the slot owns; values are only shared, so a slot is like a list of them.
 unsafe impl<T: Send + Sync> Send for Slot<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Slot<T> {}
