@@ -1,4 +1,4 @@
-//! What the shim asks of a filter engine. The real one is behind ntsim's `EngineClassifier`; tests bring a scripted one.
+//! The shim's view of a filter engine. ntsim's `EngineClassifier` is the real one; tests use a scripted one.
 
 use super::flow::{FlowKey, Owner};
 use super::layer::{Direction, IpVersion, Layer};
@@ -22,7 +22,7 @@ pub mod condition_flag {
 
 /// `FWP_CONDITION_REAUTHORIZE_REASON_POLICY_CHANGE`.
 pub const REASON_POLICY_CHANGE: u32 = 0x1;
-/// `FWP_CONDITION_REAUTHORIZE_REASON_CLASSIFY_COMPLETION`: a callout put the decision off, and now it is due.
+/// `FWP_CONDITION_REAUTHORIZE_REASON_CLASSIFY_COMPLETION`: a callout pended the decision, and now it is due.
 pub const REASON_COMPLETION: u32 = 0x10;
 
 /// `FWPS_STREAM_FLAG_*` (fwpsk.h), as far as the shim sets them.
@@ -39,7 +39,7 @@ pub mod stream_flag {
     pub const SEND_ABORT: u32 = 0x10_0000;
 }
 
-/// One classify call, before it is put into Windows' structures.
+/// One classify call, before it is converted to Windows' structures.
 #[derive(Debug)]
 pub struct Indication<'a, F> {
     /// The layer.
@@ -50,7 +50,7 @@ pub struct Indication<'a, F> {
     pub direction: Direction,
     /// Who opened the flow.
     pub flow_direction: Direction,
-    /// The packet, where the layer is about one.
+    /// The packet, at layers that show one.
     pub packet: Option<&'a Packet>,
     /// [`condition_flag`]s.
     pub flags: u32,
@@ -62,7 +62,7 @@ pub struct Indication<'a, F> {
     pub owner: Option<&'a Owner>,
     /// A number for the local endpoint (`transportEndpointHandle`).
     pub endpoint: u64,
-    /// The callout that injected the data of a stream, 0 when none did: only lighter sublayers are asked.
+    /// The callout that injected the data of a stream, 0 when none did: only lighter sublayers are evaluated.
     pub injected_by: u32,
     /// The packet's bytes.
     pub data: Data<'a>,
@@ -75,8 +75,8 @@ impl<F> Indication<'_, F> {
         self.key.version()
     }
 
-    /// The IRQL at which Windows makes this call: binding and connecting happen in the thread of the process that
-    /// asks, everything else may come with the packet, at DISPATCH_LEVEL (the documentation promises no more than
+    /// The IRQL at which Windows makes this call: binding and connecting happen in the thread of the process that asks,
+    /// everything else may happen in packet processing, at DISPATCH_LEVEL (the documentation promises no more than
     /// "IRQL <= DISPATCH_LEVEL" for classifyFn).
     #[must_use]
     pub const fn irql(&self) -> Irql {
@@ -97,7 +97,7 @@ pub enum Data<'a> {
     Packet {
         /// The packet.
         buffer: &'a mut PacketBuffer,
-        /// First byte that can be reached.
+        /// The first byte in reach.
         start: usize,
         /// Where the data begins.
         offset: usize,
@@ -119,7 +119,7 @@ pub enum StreamAction {
     /// FWPS_STREAM_ACTION_NONE: the verdict counts.
     #[default]
     None,
-    /// FWPS_STREAM_ACTION_NEED_MORE_DATA: with at least so many more bytes it wants to be asked again.
+    /// FWPS_STREAM_ACTION_NEED_MORE_DATA: call again with at least this many more bytes.
     NeedMoreData(u32),
     /// FWPS_STREAM_ACTION_DROP_CONNECTION.
     DropConnection,
@@ -127,25 +127,26 @@ pub enum StreamAction {
     Defer(u32),
 }
 
-/// Data that a driver puts into a stream (`FwpsStreamInjectAsync0`).
+/// Data that a driver injects into a stream (`FwpsStreamInjectAsync0`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Injected {
-    /// The callout that does it: only lighter sublayers are asked.
+    /// The injecting callout: only lighter sublayers are evaluated.
     pub callout_id: u32,
     /// The data.
     pub data: Vec<u8>,
-    /// The stream ends behind it.
+    /// The stream ends after it.
     pub end: bool,
 }
 
-/// What came of a classify call.
+/// The result of a classify call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Blocked; permitted otherwise, also when no filter decided.
     pub blocked: bool,
-    /// Blocked without a word (`FWPS_CLASSIFY_OUT_FLAG_ABSORB`): nobody is told.
+    /// Blocked silently (`FWPS_CLASSIFY_OUT_FLAG_ABSORB`).
     pub absorbed: bool,
-    /// A callout put the decision off (`FwpsPendOperation0`, `FwpsPendClassify0`): who asked will hear of it by the endpoint's number.
+    /// A callout pended the decision (`FwpsPendOperation0`, `FwpsPendClassify0`), which comes later with the endpoint's
+    /// number.
     pub pended: bool,
     /// The filter that decided; 0 when none did.
     pub filter_id: u64,
@@ -153,11 +154,11 @@ pub struct Outcome {
     pub stream: StreamAction,
     /// How many of the leading bytes of a stream the verdict is about (`countBytesEnforced`); 0 means all of them.
     pub enforced: usize,
-    /// Where callouts want to have the endpoints of a connection, at the redirect layers.
+    /// The endpoints to which callouts redirect a connection, at the redirect layers.
     pub redirect: Option<Redirect>,
 }
 
-/// Other endpoints than a program asked for.
+/// The endpoints of a redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// The local one.
@@ -168,10 +169,10 @@ pub struct Redirect {
 
 /// A filter engine.
 pub trait Classifier {
-    /// A flow as the engine keeps it.
+    /// The engine's flow.
     type Flow;
 
-    /// Whether any filter stands at this layer; if not, the shim permits without asking.
+    /// Whether this layer has any filter; if not, the shim permits without a call.
     fn wants(&self, layer: Layer, version: IpVersion) -> bool;
 
     /// Classifies.
@@ -183,18 +184,18 @@ pub trait Classifier {
     /// Makes a flow.
     fn create_flow(&mut self) -> Self::Flow;
 
-    /// Ends a flow: contexts that callouts associated with it are handed back (flowDeleteFn).
+    /// Ends a flow: contexts that callouts associated with it are deleted (flowDeleteFn).
     fn end_flow(&mut self, flow: Self::Flow);
 
-    /// Whether a callout asked for the flow's end (`FwpsFlowAbort0`).
+    /// Whether a callout aborted the flow (`FwpsFlowAbort0`).
     fn is_aborted(&self, flow: &Self::Flow) -> bool;
 
-    /// Says that the packets shown from now on are the stack's own, or that they are not any more: nobody injected them.
+    /// Whether the packets shown from now on are the stack's own, which no driver injected.
     fn speak_for_itself(&mut self, own: bool);
 
     /// The number by which drivers know a flow (`flowHandle`).
     fn flow_id(&self, flow: &Self::Flow) -> u64;
 
-    /// Takes what callouts have put into one direction of a flow's stream since they were last asked about it.
+    /// Takes what callouts have injected into one direction of a flow's stream since the last call about it.
     fn take_injected(&mut self, flow: &Self::Flow, direction: Direction) -> Vec<Injected>;
 }

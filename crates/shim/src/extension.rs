@@ -2,7 +2,7 @@
 
 use super::packet::{Fragment, Malformed, protocol};
 
-/// Where an IPv6 header ends, and the first byte that names a next header.
+/// The length of an IPv6 header, and the offset of its next header field.
 const HEADER_LEN: usize = 40;
 const NEXT_HEADER: usize = 6;
 
@@ -18,29 +18,29 @@ pub(crate) const FRAGMENT_LEN: usize = 8;
 /// A fragment header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FragmentHeader {
-    /// Which byte names it as the next header.
+    /// The offset of the byte that names it as next header.
     pub(crate) named_at: usize,
     /// Where it starts.
     pub(crate) at: usize,
-    /// What it says.
+    /// Its content.
     pub(crate) piece: Fragment,
 }
 
 /// The chain of headers of an IPv6 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chain {
-    /// What stands behind the chain; behind a piece of a datagram, what its fragment header names.
+    /// The protocol after the chain; for a fragment, the one that its fragment header names.
     pub(crate) protocol: u8,
     /// Where that starts.
     pub(crate) end: usize,
-    /// The header of a piece of a datagram. One that says "all of it" (RFC 6946) is passed over.
+    /// The fragment header of a fragment. An atomic one (RFC 6946) is skipped.
     pub(crate) fragment: Option<FragmentHeader>,
 }
 
 impl Chain {
-    /// Follows the headers in `bytes`, an IPv6 packet without link-layer padding. What stands behind a fragment header is
-    /// part of the datagram that was cut, and is followed in its first piece only: there everything "through an
-    /// Upper-Layer header" must be (RFC 8200 section 4.5).
+    /// Follows the headers in `bytes`, an IPv6 packet without link-layer padding. What follows a fragment header is
+    /// part of the original datagram, and is followed in the first fragment only, which must contain everything
+    /// "through an Upper-Layer header" (RFC 8200 section 4.5).
     ///
     /// # Errors
     /// [`Malformed::IpHeader`] when a header is cut off, or hop-by-hop options do not come first.
@@ -81,7 +81,7 @@ fn length_field(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
     bytes.get(at + 1).map(|len| usize::from(*len)).ok_or(Malformed::IpHeader)
 }
 
-/// The shortest header of an upper-layer protocol that this crate takes apart.
+/// The shortest header of an upper-layer protocol that this crate parses.
 const fn least(upper: u8) -> usize {
     match upper {
         protocol::TCP => 20,
@@ -94,7 +94,7 @@ const fn least(upper: u8) -> usize {
 mod tests {
     use super::*;
 
-    /// An IPv6 packet with these headers behind the first, of which `next` is the first one's number.
+    /// An IPv6 packet with these extension headers; `next` is the number of the first.
     fn packet(next: u8, headers: &[&[u8]]) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_LEN];
         (bytes[0], bytes[NEXT_HEADER]) = (0x60, next);

@@ -5,10 +5,10 @@ use super::packet::{Packet, Upper, protocol};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// What makes two packets belong to one ALE flow.
+/// The key of an ALE flow.
 ///
-/// The five-tuple; for ICMP the type, the code and, with echo messages, the identifier stand for the ports. Source:
-/// "ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md.
+/// The five-tuple; for ICMP the type, the code and, in echo messages, the identifier take the place of the ports.
+/// Source: "ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
     local: u128,
@@ -23,7 +23,7 @@ pub struct FlowKey {
     v6: bool,
 }
 
-/// A local endpoint, on whichever of the machine's addresses.
+/// A local endpoint, on any of the machine's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LocalEndpoint {
     port: u16,
@@ -51,7 +51,7 @@ impl FlowKey {
         let mut icmp_id = 0;
         let (local_port, remote_port) = match (packet.upper, direction) {
             (Upper::Icmp(icmp), _) => {
-                // A reply belongs to the flow of its request, whichever way either goes.
+                // A reply belongs to the flow of its request, in either direction.
                 icmp_id = icmp.echo.map_or(0, |(id, _)| id);
                 (u16::from(request_type(packet.protocol, icmp.kind)), u16::from(icmp.code))
             }
@@ -69,7 +69,7 @@ impl FlowKey {
         }
     }
 
-    /// The same flow with other endpoints; `None` when they are not of its version of IP.
+    /// The same flow with other endpoints; `None` when they are of another IP version.
     #[must_use]
     pub fn between(&self, local: SocketAddr, remote: SocketAddr) -> Option<Self> {
         (local.is_ipv6() == self.v6 && remote.is_ipv6() == self.v6).then_some(Self {
@@ -113,13 +113,13 @@ impl FlowKey {
         self.icmp_id
     }
 
-    /// The local endpoint without its address: what an answer to a group or a broadcast is known by.
+    /// The local endpoint without its address, which identifies an answer to a multicast or broadcast.
     #[must_use]
     pub const fn local_endpoint(&self) -> LocalEndpoint {
         LocalEndpoint { port: self.local_port, icmp_id: self.icmp_id, protocol: self.protocol, v6: self.v6 }
     }
 
-    /// A number that is the same for both directions of the flow, to spread flows over processors.
+    /// A hash that is equal for both directions of the flow, to spread flows over processors.
     #[must_use]
     pub fn spread(&self) -> u64 {
         let ports = u64::from(self.local_port) ^ u64::from(self.remote_port);
@@ -128,7 +128,7 @@ impl FlowKey {
     }
 }
 
-/// The ICMP type of the request that a reply of type `kind` answers; any other type stands for itself.
+/// The ICMP type of the request that a reply of type `kind` answers; any other type is unchanged.
 const fn request_type(protocol: u8, kind: u8) -> u8 {
     match (protocol, kind) {
         (protocol::ICMP, 0) => 8,
@@ -151,7 +151,7 @@ pub struct Owner {
 
 /// Finds the process behind a local endpoint.
 pub trait Endpoints {
-    /// Who owns the local side of this flow; `None` when nobody does any more, or it is not known.
+    /// The owner of the local side of this flow; `None` when it has no owner any more or the owner is unknown.
     fn owner(&mut self, key: &FlowKey) -> Option<Arc<Owner>>;
 
     /// Whether an address is one of this machine's.
@@ -159,13 +159,13 @@ pub trait Endpoints {
         address.is_loopback()
     }
 
-    /// Whether the local side of this flow is still there.
+    /// Whether the local socket of this flow still exists.
     fn is_open(&mut self, _: &FlowKey) -> bool {
         true
     }
 }
 
-/// Knows nobody: for captures.
+/// No processes: for captures.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoEndpoints;
 
@@ -207,7 +207,7 @@ mod tests {
         let other = packet(|b| PacketBuilder::ipv6([2; 16], [1; 16], 9).icmpv6_echo_reply(8, 1).write(b, &[]).unwrap());
         let key = FlowKey::of(&there, Direction::Outbound);
         assert_eq!(key, FlowKey::of(&back, Direction::Inbound));
-        assert_ne!(key, FlowKey::of(&other, Direction::Inbound), "another identifier is another flow");
+        assert_ne!(key, FlowKey::of(&other, Direction::Inbound), "another identifier makes another flow");
     }
 
     #[test]

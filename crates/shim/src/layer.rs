@@ -1,6 +1,6 @@
 //! The layers a packet passes, with their run-time identifiers.
 
-/// Which version of the Internet Protocol.
+/// The version of the Internet Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IpVersion {
     /// IPv4.
@@ -9,7 +9,7 @@ pub enum IpVersion {
     V6,
 }
 
-/// Which way a packet travels, or who opened a flow. The numbers are those of `FWP_DIRECTION`.
+/// The direction of a packet, or of the packet that opened a flow. The numbers are those of `FWP_DIRECTION`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Direction {
@@ -20,7 +20,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The other way.
+    /// The opposite direction.
     #[must_use]
     pub const fn reverse(self) -> Self {
         match self {
@@ -41,9 +41,9 @@ impl Direction {
 
 /// A layer of the filter engine, without its IP version.
 ///
-/// Run-time identifiers: `FWPS_BUILTIN_LAYERS` in fwpsk.h. Those used here have not moved since Windows 7.
+/// Run-time identifiers: `FWPS_BUILTIN_LAYERS` in fwpsk.h. Those used here have not changed since Windows 7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of FWPS_LAYER_* and say all there is to say")]
+#[allow(missing_docs, reason = "the names are those of FWPS_LAYER_*")]
 pub enum Layer {
     InboundIpPacket,
     OutboundIpPacket,

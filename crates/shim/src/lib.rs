@@ -1,8 +1,8 @@
 //! Turns packets into the classify calls that Windows' network stack makes, in Windows' order.
 //!
-//! [`stack::Stack`] holds the order, the flows and as much of TCP as that takes; it asks a [`classifier::Classifier`]
-//! and gives back what becomes of each packet. It knows nothing of devices, files, drivers or the filter engine itself:
-//! whoever has packets brings a classifier.
+//! [`stack::Stack`] holds the order, the flows and as much of TCP as that takes; it calls a [`classifier::Classifier`]
+//! and returns the decision about each packet. It does not depend on devices, files, drivers or the filter engine: the
+//! caller supplies packets and a classifier.
 #![forbid(unsafe_code)]
 
 pub mod classifier;

@@ -1,11 +1,11 @@
-//! What the shim needs to know of an IP packet.
+//! Parses IP packets, as far as the shim needs.
 
 use super::extension::Chain;
 use super::layer::IpVersion;
 use etherparse::{Icmpv4Slice, Icmpv6Slice, IpNumber, LaxIpSlice, TcpSlice, UdpSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IANA protocol numbers the shim treats in a way of their own.
+/// The IANA protocol numbers that the shim treats specially.
 pub mod protocol {
     #![allow(missing_docs, reason = "the names are those of the protocols")]
     pub const ICMP: u8 = 1;
@@ -14,7 +14,8 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
-/// Why a packet cannot be read. Windows' stack discards such a packet before any layer but `*_IPPACKET_DISCARD` sees it.
+/// Why a packet is malformed. Windows' stack discards such a packet before any layer except `*_IPPACKET_DISCARD` sees
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// No IPv4 or IPv6 header, or its lengths contradict each other.
@@ -25,22 +26,22 @@ pub enum Malformed {
     Transport(u8),
 }
 
-/// An IP packet, taken apart. Offsets and lengths are in bytes.
+/// A parsed IP packet. Offsets and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// The upper-layer protocol, behind any IPv6 extension headers.
+    /// The upper-layer protocol, after any IPv6 extension headers.
     pub protocol: u8,
-    /// From the start of the packet to the transport header: IPv4 options and IPv6 extension headers counted.
+    /// The offset of the transport header, after IPv4 options and IPv6 extension headers.
     pub ip_header_len: usize,
-    /// How much of the packet is here, link-layer padding not counted.
+    /// The length of the packet that is here, without link-layer padding.
     pub len: usize,
-    /// How long the packet was on the wire: more than `len` in a capture with a snapshot length.
+    /// The packet's length on the wire: more than `len` in a capture with a snapshot length.
     pub wire_len: usize,
-    /// The place of this piece, when the packet is a fragment.
+    /// The fragment's place, when the packet is a fragment.
     pub fragment: Option<Fragment>,
     /// The transport header.
     pub upper: Upper,
@@ -51,7 +52,7 @@ pub struct Packet {
 pub struct Fragment {
     /// The datagram's identification.
     pub id: u32,
-    /// Offset of this piece in the datagram's payload, in bytes.
+    /// Its offset in the datagram's payload, in bytes.
     pub offset: u32,
     /// Whether more follows.
     pub more: bool,
@@ -71,7 +72,7 @@ pub enum Upper {
     },
     /// ICMP or ICMPv6.
     Icmp(Icmp),
-    /// Any other protocol, or a piece of a datagram (whose header is in its first piece).
+    /// Any other protocol, or a fragment (the header is in the first one).
     Other,
 }
 
@@ -84,7 +85,7 @@ pub struct Tcp {
     pub destination: u16,
     /// Sequence number.
     pub sequence: u32,
-    /// Acknowledgment number; meaningful with the ACK flag.
+    /// Acknowledgment number; valid with the ACK flag.
     pub acknowledgment: u32,
     /// Header length with options.
     pub header_len: usize,
@@ -127,7 +128,7 @@ pub struct Icmp {
 /// The size of an ICMP header with its "rest of header".
 pub const ICMP_HEADER_LEN: usize = 8;
 
-/// The packet an ICMP error quotes, as far as it is there.
+/// The packet that an ICMP error quotes, as far as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
     /// Its protocol.
@@ -143,8 +144,8 @@ pub struct Quoted {
 }
 
 impl Packet {
-    /// Takes an IP packet apart. `bytes` may be longer than the packet (link-layer padding) or end before it does (a
-    /// capture's snapshot length).
+    /// Parses an IP packet. `bytes` may be longer than the packet (link-layer padding) or shorter (a capture's snapshot
+    /// length).
     ///
     /// # Errors
     /// [`Malformed`] when a header cannot be read.
@@ -189,7 +190,8 @@ impl Packet {
 
     fn parse_v6(bytes: &[u8]) -> Result<Self, Malformed> {
         let header = etherparse::Ipv6HeaderSlice::from_slice(bytes).map_err(|_| Malformed::IpHeader)?;
-        // A payload length of 0 is a jumbogram's, or of a segment that is cut by the network card: what is there counts.
+        // A payload length of 0 means a jumbogram, or a segment that the network card splits: the bytes that are there
+        // count.
         let wire_len = match header.payload_length() {
             0 => bytes.len(),
             length => 40 + usize::from(length),
@@ -209,7 +211,7 @@ impl Packet {
         .with_upper(bytes)
     }
 
-    /// Takes the transport header apart, which a piece of a datagram does not have.
+    /// Parses the transport header, which a fragment does not have.
     fn with_upper(mut self, bytes: &[u8]) -> Result<Self, Malformed> {
         if self.fragment.is_none() {
             self.upper = Upper::parse(IpNumber(self.protocol), &bytes[self.ip_header_len..self.len])?;
@@ -226,7 +228,7 @@ impl Packet {
         }
     }
 
-    /// The length of the transport header; for protocols the shim does not take apart 0.
+    /// The length of the transport header; 0 for protocols that the shim does not parse.
     #[must_use]
     pub const fn transport_header_len(&self) -> usize {
         match self.upper {
@@ -312,7 +314,7 @@ impl Quoted {
         let inner = bytes.get(packet.ip_header_len + ICMP_HEADER_LEN..packet.len)?;
         let (ip, _) = LaxIpSlice::from_slice(inner).ok()?;
         let payload = ip.payload();
-        // Only 8 bytes behind the header are promised (RFC 792), so the ports are read from where they stand.
+        // Only 8 bytes after the header are guaranteed (RFC 792), so the ports are read directly.
         let (source_port, destination_port) = match (payload.ip_number, payload.payload) {
             (IpNumber::TCP | IpNumber::UDP, [a, b, c, d, ..]) => {
                 (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
@@ -342,7 +344,7 @@ pub enum AddressType {
 }
 
 impl AddressType {
-    /// The type of an address as far as it shows: a subnet's own broadcast address counts as unicast.
+    /// The type of an address, as far as the address shows it: a subnet's broadcast address counts as unicast.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         match address {

@@ -1,4 +1,4 @@
-//! The packets with which a refusal is told: TCP resets and ICMP errors, written as the refused side would get them.
+//! The packets that report a refusal: TCP resets and ICMP errors, as the refused side gets them.
 
 use super::packet::{Packet, Upper, protocol, tcp_flag};
 use etherparse::icmpv4::DestUnreachableHeader as V4;
@@ -6,14 +6,14 @@ use etherparse::icmpv6::DestUnreachableCode as V6;
 use etherparse::{Icmpv4Type, Icmpv6Type, IpHeaders, PacketBuilder, PacketBuilderStep, TcpHeader};
 use std::net::IpAddr;
 
-/// Hop limit of the packets made here; they travel one hop.
+/// The hop limit of the packets made here, which travel one hop.
 const HOPS: u8 = 64;
 /// How much of the offending packet an ICMPv4 error quotes (RFC 1812 section 4.3.2.3: at most 576 bytes in all).
 const V4_QUOTE: usize = 576 - 20 - 8;
 /// The same for ICMPv6 (RFC 4443 section 2.4: the minimum MTU, 1280, in all).
 const V6_QUOTE: usize = 1280 - 40 - 8;
 
-/// The beginning of a packet from one address to another; `None` when they are of two families.
+/// The beginning of a packet from one address to another; `None` when their families differ.
 pub(crate) fn ip(source: IpAddr, destination: IpAddr) -> Option<PacketBuilderStep<IpHeaders>> {
     match (source, destination) {
         (IpAddr::V4(s), IpAddr::V4(d)) => Some(PacketBuilder::ipv4(s.octets(), d.octets(), HOPS)),
@@ -38,12 +38,12 @@ pub fn reset(
         header.ack = true;
         header.acknowledgment_number = acknowledgment;
     }
-    // Writing to a Vec fails only when the payload is too long for its length field; there is none.
+    // Writing to a Vec fails only when the payload is too long for its length field; there is no payload.
     let _ = builder.tcp_header(header).write(out, &[]);
 }
 
 /// The answer to a segment that is refused: the reset that a host without such a connection sends (RFC 9293 section
-/// 3.10.7.1). Replaces what `out` holds; it stays empty when the packet is none to answer (not TCP, or itself a reset).
+/// 3.10.7.1). Replaces what `out` holds; it stays empty when the packet gets no answer (not TCP, or itself a reset).
 pub fn refuse_tcp(out: &mut Vec<u8>, packet: &Packet) {
     out.clear();
     let Upper::Tcp(tcp) = packet.upper else { return };
@@ -63,8 +63,8 @@ pub fn refuse_tcp(out: &mut Vec<u8>, packet: &Packet) {
 }
 
 /// The ICMP error that refuses a datagram: "port unreachable" for UDP, so that a connected socket fails at once, and
-/// "administratively prohibited" for everything else. Replaces what `out` holds; it stays empty when the packet is
-/// none to answer: an ICMP error itself, a multicast, or TCP.
+/// "administratively prohibited" for everything else. Replaces what `out` holds; it stays empty when the packet gets no
+/// answer: an ICMP error, a multicast, or TCP.
 pub fn refuse_datagram(out: &mut Vec<u8>, bytes: &[u8], packet: &Packet) {
     out.clear();
     let is_error = matches!(packet.upper, Upper::Icmp(icmp) if icmp.error);

@@ -1,15 +1,16 @@
-//! Headers and checksums of packets that the stack builds itself.
+//! Headers and checksums of packets that the stack builds.
 
 use super::layer::IpVersion;
 use super::packet::{Packet, Upper, protocol};
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header};
 use std::net::{IpAddr, SocketAddr};
 
-/// The hop limit Windows gives packets of its own.
+/// The hop limit of Windows' own packets.
 const HOPS: u8 = 128;
 
-/// The IP packet in which `data`, from its transport header on, goes from one address to another, with the checksums it
-/// needs; `None` when the addresses are of two families, or the data is too long or has no such transport header.
+/// The IP packet that carries `data`, which begins at its transport header, from one address to another, with its
+/// checksums; `None` when the families of the addresses differ, or the data is too long or has no such transport
+/// header.
 pub fn wrap(source: IpAddr, destination: IpAddr, number: u8, data: &[u8]) -> Option<Vec<u8>> {
     let mut packet = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -37,8 +38,8 @@ pub fn wrap(source: IpAddr, destination: IpAddr, number: u8, data: &[u8]) -> Opt
     Some(packet)
 }
 
-/// Sets the checksums of an IP packet, of which `packet` is the description, from what it says now: that of the IPv4
-/// header, and of TCP, UDP, ICMP or ICMPv6.
+/// Sets the checksums of an IP packet, which `packet` describes, from its current content: that of the IPv4 header, and
+/// of TCP, UDP, ICMP or ICMPv6.
 pub fn mend(bytes: &mut [u8], packet: &Packet) {
     let addresses = match (packet.source, packet.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -50,7 +51,7 @@ pub fn mend(bytes: &mut [u8], packet: &Packet) {
         _ => return,
     };
     if packet.fragment.is_some() {
-        return; // its checksum is about data that is not here
+        return; // its checksum covers data that is not here
     }
     let (start, end) = (packet.ip_header_len, packet.len);
     let at = start
@@ -65,13 +66,13 @@ pub fn mend(bytes: &mut [u8], packet: &Packet) {
         number => addresses + u64::from(number) + (end - start) as u64,
     };
     put(bytes, at, |bytes| match !fold(sum(pseudo, &bytes[start..end])) {
-        0 if packet.protocol == protocol::UDP => 0xffff, // 0 says that there is none (RFC 768)
+        0 if packet.protocol == protocol::UDP => 0xffff, // 0 means no checksum (RFC 768)
         checksum => checksum,
     });
 }
 
-/// Gives a packet, of which `packet` is the description, other addresses and ports, and the checksums that belong to them.
-/// Does nothing when the addresses are not of the packet's version of IP.
+/// Changes the addresses and ports of a packet, which `packet` describes, and adjusts its checksums. Does nothing when
+/// the addresses are not of the packet's IP version.
 pub fn readdress(bytes: &mut [u8], packet: &Packet, source: SocketAddr, destination: SocketAddr) {
     match (packet.version(), source.ip(), destination.ip()) {
         (IpVersion::V4, IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -138,7 +139,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against another implementation of the same sums.
+        /// Compares the sums with another implementation.
         #[test]
         fn checksums_are_those_of_etherparse(data in proptest::collection::vec(any::<u8>(), 0..64), wrong in any::<u16>()) {
             for right in packets(&data) {

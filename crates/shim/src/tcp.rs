@@ -1,4 +1,5 @@
-//! As much of TCP as it takes to know when a connection stands, when it is over, and which bytes of a segment are new.
+//! As much of TCP as it takes to know when a connection is established, when it is over, and which bytes of a segment
+//! are new.
 //!
 //! Windows indicates a connection's bytes to the STREAM layer once and in order: outbound when the application sends
 //! them, before they become segments, inbound when TCP has put them in order. Seen from the wire that means:
@@ -9,12 +10,12 @@ use super::packet::{Tcp, tcp_flag};
 use etherparse::{TcpOptionElement, TcpSlice};
 use nt_abi::PacketBuffer;
 
-/// Where a connection stands.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The SYN went out or came in; nothing answered it yet.
+    /// The SYN went out or came in, without an answer yet.
     Opening,
-    /// Both SYNs were seen; the opener's ACK is missing.
+    /// Both SYNs were seen, but not the opener's ACK.
     HalfOpen,
     /// The handshake is complete.
     Established,
@@ -28,10 +29,10 @@ pub const fn after(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
 }
 
-/// Bytes a direction may hold that arrived early. Beyond it the gap is given up (a capture that lost packets).
+/// The most early bytes of a direction. Beyond them the gap is given up (a capture that lost packets).
 const EARLY_LIMIT: usize = 1 << 20;
 
-/// A segment that arrived before its turn.
+/// A segment that arrived early.
 #[derive(Debug)]
 pub struct Early {
     /// The sequence number of its first data byte.
@@ -51,11 +52,11 @@ pub struct Early {
 pub struct Half {
     /// The next sequence number in order; `None` before anything was seen.
     pub next: Option<u32>,
-    /// The end of what was let through without a gap: what the receiver expects next.
+    /// The end of what passed without a gap: what the receiver expects next.
     pub delivered: Option<u32>,
     /// What the receiver acknowledged last.
     pub acknowledged: Option<u32>,
-    /// The sequence number behind the SYN.
+    /// The sequence number after the SYN.
     pub behind_syn: Option<u32>,
     /// The sequence number of the FIN.
     pub fin: Option<u32>,
@@ -77,7 +78,7 @@ pub enum Fresh {
         /// Bytes at the start of the segment's data that were seen before.
         skip: u32,
     },
-    /// It lies behind a gap.
+    /// It is after a gap.
     Early,
 }
 
@@ -109,7 +110,7 @@ impl Half {
         true
     }
 
-    /// Takes the next kept segment that is in order now; segments that became old are forgotten.
+    /// Takes the next kept segment that is now in order; segments that became old are dropped.
     pub fn next_early(&mut self) -> Option<Early> {
         let next = self.next?;
         let mut found = None;
@@ -130,14 +131,14 @@ impl Half {
         found
     }
 
-    /// Gives up the gap: the nearest kept segment is next.
+    /// Gives up the gap: the nearest kept segment comes next.
     pub fn skip_gap(&mut self) {
         if let Some(nearest) = self.early.iter().map(|e| e.sequence).reduce(|a, b| if after(a, b) { b } else { a }) {
             self.next = Some(nearest);
         }
     }
 
-    /// Notes that the segment `[sequence, end)` was let through.
+    /// Records that the segment `[sequence, end)` passed.
     pub fn deliver(&mut self, sequence: u32, end: u32) {
         match self.delivered {
             Some(delivered) if after(sequence, delivered) || !after(end, delivered) => {}
@@ -146,12 +147,12 @@ impl Half {
     }
 }
 
-/// What a host says of itself in its segments.
+/// What a host announces in its segments.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Host {
-    /// The window, as it stood in the last header.
+    /// The window of the last header.
     pub window: u16,
-    /// By how many bits it is to be shifted; once both SYNs were seen, 0 unless both hosts offered a scale.
+    /// The shift of the window; once both SYNs were seen, 0 unless both hosts offered a scale.
     pub scale: u8,
     /// The last header was a SYN's: "the window field in a segment where the SYN bit is set MUST NOT be scaled"
     /// (RFC 7323 section 2.2).
@@ -161,18 +162,18 @@ pub struct Host {
 }
 
 impl Host {
-    /// How many bytes it takes.
+    /// The window in bytes.
     #[must_use]
     pub fn takes(&self) -> usize {
         usize::from(self.window) << if self.unscaled { 0 } else { self.scale }
     }
 
-    /// Takes note of the window in a segment that is no SYN.
+    /// Records the window of a segment that is not a SYN.
     pub fn says(&mut self, window: u16) {
         (self.window, self.unscaled) = (window, false);
     }
 
-    /// How much data it takes in one segment; without a word of it what every host must (RFC 9293 section 3.7.1).
+    /// How much data it takes in one segment; without the option, what every host must take (RFC 9293 section 3.7.1).
     #[must_use]
     pub fn largest(&self, version: IpVersion) -> usize {
         let least = match version {
@@ -205,11 +206,11 @@ impl Host {
 /// A TCP connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Where it stands.
+    /// Its phase.
     pub phase: Phase,
     /// The sequence number of the SYN that opened it, to tell its retransmission from a new connection.
     pub initial: Option<u32>,
-    /// Both ends were told that it is over.
+    /// Both ends have been reset.
     pub aborted: bool,
     halves: [Half; 2],
     hosts: [Host; 2],
@@ -227,7 +228,7 @@ impl Connection {
         connection
     }
 
-    /// A connection that was there before the first packet seen.
+    /// A connection that was established before the first packet seen.
     #[must_use]
     pub fn under_way() -> Self {
         Self::at(Phase::Established)
@@ -248,7 +249,7 @@ impl Connection {
         &mut self.halves[direction as usize]
     }
 
-    /// Notes what the sender of a segment says of itself; `segment` begins at the TCP header.
+    /// Records what the sender of a segment announces; `segment` begins at the TCP header.
     pub fn meet(&mut self, segment: &[u8], direction: Direction) {
         if let Ok(header) = TcpSlice::from_slice(segment) {
             self.hosts[direction as usize].read(&header);
@@ -262,7 +263,7 @@ impl Connection {
         self.hosts.map(|host| Host { scale: if both { host.scale } else { 0 }, ..host })
     }
 
-    /// Whether a segment from the other side acknowledges this side's SYN, and nothing that was never sent ("SND.UNA <
+    /// Whether a segment from the other side acknowledges this side's SYN, but nothing that was never sent ("SND.UNA <
     /// SEG.ACK =< SND.NXT", RFC 9293 section 3.10.7).
     #[must_use]
     pub fn acknowledges(&self, tcp: &Tcp) -> bool {
@@ -272,9 +273,10 @@ impl Connection {
         tcp.has(tcp_flag::ACK) && !short && !beyond(ours.delivered.or(ours.behind_syn))
     }
 
-    /// Whether a reset from the other side is one that this side obeys: in answer to its SYN one that acknowledges it (RFC
-    /// 9293 section 3.10.7.3), later one with exactly the sequence number that it expects next (RFC 5961 section 3.2; any
-    /// other gets a challenge ACK or none). Where that is not known, in a capture that starts in the middle, every one.
+    /// Whether this side obeys a reset from the other side: in answer to its SYN one that acknowledges it (RFC 9293
+    /// section 3.10.7.3), later one with exactly the sequence number that it expects next (RFC 5961 section 3.2; any
+    /// other gets a challenge ACK or none). Where that is not known, in a capture that starts in the middle, it obeys
+    /// every one.
     #[must_use]
     pub fn obeys_reset(&self, tcp: &Tcp, opener: Direction) -> bool {
         if self.phase == Phase::Opening && opener == Direction::Outbound {
@@ -285,7 +287,7 @@ impl Connection {
         expected == [None, None] || expected.contains(&Some(tcp.sequence))
     }
 
-    /// Follows the acknowledgment, SYN and FIN of a segment that is let through.
+    /// Follows the acknowledgment, SYN and FIN of a segment that passes.
     pub fn follow(&mut self, tcp: &Tcp, len: u32, direction: Direction) {
         let start = tcp.sequence.wrapping_add(u32::from(tcp.has(tcp_flag::SYN)));
         let half = self.half(direction);

@@ -1,4 +1,4 @@
-//! How flows are authorized before they exist.
+//! Authorizes flows before they exist.
 
 use super::{By, Context, Decision, Flow, Kind, Output, Position, Resumed, Stack, Verdict};
 use crate::classifier::{Classifier, Outcome, REASON_COMPLETION, condition_flag};
@@ -8,7 +8,7 @@ use crate::reply;
 
 impl<F> Stack<F> {
     /// Opens the local port of an outbound flow and authorizes it: what `bind`, `connect` and the first `sendto` do.
-    /// `resumed` is a flow about which a callout put its decision off.
+    /// `resumed` is a flow whose decision a callout had pended.
     pub(super) fn connect<C: Classifier<Flow = F>>(
         &mut self,
         context: &mut Context<'_, C>,
@@ -36,7 +36,7 @@ impl<F> Stack<F> {
             if layer == Layer::AleResourceAssignment && reason == 0 {
                 flow.bound = true;
                 if !self.ledger.bind(&context.key) {
-                    continue; // somebody has opened it before
+                    continue; // already open
                 }
             }
             let flags = match layer {
@@ -54,7 +54,7 @@ impl<F> Stack<F> {
             if outcome.blocked {
                 let decision = refuse(&mut self.output, context, layer, outcome);
                 if layer == Layer::AleResourceAssignment {
-                    self.ledger.unbind(&context.key); // it was never opened
+                    self.ledger.unbind(&context.key); // the open failed
                 } else {
                     self.ledger.close(context.classifier, &context.key, &mut flow);
                 }
@@ -91,14 +91,14 @@ impl<F> Stack<F> {
     }
 }
 
-/// Whether a callout has put its decision off, and has said so as it must: "set the actionType member to FWP_ACTION_BLOCK
-/// and the Flags member to FWPS_CLASSIFY_OUT_FLAG_ABSORB" (FwpsPendOperation0 documentation). Otherwise somebody else's
-/// decision stands.
+/// Whether a callout has pended its decision in the required way: "set the actionType member to FWP_ACTION_BLOCK and
+/// the Flags member to FWPS_CLASSIFY_OUT_FLAG_ABSORB" (FwpsPendOperation0 documentation). Otherwise another callout's
+/// decision is in force.
 const fn is_put_off(outcome: Outcome) -> bool {
     outcome.pended && outcome.blocked && outcome.absorbed
 }
 
-/// Tells the local sender that its packet is refused, unless the block is to be silent.
+/// Reports the refusal to the local sender, unless the block is silent.
 pub(super) fn refuse<C: Classifier>(
     output: &mut Output,
     context: &Context<'_, C>,

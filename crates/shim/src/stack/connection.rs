@@ -45,7 +45,7 @@ impl<F> Stack<F> {
                 decision
             }
             Some(Flow { kind: Kind::Tcp(connection), .. }) if connection.aborted => {
-                // Its hosts were told; what they had under way finds no endpoint any more.
+                // Its hosts were reset; packets still in transit have no endpoint.
                 let dropped = Decision { verdict: Verdict::Drop, ..Decision::FORWARD };
                 context.stray().err().unwrap_or(dropped)
             }
@@ -66,7 +66,7 @@ impl<F> Stack<F> {
         self.opened(context, tcp, flow, by)
     }
 
-    /// A SYN that is authorized goes its way.
+    /// Passes a SYN that is authorized.
     pub(super) fn opened<C: Classifier<Flow = F>>(
         &mut self,
         context: &mut Context<'_, C>,
@@ -77,7 +77,7 @@ impl<F> Stack<F> {
         let flow = self.ledger.insert(&mut self.flows, context.key, flow);
         if let Kind::Tcp(connection) = &mut flow.kind {
             connection.meet(context.segment(), context.direction);
-            // Data that comes with the SYN (TCP Fast Open) is the application's once the connection stands.
+            // Data in the SYN (TCP Fast Open) belongs to the application once the connection is established.
             context.keep_for_later(connection, tcp);
         }
         if context.direction == Direction::Outbound {
@@ -90,8 +90,8 @@ impl<F> Stack<F> {
     }
 }
 
-/// A flow that stood before its first packet was seen. The side with the lower port is taken for the one that
-/// accepted it; it counts as authorized under a policy that is no more.
+/// A flow that was established before its first packet was seen. The side with the lower port is taken to have accepted
+/// it; it counts as authorized under an old policy.
 fn under_way<C: Classifier>(ledger: &mut Ledger, context: &mut Context<'_, C>) -> Flow<C::Flow> {
     let served_here = context.key.local_port < context.key.remote_port;
     let opener = if served_here { Direction::Inbound } else { Direction::Outbound };
@@ -116,7 +116,7 @@ fn is_open<F>(flow: &Flow<F>) -> bool {
     matches!(&flow.kind, Kind::Tcp(connection) if connection.phase != Phase::Closed)
 }
 
-/// Whether a new SYN from the other side opens a connection: the one before it is over, or was only asked for ("If the
+/// Whether a new SYN from the other side opens a connection: the previous one is over, or was only requested ("If the
 /// connection was initiated with a passive OPEN, then return this connection to the LISTEN state", RFC 9293 section
 /// 3.10.7.4, of SYN-RECEIVED).
 fn listens_again<F>(flow: &Flow<F>) -> bool {
@@ -128,8 +128,8 @@ fn listens_again<F>(flow: &Flow<F>) -> bool {
     }
 }
 
-/// Whether this machine's TCP acts upon a segment of an open connection. One of the other side it may not believe: a
-/// reset out of place, or an answer to a SYN that was never sent. A program here, or what stands for it, is believed.
+/// Whether this machine's TCP accepts a segment of an open connection. It may reject one from the other side: a reset
+/// with a wrong sequence number, or an answer to a SYN that was never sent. Segments of local programs are accepted.
 fn heeds<F>(flow: &Flow<F>, tcp: &Tcp, direction: Direction) -> bool {
     let Kind::Tcp(connection) = &flow.kind else { return true };
     if direction == Direction::Outbound {
@@ -145,9 +145,9 @@ fn heeds<F>(flow: &Flow<F>, tcp: &Tcp, direction: Direction) -> bool {
     !opens || !tcp.has(tcp_flag::ACK) || connection.acknowledges(tcp)
 }
 
-/// A segment that arrives and changes nothing: TCP drops it, with a challenge ACK of its own or without (RFC 5961
-/// sections 3 and 4). A SYN that crosses ours is one of them too: the connection stays the one that was authorized, and
-/// stands when ours is acknowledged (RFC 9293 section 3.5, simultaneous initiation).
+/// A segment that arrives and changes nothing: TCP drops it, with or without a challenge ACK (RFC 5961 sections 3 and
+/// 4). So is a SYN that crosses ours: the connection stays the one that was authorized, and is established when ours is
+/// acknowledged (RFC 9293 section 3.5, simultaneous initiation).
 fn unheeded<C: Classifier>(context: &mut Context<'_, C>, flow: &mut Flow<C::Flow>) -> Decision {
     flow.last = context.now;
     context.arrive(flow.head.view(), false).err().unwrap_or(Decision::FORWARD)
@@ -158,7 +158,7 @@ pub(super) fn segment_len(packet: &Packet) -> u32 {
     (packet.wire_len - packet.data_offset()) as u32
 }
 
-/// A segment of a known connection. `live`: there are hosts that answer.
+/// A segment of a known connection. `live`: the hosts answer.
 fn exchange<C: Classifier>(
     ledger: &mut Ledger,
     output: &mut Output,
@@ -179,7 +179,7 @@ fn exchange<C: Classifier>(
     };
     let decided = match passed {
         Ok(_) if relayed => Some(Decision { verdict: Verdict::Relayed, by: None, opened: false }),
-        Err(decided) if !relayed && relay.is_some() => Some(decided), // the stack stands between the hosts from now on
+        Err(decided) if !relayed && relay.is_some() => Some(decided), // the stack is between the hosts from now on
         _ => None,
     };
     if let (Some(decided), Some(relay)) = (decided, &mut *relay) {
@@ -210,7 +210,7 @@ fn exchange<C: Classifier>(
         }
         Err(mut stopped) => {
             if context.check_aborted(head).is_err() {
-                stopped.verdict = Verdict::Abort; // the callout that stopped the packet has also ended the flow
+                stopped.verdict = Verdict::Abort; // the callout that stopped the packet also aborted the flow
             }
             if stopped.verdict == Verdict::Abort {
                 reset_both(output, &context.key, connection, relay.as_deref(), Some((tcp, context.direction)));
@@ -224,8 +224,8 @@ fn exchange<C: Classifier>(
     }
 }
 
-/// An outbound segment of a known connection that a callout took out and a driver sends again: TCP it go long ago, but
-/// only now does the other side hear of it.
+/// An outbound segment of a known connection that a callout absorbed and a driver injects: TCP sent it long ago, but it
+/// reaches the other side only now.
 pub(super) fn sent_again<C: Classifier>(
     ledger: &mut Ledger,
     context: &mut Context<'_, C>,
@@ -238,7 +238,7 @@ pub(super) fn sent_again<C: Classifier>(
     flow.last = context.now;
     let Kind::Tcp(connection) = &mut flow.kind else { return };
     if flow.relay.is_some() {
-        return; // it is the stack's own, and known
+        return; // the stack's own segment, already known
     }
     answers(connection, tcp);
     connection.follow(tcp, segment_len(&context.packet), Direction::Outbound);
@@ -247,7 +247,7 @@ pub(super) fn sent_again<C: Classifier>(
     }
 }
 
-/// A SYN-ACK that leaves brings a connection that came in half-way.
+/// An outbound SYN-ACK moves an inbound connection half-way.
 fn answers(connection: &mut Connection, tcp: &Tcp) {
     if tcp.has(tcp_flag::SYN | tcp_flag::ACK) && connection.phase == Phase::Opening {
         connection.phase = Phase::HalfOpen;
@@ -284,7 +284,8 @@ fn receive<C: Classifier>(
     context.arrive(head.view(), stale)?;
     let reauthorized = context.reauthorize(head)?;
     let completes = match head.direction {
-        // Our SYN is answered: for us the connection stands. Where it crossed another, we have answered that one.
+        // Our SYN is answered: the connection is established for us. If it crossed another SYN, we have answered that
+        // one.
         Direction::Outbound => match connection.phase {
             Phase::Opening => tcp.has(tcp_flag::SYN | tcp_flag::ACK),
             Phase::HalfOpen => tcp.has(tcp_flag::ACK),
@@ -304,7 +305,7 @@ fn receive<C: Classifier>(
 }
 
 impl<C: Classifier> Context<'_, C> {
-    /// A packet that no endpoint knows.
+    /// A packet without an endpoint.
     fn stray(&mut self) -> Result<(), Decision> {
         let none = FlowView::none(self.direction);
         match self.direction {
@@ -313,8 +314,8 @@ impl<C: Classifier> Context<'_, C> {
         }
     }
 
-    /// Makes the engine's flow and indicates ALE_FLOW_ESTABLISHED. The documentation asks callouts for no verdict
-    /// there ("ALE Layers"); a block is taken at its word.
+    /// Makes the engine's flow and indicates ALE_FLOW_ESTABLISHED. Callouts need not return a verdict there ("ALE
+    /// Layers"); a block is obeyed.
     pub(super) fn establish(&mut self, head: &mut Head<C::Flow>) -> Result<(), Decision> {
         self.establish_from(head, Position::by_direction(self.direction))
     }
@@ -354,7 +355,7 @@ pub(super) fn reset_both(
     let mut ours = connection.half(Direction::Outbound).delivered;
     let mut theirs = connection.half(Direction::Inbound).delivered;
     if let Some((tcp, direction)) = segment {
-        // What the segment at hand says about a direction of which nothing was let through yet.
+        // Taken from this segment for a direction in which nothing has passed yet.
         let acknowledged = tcp.has(tcp_flag::ACK).then_some(tcp.acknowledgment);
         (ours, theirs) = match direction {
             Direction::Outbound => (ours.or(Some(tcp.sequence)), theirs.or(acknowledged)),

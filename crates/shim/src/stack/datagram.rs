@@ -10,7 +10,7 @@ impl<F> Stack<F> {
         self.datagram_from(context, None)
     }
 
-    /// [`Self::datagram`], the first one of a flow that waited at a layer.
+    /// [`Self::datagram`], for the first one of a flow that waited at a layer.
     pub(super) fn datagram_from<C: Classifier<Flow = F>>(
         &mut self,
         context: &mut Context<'_, C>,
@@ -18,13 +18,13 @@ impl<F> Stack<F> {
     ) -> Decision {
         match self.pass_datagram(context, resumed) {
             Ok(opened) => Decision { verdict: Verdict::Forward, by: opened, opened: opened.is_some() },
-            // A datagram has no connection to reset: what would abort one ends the flow.
+            // A datagram has no connection to reset: an abort ends the flow.
             Err(stopped) if stopped.verdict == Verdict::Abort => {
                 self.forget(context.classifier, &context.key);
                 Decision { verdict: Verdict::Drop, ..stopped }
             }
             Err(stopped) => {
-                // The callout that stopped the packet may also have ended the flow.
+                // The callout that stopped the packet may also have aborted the flow.
                 let aborted = self.flows.get(&context.key).is_some_and(|f| context.check_aborted(&f.head).is_err());
                 if aborted {
                     self.forget(context.classifier, &context.key);
@@ -53,7 +53,7 @@ impl<F> Stack<F> {
         let mut opened = None;
         let flow = if let Some(flow) = known {
             if key == context.key {
-                flow.last = context.now; // an answer to a group keeps nothing alive
+                flow.last = context.now; // an answer to a multicast does not keep the flow alive
             }
             if let Err(stopped) = context.reauthorize(&mut flow.head) {
                 // "tear down an ALE flow when reauthorization requests for the ALE flow arrive"
@@ -84,10 +84,10 @@ impl<F> Stack<F> {
         Ok(opened)
     }
 
-    /// The flow of the packet at hand: its own, or that of a group which it answers ("the authorization of an outbound
-    /// multicast or broadcast ALE packet will permit inbound traffic, whether unicast, multicast, or broadcast, from any
-    /// remote address"). From any port too: the documentation speaks of addresses only, and devices answer from others
-    /// than they were asked at (SSDP).
+    /// The current packet's flow: its own, or that of a multicast or broadcast which it answers ("the authorization of
+    /// an outbound multicast or broadcast ALE packet will permit inbound traffic, whether unicast, multicast, or
+    /// broadcast, from any remote address"). From any port too: the documentation only mentions addresses, and devices
+    /// answer from other ports than the one asked (SSDP).
     fn flow_of<C: Classifier<Flow = F>>(&self, context: &Context<'_, C>) -> FlowKey {
         let own = context.key;
         if context.direction == Direction::Outbound || self.groups.is_empty() || self.flows.contains_key(&own) {

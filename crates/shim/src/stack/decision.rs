@@ -1,4 +1,4 @@
-//! What becomes of a packet, who decided, and the packets that a verdict brings with it.
+//! Decisions about packets, who made them, and the packets that they produce.
 
 use crate::classifier::Outcome;
 use crate::flow::Owner;
@@ -10,20 +10,19 @@ use std::sync::Arc;
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It travels on; after the pieces in [`Output::earlier`], if there are any.
+    /// It travels on, after any fragments in [`Output::earlier`].
     Forward,
     /// It disappears.
     Drop,
-    /// It disappears and its local sender is told so at once: [`Output::to_local`].
+    /// It disappears, and its local sender gets an answer at once: [`Output::to_local`].
     Refuse,
     /// It disappears and both ends of its connection are reset: [`Output::to_local`], [`Output::to_remote`].
     Abort,
-    /// It is a piece of a datagram and waits for the others, or a callout has put the decision about it off.
+    /// It is a fragment and waits for the others, or a callout has pended its decision.
     Hold,
-    /// It ends here; what callouts leave of the bytes it brought goes on in segments of the stack's own
-    /// ([`Output::relayed`]).
+    /// It ends here; what callouts leave of its bytes goes on in segments of the stack ([`Output::relayed`]).
     Relayed,
-    /// It cannot be read and disappears.
+    /// It is malformed and disappears.
     Malformed(Malformed),
 }
 
@@ -36,13 +35,13 @@ pub struct By {
     pub filter_id: u64,
 }
 
-/// A verdict and where it comes from.
+/// A verdict and its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// What becomes of the packet.
     pub verdict: Verdict,
-    /// Who decided: of a packet that does not travel, the one who stopped it; of the first packet of a flow, the one
-    /// who authorized the flow.
+    /// Who decided: for a packet that does not travel on, what stopped it; for the first packet of a flow, what
+    /// authorized the flow.
     pub by: Option<By>,
     /// The packet opened a flow.
     pub opened: bool,
@@ -56,16 +55,16 @@ impl Decision {
     }
 }
 
-/// Packets that a verdict brings with it. The buffers are used again for the next packet.
+/// Packets that a decision produces. The buffers are reused for the next packet.
 #[derive(Debug, Default)]
 pub struct Output {
     /// A packet for this machine; empty when there is none.
     pub to_local: Vec<u8>,
     /// A packet for the other side; empty when there is none.
     pub to_remote: Vec<u8>,
-    /// Pieces that waited, to be sent before the packet itself.
+    /// Fragments that waited, to be sent before the packet.
     pub earlier: Vec<PacketBuffer>,
-    /// Segments of connections between whose hosts the stack stands, and which way they go.
+    /// Segments of relayed connections, with their directions.
     pub relayed: Vec<(Direction, PacketBuffer)>,
     /// The process that asked for the flow which the packet opens or was refused.
     pub owner: Option<Arc<Owner>>,

@@ -1,4 +1,4 @@
-//! How flows end: idle for too long, their socket gone, or the machine off the network.
+//! Ends flows: idle for too long, their socket closed, or the machine off the network.
 
 use super::{Flow, Kind, Stack};
 use crate::classifier::Classifier;
@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 impl<F> Stack<F> {
-    /// Ends the flows that were idle for too long.
+    /// Ends the flows that have been idle for too long.
     pub fn expire<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, now: Duration) {
         while let Some(&Reverse((deadline, key))) = self.ledger.deadlines.peek() {
             if deadline > now {
@@ -31,12 +31,12 @@ impl<F> Stack<F> {
         }
     }
 
-    /// Ends the flows of UDP sockets that are gone: "When the local UDP socket is closed, all the ALE flows associated with
-    /// it will be deleted" ("ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md).
+    /// Ends the flows of closed UDP sockets: "When the local UDP socket is closed, all the ALE flows associated with it
+    /// will be deleted" ("ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md).
     pub fn end_closed<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, endpoints: &mut dyn Endpoints) {
         let gone = |(key, flow): (&FlowKey, &Flow<F>)| {
             let asked = key.protocol == protocol::UDP && !matches!(flow.kind, Kind::Tcp(_));
-            // A redirected flow has another endpoint than the program's socket.
+            // A redirected flow's endpoint is not that of the program's socket.
             (asked && !self.redirects.leads_to(key) && !endpoints.is_open(key)).then_some(*key)
         };
         let mut closed: Vec<FlowKey> = self.flows.iter().filter_map(gone).collect();

@@ -1,12 +1,12 @@
-//! Flows about which a callout has put its decision off (`FwpsPendOperation0`, `FwpsPendClassify0`).
+//! Flows whose decision a callout has pended (`FwpsPendOperation0`, `FwpsPendClassify0`).
 //!
-//! What becomes of the packet is that of the FwpsPendOperation0 and FwpsCompleteOperation0 documentation: a TCP connection
-//! is made once the operation is completed and authorized again, so its SYN waits here (`connect` has not returned yet);
-//! of any other protocol "any pended packet data is flushed", and completing makes a state entry only. At
-//! ALE_RESOURCE_ASSIGNMENT it is the binding that waits, and the packet, which stands for a call that comes after, waits
-//! with it. At ALE_AUTH_RECV_ACCEPT the callout keeps a clone and injects it after completing; until then packets of the
-//! flow go nowhere, and the first one after is authorized again. At the redirect layers the packet stands for the call that
-//! waits, and waits with it.
+//! The packet is treated as the FwpsPendOperation0 and FwpsCompleteOperation0 documentation says: a TCP connection is
+//! made once the operation is completed and authorized again, so its SYN waits here (`connect` has not returned yet);
+//! for any other protocol "any pended packet data is flushed", and completing only makes a state entry. At
+//! ALE_RESOURCE_ASSIGNMENT the binding waits, and with it the packet, which represents a later call. At
+//! ALE_AUTH_RECV_ACCEPT the callout keeps a clone and injects it after completing; until then packets of the flow are
+//! held, and the first one after is authorized again. At the redirect layers the packet represents the waiting call,
+//! and waits with it.
 
 use super::authorize::refuse;
 use super::{
@@ -29,16 +29,16 @@ struct Held<F> {
     layer: Layer,
     /// The packet that asked for it.
     packet: Vec<u8>,
-    /// The callout has made up its mind.
+    /// The callout has completed it.
     completed: bool,
 }
 
-/// A flow that goes on from where it waited.
+/// A flow that resumes where it waited.
 #[derive(Debug)]
 pub(super) struct Resumed<F> {
     pub(super) flow: Flow<F>,
     pub(super) layer: Layer,
-    /// The layer need not be asked again.
+    /// The layer need not be called again.
     pub(super) settled: bool,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Waiting<F> {
     keys: HashMap<u64, FlowKey>,
 }
 
-// Not derived: that would ask `F: Default`.
+// Not derived: that would require `F: Default`.
 impl<F> Default for Waiting<F> {
     fn default() -> Self {
         Self { by_key: HashMap::default(), keys: HashMap::default() }
@@ -63,13 +63,13 @@ impl<F> Waiting<F> {
         !self.by_key.is_empty() && self.by_key.get(key).is_some_and(|held| !held.completed)
     }
 
-    /// The inbound flow whose callout has made up its mind.
+    /// The inbound flow that its callout has completed.
     pub(super) fn take_completed(&mut self, key: &FlowKey) -> Option<Flow<F>> {
         self.by_key.get(key).filter(|held| held.completed)?;
         self.by_key.remove(key).map(|held| held.flow)
     }
 
-    /// Takes out an inbound flow that was completed so long ago that nobody waits for it any more.
+    /// Takes out an inbound flow that was completed too long ago to be waited for.
     pub(super) fn take_forgotten(&mut self, now: Duration) -> Option<(FlowKey, Flow<F>)> {
         let forgotten = |held: &Held<F>| held.completed && held.flow.last + HANDSHAKE_TIMEOUT <= now;
         let key = *self.by_key.iter().find(|(_, held)| forgotten(held))?.0;
@@ -83,12 +83,12 @@ impl<F> Waiting<F> {
     }
 }
 
-/// How FwpsCompleteClassify0 has settled a request.
+/// The decision of FwpsCompleteClassify0 about a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
     /// Blocked; permitted otherwise.
     pub blocked: bool,
-    /// The endpoints that callouts want it to have.
+    /// The endpoints to which callouts redirect it.
     pub redirect: Option<Redirect>,
 }
 
@@ -123,8 +123,8 @@ impl<F> Stack<F> {
         Decision { verdict: Verdict::Hold, by: None, opened: false }
     }
 
-    /// FwpsCompleteOperation0: the operation of the endpoint `token` goes on. What becomes of the packet that waited, with
-    /// the packet; `None` when none did.
+    /// FwpsCompleteOperation0: resumes the operation of the endpoint `token`. Returns the decision about the packet
+    /// that waited, and the packet; `None` when none waited.
     ///
     /// Must run where [`Stack::process`] may.
     pub fn complete_operation<C: Classifier<Flow = F>>(
@@ -137,7 +137,7 @@ impl<F> Stack<F> {
         self.output.clear();
         let key = *self.held.keys.get(&token)?;
         match self.held.by_key.get_mut(&key)?.layer {
-            Layer::AleConnectRedirect | Layer::AleBindRedirect => return None, // FwpsCompleteClassify0 ends those
+            Layer::AleConnectRedirect | Layer::AleBindRedirect => return None, // FwpsCompleteClassify0 completes those
             Layer::AleAuthRecvAccept => {
                 self.held.keys.remove(&token);
                 let held = self.held.by_key.get_mut(&key)?;
@@ -150,8 +150,8 @@ impl<F> Stack<F> {
         self.go_on(classifier, endpoints, held, None, now)
     }
 
-    /// FwpsCompleteClassify0: the request of the endpoint `token`, at a redirect layer, goes on. `blocked` is the final
-    /// decision; without one the layer is asked again.
+    /// FwpsCompleteClassify0: resumes the request of the endpoint `token` at a redirect layer. `blocked` is the final
+    /// decision; without one the layer is called again.
     ///
     /// Must run where [`Stack::process`] may.
     pub fn complete_classify<C: Classifier<Flow = F>>(
@@ -176,7 +176,7 @@ impl<F> Stack<F> {
         self.held.by_key.remove(&key)
     }
 
-    /// Lets a flow go on from where it waited.
+    /// Resumes a flow where it waited.
     fn go_on<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
@@ -188,7 +188,7 @@ impl<F> Stack<F> {
         let Held { mut flow, layer, packet: bytes, .. } = held;
         flow.last = now;
         let mut buffer = PacketBuffer::copy_of(&bytes);
-        let packet = Packet::parse(&bytes).ok()?; // it could be read before
+        let packet = Packet::parse(&bytes).ok()?; // it was parsed before
         let flags = loopback_flag(endpoints, &packet);
         let (direction, entry) = (Direction::Outbound, Entry::Edge);
         let key = FlowKey::of(&packet, direction);
@@ -222,7 +222,7 @@ impl<F> Stack<F> {
         Some((decision, buffer))
     }
 
-    /// Authorizes a flow of datagrams again, and remembers it if it may live. There is no packet.
+    /// Authorizes a flow of datagrams again, without a packet, and keeps it if it is permitted.
     fn enter_state<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>, mut flow: Flow<F>) {
         debug_assert_ne!(context.packet.protocol, protocol::TCP);
         let layer = Layer::AleAuthConnect;

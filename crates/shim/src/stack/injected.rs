@@ -1,4 +1,4 @@
-//! Packets that drivers inject: where in the stack each kind begins its way.
+//! Packets that drivers inject, each kind at its place in the stack.
 
 use super::connection::sent_again;
 use super::{Context, Decision, Entry, FlowView, Position, Stack, Verdict, loopback_flag};
@@ -11,9 +11,9 @@ use std::time::Duration;
 
 impl<F> Stack<F> {
     /// Passes a packet that a driver sends at the network layer (`FwpsInjectNetworkSendAsync0`): OUTBOUND_IPPACKET is
-    /// asked again ("Because injected packet data can be reclassified against the callout that injected it",
+    /// called again ("Because injected packet data can be reclassified against the callout that injected it",
     /// FwpsQueryPacketInjectionState0 documentation), and no layer above it. One that is injected into the receive path
-    /// comes up through all of them and goes to [`Stack::process`].
+    /// passes all of them, through [`Stack::process`].
     pub fn send_network<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
@@ -34,9 +34,9 @@ impl<F> Stack<F> {
         })
     }
 
-    /// Passes a packet that a driver sends at the transport layer (`FwpsInjectTransportSendAsync0`), with the IP header it
-    /// has got by now. A TCP segment passes OUTBOUND_TRANSPORT and what is below it. Anything else goes the way of a
-    /// datagram that is sent: which layers see it again is not documented, but Microsoft's samples `ddproxy` (at
+    /// Passes a packet that a driver sends at the transport layer (`FwpsInjectTransportSendAsync0`), with the IP header
+    /// that was added. A TCP segment passes OUTBOUND_TRANSPORT and what is below it. Anything else passes the layers of
+    /// a sent datagram: which layers see it again is not documented, but Microsoft's samples `ddproxy` (at
     /// DATAGRAM_DATA) and `inspect` (at ALE_AUTH_CONNECT and the transport layers) permit what they have injected
     /// themselves when they see it there.
     pub fn send_transport<C: Classifier<Flow = F>>(
@@ -55,7 +55,7 @@ impl<F> Stack<F> {
         self.send_again(classifier, endpoints, buffer, packet, now, |context, view| context.leave(view))
     }
 
-    /// Asks the layers of `pass` about a packet that a driver sends, and lets its flow know of a segment that goes.
+    /// Calls the layers of `pass` for a packet that a driver sends, and updates its flow with a segment that passes.
     fn send_again<'a, C: Classifier<Flow = F>>(
         &mut self,
         classifier: &'a mut C,

@@ -17,7 +17,7 @@ type Bind = (u8, std::net::IpAddr, u16);
 /// What the flows of a stack share.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// When to look whether a flow is still in use. An entry whose time is not the flow's own is void.
+    /// When to check whether a flow is still in use. An entry whose time is not the flow's is void.
     pub(super) deadlines: BinaryHeap<Reverse<(Duration, FlowKey)>>,
     /// How many flows use a local port.
     pub(super) binds: HashMap<Bind, u32>,
@@ -44,7 +44,7 @@ impl Ledger {
         Flow { head, kind, relay: None, bound: false, last: context.now, deadline: Duration::ZERO }
     }
 
-    /// Remembers a flow.
+    /// Adds a flow.
     pub(super) fn insert<'a, F>(
         &mut self,
         flows: &'a mut Flows<F>,
@@ -89,8 +89,8 @@ impl Ledger {
         last
     }
 
-    /// Ends a flow: the engine hands its contexts back, then the endpoint's closure is told. A TCP flow may stay in
-    /// the table, closed, so that its last segments are known for what they are.
+    /// Ends a flow: the engine deletes its contexts, then the endpoint's closure is indicated. A TCP flow may stay in
+    /// the table, closed, so that its last segments are recognized.
     pub(super) fn close<C: Classifier>(&mut self, classifier: &mut C, key: &FlowKey, flow: &mut Flow<C::Flow>) {
         if let Some(handle) = flow.head.handle.take() {
             classifier.end_flow(handle);
@@ -113,7 +113,7 @@ fn bind_of(key: &FlowKey) -> Bind {
     (key.protocol, key.local(), key.local_port)
 }
 
-/// Tells a layer about something that no packet brings.
+/// Indicates an event without a packet to a layer.
 fn tell<C: Classifier>(classifier: &mut C, layer: Layer, key: &FlowKey, flow: &Head<C::Flow>) {
     if classifier.wants(layer, key.version()) {
         let view = flow.view();

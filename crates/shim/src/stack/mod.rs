@@ -1,4 +1,4 @@
-//! The order in which Windows' network stack asks the filter engine, packet by packet.
+//! The order in which Windows' network stack calls the filter engine for each packet.
 //!
 //! The orders, with `_V4` standing for both versions, are those of "TCP Packet Flows" and "UDP Packet Flows" (win32
 //! desktop-src/FWP/tcp-packet-flows.md, udp-packet-flows.md) and "Packet Inspection Points" (windows-driver-docs
@@ -17,14 +17,14 @@
 //! | ICMP error out | OUTBOUND_ICMP_ERROR, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
 //! | ICMP error in | INBOUND_IPPACKET, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR |
 //!
-//! A filter added to or removed from the ALE layer that authorized a flow makes the next packet of the flow, whichever
-//! way it goes, pass that layer again with `FWP_CONDITION_FLAG_IS_REAUTHORIZE` ("ALE Reauthorization", win32
+//! A filter added to or removed from the ALE layer that authorized a flow makes the next packet of the flow, in either
+//! direction, pass that layer again with `FWP_CONDITION_FLAG_IS_REAUTHORIZE` ("ALE Reauthorization", win32
 //! desktop-src/FWP/ale-re-authorization.md): inbound between INBOUND_TRANSPORT and STREAM or DATAGRAM_DATA. For
-//! outbound packets the documentation gives no place; here a segment passes it between STREAM (which Windows asks
-//! before there are segments) and OUTBOUND_TRANSPORT, a datagram where it would pass ALE_AUTH_CONNECT first.
+//! outbound packets the documentation names no place; here a segment passes it between STREAM (which Windows calls
+//! before there are segments) and OUTBOUND_TRANSPORT, a datagram where it passes ALE_AUTH_CONNECT the first time.
 //!
-//! Connection termination is indicated to no filtering layer of the packet path; ALE_ENDPOINT_CLOSURE and
-//! ALE_RESOURCE_RELEASE tell of it, and the flow's contexts are handed back.
+//! Connection termination is not indicated to a filtering layer of the packet path, but to ALE_ENDPOINT_CLOSURE and
+//! ALE_RESOURCE_RELEASE, and the flow's contexts are deleted.
 
 mod authorize;
 mod connection;
@@ -63,35 +63,35 @@ use std::time::Duration;
 /// How the stack behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The packets are those of a capture. A connection whose SYN was not seen is taken for one that stood before the
-    /// first packet (a capture that starts in the middle): it is authorized as an existing flow is after a policy
-    /// change. Otherwise its packets pass the transport and IP layers only, as packets without an endpoint. And nobody
-    /// answers what the stack sends of its own, so that it counts as received.
+    /// The packets are those of a capture. A connection whose SYN was not seen is taken for one established before the
+    /// first packet (a capture that starts in the middle): it is authorized like an existing flow after a policy
+    /// change. Otherwise its packets only pass the transport and IP layers, as packets without an endpoint. And since
+    /// nothing answers the stack's own packets, they count as received.
     pub pick_up: bool,
 }
 
 /// Idle time after which a flow of datagrams ends ("ALE Stateful Filtering": 60 seconds by default).
 pub const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long after the last datagram to a group or a broadcast address anybody may answer, and nobody is asked ("ALE
+/// How long after the last datagram to a multicast or broadcast address any host may answer without authorization ("ALE
 /// Multicast/Broadcast Traffic", win32 desktop-src/FWP/ale-multicast-broadcast-traffic.md: 4 seconds by default).
 pub const GROUP_TIMEOUT: Duration = Duration::from_secs(4);
-/// Time after which a handshake that nobody completes ends: Windows gives a connect up after 21 seconds.
+/// Time after which an incomplete handshake ends: Windows gives up a connect after 21 seconds.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(21);
 /// Idle time after which an established connection is taken for dead: Windows' keep-alive interval, two hours.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(7200);
-/// How long a closed connection is remembered, so that its last segments are not taken for strays.
+/// How long a closed connection is kept, so that its last segments are recognized.
 pub const CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 enum Kind {
     Tcp(Box<Connection>),
     Datagram,
-    /// Datagrams sent to a group or a broadcast address: whoever answers may.
+    /// Datagrams sent to a multicast or broadcast address: any host may answer.
     Group,
 }
 
 impl Kind {
-    /// Of a flow of datagrams that this machine opens to `remote`.
+    /// For a flow of datagrams that this machine opens to `remote`.
     fn of_datagrams_to(remote: IpAddr) -> Self {
         match AddressType::of(remote) {
             AddressType::Multicast | AddressType::Broadcast => Self::Group,
@@ -100,7 +100,7 @@ impl Kind {
     }
 }
 
-/// What indications say of a flow.
+/// The flow, as indications show it.
 #[derive(Debug)]
 struct Head<F> {
     /// Who opened it.
@@ -127,9 +127,9 @@ impl<F> Head<F> {
 struct Flow<F> {
     head: Head<F>,
     kind: Kind,
-    /// Of a connection between whose hosts the stack stands.
+    /// For a relayed connection.
     relay: Option<Box<Relay>>,
-    /// It opened a local port (ALE_RESOURCE_ASSIGNMENT) and counts among its users.
+    /// It opened a local port (ALE_RESOURCE_ASSIGNMENT) and is one of its users.
     bound: bool,
     last: Duration,
     /// The entry in [`Ledger::deadlines`] that counts.
@@ -157,20 +157,20 @@ type Flows<F> = HashMap<FlowKey, Flow<F>>;
 pub struct Stack<F> {
     config: Config,
     flows: Flows<F>,
-    /// The flow to a group or a broadcast address that each local endpoint sent on last.
+    /// The last flow of each local endpoint to a multicast or broadcast address.
     groups: HashMap<LocalEndpoint, FlowKey>,
     ledger: Ledger,
     reassembly: Reassembly,
     next_reassembly_check: Duration,
     held: Waiting<F>,
-    /// The flows with a relay; a flow that has none any more may still be here.
+    /// The flows with a relay; a flow without one may still be here.
     relays: Vec<FlowKey>,
     redirects: Redirects,
-    /// Packets that come with the last verdict.
+    /// Packets of the last decision.
     pub output: Output,
 }
 
-/// Everything about the packet at hand.
+/// Everything about the current packet.
 struct Context<'a, C: Classifier> {
     classifier: &'a mut C,
     endpoints: &'a mut dyn Endpoints,
@@ -184,7 +184,7 @@ struct Context<'a, C: Classifier> {
     now: Duration,
 }
 
-/// Where a packet comes into the stack.
+/// Where a packet enters the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     /// From the wire, or from a program.
@@ -193,7 +193,7 @@ enum Entry {
     Transport,
 }
 
-/// The part of a flow that indications carry.
+/// The part of a flow that indications show.
 struct FlowView<'a, F> {
     direction: Direction,
     owner: Option<&'a Owner>,
@@ -201,7 +201,7 @@ struct FlowView<'a, F> {
     endpoint: u64,
 }
 
-// Not derived: that would ask `F: Copy`.
+// Not derived: that would require `F: Copy`.
 impl<F> Clone for FlowView<'_, F> {
     fn clone(&self) -> Self {
         *self
@@ -227,7 +227,7 @@ impl<'a, F> FlowView<'a, F> {
     }
 }
 
-/// Which part of the packet a layer is shown ("Data Offset Positions", windows-driver-docs
+/// The part of the packet that a layer sees ("Data Offset Positions", windows-driver-docs
 /// network/data-offset-positions.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
@@ -246,7 +246,7 @@ enum Position {
 }
 
 impl Position {
-    /// Where layers that tell directions apart start.
+    /// The start at layers with two directions.
     const fn by_direction(direction: Direction) -> Self {
         match direction {
             Direction::Outbound => Self::TransportHeader,
@@ -256,12 +256,12 @@ impl Position {
 }
 
 impl<C: Classifier> Context<'_, C> {
-    /// Asks one layer.
+    /// Calls one layer.
     fn ask(&mut self, layer: Layer, position: Position, flags: u32, flow: FlowView<'_, C::Flow>) -> Outcome {
         self.ask_because(layer, position, flags, 0, flow)
     }
 
-    /// Asks one layer; `reason` is why it is asked again about a flow, or 0.
+    /// Calls one layer; `reason` is why a flow is authorized again, or 0.
     fn ask_because(
         &mut self,
         layer: Layer,
@@ -308,7 +308,7 @@ impl<C: Classifier> Context<'_, C> {
         })
     }
 
-    /// Asks one layer and turns a block into `verdict`.
+    /// Calls one layer and turns a block into `verdict`.
     fn pass(
         &mut self,
         layer: Layer,
@@ -361,7 +361,7 @@ impl<C: Classifier> Context<'_, C> {
         Ok(Some(By { layer, filter_id: outcome.filter_id }))
     }
 
-    /// What the authorizing layers are shown of a packet: of an outbound TCP segment nothing.
+    /// What the authorizing layers see of a packet: nothing of an outbound TCP segment.
     const fn authority_position(&self) -> Position {
         match self.direction {
             Direction::Outbound if self.packet.protocol == protocol::TCP => Position::Nothing,
@@ -370,7 +370,7 @@ impl<C: Classifier> Context<'_, C> {
     }
 }
 
-/// FWP_CONDITION_FLAG_IS_LOOPBACK of a packet from this machine to itself, whichever of its addresses it names.
+/// FWP_CONDITION_FLAG_IS_LOOPBACK for a packet from this machine to itself, at any of its addresses.
 fn loopback_flag(endpoints: &dyn Endpoints, packet: &Packet) -> u32 {
     let within = endpoints.is_local(packet.source) && endpoints.is_local(packet.destination);
     if within || packet.source == packet.destination { condition_flag::IS_LOOPBACK } else { 0 }
@@ -394,7 +394,7 @@ impl<F> Stack<F> {
         }
     }
 
-    /// How many flows there are, closed connections that are still remembered included.
+    /// The number of flows, including closed connections that are still kept.
     #[must_use]
     pub fn flow_count(&self) -> usize {
         self.flows.len()
@@ -406,9 +406,9 @@ impl<F> Stack<F> {
         self.flows.get(key)?.head.owner.clone()
     }
 
-    /// Which way a packet travels when that is told by who spoke first: the packet's flow if it is known; else the
-    /// sender is taken for this machine, except that the sender of a SYN-ACK, of an ICMP reply, or (when a TCP segment
-    /// is the first seen of its connection) of the lower port is taken for the other side.
+    /// A packet's direction by who spoke first: that of its flow if it is known; else the sender is taken for this
+    /// machine, except that the sender of a SYN-ACK, of an ICMP reply, or (when a TCP segment is the first seen of its
+    /// connection) from the lower port is taken for the other side.
     #[must_use]
     pub fn direction_by_first_speaker(&self, packet: &Packet) -> Direction {
         if self.flows.contains_key(&FlowKey::of(packet, Direction::Outbound)) {
@@ -427,7 +427,7 @@ impl<F> Stack<F> {
     }
 
     /// Passes one packet, travelling in `direction` at time `now` (any clock that does not go back), through the
-    /// layers. What the verdict brings with it is in [`Stack::output`].
+    /// layers. The packets that the decision produces are in [`Stack::output`].
     ///
     /// With the real engine this must run on a simulated processor (ntsim's `cpu::enter`) at PASSIVE_LEVEL, as must
     /// [`Stack::expire`] and [`Stack::finish`].
@@ -442,9 +442,9 @@ impl<F> Stack<F> {
         self.take_in(classifier, endpoints, buffer, direction, Entry::Edge, now)
     }
 
-    /// Passes a packet from this machine to itself: it leaves, and if it may, arrives. What became of it at each end, the
-    /// second when it got there; [`Stack::output`] is that of the last. Each end has a flow of its own, unless one socket
-    /// talks to itself.
+    /// Passes a packet from this machine to itself: it leaves, and if permitted, arrives. Returns the decision of each
+    /// end, the second if it arrived; [`Stack::output`] is that of the last. Each end has its own flow, unless one
+    /// socket talks to itself.
     pub fn process_within<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
@@ -516,7 +516,7 @@ impl<F> Stack<F> {
                 let decision =
                     self.whole(Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now });
                 if decision.verdict == Verdict::Forward && self.redirects.turns(&program, direction) {
-                    // The pieces have the old addresses.
+                    // The fragments have the old addresses.
                     self.output.relayed.push((direction, datagram.whole));
                     return Decision { verdict: Verdict::Relayed, ..decision };
                 }

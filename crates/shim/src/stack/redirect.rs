@@ -1,7 +1,7 @@
-//! Connections that go elsewhere than the program asked (ALE_BIND_REDIRECT, ALE_CONNECT_REDIRECT).
+//! Redirected connections (ALE_BIND_REDIRECT, ALE_CONNECT_REDIRECT).
 //!
-//! The program keeps the addresses it knows: they are changed in every packet that it sends before any layer sees it, and
-//! changed back in every packet that it gets. On Windows the socket itself is bound or connected elsewhere.
+//! The program keeps the addresses that it knows: they are changed in every packet that it sends, before any layer sees
+//! it, and changed back in every packet that it receives. On Windows the socket itself is bound or connected elsewhere.
 
 use super::connection::is_retransmission;
 use super::{Context, Stack};
@@ -15,7 +15,7 @@ use nt_abi::PacketBuffer;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-/// What the program calls a flow, and what the network does.
+/// The program's keys of redirected flows, and the network's.
 #[derive(Debug, Default)]
 pub(super) struct Redirects {
     by_program: HashMap<FlowKey, FlowKey>,
@@ -23,22 +23,22 @@ pub(super) struct Redirects {
 }
 
 impl Redirects {
-    /// Whether the flow that the network calls so was redirected.
+    /// Whether the flow with this network key was redirected.
     pub(super) fn leads_to(&self, key: &FlowKey) -> bool {
         !self.by_network.is_empty() && self.by_network.contains_key(key)
     }
 
-    /// Whether packets of the flow that the program calls so are changed on their way out.
+    /// Whether outbound packets of the flow with this program key are changed.
     pub(super) fn turns(&self, program: &FlowKey, direction: Direction) -> bool {
         direction == Direction::Outbound && self.by_program.contains_key(program)
     }
 
-    /// Redirects the flow of the packet at hand, and the packet.
+    /// Redirects the current packet and its flow.
     pub(super) fn turn<C: Classifier>(&mut self, context: &mut Context<'_, C>, redirect: Redirect) {
         let old = context.key;
         let remote = redirect.remote.unwrap_or(SocketAddr::new(old.remote(), old.remote_port));
         let Some(new) = old.between(redirect.local, remote).filter(|new| *new != old) else { return };
-        // It may have been bound elsewhere before it is connected elsewhere.
+        // It may have been redirected at its bind before its connect.
         let program = self.by_network.remove(&old).unwrap_or(old);
         self.by_program.insert(program, new);
         self.by_network.insert(new, program);
@@ -46,7 +46,7 @@ impl Redirects {
         context.key = new;
     }
 
-    /// Forgets the flow that the network calls so.
+    /// Forgets the flow with this network key.
     pub(super) fn forget(&mut self, key: &FlowKey) {
         if let Some(program) = self.by_network.remove(key) {
             self.by_program.remove(&program);
@@ -54,14 +54,14 @@ impl Redirects {
     }
 }
 
-/// Changes a packet's endpoints; its new description.
+/// Changes a packet's endpoints; returns its new description.
 fn rewritten(buffer: &mut PacketBuffer, packet: Packet, source: SocketAddr, destination: SocketAddr) -> Packet {
     readdress(&mut buffer.storage_mut()[..packet.len], &packet, source, destination);
-    Packet::parse(buffer.bytes()).unwrap_or(packet) // nothing but numbers has changed
+    Packet::parse(buffer.bytes()).unwrap_or(packet) // only numbers have changed
 }
 
 impl<F> Stack<F> {
-    /// Redirects a packet that a program sends, if its flow is; its description.
+    /// Redirects a packet that a program sends, if its flow is redirected; returns its description.
     pub(super) fn turned(&mut self, buffer: &mut PacketBuffer, packet: Packet, direction: Direction) -> Packet {
         if direction == Direction::Inbound || self.redirects.by_program.is_empty() {
             return packet;
@@ -72,7 +72,7 @@ impl<F> Stack<F> {
             && !self.held.is_waiting(&new)
             && !self.flows.get(&new).is_some_and(|flow| is_retransmission(flow, &tcp, direction))
         {
-            self.redirects.forget(&new); // a new connection, to be asked about again
+            self.redirects.forget(&new); // a new connection, to be authorized again
             return packet;
         }
         let (local, remote) =

@@ -1,9 +1,9 @@
-//! A connection whose bytes callouts hold back, take out or put in.
+//! A connection whose bytes callouts defer, remove or inject.
 //!
-//! Windows asks the STREAM layer about bytes, not about segments: outbound before TCP makes segments of them, inbound
-//! after it has acknowledged them. As long as every byte is let through the segments themselves can go on. From the
-//! first byte on about which that is not so, the stack stands between the two hosts: it acknowledges what it gets, and
-//! sends what the callouts leave of it in segments of its own, with numbers of its own, until they are acknowledged.
+//! Windows calls the STREAM layer for bytes, not for segments: outbound before TCP makes segments of them, inbound
+//! after it has acknowledged them. As long as every byte passes, the segments themselves can go on. From the first byte
+//! that does not, the stack relays between the two hosts: it acknowledges what it receives, and sends what the callouts
+//! leave of it in its own segments, with its own sequence numbers, until they are acknowledged.
 //!
 //! This is as much of TCP as two hosts on one link need: windows, retransmission by a timer and probes of a closed window;
 //! no congestion control, no options.
@@ -21,32 +21,32 @@ use std::time::Duration;
 const LIMIT: usize = 256 * 1024;
 /// How many bytes a callout may ask to see at once. What Windows allows is not documented.
 pub(super) const MOST: usize = 8 * 1024 * 1024;
-/// What an early segment costs beside its bytes.
+/// What an early segment costs in addition to its bytes.
 const EARLY_COST: usize = 64;
-/// After this time without progress what was sent is sent again; doubled each time, up to [`LONGEST`].
+/// Time without progress after which what was sent is sent again; doubled each time, up to [`LONGEST`].
 const RETRY: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// A segment's part for one relay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece<'a> {
-    /// Of the first data byte.
+    /// The sequence number of the first data byte.
     pub(super) sequence: u32,
     pub(super) acknowledgment: Option<u32>,
-    /// As it stands in the header.
+    /// As it is in the header.
     pub(super) window: u16,
     pub(super) data: &'a [u8],
     pub(super) fin: bool,
 }
 
-/// What became of a direction's end.
+/// The state of a direction's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Nobody was asked yet.
+    /// Not indicated yet.
     Open,
-    /// A callout keeps it back.
+    /// A callout defers it.
     Withheld,
-    /// It goes on, behind the last byte.
+    /// It passes, after the last byte.
     Passed,
 }
 
@@ -58,22 +58,22 @@ pub(super) struct Half {
     /// The sender's FIN was received.
     pub(super) ended: bool,
     early: Vec<(u32, Vec<u8>, bool)>,
-    /// The sender must be told how far it got.
+    /// The sender must get an acknowledgment.
     owes: bool,
-    /// The window it was told last.
+    /// The last window announced to it.
     told: usize,
-    /// Bytes about which nobody has decided.
+    /// Bytes without a decision.
     pub(super) undecided: Vec<u8>,
-    /// How many of them there must be before a callout is asked again.
+    /// How many of them a callout needs before it is called again.
     pub(super) wanted: usize,
-    /// The callout that has put the stream off.
+    /// The callout that has deferred the stream.
     pub(super) deferred: Option<u32>,
     pub(super) end: End,
-    /// Bytes let through that the receiver has not acknowledged.
+    /// Bytes that passed and that the receiver has not acknowledged.
     queue: VecDeque<u8>,
     /// The number of the first of them.
     first: u32,
-    /// How many of them were sent, since the last time they had to be sent again.
+    /// How many of them were sent since the last retransmission.
     sent: usize,
     /// How many of them were ever sent.
     most_sent: usize,
@@ -85,16 +85,16 @@ pub(super) struct Half {
     window: usize,
     progress: Duration,
     retries: u32,
-    /// Where the stack came between.
+    /// The sequence number at which the relay began.
     start: u32,
-    /// What the receiver has acknowledged of the bytes before, until that is all of them: only then may the sender be told
-    /// that they arrived, and until then it may send them again.
+    /// What the receiver has acknowledged of the earlier bytes, until that is all of them: only then may they be
+    /// acknowledged to the sender, and until then it may send them again.
     behind: Option<u32>,
-    /// Bytes from before that the sender has sent again, with their numbers.
+    /// Earlier bytes that the sender has sent again, with their sequence numbers.
     replays: Vec<(u32, Vec<u8>)>,
 }
 
-/// Where one direction of a connection stands when the stack comes between.
+/// The state of one direction of a connection when the relay begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     /// The number of the first byte that does not go on by itself.
@@ -134,14 +134,13 @@ impl Half {
         }
     }
 
-    /// Lets bytes go on.
+    /// Passes bytes.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
         self.queue.extend(bytes);
     }
 
-    /// How many more bytes the sender may send. A stream that is put off takes none: "the network stack stops
-    /// acknowledging data ... a reduction in the size of the sliding TCP window" (FWPS_STREAM_CALLOUT_IO_PACKET0
-    /// documentation).
+    /// How many more bytes the sender may send. A deferred stream takes none: "the network stack stops acknowledging
+    /// data ... a reduction in the size of the sliding TCP window" (FWPS_STREAM_CALLOUT_IO_PACKET0 documentation).
     fn room(&self) -> usize {
         match self.deferred {
             Some(_) => 0,
@@ -167,7 +166,7 @@ impl Half {
         }
     }
 
-    /// Keeps a segment that came before its turn, unless it is here already or there are too many.
+    /// Keeps an early segment, unless it is a duplicate or there are too many.
     fn keep(&mut self, sequence: u32, data: &[u8], fin: bool) {
         let kept: usize = self.early.iter().map(|(_, data, _)| data.len() + EARLY_COST).sum();
         let known =
@@ -192,7 +191,7 @@ impl Half {
         }
     }
 
-    /// The receiver has got everything up to `acknowledgment`.
+    /// The receiver has received everything up to `acknowledgment`.
     fn acknowledge(&mut self, acknowledgment: u32, window: usize, now: Duration) {
         if let Some(behind) = &mut self.behind {
             if after(acknowledgment, *behind) {
@@ -205,7 +204,7 @@ impl Half {
         }
         let advance = acknowledgment.wrapping_sub(self.first) as usize;
         if advance > self.most_sent + usize::from(self.fin_known) {
-            return; // old, or about what was not sent
+            return; // old, or for what was not sent
         }
         self.window = window;
         if advance > 0 {
@@ -219,17 +218,18 @@ impl Half {
         }
     }
 
-    /// How far the sender may be told that it got.
+    /// The acknowledgment number for the sender.
     fn acknowledgment(&self) -> u32 {
         self.behind.unwrap_or(self.received)
     }
 
-    /// The number behind everything that was ever sent: any other would not be acceptable (RFC 9293 section 3.10.7.4).
+    /// The sequence number after everything that was ever sent: any other would not be acceptable (RFC 9293 section
+    /// 3.10.7.4).
     fn next(&self) -> u32 {
         self.first.wrapping_add(self.most_sent as u32).wrapping_add(u32::from(self.fin_known))
     }
 
-    /// Whether something waits for an answer that has been missing for too long.
+    /// Whether an answer is overdue.
     fn is_due(&self, now: Duration) -> bool {
         let waits = !self.queue.is_empty() || self.fin_sent;
         let patience = LONGEST.min(RETRY.saturating_mul(1 << self.retries.min(8)));
@@ -243,14 +243,14 @@ pub(super) struct Relay {
     halves: [Half; 2],
     /// By the direction in which each sends.
     hosts: [Host; 2],
-    /// There are hosts that answer; otherwise what is sent counts as acknowledged (a capture).
+    /// The hosts answer; otherwise (in a capture) what is sent counts as acknowledged.
     live: bool,
 }
 
 impl Relay {
-    /// Stands between two hosts from where each direction stands.
+    /// Begins to relay between two hosts, from the state of each direction.
     pub(super) fn new(starts: [Start; 2], hosts: [Host; 2], live: bool, now: Duration) -> Self {
-        // What a direction's receiver takes is what it says in the segments it sends, the other way.
+        // A direction's receiver announces its window in the segments that it sends in the other direction.
         let half = |direction: Direction| {
             let window = hosts[direction.reverse() as usize].takes();
             Half::new(starts[direction as usize], window, now)
@@ -262,7 +262,7 @@ impl Relay {
         &mut self.halves[direction as usize]
     }
 
-    /// The callout that has put a direction off.
+    /// The callout that has deferred a direction.
     pub(super) fn deferred(&self, direction: Direction) -> Option<u32> {
         self.halves[direction as usize].deferred
     }
@@ -294,12 +294,12 @@ impl Relay {
         self.halves[direction as usize].next()
     }
 
-    /// Whether both directions have ended and everybody knows.
+    /// Whether both directions have ended and both ends are acknowledged.
     pub(super) fn is_over(&self) -> bool {
         self.halves.iter().all(|half| half.fin_acknowledged)
     }
 
-    /// Prepares to send again what was not answered in time; whether there is something.
+    /// Prepares to retransmit what was not answered in time; whether there is anything.
     pub(super) fn retry(&mut self, now: Duration) -> bool {
         let mut any = false;
         for half in &mut self.halves {
@@ -363,7 +363,7 @@ impl Relay {
         Some(self.segment(key, direction, sequence, &data, fin))
     }
 
-    /// A segment with what is known of the other direction.
+    /// A segment with the acknowledgment and window of the other direction.
     fn segment(&mut self, key: &FlowKey, direction: Direction, sequence: u32, data: &[u8], fin: bool) -> Vec<u8> {
         let scale = self.hosts[direction as usize].scale;
         let back = self.half(direction.reverse());

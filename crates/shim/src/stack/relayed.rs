@@ -1,4 +1,4 @@
-//! What reaches relayed streams outside of a packet: injections, streams that go on, segments sent again.
+//! Events of relayed streams without a packet: injections, resumed streams, retransmissions.
 
 use super::connection::reset_both;
 use super::relay::Relay;
@@ -11,15 +11,15 @@ use crate::tcp::Phase;
 use std::time::Duration;
 
 impl<F> Stack<F> {
-    /// The connection that drivers know by the number `flow`, if it stands.
+    /// The established connection with the flow handle `flow`.
     fn by_number<C: Classifier<Flow = F>>(&self, classifier: &C, flow: u64) -> Option<FlowKey> {
         let is = |known: &Flow<F>| known.head.handle.as_ref().is_some_and(|handle| classifier.flow_id(handle) == flow);
         let standing = |known: &Flow<F>| matches!(&known.kind, Kind::Tcp(tcp) if tcp.phase == Phase::Established);
         self.flows.iter().find(|(_, known)| is(known) && standing(known)).map(|(key, _)| *key)
     }
 
-    /// FwpsStreamInjectAsync0 from outside classify: data goes into one direction of the connection `flow`, behind what
-    /// was let through; false when there is no such connection. What is sent now is in [`Output::relayed`].
+    /// FwpsStreamInjectAsync0 from outside classify: adds data to one direction of the connection `flow`, after what
+    /// has passed; false when there is no such connection. What is sent now is in [`Output::relayed`].
     pub fn inject_stream<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
@@ -34,8 +34,8 @@ impl<F> Stack<F> {
         })
     }
 
-    /// FwpsStreamContinue0: the inbound stream of `flow`, which a callout had put off, goes on; false when it was not put
-    /// off by this callout.
+    /// FwpsStreamContinue0: resumes the inbound stream of `flow`, which a callout had deferred; false when this callout
+    /// did not defer it.
     pub fn stream_continue<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
@@ -57,7 +57,7 @@ impl<F> Stack<F> {
         })
     }
 
-    /// Does something with the relay of a connection, which it makes if it must, and sends what there is to send then.
+    /// Calls `f` with the relay of a connection, which it makes if needed, and sends what there is to send then.
     fn on_relay<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
@@ -93,7 +93,7 @@ impl<F> Stack<F> {
         true
     }
 
-    /// Sends again what the hosts of relayed connections have not answered in time; whether there are such connections.
+    /// Retransmits what the hosts of relayed connections have not answered in time; whether there are such connections.
     pub fn retry<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,

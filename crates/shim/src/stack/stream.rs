@@ -1,4 +1,4 @@
-//! What the STREAM layer is asked, and what becomes of the bytes.
+//! Calls of the STREAM layer, and their effect on the bytes.
 
 use super::connection::segment_len;
 use super::relay::{End, MOST, Piece, Relay, Start};
@@ -16,17 +16,17 @@ use std::time::Duration;
 
 const RELAYED: Decision = Decision { verdict: Verdict::Relayed, by: None, opened: false };
 
-/// What a flow's data comes from.
+/// The source of a flow's data.
 enum Source<'a> {
-    /// The packet at hand.
+    /// The current packet.
     Here(Range<usize>),
-    /// One that waited for its turn.
+    /// An earlier packet that waited for its turn.
     Early(&'a mut PacketBuffer, Range<usize>),
     /// Nothing: a disconnect or an abort.
     Nothing,
 }
 
-/// Who asks about a stream.
+/// The context of calls for a stream.
 pub(super) struct Asker<'a, C: Classifier> {
     pub(super) classifier: &'a mut C,
     pub(super) key: &'a FlowKey,
@@ -67,9 +67,9 @@ impl<C: Classifier> Asker<'_, C> {
         head.handle.as_ref().map(|flow| self.classifier.take_injected(flow, direction)).unwrap_or_default()
     }
 
-    /// Puts data of callouts into a stream, behind what was let through: "it will be made available to stream callouts
-    /// from lower-weight sublayers" (FwpsStreamInjectAsync0 documentation). What those put in meanwhile comes behind it. They
-    /// may block it or a part of it and drop the connection; data that they want more of, or put off, passes.
+    /// Adds data of callouts to a stream, after what has passed: "it will be made available to stream callouts from
+    /// lower-weight sublayers" (FwpsStreamInjectAsync0 documentation). What those inject meanwhile comes after it. They
+    /// may block it or a part of it and drop the connection; data of which they need more, or that they defer, passes.
     pub(super) fn put_in(
         &mut self,
         head: &Head<C::Flow>,
@@ -105,8 +105,8 @@ impl<C: Classifier> Asker<'_, C> {
         Ok(())
     }
 
-    /// Does with the undecided bytes of a direction what a callout said of them; false when nobody can be asked again
-    /// before something happens.
+    /// Applies a callout's answer to the undecided bytes of a direction; false when no further call makes sense before
+    /// another event.
     fn obey(
         &mut self,
         head: &Head<C::Flow>,
@@ -120,8 +120,8 @@ impl<C: Classifier> Asker<'_, C> {
         let there = half.undecided.len();
         let goes_on = match outcome.stream {
             StreamAction::DropConnection => return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome)),
-            // What a callout still waits for when the stream has ended it will not see; what Windows does then is not
-            // documented. Nothing passes that nobody let pass.
+            // A callout that still waits for data when the stream has ended will not get it; what Windows does then is
+            // not documented. Nothing passes without a permit.
             StreamAction::NeedMoreData(_) if half.ended => {
                 half.undecided.clear();
                 true
@@ -161,8 +161,8 @@ impl<C: Classifier> Asker<'_, C> {
         Ok(goes_on)
     }
 
-    /// Asks about the undecided bytes of a direction as long as somebody decides, then about its end. The result is the
-    /// last block, if there was one.
+    /// Calls the layer for the undecided bytes of a direction as long as callouts decide, then for its end. Returns the
+    /// last block, if any.
     pub(super) fn decide(
         &mut self,
         head: &Head<C::Flow>,
@@ -227,8 +227,8 @@ const fn abort_flag(direction: Direction) -> u32 {
     }
 }
 
-/// Stands between the hosts of a connection from now on: from the byte `next` in `direction`, and in the other one, if
-/// nothing was seen of it, from the byte `back`.
+/// Begins to relay a connection: from the byte `next` in `direction`, and in the other direction, if nothing was seen
+/// of it, from the byte `back`.
 pub(super) fn stand_between(
     connection: &mut Connection,
     direction: Direction,
@@ -253,8 +253,8 @@ impl<C: Classifier> Context<'_, C> {
         Asker { classifier: self.classifier, key: &self.key, flags: self.flags }
     }
 
-    /// Indicates what a segment brings that is new: data in order, then the FIN; or the reset. When a callout does not let
-    /// all of it through, `relay` is set and takes over.
+    /// Indicates what is new in a segment: data in order, then the FIN; or the reset. When a callout does not pass all
+    /// of it, `relay` is set and takes over.
     pub(super) fn stream(
         &mut self,
         head: &Head<C::Flow>,
@@ -292,7 +292,7 @@ impl<C: Classifier> Context<'_, C> {
                 self.pass_stream(head, connection, relay, Source::Here(data), next, tcp, live)?;
                 connection.half(direction).next = Some(end);
             }
-            // What is before it may be taken out or changed, and then it would carry the wrong number.
+            // Earlier data may be removed or changed, and then its sequence number would be wrong.
             Fresh::Early if live => {
                 let next = connection.half(direction).next.unwrap_or(start);
                 *relay = Some(Box::new(stand_between(connection, direction, next, tcp.acknowledgment, live, self.now)));
@@ -339,8 +339,8 @@ impl<C: Classifier> Context<'_, C> {
         Ok(())
     }
 
-    /// Asks the STREAM layer about data whose first byte is number `next`. When the answer is not that all of it may pass,
-    /// the stack stands between the hosts from there on.
+    /// Calls the STREAM layer for data whose first byte is number `next`. Unless all of it passes, the connection is
+    /// relayed from there on.
     #[expect(clippy::too_many_arguments, reason = "the parts of one connection, each borrowed by itself")]
     fn pass_stream(
         &mut self,
@@ -385,7 +385,7 @@ impl<C: Classifier> Context<'_, C> {
         new.take(direction, piece, self.now);
         let mut blocked = None;
         self.asker().obey(head, &mut new, direction, outcome, injected, &mut blocked)?;
-        // What has waited behind a gap is decided about in its turn.
+        // Data after a gap is decided in its turn.
         connection.half(direction).next = Some(next.wrapping_add(fresh.len() as u32));
         while let Some(early) = connection.half(direction).next_early() {
             let data = &early.packet.bytes()[early.data_offset..];
@@ -428,7 +428,7 @@ impl<C: Classifier> Context<'_, C> {
         }
     }
 
-    /// Gives the segment at hand to the relay, and asks about what it brings. The result is the last block.
+    /// Passes the current segment to the relay, and calls the layer for its data. Returns the last block.
     pub(super) fn relay(
         &mut self,
         head: &Head<C::Flow>,
@@ -453,7 +453,7 @@ impl<C: Classifier> Context<'_, C> {
         self.asker().decide(head, relay, direction, tcp.has(tcp_flag::PSH))
     }
 
-    /// Sends segments of the stack's own: outbound ones pass the layers below TCP.
+    /// Sends the stack's own segments: outbound ones pass the layers below TCP.
     pub(super) fn send_relayed(
         &mut self,
         output: &mut Output,
@@ -464,7 +464,7 @@ impl<C: Classifier> Context<'_, C> {
         send_segments(output, *classifier, *endpoints, head, *key, *flags, *now, segments);
     }
 
-    /// Tells the other host that this one has reset the connection.
+    /// Resets the other host, because this one has reset the connection.
     pub(super) fn hand_on_reset(&mut self, output: &mut Output, head: &Head<C::Flow>, relay: &Relay) {
         let (local, remote) = ((self.key.local(), self.key.local_port), (self.key.remote(), self.key.remote_port));
         let (from, to) = match self.direction {

@@ -33,7 +33,7 @@ struct Script {
     ended: Vec<u64>,
     aborted: Vec<u64>,
     stream: Vec<(u32, Vec<u8>)>,
-    /// Layer, the bytes shown, how far the data lies in them.
+    /// Layer, the bytes shown, how far the data is in them.
     shown: Vec<(Layer, Vec<u8>, usize)>,
     irqls: Vec<(Layer, nt_abi::Irql)>,
     flags: Vec<(Layer, u32)>,
