@@ -1,18 +1,19 @@
 //! Arbitration, as "Filter Arbitration" (win32 documentation) describes it:
 //!
-//! - within a sublayer the matching filters are asked from the heaviest to the lightest, until one permits or blocks;
-//! - every sublayer is asked, from the heaviest to the lightest, even after one has blocked;
+//! - within a sublayer the matching filters are evaluated from the heaviest to the lightest, until one permits or
+//!   blocks;
+//! - every sublayer is evaluated, from the heaviest to the lightest, even after one has blocked;
 //! - the engine carries the current action and the right to change it (`FWPS_RIGHT_ACTION_WRITE`). A permit or a block
-//!   that leaves the right is soft: a lighter sublayer may turn it round. One that takes it is hard: a hard block stays,
-//!   and a hard permit yields only to a veto, a block that a callout returns although it had no right to.
-//! - a filter's permit is soft and its block hard; a callout says itself, by leaving or clearing the right.
+//!   that leaves the right is soft: a lighter sublayer may override it. One that clears it is hard: a hard block is
+//!   final, and a hard permit yields only to a veto, a block that a callout returns without the right.
+//! - a filter's permit is soft and its block hard; a callout decides by leaving or clearing the right.
 //!   `FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT` makes a filter's permit hard.
 //!
-//! Where the sources disagree: the same page says that a block "stops the evaluation", about the basic policy, and that all
-//! sublayers are evaluated even so. The net events of a live machine (windows-itpro-docs, "Troubleshooting UWP App
-//! Connectivity Issues") show a permit of a lighter sublayer listed after the heavier one's block that stood, so all are.
-//! And the page describes CLEAR_ACTION_RIGHT the wrong way round in one sentence ("if this
-//! flag is cleared, then the action type is hard"), against its own table and FWPM_FILTER0.
+//! Where the sources disagree: the same page says of the basic policy that a block "stops the evaluation", and also
+//! that all sublayers are evaluated. The net events of a live machine (windows-itpro-docs, "Troubleshooting UWP App
+//! Connectivity Issues") list a lighter sublayer's permit after the heavier one's final block, so all are. And one
+//! sentence of the page describes CLEAR_ACTION_RIGHT the wrong way round ("if this flag is cleared, then the action
+//! type is hard"), against its own table and FWPM_FILTER0.
 
 use crate::callout::{CalloutSlot, ClassifyCall, Registration};
 use crate::classify::{Classify, LayerData};
@@ -22,13 +23,13 @@ use nt_abi::fwp::{FwpsClassifyOut0, FwpsIncomingValues0, RedirectRequest, consts
 use sluice_host::Guid;
 use smallvec::SmallVec;
 
-/// What becomes of the traffic.
+/// The verdict on the traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on.
+    /// The traffic passes.
     #[default]
     Permit,
-    /// It is dropped.
+    /// The traffic is dropped.
     Block,
 }
 
@@ -39,13 +40,13 @@ pub struct TerminatingFilter {
     pub filter_id: u64,
     /// Its sublayer.
     pub sublayer: Guid,
-    /// What it said.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// The callout that said it; 0 when the filter itself did.
+    /// The callout that decided; 0 when the filter itself did.
     pub callout_id: u32,
 }
 
-/// What a stream callout asked for beside its verdict (`FWPS_STREAM_ACTION_TYPE`).
+/// What a stream callout asked for besides its verdict (`FWPS_STREAM_ACTION_TYPE`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of FWPS_STREAM_ACTION_TYPE")]
 pub enum StreamAction {
@@ -57,33 +58,33 @@ pub enum StreamAction {
     AllowConnection,
 }
 
-/// What came of a classify call at a stream layer.
+/// The result of a classify call at a stream layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamOutcome {
-    /// What was asked for; anything but `None` ended the evaluation there.
+    /// The action asked for; any except `None` ended the evaluation.
     pub action: StreamAction,
     /// countBytesRequired, with `NeedMoreData`.
     pub bytes_required: u32,
     /// countBytesEnforced: how many of the leading bytes the verdict is about; 0 means all of them.
     pub bytes_enforced: usize,
-    /// The callout that asked, or that enforced a part; 0 when none did.
+    /// The callout that asked for it, or that enforced a part; 0 when none did.
     pub callout_id: u32,
 }
 
 /// The result of a classify call.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What becomes of the traffic.
+    /// The verdict on the traffic.
     pub verdict: Verdict,
-    /// Whether any filter decided; otherwise the verdict is the permit that a layer without filters gives.
+    /// Whether any filter decided; otherwise the verdict is the permit of a layer without filters.
     pub decided: bool,
-    /// The last decision took the right to change it.
+    /// The last decision cleared the right to change it.
     pub hard: bool,
-    /// A callout blocked what a hard permit had let pass.
+    /// A callout blocked in spite of a hard permit.
     pub vetoed: bool,
     /// `FWPS_CLASSIFY_OUT_FLAG_ABSORB` with a block: drop silently, without an event.
     pub absorb: bool,
-    /// The filter whose decision stands; 0 when none decided.
+    /// The filter whose decision is in force; 0 when none decided.
     pub filter_id: u64,
     /// The filters that decided for their sublayers, in order; at most sixteen are remembered.
     pub terminating: SmallVec<[TerminatingFilter; 2]>,
@@ -93,14 +94,14 @@ pub struct Outcome {
     pub pended: bool,
     /// The layer data as callouts changed it, at the redirect layers.
     pub redirect: Option<Box<RedirectRequest>>,
-    /// How often a callout wrote an action it had no right to write and that is no veto.
+    /// How often a callout wrote an action without the right, other than a veto.
     pub rights_violations: u32,
 }
 
 /// How many deciding filters an outcome remembers.
 const MOST_REMEMBERED: usize = 16;
 
-/// What one filter said.
+/// The answer of one filter.
 enum Said {
     Nothing,
     Decided {
@@ -113,7 +114,7 @@ enum Said {
     Stop,
 }
 
-/// The state of one walk through a layer.
+/// The state of one evaluation of a layer.
 pub(crate) struct Arbiter<'c> {
     classify: &'c Classify<'c>,
     fixed: FwpsIncomingValues0,
@@ -121,7 +122,7 @@ pub(crate) struct Arbiter<'c> {
 }
 
 impl<'c> Arbiter<'c> {
-    /// `out` is a new outcome; what comes of the walk goes there.
+    /// `out` is a new outcome, which gets the result.
     pub(crate) fn new(classify: &'c Classify<'c>, stream: bool, out: &'c mut Outcome) -> Self {
         let fixed = FwpsIncomingValues0 {
             layer_id: classify.layer.0,
@@ -136,7 +137,7 @@ impl<'c> Arbiter<'c> {
         self.run_through(&layer.sublayers);
     }
 
-    /// Asks the sublayers behind the one in which the callout `injector` stands; all when it stands in none.
+    /// Evaluates the sublayers after the one that contains the callout `injector`; all when none contains it.
     pub(crate) fn run_below(self, layer: &LayerFilters, injector: u32) {
         let is =
             |filter: &CompiledFilter| matches!(&filter.action, Action::Callout { slot, .. } if slot.id() == injector);
@@ -155,7 +156,7 @@ impl<'c> Arbiter<'c> {
         }
     }
 
-    /// Asks one sublayer; false when the walk ends here.
+    /// Evaluates one sublayer; false when the evaluation ends here.
     fn sublayer(&mut self, sublayer: &SublayerFilters) -> bool {
         for filter in &sublayer.filters {
             if !filter.matches(self.classify.values) {
@@ -212,7 +213,7 @@ impl<'c> Arbiter<'c> {
         }
     }
 
-    /// Calls classifyFn and reads what it said.
+    /// Calls classifyFn and reads its answer.
     fn call(
         &mut self,
         filter: &CompiledFilter,
@@ -231,7 +232,7 @@ impl<'c> Arbiter<'c> {
             }
             self.reset_stream();
         }
-        // A callout without the right sees what it would have to veto; one with it starts from no decision.
+        // A callout without the right sees the decision it may veto; one with it starts without a decision.
         let may_write = !(self.out.decided && self.out.hard);
         let current = match self.out.verdict {
             _ if may_write => consts::FWP_ACTION_CONTINUE,
@@ -265,7 +266,7 @@ impl<'c> Arbiter<'c> {
         self.read(may_write, current, &out, slot.id())
     }
 
-    /// What a callout's classifyOut means.
+    /// Reads a callout's classifyOut.
     fn read(&mut self, may_write: bool, before: u32, out: &FwpsClassifyOut0, callout_id: u32) -> Said {
         let hard = out.rights & consts::FWPS_RIGHT_ACTION_WRITE == 0;
         let decided = |verdict| Said::Decided { verdict, hard, by_callout: callout_id, flags: out.flags };
@@ -279,7 +280,7 @@ impl<'c> Arbiter<'c> {
                 self.out.rights_violations += 1;
                 Said::Nothing
             }
-            // CONTINUE, NONE and NONE_NO_MATCH pass the decision on.
+            // CONTINUE, NONE and NONE_NO_MATCH leave the decision to the next filter.
             _ => Said::Nothing,
         }
     }
@@ -294,7 +295,7 @@ impl<'c> Arbiter<'c> {
         }
     }
 
-    /// Reads what a stream callout asked for. The action it returned counts only when it asked for nothing
+    /// Reads what a stream callout asked for. The action that it returned counts only when it asked for nothing
     /// (FWPS_STREAM_CALLOUT_IO_PACKET0 documentation).
     fn read_stream(&mut self, slot: &CalloutSlot, out: &FwpsClassifyOut0, inspection: bool) -> AskedOfStream {
         let LayerData::Stream(packet, length) = self.classify.layer_data else { return AskedOfStream::Nothing };
@@ -339,17 +340,17 @@ impl<'c> Arbiter<'c> {
     }
 }
 
-/// What a stream callout asked for beside its action.
+/// What a stream callout asked for besides its action.
 enum AskedOfStream {
     Nothing,
     /// The evaluation ends here.
     Stop,
-    /// The action it returned does not count.
+    /// The action that it returned does not count.
     PassOn,
 }
 
-/// A filter whose callout nobody has registered: TERMINATING and UNKNOWN act as a block, unless the filter says permit;
-/// INSPECTION is passed over (FwpsCalloutRegister1 documentation).
+/// A filter whose callout is not registered: TERMINATING and UNKNOWN act as a block, unless the filter has the permit
+/// flag; INSPECTION is ignored (FwpsCalloutRegister1 documentation).
 fn unregistered(filter: &CompiledFilter, inspection: bool, clears: bool) -> Said {
     if inspection {
         return Said::Nothing;

@@ -1,4 +1,4 @@
-//! Callouts at run time: the functions a driver registered, and who is inside them.
+//! Callouts at run time: the functions that a driver registered, and the calls in progress.
 
 use crate::classify::Classify;
 use crate::error::{BfeError, BfeResult};
@@ -24,25 +24,25 @@ pub struct ClassifyCall<'a> {
     pub fixed: &'a FwpsIncomingValues0,
     /// The filter that names the callout.
     pub filter: &'a CompiledFilter,
-    /// flowContext, 0 when the callout has none with the flow.
+    /// flowContext, 0 when the callout has none for the flow.
     pub flow_context: u64,
 }
 
-/// The functions a driver registered for a callout, as the engine calls them. Whoever runs drivers implements this; a
-/// call may never return, when the driver stops its machine.
+/// The functions of a callout, as the engine calls them. What runs drivers implements this; a call never returns when
+/// the driver stops its machine.
 pub trait CalloutFunctions: Send + Sync {
-    /// classifyFn. `out` is what the callout finds, and what it leaves.
+    /// classifyFn. `out` is passed to the callout, which changes it.
     fn classify(&self, call: &ClassifyCall<'_>, out: &mut FwpsClassifyOut0);
 
-    /// notifyFn: `kind` is `FWPS_CALLOUT_NOTIFY_*`, `key` the filter's, which is absent with a deletion. The callout may
-    /// write the filter's context; nobody reads it before the filter is in force or after it has left.
+    /// notifyFn: `kind` is `FWPS_CALLOUT_NOTIFY_*`, `key` the filter's, which is absent with a deletion. The callout
+    /// may write the filter's context, which is not read before the filter is in force or after it is removed.
     fn notify(&self, kind: u32, key: Option<Guid>, filter: &CompiledFilter) -> NtStatus;
 
     /// flowDeleteFn.
     fn delete_flow_context(&self, layer: LayerId, callout_id: u32, context: u64);
 }
 
-/// What FwpsCalloutRegister was given.
+/// The arguments of FwpsCalloutRegister.
 #[derive(Clone)]
 pub struct Registration {
     /// FWP_CALLOUT_FLAG_*.
@@ -60,19 +60,19 @@ impl fmt::Debug for Registration {
 }
 
 impl Registration {
-    /// Whether the callout wants to be called only for flows it has a context with.
+    /// Whether the callout is called only for flows with a context of its own.
     pub(crate) fn conditional_on_flow(&self) -> bool {
         self.flags & consts::FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW != 0
     }
 }
 
-/// A callout known to the engine, because BFE has the object, because a driver has registered it, or both.
+/// A callout known to the engine: BFE has the object, a driver has registered it, or both.
 pub struct CalloutSlot {
     key: Guid,
     id: u32,
-    /// A classify that is under way may still use an old registration.
+    /// A classify call in progress may still use an old registration.
     registration: Slot<Registration>,
-    /// Set while a registration or its removal is under way on some thread.
+    /// Set while a thread registers or unregisters the callout.
     changing: AtomicBool,
     flow_contexts: AtomicUsize,
 }
@@ -116,7 +116,7 @@ impl CalloutSlot {
         self.registration.is_filled()
     }
 
-    /// The flags its registration brought, with FWPM_CALLOUT_FLAG_REGISTERED; 0 while nobody has registered it.
+    /// The flags of its registration, with FWPM_CALLOUT_FLAG_REGISTERED; 0 while it is not registered.
     #[must_use]
     pub fn registered_flags(&self) -> u32 {
         self.enter(|registration| registration.flags | consts::FWPM_CALLOUT_FLAG_REGISTERED).unwrap_or(0)
@@ -136,8 +136,7 @@ impl CalloutSlot {
         }
     }
 
-    /// Runs `inside` with the registration, which nobody takes back meanwhile; `None` when nobody has registered the
-    /// callout.
+    /// Runs `inside` with the registration, which stays meanwhile; `None` when the callout is not registered.
     #[inline]
     pub(crate) fn enter<R>(&self, inside: impl FnOnce(&Registration) -> R) -> Option<R> {
         self.registration.enter(inside)
@@ -146,7 +145,7 @@ impl CalloutSlot {
     fn register(&self, registration: Registration) -> BfeResult<()> {
         let _changing = self.change()?;
         if self.is_registered() {
-            let what = format!("callout {} is registered already", self.key);
+            let what = format!("callout {} is already registered", self.key);
             return Err(BfeError::new(NtStatus::FWP_ALREADY_EXISTS, what));
         }
         self.registration.fill(registration);
@@ -165,8 +164,8 @@ impl CalloutSlot {
         let Some(taken) = self.registration.take() else {
             return fail(NtStatus::FWP_CALLOUT_NOT_FOUND, "is not registered");
         };
-        // The driver may free its code once this returns, so nobody may be inside any more. Ten seconds are far beyond
-        // any classifyFn; the one way to get there is to unregister a callout from within its own classifyFn.
+        // The driver may unload once this returns, so no call may be in progress. Ten seconds are far beyond any
+        // classifyFn; the only way to get there is to unregister a callout from its own classifyFn.
         let patience = Instant::now() + Duration::from_secs(10);
         while self.registration.is_entered() {
             if Instant::now() > patience {
@@ -177,7 +176,7 @@ impl CalloutSlot {
             std::thread::yield_now();
         }
         if self.flow_contexts() > 0 {
-            // A classifyFn that was still running made one.
+            // A classifyFn that was still running associated one.
             taken.put_back();
             return fail(NtStatus::DEVICE_BUSY, "flows still carry its contexts");
         }
@@ -193,7 +192,7 @@ impl CalloutSlot {
     }
 }
 
-/// Nobody else registers or unregisters the callout while this lives.
+/// No other thread registers or unregisters the callout while this lives.
 struct Changing<'a>(&'a AtomicBool);
 
 impl Drop for Changing<'_> {
@@ -202,7 +201,7 @@ impl Drop for Changing<'_> {
     }
 }
 
-/// Every callout the engine knows.
+/// All callouts known to the engine.
 #[derive(Debug, Default)]
 pub struct Callouts {
     inner: Mutex<Known>,
@@ -216,13 +215,13 @@ struct Known {
 
 impl Default for Known {
     fn default() -> Self {
-        // The built-in callouts of a live machine take the ids below.
+        // The built-in callouts of a live machine have the ids below.
         Self { by_key: HashMap::new(), next_id: 256 }
     }
 }
 
 impl Callouts {
-    /// The slot of a callout; made, with a new run-time id, when there is none.
+    /// The slot of a callout; a new one, with a new run-time id, if there is none.
     pub(crate) fn slot(&self, key: Guid) -> Arc<CalloutSlot> {
         let mut inner = self.inner.lock();
         if let Some(slot) = inner.by_key.get(&key) {
@@ -257,12 +256,12 @@ impl Callouts {
 
     /// FwpsCalloutRegister; returns the run-time id.
     ///
-    /// notifyFn is not called for filters that name the callout already: the engine tells a callout only of filters
-    /// added after it registered (notifyFn1 documentation).
+    /// notifyFn is not called for filters that already name the callout: the engine only notifies it of filters added
+    /// after it registered (notifyFn1 documentation).
     ///
     /// # Errors
-    /// `INVALID_PARAMETER` for a key of zero, `FWP_ALREADY_EXISTS` when it is registered, `FWP_IN_USE` while another thread
-    /// registers or unregisters it.
+    /// `INVALID_PARAMETER` for a zero key, `FWP_ALREADY_EXISTS` when it is registered, `FWP_IN_USE` while another
+    /// thread registers or unregisters it.
     pub fn register(&self, key: Guid, registration: Registration) -> BfeResult<u32> {
         if key == Guid(0) {
             return Err(BfeError::new(NtStatus::INVALID_PARAMETER, "FWPS_CALLOUT.calloutKey is zero"));
@@ -281,7 +280,7 @@ impl Callouts {
         slot.ok_or_else(not_found)?.unregister(pause)
     }
 
-    /// Forgets slots that neither BFE (`keep`) nor a driver wants; their ids are never given again.
+    /// Removes slots that neither BFE (`keep`) nor a driver uses; their ids are not reused.
     pub(crate) fn prune(&self, keep: impl Fn(Guid) -> bool) {
         self.inner.lock().by_key.retain(|key, slot| slot.is_registered() || keep(*key));
     }

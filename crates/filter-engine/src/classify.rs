@@ -1,7 +1,7 @@
-//! Classify calls: a layer's sublayers and filters are walked, callouts are called, and their decisions arbitrated.
+//! Classify calls: evaluates a layer's sublayers and filters, calls callouts, and arbitrates their decisions.
 //!
-//! What is classified against is an immutable snapshot; whoever changes filters builds another and swaps it in, so a
-//! classify call takes no lock and sees one state of the policy.
+//! A classify call uses an immutable snapshot; a change of filters builds another and swaps it in, so a classify call
+//! takes no lock and sees one state of the policy.
 
 use crate::arbitrate::{Arbiter, Outcome, Verdict};
 use crate::flow::Flow;
@@ -19,14 +19,14 @@ use std::sync::Arc;
 pub enum LayerData<'a> {
     /// None.
     None,
-    /// What the layer's documentation says, mostly a NET_BUFFER_LIST. The engine only hands it on.
+    /// What the layer's documentation says, mostly a NET_BUFFER_LIST. The engine only passes it on.
     Pointer(*mut c_void),
     /// At the stream layers: an FWPS_STREAM_CALLOUT_IO_PACKET0, and how many bytes its stream data has.
     Stream(&'a Cell<FwpsStreamCalloutIoPacket0>, usize),
 }
 
 impl LayerData<'_> {
-    /// What a callout is given.
+    /// The pointer that a callout gets.
     #[must_use]
     pub const fn as_ptr(self) -> *mut c_void {
         match self {
@@ -37,12 +37,12 @@ impl LayerData<'_> {
     }
 }
 
-/// The request behind a classify call, for callouts that hold on to it (FwpsAcquireClassifyHandle0).
+/// The request of a classify call, for callouts that acquire a handle to it (FwpsAcquireClassifyHandle0).
 pub trait ClassifyRequest: fmt::Debug {
     /// What `classifyContext` points to; it lives as long as the call.
     fn context(&self) -> *const c_void;
 
-    /// What the callouts made of the request: whether one pended it, and the layer data as they changed it.
+    /// What callouts did to the request: whether one pended it, and the layer data as they changed it.
     fn outcome(&self) -> (bool, Option<Box<RedirectRequest>>);
 }
 
@@ -53,21 +53,21 @@ pub struct Classify<'a> {
     pub layer: LayerId,
     /// One value per field, by index; the layer's table says which types.
     pub values: &'a [Value<'a>],
-    /// inMetaValues, handed to callouts as it is.
+    /// inMetaValues, passed to callouts unchanged.
     pub metadata: &'a FwpsIncomingMetadataValues0,
     /// layerData.
     pub layer_data: LayerData<'a>,
     /// The data flow, where there is one.
     pub flow: Option<&'a Arc<Flow>>,
-    /// The request behind the call, where callouts may hold on to it.
+    /// The request of the call, where callouts may acquire a handle to it.
     pub request: Option<&'a dyn ClassifyRequest>,
 }
 
 impl FilterEngine {
-    /// Classifies: asks every matching filter of the layer, and says what becomes of the traffic.
+    /// Classifies: evaluates the matching filters of the layer and returns the outcome.
     ///
-    /// A drop is recorded as a net event, and so is the authorization of a connection when that is switched on. A layer
-    /// that discards has its `_DISCARD` twin classified too.
+    /// A drop is recorded as a net event, and so is the authorization of a connection when that is switched on. When a
+    /// layer discards, its `_DISCARD` twin is classified too.
     pub fn classify(&self, c: &Classify<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         self.snapshot.read(|snapshot| {
@@ -83,7 +83,7 @@ impl FilterEngine {
                 metadata.discard_metadata.discard_module = consts::FWPS_DISCARD_MODULE_GENERAL;
                 metadata.discard_metadata.discard_reason = consts::FWPS_DISCARD_FIREWALL_POLICY;
                 metadata.discard_metadata.filter_id = outcome.filter_id;
-                // What callouts say at a discard layer changes nothing: the traffic is gone.
+                // The answers at a discard layer change nothing: the traffic is already dropped.
                 let discarded = Classify { layer: LayerId(c.layer.0 + 1), metadata: &metadata, request: None, ..*c };
                 Arbiter::new(&discarded, false, &mut Outcome::default()).run(twin);
             }
@@ -91,9 +91,9 @@ impl FilterEngine {
         outcome
     }
 
-    /// [`Self::classify`] for stream data that the callout `injector` has put in: only the sublayers lighter than its own
-    /// are asked ("Injected stream data will not be reindicated to the callout, but it will be made available to stream
-    /// callouts from lower-weight sublayers", FwpsStreamInjectAsync0 documentation).
+    /// [`Self::classify`] for stream data that the callout `injector` has injected: only sublayers lighter than its own
+    /// are evaluated ("Injected stream data will not be reindicated to the callout, but it will be made available to
+    /// stream callouts from lower-weight sublayers", FwpsStreamInjectAsync0 documentation).
     pub fn classify_below(&self, c: &Classify<'_>, injector: u32) -> Outcome {
         let mut outcome = Outcome::default();
         self.snapshot.read(|snapshot| {
@@ -106,7 +106,7 @@ impl FilterEngine {
         outcome
     }
 
-    /// Whether any filter stands at a layer. A shim may leave out building what only a classify call would need.
+    /// Whether a layer has any filter. Without one, a shim need not build what only a classify call needs.
     #[must_use]
     pub fn has_filters(&self, layer: LayerId) -> bool {
         self.snapshot.read(|snapshot| snapshot.layer(layer).is_some())

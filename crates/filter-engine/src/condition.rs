@@ -1,7 +1,7 @@
-//! Filter conditions: what may be compared with what, and the comparison itself.
+//! Filter conditions: which comparisons are allowed, and the comparison itself.
 //!
 //! The rules are those of `FWP_MATCH_TYPE` (fwptypes.h, sdk-api documentation) with two notes. `FWP_MATCH_PREFIX` and
-//! `NOT_PREFIX` compare the *end* of the value, which the documentation calls a misleading name and means. And
+//! `NOT_PREFIX` compare the *end* of the value: the documentation itself calls the name misleading. And
 //! `FWP_MATCH_NOT_EQUAL` is documented for sortable types only, while the default policy of live machines uses it with
 //! SIDs (ALE_PACKAGE_ID other than S-1-0-0); it is allowed here wherever `FWP_MATCH_EQUAL` is, except for security
 //! descriptors.
@@ -157,7 +157,7 @@ pub fn match_type(number: u32) -> Option<MatchType> {
     ALL.get(number as usize).copied()
 }
 
-/// One comparison, made ready: whatever can be one is an interval test.
+/// One compiled comparison; an interval test wherever possible.
 #[derive(Clone, Debug)]
 pub(crate) enum Test {
     Unsigned { data_type: u32, low: u64, high: u64, inside: bool },
@@ -187,7 +187,7 @@ pub(crate) enum Order {
     Suffix(Vec<u8>),
 }
 
-/// How texts are compared.
+/// How strings are compared.
 #[derive(Clone, Debug)]
 pub(crate) enum TextOrder {
     Between(Option<Vec<u16>>, Option<Vec<u16>>),
@@ -197,8 +197,7 @@ pub(crate) enum TextOrder {
 }
 
 impl Test {
-    /// Whether `value` passes. A field without a value passes no test, not even `FWP_MATCH_NOT_EQUAL`: there is nothing
-    /// to compare.
+    /// Whether `value` passes. A field without a value passes no test, not even `FWP_MATCH_NOT_EQUAL`.
     #[inline]
     pub(crate) fn passes(&self, value: Read<'_>) -> bool {
         match (self, value) {
@@ -265,7 +264,7 @@ impl TextOrder {
     }
 }
 
-/// Upper case of one UTF-16 unit, where that is one unit again (as `RtlUpcaseUnicodeChar` has it).
+/// Upper case of one UTF-16 unit, where that is one unit again (as `RtlUpcaseUnicodeChar` does).
 fn upcase(unit: u16) -> u16 {
     let Some(c) = char::from_u32(u32::from(unit)) else { return unit };
     let mut upper = c.to_uppercase();
@@ -275,11 +274,12 @@ fn upcase(unit: u16) -> u16 {
     }
 }
 
-/// Checks a condition against the field it is about and makes it ready for matching.
+/// Checks a condition against its field and compiles it.
 ///
 /// # Errors
-/// `FWP_TYPE_MISMATCH` when the value cannot be compared with the field, `FWP_MATCH_TYPE_MISMATCH` when not in this way,
-/// `FWP_INVALID_RANGE` for a range that ends before it begins, `FWP_INVALID_NET_MASK` for a bad prefix or mask.
+/// `FWP_TYPE_MISMATCH` when the value cannot be compared with the field, `FWP_MATCH_TYPE_MISMATCH` when not with this
+/// match type, `FWP_INVALID_RANGE` for a range that ends before it begins, `FWP_INVALID_NET_MASK` for a bad prefix or
+/// mask.
 pub(crate) fn compile(field: &Field, match_type: MatchType, value: &ConditionValue) -> BfeResult<Test> {
     use MatchType as M;
     let refuse = |status, why: &str| {
@@ -294,7 +294,7 @@ pub(crate) fn compile(field: &Field, match_type: MatchType, value: &ConditionVal
                 return mismatch("an address with a mask is equal or not");
             }
             if mask.leading_ones() + mask.trailing_zeros() < 32 {
-                return refuse(FWP_INVALID_NET_MASK, "the mask has a hole");
+                return refuse(FWP_INVALID_NET_MASK, "the mask is not contiguous");
             }
             let low = u64::from(addr & mask);
             let test = Test::Unsigned { data_type: consts::FWP_UINT32, low, high: low | u64::from(!mask), inside };
@@ -425,7 +425,7 @@ fn test(
     }
 }
 
-/// The closed interval a match on a sortable number means; `None` inside when nothing can lie in it.
+/// The closed interval of a match on a sortable number; `None` inside for an empty one.
 #[allow(clippy::type_complexity, reason = "unsupported, refused, empty and an interval are four answers")]
 fn interval<T: Ord + Copy>(
     match_type: MatchType,
@@ -449,7 +449,7 @@ fn interval<T: Ord + Copy>(
     }))
 }
 
-/// Floats are not among the sortable types; they are equal or not.
+/// Floats are not sortable; they are equal or not.
 fn float(match_type: MatchType, data_type: u32, value: f64, inside: bool) -> Option<Result<Test, NtStatus>> {
     matches!(match_type, MatchType::Equal | MatchType::NotEqual).then_some(Ok(Test::Float { data_type, value, inside }))
 }

@@ -1,13 +1,13 @@
-//! What the Base Filtering Engine answers when it refuses.
+//! The errors of the Base Filtering Engine.
 
 use nt_abi::NtStatus;
 use sluice_host::HostError;
 use std::fmt;
 
-/// A refusal: the `NTSTATUS` a kernel caller gets and what was wrong.
+/// An error: the `NTSTATUS` for a kernel caller, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BfeError {
-    /// What `FwpmXxx` returns in the kernel.
+    /// The status that `FwpmXxx` returns in the kernel.
     pub status: NtStatus,
     /// The object or member at fault.
     pub what: String,
@@ -17,12 +17,12 @@ pub struct BfeError {
 pub type BfeResult<T> = Result<T, BfeError>;
 
 impl BfeError {
-    /// A refusal with its reason.
+    /// An error with its reason.
     pub fn new(status: NtStatus, what: impl Into<String>) -> Self {
         Self { status, what: what.into() }
     }
 
-    /// What the user-mode call returns: `FWP_E_*`, or a Win32 error.
+    /// The code that the user-mode call returns: `FWP_E_*`, or a Win32 error.
     #[must_use]
     pub fn win32(&self) -> u32 {
         win32(self.status)
@@ -43,7 +43,7 @@ impl fmt::Display for BfeError {
 
 impl std::error::Error for BfeError {}
 
-/// A status with the FWP names that [`NtStatus`] has and those only this room needs.
+/// A status with the FWP names of [`NtStatus`] and those that only this crate needs.
 struct Status(NtStatus);
 
 impl fmt::Display for Status {

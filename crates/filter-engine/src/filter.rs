@@ -1,4 +1,4 @@
-//! A filter made ready: its conditions as tests, its action with the callout it names, and the FWPS_FILTER a driver sees.
+//! A compiled filter: its conditions as tests, its action with its callout, and the FWPS_FILTER that a driver sees.
 
 use crate::bfe::{ProviderContext, Stored};
 use crate::callout::CalloutSlot;
@@ -48,7 +48,7 @@ pub(crate) struct FilterParts<'a> {
     pub(crate) provider_context: Option<&'a Stored<ProviderContext>>,
 }
 
-/// A filter made ready for matching.
+/// A compiled filter.
 pub struct CompiledFilter {
     groups: Box<[Group]>,
     pub(crate) action: Action,
@@ -72,11 +72,10 @@ impl fmt::Debug for CompiledFilter {
 }
 
 impl CompiledFilter {
-    /// Checks the conditions against the layer's fields and makes the filter ready.
+    /// Checks the conditions against the layer's fields and compiles the filter.
     ///
     /// Consecutive conditions on one field are alternatives (FWPM_FILTER0: "evaluated using the OR operator", since
-    /// Windows 7); everything else must hold together. Conditions on one field that do not stand together form separate
-    /// groups, taking "consecutive" at its word.
+    /// Windows 7); all groups must hold. Conditions on one field that are not consecutive form separate groups.
     ///
     /// # Errors
     /// `FWP_CONDITION_NOT_FOUND` for a field the layer lacks, and the errors of [`condition::compile`].
@@ -140,7 +139,7 @@ impl CompiledFilter {
         Ok(Self { groups, action, fwps, id: parts.id, weight: parts.weight, context: parts.context, flags })
     }
 
-    /// Whether every condition holds. A value the caller left out counts as empty.
+    /// Whether every condition holds. A missing value counts as empty.
     #[inline]
     pub(crate) fn matches(&self, values: &[Value<'_>]) -> bool {
         self.groups.iter().all(|group| {
@@ -155,7 +154,7 @@ impl CompiledFilter {
         self.id
     }
 
-    /// rawContext, or the provider context's id. A driver's notifyFn may have put another into [`Self::fwps`].
+    /// rawContext, or the provider context's id. A driver's notifyFn may have written another to [`Self::fwps`].
     #[must_use]
     pub fn context(&self) -> u64 {
         self.context

@@ -1,4 +1,4 @@
-//! Data flows and the contexts that callouts hang on them.
+//! Data flows and the contexts that callouts associate with them.
 
 use crate::callout::{CalloutFunctions, CalloutSlot};
 use crate::layers::LayerId;
@@ -9,45 +9,45 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// How many contexts one flow can carry; the next association answers INSUFFICIENT_RESOURCES. Windows names no limit.
+/// The most contexts of one flow; the next association fails with INSUFFICIENT_RESOURCES. Windows documents no limit.
 const SLOTS: usize = 24;
 
-/// One data flow: what a connection is to the filter engine.
+/// One data flow: a connection, to the filter engine.
 ///
-/// A classify call borrows a callout's context with one atomic addition and gives it back with one subtraction; the lock
+/// A classify call borrows a callout's context with one atomic addition and returns it with one subtraction; the lock
 /// is for associating and removing.
 pub struct Flow {
     id: u64,
     aborted: AtomicBool,
-    /// How many slots were ever used: no context lies beyond.
+    /// How many slots were ever used; there is no context beyond them.
     used: AtomicUsize,
     slots: [Slot; SLOTS],
-    /// Whether `allowed` holds anything, readable without the lock.
+    /// Whether `allowed` is not empty, readable without the lock.
     any_allowed: AtomicBool,
     inner: Mutex<Inner>,
 }
 
-/// Where a context is found without the lock.
+/// A context's slot, readable without the lock.
 #[derive(Default)]
 struct Slot {
     /// The layer and the callout's id; 0 when the slot is free.
     key: AtomicU64,
     value: AtomicU64,
-    /// [`LIVE`], [`REMOVED`] and how many classify calls have the context, or are looking whether they may.
+    /// [`LIVE`], [`REMOVED`] and how many classify calls have, or are trying to get, the context.
     state: AtomicU32,
 }
 
 /// A context is in the slot.
 const LIVE: u32 = 1 << 31;
-/// It goes as soon as nobody has it: a removal was asked for, or the flow ended.
+/// To be deleted when no call has it: its removal was requested, or the flow ended.
 const REMOVED: u32 = 1 << 30;
-/// The rest of the state is the count.
+/// The bits of the count.
 const COUNT: u32 = REMOVED - 1;
 
 #[derive(Default)]
 struct Inner {
     ended: bool,
-    /// Whose the context in each slot is.
+    /// The owner of the context in each slot.
     owners: [Option<Owner>; SLOTS],
     /// Callouts that let the rest of the stream pass uninspected (FWPS_STREAM_ACTION_ALLOW_CONNECTION).
     allowed: Vec<u32>,
@@ -70,7 +70,7 @@ impl fmt::Debug for Flow {
     }
 }
 
-/// A context handed to a classifyFn; given back with [`Flow::leave`].
+/// A context handed to a classifyFn; returned with [`Flow::leave`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lease {
     pub(crate) value: u64,
@@ -86,8 +86,8 @@ pub(crate) struct Deletion {
 impl Deletion {
     /// Calls the driver.
     ///
-    /// The callout counts as carrying the context until its flowDeleteFn has returned, so that a driver cannot be gone
-    /// while it runs.
+    /// The callout keeps the context until its flowDeleteFn has returned, so that the driver cannot unload while it
+    /// runs.
     pub(crate) fn run(self) {
         let Self { owner: Owner { layer, callout, functions }, value } = self;
         functions.delete_flow_context(layer, callout.id(), value);
@@ -113,13 +113,13 @@ impl Flow {
         self.id
     }
 
-    /// Whether a callout aborted the flow (FwpsFlowAbort0); whoever carries the connection must reset it.
+    /// Whether a callout aborted the flow (FwpsFlowAbort0); the carrier of the connection must reset it.
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
     }
 
-    /// Whether a stream callout has said that it need not see the rest of the stream.
+    /// Whether a stream callout has allowed the rest of the stream uninspected.
     pub(crate) fn is_allowed(&self, callout_id: u32) -> bool {
         self.any_allowed.load(Ordering::Acquire) && self.inner.lock().allowed.contains(&callout_id)
     }
@@ -136,7 +136,7 @@ impl Flow {
         &self.slots[..self.used.load(Ordering::Acquire)]
     }
 
-    /// How many contexts callouts have with this flow.
+    /// How many contexts this flow has.
     #[must_use]
     pub fn context_count(&self) -> usize {
         self.slots().iter().filter(|slot| slot.state.load(Ordering::Acquire) & LIVE != 0).count()
@@ -154,7 +154,7 @@ impl Flow {
     fn enter_slot(&self, index: usize, key: u64) -> Option<Lease> {
         let slot = &self.slots[index];
         let before = slot.state.fetch_add(1, Ordering::AcqRel);
-        // Counted now, so the slot cannot change hands before `leave`; but it may have done so before.
+        // Counted now, so the slot keeps its owner until `leave`; but the owner may have changed before.
         if before & (LIVE | REMOVED) == LIVE && slot.key.load(Ordering::Acquire) == key {
             return Some(Lease { value: slot.value.load(Ordering::Acquire), slot: index });
         }
@@ -164,7 +164,7 @@ impl Flow {
         None
     }
 
-    /// Gives a context back; what it returns must be run.
+    /// Returns a context; the result must be run.
     #[must_use]
     #[inline]
     pub(crate) fn leave(&self, lease: Lease) -> Option<Deletion> {
@@ -177,7 +177,7 @@ impl Flow {
         if after == LIVE | REMOVED { self.take_if_idle(index) } else { None }
     }
 
-    /// Takes a removed context out of its slot, unless somebody has it or has been faster.
+    /// Takes a removed context out of its slot, unless a call has it or another thread took it.
     #[cold]
     fn take_if_idle(&self, index: usize) -> Option<Deletion> {
         let mut inner = self.inner.lock();
@@ -185,7 +185,7 @@ impl Flow {
         if idle { self.take(&mut inner, index) } else { None }
     }
 
-    /// Takes a removed context out of its slot. Whoever still looks at the slot only counts itself out again.
+    /// Takes a removed context out of its slot. A call that still tries the slot only decrements the count again.
     fn take(&self, inner: &mut Inner, index: usize) -> Option<Deletion> {
         let slot = &self.slots[index];
         let owner = inner.owners[index].take()?;
@@ -195,7 +195,7 @@ impl Flow {
         Some(Deletion { owner, value })
     }
 
-    /// Marks the context in a slot as removed; it is taken at once when nobody has it.
+    /// Marks the context in a slot as removed; it is taken at once when no call has it.
     fn remove_slot(&self, inner: &mut Inner, index: usize) -> Option<Deletion> {
         let before = self.slots[index].state.fetch_or(REMOVED, Ordering::AcqRel);
         if before & COUNT == 0 { self.take(inner, index) } else { None }
@@ -226,7 +226,7 @@ impl Flow {
         let slot = &self.slots[index];
         slot.value.store(value, Ordering::Release);
         slot.key.store(key_of(layer, id), Ordering::Release);
-        // Last, so that nobody takes the context for live before it is there.
+        // Last, so that the context is not live before it is written.
         slot.state.fetch_or(LIVE, Ordering::AcqRel);
         self.used.fetch_max(index + 1, Ordering::AcqRel);
         NtStatus::SUCCESS
@@ -242,7 +242,7 @@ pub struct Flows {
 
 impl Default for Flows {
     fn default() -> Self {
-        // Handles use all 64 bits on Windows, and so here: a driver that cuts one to 32 must fail.
+        // Handles use all 64 bits, as on Windows: a driver that truncates one to 32 bits must fail.
         Self { by_id: RwLock::default(), next_id: AtomicU64::new(0x0001_0000_0000_0001) }
     }
 }
@@ -262,7 +262,7 @@ impl Flows {
         self.by_id.read().get(&id).cloned()
     }
 
-    /// How many flows there are.
+    /// The number of flows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_id.read().len()
@@ -274,15 +274,15 @@ impl Flows {
         self.len() == 0
     }
 
-    /// Ends a flow: every callout with a context is told through its flowDeleteFn, at once or, if it is classifying on
-    /// this flow, when it is done.
+    /// Ends a flow: calls the flowDeleteFn of every callout with a context, at once or, if it is classifying on this
+    /// flow, when it is done.
     ///
     /// Must run where the callouts' functions can, at DISPATCH_LEVEL or below.
     pub fn terminate(&self, flow: &Arc<Flow>) {
         self.by_id.write().remove(&flow.id);
         flow.inner.lock().ended = true;
         for index in 0..flow.slots().len() {
-            // One at a time: between two calls into drivers nothing is owned that an abandoned stack would leak.
+            // One at a time: during a call into a driver nothing is owned that an abandoned stack would leak.
             let deletion = {
                 let mut inner = flow.inner.lock();
                 if inner.owners[index].is_some() { flow.remove_slot(&mut inner, index) } else { None }
@@ -293,8 +293,8 @@ impl Flows {
         }
     }
 
-    /// FwpsFlowAssociateContext0. The statuses are those of its documentation, which does not say what an unknown flow
-    /// gets; it is `INVALID_PARAMETER` here.
+    /// FwpsFlowAssociateContext0. The statuses are those of its documentation, which names none for an unknown flow;
+    /// here it is `INVALID_PARAMETER`.
     pub fn associate(&self, id: u64, layer: LayerId, callout: Option<Arc<CalloutSlot>>, value: u64) -> NtStatus {
         let Some(callout) = callout else { return NtStatus::INVALID_PARAMETER };
         let status = callout.enter(|registration| match self.get(id) {

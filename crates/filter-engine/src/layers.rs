@@ -30,7 +30,8 @@ macro_rules! stable_ids {
     };
 }
 
-// The ids that have not moved since the version that brought them (Vista to 8.1). Those from 82 on have; see the table.
+// The ids that have not changed since the version that introduced them (Vista to 8.1). Those from 82 on have; see the
+// table.
 stable_ids! {
     INBOUND_IPPACKET_V4 = 0,
     INBOUND_IPPACKET_V4_DISCARD = 1,
@@ -125,8 +126,8 @@ pub enum WindowsVersion {
     Win81,
     /// Windows 10 and 11 as of 22H2: 99 layers, 37 fields at ALE_AUTH_CONNECT.
     ///
-    /// The headers of the WDKs 15063 to 19041 number the user-mode layers (82 and up) differently; no machine was found
-    /// that does. The numbers here are those that live machines with this set of fields show.
+    /// The headers of the WDKs 15063 to 19041 number the user-mode layers (82 and up) differently, but no machine was
+    /// found that does. The numbers here are those of live machines with this set of fields.
     #[default]
     Win22H2,
     /// Windows 11 24H2: reserved fields and PACKAGE_FAMILY_NAME in addition.
@@ -139,7 +140,7 @@ impl WindowsVersion {
         [("7", Self::Win7), ("8.1", Self::Win81), ("22h2", Self::Win22H2), ("24h2", Self::Win24H2)];
 }
 
-/// No such version.
+/// An unknown version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown version of Windows `{0}`: expected 7, 8.1, 22h2 or 24h2")]
 pub struct UnknownVersion(String);
@@ -153,8 +154,8 @@ impl std::str::FromStr for WindowsVersion {
     }
 }
 
-/// The data type of a layer's field, as the value that is classified has it. The layers whose fields are known use the
-/// unsigned integers, BYTE_ARRAY16, BYTE_BLOB, SID and TOKEN_ACCESS_INFORMATION.
+/// The data type of a layer's field in a classify call. The layers whose fields are known use the unsigned integers,
+/// BYTE_ARRAY16, BYTE_BLOB, SID and TOKEN_ACCESS_INFORMATION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of FWP_DATA_TYPE")]
 #[repr(u32)]

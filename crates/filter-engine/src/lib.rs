@@ -1,9 +1,9 @@
 //! The filter engine of the Windows Filtering Platform, and the Base Filtering Engine that manages it.
 //!
-//! [`bfe`] keeps the management objects and hands the engine a snapshot of the filters; [`FilterEngine::classify`] asks
-//! them and arbitrates, calls [`callout`]s with what their [`flow`]s carry, and leaves [`netevent`]s, which [`xml`] writes
-//! as `netsh wfp` does. A callout is a [`callout::CalloutFunctions`]: whoever runs drivers implements it and calls the
-//! driver there. Nothing else here knows of drivers, and nothing of a machine.
+//! [`bfe`] keeps the management objects and gives the engine a snapshot of the filters; [`FilterEngine::classify`]
+//! evaluates them and arbitrates, calls [`callout`]s with the contexts of their [`flow`]s, and records [`netevent`]s,
+//! which [`xml`] writes as `netsh wfp` does. A callout is a [`callout::CalloutFunctions`], whose implementation calls
+//! the driver. Nothing else here depends on drivers or on a machine.
 #![forbid(unsafe_code)]
 
 mod arbitrate;
@@ -39,11 +39,11 @@ use std::fmt;
 /// The filter engine of one machine.
 pub struct FilterEngine {
     table: &'static LayerTable,
-    /// The policy that is classified against.
+    /// The policy in force.
     snapshot: Current<Snapshot>,
     /// The Base Filtering Engine's store.
     pub bfe: bfe::Bfe,
-    /// The callouts drivers have registered.
+    /// The callouts.
     pub callouts: callout::Callouts,
     /// The data flows.
     pub flows: flow::Flows,
@@ -69,10 +69,10 @@ impl Default for FilterEngine {
 }
 
 impl FilterEngine {
-    /// An engine as a version of Windows has it, with the built-in layers and sublayers and nothing else.
+    /// The engine of a version of Windows, with only the built-in layers and sublayers.
     ///
-    /// `pause` is called at least every 20 ms while a call waits for another session or for a callout that is running; no
-    /// lock is held then. It need not return: a machine that has stopped abandons the call there.
+    /// `pause` is called at least every 20 ms while a call waits for another session or for a callout that is running;
+    /// no lock is held then. It may not return: a machine that has stopped abandons the call there.
     #[must_use]
     pub fn new(version: WindowsVersion, pause: fn()) -> Self {
         let table = LayerTable::of(version);

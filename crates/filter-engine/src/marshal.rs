@@ -1,4 +1,4 @@
-//! The structures drivers get, built.
+//! Builds the structures that drivers get.
 
 use crate::bfe::{
     DisplayData, FilterContext, Provider, ProviderContext, Stored, StoredCallout, StoredFilter, Sublayer,
@@ -23,7 +23,7 @@ fn display(arena: &mut Arena, display: &DisplayData) -> FwpmDisplayData0 {
     }
 }
 
-/// `FWPM_PROVIDER0`, with what it points to in `arena`.
+/// `FWPM_PROVIDER0`, its pointers into `arena`.
 pub fn provider(arena: &mut Arena, provider: &Provider) -> FwpmProvider0 {
     FwpmProvider0 {
         provider_key: provider.key.into(),
@@ -34,7 +34,7 @@ pub fn provider(arena: &mut Arena, provider: &Provider) -> FwpmProvider0 {
     }
 }
 
-/// `FWPM_SUBLAYER0`, with what it points to in `arena`.
+/// `FWPM_SUBLAYER0`, its pointers into `arena`.
 pub fn sublayer(arena: &mut Arena, sublayer: &Sublayer) -> FwpmSublayer0 {
     FwpmSublayer0 {
         sub_layer_key: sublayer.key.into(),
@@ -46,7 +46,7 @@ pub fn sublayer(arena: &mut Arena, sublayer: &Sublayer) -> FwpmSublayer0 {
     }
 }
 
-/// `FWPM_CALLOUT0`, with what it points to in `arena`.
+/// `FWPM_CALLOUT0`, its pointers into `arena`.
 pub fn callout(arena: &mut Arena, stored: &StoredCallout) -> FwpmCallout0 {
     let callout = &stored.stored.object;
     FwpmCallout0 {
@@ -76,7 +76,7 @@ pub fn provider_context(arena: &mut Arena, stored: &Stored<ProviderContext>) -> 
     }
 }
 
-/// `FWPM_FILTER0`, with what it points to in `arena`.
+/// `FWPM_FILTER0`, its pointers into `arena`.
 pub fn filter(arena: &mut Arena, stored: &StoredFilter) -> FwpmFilter0 {
     let filter = &stored.filter;
     let conditions: Vec<FwpmFilterCondition0> = filter
@@ -119,7 +119,7 @@ pub fn filter(arena: &mut Arena, stored: &StoredFilter) -> FwpmFilter0 {
     }
 }
 
-/// `FWPM_LAYER0`, with what it points to in `arena`.
+/// `FWPM_LAYER0`, its pointers into `arena`.
 pub fn layer(arena: &mut Arena, layer: &Layer) -> FwpmLayer0 {
     let fields: Vec<FwpmField0> = layer
         .fields

@@ -1,4 +1,4 @@
-//! Net events: the bounded record of what the engine dropped and, when asked for, what it let pass.
+//! Net events: a bounded record of what the engine dropped and, on request, allowed.
 
 use crate::FilterEngine;
 use crate::layers::{Layer, LayerId};
@@ -21,7 +21,7 @@ pub struct FileTime(pub u64);
 const EPOCHS_APART: u64 = 11_644_473_600;
 
 impl FileTime {
-    /// The present.
+    /// Now.
     #[must_use]
     pub fn now() -> Self {
         Self::from(SystemTime::now())
@@ -42,7 +42,7 @@ impl From<SystemTime> for FileTime {
     }
 }
 
-/// `FWPM_NET_EVENT_TYPE`, those that the engine produces.
+/// The `FWPM_NET_EVENT_TYPE`s that the engine produces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetEventKind {
     /// FWPM_NET_EVENT_TYPE_CLASSIFY_DROP.
@@ -101,12 +101,12 @@ pub struct NetEvent {
     pub direction: Direction,
     /// isLoopback.
     pub loopback: bool,
-    /// terminatingFiltersInfo: who decided for each sublayer.
+    /// terminatingFiltersInfo: the filter that decided for each sublayer.
     pub terminating: Vec<TerminatingFilter>,
 }
 
 impl NetEvent {
-    /// `FWPM_NET_EVENT_FLAG_*`: which members of the header hold something.
+    /// `FWPM_NET_EVENT_FLAG_*`: which members of the header are set.
     #[must_use]
     pub fn flags(&self) -> u32 {
         [
@@ -128,7 +128,7 @@ impl NetEvent {
     }
 }
 
-/// The last events, the oldest giving way to the newest.
+/// The last events; the newest replaces the oldest.
 #[derive(Debug)]
 pub struct EventStore {
     ring: Mutex<VecDeque<NetEvent>>,
@@ -160,7 +160,7 @@ impl EventStore {
         }
     }
 
-    /// The events there are, oldest first.
+    /// The events, oldest first.
     #[must_use]
     pub fn to_vec(&self) -> Vec<NetEvent> {
         self.ring.lock().iter().cloned().collect()
@@ -172,18 +172,18 @@ impl EventStore {
         std::mem::take(&mut *self.ring.lock()).into()
     }
 
-    /// How many events had to give way.
+    /// How many events were replaced.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Switches the collection on or off (`netsh wfp set options netevents=`); it is on at first.
+    /// Switches the collection on or off (`netsh wfp set options netevents=`); it is on by default.
     pub fn set_collect(&self, on: bool) {
         self.collect.store(on, Ordering::Relaxed);
     }
 
-    /// Whether allows are recorded too (`FWPM_NET_EVENT_KEYWORD_CLASSIFY_ALLOW`); they are not at first.
+    /// Whether allows are recorded too (`FWPM_NET_EVENT_KEYWORD_CLASSIFY_ALLOW`); they are not by default.
     pub fn set_collect_allow(&self, on: bool) {
         self.collect_allow.store(on, Ordering::Relaxed);
     }
@@ -200,7 +200,7 @@ impl EventStore {
         self.collect_allow.load(Ordering::Relaxed)
     }
 
-    /// Stamps the events that follow with this time, e.g. that of a packet in a capture; `None` means the present.
+    /// Stamps further events with this time, e.g. that of a packet in a capture; `None` means now.
     pub fn set_time(&self, time: Option<FileTime>) {
         self.time.store(time.unwrap_or_default().0, Ordering::Relaxed);
     }
@@ -212,8 +212,8 @@ impl EventStore {
         }
     }
 
-    /// Whether a permit at this layer is an event: the authorization of a connection or an endpoint is, and nothing that
-    /// happens per packet.
+    /// Whether a permit at this layer is an event: the authorization of a connection or an endpoint is, a permit per
+    /// packet is not.
     pub(crate) fn wants_allow(&self, layer: LayerId, outcome: &Outcome) -> bool {
         self.collect_allow.load(Ordering::Relaxed)
             && outcome.decided
@@ -241,7 +241,7 @@ impl EventStore {
     }
 }
 
-/// Records what became of a classify call.
+/// Records the outcome of a classify call.
 pub(crate) fn record(engine: &FilterEngine, c: &Classify<'_>, outcome: &Outcome) {
     let store = &engine.events;
     if !store.collect.load(Ordering::Relaxed) {
@@ -298,7 +298,7 @@ fn direction(layer: &Layer, field: Option<u64>, c: &Classify<'_>) -> Direction {
         name if name.starts_with("INBOUND_") => Direction::In,
         name if name.starts_with("OUTBOUND_") => Direction::Out,
         name if name.starts_with("IPFORWARD_") => Direction::Forward,
-        // A bind, a listen and an accept are about traffic to come in.
+        // A bind, a listen and an accept are about inbound traffic.
         name if name.starts_with("ALE_AUTH_RECV_ACCEPT_") || name.starts_with("ALE_AUTH_LISTEN_") => Direction::In,
         name if name.starts_with("ALE_RESOURCE_ASSIGNMENT_") => Direction::In,
         name if name.starts_with("ALE_AUTH_CONNECT_") => Direction::Out,

@@ -5,10 +5,10 @@ use nt_abi::fwp::arena::Arena;
 use nt_abi::fwp::{FwpRange0, FwpV4AddrAndMask, FwpV6AddrAndMask, FwpValue0, ValueUnion};
 
 impl ConditionValue {
-    /// The `FWP_CONDITION_VALUE0`, with what it points to in `arena`.
+    /// The `FWP_CONDITION_VALUE0`, its pointers into `arena`.
     pub(crate) fn put(&self, arena: &mut Arena) -> FwpValue0 {
         use ConditionValue as C;
-        // The whole union is written in every case, so that a driver that copies it copies no stale bytes.
+        // The whole union is written in every case, so that a driver that copies it does not copy stale bytes.
         let number = |raw: u64| ValueUnion { raw };
         let union = match self {
             C::Empty => number(0),

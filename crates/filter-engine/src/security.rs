@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 /// The one access right a filter's descriptor can grant.
 const FWP_ACTRL_MATCH_FILTER: u32 = 1;
-/// `GENERIC_ALL` and `GENERIC_READ` stand for it; Microsoft's samples use both spellings (`CC` and `GA`).
+/// `GENERIC_ALL` and `GENERIC_READ` include it; Microsoft's samples use both spellings (`CC` and `GA`).
 const GENERIC_ALL: u32 = 0x1000_0000;
 
 /// A security identifier in binary form.
@@ -64,7 +64,7 @@ impl std::fmt::Display for Sid {
     }
 }
 
-/// A binary SID in its `S-1-...` form; empty when it is none.
+/// A binary SID in its `S-1-...` form; empty when it is not valid.
 #[must_use]
 pub fn sid_text(bytes: &[u8]) -> String {
     let Some(Sid(bytes)) = Sid::parse(bytes) else { return String::new() };
@@ -94,7 +94,7 @@ struct Ace {
 }
 
 impl SecurityDescriptor {
-    /// Reads a self-relative descriptor; ACEs other than allow and deny are passed over.
+    /// Reads a self-relative descriptor; ACEs other than allow and deny are ignored.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         const SE_DACL_PRESENT: u16 = 0x0004;
@@ -133,8 +133,8 @@ impl SecurityDescriptor {
         Some(Self { owner, group, dacl: Some(aces) })
     }
 
-    /// Whether the DACL grants `FWP_ACTRL_MATCH_FILTER`: the first ACE that speaks of it to one of the token's SIDs
-    /// decides; if none does, no.
+    /// Whether the DACL grants `FWP_ACTRL_MATCH_FILTER`: the first ACE with that right for one of the token's SIDs
+    /// decides; without one it does not.
     pub(crate) fn grants_match(&self, token: &TokenView<'_>) -> bool {
         let Some(aces) = &self.dacl else { return true };
         let speaks = |ace: &&Ace| ace.mask & (FWP_ACTRL_MATCH_FILTER | GENERIC_ALL) != 0 && token.has(&ace.sid);
@@ -225,7 +225,7 @@ pub(crate) mod tests {
         assert!(grants(&[(true, 1, &user)]));
         assert!(grants(&[(true, 1, &other), (true, 1, &group)]));
         assert!(!grants(&[(false, 1, &group), (true, 1, &user)]));
-        assert!(grants(&[(false, 2, &group), (true, GENERIC_ALL, &user)]), "another right says nothing");
+        assert!(grants(&[(false, 2, &group), (true, GENERIC_ALL, &user)]), "another right does not decide");
         assert!(!grants(&[(true, 1, &other)]));
         assert!(!grants(&[]), "an empty DACL grants nothing");
     }
@@ -236,7 +236,7 @@ pub(crate) mod tests {
         let sddl = |aces: &[(bool, u32, &Sid)]| SecurityDescriptor::parse(&descriptor(aces)).expect("good").sddl();
         let capability = Sid::new(15, &[3, 1]);
         assert_eq!(sddl(&[(true, 1, &capability), (false, 1, &everyone)]), "D:(A;;CC;;;S-1-15-3-1)(D;;CC;;;WD)");
-        // An owner behind the DACL, as Windows Firewall's own descriptors have one (LocalService).
+        // An owner after the DACL, as in Windows Firewall's descriptors (LocalService).
         let mut bytes = descriptor(&[(true, GENERIC_ALL, &Sid::local_system())]);
         let at = bytes.len() as u32;
         bytes[4..8].copy_from_slice(&at.to_le_bytes());

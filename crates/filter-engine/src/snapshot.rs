@@ -1,4 +1,4 @@
-//! The policy as the engine sees it: per layer the sublayers by weight, per sublayer the filters by weight.
+//! The policy in the engine's form: per layer the sublayers by weight, per sublayer the filters by weight.
 
 use crate::filter::CompiledFilter;
 use crate::layers::{LayerId, LayerTable};
@@ -10,12 +10,12 @@ use std::sync::Arc;
 pub(crate) struct Snapshot {
     table: &'static LayerTable,
     layers: Box<[Option<Arc<LayerFilters>>]>,
-    /// How often each layer's filters changed.
+    /// How often each layer's filters have changed.
     generations: Box<[u64]>,
 }
 
 impl Snapshot {
-    /// No filter anywhere.
+    /// A snapshot without filters.
     pub(crate) fn empty(table: &'static LayerTable) -> Self {
         Self { table, layers: vec![None; table.id_end()].into(), generations: vec![0; table.id_end()].into() }
     }
@@ -63,7 +63,7 @@ pub(crate) struct LayerFilters {
 pub(crate) struct SublayerFilters {
     pub(crate) key: Guid,
     pub(crate) weight: u16,
-    /// Breaks a tie between sublayers of one weight: the one added first comes first.
+    /// Breaks a tie between sublayers of equal weight: the one added first comes first.
     order: u64,
     pub(crate) filters: Box<[Arc<CompiledFilter>]>,
 }
@@ -80,8 +80,8 @@ impl LayerFilters {
         }
         sublayers.sort_by(|(a, _), (b, _)| b.weight.cmp(&a.weight).then(a.order.cmp(&b.order)));
         let sort = |(mut sublayer, mut list): (SublayerFilters, Vec<Arc<CompiledFilter>>)| {
-            // Filters of one weight have no documented order; here the one added first, which has the lower id, is asked
-            // first.
+            // The order of filters of equal weight is not documented; here the one added first, with the lower id,
+            // comes first.
             list.sort_by(|a, b| b.weight().cmp(&a.weight()).then(a.id().cmp(&b.id())));
             sublayer.filters = list.into();
             sublayer

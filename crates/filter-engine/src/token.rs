@@ -1,9 +1,9 @@
 //! Tokens as classify calls carry them: a `FWP_BYTE_BLOB` that holds a TOKEN_ACCESS_INFORMATION (winnt.h).
 //!
-//! The documentation calls the blob opaque and for SeAccessCheckFromState. Published drivers read it as a
+//! The documentation calls the blob opaque, for use with SeAccessCheckFromState. Published drivers read it as a
 //! TOKEN_ACCESS_INFORMATION with addresses in it (eBPF for Windows' netebpfext casts it so, Fort Firewall's ALE callout
-//! walks its SidHash for a service's SID), and others take the first SID, `SidHash->SidAttr->Sid`, for the user, so that is
-//! its form here. No real machine has shown it yet.
+//! walks its SidHash for a service's SID), and others take the first SID, `SidHash->SidAttr->Sid`, for the user, so it
+//! has that form here. It has not been seen on a real machine yet.
 
 use crate::security::Sid;
 use nt_abi::fwp::value::Blob;
@@ -15,8 +15,8 @@ pub struct Token {
     pub sids: Vec<Sid>,
 }
 
-/// TOKEN_ACCESS_INFORMATION, 64 bits: its size, and where the pointers are that are filled in. The others are null and
-/// the numbers 0.
+/// TOKEN_ACCESS_INFORMATION, 64 bits: its size, and the offsets of the pointers that are filled in. The others are null
+/// and the numbers 0.
 const INFORMATION_BYTES: usize = 88;
 const SID_HASH_AT: usize = 0;
 const RESTRICTED_SID_HASH_AT: usize = 8;
@@ -27,7 +27,7 @@ const SYSTEM_LUID: u64 = 0x3e7;
 const TOKEN_TYPE_AT: usize = 32;
 const TOKEN_PRIMARY: u32 = 1;
 
-/// SID_AND_ATTRIBUTES_HASH: SidCount, SidAttr, and 32 words (SID_HASH_SIZE) that tell which SIDs can have a last byte.
+/// SID_AND_ATTRIBUTES_HASH: SidCount, SidAttr, and 32 words (SID_HASH_SIZE) that say which SIDs may end with a byte.
 const HASH_BYTES: usize = 16 + 32 * 8;
 const SID_COUNT_AT: usize = 0;
 const SID_ATTR_AT: usize = 8;
@@ -39,7 +39,7 @@ const ATTRIBUTES_BYTES: usize = 16;
 const GROUP: u32 = 7;
 
 impl Token {
-    /// LocalSystem's: itself, the administrators, everyone, and the authenticated users.
+    /// LocalSystem's token: itself, the administrators, everyone, and the authenticated users.
     #[must_use]
     pub fn local_system() -> Self {
         let groups = [Sid::new(5, &[32, 544]), Sid::new(1, &[0]), Sid::new(5, &[11])];
@@ -82,7 +82,7 @@ impl Token {
         })
     }
 
-    /// The SIDs in a blob of this form. None when a pointer leads out of it.
+    /// The SIDs in a blob of this form. None when a pointer points out of it.
     pub(crate) fn view(bytes: &[u8]) -> Option<TokenView<'_>> {
         let hash = follow(bytes, SID_HASH_AT)?;
         let count = u32::from_le_bytes(bytes.get(hash + SID_COUNT_AT..)?.first_chunk().copied()?) as usize;
@@ -112,7 +112,7 @@ fn sid_hashes(sids: &[Sid]) -> [u64; 32] {
     words
 }
 
-/// Where in the blob the pointer at `at` leads.
+/// The offset in the blob to which the pointer at `at` points.
 fn follow(bytes: &[u8], at: usize) -> Option<usize> {
     let address = usize::from_le_bytes(bytes.get(at..)?.first_chunk().copied()?);
     address.checked_sub(bytes.as_ptr() as usize).filter(|offset| *offset < bytes.len())
@@ -160,7 +160,7 @@ mod tests {
             assert!(Token::view(&blob.bytes()[..len]).is_none(), "{len} bytes");
         }
         let moved = blob.bytes().to_vec();
-        assert!(Token::view(&moved).is_none(), "its pointers lead into the first blob");
+        assert!(Token::view(&moved).is_none(), "its pointers point into the first blob");
     }
 
     #[test]

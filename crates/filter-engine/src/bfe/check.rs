@@ -1,4 +1,4 @@
-//! What an object must be like to be added.
+//! Checks of objects that are added.
 
 use super::objects::{DisplayData, Filter, FilterContext, Lifetime, Objects, SessionId};
 use crate::error::{BfeError, BfeResult, FWP_PROVIDER_CONTEXT_NOT_FOUND};
@@ -7,7 +7,7 @@ use nt_abi::NtStatus;
 use nt_abi::fwp::consts;
 use sluice_host::Guid;
 
-/// A refusal.
+/// Fails with a reason.
 pub(super) fn refuse<T>(status: NtStatus, what: impl Into<String>) -> BfeResult<T> {
     Err(BfeError::new(status, what))
 }
@@ -19,15 +19,15 @@ pub(super) fn display(display: &DisplayData, of: &str) -> BfeResult<()> {
     }
 }
 
-/// No flags but the known ones.
+/// Refuses unknown flags.
 pub(super) fn flags(flags: u32, known: u32, of: &str) -> BfeResult<()> {
     match flags & !known {
         0 => Ok(()),
-        unknown => refuse(NtStatus::FWP_INVALID_FLAGS, format!("{of} has flags {unknown:#x}, which cannot be given")),
+        unknown => refuse(NtStatus::FWP_INVALID_FLAGS, format!("{of} has flags {unknown:#x}, which cannot be set")),
     }
 }
 
-/// The lifetime of an object that a session adds.
+/// The lifetime of an object added by a session.
 pub(super) fn lifetime(persistent: bool, session: SessionId, dynamic: bool, of: &str) -> BfeResult<Lifetime> {
     match (persistent, dynamic) {
         (true, true) => {
@@ -53,13 +53,13 @@ pub(super) fn outlives(of: &str, by: Lifetime, to: &str, target: Lifetime) -> Bf
             format!("{of} refers to {to}, which belongs to another dynamic session"),
         ),
         _ if rank(target) < rank(by) => {
-            refuse(NtStatus::FWP_LIFETIME_MISMATCH, format!("{of} refers to {to}, which has the shorter life"))
+            refuse(NtStatus::FWP_LIFETIME_MISMATCH, format!("{of} refers to {to}, which has a shorter lifetime"))
         }
         _ => Ok(()),
     }
 }
 
-/// Only its own session may touch a dynamic object, and nobody a built-in one.
+/// Only its own session may change a dynamic object, and no session a built-in one.
 pub(super) fn deletable(of: &str, lifetime: Lifetime, session: SessionId) -> BfeResult<()> {
     match lifetime {
         Lifetime::BuiltIn => refuse(NtStatus::FWP_BUILTIN_OBJECT, format!("{of} is built in")),
@@ -70,7 +70,7 @@ pub(super) fn deletable(of: &str, lifetime: Lifetime, session: SessionId) -> Bfe
     }
 }
 
-/// The provider an object names exists and lives as long.
+/// An object's provider must exist and live as long as the object.
 pub(super) fn provider(objects: &Objects, of: &str, lifetime: Lifetime, key: Option<Guid>) -> BfeResult<()> {
     let Some(key) = key else { return Ok(()) };
     let to = format!("provider {}", Named(key));
@@ -80,7 +80,7 @@ pub(super) fn provider(objects: &Objects, of: &str, lifetime: Lifetime, key: Opt
     }
 }
 
-/// The rules about a filter's flags (FWPM_FILTER0 documentation).
+/// The rules for a filter's flags (FWPM_FILTER0 documentation).
 pub(super) fn filter_flags(filter: &Filter) -> BfeResult<()> {
     const KNOWN: u32 = consts::FWPM_FILTER_FLAG_PERSISTENT
         | consts::FWPM_FILTER_FLAG_BOOTTIME
@@ -108,7 +108,7 @@ pub(super) fn filter_flags(filter: &Filter) -> BfeResult<()> {
     Ok(())
 }
 
-/// The action is one that a filter can have.
+/// Refuses an action that a filter cannot have.
 pub(super) fn filter_action(action: u32) -> BfeResult<bool> {
     match action {
         consts::FWP_ACTION_PERMIT | consts::FWP_ACTION_BLOCK => Ok(false),
@@ -119,7 +119,7 @@ pub(super) fn filter_action(action: u32) -> BfeResult<bool> {
     }
 }
 
-/// The provider context a filter names.
+/// The provider context of a filter.
 pub(super) fn filter_context(objects: &Objects, filter: &Filter, lifetime: Lifetime) -> BfeResult<()> {
     let FilterContext::Provider(key) = filter.context else { return Ok(()) };
     let to = format!("provider context {}", Named(key));

@@ -1,8 +1,8 @@
 //! The Base Filtering Engine: the store of management objects, its sessions and transactions.
 //!
 //! One session at a time may change the store; it does so on a copy, which becomes the store when the transaction
-//! commits. A change outside a transaction is a transaction of its own. On commit the callouts that the new filters name
-//! are asked (notifyFn may refuse), the engine's snapshot is replaced, and the callouts of filters that went are told.
+//! commits. A change outside a transaction is a transaction of its own. On commit the callouts of new filters are
+//! notified (notifyFn may refuse), the engine's snapshot is replaced, and the callouts of deleted filters are notified.
 
 mod check;
 mod objects;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use transaction::Holder;
 
-/// The engine's store and who is changing it.
+/// The engine's store, and the session that changes it.
 #[derive(Debug)]
 pub struct Bfe {
     state: Mutex<State>,
@@ -39,7 +39,7 @@ pub struct Bfe {
 struct State {
     objects: Objects,
     sessions: BTreeMap<SessionId, SessionInfo>,
-    /// Who holds the store for writing.
+    /// The session that holds the store for writing.
     holder: Option<Holder>,
 }
 
@@ -60,7 +60,7 @@ impl Default for Bfe {
         Self {
             state: Mutex::new(State { objects, sessions: BTreeMap::new(), holder: None }),
             released: Condvar::new(),
-            // Run-time ids are never given twice while the machine runs; live machines number far from zero too.
+            // Run-time ids are not reused while the machine runs; on live machines they are far from zero too.
             next_filter: AtomicU64::new(0x1_0001),
             next_order: AtomicU64::new(1),
             next_session: AtomicU64::new(1),
@@ -69,7 +69,7 @@ impl Default for Bfe {
 }
 
 impl Bfe {
-    /// The committed objects, as they are now.
+    /// The committed objects.
     #[must_use]
     pub fn objects(&self) -> Objects {
         self.state.lock().objects.clone()
@@ -89,7 +89,7 @@ impl Bfe {
         self.next_order.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A key for an object that came without one: unique on this machine, and the same in every run.
+    /// A key for an object without one: unique on this machine, and the same in every run.
     fn make_key(&self, id: u64) -> Guid {
         let mut mix = id.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut half = || {

@@ -13,10 +13,10 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
-/// How long an object lives.
+/// An object's lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Until the session that made it closes.
+    /// Until the session that added it closes.
     Dynamic(SessionId),
     /// Until BFE stops.
     Static,
@@ -24,7 +24,7 @@ pub enum Lifetime {
     Persistent,
     /// Enforced from boot until BFE starts (`FWPM_FILTER_FLAG_BOOTTIME`); refers to nothing BFE keeps.
     BootTime,
-    /// There from the beginning; cannot be deleted.
+    /// Built in; cannot be deleted.
     BuiltIn,
 }
 
@@ -85,7 +85,7 @@ pub struct Callout {
     pub key: Guid,
     /// displayData.
     pub display: DisplayData,
-    /// `FWPM_CALLOUT_FLAG_*`, without REGISTERED, which is the driver's doing.
+    /// `FWPM_CALLOUT_FLAG_*`, without REGISTERED, which the driver's registration sets.
     pub flags: u32,
     /// providerKey.
     pub provider: Option<Guid>,
@@ -112,7 +112,7 @@ pub struct ProviderContext {
     pub buffer: Vec<u8>,
 }
 
-/// What a filter carries for its callout.
+/// A filter's context for its callout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterContext {
     /// rawContext.
@@ -121,10 +121,10 @@ pub enum FilterContext {
     Provider(Guid),
 }
 
-/// `FWPM_FILTER0`, as given when it is added.
+/// `FWPM_FILTER0`, as it is added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
-    /// filterKey; zero lets BFE make one.
+    /// filterKey; when zero, BFE makes one.
     pub key: Guid,
     /// displayData.
     pub display: DisplayData,
@@ -219,14 +219,14 @@ impl From<&host::Filter> for Filter {
     }
 }
 
-/// An object that is in the store, with what BFE added.
+/// An object in the store, with what BFE added.
 #[derive(Clone, Debug)]
 pub struct Stored<T> {
-    /// The object as given.
+    /// The object as it was added.
     pub object: T,
-    /// How long it lives.
+    /// Its lifetime.
     pub lifetime: Lifetime,
-    /// When it was added, in order of all additions.
+    /// Its place in the order of all additions.
     pub order: u64,
 }
 
@@ -237,13 +237,13 @@ pub struct StoredFilter {
     pub id: u64,
     /// The filter, with the key and the sublayer that BFE filled in.
     pub filter: Filter,
-    /// How long it lives.
+    /// Its lifetime.
     pub lifetime: Lifetime,
     /// The layer's run-time id.
     pub layer: LayerId,
     /// effectiveWeight.
     pub effective_weight: u64,
-    /// As the engine sees it.
+    /// The compiled filter.
     pub(crate) compiled: Arc<CompiledFilter>,
 }
 
@@ -256,7 +256,7 @@ pub struct StoredCallout {
     pub slot: Arc<CalloutSlot>,
 }
 
-/// Everything BFE keeps. Cloning shares the tables until one of the clones changes them.
+/// All objects in BFE. Cloning shares the tables until a clone changes them.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// By providerKey.

@@ -21,14 +21,14 @@ use std::time::{Duration, Instant};
 /// How a session is opened (`FWPM_SESSION0`).
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
-    /// sessionKey; BFE makes one when there is none.
+    /// sessionKey; when zero, BFE makes one.
     pub key: Option<Guid>,
     /// displayData.
     pub display: DisplayData,
-    /// FWPM_SESSION_FLAG_DYNAMIC: what the session adds goes with it.
+    /// FWPM_SESSION_FLAG_DYNAMIC: objects that the session adds are deleted with it.
     pub dynamic: bool,
     /// txnWaitTimeoutInMSec: how long to wait for another session's transaction; 0 means the default of 15 seconds, and
-    /// `u32::MAX` for ever.
+    /// `u32::MAX` forever.
     pub wait_ms: u32,
     /// Opened by a driver.
     pub kernel_mode: bool,
@@ -47,10 +47,11 @@ pub struct SessionInfo {
     pub options: SessionOptions,
 }
 
-/// An open session. Its methods run where the callouts' functions can, at PASSIVE_LEVEL, since they may call a notifyFn.
+/// An open session. Its methods must run where the callouts' functions can, at PASSIVE_LEVEL, because they may call a
+/// notifyFn.
 #[derive(Debug)]
 pub struct Session {
-    /// Weak, because whoever has the engine also keeps the sessions that drivers leave open.
+    /// Weak, because the owner of the engine also keeps the sessions that drivers leave open.
     engine: Weak<FilterEngine>,
     id: SessionId,
     dynamic: bool,
@@ -82,7 +83,7 @@ impl Session {
         self.id
     }
 
-    /// The engine. Every call comes from one of its callouts or from whoever holds it.
+    /// The engine. Every call comes from one of its callouts or from its owner.
     fn engine(&self) -> Arc<FilterEngine> {
         self.engine.upgrade().expect("an engine outlives the calls made on it")
     }
@@ -119,7 +120,7 @@ impl Session {
 
     /// Waits for the store and opens a transaction on it.
     fn acquire(&self, read_only: bool) -> BfeResult<()> {
-        // The wait is cut in slices so that whoever runs the engine can end it.
+        // The wait is in slices so that the engine's owner can end it.
         const SLICE: Duration = Duration::from_millis(20);
         let engine = self.engine();
         let bfe = &engine.bfe;
@@ -134,7 +135,7 @@ impl Session {
                         state.holder = Some(Holder { session: self.id, thread, transaction });
                         return Ok(());
                     }
-                    // A commit is under way on this very thread: the call comes from a notifyFn.
+                    // This thread is in a commit: the call comes from a notifyFn.
                     Some(holder) if holder.thread == thread && holder.transaction.is_none() => {
                         let what = "BFE cannot be changed from within a notifyFn";
                         return refuse(NtStatus::FWP_TXN_IN_PROGRESS, what);
@@ -158,7 +159,7 @@ impl Session {
         bfe.released.notify_all();
     }
 
-    /// Takes the transaction out of the holder, which goes on holding the store.
+    /// Takes the transaction out of the holder, which keeps the store.
     fn take(&self) -> BfeResult<Transaction> {
         let engine = self.engine();
         let mut state = engine.bfe.state.lock();
@@ -238,7 +239,7 @@ impl Session {
         let order = self.engine().bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.providers.contains_key(&provider.key) {
-                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
+                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} already exists"));
             }
             let stored = Stored { object: provider, lifetime, order };
             Arc::make_mut(&mut transaction.objects.providers).insert(stored.object.key, stored);
@@ -259,7 +260,7 @@ impl Session {
         let order = self.engine().bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.sublayers.contains_key(&sublayer.key) {
-                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
+                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} already exists"));
             }
             check::provider(&transaction.objects, &of, lifetime, sublayer.provider)?;
             let stored = Stored { object: sublayer, lifetime, order };
@@ -268,7 +269,7 @@ impl Session {
         })
     }
 
-    /// `FwpmCalloutAdd0`; returns the run-time id, which is the driver's too.
+    /// `FwpmCalloutAdd0`; returns the run-time id, which is also the driver's.
     ///
     /// # Errors
     /// `FWP_ALREADY_EXISTS`, `FWP_LAYER_NOT_FOUND`, and as for a sublayer.
@@ -286,7 +287,7 @@ impl Session {
         let order = self.engine().bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.callouts.contains_key(&callout.key) {
-                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
+                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} already exists"));
             }
             check::provider(&transaction.objects, &of, lifetime, callout.provider)?;
             let slot = self.engine().callouts.slot(callout.key);
@@ -310,7 +311,7 @@ impl Session {
         let order = self.engine().bfe.new_order();
         self.change(|transaction| {
             if transaction.objects.contexts.contains_key(&context.key) {
-                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} exists already"));
+                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("{of} already exists"));
             }
             check::provider(&transaction.objects, &of, lifetime, context.provider)?;
             let stored = Stored { object: context, lifetime, order };
@@ -322,10 +323,10 @@ impl Session {
     /// `FwpmFilterAdd0`; returns the run-time id.
     ///
     /// # Errors
-    /// Everything that may be wrong with a filter: `FWP_LAYER_NOT_FOUND`, `FWP_SUBLAYER_NOT_FOUND`,
-    /// `FWP_CALLOUT_NOT_FOUND`, `FWP_CONDITION_NOT_FOUND`, `FWP_TYPE_MISMATCH`, `FWP_MATCH_TYPE_MISMATCH`,
-    /// `FWP_INVALID_RANGE`, `FWP_INVALID_WEIGHT`, `FWP_INVALID_FLAGS`, `FWP_INVALID_ACTION_TYPE`, and more; and
-    /// `FWP_CALLOUT_NOTIFICATION_FAILED` when its callout does not want it.
+    /// For an invalid filter: `FWP_LAYER_NOT_FOUND`, `FWP_SUBLAYER_NOT_FOUND`, `FWP_CALLOUT_NOT_FOUND`,
+    /// `FWP_CONDITION_NOT_FOUND`, `FWP_TYPE_MISMATCH`, `FWP_MATCH_TYPE_MISMATCH`, `FWP_INVALID_RANGE`,
+    /// `FWP_INVALID_WEIGHT`, `FWP_INVALID_FLAGS`, `FWP_INVALID_ACTION_TYPE`, and more; and
+    /// `FWP_CALLOUT_NOTIFICATION_FAILED` when its callout refuses it.
     pub fn add_filter(&self, mut filter: Filter) -> BfeResult<u64> {
         check::display(&filter.display, "filter")?;
         check::filter_flags(&filter)?;
@@ -337,7 +338,7 @@ impl Session {
             lifetime => lifetime,
         };
         let layer = self.engine().layers().by_key(filter.layer).ok_or_else(|| {
-            let what = format!("filter stands at layer {}, which does not exist", Named(filter.layer));
+            let what = format!("filter is at layer {}, which does not exist", Named(filter.layer));
             BfeError::new(NtStatus::FWP_LAYER_NOT_FOUND, what)
         })?;
         if filter.sublayer == Guid(0) {
@@ -348,7 +349,7 @@ impl Session {
             Weight::Auto => weight::automatic(&filter.conditions),
             Weight::Range(range @ 0..=15) => u64::from(range) << 60 | weight::automatic(&filter.conditions),
             Weight::Range(range) => {
-                return refuse(NtStatus::FWP_INVALID_WEIGHT, format!("weight range {range}: there are 0 to 15"));
+                return refuse(NtStatus::FWP_INVALID_WEIGHT, format!("weight range {range}: must be 0 to 15"));
             }
         };
         let engine = self.engine();
@@ -359,7 +360,7 @@ impl Session {
         self.change(|transaction| {
             let objects = &transaction.objects;
             if objects.filter_ids.contains_key(&filter.key) {
-                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("filter {} exists already", filter.key));
+                return refuse(NtStatus::FWP_ALREADY_EXISTS, format!("filter {} already exists", filter.key));
             }
             check::provider(objects, "filter", lifetime, filter.provider)?;
             check::filter_context(objects, &filter, lifetime)?;
@@ -535,12 +536,12 @@ impl Session {
         Ok(())
     }
 
-    /// `FwpmEngineClose0`: aborts a transaction in progress and, for a dynamic session, takes away what it added.
+    /// `FwpmEngineClose0`: aborts a transaction in progress and, for a dynamic session, deletes what it added.
     ///
     /// # Errors
-    /// `FWP_TIMEOUT` when a dynamic session cannot get at the store to clean up.
+    /// `FWP_TIMEOUT` when a dynamic session cannot get the store to clean up.
     pub fn close(&self) -> BfeResult<()> {
-        // With the engine gone there is nothing left to close.
+        // Without the engine there is nothing to close.
         if self.closed.swap(true, Ordering::AcqRel) || self.engine.strong_count() == 0 {
             return Ok(());
         }
@@ -571,7 +572,7 @@ impl Drop for Session {
     }
 }
 
-/// The callout a filter names: it exists, lives as long, and applies to the filter's layer.
+/// The callout of a filter, which must exist, live as long, and apply to the filter's layer.
 fn filter_callout(
     objects: &Objects,
     filter: &Filter,
@@ -584,7 +585,7 @@ fn filter_callout(
     check::outlives("filter", lifetime, &to, callout.stored.lifetime)?;
     if callout.stored.object.layer != filter.layer {
         let applies = Named(callout.stored.object.layer);
-        let what = format!("filter stands at {}, but {to} applies to {applies}", Named(filter.layer));
+        let what = format!("filter is at {}, but {to} applies to {applies}", Named(filter.layer));
         return refuse(NtStatus::FWP_INCOMPATIBLE_LAYER, what);
     }
     Ok(callout.slot.clone())

@@ -1,4 +1,4 @@
-//! Transactions: a copy of the store that is changed, and becomes the store or is thrown away.
+//! Transactions: a changed copy of the store, which replaces the store or is discarded.
 
 use super::objects::{Objects, SessionId, StoredFilter};
 use super::{Bfe, Lifetime};
@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-/// Who holds the store for writing.
+/// The holder of the store for writing.
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) session: SessionId,
-    /// On which thread; one that comes again from inside a notifyFn can never get the store.
+    /// Its thread, which cannot get the store again from inside a notifyFn.
     pub(super) thread: ThreadId,
     /// The open transaction; absent while it commits.
     pub(super) transaction: Option<Transaction>,
 }
 
-/// Changes that are not the store yet.
+/// Uncommitted changes.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    /// The store as it will be.
+    /// The changed store.
     pub(super) objects: Objects,
     pub(super) read_only: bool,
     added: Vec<Arc<StoredFilter>>,
@@ -48,7 +48,7 @@ impl Transaction {
     pub(super) fn remove_filter(&mut self, id: u64) {
         let Some(filter) = Arc::make_mut(&mut self.objects.filters).remove(&id) else { return };
         Arc::make_mut(&mut self.objects.filter_ids).remove(&filter.filter.key);
-        // One that this very transaction added never was: nobody needs to hear of it.
+        // One that this transaction added was never in force: no callout need be notified.
         match self.added.iter().position(|added| added.id == id) {
             Some(index) => drop(self.added.remove(index)),
             None => self.removed.push(filter),
@@ -57,7 +57,7 @@ impl Transaction {
 }
 
 impl Bfe {
-    /// Makes a transaction's copy the store. The caller holds the store and goes on holding it.
+    /// Makes a transaction's copy the store. The caller holds the store and keeps it.
     ///
     /// # Errors
     /// `FWP_CALLOUT_NOTIFICATION_FAILED` when a callout's notifyFn refuses a filter; nothing has changed then.
@@ -71,7 +71,7 @@ impl Bfe {
                 }
                 return Err(BfeError::new(
                     NtStatus::FWP_CALLOUT_NOTIFICATION_FAILED,
-                    format!("notifyFn of callout {} answered {status}", filter.filter.action_key),
+                    format!("notifyFn of callout {} returned {status}", filter.filter.action_key),
                 ));
             }
         }
@@ -95,7 +95,7 @@ impl Bfe {
             }
         }
         for filter in &removed {
-            // What the callout answers to this changes nothing: the filter is gone (notifyFn1 documentation).
+            // The callout's result changes nothing here: the filter is deleted (notifyFn1 documentation).
             notify(filter, consts::FWPS_CALLOUT_NOTIFY_DELETE_FILTER);
         }
         Ok(())
@@ -106,7 +106,7 @@ impl Bfe {
     }
 }
 
-/// The filters of one layer, for the engine. Boot-time filters are enforced only until BFE runs, which here it does.
+/// The filters of one layer, for the engine. Boot-time filters are enforced only until BFE runs, and here it runs.
 fn layer_filters(objects: &Objects, layer: LayerId) -> LayerFilters {
     let here = objects.filters.values().filter(|f| f.layer == layer && f.lifetime != Lifetime::BootTime);
     let filters = here.filter_map(|filter| {
@@ -116,9 +116,9 @@ fn layer_filters(objects: &Objects, layer: LayerId) -> LayerFilters {
     LayerFilters::new(filters, matches!(layer, LayerId::STREAM_V4 | LayerId::STREAM_V6))
 }
 
-/// Calls the notifyFn of the callout a filter names, if it is registered.
+/// Calls the notifyFn of a filter's callout, if it is registered.
 fn notify(filter: &StoredFilter, kind: u32) -> NtStatus {
-    // The key is null with a deletion (notifyFn1 documentation).
+    // The key is null for a deletion (notifyFn1 documentation).
     let key = (kind != consts::FWPS_CALLOUT_NOTIFY_DELETE_FILTER).then_some(filter.filter.key);
     let called = filter
         .compiled
@@ -127,10 +127,10 @@ fn notify(filter: &StoredFilter, kind: u32) -> NtStatus {
     called.unwrap_or(NtStatus::SUCCESS)
 }
 
-/// Waits until no classify call walks a snapshot that was replaced, this time or before: a callout frees a filter's
-/// context when it is told that the filter is gone.
+/// Waits until no classify call uses a replaced snapshot: a callout frees a filter's context when it is notified of the
+/// deletion.
 fn wait_for_readers(engine: &FilterEngine) {
-    // Ten seconds are far beyond any classifyFn; the one way to get there is to delete a filter from within one.
+    // Ten seconds are far beyond any classifyFn; the only way to get there is to delete a filter from inside one.
     let patience = Instant::now() + Duration::from_secs(10);
     while engine.snapshot.sweep() > 0 {
         (engine.pause)();
@@ -143,7 +143,7 @@ fn wait_for_readers(engine: &FilterEngine) {
 }
 
 impl Transaction {
-    /// Takes out everything that belongs to a dynamic session.
+    /// Removes all objects of a dynamic session.
     pub(super) fn remove_session(&mut self, session: SessionId) {
         let gone = |lifetime: Lifetime| lifetime == Lifetime::Dynamic(session);
         let filters: Vec<u64> = self.objects.filters.values().filter(|f| gone(f.lifetime)).map(|f| f.id).collect();

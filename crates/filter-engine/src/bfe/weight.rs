@@ -1,9 +1,9 @@
 //! Automatic filter weights.
 //!
-//! "Filter Weight Assignment" (win32 documentation) promises that the weight lies in [0, 2^60) and follows from the
-//! conditions, and nothing else; the computation on Windows is not published. Here the more specific filter weighs more:
-//! a filter's weight is the number of bits its conditions fix, counted for the loosest alternative of each field, with
-//! the number of fields above them.
+//! "Filter Weight Assignment" (win32 documentation) only promises that the weight is in [0, 2^60) and follows from the
+//! conditions; the computation on Windows is not published. Here the more specific filter weighs more: a filter's
+//! weight is the number of bits its conditions fix, counted for the loosest alternative of each field, with the number
+//! of fields above them.
 
 use crate::condition::{Condition, ConditionValue};
 use sluice_host::MatchType;
@@ -11,7 +11,7 @@ use sluice_host::MatchType;
 /// The number of low-order bits that are computed.
 const AUTO_WEIGHT_BITS: u32 = 60;
 
-/// The 60 bits for a filter with these conditions.
+/// The 60-bit weight of a filter with these conditions.
 pub(super) fn automatic(conditions: &[Condition]) -> u64 {
     let mut fields = 0u64;
     let mut bits = 0u64;
