@@ -36,7 +36,17 @@ impl Authority {
 
     #[inline]
     pub(crate) fn push(&mut self, letters: &[u8]) {
-        for letter in letters {
+        let mut rest = letters;
+        // A name up to its port is one run.
+        if matches!(self.place, Place::Start | Place::Host) {
+            let end = memchr::memchr2(b':', b'[', letters).unwrap_or(letters.len());
+            if end > 0 {
+                let (name, behind) = letters.split_at_checked(end).unwrap_or_default();
+                self.name.push(name);
+                (self.place, rest) = (Place::Host, behind);
+            }
+        }
+        for letter in rest {
             self.push_letter(*letter);
         }
     }
@@ -50,7 +60,7 @@ impl Authority {
             }
             (Place::Start | Place::Host | Place::Bracketed, b':') => Place::Port,
             (Place::Start | Place::Host, _) => {
-                self.name.push_letter(letter);
+                self.name.push(&[letter]);
                 Place::Host
             }
             (Place::Brackets, b']') => {

@@ -3,7 +3,7 @@
 /// The most bytes of a name, without a final dot.
 pub const LONGEST_NAME: usize = 253;
 /// The most bytes of a label.
-const LONGEST_LABEL: u8 = 63;
+const LONGEST_LABEL: u32 = 63;
 
 /// What a host turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +16,14 @@ pub(crate) enum Host {
     Bad,
 }
 
-/// Letters, digits, hyphen and, as names in use have it, underscore, folded to lower case; 0 for what no host name has.
+/// Letters, digits, hyphen and, as names in use have it, underscore, folded to lower case, and dots; 0 for what no host name
+/// has.
 const FOLDED: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
     while byte < 256 {
         let letter = byte as u8;
-        if letter.is_ascii_alphanumeric() || letter == b'-' || letter == b'_' {
+        if letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'_' | b'.') {
             table[byte] = letter.to_ascii_lowercase();
         }
         byte += 1;
@@ -53,22 +54,32 @@ impl NameBuffer {
     /// Adds letters as they were sent.
     #[inline]
     pub(crate) fn push(&mut self, letters: &[u8]) {
-        for letter in letters {
-            self.push_letter(*letter);
+        let start = usize::from(self.length);
+        let places = self.bytes.get_mut(start..start + letters.len());
+        let (Some(places), None) = (places, self.first) else {
+            letters.iter().for_each(|letter| self.push_letter(*letter));
+            return;
+        };
+        // Where the label began, counted as the letters are: it waits for one comparison a letter, a length that
+        // grows would wait for three.
+        let (mut at, mut begin) = (u32::from(self.label), 0);
+        for (place, letter) in places.iter_mut().zip(letters) {
+            let folded = FOLDED[usize::from(*letter)];
+            *place = folded;
+            let (dot, label) = (folded == b'.', at - begin);
+            at += 1;
+            self.bad |= (folded == 0) | (dot & (label == 0)) | (!dot & (label >= LONGEST_LABEL));
+            begin = if dot { at } else { begin };
         }
+        self.label = (at - begin) as u8;
+        self.length = self.length.saturating_add(letters.len() as u8);
     }
 
-    #[inline]
-    pub(crate) fn push_letter(&mut self, letter: u8) {
-        if letter == b'.' {
-            self.bad |= self.label == 0;
-            self.label = 0;
-            self.keep(letter);
-            return;
-        }
+    fn push_letter(&mut self, letter: u8) {
         let folded = FOLDED[usize::from(letter)];
-        self.label = self.label.saturating_add(1);
-        self.bad |= folded == 0 || self.label > LONGEST_LABEL;
+        let (dot, label) = (folded == b'.', u32::from(self.label));
+        self.bad |= (folded == 0) | (dot & (label == 0)) | (!dot & (label >= LONGEST_LABEL));
+        self.label = if dot { 0 } else { self.label.saturating_add(1) };
         self.keep(folded);
     }
 

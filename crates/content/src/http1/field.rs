@@ -34,9 +34,32 @@ impl Request {
         match self.place {
             Place::FieldName(OTHER) => return self.skip_name(bytes),
             Place::Value => return self.skip_value(bytes),
+            Place::HostStart | Place::Host => {
+                let end = bytes.iter().position(|letter| *letter <= b' ').unwrap_or(bytes.len());
+                if end > 0 {
+                    let (letters, rest) = bytes.split_at_checked(end).unwrap_or_default();
+                    self.authority.push(letters);
+                    self.place = Place::Host;
+                    return rest;
+                }
+            }
             _ => {}
         }
         let [byte, rest @ ..] = bytes else { return bytes };
+        // Names at once, as they mostly come.
+        if self.place == Place::FieldStart {
+            if let Some((name, [b':', value @ ..])) = bytes.split_first_chunk::<4>()
+                && name.eq_ignore_ascii_case(HOST)
+                && !self.host
+            {
+                (self.host, self.place) = (true, Place::HostStart);
+                return value;
+            }
+            if is_token(*byte) && *byte | 0x20 != b'h' {
+                self.place = Place::FieldName(OTHER);
+                return self.skip_name(rest);
+            }
+        }
         let place = match (self.place, byte) {
             (Place::LineFeed, b'\n') => Ok(Place::FieldStart),
             (Place::LastLineFeed, b'\n') => Err(End::Whole),
@@ -81,6 +104,7 @@ impl Request {
             (b' ' | b'\t', Place::HostStart) => Ok(Place::HostStart),
             (b' ' | b'\t', _) => Ok(Place::HostBlank),
             (_, Place::HostBlank) => Err(End::Malformed(Reason::Name)),
+            // Another control: no host has it.
             _ => {
                 self.authority.push(&[letter]);
                 Ok(Place::Host)
@@ -94,7 +118,7 @@ impl Request {
         match bytes.get(end..).unwrap_or_default() {
             [b':', rest @ ..] => {
                 self.place = Place::Value;
-                rest
+                self.skip_value(rest)
             }
             [_, rest @ ..] => self.stop(End::Malformed(Reason::Syntax), rest),
             [] => &[],
@@ -105,6 +129,10 @@ impl Request {
     fn skip_value<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let end = memchr::memchr3(b'\r', b'\n', 0, bytes).unwrap_or(bytes.len());
         match bytes.get(end..).unwrap_or_default() {
+            [b'\r', b'\n', rest @ ..] => {
+                self.place = Place::FieldStart;
+                rest
+            }
             [b'\r', rest @ ..] => {
                 self.place = Place::LineFeed;
                 rest

@@ -29,6 +29,8 @@ const LONGEST_METHOD: u8 = 32;
 const CONNECT: &[u8] = b"CONNECT";
 /// What is before a version's last digit.
 const VERSION: &[u8] = b"HTTP/1.";
+/// A version and the line's end, as most requests have it.
+const LINE_END: &[u8] = b"HTTP/1.1\r\n";
 /// The field that is looked for, in lower case.
 const HOST: &[u8] = b"host";
 
@@ -131,8 +133,12 @@ impl Request {
     fn read<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let [byte, rest @ ..] = bytes else { return bytes };
         let (place, rest) = match self.place {
-            Place::Method(seen) => (self.method(seen, *byte), rest),
+            Place::Method(seen) => return self.read_method(seen, bytes),
             Place::Target(place) => return self.target(place, bytes),
+            // The rest of the line as most have it.
+            Place::Version(0) if self.fault.is_none() && bytes.starts_with(LINE_END) => {
+                (Ok(Place::FieldStart), bytes.get(LINE_END.len()..).unwrap_or_default())
+            }
             Place::Version(seen) => (self.version(seen, *byte), rest),
             Place::VersionDigit if byte.is_ascii_digit() => (Ok(Place::RequestLineEnd), rest),
             Place::VersionDigit => (Err(End::NotThis), rest),
@@ -140,6 +146,22 @@ impl Request {
             _ => return self.field(bytes),
         };
         self.place = place.unwrap_or_else(Place::Done);
+        rest
+    }
+
+    fn read_method<'b>(&mut self, mut seen: u8, bytes: &'b [u8]) -> &'b [u8] {
+        let mut rest = bytes;
+        while let [byte, behind @ ..] = rest {
+            rest = behind;
+            match self.method(seen, *byte) {
+                Ok(Place::Method(more)) => seen = more,
+                place => {
+                    self.place = place.unwrap_or_else(Place::Done);
+                    return rest;
+                }
+            }
+        }
+        self.place = Place::Method(seen);
         rest
     }
 

@@ -21,14 +21,7 @@ impl Request {
     pub(super) fn target<'b>(&mut self, place: Place, bytes: &'b [u8]) -> &'b [u8] {
         let [byte, rest @ ..] = bytes else { return bytes };
         if place == Place::Rest {
-            let end = memchr::memchr3(b' ', b'\r', b'\n', bytes).unwrap_or(bytes.len());
-            let rest = bytes.get(end..).unwrap_or_default();
-            return match rest {
-                [b' ', behind @ ..] => self.end_target(behind),
-                // Without a version it is a request of HTTP/0.9, or of another protocol.
-                [_, behind @ ..] => self.stop(End::NotThis, behind),
-                [] => rest,
-            };
+            return self.rest_of_target(bytes);
         }
         let next = match (place, byte) {
             (_, b'\r' | b'\n') => return self.stop(End::NotThis, rest),
@@ -41,7 +34,7 @@ impl Request {
                 self.fault = Some(Reason::Syntax);
                 return self.end_target(rest);
             }
-            (Place::Start, b'/' | b'*') => Place::Rest,
+            (Place::Start, b'/' | b'*') => return self.rest_of_target(rest),
             (Place::Start, letter) if letter.is_ascii_alphabetic() => Place::Scheme,
             (Place::Scheme, b':') => Place::Slashes(0),
             (Place::Scheme, letter) if letter.is_ascii_alphanumeric() || matches!(letter, b'+' | b'-' | b'.') => {
@@ -64,6 +57,20 @@ impl Request {
         };
         self.place = Line::Target(next);
         rest
+    }
+
+    /// Reads on behind what matters, to the blank that ends the target.
+    fn rest_of_target<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let end = memchr::memchr3(b' ', b'\r', b'\n', bytes).unwrap_or(bytes.len());
+        match bytes.get(end..).unwrap_or_default() {
+            [b' ', behind @ ..] => self.end_target(behind),
+            // Without a version it is a request of HTTP/0.9, or of another protocol.
+            [_, behind @ ..] => self.stop(End::NotThis, behind),
+            [] => {
+                self.place = Line::Target(Place::Rest);
+                &[]
+            }
+        }
     }
 
     fn end_target<'b>(&mut self, rest: &'b [u8]) -> &'b [u8] {

@@ -21,7 +21,7 @@ const AT_ONCE: usize = 8;
 /// The payload of a packet whose tag is right, read from its front.
 pub(super) struct Payload<'p> {
     cipher: Aes128Enc,
-    nonce: [u8; 12],
+    nonce: u128,
     /// The number of the next block.
     counter: u32,
     /// What is not decrypted yet.
@@ -45,12 +45,8 @@ fn full_number(sent: u64, bits: u32, expected: u64) -> u64 {
     }
 }
 
-fn block(nonce: &[u8; 12], counter: u32) -> Block {
-    let mut block = [0; BLOCK];
-    for (place, byte) in block.iter_mut().zip(nonce.iter().chain(&counter.to_be_bytes())) {
-        *place = *byte;
-    }
-    Block::from(block)
+fn block(nonce: u128, counter: u32) -> Block {
+    (nonce << 32 | u128::from(counter)).to_be_bytes().into()
 }
 
 /// Opens a packet whose number is probably `expected` or near it. Gives the payload and the number, if the tag is right.
@@ -70,10 +66,7 @@ pub(super) fn open<'p>(packet: &Packet<'p>, keys: &Keys, expected: u64) -> Optio
         sent = sent << 8 | u64::from(*place);
     }
     let full = full_number(sent, 8 * number_bytes.len() as u32, expected);
-    let mut nonce = keys.iv;
-    for (place, byte) in nonce.iter_mut().rev().zip(full.to_le_bytes()) {
-        *place ^= byte;
-    }
+    let nonce = keys.iv.iter().fold(0, |nonce, byte| nonce << 8 | u128::from(*byte)) ^ u128::from(full);
 
     let cipher = Aes128Enc::new(&keys.key.into());
     let (sealed, tag) = body.split_at_checked(body.len().checked_sub(BLOCK)?)?;
@@ -81,11 +74,11 @@ pub(super) fn open<'p>(packet: &Packet<'p>, keys: &Keys, expected: u64) -> Optio
     cipher.encrypt_block(&mut hash_key);
     let mut hash = GHash::new(&hash_key);
     hash_header(&mut hash, first, header, number.get(..number_bytes.len())?);
-    hash_padded(&mut hash, sealed);
+    hash.update_padded(sealed);
     let bits = |length: usize| length as u64 * 8;
     let lengths = u128::from(bits(header.len() + number_bytes.len())) << 64 | u128::from(bits(sealed.len()));
     hash.update(&[lengths.to_be_bytes().into()]);
-    let mut pad = block(&nonce, 1);
+    let mut pad = block(nonce, 1);
     cipher.encrypt_block(&mut pad);
     let expected: [u8; BLOCK] = hash.finalize().into();
     if !expected.iter().zip(pad).map(|(hash, pad)| hash ^ pad).eq(tag.iter().copied()) {
@@ -111,20 +104,6 @@ fn hash_header(hash: &mut GHash, first: u8, header: &[u8], number: &[u8]) {
         if filled < BLOCK {
             return;
         }
-    }
-}
-
-fn hash_padded(hash: &mut GHash, bytes: &[u8]) {
-    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-    for part in blocks {
-        hash.update(&[(*part).into()]);
-    }
-    if !rest.is_empty() {
-        let mut part = [0; BLOCK];
-        for (place, byte) in part.iter_mut().zip(rest) {
-            *place = *byte;
-        }
-        hash.update(&[part.into()]);
     }
 }
 
@@ -192,10 +171,18 @@ impl Payload<'_> {
     fn decrypt(&mut self) {
         let (now, later) = self.sealed.split_at_checked(BLOCK * AT_ONCE).unwrap_or((self.sealed, &[]));
         let mut pads: [Block; AT_ONCE] =
-            core::array::from_fn(|at| block(&self.nonce, self.counter.wrapping_add(at as u32)));
+            core::array::from_fn(|at| block(self.nonce, self.counter.wrapping_add(at as u32)));
         self.cipher.encrypt_blocks(&mut pads);
-        for (place, (byte, pad)) in self.plain.iter_mut().zip(now.iter().zip(pads.iter().flatten())) {
-            *place = byte ^ pad;
+        let (blocks, rest) = now.as_chunks::<BLOCK>();
+        let (places, _) = self.plain.as_chunks_mut::<BLOCK>();
+        let mut open = places.iter_mut().zip(pads);
+        for (sealed, (place, pad)) in blocks.iter().zip(&mut open) {
+            *place = (u128::from_ne_bytes(*sealed) ^ u128::from_ne_bytes(pad.into())).to_ne_bytes();
+        }
+        if let Some((place, pad)) = open.next() {
+            for (place, (byte, pad)) in place.iter_mut().zip(rest.iter().zip(pad)) {
+                *place = byte ^ pad;
+            }
         }
         self.counter = self.counter.wrapping_add(AT_ONCE as u32);
         (self.sealed, self.at, self.end) = (later, 0, now.len() as u8);
