@@ -7,7 +7,7 @@ use super::{
 use crate::{
     image::{
         layout::Parts,
-        names::{INLINE_RECORDS, LINE, TAG, TAGS, depth_bit, hash::Points, mark, suffixes, tag},
+        names::{INLINE_RECORDS, LINE, TAG, TAGS, bits, depth_bit, hash::Points, suffixes, tag, word},
     },
     model::{NameSet, names::Scope},
 };
@@ -15,6 +15,9 @@ use std::{collections::BTreeMap, hint::black_box};
 
 /// Names that are hashed together, so that the cache lines they lead to are fetched together.
 const TOGETHER: usize = 64;
+
+/// Names per word of the filter: fewer take more memory, more let more unlisted names pass.
+const NAMES_OF_WORD: usize = 4;
 
 /// A listed name: where its text is, and the classes of the names at and below it.
 struct Listed {
@@ -232,6 +235,14 @@ fn records(listed: &[Listed], numbering: &Numbering) -> (Vec<u32>, Vec<(u32, u32
     (numbers, in_order.into_iter().map(|(_, classes)| classes).collect())
 }
 
+/// The filter that these hashes pass.
+fn filter(hashes: &[u64]) -> Vec<u8> {
+    let mut filter = vec![0u64; hashes.len() / NAMES_OF_WORD + 1];
+    let words = filter.len() as u32;
+    hashes.iter().for_each(|hash| filter[word(*hash, words) as usize] |= bits(*hash));
+    filter.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
 fn write(
     sets: &[(&NameSet, bool)],
     listed: &[Listed],
@@ -247,10 +258,10 @@ fn write(
     let inline = records.len() as u32 <= INLINE_RECORDS;
     let hashes: Vec<u64> = listed.iter().map(|name| name.hash).collect();
     let found = places(&hashes).ok_or("no perfect hash was found for the names: compile with another key")?;
+    parts.name_filter = filter(&hashes);
     drop(hashes);
     parts.name_pilots = found.pilots;
-    parts.name_marks = vec![0; found.size as usize];
-    parts.name_tags = vec![0; (found.size as usize).div_ceil(TAGS) * LINE];
+    parts.name_tags = vec![0; found.size as usize / TAGS * LINE];
     if !inline {
         parts.name_places = vec![0; found.size as usize * 4];
     }
@@ -270,7 +281,6 @@ fn write(
         } else if !inline {
             parts.name_places[place * 4..][..4].copy_from_slice(&number.to_le_bytes());
         }
-        parts.name_marks[place] = mark(name.hash);
     }
     Ok(())
 }
@@ -278,7 +288,6 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::names::{group, place};
 
     /// Names that hardly differ: all below one name, with labels of one length that count up.
     fn alike(count: usize) -> NameSet {
@@ -298,12 +307,12 @@ mod tests {
             assert_eq!(names.numbering.members.len(), 1);
             assert_eq!(names.depths, depth_bit(3));
             // The first size tried works.
-            assert_eq!(parts.name_marks.len(), 40_000 + 40_000 / 50 + 1);
+            assert_eq!(parts.name_tags.len() / LINE * TAGS, (40_000usize + 40_000 / 50 + 1).next_multiple_of(TAGS));
         }
     }
 
     #[test]
-    fn few_names_that_are_not_listed_pass_the_marks() {
+    fn few_names_that_are_not_listed_pass_the_filter() {
         let mut parts = Parts::default();
         let key = [0x5a; 16];
         compile(&[(&alike(40_000), false)], key, &mut parts).unwrap();
@@ -311,10 +320,10 @@ mod tests {
         let passed = (0..20_000).filter(|number| {
             let mut last = 0;
             suffixes(&points, format!("m{number:06}.example.com").as_bytes(), |hash| last = hash);
-            let pilot = parts.name_pilots[group(last, parts.name_pilots.len() as u32) as usize];
-            parts.name_marks[place(last, pilot, parts.name_marks.len() as u32) as usize] == mark(last)
+            let (words, _) = parts.name_filter.as_chunks::<8>();
+            bits(last) & !u64::from_le_bytes(words[word(last, words.len() as u32) as usize]) == 0
         });
         let passed = passed.count();
-        assert!(passed < 20_000 / 150, "{passed} of 20000 pass");
+        assert!(passed < 20_000 / 80, "{passed} of 20000 pass");
     }
 }

@@ -4,7 +4,7 @@
 //! that leads its hashes to free places. If there is none, it takes the places where it evicts the fewest hashes, and
 //! the evicted groups choose again. The order depends only on the hashes and their numbers.
 
-use crate::image::names::{group, place};
+use crate::image::names::{TAGS, group, place};
 
 /// Groups for each hundred hashes: with fewer, the last groups try many pilots.
 const GROUPS: usize = 40;
@@ -20,7 +20,7 @@ pub(super) struct Places {
     pub(super) pilots: Vec<u8>,
     /// The place of each hash.
     pub(super) places: Vec<u32>,
-    /// How many places there are.
+    /// How many places there are: whole lines of tags.
     pub(super) size: u32,
 }
 
@@ -28,12 +28,12 @@ pub(super) struct Places {
 pub(super) fn places(hashes: &[u64]) -> Option<Places> {
     let count = u32::try_from(hashes.len().max(1)).ok().filter(|count| *count < u32::MAX / 2)?;
     let groups = Groups::new(hashes, (hashes.len() * GROUPS).div_ceil(100).max(1) as u32);
-    let mut size = count + (hashes.len() * SPARE / 100) as u32 + 1;
+    let mut size = (count + (hashes.len() * SPARE / 100) as u32 + 1).next_multiple_of(TAGS as u32);
     for _ in 0..8 {
         if let Some(found) = groups.settle(size) {
             return Some(found);
         }
-        size += size / 16 + 1;
+        size = (size + size / 16 + 1).next_multiple_of(TAGS as u32);
     }
     None
 }
@@ -220,7 +220,7 @@ mod tests {
             let hashes = hashes(count);
             let found = places(&hashes).unwrap();
             let size = found.size;
-            assert!(u64::from(size) <= count + count / 8 + 2, "{size} places for {count}");
+            assert!(u64::from(size) <= count + count / 8 + 2 + TAGS as u64, "{size} places for {count}");
             for (hash, at) in hashes.iter().zip(&found.places) {
                 let pilot = found.pilots[group(*hash, found.pilots.len() as u32) as usize];
                 assert_eq!(place(*hash, pilot, size), *at);

@@ -3,11 +3,13 @@
 //! x86-64 has SSE2 in every processor, and kernel code may use it there; the compiler does not find the few
 //! instructions that this needs. This module, with its parts, is the crate's only one with `unsafe` in it.
 
+mod carryless;
 mod letters;
 mod signed;
 pub(super) mod six;
 
-pub(super) use letters::Sixteen;
+pub(super) use carryless::Field;
+pub(super) use letters::{Sixteen, folded};
 pub(super) use signed::{Compared, compared};
 
 /// Sixteen bytes, the first in the lowest lane.

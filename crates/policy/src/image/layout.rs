@@ -23,7 +23,7 @@ use super::{
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 /// The offset of the roots.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
@@ -177,10 +177,10 @@ sections! {
     remote6: 4,
     /// Classes of local IPv6 addresses.
     local6: 4,
-    /// The pilots of groups of names (see [`super::names`]).
+    /// The filter of the names' hashes (see [`super::names`]).
+    name_filter: 8,
+    /// The pilots of groups of names.
     name_pilots: 1,
-    /// A byte of the hash of each place's name.
-    name_marks: 1,
     /// The names' tags, and the numbers of their records.
     name_tags: super::names::LINE,
     /// The record of each place, if lines of tags have no room for it: u32.

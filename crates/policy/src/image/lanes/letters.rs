@@ -1,21 +1,22 @@
 //! Sixteen letters of a name at once.
-
-/// A bit for each of sixteen letters, the lowest for the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Letters {
-    pub(crate) dots: u32,
-    /// Capitals, and characters that no listed name has: those before `-` and those that are not ASCII.
-    pub(crate) others: u32,
-}
+//!
+//! A letter is folded by setting its bit of 32: that makes capitals small, and lets what names are made of, the letters
+//! and digits, `-`, `.` and `_`, differ from each other. What else would then be taken for one of these is odd.
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use plain::Sixteen;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use sse2::Sixteen;
 
+/// Eight letters, folded.
+#[inline]
+pub(crate) fn folded(letters: u64) -> u64 {
+    letters | 0x2020_2020_2020_2020
+}
+
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod plain {
-    use super::Letters;
+    use super::folded;
 
     /// Sixteen letters.
     #[derive(Clone, Copy)]
@@ -28,28 +29,34 @@ mod plain {
             Self([lower, upper])
         }
 
-        /// Classifies the letters.
+        /// As a number, the first in the lowest bits.
         #[inline]
-        pub(crate) fn letters(self) -> Letters {
-            let bits = |wanted: fn(u8) -> bool| {
-                let all = self.0.iter().flat_map(|eight| eight.to_le_bytes()).enumerate();
-                all.fold(0, |bits, (lane, letter)| bits | u32::from(wanted(letter)) << lane)
-            };
-            Letters {
-                dots: bits(|letter| letter == b'.'),
-                others: bits(|letter| letter.is_ascii_uppercase() || !(b'-'..0x80).contains(&letter)),
-            }
+        pub(crate) fn number(self) -> u128 {
+            u128::from(self.0[1]) << 64 | u128::from(self.0[0])
         }
 
-        /// The ASCII letters whose bits are in `kept`, each eight of them as a number below 2^60: 28 bits for the first
-        /// four, four zeros, 28 bits for the others.
+        fn bits(self, wanted: impl Fn(u8) -> bool) -> u32 {
+            let all = self.0.iter().flat_map(|eight| eight.to_le_bytes()).enumerate();
+            all.fold(0, |bits, (lane, letter)| bits | u32::from(wanted(letter)) << lane)
+        }
+
+        /// A bit for each dot, the lowest for the first letter.
         #[inline]
-        pub(crate) fn packed(self, kept: &[u8; 16]) -> [u64; 2] {
+        pub(crate) fn dots(self) -> u32 {
+            self.bits(|letter| letter == b'.')
+        }
+
+        /// A bit for each odd letter: those before `-`, those that are not ASCII, and the last that is.
+        #[inline]
+        pub(crate) fn odd(self) -> u32 {
+            self.bits(|letter| !(b'-'..0x7f).contains(&letter))
+        }
+
+        /// The letters whose bits are in `kept`, folded, and zeros.
+        #[inline]
+        pub(crate) fn kept(self, kept: &[u8; 16]) -> Self {
             let (kept, [lower, upper]) = (u128::from_le_bytes(*kept), self.0);
-            [lower & kept as u64, upper & (kept >> 64) as u64].map(|letters| {
-                let twos = letters & 0x007f_007f_007f_007f | letters >> 1 & 0x3f80_3f80_3f80_3f80;
-                twos & 0x0000_3fff_0000_3fff | twos >> 2 & 0x0fff_c000_0fff_c000
-            })
+            Self([folded(lower) & kept as u64, folded(upper) & (kept >> 64) as u64])
         }
     }
 }
@@ -57,7 +64,7 @@ mod plain {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the instructions have no safe form")]
 mod sse2 {
-    use super::{super::vector, Letters};
+    use super::super::vector;
     use core::arch::x86_64::*;
 
     /// Sixteen letters.
@@ -72,46 +79,55 @@ mod sse2 {
             Self(unsafe { _mm_set_epi64x(upper.cast_signed(), lower.cast_signed()) })
         }
 
-        /// Classifies the letters.
+        /// As what instructions work on.
         #[inline]
-        pub(crate) fn letters(self) -> Letters {
-            // SAFETY: SSE2 is part of x86-64.
-            unsafe { compared(self.0) }
+        pub(in crate::image::lanes) fn vector(self) -> __m128i {
+            self.0
         }
 
-        /// The ASCII letters whose bits are in `kept`, each eight of them as a number below 2^60: 28 bits for the first
-        /// four, four zeros, 28 bits for the others.
+        /// As a number, the first in the lowest bits.
         #[inline]
-        pub(crate) fn packed(self, kept: &[u8; 16]) -> [u64; 2] {
+        pub(crate) fn number(self) -> u128 {
             // SAFETY: SSE2 is part of x86-64.
-            unsafe { joined(self.0, kept) }
+            let [lower, upper] =
+                unsafe { [self.0, _mm_unpackhi_epi64(self.0, self.0)].map(|half| _mm_cvtsi128_si64(half)) };
+            u128::from(upper.cast_unsigned()) << 64 | u128::from(lower.cast_unsigned())
+        }
+
+        /// A bit for each dot, the lowest for the first letter.
+        #[inline]
+        pub(crate) fn dots(self) -> u32 {
+            // SAFETY: SSE2 is part of x86-64.
+            unsafe { dots(self.0) }
+        }
+
+        /// A bit for each odd letter: those before `-`, those that are not ASCII, and the last that is.
+        #[inline]
+        pub(crate) fn odd(self) -> u32 {
+            // SAFETY: SSE2 is part of x86-64.
+            unsafe { odd(self.0) }
+        }
+
+        /// The letters whose bits are in `kept`, folded, and zeros.
+        #[inline]
+        pub(crate) fn kept(self, kept: &[u8; 16]) -> Self {
+            // SAFETY: SSE2 is part of x86-64.
+            Self(unsafe { _mm_and_si128(_mm_or_si128(self.0, _mm_set1_epi8(0x20)), vector(kept)) })
         }
     }
 
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn compared(all: __m128i) -> Letters {
-        let dots = _mm_cmpeq_epi8(all, _mm_set1_epi8(b'.'.cast_signed()));
-        // `A` becomes the least of the signed numbers, and capitals the least 26.
-        let from_least = _mm_add_epi8(all, _mm_set1_epi8((0x80 - b'A').cast_signed()));
-        let capitals = _mm_cmplt_epi8(from_least, _mm_set1_epi8(i8::MIN + 26));
-        // Non-ASCII bytes are negative.
-        let before = _mm_cmplt_epi8(all, _mm_set1_epi8(b'-'.cast_signed()));
-        Letters {
-            dots: _mm_movemask_epi8(dots).cast_unsigned(),
-            others: _mm_movemask_epi8(_mm_or_si128(capitals, before)).cast_unsigned(),
-        }
+    fn dots(letters: __m128i) -> u32 {
+        _mm_movemask_epi8(_mm_cmpeq_epi8(letters, _mm_set1_epi8(b'.'.cast_signed()))).cast_unsigned()
     }
 
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn joined(letters: __m128i, kept: &[u8; 16]) -> [u64; 2] {
-        let letters = _mm_and_si128(letters, vector(kept));
-        // Of a + 256 b, half of 256 b is taken away.
-        let half = _mm_and_si128(_mm_srli_epi16::<1>(letters), _mm_set1_epi16(0x3f80));
-        let fours = _mm_madd_epi16(_mm_sub_epi16(letters, half), _mm_set1_epi32(1 << 30 | 1));
-        let upper = _mm_unpackhi_epi64(fours, fours);
-        [_mm_cvtsi128_si64(fours).cast_unsigned(), _mm_cvtsi128_si64(upper).cast_unsigned()]
+    fn odd(letters: __m128i) -> u32 {
+        // What is not ASCII is negative; the last that is becomes so.
+        let next = _mm_add_epi8(letters, _mm_set1_epi8(1));
+        _mm_movemask_epi8(_mm_cmplt_epi8(next, _mm_set1_epi8(b'-'.cast_signed() + 1))).cast_unsigned()
     }
 }
 
@@ -121,34 +137,35 @@ mod tests {
 
     #[test]
     fn every_letter_is_told_in_every_lane() {
+        let kept: [u8; 16] = std::array::from_fn(|at| if at < 3 { 0 } else { 0xff });
         for letter in 0..=u8::MAX {
             for lane in 0..16 {
                 let mut all = *b"a-0._z~[@`/{\x80\xc1\xda9";
                 all[lane] = letter;
-                let all = u128::from_le_bytes(all);
-                let (lower, upper) = (all as u64, (all >> 64) as u64);
-                assert_eq!(Sixteen::new(lower, upper).letters(), plain::Sixteen::new(lower, upper).letters());
+                let number = u128::from_le_bytes(all);
+                let letters = Sixteen::new(number as u64, (number >> 64) as u64);
+                let plain = plain::Sixteen::new(number as u64, (number >> 64) as u64);
+                let bits =
+                    |wanted: &dyn Fn(u8) -> bool| (0..16).fold(0, |bits, at| bits | u32::from(wanted(all[at])) << at);
+                let dots = bits(&|letter| letter == b'.');
+                let odd = bits(&|letter| !(b'-'..=b'~').contains(&letter));
+                let folded: [u8; 16] = std::array::from_fn(|at| (all[at] | 0x20) & kept[at]);
+                let expected = (number, dots, odd, u128::from_le_bytes(folded));
+                assert_eq!((letters.number(), letters.dots(), letters.odd(), letters.kept(&kept).number()), expected);
+                assert_eq!((plain.number(), plain.dots(), plain.odd(), plain.kept(&kept).number()), expected);
             }
         }
-        let mixed = u64::from_le_bytes(*b"A.z.[,-\x80");
-        assert_eq!(Sixteen::new(mixed, u64::MAX).letters(), Letters { dots: 0xa, others: 0xffa1 });
     }
 
     #[test]
-    fn letters_are_packed_without_loss() {
-        let kept = std::array::from_fn(|at| if at < 3 { 0 } else { 0xff });
-        for letter in 0..0x80u128 {
-            for lane in 0..16 {
-                let all = letter << (8 * lane) | 0x61 << (8 * (lane ^ 5));
-                let (lower, upper) = (all as u64, (all >> 64) as u64);
-                let found = Sixteen::new(lower, upper).packed(&kept);
-                assert_eq!(found, plain::Sixteen::new(lower, upper).packed(&kept));
-                let expected: [u64; 2] = std::array::from_fn(|half| {
-                    let letter =
-                        |at: usize| if 8 * half + at < 3 { 0 } else { (all >> (8 * (8 * half + at))) as u64 & 0x7f };
-                    (0..8).map(|at| letter(at) << (7 * at + if at < 4 { 0 } else { 4 })).sum()
-                });
-                assert_eq!(found, expected);
+    fn folding_makes_capitals_small_and_nothing_else_alike() {
+        let fold = |letter: u8| folded(u64::from_le_bytes([letter; 8])).to_le_bytes()[0];
+        let names = |letter: &u8| letter.is_ascii_alphanumeric() || b"-._".contains(letter);
+        for letter in (0..=u8::MAX).filter(names) {
+            for other in (0..=u8::MAX).filter(|other| !(b'a'..0x7f).contains(&letter) || *other != letter) {
+                let odd = Sixteen::new(u64::from_le_bytes([other; 8]), 0).odd() & 1 != 0;
+                let same = other.eq_ignore_ascii_case(&letter);
+                assert!(odd || (fold(other) == fold(letter)) == same, "{letter:#x} {other:#x}");
             }
         }
     }

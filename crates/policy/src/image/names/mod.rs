@@ -1,20 +1,21 @@
 //! Maps a name to the class of the name lists it is in.
 //!
-//! Only hashes of names are stored ([`hash`] defines them and proves their strength). A cheap one leads to a place, by
-//! a perfect hash: the compiler found a number for each group of names that gives every name of every group its own
-//! place. One byte rejects most names that are in no list, and the place's tag rejects all.
+//! Only hashes of names are stored ([`hash`] defines them and proves their strength). A cheap one chooses a word of a
+//! filter, which rejects most names that are in no list. What passes leads to a place, by a perfect hash: the compiler
+//! found a number for each group of names that gives every name of every group its own place. The place's tag rejects
+//! the rest.
 //!
 //! ```text
+//! filter   u64 for each four names: every name sets three bits of one
 //! pilots   a byte for each group of two or three names: the number by which they found their places
-//! marks    a byte for each place: the cheap hash's lowest
 //! tags     64 bytes for each five places: five tags of 12 bytes, then 30 bits of record numbers
 //! places   u32 for each place, where there are more records than those bits can number
 //! records  u32 each: the class of a name itself, and of those below it
 //! ```
 //!
-//! Pilots and marks of a million names fit into a processor's second cache, so a name in no list costs no more than
-//! hashing its letters, and a listed one also the line of its tag. The suffixes of most names are looked up without a
-//! branch between them; only which of them is listed, if any, cannot be predicted.
+//! A name in no list costs hashing its letters and one word of the filter for each suffix, and none of these loads waits
+//! for another; a listed name also costs the line of its tag. The suffixes of most names are looked up without a branch
+//! between them; only whether one of them is listed cannot be predicted.
 
 pub(crate) mod hash;
 
@@ -33,7 +34,7 @@ pub(crate) const TAG: usize = 12;
 /// How many records a line's inline numbers can name.
 pub(crate) const INLINE_RECORDS: u32 = 64;
 /// How many suffixes are looked up without a branch between them.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 /// The group of a hash, among `groups`.
 #[inline]
@@ -49,10 +50,17 @@ pub(crate) fn place(hash: u64, pilot: u8, places: u32) -> u32 {
     ((u128::from(spread) * u128::from(places)) >> 64) as u32
 }
 
-/// The mark of a hash.
+/// The index of a hash's word in a filter of so many words.
 #[inline]
-pub(crate) fn mark(hash: u64) -> u8 {
-    hash as u8
+pub(crate) fn word(hash: u64, words: u32) -> u32 {
+    (((hash >> 32) * u64::from(words)) >> 32) as u32
+}
+
+/// The bits of that word that a listed name sets: at most three.
+#[inline]
+pub(crate) fn bits(hash: u64) -> u64 {
+    let bit = |at: u32| 1 << (hash >> at & 63);
+    bit(0) | bit(6) | bit(12)
 }
 
 /// The bit for names of this many labels.
@@ -68,22 +76,28 @@ struct Tables<'i> {
     header: &'i Header,
 }
 
-/// The function to places: how many groups and places there are, and the image from their pilots and marks on.
+/// What tells whether a name may be listed, and in which place.
 #[derive(Clone, Copy)]
 struct Guide<'i> {
-    groups: u32,
+    filter: &'i [[u8; 8]],
     places: u32,
     pilots: &'i [u8],
-    marks: &'i [u8],
 }
 
 impl Guide<'_> {
-    /// The place of a hash, if a name with that hash may be there.
+    /// Whether a name with this hash may be listed.
     #[inline]
-    fn find(&self, hash: u64) -> Option<u32> {
-        let pilot = self.pilots.get(group(hash, self.groups) as usize)?;
-        let place = place(hash, *pilot, self.places);
-        (*self.marks.get(place as usize)? == mark(hash)).then_some(place)
+    fn passes(&self, hash: u64) -> bool {
+        let word =
+            self.filter.get(word(hash, self.filter.len() as u32) as usize).map_or(0, |word| u64::from_le_bytes(*word));
+        bits(hash) & !word == 0
+    }
+
+    /// The place of a hash.
+    #[inline]
+    fn place(&self, hash: u64) -> Option<u32> {
+        let pilot = self.pilots.get(group(hash, self.pilots.len() as u32) as usize)?;
+        Some(place(hash, *pilot, self.places))
     }
 }
 
@@ -100,14 +114,13 @@ impl<'i> Tables<'i> {
     }
 
     #[inline]
-    fn guide(self) -> Option<Guide<'i>> {
+    fn guide(self) -> Guide<'i> {
         let sections = &self.header.sections;
-        Some(Guide {
-            groups: sections.name_pilots.length,
-            places: sections.name_marks.length,
-            pilots: self.from(sections.name_pilots)?,
-            marks: self.from(sections.name_marks)?,
-        })
+        Guide {
+            filter: sections.name_filter.of(self.image).as_chunks().0,
+            places: sections.name_tags.count::<LINE>().wrapping_mul(TAGS as u32),
+            pilots: sections.name_pilots.of(self.image),
+        }
     }
 
     /// The class of the name at a place, if its tag is this one.
@@ -147,22 +160,20 @@ pub(crate) fn class(image: &[u8], header: &Header, name: &[u8]) -> u32 {
     let tables = Tables { image, header };
     // A branch that is rarely taken: otherwise a name's length would wait for its letters.
     if let [name @ .., b'.'] = name {
-        return unusual(tables, name);
+        return dotted(tables, name);
     }
-    lower_case(tables, name).unwrap_or_else(|| unusual(tables, name))
+    undotted(tables, name)
 }
 
-/// The class of a name that is not in the form of listed names: with capitals, with a final dot, or not a name.
+/// The class of a name that was written with a final dot.
 #[cold]
-fn unusual(tables: Tables<'_>, name: &[u8]) -> u32 {
-    let mut lower = [0; LONGEST];
-    lower.iter_mut().zip(name).for_each(|(to, from)| *to = from.to_ascii_lowercase());
-    lower_case(tables, lower.get(..name.len()).unwrap_or(&[])).unwrap_or(0)
+fn dotted(tables: Tables<'_>, name: &[u8]) -> u32 {
+    undotted(tables, name)
 }
 
-/// The class of a name that has only letters that listed names have; None for others.
+/// The class of a name without a final dot.
 #[inline]
-fn lower_case(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
+fn undotted(tables: Tables<'_>, name: &[u8]) -> u32 {
     if name.len() > Words::<FEW>::LETTERS {
         return longer(tables, name);
     }
@@ -177,7 +188,7 @@ fn lower_case(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
 }
 
 /// The same for a name of more than a few words.
-fn longer(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
+fn longer(tables: Tables<'_>, name: &[u8]) -> u32 {
     if name.len() <= Words::<SOME>::LETTERS { short::<SOME>(tables, name, name.len()) } else { long(tables, name) }
 }
 
@@ -196,17 +207,20 @@ struct Short<const PAIRS: usize> {
 }
 
 impl<const PAIRS: usize> Short<PAIRS> {
-    /// Of the last `length` letters of `text`, which has at least eight. None if listed names have no such letters.
+    /// Of the last `length` letters of `text`, which has at least eight.
     #[inline]
-    fn new(points: &Points, text: &[u8], length: usize) -> Option<Self> {
+    fn new(points: &Points, text: &[u8], length: usize) -> Self {
         let words = Words::new(points, text, length);
-        let [dots, others] = words.told();
         let whole = Self::whole(length);
         // Bytes before the name do not count.
-        if others & (whole.wrapping_neg() << 1) != 0 {
-            return None;
-        }
-        Some(Self { words, starts: (dots | whole) & whole.wrapping_neg() })
+        let starts = (words.dots() | whole) & whole.wrapping_neg();
+        Self { words, starts }
+    }
+
+    /// Whether it has letters that no listed name has.
+    #[inline]
+    fn odd(&self, length: usize) -> bool {
+        self.words.odd() & (Self::whole(length).wrapping_neg() << 1) != 0
     }
 
     /// The bit of the name itself.
@@ -215,60 +229,66 @@ impl<const PAIRS: usize> Short<PAIRS> {
         1 << 63 >> (length & 63)
     }
 
-    /// Takes the shortest suffix; the name itself if none is left.
+    /// Takes the longest suffix that is left. The last one stays.
     #[inline]
-    fn next(&mut self, whole: u64) -> usize {
-        let bit = 63 ^ (self.starts | whole).leading_zeros();
-        self.starts &= !(1 << (bit & 63));
-        (63 ^ bit) as usize
+    fn next(&mut self) -> usize {
+        let bit = self.starts.trailing_zeros();
+        if self.more() {
+            self.starts &= self.starts - 1;
+        }
+        (63 ^ bit) as usize & 63
+    }
+
+    /// Whether there is another one than the last.
+    #[inline]
+    fn more(&self) -> bool {
+        self.starts & self.starts.wrapping_sub(1) != 0
     }
 }
 
 /// The last `length` letters of `text`, which has at least eight: all of it, or less if `length` is less than eight.
 #[inline]
-fn short<const PAIRS: usize>(tables: Tables<'_>, text: &[u8], length: usize) -> Option<u32> {
-    let (points, guide, whole) = (tables.points(), tables.guide()?, Short::<PAIRS>::whole(length));
-    let mut name = Short::<PAIRS>::new(points, text, length)?;
-    // Suffixes of fewer labels than any listed name has.
-    for _ in 1..tables.header.name_depths.trailing_zeros() {
-        name.next(whole);
-    }
-    let (mut found, mut at) = (0, 0);
+fn short<const PAIRS: usize>(tables: Tables<'_>, text: &[u8], length: usize) -> u32 {
+    let (points, guide) = (tables.points(), tables.guide());
+    let mut name = Short::<PAIRS>::new(points, text, length);
+    let mut found = 0;
     let mut look = |name: &mut Short<PAIRS>| {
-        let letters = name.next(whole);
-        if let Some(place) = guide.find(name.words.hash(points, letters)) {
-            (found, at) = (letters, place);
-        }
+        let letters = name.next();
+        let passes = guide.passes(name.words.hash(points, letters));
+        found = if passes & (found == 0) { letters } else { found };
     };
     for _ in 0..AT_ONCE {
         look(&mut name);
     }
-    while name.starts != 0 {
+    while name.more() {
         look(&mut name);
     }
-    if found == 0 {
-        return Some(0);
+    // Few policies list names of one label.
+    if tables.header.name_depths & 2 != 0 {
+        look(&mut name);
     }
-    let class = tables.class(at, name.words.values(points, found).tag(), found == length);
-    class.or_else(|| below(tables, text.get(text.len() - found..)?))
+    if found == 0 || name.odd(length) {
+        return 0;
+    }
+    let class = guide
+        .place(name.words.hash(points, found))
+        .and_then(|place| tables.class(place, name.words.tag(points, found), found == length));
+    class.unwrap_or_else(|| below(tables, text.get(text.len() - found..).unwrap_or(&[])))
 }
 
 /// The same for a name of any length.
 #[cold]
-fn long(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
-    if name.len() > LONGEST {
-        return Some(0);
+fn long(tables: Tables<'_>, name: &[u8]) -> u32 {
+    if name.len() > LONGEST || name.iter().any(|letter| !(b'-'..0x7f).contains(letter)) {
+        return 0;
     }
-    if name.iter().any(|letter| letter.is_ascii_uppercase() || !(b'-'..0x80).contains(letter)) {
-        return None;
-    }
-    Some(search(tables, name, true))
+    search(tables, name, true)
 }
 
 /// Names below a name that passed by chance.
 #[cold]
-fn below(tables: Tables<'_>, name: &[u8]) -> Option<u32> {
-    Some(search(tables, name, false))
+fn below(tables: Tables<'_>, name: &[u8]) -> u32 {
+    search(tables, name, false)
 }
 
 /// The class of the longest listed suffix, one after the other; including the name itself if it is `asked` for.
@@ -276,7 +296,7 @@ fn search(tables: Tables<'_>, name: &[u8], asked: bool) -> u32 {
     let few = padded(name);
     let text: &[u8] = if name.len() < 8 { &few } else { name };
     let words = Words::<MOST>::new(tables.points(), text, name.len());
-    let Some(guide) = tables.guide() else { return 0 };
+    let guide = tables.guide();
     let dots = name.iter().enumerate().filter(|(_, letter)| **letter == b'.').map(|(at, _)| at + 1);
     for start in asked.then_some(0).into_iter().chain(dots) {
         let length = name.len() - start;
@@ -284,8 +304,10 @@ fn search(tables: Tables<'_>, name: &[u8], asked: bool) -> u32 {
         if length == 0 {
             continue;
         }
-        if let Some(place) = guide.find(words.hash(tables.points(), length))
-            && let Some(class) = tables.class(place, words.values(tables.points(), length).tag(), asked && start == 0)
+        let hash = words.hash(tables.points(), length);
+        if guide.passes(hash)
+            && let Some(place) = guide.place(hash)
+            && let Some(class) = tables.class(place, words.tag(tables.points(), length), asked && start == 0)
         {
             return class;
         }
@@ -299,11 +321,14 @@ pub(crate) fn suffixes(points: &Points, name: &[u8], mut visit: impl FnMut(u64))
     let few = padded(name);
     let text: &[u8] = if name.len() < 8 { &few } else { name };
     if name.len() <= Words::<FEW>::LETTERS {
-        let Some(mut short) = Short::<FEW>::new(points, text, name.len()) else { return };
-        while short.starts != 0 {
-            let letters = short.next(0);
-            visit(short.words.hash(points, letters));
+        let mut short = Short::<FEW>::new(points, text, name.len());
+        let mut all = [0; 32];
+        let labels = short.starts.count_ones() as usize;
+        for hash in all[..labels].iter_mut().rev() {
+            let letters = short.next();
+            *hash = short.words.hash(points, letters);
         }
+        all[..labels].iter().for_each(|hash| visit(*hash));
     } else {
         let words = Words::<MOST>::new(points, text, name.len());
         let dots = name.iter().rev().enumerate().filter(|(_, letter)| **letter == b'.').map(|(letters, _)| letters);
@@ -317,9 +342,9 @@ pub(crate) fn tag(points: &Points, name: &[u8]) -> (u64, u32) {
     let few = padded(name);
     let text: &[u8] = if name.len() < 8 { &few } else { name };
     if name.len() <= Words::<FEW>::LETTERS {
-        Words::<FEW>::new(points, text, name.len()).values(points, name.len()).tag()
+        Words::<FEW>::new(points, text, name.len()).tag(points, name.len())
     } else {
-        Words::<MOST>::new(points, text, name.len()).values(points, name.len()).tag()
+        Words::<MOST>::new(points, text, name.len()).tag(points, name.len())
     }
 }
 
@@ -360,27 +385,27 @@ mod tests {
                 last
             })
             .collect();
-        // One group, and a place for each possible mark: few names find theirs at once.
+        // One group, and many more places than names: they find theirs at once.
         let (pilot, size) = (0..=u8::MAX)
-            .map(|pilot| (pilot, 1 << 12))
+            .map(|pilot| (pilot, 800 * TAGS as u32))
             .find(|&(pilot, size)| {
                 let places: std::collections::BTreeSet<_> =
                     hashes.iter().map(|hash| place(*hash, pilot, size)).collect();
                 places.len() == hashes.len()
             })
             .unwrap();
-        let lines = (size as usize).div_ceil(TAGS);
+        let lines = size as usize / TAGS;
         let mut image = vec![0; crate::image::layout::HEADER_LENGTH];
         let mut section = |bytes: Vec<u8>| {
             let section = Section { offset: image.len() as u32, length: bytes.len() as u32 };
             image.extend(bytes);
             section
         };
-        let (mut marks, mut tags) = (vec![0; size as usize], vec![0; lines * LINE]);
+        let (mut filter, mut tags) = (0, vec![0; lines * LINE]);
         let (mut places, mut records) = (vec![0; size as usize * 4], Vec::new());
         for ((name, hash), number) in listed.iter().zip(&hashes).zip(0u32..) {
             let at = place(*hash, pilot, size) as usize;
-            marks[at] = mark(*hash);
+            filter |= bits(*hash);
             let (wide, narrow) = tag(&points, name.as_bytes());
             let start = at / TAGS * LINE + at % TAGS * TAG;
             tags[start..][..8].copy_from_slice(&wide.to_le_bytes());
@@ -390,8 +415,8 @@ mod tests {
         }
         let depths = listed.iter().fold(0, |depths, name| depths | depth_bit(name.split('.').count() as u32));
         let sections = crate::image::layout::Sections {
+            name_filter: section(u64::to_le_bytes(filter).to_vec()),
             name_pilots: section(vec![pilot]),
-            name_marks: section(marks),
             name_tags: section(tags),
             name_places: section(places),
             name_records: section(records),
@@ -406,7 +431,7 @@ mod tests {
     fn the_longest_listed_suffix_counts() {
         let deep = format!("{}.deep.example", ["x"; 40].join("."));
         let long = format!("{}.long.example", "y".repeat(60));
-        let listed = ["example", "a.example", "c.b.a.example", "t.co", &deep, &long];
+        let listed = ["example", "a.example", "c.b.a.example", "t.co", &deep, &long, "10.u-n_der.test"];
         let below = |name: &str| format!("more.{name}").into_bytes();
         let dotted = |name: &str| format!("{name}.").into_bytes();
         let names: Vec<(Vec<u8>, u32)> = vec![
@@ -437,6 +462,12 @@ mod tests {
             (b".".into(), 0),
             (vec![b'.'; 255], 0),
             (vec![0; 300], 0),
+            // Letters that are folded to listed ones.
+            (b"a.exam\x10ple".into(), 0),
+            (b"0.u-n_der.test".into(), 0),
+            (b"x.\x10.u-n_der.test".into(), 0),
+            (b"x.\x10\x0eu\x0dn\x7fder.test".into(), 0),
+            (b"x.10.U-N_DER.test".into(), 14),
             ([&[b'z'; 251][..], b".t.co"].concat(), 0),
             ([&[b'z'; 250][..], b".t.co"].concat(), 8),
         ];

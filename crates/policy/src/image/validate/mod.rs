@@ -186,20 +186,21 @@ fn entries(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
 /// Every hash of a name leads to a pilot, a place, a tag and a record that exist.
 fn name_tables(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     let records = sections.name_records.count::<8>();
-    let (pilots, marks) = (sections.name_pilots.length, sections.name_marks.length);
+    let (filter, pilots) = (sections.name_filter.length, sections.name_pilots.length);
     let (lines, places) = (sections.name_tags.count::<{ names::LINE }>(), sections.name_places.of(bytes));
     if records == 0 {
-        let none = pilots == 0 && marks == 0 && lines == 0 && places.is_empty();
+        let none = filter == 0 && pilots == 0 && lines == 0 && places.is_empty();
         return require(none, "name_records", 0, "exist when names do");
     }
+    require(filter != 0, "name_filter", 0, "exists when records do")?;
     require(pilots != 0, "name_pilots", 0, "exist when records do")?;
-    require(marks != 0, "name_marks", 0, "exist when records do")?;
-    require(lines == marks.div_ceil(names::TAGS as u32), "name_tags", 0, "one for each place")?;
+    require(lines != 0, "name_tags", 0, "exist when records do")?;
     if places.is_empty() {
         let inline = records <= names::INLINE_RECORDS;
         return require(inline, "name_places", 0, "exist only for more records than fit inline");
     }
-    require(sections.name_places.count::<4>() == marks, "name_places", 0, "one for each place")?;
+    let all = u64::from(sections.name_places.count::<4>()) == u64::from(lines) * names::TAGS as u64;
+    require(all, "name_places", 0, "one for each place")?;
     for (index, place) in places.as_chunks::<4>().0.iter().enumerate() {
         require(u32::from_le_bytes(*place) < records, "name_places", index as u32, "names a record")?;
     }
