@@ -14,7 +14,7 @@
 //! | `hkdf` 0.12 | none of its own | taken |
 //! | `aes-gcm` | as `aes` and `ghash`; it decrypts in place, so it needs a copy of each packet | refused |
 //!
-//! On ARM64 the software forms run unless the build asks for more (`aes_armv8`, `polyval_armv8`).
+//! `tests/no_panic.rs` looks through the linked code for both. On ARM64 the software forms run unless the build asks for more (`aes_armv8`, `polyval_armv8`).
 
 use hkdf::Hkdf;
 use sha2::Sha256;
