@@ -166,8 +166,9 @@ pub(crate) enum Test {
     Float { data_type: u32, value: f64, inside: bool },
     Bytes16 { low: u128, high: u128, inside: bool },
     Bytes6 { value: [u8; 6], inside: bool },
-    Bytes { data_type: u32, order: Order, inside: bool },
-    Text { order: TextOrder, inside: bool },
+    Bytes { data_type: u32, order: Order<u8>, inside: bool },
+    Text { order: Order<u16>, inside: bool },
+    TextIgnoringCase(Vec<u16>),
     Access(SecurityDescriptor),
     Never,
 }
@@ -179,21 +180,12 @@ pub(crate) enum FlagRule {
     None,
 }
 
-/// How byte strings are compared.
+/// How strings of bytes or of UTF-16 units are compared.
 #[derive(Clone, Debug)]
-pub(crate) enum Order {
-    Between(Option<Vec<u8>>, Option<Vec<u8>>),
-    Beyond(Vec<u8>, std::cmp::Ordering),
-    Suffix(Vec<u8>),
-}
-
-/// How strings are compared.
-#[derive(Clone, Debug)]
-pub(crate) enum TextOrder {
-    Between(Option<Vec<u16>>, Option<Vec<u16>>),
-    Beyond(Vec<u16>, std::cmp::Ordering),
-    Suffix(Vec<u16>),
-    IgnoringCase(Vec<u16>),
+pub(crate) enum Order<T> {
+    Between(Option<Vec<T>>, Option<Vec<T>>),
+    Beyond(Vec<T>, std::cmp::Ordering),
+    Suffix(Vec<T>),
 }
 
 impl Test {
@@ -227,6 +219,9 @@ impl Test {
             }
             (Self::Bytes6 { value, inside }, Read::Bytes6(v)) => (value == v) == *inside,
             (Self::Text { order, inside }, Read::Text(v)) => order.holds(v) == *inside,
+            (Self::TextIgnoringCase(other), Read::Text(v)) => {
+                v.len() == other.len() && v.iter().zip(other).all(|(a, b)| upcase(*a) == upcase(*b))
+            }
             (Self::Access(descriptor), Read::Bytes(consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE, token)) => {
                 Token::view(token).is_some_and(|token| descriptor.grants_match(&token))
             }
@@ -235,31 +230,32 @@ impl Test {
     }
 }
 
-impl Order {
-    fn holds(&self, value: &[u8]) -> bool {
-        match self {
-            Self::Between(low, high) => {
-                low.as_ref().is_none_or(|low| low.as_slice() <= value)
-                    && high.as_ref().is_none_or(|high| value <= high.as_slice())
-            }
-            Self::Beyond(bound, side) => value.cmp(bound) == *side,
-            Self::Suffix(end) => value.ends_with(end),
-        }
+impl<T: Ord + Clone> Order<T> {
+    /// The order of a match; `None` when strings do not support it.
+    fn of(match_type: MatchType, low: &[T], high: &[T]) -> Option<Result<Self, NtStatus>> {
+        use MatchType as M;
+        let end = |end: &[T]| Some(end.to_vec());
+        Some(Ok(match match_type {
+            M::Equal | M::NotEqual => Self::Between(end(low), end(low)),
+            M::Range if low > high => return Some(Err(NtStatus::FWP_INVALID_RANGE)),
+            M::Range => Self::Between(end(low), end(high)),
+            M::GreaterOrEqual => Self::Between(end(low), None),
+            M::LessOrEqual => Self::Between(None, end(low)),
+            M::Greater => Self::Beyond(low.to_vec(), std::cmp::Ordering::Greater),
+            M::Less => Self::Beyond(low.to_vec(), std::cmp::Ordering::Less),
+            M::Prefix | M::NotPrefix => Self::Suffix(low.to_vec()),
+            _ => return None,
+        }))
     }
-}
 
-impl TextOrder {
-    fn holds(&self, value: &[u16]) -> bool {
+    fn holds(&self, value: &[T]) -> bool {
         match self {
             Self::Between(low, high) => {
                 low.as_ref().is_none_or(|low| low.as_slice() <= value)
                     && high.as_ref().is_none_or(|high| value <= high.as_slice())
             }
-            Self::Beyond(bound, side) => value.cmp(bound) == *side,
+            Self::Beyond(bound, side) => value.cmp(bound.as_slice()) == *side,
             Self::Suffix(end) => value.ends_with(end),
-            Self::IgnoringCase(other) => {
-                value.len() == other.len() && value.iter().zip(other).all(|(a, b)| upcase(*a) == upcase(*b))
-            }
         }
     }
 }
@@ -288,43 +284,9 @@ pub(crate) fn compile(field: &Field, match_type: MatchType, value: &ConditionVal
     let mismatch = |why| refuse(NtStatus::FWP_MATCH_TYPE_MISMATCH, why);
     let inside = !matches!(match_type, M::NotEqual | M::NotPrefix);
 
-    match (field.data_type, value) {
-        (FieldType::Uint32, ConditionValue::V4AddrMask { addr, mask }) => {
-            if !matches!(match_type, M::Equal | M::NotEqual) {
-                return mismatch("an address with a mask is equal or not");
-            }
-            if mask.leading_ones() + mask.trailing_zeros() < 32 {
-                return refuse(FWP_INVALID_NET_MASK, "the mask is not contiguous");
-            }
-            let low = u64::from(addr & mask);
-            let test = Test::Unsigned { data_type: consts::FWP_UINT32, low, high: low | u64::from(!mask), inside };
-            return Ok(test);
-        }
-        (FieldType::ByteArray16, ConditionValue::V6AddrMask { addr, prefix_length }) => {
-            if !matches!(match_type, M::Equal | M::NotEqual) {
-                return mismatch("an address with a prefix is equal or not");
-            }
-            let host = match prefix_length {
-                0 => u128::MAX,
-                1..=127 => u128::MAX >> prefix_length,
-                128 => 0,
-                _ => return refuse(FWP_INVALID_NET_MASK, "a prefix has at most 128 bits"),
-            };
-            let low = u128::from_be_bytes(*addr) & !host;
-            return Ok(Test::Bytes16 { low, high: low | host, inside });
-        }
-        (FieldType::TokenAccessInformation, ConditionValue::SecurityDescriptor(bytes)) => {
-            if match_type != M::Equal {
-                return mismatch("a security descriptor is matched with FWP_MATCH_EQUAL");
-            }
-            return match SecurityDescriptor::parse(bytes) {
-                Some(descriptor) => Ok(Test::Access(descriptor)),
-                None => refuse(NtStatus::INVALID_PARAMETER, "the security descriptor is malformed"),
-            };
-        }
-        _ => {}
+    if let Some(test) = special(field.data_type, match_type, value, inside) {
+        return test.or_else(|(status, why)| refuse(status, why));
     }
-
     let (low, high) = match value {
         ConditionValue::Range { low, high } if match_type == M::Range => (low.as_ref(), high.as_ref()),
         ConditionValue::Range { .. } => return mismatch("a range needs FWP_MATCH_RANGE"),
@@ -344,6 +306,53 @@ pub(crate) fn compile(field: &Field, match_type: MatchType, value: &ConditionVal
     }
 }
 
+/// The comparison with a value of another type than the field's, where there is one: an address with a mask or a prefix,
+/// and a security descriptor.
+fn special(
+    field: FieldType,
+    match_type: MatchType,
+    value: &ConditionValue,
+    inside: bool,
+) -> Option<Result<Test, (NtStatus, &'static str)>> {
+    let mismatch = |why| Some(Err((NtStatus::FWP_MATCH_TYPE_MISMATCH, why)));
+    let is_equality = matches!(match_type, MatchType::Equal | MatchType::NotEqual);
+    Some(Ok(match (field, value) {
+        (FieldType::Uint32, ConditionValue::V4AddrMask { addr, mask }) => {
+            if !is_equality {
+                return mismatch("an address with a mask is equal or not");
+            }
+            if mask.leading_ones() + mask.trailing_zeros() < 32 {
+                return Some(Err((FWP_INVALID_NET_MASK, "the mask is not contiguous")));
+            }
+            let low = u64::from(addr & mask);
+            Test::Unsigned { data_type: consts::FWP_UINT32, low, high: low | u64::from(!mask), inside }
+        }
+        (FieldType::ByteArray16, ConditionValue::V6AddrMask { addr, prefix_length }) => {
+            if !is_equality {
+                return mismatch("an address with a prefix is equal or not");
+            }
+            let host = match prefix_length {
+                0 => u128::MAX,
+                1..=127 => u128::MAX >> prefix_length,
+                128 => 0,
+                _ => return Some(Err((FWP_INVALID_NET_MASK, "a prefix has at most 128 bits"))),
+            };
+            let low = u128::from_be_bytes(*addr) & !host;
+            Test::Bytes16 { low, high: low | host, inside }
+        }
+        (FieldType::TokenAccessInformation, ConditionValue::SecurityDescriptor(bytes)) => {
+            if match_type != MatchType::Equal {
+                return mismatch("a security descriptor is matched with FWP_MATCH_EQUAL");
+            }
+            match SecurityDescriptor::parse(bytes) {
+                Some(descriptor) => Test::Access(descriptor),
+                None => return Some(Err((NtStatus::INVALID_PARAMETER, "the security descriptor is malformed"))),
+            }
+        }
+        _ => return None,
+    }))
+}
+
 /// The comparison of a field with a value of its own type. `None` when the type does not support it.
 fn test(
     match_type: MatchType,
@@ -354,18 +363,7 @@ fn test(
     use MatchType as M;
     let data_type = low.data_type();
     if let (Some(a), Some(b)) = (low.unsigned(), high.unsigned()) {
-        let flags = |rule| Some(Ok(Test::Flags { data_type, mask: a, rule }));
-        let (low, high) = match match_type {
-            M::FlagsAllSet => return flags(FlagRule::All),
-            M::FlagsAnySet => return flags(FlagRule::Any),
-            M::FlagsNoneSet => return flags(FlagRule::None),
-            other => match interval(other, a, b, a.checked_add(1), a.checked_sub(1), 0, u64::MAX)? {
-                Ok(Some(bounds)) => bounds,
-                Ok(None) => return Some(Ok(Test::Never)),
-                Err(status) => return Some(Err(status)),
-            },
-        };
-        return Some(Ok(Test::Unsigned { data_type, low, high, inside }));
+        return unsigned(match_type, data_type, a, b, inside);
     }
     if let (Some(a), Some(b)) = (low.signed(), high.signed()) {
         let bounds = interval(match_type, a, b, a.checked_add(1), a.checked_sub(1), i64::MIN, i64::MAX)?;
@@ -393,35 +391,34 @@ fn test(
             matches!(match_type, M::Equal | M::NotEqual).then_some(Ok(Test::Bytes { data_type, order, inside }))
         }
         (ConditionValue::ByteBlob(a), ConditionValue::ByteBlob(b)) => {
-            let order = match match_type {
-                M::Equal | M::NotEqual => Order::Between(Some(a.clone()), Some(a.clone())),
-                M::Range if a > b => return Some(Err(NtStatus::FWP_INVALID_RANGE)),
-                M::Range => Order::Between(Some(a.clone()), Some(b.clone())),
-                M::GreaterOrEqual => Order::Between(Some(a.clone()), None),
-                M::LessOrEqual => Order::Between(None, Some(a.clone())),
-                M::Greater => Order::Beyond(a.clone(), std::cmp::Ordering::Greater),
-                M::Less => Order::Beyond(a.clone(), std::cmp::Ordering::Less),
-                M::Prefix | M::NotPrefix => Order::Suffix(a.clone()),
-                _ => return None,
-            };
-            Some(Ok(Test::Bytes { data_type, order, inside }))
+            Some(Order::of(match_type, a, b)?.map(|order| Test::Bytes { data_type, order, inside }))
+        }
+        (ConditionValue::UnicodeString(a), ConditionValue::UnicodeString(_))
+            if match_type == M::EqualCaseInsensitive =>
+        {
+            Some(Ok(Test::TextIgnoringCase(a.clone())))
         }
         (ConditionValue::UnicodeString(a), ConditionValue::UnicodeString(b)) => {
-            let order = match match_type {
-                M::Equal | M::NotEqual => TextOrder::Between(Some(a.clone()), Some(a.clone())),
-                M::Range if a > b => return Some(Err(NtStatus::FWP_INVALID_RANGE)),
-                M::Range => TextOrder::Between(Some(a.clone()), Some(b.clone())),
-                M::GreaterOrEqual => TextOrder::Between(Some(a.clone()), None),
-                M::LessOrEqual => TextOrder::Between(None, Some(a.clone())),
-                M::Greater => TextOrder::Beyond(a.clone(), std::cmp::Ordering::Greater),
-                M::Less => TextOrder::Beyond(a.clone(), std::cmp::Ordering::Less),
-                M::Prefix | M::NotPrefix => TextOrder::Suffix(a.clone()),
-                M::EqualCaseInsensitive => TextOrder::IgnoringCase(a.clone()),
-                _ => return None,
-            };
-            Some(Ok(Test::Text { order, inside }))
+            Some(Order::of(match_type, a, b)?.map(|order| Test::Text { order, inside }))
         }
         _ => None,
+    }
+}
+
+/// The comparison with unsigned numbers.
+fn unsigned(match_type: MatchType, data_type: u32, a: u64, b: u64, inside: bool) -> Option<Result<Test, NtStatus>> {
+    let flags = |rule| Some(Ok(Test::Flags { data_type, mask: a, rule }));
+    match match_type {
+        MatchType::FlagsAllSet => flags(FlagRule::All),
+        MatchType::FlagsAnySet => flags(FlagRule::Any),
+        MatchType::FlagsNoneSet => flags(FlagRule::None),
+        other => {
+            let bounds = interval(other, a, b, a.checked_add(1), a.checked_sub(1), 0, u64::MAX)?;
+            Some(bounds.map(|bounds| match bounds {
+                Some((low, high)) => Test::Unsigned { data_type, low, high, inside },
+                None => Test::Never,
+            }))
+        }
     }
 }
 
