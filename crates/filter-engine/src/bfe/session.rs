@@ -13,7 +13,7 @@ use crate::filter::{CompiledFilter, FilterParts};
 use crate::names::{Named, SUBLAYER_UNIVERSAL};
 use nt_abi::NtStatus;
 use nt_abi::fwp::consts;
-use sluice_host::{Guid, Weight};
+use sluice_host::Guid;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -320,6 +320,14 @@ impl Session {
         })
     }
 
+    /// The lifetime of a filter with these flags.
+    fn filter_lifetime(&self, flags: u32) -> BfeResult<Lifetime> {
+        let persistent = flags & consts::FWPM_FILTER_FLAG_PERSISTENT != 0;
+        let boot_time = flags & consts::FWPM_FILTER_FLAG_BOOTTIME != 0;
+        let lifetime = check::lifetime(persistent || boot_time, self.id, self.dynamic, "filter")?;
+        Ok(if boot_time { Lifetime::BootTime } else { lifetime })
+    }
+
     /// `FwpmFilterAdd0`; returns the run-time id.
     ///
     /// # Errors
@@ -331,12 +339,7 @@ impl Session {
         check::display(&filter.display, "filter")?;
         check::filter_flags(&filter)?;
         let has_callout = check::filter_action(filter.action)?;
-        let persistent = filter.flags & consts::FWPM_FILTER_FLAG_PERSISTENT != 0;
-        let boot_time = filter.flags & consts::FWPM_FILTER_FLAG_BOOTTIME != 0;
-        let lifetime = match check::lifetime(persistent || boot_time, self.id, self.dynamic, "filter")? {
-            _ if boot_time => Lifetime::BootTime,
-            lifetime => lifetime,
-        };
+        let lifetime = self.filter_lifetime(filter.flags)?;
         let layer = self.engine().layers().by_key(filter.layer).ok_or_else(|| {
             let what = format!("filter is at layer {}, which does not exist", Named(filter.layer));
             BfeError::new(NtStatus::FWP_LAYER_NOT_FOUND, what)
@@ -344,14 +347,7 @@ impl Session {
         if filter.sublayer == Guid(0) {
             filter.sublayer = SUBLAYER_UNIVERSAL;
         }
-        let effective_weight = match filter.weight {
-            Weight::Exact(weight) => weight,
-            Weight::Auto => weight::automatic(&filter.conditions),
-            Weight::Range(range @ 0..=15) => u64::from(range) << 60 | weight::automatic(&filter.conditions),
-            Weight::Range(range) => {
-                return refuse(NtStatus::FWP_INVALID_WEIGHT, format!("weight range {range}: must be 0 to 15"));
-            }
-        };
+        let effective_weight = weight::effective(&filter)?;
         let engine = self.engine();
         let id = engine.bfe.new_filter_id();
         if filter.key == Guid(0) {
@@ -364,11 +360,7 @@ impl Session {
             }
             check::provider(objects, "filter", lifetime, filter.provider)?;
             check::filter_context(objects, &filter, lifetime)?;
-            let to = format!("sublayer {}", Named(filter.sublayer));
-            let sublayer = objects.sublayers.get(&filter.sublayer).ok_or_else(|| {
-                BfeError::new(NtStatus::FWP_SUBLAYER_NOT_FOUND, format!("filter names {to}, which does not exist"))
-            })?;
-            check::outlives("filter", lifetime, &to, sublayer.lifetime)?;
+            let sublayer = filter_sublayer(objects, &filter, lifetime)?;
             let callout = match has_callout {
                 true => Some(filter_callout(objects, &filter, lifetime)?),
                 false => None,
@@ -392,15 +384,8 @@ impl Session {
                 context,
                 provider_context,
             })?;
-            let compiled = Arc::new(compiled);
-            transaction.insert_filter(StoredFilter {
-                id,
-                filter,
-                lifetime,
-                layer: layer.id,
-                effective_weight,
-                compiled,
-            });
+            let (compiled, layer) = (Arc::new(compiled), layer.id);
+            transaction.insert_filter(StoredFilter { id, filter, lifetime, layer, effective_weight, compiled });
             Ok(id)
         })
     }
@@ -570,6 +555,16 @@ impl Drop for Session {
             tracing::warn!(%error, "closing a BFE session");
         }
     }
+}
+
+/// The sublayer of a filter, which must exist and live as long.
+fn filter_sublayer<'a>(objects: &'a Objects, filter: &Filter, lifetime: Lifetime) -> BfeResult<&'a Stored<Sublayer>> {
+    let to = format!("sublayer {}", Named(filter.sublayer));
+    let sublayer = objects.sublayers.get(&filter.sublayer).ok_or_else(|| {
+        BfeError::new(NtStatus::FWP_SUBLAYER_NOT_FOUND, format!("filter names {to}, which does not exist"))
+    })?;
+    check::outlives("filter", lifetime, &to, sublayer.lifetime)?;
+    Ok(sublayer)
 }
 
 /// The callout of a filter, which must exist, live as long, and apply to the filter's layer.

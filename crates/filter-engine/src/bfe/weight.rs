@@ -1,18 +1,34 @@
-//! Automatic filter weights.
+//! Filter weights, given or automatic.
 //!
 //! "Filter Weight Assignment" (win32 documentation) only promises that the weight is in [0, 2^60) and follows from the
 //! conditions; the computation on Windows is not published. Here the more specific filter weighs more: a filter's
 //! weight is the number of bits its conditions fix, counted for the loosest alternative of each field, with the number
 //! of fields above them.
 
+use super::check::refuse;
+use super::objects::Filter;
 use crate::condition::{Condition, ConditionValue};
-use sluice_host::MatchType;
+use crate::error::BfeResult;
+use nt_abi::NtStatus;
+use sluice_host::{MatchType, Weight};
 
 /// The number of low-order bits that are computed.
 const AUTO_WEIGHT_BITS: u32 = 60;
 
+/// The weight by which a filter is sorted.
+pub(super) fn effective(filter: &Filter) -> BfeResult<u64> {
+    Ok(match filter.weight {
+        Weight::Exact(weight) => weight,
+        Weight::Auto => automatic(&filter.conditions),
+        Weight::Range(range @ 0..=15) => u64::from(range) << 60 | automatic(&filter.conditions),
+        Weight::Range(range) => {
+            return refuse(NtStatus::FWP_INVALID_WEIGHT, format!("weight range {range}: must be 0 to 15"));
+        }
+    })
+}
+
 /// The 60-bit weight of a filter with these conditions.
-pub(super) fn automatic(conditions: &[Condition]) -> u64 {
+fn automatic(conditions: &[Condition]) -> u64 {
     let mut fields = 0u64;
     let mut bits = 0u64;
     let mut rest = conditions;
