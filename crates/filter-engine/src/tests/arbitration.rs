@@ -1,6 +1,6 @@
 //! Arbitration between filters, callouts and sublayers, against the tables of "Filter Arbitration" (win32 documentation).
 
-use super::bed::{Bed, Script, Seen};
+use super::rig::{Rig, Script, Seen};
 use crate::Verdict::{Block, Permit};
 use crate::{Outcome, Verdict};
 use nt_abi::fwp::consts::*;
@@ -29,12 +29,12 @@ fn hard(action: u32) -> F {
 
 /// Sublayers from the heaviest to the lightest, each with its filters from the heaviest to the lightest.
 fn arbitrate(sublayers: &[&[F]]) -> (Outcome, Vec<u64>) {
-    let bed = Bed::new();
-    let session = bed.session();
-    let callout = bed.callout(&session);
+    let rig = Rig::new();
+    let session = rig.session();
+    let callout = rig.callout(&session);
     let mut ids = Vec::new();
     for (i, filters) in sublayers.iter().enumerate() {
-        let sublayer = bed.sublayer(&session, 1000 - i as u16);
+        let sublayer = rig.sublayer(&session, 1000 - i as u16);
         for (j, filter) in filters.iter().enumerate() {
             let (action, flags, script) = match filter {
                 F::Permit => (FWP_ACTION_PERMIT, 0, None),
@@ -44,18 +44,18 @@ fn arbitrate(sublayers: &[&[F]]) -> (Outcome, Vec<u64>) {
                 F::Unknown(script) => (FWP_ACTION_CALLOUT_UNKNOWN, 0, Some(script)),
                 F::Inspection(script) => (FWP_ACTION_CALLOUT_INSPECTION, 0, Some(script)),
             };
-            let mut new = bed.filter(action);
+            let mut new = rig.filter(action);
             new.sublayer = sublayer;
             new.flags = flags;
             new.weight = Weight::Exact(1000 - j as u64);
             if let Some(script) = script {
                 new.action_key = callout;
-                new.context = bed.script(script);
+                new.context = rig.script(script);
             }
-            ids.push(bed.add(&session, new));
+            ids.push(rig.add(&session, new));
         }
     }
-    (bed.classify(), ids)
+    (rig.classify(), ids)
 }
 
 fn verdict(sublayers: &[&[F]]) -> Verdict {
@@ -188,10 +188,10 @@ fn absorb_goes_with_the_block_that_stands() {
 
 #[test]
 fn an_unregistered_callout_blocks_is_ignored_or_permits() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let callout = bed.key();
-    bed.add_callout(&session, callout, super::bed::LAYER);
+    let rig = Rig::new();
+    let session = rig.session();
+    let callout = rig.key();
+    rig.add_callout(&session, callout, super::rig::LAYER);
     for (action, flags, expected) in [
         (FWP_ACTION_CALLOUT_TERMINATING, 0, (Block, true)),
         (FWP_ACTION_CALLOUT_UNKNOWN, 0, (Block, true)),
@@ -199,11 +199,11 @@ fn an_unregistered_callout_blocks_is_ignored_or_permits() {
         (FWP_ACTION_CALLOUT_TERMINATING, FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED, (Permit, true)),
         (FWP_ACTION_CALLOUT_UNKNOWN, FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED, (Permit, true)),
     ] {
-        let mut filter = bed.filter(action);
+        let mut filter = rig.filter(action);
         filter.action_key = callout;
         filter.flags = flags;
-        let id = bed.add(&session, filter);
-        let outcome = bed.classify();
+        let id = rig.add(&session, filter);
+        let outcome = rig.classify();
         assert_eq!((outcome.verdict, outcome.decided), expected, "{action:#x} {flags:#x}");
         session.delete_filter_by_id(id).expect("it is there");
     }
@@ -211,26 +211,26 @@ fn an_unregistered_callout_blocks_is_ignored_or_permits() {
 
 #[test]
 fn sublayers_go_by_weight_and_not_by_age() {
-    let bed = Bed::new();
-    let session = bed.session();
+    let rig = Rig::new();
+    let session = rig.session();
     for (weight, action) in [(10, FWP_ACTION_BLOCK), (20, FWP_ACTION_PERMIT)] {
-        let mut filter = bed.filter(action);
-        filter.sublayer = bed.sublayer(&session, weight);
+        let mut filter = rig.filter(action);
+        filter.sublayer = rig.sublayer(&session, weight);
         if action == FWP_ACTION_PERMIT {
             filter.flags = FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT;
         }
-        bed.add(&session, filter);
+        rig.add(&session, filter);
     }
-    assert_eq!(bed.classify().verdict, Permit, "the heavier sublayer's hard permit comes first");
+    assert_eq!(rig.classify().verdict, Permit, "the heavier sublayer's hard permit comes first");
 }
 
 /// A filter for one remote port in a sublayer, with a script for its callout if it has one.
-fn port_filter(bed: &Bed, port: Option<u16>, sublayer: sluice_host::Guid, action: u32) -> crate::bfe::Filter {
-    let mut filter = bed.filter(action);
+fn port_filter(rig: &Rig, port: Option<u16>, sublayer: sluice_host::Guid, action: u32) -> crate::bfe::Filter {
+    let mut filter = rig.filter(action);
     filter.sublayer = sublayer;
     if let Some(port) = port {
         let value = crate::condition::ConditionValue::Uint16(port);
-        filter.conditions = vec![bed.condition("IP_REMOTE_PORT", sluice_host::MatchType::Equal, value)];
+        filter.conditions = vec![rig.condition("IP_REMOTE_PORT", sluice_host::MatchType::Equal, value)];
     }
     filter
 }
@@ -251,39 +251,39 @@ fn an_exception_for_remote_administration_and_two_firewalls() {
         (50, true, true, Permit),
     ];
     for (row, (weight, hard, by_callout, expected)) in table.iter().enumerate() {
-        let bed = Bed::new();
-        let session = bed.session();
-        let callout = bed.callout(&session);
-        let (exception, firewall) = (bed.sublayer(&session, *weight), bed.sublayer(&session, 100));
-        let mut permit = port_filter(&bed, Some(443), exception, FWP_ACTION_PERMIT);
+        let rig = Rig::new();
+        let session = rig.session();
+        let callout = rig.callout(&session);
+        let (exception, firewall) = (rig.sublayer(&session, *weight), rig.sublayer(&session, 100));
+        let mut permit = port_filter(&rig, Some(443), exception, FWP_ACTION_PERMIT);
         permit.flags = if *hard { FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT } else { 0 };
-        bed.add(&session, permit);
-        let mut block = port_filter(&bed, None, firewall, FWP_ACTION_BLOCK);
+        rig.add(&session, permit);
+        let mut block = port_filter(&rig, None, firewall, FWP_ACTION_BLOCK);
         if *by_callout {
             (block.action, block.action_key) = (FWP_ACTION_CALLOUT_UNKNOWN, callout);
-            block.context = bed.script(&Script::says(B));
+            block.context = rig.script(&Script::says(B));
         }
-        bed.add(&session, block);
-        assert_eq!(bed.classify().verdict, *expected, "row {row}");
+        rig.add(&session, block);
+        assert_eq!(rig.classify().verdict, *expected, "row {row}");
     }
     // Two firewalls: what both permit passes, and a second one that has not been asked about a port blocks it.
     for (second_knows_port, expected) in [(true, Permit), (false, Block)] {
-        let bed = Bed::new();
-        let session = bed.session();
-        let (one, two) = (bed.sublayer(&session, 200), bed.sublayer(&session, 100));
+        let rig = Rig::new();
+        let session = rig.session();
+        let (one, two) = (rig.sublayer(&session, 200), rig.sublayer(&session, 100));
         let witness = Script::silent();
-        let mut last = port_filter(&bed, None, bed.sublayer(&session, 1), FWP_ACTION_CALLOUT_INSPECTION);
-        (last.action_key, last.context) = (bed.callout(&session), bed.script(&witness));
-        bed.add(&session, last);
+        let mut last = port_filter(&rig, None, rig.sublayer(&session, 1), FWP_ACTION_CALLOUT_INSPECTION);
+        (last.action_key, last.context) = (rig.callout(&session), rig.script(&witness));
+        rig.add(&session, last);
         for (sublayer, knows_port) in [(one, true), (two, second_knows_port)] {
-            let mut permit = port_filter(&bed, Some(if knows_port { 443 } else { 80 }), sublayer, FWP_ACTION_PERMIT);
+            let mut permit = port_filter(&rig, Some(if knows_port { 443 } else { 80 }), sublayer, FWP_ACTION_PERMIT);
             permit.weight = Weight::Exact(10);
-            let mut rest = port_filter(&bed, None, sublayer, FWP_ACTION_BLOCK);
+            let mut rest = port_filter(&rig, None, sublayer, FWP_ACTION_BLOCK);
             rest.weight = Weight::Exact(1);
-            bed.add(&session, permit);
-            bed.add(&session, rest);
+            rig.add(&session, permit);
+            rig.add(&session, rest);
         }
-        assert_eq!(bed.classify().verdict, expected);
+        assert_eq!(rig.classify().verdict, expected);
         // "One way of ensuring that a filter always sees all traffic within a layer is to add a sub-layer that contains
         // a single filter that matches all traffic."
         assert_eq!(witness.calls(), 1);
@@ -293,17 +293,17 @@ fn an_exception_for_remote_administration_and_two_firewalls() {
 #[test]
 fn a_drop_lists_the_sublayers_as_the_documented_event_does() {
     // "Troubleshooting UWP App Connectivity Issues", case 2: WSH (weight 3) blocks, WF (weight 2) permits all the same.
-    let bed = Bed::new();
-    let session = bed.session();
+    let rig = Rig::new();
+    let session = rig.session();
     let sublayer = |name: &str| {
         let found = crate::names::builtin_sublayers().iter().find(|s| s.name == name);
         found.expect("a built-in sublayer").key
     };
     let (wsh, wf) = (sublayer("FWPM_SUBLAYER_MPSSVC_WSH"), sublayer("FWPM_SUBLAYER_MPSSVC_WF"));
-    let permit = bed.add(&session, port_filter(&bed, Some(443), wf, FWP_ACTION_PERMIT));
-    let block = bed.add(&session, port_filter(&bed, None, wsh, FWP_ACTION_BLOCK));
-    bed.classify();
-    let events = bed.engine.events.take();
+    let permit = rig.add(&session, port_filter(&rig, Some(443), wf, FWP_ACTION_PERMIT));
+    let block = rig.add(&session, port_filter(&rig, None, wsh, FWP_ACTION_BLOCK));
+    rig.classify();
+    let events = rig.engine.events.take();
     let said: Vec<_> = events[0].terminating.iter().map(|t| (t.filter_id, t.sublayer, t.verdict)).collect();
     assert_eq!((events.len(), events[0].filter_id), (1, block));
     assert_eq!(said, [(block, wsh, Block), (permit, wf, Permit)]);

@@ -1,6 +1,6 @@
 //! Flow contexts: who may have one, who is told when it goes, and when.
 
-use super::bed::{Bed, Functions, LAYER, Script};
+use super::rig::{Functions, LAYER, Rig, Script};
 use crate::bfe::Session;
 use crate::callout::ClassifyCall;
 use crate::flow::Flow;
@@ -50,28 +50,28 @@ pub(super) fn deleted(layer: LayerId, callout_id: u32, context: u64) {
 }
 
 /// A callout on the connect layer with a filter that permits, and its id.
-fn callout(bed: &Bed, session: &Session, flags: u32, script: &Arc<Script>) -> (Guid, u32) {
-    let key = bed.callout_at(session, LAYER, flags);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_TERMINATING);
+fn callout(rig: &Rig, session: &Session, flags: u32, script: &Arc<Script>) -> (Guid, u32) {
+    let key = rig.callout_at(session, LAYER, flags);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_TERMINATING);
     filter.action_key = key;
-    filter.context = bed.script(script);
-    bed.add(session, filter);
-    (key, bed.engine.callouts.by_key(key).expect("registered").id())
+    filter.context = rig.script(script);
+    rig.add(session, filter);
+    (key, rig.engine.callouts.by_key(key).expect("registered").id())
 }
 
 #[test]
 fn a_context_reaches_classify_and_its_deletion_the_driver() {
-    let bed = Bed::new();
-    let session = bed.session();
+    let rig = Rig::new();
+    let session = rig.session();
     let script = Script::says(FWP_ACTION_PERMIT);
-    let (_, id) = callout(&bed, &session, 0, &script);
-    let engine = &bed.engine;
+    let (_, id) = callout(&rig, &session, 0, &script);
+    let engine = &rig.engine;
     let flow = engine.flows.create();
     let tracked = Arc::new(Tracked::default());
     let slot = || engine.callouts.by_id(id);
     assert_eq!(engine.flows.associate(flow.id(), LAYER, slot(), tracked.context()), NtStatus::SUCCESS);
-    bed.classify_flow(LAYER, Some(&flow));
-    bed.classify_flow(LAYER, None);
+    rig.classify_flow(LAYER, Some(&flow));
+    rig.classify_flow(LAYER, None);
     let contexts: Vec<u64> = script.seen.lock().iter().map(|seen| seen.flow_context).collect();
     assert_eq!(contexts, [tracked.context(), 0]);
     assert_eq!(tracked.deletions(), []);
@@ -84,10 +84,10 @@ fn a_context_reaches_classify_and_its_deletion_the_driver() {
 
 #[test]
 fn association_has_its_documented_statuses() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let (_, id) = callout(&bed, &session, 0, &Script::silent());
-    let engine = &bed.engine;
+    let rig = Rig::new();
+    let session = rig.session();
+    let (_, id) = callout(&rig, &session, 0, &Script::silent());
+    let engine = &rig.engine;
     let flow = engine.flows.create();
     let tracked = Arc::new(Tracked::default());
     let associate = |layer, id, context| engine.flows.associate(flow.id(), layer, engine.callouts.by_id(id), context);
@@ -98,9 +98,9 @@ fn association_has_its_documented_statuses() {
     let other = LayerId::STREAM_V4;
     assert_eq!(associate(other, id, tracked.context()), NtStatus::SUCCESS, "one per flow, layer and callout");
 
-    let mute = bed.key();
-    let functions = Functions { deleted: None, ..bed.functions() };
-    let mute = bed.register(mute, 0, functions).expect("flowDeleteFn is optional");
+    let mute = rig.key();
+    let functions = Functions { deleted: None, ..rig.functions() };
+    let mute = rig.register(mute, 0, functions).expect("flowDeleteFn is optional");
     assert_eq!(associate(LAYER, mute, 1), NtStatus::INVALID_PARAMETER, "without flowDeleteFn there are no contexts");
     engine.flows.terminate(&flow);
     assert_eq!(tracked.deletions().len(), 2);
@@ -108,10 +108,10 @@ fn association_has_its_documented_statuses() {
 
 #[test]
 fn removal_tells_the_driver_at_once_when_nobody_classifies() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let (_, id) = callout(&bed, &session, 0, &Script::silent());
-    let engine = &bed.engine;
+    let rig = Rig::new();
+    let session = rig.session();
+    let (_, id) = callout(&rig, &session, 0, &Script::silent());
+    let engine = &rig.engine;
     let flow = engine.flows.create();
     let tracked = Arc::new(Tracked::default());
     engine.flows.associate(flow.id(), LAYER, engine.callouts.by_id(id), tracked.context());
@@ -123,13 +123,13 @@ fn removal_tells_the_driver_at_once_when_nobody_classifies() {
 
 #[test]
 fn removal_is_pending_while_the_callout_classifies_on_the_flow() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let key = bed.key();
+    let rig = Rig::new();
+    let session = rig.session();
+    let key = rig.key();
     let answers: Arc<Mutex<Vec<(NtStatus, usize)>>> = Arc::default();
     // Removes its own flow context from inside classifyFn, and writes the status down.
     let removes_itself = {
-        let (engine, answers) = (bed.engine.clone(), answers.clone());
+        let (engine, answers) = (rig.engine.clone(), answers.clone());
         move |call: &ClassifyCall<'_>, _: &mut FwpsClassifyOut0| {
             let layer = LayerId(call.fixed.layer_id);
             let callout = call.filter.callout().expect("it names one").id();
@@ -137,17 +137,17 @@ fn removal_is_pending_while_the_callout_classifies_on_the_flow() {
             answers.lock().push((status, tracked(call.flow_context).deletions().len()));
         }
     };
-    let id = bed.register(key, 0, Functions { classify: Box::new(removes_itself), ..bed.functions() }).expect("good");
-    bed.add_callout(&session, key, LAYER);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_INSPECTION);
+    let id = rig.register(key, 0, Functions { classify: Box::new(removes_itself), ..rig.functions() }).expect("good");
+    rig.add_callout(&session, key, LAYER);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_INSPECTION);
     filter.action_key = key;
-    bed.add(&session, filter);
-    let engine = &bed.engine;
+    rig.add(&session, filter);
+    let engine = &rig.engine;
     let flow = engine.flows.create();
     let tracked = Arc::new(Tracked::default());
     engine.flows.associate(flow.id(), LAYER, engine.callouts.by_id(id), tracked.context());
     let metadata = FwpsIncomingMetadataValues0 { flow_handle: flow.id(), ..FwpsIncomingMetadataValues0::default() };
-    bed.engine.classify(&indication(&metadata, &flow));
+    rig.engine.classify(&indication(&metadata, &flow));
     assert_eq!(*answers.lock(), [(NtStatus::PENDING, 0)]);
     assert_eq!(tracked.deletions(), [(LAYER.0, id)], "after classifyFn has returned");
     assert_eq!(flow.context_count(), 0);
@@ -155,44 +155,44 @@ fn removal_is_pending_while_the_callout_classifies_on_the_flow() {
 
 #[test]
 fn a_callout_conditional_on_flow_is_called_only_where_it_has_a_context() {
-    let bed = Bed::new();
-    let session = bed.session();
+    let rig = Rig::new();
+    let session = rig.session();
     let script = Script::says(FWP_ACTION_BLOCK);
-    let (_, id) = callout(&bed, &session, FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW, &script);
-    let engine = &bed.engine;
+    let (_, id) = callout(&rig, &session, FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW, &script);
+    let engine = &rig.engine;
     let flow = engine.flows.create();
-    assert_eq!(bed.classify_flow(LAYER, Some(&flow)).verdict, Verdict::Permit);
+    assert_eq!(rig.classify_flow(LAYER, Some(&flow)).verdict, Verdict::Permit);
     assert_eq!(script.calls(), 0);
     let tracked = Arc::new(Tracked::default());
     engine.flows.associate(flow.id(), LAYER, engine.callouts.by_id(id), tracked.context());
-    assert_eq!(bed.classify_flow(LAYER, Some(&flow)).verdict, Verdict::Block);
+    assert_eq!(rig.classify_flow(LAYER, Some(&flow)).verdict, Verdict::Block);
     engine.flows.terminate(&flow);
 }
 
 #[test]
 fn unregistering_is_refused_while_flows_carry_contexts() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let (key, id) = callout(&bed, &session, 0, &Script::says(FWP_ACTION_PERMIT));
-    let engine = &bed.engine;
+    let rig = Rig::new();
+    let session = rig.session();
+    let (key, id) = callout(&rig, &session, 0, &Script::says(FWP_ACTION_PERMIT));
+    let engine = &rig.engine;
     let flow = engine.flows.create();
     let tracked = Arc::new(Tracked::default());
     engine.flows.associate(flow.id(), LAYER, engine.callouts.by_id(id), tracked.context());
     let unregister = || engine.callouts.unregister(engine.callouts.by_key(key), || {}).map_err(|error| error.status);
     assert_eq!(unregister(), Err(NtStatus::DEVICE_BUSY));
-    assert_eq!(bed.classify().verdict, Verdict::Permit, "it is still registered");
+    assert_eq!(rig.classify().verdict, Verdict::Permit, "it is still registered");
     engine.flows.terminate(&flow);
     assert_eq!(unregister(), Ok(()));
     assert_eq!(unregister(), Err(NtStatus::FWP_CALLOUT_NOT_FOUND));
-    assert_eq!(bed.classify().verdict, Verdict::Block, "an unregistered terminating callout blocks");
+    assert_eq!(rig.classify().verdict, Verdict::Block, "an unregistered terminating callout blocks");
 }
 
 #[test]
 fn flows_that_end_under_classification_delete_every_context_once() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let (_, id) = callout(&bed, &session, 0, &Script::says(FWP_ACTION_PERMIT));
-    let engine = &bed.engine;
+    let rig = Rig::new();
+    let session = rig.session();
+    let (_, id) = callout(&rig, &session, 0, &Script::says(FWP_ACTION_PERMIT));
+    let engine = &rig.engine;
     for _ in 0..200 {
         let flow = engine.flows.create();
         let tracked = Arc::new(Tracked::default());
@@ -200,7 +200,7 @@ fn flows_that_end_under_classification_delete_every_context_once() {
         std::thread::scope(|scope| {
             let classifier = scope.spawn(|| {
                 for _ in 0..50 {
-                    bed.classify_flow(LAYER, Some(&flow));
+                    rig.classify_flow(LAYER, Some(&flow));
                 }
             });
             engine.flows.terminate(&flow);
@@ -213,11 +213,11 @@ fn flows_that_end_under_classification_delete_every_context_once() {
 
 #[test]
 fn a_flow_carries_many_contexts_and_says_when_it_is_full() {
-    let bed = Bed::new();
-    let engine = &bed.engine;
+    let rig = Rig::new();
+    let engine = &rig.engine;
     let flow = engine.flows.create();
     let tracked = Arc::new(Tracked::default());
-    let ids: Vec<u32> = (0..25).map(|_| bed.register(bed.key(), 0, bed.functions()).expect("new")).collect();
+    let ids: Vec<u32> = (0..25).map(|_| rig.register(rig.key(), 0, rig.functions()).expect("new")).collect();
     let associate = |id: u32| engine.flows.associate(flow.id(), LAYER, engine.callouts.by_id(id), tracked.context());
     assert!(ids[..24].iter().all(|id| associate(*id) == NtStatus::SUCCESS));
     assert_eq!(associate(ids[24]), NtStatus::INSUFFICIENT_RESOURCES);
@@ -235,9 +235,9 @@ fn contexts_that_come_and_go_under_classification_are_never_mixed_up() {
     // Of each context, whether it is still associated.
     let live: Arc<[AtomicBool]> = (0..=ROUNDS).map(|_| AtomicBool::new(true)).collect();
     let late = Arc::new(AtomicU64::new(0));
-    let bed = Bed::new();
-    let session = bed.session();
-    let key = bed.key();
+    let rig = Rig::new();
+    let session = rig.session();
+    let key = rig.key();
     let functions = Functions {
         classify: Box::new({
             let (live, late) = (live.clone(), late.clone());
@@ -252,14 +252,14 @@ fn contexts_that_come_and_go_under_classification_are_never_mixed_up() {
             let live = live.clone();
             move |_, _, context| live[context as usize].store(false, SeqCst)
         })),
-        ..bed.functions()
+        ..rig.functions()
     };
-    let id = bed.register(key, 0, functions).expect("new");
-    bed.add_callout(&session, key, LAYER);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_INSPECTION);
+    let id = rig.register(key, 0, functions).expect("new");
+    rig.add_callout(&session, key, LAYER);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_INSPECTION);
     filter.action_key = key;
-    bed.add(&session, filter);
-    let engine = &bed.engine;
+    rig.add(&session, filter);
+    let engine = &rig.engine;
     let flow = engine.flows.create();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -268,7 +268,7 @@ fn contexts_that_come_and_go_under_classification_are_never_mixed_up() {
                 let metadata = FwpsIncomingMetadataValues0::default();
                 let c = indication(&metadata, &flow);
                 while !stop.load(SeqCst) {
-                    bed.engine.classify(&c);
+                    rig.engine.classify(&c);
                 }
             });
         }

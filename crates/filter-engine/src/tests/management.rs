@@ -1,6 +1,6 @@
 //! BFE: who may add what, transactions, lifetimes, notifications.
 
-use super::bed::{Bed, Functions, LAYER, Script};
+use super::rig::{Functions, LAYER, Rig, Script};
 use crate::bfe::{DisplayData, Filter, Provider, Session, Sublayer};
 use crate::condition::ConditionValue;
 use crate::error::{BfeResult, FWP_INVALID_NET_MASK};
@@ -21,58 +21,58 @@ fn provider(key: Guid, flags: u32) -> Provider {
 
 #[test]
 fn a_rolled_back_transaction_leaves_nothing() {
-    let bed = Bed::new();
-    let session = bed.session();
+    let rig = Rig::new();
+    let session = rig.session();
     session.begin(false).expect("nobody else");
-    let sublayer = bed.sublayer(&session, 7);
-    let mut filter = bed.filter(FWP_ACTION_BLOCK);
+    let sublayer = rig.sublayer(&session, 7);
+    let mut filter = rig.filter(FWP_ACTION_BLOCK);
     filter.sublayer = sublayer;
-    let id = bed.add(&session, filter.clone());
+    let id = rig.add(&session, filter.clone());
     assert!(session.objects().filters.contains_key(&id), "the session sees its own changes");
-    assert!(!bed.engine.bfe.objects().filters.contains_key(&id), "nobody else does");
-    assert_eq!(bed.classify().verdict, Verdict::Permit);
+    assert!(!rig.engine.bfe.objects().filters.contains_key(&id), "nobody else does");
+    assert_eq!(rig.classify().verdict, Verdict::Permit);
     session.abort().expect("in a transaction");
     assert!(!session.objects().sublayers.contains_key(&sublayer));
-    assert_eq!(bed.classify().verdict, Verdict::Permit);
+    assert_eq!(rig.classify().verdict, Verdict::Permit);
 
     session.begin(false).expect("nobody else");
-    filter.sublayer = bed.sublayer(&session, 7);
-    let second = bed.add(&session, filter);
+    filter.sublayer = rig.sublayer(&session, 7);
+    let second = rig.add(&session, filter);
     session.commit().expect("nothing refuses");
-    assert_eq!(bed.classify().filter_id, second);
+    assert_eq!(rig.classify().filter_id, second);
     assert!(second > id, "an id is never given twice");
 }
 
 #[test]
 fn transactions_have_their_errors() {
-    let bed = Bed::new();
-    let (one, two) = (bed.session(), bed.session());
+    let rig = Rig::new();
+    let (one, two) = (rig.session(), rig.session());
     assert_eq!(refused(one.commit()), NtStatus::FWP_NO_TXN_IN_PROGRESS);
     assert_eq!(refused(one.abort()), NtStatus::FWP_NO_TXN_IN_PROGRESS);
     one.begin(false).expect("nobody else");
     assert_eq!(refused(one.begin(false)), NtStatus::FWP_TXN_IN_PROGRESS);
     assert_eq!(refused(two.begin(false)), NtStatus::FWP_TIMEOUT);
-    assert_eq!(refused(two.add_provider(provider(bed.key(), 0))), NtStatus::FWP_TIMEOUT);
+    assert_eq!(refused(two.add_provider(provider(rig.key(), 0))), NtStatus::FWP_TIMEOUT);
     one.abort().expect("in a transaction");
     two.begin(true).expect("nobody else");
-    assert_eq!(refused(two.add_provider(provider(bed.key(), 0))), NtStatus::FWP_INCOMPATIBLE_TXN);
+    assert_eq!(refused(two.add_provider(provider(rig.key(), 0))), NtStatus::FWP_INCOMPATIBLE_TXN);
     drop(two);
     one.begin(false).expect("closing a session aborts its transaction");
 }
 
 #[test]
 fn objects_that_are_referred_to_cannot_go() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let owner = bed.key();
+    let rig = Rig::new();
+    let session = rig.session();
+    let owner = rig.key();
     session.add_provider(provider(owner, 0)).expect("new");
     assert_eq!(refused(session.add_provider(provider(owner, 0))), NtStatus::FWP_ALREADY_EXISTS);
-    let sublayer = bed.sublayer(&session, 1);
-    let callout = bed.callout(&session);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_UNKNOWN);
+    let sublayer = rig.sublayer(&session, 1);
+    let callout = rig.callout(&session);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_UNKNOWN);
     (filter.provider, filter.sublayer, filter.action_key) = (Some(owner), sublayer, callout);
-    filter.context = bed.script(&Script::silent());
-    let id = bed.add(&session, filter);
+    filter.context = rig.script(&Script::silent());
+    let id = rig.add(&session, filter);
     assert_eq!(refused(session.delete_provider(owner)), NtStatus::FWP_IN_USE);
     assert_eq!(refused(session.delete_sublayer(sublayer)), NtStatus::FWP_IN_USE);
     assert_eq!(refused(session.delete_callout(callout)), NtStatus::FWP_IN_USE);
@@ -90,10 +90,10 @@ fn objects_that_are_referred_to_cannot_go() {
 
 #[test]
 fn a_bad_filter_is_refused_for_its_reason() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let other_layer = bed.callout_at(&session, LayerId::STREAM_V4, 0);
-    let on = |field: &str, match_type, value| vec![bed.condition(field, match_type, value)];
+    let rig = Rig::new();
+    let session = rig.session();
+    let other_layer = rig.callout_at(&session, LayerId::STREAM_V4, 0);
+    let on = |field: &str, match_type, value| vec![rig.condition(field, match_type, value)];
     let range = |low, high| ConditionValue::Range { low: Box::new(low), high: Box::new(high) };
     let (p16, p32) = (ConditionValue::Uint16(1), ConditionValue::Uint32(1));
     let mask = |mask| ConditionValue::V4AddrMask { addr: 0, mask };
@@ -150,18 +150,18 @@ fn a_bad_filter_is_refused_for_its_reason() {
         ),
     ];
     for (row, (expected, spoil)) in cases.iter().enumerate() {
-        let mut filter = bed.filter(FWP_ACTION_BLOCK);
+        let mut filter = rig.filter(FWP_ACTION_BLOCK);
         spoil(&mut filter);
         assert_eq!(refused(session.add_filter(filter)), *expected, "case {row}");
     }
     assert!(session.objects().filters.is_empty());
-    bed.add(&session, bed.filter(FWP_ACTION_BLOCK));
+    rig.add(&session, rig.filter(FWP_ACTION_BLOCK));
 }
 
 #[test]
 fn an_object_refers_only_to_what_lives_as_long() {
-    let bed = Bed::new();
-    let (session, dynamic, other) = (bed.session(), bed.dynamic_session(), bed.dynamic_session());
+    let rig = Rig::new();
+    let (session, dynamic, other) = (rig.session(), rig.dynamic_session(), rig.dynamic_session());
     let sublayer = |key, flags, provider| Sublayer {
         key,
         display: DisplayData::new("sublayer", ""),
@@ -171,58 +171,58 @@ fn an_object_refers_only_to_what_lives_as_long() {
         weight: 0,
     };
     let add = |session: &Session, s| session.add_sublayer(s);
-    let (fleeting, stays, persists) = (bed.key(), bed.key(), bed.key());
+    let (fleeting, stays, persists) = (rig.key(), rig.key(), rig.key());
     dynamic.add_provider(provider(fleeting, 0)).expect("new");
     session.add_provider(provider(stays, 0)).expect("new");
     session.add_provider(provider(persists, FWPM_PROVIDER_FLAG_PERSISTENT)).expect("new");
     let persistent = FWPM_SUBLAYER_FLAG_PERSISTENT;
     let mismatch = NtStatus::FWP_LIFETIME_MISMATCH;
-    assert_eq!(refused(add(&session, sublayer(bed.key(), 0, Some(fleeting)))), mismatch);
-    assert_eq!(refused(add(&session, sublayer(bed.key(), persistent, Some(stays)))), mismatch);
-    assert_eq!(refused(add(&other, sublayer(bed.key(), 0, Some(fleeting)))), NtStatus::FWP_WRONG_SESSION);
-    add(&session, sublayer(bed.key(), persistent, Some(persists))).expect("both persist");
-    add(&dynamic, sublayer(bed.key(), 0, Some(fleeting))).expect("its own");
-    let in_dynamic = refused(dynamic.add_provider(provider(bed.key(), FWPM_PROVIDER_FLAG_PERSISTENT)));
+    assert_eq!(refused(add(&session, sublayer(rig.key(), 0, Some(fleeting)))), mismatch);
+    assert_eq!(refused(add(&session, sublayer(rig.key(), persistent, Some(stays)))), mismatch);
+    assert_eq!(refused(add(&other, sublayer(rig.key(), 0, Some(fleeting)))), NtStatus::FWP_WRONG_SESSION);
+    add(&session, sublayer(rig.key(), persistent, Some(persists))).expect("both persist");
+    add(&dynamic, sublayer(rig.key(), 0, Some(fleeting))).expect("its own");
+    let in_dynamic = refused(dynamic.add_provider(provider(rig.key(), FWPM_PROVIDER_FLAG_PERSISTENT)));
     assert_eq!(in_dynamic, NtStatus::FWP_DYNAMIC_SESSION_IN_PROGRESS);
     assert_eq!(refused(session.delete_provider(fleeting)), NtStatus::FWP_WRONG_SESSION);
 }
 
 #[test]
 fn a_dynamic_session_takes_its_objects_with_it() {
-    let bed = Bed::new();
-    let session = bed.dynamic_session();
-    let mut filter = bed.filter(FWP_ACTION_BLOCK);
-    filter.sublayer = bed.sublayer(&session, 1);
-    bed.add(&session, filter);
-    assert_eq!(bed.classify().verdict, Verdict::Block);
-    let before = bed.engine.bfe.objects().sublayers.len();
+    let rig = Rig::new();
+    let session = rig.dynamic_session();
+    let mut filter = rig.filter(FWP_ACTION_BLOCK);
+    filter.sublayer = rig.sublayer(&session, 1);
+    rig.add(&session, filter);
+    assert_eq!(rig.classify().verdict, Verdict::Block);
+    let before = rig.engine.bfe.objects().sublayers.len();
     session.close().expect("closes");
-    assert_eq!(bed.classify().verdict, Verdict::Permit);
-    let objects = bed.engine.bfe.objects();
+    assert_eq!(rig.classify().verdict, Verdict::Permit);
+    let objects = rig.engine.bfe.objects();
     assert!(objects.filters.is_empty() && objects.filter_ids.is_empty());
     assert_eq!(objects.sublayers.len(), before - 1);
-    assert!(bed.engine.bfe.sessions().is_empty());
+    assert!(rig.engine.bfe.sessions().is_empty());
 }
 
 #[test]
 fn a_boot_time_filter_is_kept_but_not_enforced_while_bfe_runs() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let mut filter = bed.filter(FWP_ACTION_BLOCK);
+    let rig = Rig::new();
+    let session = rig.session();
+    let mut filter = rig.filter(FWP_ACTION_BLOCK);
     filter.flags = FWPM_FILTER_FLAG_BOOTTIME;
-    let id = bed.add(&session, filter);
+    let id = rig.add(&session, filter);
     assert!(session.objects().filters.contains_key(&id));
-    assert_eq!(bed.classify().verdict, Verdict::Permit);
+    assert_eq!(rig.classify().verdict, Verdict::Permit);
 }
 
 #[test]
 fn weights_are_as_given_or_lie_in_their_range() {
-    let bed = Bed::new();
-    let session = bed.session();
+    let rig = Rig::new();
+    let session = rig.session();
     let weight = |weight| {
-        let mut filter = bed.filter(FWP_ACTION_PERMIT);
+        let mut filter = rig.filter(FWP_ACTION_PERMIT);
         filter.weight = weight;
-        let id = bed.add(&session, filter);
+        let id = rig.add(&session, filter);
         session.objects().filters[&id].effective_weight
     };
     assert_eq!(weight(Weight::Exact(u64::MAX)), u64::MAX);
@@ -244,24 +244,24 @@ fn notify(kind: u32, key: Option<Guid>, filter: &CompiledFilter) -> NtStatus {
 
 #[test]
 fn callouts_hear_of_filters_and_may_refuse_them() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let key = bed.key();
-    bed.add_callout(&session, key, LAYER);
+    let rig = Rig::new();
+    let session = rig.session();
+    let key = rig.key();
+    rig.add_callout(&session, key, LAYER);
     let filter = |weight| {
-        let mut filter = bed.filter(FWP_ACTION_CALLOUT_UNKNOWN);
+        let mut filter = rig.filter(FWP_ACTION_CALLOUT_UNKNOWN);
         (filter.action_key, filter.weight) = (key, Weight::Exact(weight));
-        filter.context = bed.script(&Script::silent());
+        filter.context = rig.script(&Script::silent());
         filter
     };
-    let early = bed.add(&session, filter(1));
-    let functions = Functions { notify: Box::new(notify), ..bed.functions() };
-    bed.register(key, FWP_CALLOUT_FLAG_ENABLE_COMMIT_ADD_NOTIFY, functions).expect("new");
+    let early = rig.add(&session, filter(1));
+    let functions = Functions { notify: Box::new(notify), ..rig.functions() };
+    rig.register(key, FWP_CALLOUT_FLAG_ENABLE_COMMIT_ADD_NOTIFY, functions).expect("new");
     assert_eq!(*TOLD.lock(), [], "a callout does not hear of filters that were there before it");
 
     session.begin(false).expect("nobody else");
-    let (a, b) = (bed.add(&session, filter(2)), bed.add(&session, filter(3)));
-    let never = bed.add(&session, filter(4));
+    let (a, b) = (rig.add(&session, filter(2)), rig.add(&session, filter(3)));
+    let never = rig.add(&session, filter(4));
     session.delete_filter_by_id(never).expect("it is there");
     assert_eq!(*TOLD.lock(), [], "nothing happens before the commit");
     session.commit().expect("nothing refuses");
@@ -272,8 +272,8 @@ fn callouts_hear_of_filters_and_may_refuse_them() {
 
     *REFUSE_WEIGHT.lock() = 6;
     session.begin(false).expect("nobody else");
-    let c = bed.add(&session, filter(5));
-    let d = bed.add(&session, filter(6));
+    let c = rig.add(&session, filter(5));
+    let d = rig.add(&session, filter(6));
     session.delete_filter_by_id(a).expect("it is there");
     assert_eq!(refused(session.commit()), NtStatus::FWP_CALLOUT_NOTIFICATION_FAILED);
     assert_eq!(*TOLD.lock(), [(add, c, true), (add, d, true), (delete, c, false)]);
@@ -287,13 +287,13 @@ fn callouts_hear_of_filters_and_may_refuse_them() {
 
 #[test]
 fn registering_twice_is_refused() {
-    let bed = Bed::new();
-    let key = bed.key();
-    let id = bed.register(key, 0, bed.functions()).expect("new");
-    assert_eq!(refused(bed.register(key, 0, bed.functions())), NtStatus::FWP_ALREADY_EXISTS);
-    let session = bed.session();
-    bed.add_callout(&session, key, LAYER);
+    let rig = Rig::new();
+    let key = rig.key();
+    let id = rig.register(key, 0, rig.functions()).expect("new");
+    assert_eq!(refused(rig.register(key, 0, rig.functions())), NtStatus::FWP_ALREADY_EXISTS);
+    let session = rig.session();
+    rig.add_callout(&session, key, LAYER);
     let stored = session.objects().callouts[&key].slot.id();
     assert_eq!(stored, id, "both sides know it by one id");
-    assert_eq!(refused(bed.register(Guid(0), 0, bed.functions())), NtStatus::INVALID_PARAMETER);
+    assert_eq!(refused(rig.register(Guid(0), 0, rig.functions())), NtStatus::INVALID_PARAMETER);
 }

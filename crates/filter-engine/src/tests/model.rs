@@ -3,7 +3,7 @@
 //! The model is written from the text of "Filter Arbitration" and FWPM_FILTER0 and shares no code with the engine: it
 //! sorts at every question, compares values as signed 128-bit numbers, and keeps the current action as the page tells it.
 
-use super::bed::{Bed, LAYER, Script};
+use super::rig::{LAYER, Rig, Script};
 use crate::Verdict;
 use crate::condition::{Condition, ConditionValue};
 use nt_abi::fwp::consts::*;
@@ -44,7 +44,7 @@ enum Ask {
 }
 
 impl Ask {
-    fn as_condition(&self, bed: &Bed, field: usize) -> Condition {
+    fn as_condition(&self, rig: &Rig, field: usize) -> Condition {
         let (name, make) = FIELDS[field];
         let number = |n: &u8| make(*n);
         let (match_type, value) = match self {
@@ -67,7 +67,7 @@ impl Ask {
             }
             Self::Masked(n, _) => (MatchType::Equal, number(n)),
         };
-        bed.condition(name, match_type, value)
+        rig.condition(name, match_type, value)
     }
 
     /// The same question to the model.
@@ -231,15 +231,15 @@ fn packets() -> impl Strategy<Value = Vec<Packet>> {
 }
 
 /// The policy in a real platform.
-fn build(bed: &Bed, weights: &[u8], filters: &[FilterPlan]) {
-    let session = bed.session();
-    let registered = bed.callout(&session);
-    let unregistered = bed.key();
-    bed.add_callout(&session, unregistered, LAYER);
+fn build(rig: &Rig, weights: &[u8], filters: &[FilterPlan]) {
+    let session = rig.session();
+    let registered = rig.callout(&session);
+    let unregistered = rig.key();
+    rig.add_callout(&session, unregistered, LAYER);
     session.begin(false).expect("nobody else");
-    let sublayers: Vec<_> = weights.iter().map(|weight| bed.sublayer(&session, (*weight).into())).collect();
+    let sublayers: Vec<_> = weights.iter().map(|weight| rig.sublayer(&session, (*weight).into())).collect();
     for plan in filters {
-        let mut filter = bed.filter(match plan.kind {
+        let mut filter = rig.filter(match plan.kind {
             Kind::Permit | Kind::HardPermit => FWP_ACTION_PERMIT,
             Kind::Block => FWP_ACTION_BLOCK,
             Kind::Terminating => FWP_ACTION_CALLOUT_TERMINATING,
@@ -248,7 +248,7 @@ fn build(bed: &Bed, weights: &[u8], filters: &[FilterPlan]) {
         });
         filter.sublayer = sublayers[plan.sublayer];
         filter.weight = Weight::Exact(plan.weight.into());
-        filter.conditions = plan.asks.iter().map(|(field, ask)| ask.as_condition(bed, *field)).collect();
+        filter.conditions = plan.asks.iter().map(|(field, ask)| ask.as_condition(rig, *field)).collect();
         if plan.kind == Kind::HardPermit {
             filter.flags = FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT;
         }
@@ -262,15 +262,15 @@ fn build(bed: &Bed, weights: &[u8], filters: &[FilterPlan]) {
                 Verdict::Block => FWP_ACTION_BLOCK,
             });
             let script = Script { action, clear_right: plan.insists, ..Script::default() };
-            filter.context = bed.script(&Arc::new(script));
+            filter.context = rig.script(&Arc::new(script));
         }
-        bed.add(&session, filter);
+        rig.add(&session, filter);
     }
     session.commit().expect("nothing refuses");
 }
 
-fn ask_engine(bed: &Bed, packet: &Packet) -> (Verdict, bool) {
-    let layer = bed.engine.layers().get(LAYER).expect("there");
+fn ask_engine(rig: &Rig, packet: &Packet) -> (Verdict, bool) {
+    let layer = rig.engine.layers().get(LAYER).expect("there");
     let mut incoming = Incoming::new(layer.fields.len());
     for ((name, _), value) in FIELDS.iter().zip(packet) {
         let index = layer.field_index(name).expect("a field of the layer");
@@ -283,7 +283,7 @@ fn ask_engine(bed: &Bed, packet: &Packet) -> (Verdict, bool) {
             _ => incoming.blob(index, Arc::new(Blob::new(vec![value]))),
         }
     }
-    let outcome = bed.classify_values(LAYER, incoming.values(), None);
+    let outcome = rig.classify_values(LAYER, incoming.values(), None);
     (outcome.verdict, outcome.decided)
 }
 
@@ -291,10 +291,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn the_engine_agrees_with_the_model((weights, filters) in policy(), packets in packets()) {
-        let bed = Bed::new();
-        build(&bed, &weights, &filters);
+        let rig = Rig::new();
+        build(&rig, &weights, &filters);
         for packet in &packets {
-            prop_assert_eq!(ask_engine(&bed, packet), model(&weights, &filters, packet), "packet {:?}", packet);
+            prop_assert_eq!(ask_engine(&rig, packet), model(&weights, &filters, packet), "packet {:?}", packet);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The stream layer: what callouts ask for beside their action.
 
-use super::bed::{Bed, Functions};
+use super::rig::{Functions, Rig};
 use crate::callout::ClassifyCall;
 use crate::flow::Flow;
 use crate::layers::LayerId;
@@ -43,25 +43,25 @@ impl Answer {
 }
 
 /// Sublayers with one filter each, from the heaviest to the lightest: its action and what its callout answers.
-fn policy(bed: &Bed, filters: &[(u32, &Arc<Answer>)]) {
-    let session = bed.session();
+fn policy(rig: &Rig, filters: &[(u32, &Arc<Answer>)]) {
+    let session = rig.session();
     for (i, (action, answer)) in filters.iter().enumerate() {
-        let key = bed.key();
+        let key = rig.key();
         let classify = {
             let answer = Arc::clone(answer);
             Box::new(move |call: &ClassifyCall<'_>, out: &mut FwpsClassifyOut0| answer.give(call, out))
         };
-        bed.register(key, 0, Functions { classify, ..bed.functions() }).expect("new");
-        bed.add_callout(&session, key, STREAM);
-        let mut filter = bed.filter(*action);
-        (filter.layer, filter.action_key) = (bed.layer_key(STREAM), key);
-        filter.sublayer = bed.sublayer(&session, 100 - i as u16);
-        bed.add(&session, filter);
+        rig.register(key, 0, Functions { classify, ..rig.functions() }).expect("new");
+        rig.add_callout(&session, key, STREAM);
+        let mut filter = rig.filter(*action);
+        (filter.layer, filter.action_key) = (rig.layer_key(STREAM), key);
+        filter.sublayer = rig.sublayer(&session, 100 - i as u16);
+        rig.add(&session, filter);
     }
 }
 
 /// Indicates 100 bytes.
-fn indicate(bed: &Bed, flow: &Arc<Flow>) -> (Outcome, StreamOutcome) {
+fn indicate(rig: &Rig, flow: &Arc<Flow>) -> (Outcome, StreamOutcome) {
     let packet = Cell::new(FwpsStreamCalloutIoPacket0 {
         stream_data: null_mut(),
         missed_bytes: 0,
@@ -72,7 +72,7 @@ fn indicate(bed: &Bed, flow: &Arc<Flow>) -> (Outcome, StreamOutcome) {
     let metadata = FwpsIncomingMetadataValues0::default();
     let layer_data = LayerData::Stream(&packet, 100);
     let c = Classify { layer: STREAM, values: &[], metadata: &metadata, layer_data, flow: Some(flow), request: None };
-    let outcome = bed.engine.classify(&c);
+    let outcome = rig.engine.classify(&c);
     let stream = outcome.stream.expect("a stream layer");
     (outcome, stream)
 }
@@ -87,12 +87,12 @@ fn a_stream_action_other_than_none_ends_the_evaluation_and_voids_the_action() {
         (FWPS_STREAM_ACTION_DROP_CONNECTION, StreamAction::DropConnection),
         (FWPS_STREAM_ACTION_DEFER, StreamAction::Defer),
     ] {
-        let bed = Bed::new();
+        let rig = Rig::new();
         let asks = Arc::new(Answer { action: FWP_ACTION_BLOCK, stream: asked, required: 12, ..Answer::default() });
         let after = Arc::new(Answer { action: FWP_ACTION_BLOCK, ..Answer::default() });
-        policy(&bed, &[(UNKNOWN, &asks), (UNKNOWN, &after)]);
-        let flow = bed.engine.flows.create();
-        let (outcome, stream) = indicate(&bed, &flow);
+        policy(&rig, &[(UNKNOWN, &asks), (UNKNOWN, &after)]);
+        let flow = rig.engine.flows.create();
+        let (outcome, stream) = indicate(&rig, &flow);
         assert_eq!((outcome.verdict, outcome.decided), (Verdict::Permit, false), "{expected:?}");
         assert_eq!((stream.action, stream.bytes_required), (expected, 12));
         assert_eq!(after.calls(), 0);
@@ -101,44 +101,44 @@ fn a_stream_action_other_than_none_ends_the_evaluation_and_voids_the_action() {
 
 #[test]
 fn an_inspecting_callout_can_ask_for_data_but_not_drop_the_connection() {
-    let bed = Bed::new();
+    let rig = Rig::new();
     let drops = Arc::new(Answer { stream: FWPS_STREAM_ACTION_DROP_CONNECTION, ..Answer::default() });
     let wants = Arc::new(Answer { stream: FWPS_STREAM_ACTION_NEED_MORE_DATA, required: 1, ..Answer::default() });
-    policy(&bed, &[(INSPECTION, &drops), (INSPECTION, &wants)]);
-    let flow = bed.engine.flows.create();
-    assert_eq!(indicate(&bed, &flow).1.action, StreamAction::NeedMoreData);
+    policy(&rig, &[(INSPECTION, &drops), (INSPECTION, &wants)]);
+    let flow = rig.engine.flows.create();
+    assert_eq!(indicate(&rig, &flow).1.action, StreamAction::NeedMoreData);
     assert_eq!((drops.calls(), wants.calls()), (1, 1));
 }
 
 #[test]
 fn a_callout_that_allows_the_connection_is_not_called_again_on_that_flow() {
-    let bed = Bed::new();
+    let rig = Rig::new();
     let allows =
         Arc::new(Answer { action: FWP_ACTION_BLOCK, stream: FWPS_STREAM_ACTION_ALLOW_CONNECTION, ..Answer::default() });
     let other = Arc::new(Answer { action: FWP_ACTION_PERMIT, ..Answer::default() });
-    policy(&bed, &[(UNKNOWN, &allows), (UNKNOWN, &other)]);
-    let (flow, another) = (bed.engine.flows.create(), bed.engine.flows.create());
+    policy(&rig, &[(UNKNOWN, &allows), (UNKNOWN, &other)]);
+    let (flow, another) = (rig.engine.flows.create(), rig.engine.flows.create());
     for _ in 0..3 {
-        let (outcome, stream) = indicate(&bed, &flow);
+        let (outcome, stream) = indicate(&rig, &flow);
         assert_eq!((outcome.verdict, stream.action), (Verdict::Permit, StreamAction::None));
     }
     assert_eq!((allows.calls(), other.calls()), (1, 3));
-    indicate(&bed, &another);
+    indicate(&rig, &another);
     assert_eq!(allows.calls(), 2, "another flow is another matter");
 }
 
 #[test]
 fn the_verdict_covers_the_shortest_part_that_was_decided_about() {
-    let bed = Bed::new();
+    let rig = Rig::new();
     let some = Arc::new(Answer { action: FWP_ACTION_PERMIT, enforced: 60, ..Answer::default() });
     let fewer = Arc::new(Answer { action: FWP_ACTION_PERMIT, enforced: 40, ..Answer::default() });
     let looks = Arc::new(Answer { enforced: 5, ..Answer::default() });
     let all = Arc::new(Answer { action: FWP_ACTION_PERMIT, enforced: 100, ..Answer::default() });
-    policy(&bed, &[(UNKNOWN, &all), (UNKNOWN, &some), (INSPECTION, &looks), (UNKNOWN, &fewer)]);
-    let flow = bed.engine.flows.create();
-    let (outcome, stream) = indicate(&bed, &flow);
+    policy(&rig, &[(UNKNOWN, &all), (UNKNOWN, &some), (INSPECTION, &looks), (UNKNOWN, &fewer)]);
+    let flow = rig.engine.flows.create();
+    let (outcome, stream) = indicate(&rig, &flow);
     assert_eq!((outcome.verdict, stream.bytes_enforced), (Verdict::Permit, 40));
-    let whole = Bed::new();
+    let whole = Rig::new();
     policy(&whole, &[(UNKNOWN, &all)]);
     let flow = whole.engine.flows.create();
     assert_eq!(indicate(&whole, &flow).1.bytes_enforced, 0, "zero says: about everything");

@@ -1,6 +1,6 @@
 //! The XML forms, read back.
 
-use super::bed::{Bed, LAYER, Script};
+use super::rig::{LAYER, Rig, Script};
 use crate::bfe::Provider;
 use crate::condition::ConditionValue;
 use crate::netevent::FileTime;
@@ -61,16 +61,16 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
 
 #[test]
 fn a_drop_is_written_as_netsh_writes_it() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let callout = bed.callout(&session);
-    let sublayer = bed.sublayer(&session, 0x9000);
-    let mut veto = bed.filter(FWP_ACTION_CALLOUT_UNKNOWN);
+    let rig = Rig::new();
+    let session = rig.session();
+    let callout = rig.callout(&session);
+    let sublayer = rig.sublayer(&session, 0x9000);
+    let mut veto = rig.filter(FWP_ACTION_CALLOUT_UNKNOWN);
     (veto.action_key, veto.sublayer) = (callout, sublayer);
-    veto.context = bed.script(&Script::insists(FWP_ACTION_BLOCK));
-    let block = bed.add(&session, veto);
-    let permit = bed.add(&session, bed.filter(FWP_ACTION_PERMIT));
-    let layer = bed.engine.layers().get(LAYER).expect("there");
+    veto.context = rig.script(&Script::insists(FWP_ACTION_BLOCK));
+    let block = rig.add(&session, veto);
+    let permit = rig.add(&session, rig.filter(FWP_ACTION_PERMIT));
+    let layer = rig.engine.layers().get(LAYER).expect("there");
     let mut incoming = Incoming::new(layer.fields.len());
     let at = |name| layer.field_index(name).expect("a field of the layer");
     incoming.blob(at("ALE_APP_ID"), Arc::new(Blob::app_id(r"\device\harddiskvolume1\a&b")));
@@ -81,9 +81,9 @@ fn a_drop_is_written_as_netsh_writes_it() {
     incoming.u16(at("IP_REMOTE_PORT"), 443);
     incoming.u8(at("IP_PROTOCOL"), 6);
     incoming.u32(at("FLAGS"), FWP_CONDITION_FLAG_IS_LOOPBACK);
-    bed.engine.events.set_time(Some(FileTime(10_000)));
-    bed.classify_values(LAYER, incoming.values(), None);
-    let text = written(|out| xml::net_events(&bed.engine, out));
+    rig.engine.events.set_time(Some(FileTime(10_000)));
+    rig.classify_values(LAYER, incoming.values(), None);
+    let text = written(|out| xml::net_events(&rig.engine, out));
     let app_id: String =
         r"\device\harddiskvolume1\a&b".chars().chain(['\0']).map(|c| format!("{:02x}00", c as u32)).collect();
     let expected = [
@@ -140,49 +140,49 @@ fn a_drop_is_written_as_netsh_writes_it() {
 
 #[test]
 fn no_event_is_an_empty_document() {
-    let bed = Bed::new();
-    let text = written(|out| xml::net_events(&bed.engine, out));
+    let rig = Rig::new();
+    let text = written(|out| xml::net_events(&rig.engine, out));
     assert!(text.ends_with("?>\n<netEvents/>\n"), "{text}");
 }
 
 #[test]
-fn allows_are_recorded_when_asked_for_and_absorbed_blocks_never() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let events = &bed.engine.events;
-    let permit = bed.add(&session, bed.filter(FWP_ACTION_PERMIT));
-    bed.classify();
+fn allows_are_recorded_when_asked_for_and_absorrig_blocks_never() {
+    let rig = Rig::new();
+    let session = rig.session();
+    let events = &rig.engine.events;
+    let permit = rig.add(&session, rig.filter(FWP_ACTION_PERMIT));
+    rig.classify();
     assert_eq!(events.take().len(), 0);
     events.set_collect_allow(true);
-    bed.classify();
-    let text = written(|out| xml::net_events(&bed.engine, out));
+    rig.classify();
+    let text = written(|out| xml::net_events(&rig.engine, out));
     assert!(text.contains("<type>FWPM_NET_EVENT_TYPE_CLASSIFY_ALLOW</type>"));
     assert!(
         text.contains(&format!("<classifyAllow>\n\t\t\t<filterId>{permit}</filterId>\n\t\t\t<layerId>48</layerId>"))
     );
     let _ = events.take();
     session.delete_filter_by_id(permit).expect("there");
-    let callout = bed.callout(&session);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_TERMINATING);
+    let callout = rig.callout(&session);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_TERMINATING);
     filter.action_key = callout;
     let absorb = Script { action: Some(FWP_ACTION_BLOCK), flags: FWPS_CLASSIFY_OUT_FLAG_ABSORB, ..Script::default() };
-    filter.context = bed.script(&Arc::new(absorb));
-    bed.add(&session, filter);
-    assert!(bed.classify().absorb);
+    filter.context = rig.script(&Arc::new(absorb));
+    rig.add(&session, filter);
+    assert!(rig.classify().absorb);
     assert_eq!(events.take().len(), 0);
 }
 
 #[test]
 fn filters_and_state_are_written_with_every_kind_of_value() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let key = bed.key();
+    let rig = Rig::new();
+    let session = rig.session();
+    let key = rig.key();
     let display = crate::bfe::DisplayData::new("Firm & Sons", "makes filters");
     let provider =
         Provider { key, display, flags: FWPM_PROVIDER_FLAG_PERSISTENT, data: b"a\0".to_vec(), service: None };
     session.add_provider(provider).expect("new");
-    let callout = bed.callout(&session);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_TERMINATING);
+    let callout = rig.callout(&session);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_TERMINATING);
     (filter.provider, filter.action_key, filter.weight) = (Some(key), callout, Weight::Range(3));
     filter.flags = FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT | FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED;
     let range = ConditionValue::Range {
@@ -190,12 +190,12 @@ fn filters_and_state_are_written_with_every_kind_of_value() {
         high: Box::new(ConditionValue::Uint32(0x0AFF_FFFF)),
     };
     filter.conditions = vec![
-        bed.condition("IP_REMOTE_ADDRESS", MatchType::Range, range),
-        bed.condition("IP_REMOTE_PORT", MatchType::NotEqual, ConditionValue::Uint16(25)),
+        rig.condition("IP_REMOTE_ADDRESS", MatchType::Range, range),
+        rig.condition("IP_REMOTE_PORT", MatchType::NotEqual, ConditionValue::Uint16(25)),
     ];
-    filter.context = bed.script(&Script::silent());
-    let id = bed.add(&session, filter);
-    let text = written(|out| xml::filters(&bed.engine, out));
+    filter.context = rig.script(&Script::silent());
+    let id = rig.add(&session, filter);
+    let text = written(|out| xml::filters(&rig.engine, out));
     let lines = leaves(&text);
     let item = "wfpdiag/filters/item";
     let at = |line: String| lines.iter().position(|l| *l == line).unwrap_or_else(|| panic!("{line} in {lines:#?}"));
@@ -221,7 +221,7 @@ fn filters_and_state_are_written_with_every_kind_of_value() {
     let places: Vec<usize> = order.into_iter().map(at).collect();
     assert!(places.is_sorted(), "{places:?}");
 
-    let text = written(|out| xml::state(&bed.engine, out));
+    let text = written(|out| xml::state(&rig.engine, out));
     let (state, firewall) = text.split_once("<firewallState>").expect("two top-level elements");
     let lines = leaves(state);
     assert_eq!(lines.iter().filter(|l| l.starts_with("wfpstate/layers/item/layer/layerId =")).count(), 99);

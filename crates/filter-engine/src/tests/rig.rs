@@ -94,13 +94,13 @@ impl CalloutFunctions for Functions {
 }
 
 /// An engine and what is asked of it.
-pub(super) struct Bed {
+pub(super) struct Rig {
     pub(super) engine: Arc<FilterEngine>,
     next_key: AtomicU32,
     scripts: Arc<Mutex<Vec<Arc<Script>>>>,
 }
 
-impl Bed {
+impl Rig {
     pub(super) fn new() -> Self {
         Self { engine: Arc::default(), next_key: AtomicU32::new(1), scripts: Arc::default() }
     }
