@@ -15,7 +15,6 @@ use super::handle::Kind;
 use super::kernel::Pool;
 use super::memory;
 use super::object::{Allowed, Attributes, Body, Object};
-use super::status;
 use super::string;
 use super::violation::Fault;
 use crate::machine::Machine;
@@ -322,7 +321,7 @@ extern "win64" fn query_memory(
 /// The UTF-16 units of a text value, without terminator.
 fn text(value: &Value) -> Result<Vec<u16>, NtStatus> {
     if value.kind != REG_SZ && value.kind != REG_EXPAND_SZ {
-        return Err(status::OBJECT_TYPE_MISMATCH);
+        return Err(NtStatus::OBJECT_TYPE_MISMATCH);
     }
     let mut units: Vec<u16> = value.data.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
     while units.last() == Some(&0) {
@@ -385,7 +384,7 @@ extern "win64" fn query_ulong(_: Globals, key: Handle, name: *const UnicodeStrin
         let value = unsafe { value(machine, key, name)? };
         let number = match (value.kind, <[u8; 4]>::try_from(value.data.as_slice())) {
             (REG_DWORD, Ok(bytes)) => u32::from_le_bytes(bytes),
-            _ => return Err(status::OBJECT_TYPE_MISMATCH.into()),
+            _ => return Err(NtStatus::OBJECT_TYPE_MISMATCH.into()),
         };
         // SAFETY: not null.
         unsafe { out.write(number) };

@@ -22,13 +22,9 @@ pub(crate) const WDF_SYNCHRONIZATION_SCOPE_INVALID: NtStatus = status(0xC020_021
 pub(crate) const WDF_EXECUTION_LEVEL_INVALID: NtStatus = status(0xC020_0211);
 /// `STATUS_WDF_PARENT_NOT_SPECIFIED`.
 pub(crate) const WDF_PARENT_NOT_SPECIFIED: NtStatus = status(0xC020_0212);
-/// `STATUS_NO_SUCH_DEVICE`.
-pub(crate) const NO_SUCH_DEVICE: NtStatus = status(0xC000_000E);
 /// `STATUS_REVISION_MISMATCH`.
 pub(crate) const REVISION_MISMATCH: NtStatus = status(0xC000_0059);
 /// `STATUS_DRIVER_INTERNAL_ERROR`.
 pub(crate) const DRIVER_INTERNAL_ERROR: NtStatus = status(0xC000_0183);
-/// `STATUS_OBJECT_TYPE_MISMATCH`.
-pub(crate) const OBJECT_TYPE_MISMATCH: NtStatus = status(0xC000_0024);
 /// `STATUS_INVALID_USER_BUFFER`.
 pub(crate) const INVALID_USER_BUFFER: NtStatus = status(0xC000_00E8);

@@ -4,7 +4,6 @@ use core::ptr;
 
 use super::RegistryValue;
 use super::abi::{Handle, ObjectAttributes, UnicodeString, VersionAvailable};
-use super::status;
 use super::testing::{Calls, Rig, Wide, attributes, wdf};
 use nt_abi::NtStatus;
 
@@ -193,7 +192,7 @@ fn parameters_are_what_the_machine_was_given() {
         let key = parameters(&rig);
         assert_eq!(ulong(key, "depth"), Ok(7), "names have no case");
         assert_eq!(ulong(key, "Missing"), Err(NtStatus::OBJECT_NAME_NOT_FOUND));
-        assert_eq!(ulong(key, "Name"), Err(status::OBJECT_TYPE_MISMATCH));
+        assert_eq!(ulong(key, "Name"), Err(NtStatus::OBJECT_TYPE_MISMATCH));
 
         let name = Wide::new("Name");
         let (mut units, mut needed) = ([0xFFFF_u16; 8], 0_u16);

@@ -51,7 +51,6 @@ mod flag {
 
 /// Where the type that RTL_QUERY_REGISTRY_TYPECHECK expects is in the default type.
 const EXPECTED_SHIFT: u32 = 24;
-const STATUS_OBJECT_TYPE_MISMATCH: NtStatus = NtStatus(0xC000_0024_u32 as i32);
 const STATUS_INVALID_PARAMETER: NtStatus = NtStatus::INVALID_PARAMETER;
 const STATUS_BUFFER_TOO_SMALL: NtStatus = NtStatus::BUFFER_TOO_SMALL;
 
@@ -108,7 +107,7 @@ unsafe fn resolve(relative_to: u32, path: *const u16) -> Result<String, NtStatus
 /// `to` is the driver's, of the form the value's type asks for.
 unsafe fn store(value: &Value, to: *mut c_void, expected: Option<u32>) -> NtStatus {
     if expected.is_some_and(|expected| expected != value.kind) {
-        return STATUS_OBJECT_TYPE_MISMATCH;
+        return NtStatus::OBJECT_TYPE_MISMATCH;
     }
     match value.kind {
         // SAFETY: by the flags' page the entry context of a string value is a UNICODE_STRING.
@@ -424,7 +423,7 @@ mod tests {
                 assert_eq!(UnicodeString::read(&string), "soft");
                 machine.pool.free(string.buffer.cast(), 0);
                 table[0].default_type = 1 << 24;
-                assert_eq!(query(&table), STATUS_OBJECT_TYPE_MISMATCH);
+                assert_eq!(query(&table), NtStatus::OBJECT_TYPE_MISMATCH);
                 table[0] = Entry { flags: flag::DIRECT | flag::REQUIRED, name: path.as_ptr(), ..table[0] };
                 table[0].default_type = 0;
                 assert_eq!(query(&table), NtStatus::OBJECT_NAME_NOT_FOUND);

@@ -62,8 +62,6 @@ static PsProcessType: &Type = &PROCESS;
 static ExEventObjectType: &Type = &EVENT;
 static IoFileObjectType: &Type = &FILE;
 
-const STATUS_OBJECT_TYPE_MISMATCH: NtStatus = NtStatus(0xC000_0024_u32 as i32);
-
 /// `OBJECT_ATTRIBUTES` (ntdef.h).
 #[repr(C)]
 pub(crate) struct ObjectAttributes {
@@ -273,7 +271,7 @@ fn is_of(kind: Kind, wanted: u64) -> bool {
 extern "win64" fn ObReferenceObjectByPointer(object: u64, _access: u32, wanted: u64, _mode: i8) -> NtStatus {
     let kind = cpu::with_machine(|machine| machine.executive.objects.kind(object)).unwrap_or(Kind::Other);
     if !is_of(kind, wanted) {
-        return STATUS_OBJECT_TYPE_MISMATCH;
+        return NtStatus::OBJECT_TYPE_MISMATCH;
     }
     reference(object);
     NtStatus::SUCCESS
@@ -322,7 +320,7 @@ unsafe extern "win64" fn ObReferenceObjectByHandle(
     let Some(address) = object_of(handle) else { return NtStatus::INVALID_HANDLE };
     let kind = cpu::with_machine(|machine| machine.executive.objects.kind(address)).unwrap_or(Kind::Other);
     if !is_of(kind, wanted) {
-        return STATUS_OBJECT_TYPE_MISMATCH;
+        return NtStatus::OBJECT_TYPE_MISMATCH;
     }
     cpu::with_machine(|machine| machine.executive.objects.reference(address, by));
     // SAFETY: the page demands a variable for the object's address, and null, which is checked, or an
@@ -361,7 +359,7 @@ unsafe extern "win64" fn ObOpenObjectByPointer(
     let by = cpu::caller();
     let kind = cpu::with_machine(|machine| machine.executive.objects.kind(object)).unwrap_or(Kind::Other);
     if !is_of(kind, wanted) {
-        return STATUS_OBJECT_TYPE_MISMATCH;
+        return NtStatus::OBJECT_TYPE_MISMATCH;
     }
     let opened = cpu::with_machine(|machine| machine.executive.objects.open(Target::Object(object), by));
     // SAFETY: the page demands a variable for the handle, which the driver closes with ZwClose.
@@ -412,7 +410,7 @@ mod tests {
                 assert_eq!(opened, NtStatus::SUCCESS);
                 let by_handle =
                     |wanted, object| ObReferenceObjectByHandle(handle, 0, wanted, 0, object, ptr::null_mut());
-                assert_eq!(by_handle(process, &mut object), STATUS_OBJECT_TYPE_MISMATCH);
+                assert_eq!(by_handle(process, &mut object), NtStatus::OBJECT_TYPE_MISMATCH);
                 assert_eq!(by_handle(thread, &mut object), NtStatus::SUCCESS);
                 assert_eq!(object, 0x2000);
                 ObfDereferenceObject(object);

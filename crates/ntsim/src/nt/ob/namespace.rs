@@ -20,7 +20,6 @@ exports! {
     ZwQuerySymbolicLinkObject: PASSIVE,
 }
 
-const STATUS_OBJECT_TYPE_MISMATCH: NtStatus = NtStatus(0xC000_0024_u32 as i32);
 const STATUS_OBJECT_PATH_SYNTAX_BAD: NtStatus = NtStatus(0xC000_003B_u32 as i32);
 
 /// Where the DOS device `C:` leads.
@@ -45,7 +44,7 @@ unsafe fn full_name(attributes: *const ObjectAttributes) -> Result<String, NtSta
     }
     match cpu::with_machine(|machine| machine.executive.objects.target(root)) {
         Some(Target::Directory(directory)) => Ok(format!("{}\\{name}", directory.trim_end_matches('\\'))),
-        Some(_) => Err(STATUS_OBJECT_TYPE_MISMATCH),
+        Some(_) => Err(NtStatus::OBJECT_TYPE_MISMATCH),
         None => Err(NtStatus::INVALID_HANDLE),
     }
 }
@@ -112,7 +111,7 @@ unsafe extern "win64" fn ZwQuerySymbolicLinkObject(
 ) -> NtStatus {
     let to = match cpu::with_machine(|machine| machine.executive.objects.target(handle)) {
         Some(Target::SymbolicLink(to)) => to,
-        Some(_) => return STATUS_OBJECT_TYPE_MISMATCH,
+        Some(_) => return NtStatus::OBJECT_TYPE_MISMATCH,
         None => return NtStatus::INVALID_HANDLE,
     };
     let terminator = (!returned.is_null()).then_some(0);
@@ -225,7 +224,7 @@ mod tests {
             let mut text = UnicodeString::EMPTY;
             // SAFETY: all are ours.
             let no_link = unsafe { ZwQuerySymbolicLinkObject(directory, &mut text, ptr::null_mut()) };
-            assert_eq!(no_link, STATUS_OBJECT_TYPE_MISMATCH);
+            assert_eq!(no_link, NtStatus::OBJECT_TYPE_MISMATCH);
             // SAFETY: refused before it is checked.
             let no_driver = unsafe { IoQueryFullDriverPath(0x4000, &mut text) };
             assert_eq!(no_driver, NtStatus::INVALID_PARAMETER);

@@ -22,7 +22,6 @@ exports! {
 
 const STATUS_INVALID_INFO_CLASS: NtStatus = NtStatus(0xC000_0003_u32 as i32);
 const STATUS_INVALID_CID: NtStatus = NtStatus(0xC000_000B_u32 as i32);
-const STATUS_OBJECT_TYPE_MISMATCH: NtStatus = NtStatus(0xC000_0024_u32 as i32);
 const STATUS_INVALID_PARAMETER_MIX: NtStatus = NtStatus(0xC000_0030_u32 as i32);
 
 /// `PROCESSINFOCLASS`.
@@ -88,7 +87,7 @@ const _: () = assert!(
 /// The process behind a handle.
 fn process_of(handle: u64) -> Result<Process, NtStatus> {
     let object = ob::object_of(handle).ok_or(NtStatus::INVALID_HANDLE)?;
-    cpu::with_machine(|machine| machine.executive.processes.get(object)).ok_or(STATUS_OBJECT_TYPE_MISMATCH)
+    cpu::with_machine(|machine| machine.executive.processes.get(object)).ok_or(NtStatus::OBJECT_TYPE_MISMATCH)
 }
 
 /// Writes a structure of fixed size: Windows wants its very length.
@@ -366,7 +365,7 @@ mod tests {
                 let thread = -2_i64 as u64;
                 assert_eq!(
                     ZwQueryInformationProcess(thread, class::WOW64, at, 8, ptr::null_mut()),
-                    STATUS_OBJECT_TYPE_MISMATCH
+                    NtStatus::OBJECT_TYPE_MISMATCH
                 );
                 assert_eq!(ZwOpenProcess(&mut out, 0, &attributes, &client), STATUS_INVALID_CID);
                 assert_eq!(ZwQuerySystemInformation(11, at, 8, ptr::null_mut()), STATUS_INVALID_INFO_CLASS);

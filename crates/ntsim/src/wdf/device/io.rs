@@ -11,7 +11,6 @@ use super::super::lock::CallbackLock;
 use super::super::object::{self, Attributes, Object, SCOPE_DEVICE};
 use super::super::queue;
 use super::super::request::{self, CreateAnswer, Irp, Operation, Request};
-use super::super::status;
 use super::super::violation::{Fault, Violation};
 use super::Device;
 use crate::cpu;
@@ -41,7 +40,7 @@ impl Backend {
 
 impl DeviceBackend for Backend {
     fn create(&self, file: FileId) -> NtStatus {
-        self.run(status::NO_SUCH_DEVICE, |machine, object, device| match open(machine, object, device, file) {
+        self.run(NtStatus::NO_SUCH_DEVICE, |machine, object, device| match open(machine, object, device, file) {
             Ok(()) => Ok(NtStatus::SUCCESS),
             Err(Fault::Status(status)) => Ok(status),
             Err(Fault::Violation(violation)) => Err(violation),
@@ -67,7 +66,7 @@ impl DeviceBackend for Backend {
 
     fn submit(&self, irp: IrpRequest) {
         if self.device.strong_count() == 0 {
-            irp.complete(status::NO_SUCH_DEVICE, 0);
+            irp.complete(NtStatus::NO_SUCH_DEVICE, 0);
             return;
         }
         self.run((), |machine, object, device| submit(machine, object, device, irp));
@@ -101,7 +100,7 @@ fn call_file(
 /// IRP_MJ_CREATE.
 fn open(machine: &Arc<Machine>, object: &Arc<Object>, device: &Device, file: FileId) -> Result<(), Fault> {
     if !device.initialized.load(Ordering::Acquire) || device.delete_pending.load(Ordering::Acquire) {
-        return Err(status::NO_SUCH_DEVICE.into());
+        return Err(NtStatus::NO_SUCH_DEVICE.into());
     }
     let class = device.files.config.map_or(FILE_CLASS_NOT_REQUIRED, |config| config.class & !FILE_CLASS_OPTIONAL);
     {

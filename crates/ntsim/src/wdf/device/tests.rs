@@ -36,7 +36,7 @@ fn set_files(rig: &Rig, init: Handle, config: FileConfig, of_file: ObjectAttribu
 fn nobody_opens_a_device_that_is_not_finished() {
     let rig = Rig::new();
     let device = rig.run(|| rig.device(NAME, |_| ())).unwrap();
-    assert_eq!(open(&rig).unwrap_err(), status::NO_SUCH_DEVICE);
+    assert_eq!(open(&rig).unwrap_err(), NtStatus::NO_SUCH_DEVICE);
     rig.run(|| rig.finish(device)).unwrap();
     drop(open(&rig).unwrap());
     assert_eq!(rig.unload().unwrap(), Vec::<String>::new());
