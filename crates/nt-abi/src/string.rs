@@ -1,6 +1,7 @@
 //! Counted strings as they cross the import boundary.
 
 use crate::words::Words;
+use core::mem::offset_of;
 use core::{ptr, slice};
 
 /// `UNICODE_STRING` (ntdef.h): 16 bytes on x64; the lengths are in bytes.
@@ -28,6 +29,7 @@ pub struct AnsiString {
 }
 
 const _: () = assert!(size_of::<UnicodeString>() == 16 && size_of::<AnsiString>() == 16);
+const _: () = assert!(offset_of!(UnicodeString, maximum_length) == 2 && offset_of!(UnicodeString, buffer) == 8);
 
 impl UnicodeString {
     /// The empty string.

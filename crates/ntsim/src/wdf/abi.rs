@@ -7,6 +7,8 @@
 use core::ffi::c_void;
 use core::mem::{offset_of, size_of};
 
+pub(crate) use nt_abi::UnicodeString;
+
 /// A framework handle (`WDFOBJECT` and every type derived from it) as a driver holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
@@ -27,15 +29,6 @@ impl core::fmt::Debug for Handle {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{:#x}", self.0)
     }
-}
-
-/// `UNICODE_STRING`: lengths in bytes.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(crate) struct UnicodeString {
-    pub(crate) length: u16,
-    pub(crate) maximum_length: u16,
-    pub(crate) buffer: *mut u16,
 }
 
 /// `WDF_VERSION`.
@@ -308,7 +301,6 @@ macro_rules! layout {
     };
 }
 
-layout!(UnicodeString, 16; length @ 0, maximum_length @ 2, buffer @ 8);
 layout!(Version, 12; major @ 0, minor @ 4, build @ 8);
 layout!(BindInfo, 48; size @ 0, component @ 8, version @ 16, function_count @ 28, function_table @ 32, module @ 40);
 layout!(BindInfo2, 88; v1 @ 0, minimum_version_required @ 48, client_version_higher_than_framework @ 56,
