@@ -21,7 +21,7 @@ pub(crate) mod seh;
 mod shared_data;
 mod stack;
 pub mod suspend;
-mod switch;
+pub(crate) mod switch;
 pub mod thread;
 mod unwind;
 

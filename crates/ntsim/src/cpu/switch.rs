@@ -2,6 +2,35 @@
 
 use core::ffi::c_void;
 
+/// Assembler for the start of a function: pushes the registers that the sysv64 ABI preserves, with a frame relative to
+/// rbp. The function ends with `.cfi_endproc`.
+macro_rules! push_preserved {
+    () => {
+        concat!(
+            ".cfi_startproc\n",
+            "push rbp\n",
+            ".cfi_def_cfa_offset 16\n",
+            ".cfi_offset rbp, -16\n",
+            "mov rbp, rsp\n",
+            ".cfi_def_cfa_register rbp\n",
+            "push rbx\n",
+            "push r12\n",
+            "push r13\n",
+            "push r14\n",
+            "push r15",
+        )
+    };
+}
+pub(crate) use push_preserved;
+
+/// Assembler that undoes [`push_preserved`] and returns.
+macro_rules! pop_preserved {
+    () => {
+        "pop r15\npop r14\npop r13\npop r12\npop rbx\npop rbp\nret"
+    };
+}
+pub(crate) use pop_preserved;
+
 /// How a call on another stack ended.
 pub(super) const RETURNED: u64 = 0;
 /// It was abandoned by [`abandon`].
@@ -20,20 +49,9 @@ pub(super) unsafe extern "sysv64" fn call_on(
     entry: extern "sysv64" fn(*mut c_void),
     argument: *mut c_void,
 ) -> u64 {
-    // The frame is described relative to rbp, which `entry` preserves, so that a panic's backtrace and a debugger can
-    // walk from the new stack to the old one.
+    // The frame is relative to rbp, so that a panic's backtrace and a debugger can walk from the new stack to the old.
     core::arch::naked_asm!(
-        ".cfi_startproc",
-        "push rbp",
-        ".cfi_def_cfa_offset 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_preserved!(),
         "sub rsp, 8",
         "stmxcsr [rsp]",
         "fnstcw [rsp + 4]",
@@ -67,17 +85,5 @@ pub(super) unsafe extern "sysv64" fn abandon(host_rsp: u64) -> ! {
 /// The common end of `call_on` and `abandon`: `rsp` is the value stored in `host_rsp`, `rax` what to return.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn restore() {
-    core::arch::naked_asm!(
-        "cld",
-        "ldmxcsr [rsp]",
-        "fldcw [rsp + 4]",
-        "add rsp, 8",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "ret",
-    )
+    core::arch::naked_asm!("cld", "ldmxcsr [rsp]", "fldcw [rsp + 4]", "add rsp, 8", pop_preserved!(),)
 }

@@ -3,6 +3,7 @@
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use super::process;
+use crate::cpu::switch::{pop_preserved, push_preserved};
 use crate::cpu::{self, code};
 use crate::export::exports;
 use crate::nt::ke::{apc, dispatcher};
@@ -60,17 +61,7 @@ thread_local! {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn run(saved: *mut u64, routine: StartRoutine, context: *mut c_void) {
     core::arch::naked_asm!(
-        ".cfi_startproc",
-        "push rbp",
-        ".cfi_def_cfa_offset 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_preserved!(),
         "mov [rdi], rsp",
         "mov rcx, rdx",
         "sub rsp, 40",
@@ -93,7 +84,7 @@ unsafe extern "sysv64" fn leave(saved: u64) -> ! {
 
 #[unsafe(naked)]
 unsafe extern "sysv64" fn restore() {
-    core::arch::naked_asm!("pop r15", "pop r14", "pop r13", "pop r12", "pop rbx", "pop rbp", "ret")
+    core::arch::naked_asm!(pop_preserved!())
 }
 
 /// A field of a `KTHREAD`.
