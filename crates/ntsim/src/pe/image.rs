@@ -3,7 +3,7 @@
 use super::error::{AMD64, LoadError};
 use object::LittleEndian as LE;
 use object::pe;
-use object::read::pe::{ExportTable, ImageNtHeaders as _, ImportTable, RelocationBlockIterator};
+use object::read::pe::{DataDirectories, ExportTable, ImageNtHeaders as _, ImportTable, RelocationBlockIterator};
 use object::read::pe::{ImageThunkData as _, Import as RawImport};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -76,25 +76,53 @@ fn directory(directory: &'static str) -> impl FnOnce(object::read::Error) -> Loa
     move |error| LoadError::BadDirectory { directory, problem: error.to_string() }
 }
 
+fn not_pe(error: object::read::Error) -> LoadError {
+    LoadError::NotPe(error.to_string())
+}
+
+/// Refuses another processor's code. The machine determines the size of the headers that follow, so it is read first, at
+/// its fixed offset from the headers at `offset`.
+fn check_machine(file: &[u8], offset: u64) -> Result<(), LoadError> {
+    let at_machine = usize::try_from(offset).ok().and_then(|o| file.get(o.checked_add(4)?..o.checked_add(6)?));
+    match at_machine {
+        Some(&[low, high]) if u16::from_le_bytes([low, high]) != AMD64 => {
+            Err(LoadError::WrongMachine(u16::from_le_bytes([low, high])))
+        }
+        Some(_) => Ok(()),
+        None => Err(LoadError::NotPe(format!("its headers would begin at {offset:#x}, past its end"))),
+    }
+}
+
 impl Image {
     /// Reads a driver file.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(file: &[u8], allow_writable_code: bool) -> Result<Self, LoadError> {
-        let not_pe = |error: object::read::Error| LoadError::NotPe(error.to_string());
         let dos = pe::ImageDosHeader::parse(file).map_err(not_pe)?;
         let mut offset = u64::from(dos.nt_headers_offset());
-        // The machine determines the size of what follows, so it is read first, at its fixed offset.
-        let at_machine = usize::try_from(offset).ok().and_then(|o| file.get(o.checked_add(4)?..o.checked_add(6)?));
-        match at_machine {
-            Some(&[low, high]) if u16::from_le_bytes([low, high]) != AMD64 => {
-                return Err(LoadError::WrongMachine(u16::from_le_bytes([low, high])));
-            }
-            Some(_) => {}
-            None => return Err(LoadError::NotPe(format!("its headers would begin at {offset:#x}, past its end"))),
-        }
+        check_machine(file, offset)?;
         let (nt, directories) = pe::ImageNtHeaders64::parse(file, &mut offset).map_err(not_pe)?;
+        let mut image = Self::with_headers(file, nt)?;
+        let optional = &nt.optional_header;
+        let table = nt.sections(file, offset).map_err(not_pe)?;
+        let headers_end = optional.size_of_headers.get(LE).next_multiple_of(PAGE);
+        image.lay_out(file, table.iter(), headers_end, allow_writable_code)?;
+        if !image.sections.iter().any(|s| s.executable && s.holds(image.entry)) {
+            return Err(header("AddressOfEntryPoint", image.entry, "inside an executable section"));
+        }
+        image.read_directories(nt, &directories)?;
+        let stated = optional.check_sum.get(LE);
+        // e_lfanew, the signature, the file header, and the field's place in the optional header.
+        let actual = checksum(file, dos.nt_headers_offset() as usize + 4 + 20 + 64);
+        if stated != 0 && stated != actual {
+            image.warnings.push(format!("the header's checksum is {stated:#x}, the file's is {actual:#x}"));
+        }
+        Ok(image)
+    }
+
+    /// Checks the headers; the image then holds them alone.
+    fn with_headers(file: &[u8], nt: &pe::ImageNtHeaders64) -> Result<Self, LoadError> {
         let optional = &nt.optional_header;
         let characteristics = nt.file_header.characteristics.get(LE).0;
         if characteristics & pe::IMAGE_FILE_EXECUTABLE_IMAGE.0 == 0 {
@@ -120,8 +148,10 @@ impl Image {
         let Some(headers) = file.get(..headers_size as usize).filter(|_| headers_size <= size) else {
             return Err(header("SizeOfHeaders", headers_size, "no more than the file and the image have"));
         };
-        let mut image = Self {
-            bytes: vec![0; size as usize],
+        let mut bytes = vec![0; size as usize];
+        bytes[..headers.len()].copy_from_slice(headers);
+        Ok(Self {
+            bytes,
             preferred_base: optional.image_base.get(LE),
             entry: optional.address_of_entry_point.get(LE),
             sections: Vec::new(),
@@ -131,44 +161,41 @@ impl Image {
             pdata: 0..0,
             security_cookie: None,
             warnings: Vec::new(),
-        };
-        image.bytes[..headers.len()].copy_from_slice(headers);
-        let table = nt.sections(file, offset).map_err(not_pe)?;
-        image.lay_out(file, table.iter(), headers_size.next_multiple_of(PAGE), allow_writable_code)?;
-        if !image.sections.iter().any(|s| s.executable && s.holds(image.entry)) {
-            return Err(header("AddressOfEntryPoint", image.entry, "inside an executable section"));
-        }
+        })
+    }
+
+    /// Reads the data directories.
+    fn read_directories(
+        &mut self,
+        nt: &pe::ImageNtHeaders64,
+        directories: &DataDirectories<'_>,
+    ) -> Result<(), LoadError> {
         let range = |index: usize| {
             directories.get(index).map(|d| d.address_range()).filter(|&(address, size)| address != 0 && size != 0)
         };
-        if characteristics & pe::IMAGE_FILE_RELOCS_STRIPPED.0 != 0 {
+        if nt.file_header.characteristics.get(LE).0 & pe::IMAGE_FILE_RELOCS_STRIPPED.0 != 0 {
             return Err(LoadError::NotRelocatable);
         }
+        let dynamic_base = pe::IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE.0;
         match range(pe::IMAGE_DIRECTORY_ENTRY_BASERELOC) {
-            Some(at) => image.read_relocations(at)?,
+            Some(at) => self.read_relocations(at)?,
             // A tiny driver may contain no address at all, which the linker marks with DYNAMIC_BASE.
-            None if optional.dll_characteristics.get(LE).0 & pe::IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE.0 != 0 => {}
+            None if nt.optional_header.dll_characteristics.get(LE).0 & dynamic_base != 0 => {}
             None => return Err(LoadError::NotRelocatable),
         }
         if let Some(at) = range(pe::IMAGE_DIRECTORY_ENTRY_IMPORT) {
-            image.read_imports(at)?;
+            self.read_imports(at)?;
         }
         if let Some(at) = range(pe::IMAGE_DIRECTORY_ENTRY_EXPORT) {
-            image.read_exports(at)?;
+            self.read_exports(at)?;
         }
         if let Some(at) = range(pe::IMAGE_DIRECTORY_ENTRY_EXCEPTION) {
-            image.pdata = image.checked("exception", at)?;
+            self.pdata = self.checked("exception", at)?;
         }
         if let Some(at) = range(pe::IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG) {
-            image.read_load_config(at)?;
+            self.read_load_config(at)?;
         }
-        let stated = optional.check_sum.get(LE);
-        // e_lfanew, the signature, the file header, and the field's place in the optional header.
-        let actual = checksum(file, dos.nt_headers_offset() as usize + 4 + 20 + 64);
-        if stated != 0 && stated != actual {
-            image.warnings.push(format!("the header's checksum is {stated:#x}, the file's is {actual:#x}"));
-        }
-        Ok(image)
+        Ok(())
     }
 
     /// Copies the sections to their places.
