@@ -121,39 +121,22 @@ impl Verdicts {
         let totals = &mut self.totals;
         totals.packets += 1;
         totals.bytes += packet.len() as u64;
-        let name = match decision.verdict {
+        let (count, name) = match decision.verdict {
             Verdict::Forward => {
                 // The fragments that waited for this one go with it.
                 let pieces = stack.output.earlier.len() as u64;
                 totals.held = totals.held.saturating_sub(pieces);
-                totals.forwarded += 1 + pieces;
-                "forward"
+                totals.forwarded += pieces;
+                (&mut totals.forwarded, "forward")
             }
-            Verdict::Drop => {
-                totals.dropped += 1;
-                "drop"
-            }
-            Verdict::Refuse => {
-                totals.refused += 1;
-                "refuse"
-            }
-            Verdict::Abort => {
-                totals.aborted += 1;
-                "abort"
-            }
-            Verdict::Hold => {
-                totals.held += 1;
-                "hold"
-            }
-            Verdict::Relayed => {
-                totals.relayed += 1;
-                "relay"
-            }
-            Verdict::Malformed(_) => {
-                totals.malformed += 1;
-                "malformed"
-            }
+            Verdict::Drop => (&mut totals.dropped, "drop"),
+            Verdict::Refuse => (&mut totals.refused, "refuse"),
+            Verdict::Abort => (&mut totals.aborted, "abort"),
+            Verdict::Hold => (&mut totals.held, "hold"),
+            Verdict::Relayed => (&mut totals.relayed, "relay"),
+            Verdict::Malformed(_) => (&mut totals.malformed, "malformed"),
         };
+        *count += 1;
         totals.flows += u64::from(decision.opened);
         let telling =
             decision.opened || !matches!(decision.verdict, Verdict::Forward | Verdict::Hold | Verdict::Relayed);
@@ -234,29 +217,36 @@ impl Verdicts {
                 layer,
                 filter_id: filter_id.unwrap_or(0),
             };
-            if self.rows.len() < ROWS_LIMIT || self.rows.contains_key(&row) {
-                *self.rows.entry(row).or_default() += 1;
-            }
+            self.count(row, 1);
         }
     }
 
     /// Adds another record's sums and rows to this one.
     pub(crate) fn add(&mut self, other: Self) {
-        let (to, from) = (&mut self.totals, other.totals);
-        to.packets += from.packets;
-        to.bytes += from.bytes;
-        to.forwarded += from.forwarded;
-        to.dropped += from.dropped;
-        to.refused += from.refused;
-        to.aborted += from.aborted;
-        to.held += from.held;
-        to.malformed += from.malformed;
-        to.flows += from.flows;
-        to.injected += from.injected;
+        // Destructured, so that a new sum cannot be forgotten.
+        let Totals { packets, bytes, forwarded, dropped, refused, aborted, held, malformed, flows, injected, relayed } =
+            other.totals;
+        let to = &mut self.totals;
+        to.packets += packets;
+        to.bytes += bytes;
+        to.forwarded += forwarded;
+        to.dropped += dropped;
+        to.refused += refused;
+        to.aborted += aborted;
+        to.held += held;
+        to.malformed += malformed;
+        to.flows += flows;
+        to.injected += injected;
+        to.relayed += relayed;
         for (row, count) in other.rows {
-            if self.rows.len() < ROWS_LIMIT || self.rows.contains_key(&row) {
-                *self.rows.entry(row).or_default() += count;
-            }
+            self.count(row, count);
+        }
+    }
+
+    /// Adds to a row of the table.
+    fn count(&mut self, row: Row, by: u64) {
+        if self.rows.len() < ROWS_LIMIT || self.rows.contains_key(&row) {
+            *self.rows.entry(row).or_default() += by;
         }
     }
 
@@ -408,5 +398,26 @@ mod tests {
         verdicts.note(&stack, &udp(), Direction::Outbound, &FORWARDED, Duration::ZERO);
         assert_eq!(json.0.lock().iter().filter(|b| **b == b'\n').count(), 1);
         assert!(verdicts.rows.is_empty());
+    }
+
+    #[test]
+    fn joined_records_add_every_sum() {
+        let each = |n| Totals {
+            packets: n,
+            bytes: n,
+            forwarded: n,
+            dropped: n,
+            refused: n,
+            aborted: n,
+            held: n,
+            malformed: n,
+            flows: n,
+            injected: n,
+            relayed: n,
+        };
+        let of = |totals| Verdicts { totals, ..Verdicts::new(None) };
+        let mut joined = of(each(1));
+        joined.add(of(each(2)));
+        assert_eq!(joined.totals, each(3));
     }
 }
