@@ -4,8 +4,8 @@
 //! Values come in the order and types of the platform's layer table. Which metadata a layer carries is that of
 //! "Metadata Fields at Each Filtering Layer" (windows-driver-docs network/metadata-fields-at-each-filtering-layer.md).
 
+use super::injected::InjectedLists;
 use super::mailbox::{Mailbox, stream_data};
-use super::marks::Marks;
 use super::requests;
 use super::show::{with_list, with_stream};
 use crate::cpu;
@@ -130,7 +130,7 @@ pub struct EngineClassifier {
     slots: Box<[Slot]>,
     identities: HashMap<(Arc<str>, Option<u32>), Identity>,
     raised_from: Option<Irql>,
-    marks: Marks,
+    injected_lists: InjectedLists,
     /// Where callouts put what they inject.
     mailbox: Option<Arc<Mailbox>>,
     /// Injections that were taken out and must be completed.
@@ -205,8 +205,8 @@ impl EngineClassifier {
                 Slot { id, incoming, fills: fills.into(), metadata, carries: carries(layer) }
             })
             .collect();
-        let (identities, marks) = (HashMap::default(), Marks::default());
-        Self { machine, slots, identities, raised_from: None, marks, mailbox: None, done: VecDeque::new() }
+        let (identities, injected_lists) = (HashMap::default(), InjectedLists::default());
+        Self { machine, slots, identities, raised_from: None, injected_lists, mailbox: None, done: VecDeque::new() }
     }
 
     /// The engine of `machine`, whose callouts inject through `mailbox`.
@@ -230,15 +230,15 @@ impl EngineClassifier {
 
     /// Runs `f` with this classifier; the packets that it passes count as injected with `mark`.
     pub(super) fn injected<R>(&mut self, mark: Mark, f: impl FnOnce(&mut Self) -> R) -> R {
-        self.marks.set(Some(mark));
+        self.injected_lists.set(Some(mark));
         let result = f(self);
-        self.marks.set(None);
+        self.injected_lists.set(None);
         result
     }
 
     /// Releases the lists of injected packets that nobody holds any more.
     pub(super) fn sweep(&mut self) {
-        self.marks.sweep(&self.machine);
+        self.injected_lists.sweep(&self.machine);
     }
 
     /// Changes to the IRQL of the next call into driver code.
@@ -453,7 +453,7 @@ impl Classifier for EngineClassifier {
 
     fn classify(&mut self, indication: Indication<'_, Arc<Flow>>) -> Outcome {
         self.at(indication.irql());
-        let Self { machine, slots, identities, marks, .. } = self;
+        let Self { machine, slots, identities, injected_lists, .. } = self;
         let slot = &mut slots[slot_index(indication.layer, indication.version())];
         let identity = indication.owner.map(|owner| Self::identity(identities, owner));
         let quoted = match (&indication.data, indication.packet) {
@@ -489,7 +489,7 @@ impl Classifier for EngineClassifier {
             Data::None => ask(LayerData::None),
             Data::Packet { buffer, start, offset, end } => with_list(buffer, start, offset, end, |list| {
                 // SAFETY: `buffer.list` has just set the list up, and the buffer stays borrowed through the call.
-                unsafe { marks.show(machine, list) };
+                unsafe { injected_lists.show(machine, list) };
                 ask(LayerData::Pointer(list.cast()))
             }),
             Data::Stream { data, flags } => with_stream(data, flags, ask),
@@ -529,7 +529,7 @@ impl Classifier for EngineClassifier {
     }
 
     fn speak_for_itself(&mut self, own: bool) {
-        self.marks.suspend(own);
+        self.injected_lists.suspend(own);
     }
 
     fn flow_id(&self, flow: &Arc<Flow>) -> u64 {

@@ -8,8 +8,8 @@ pub mod carrier;
 #[cfg(test)]
 pub(crate) mod carrier_tests;
 pub mod engine;
+mod injected;
 mod mailbox;
-mod marks;
 mod requests;
 mod show;
 pub mod verdicts;

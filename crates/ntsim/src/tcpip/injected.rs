@@ -7,7 +7,7 @@ use nt_abi::packet::{dereference, reference, references};
 
 /// Marks every list that is shown while an injected packet is passed.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(super) struct InjectedLists {
     /// The current packet's mark.
     current: Option<Mark>,
     /// The packets shown now are not the injected one.
@@ -17,7 +17,7 @@ pub(super) struct Marks {
     lists: Vec<usize>,
 }
 
-impl Marks {
+impl InjectedLists {
     /// Sets the current packet's mark.
     pub(super) fn set(&mut self, mark: Option<Mark>) {
         (self.current, self.suspended) = (mark, false);
