@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fwpkclnt::UserSession;
-use crate::tcpip::carrier_tests::bed::{Driver, Injector};
 use crate::tcpip::carrier_tests::redirect::leads;
+use crate::tcpip::carrier_tests::rig::{Driver, Injector};
 use crate::tcpip::carrier_tests::streams::shown;
 use core::ptr::null_mut;
 use filter_engine::layers::{LayerId, condition};

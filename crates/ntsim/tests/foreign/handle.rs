@@ -1,7 +1,7 @@
 //! Handles: what opening checks, parameters, several at once, and what closing does to what pends.
 
-use crate::bed::{PATIENCE, machine, unload};
 use crate::divert::{Filter, Handle, Layer, PIPE_EMPTY, event, flag, param};
+use crate::rig::{PATIENCE, machine, unload};
 use nt_abi::NtStatus;
 use std::time::{Duration, Instant};
 

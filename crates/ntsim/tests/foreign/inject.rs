@@ -1,7 +1,7 @@
 //! The layer NETWORK with its packets taken out of the stack: held, sent again, changed, made up.
 
-use crate::bed::{Bed, CURL, DIG, PATIENCE, QUIET, has_dig};
 use crate::divert::{Address, Filter, Handle, Layer, flag};
+use crate::rig::{CURL, DIG, PATIENCE, QUIET, Rig, has_dig};
 use std::{
     net::Ipv6Addr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -48,11 +48,11 @@ fn replace(packet: &mut [u8], old: &[u8], new: &[u8]) -> bool {
 
 #[test]
 fn a_held_request_arrives_when_it_is_sent_again_and_only_once() {
-    let Some(bed) = Bed::new().filter(|_| has_dig()) else { return };
-    let handle = Handle::open(&bed.machine, &Filter::outbound().udp_to(53), Layer::Network, 0, 0).unwrap();
+    let Some(rig) = Rig::new().filter(|_| has_dig()) else { return };
+    let handle = Handle::open(&rig.machine, &Filter::outbound().udp_to(53), Layer::Network, 0, 0).unwrap();
     for server in SERVERS {
-        let wire = bed.tap_server();
-        let dig = bed.client(&format!("{DIG} @{server} name.test"));
+        let wire = rig.tap_server();
+        let dig = rig.client(&format!("{DIG} @{server} name.test"));
         let (question, address) = handle.receive(PATIENCE).expect("the question");
         assert_eq!(wire.rest(is_dns), Vec::<Vec<u8>>::new(), "it is held");
         handle.send(&question, &address).unwrap();
@@ -62,16 +62,16 @@ fn a_held_request_arrives_when_it_is_sent_again_and_only_once() {
         assert!(handle.receive(QUIET).is_none(), "what a handle sent is not shown to it");
     }
     drop(handle);
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn a_held_response_arrives_when_it_is_sent_again_and_only_once() {
-    let Some(bed) = Bed::new().filter(|_| has_dig()) else { return };
-    let handle = Handle::open(&bed.machine, &Filter::inbound().udp_from(53), Layer::Network, 0, 0).unwrap();
+    let Some(rig) = Rig::new().filter(|_| has_dig()) else { return };
+    let handle = Handle::open(&rig.machine, &Filter::inbound().udp_from(53), Layer::Network, 0, 0).unwrap();
     for server in SERVERS {
-        let wire = bed.tap_client();
-        let dig = bed.client(&format!("{DIG} @{server} name.test"));
+        let wire = rig.tap_client();
+        let dig = rig.client(&format!("{DIG} @{server} name.test"));
         let (answer, address) = handle.receive(PATIENCE).expect("the answer");
         assert_eq!(wire.rest(is_dns).len(), 1, "the question alone: the answer is held");
         handle.send(&answer, &address).unwrap();
@@ -81,18 +81,18 @@ fn a_held_response_arrives_when_it_is_sent_again_and_only_once() {
         assert!(handle.receive(QUIET).is_none(), "what a handle sent is not shown to it");
     }
     drop(handle);
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn requests_and_responses_are_changed_on_their_way() {
-    let Some(bed) = Bed::new() else { return };
+    let Some(rig) = Rig::new() else { return };
     let filters = [Filter::outbound().tcp_to(80), Filter::inbound().tcp_from(80)];
     for (filter, old, new, expected) in [
         (&filters[0], b"/before", b"/after!", "this is /after!\n"),
         (&filters[1], b"this is", b"that is", "that is /before\n"),
     ] {
-        let handle = Handle::open(&bed.machine, filter, Layer::Network, 0, 0).unwrap();
+        let handle = Handle::open(&rig.machine, filter, Layer::Network, 0, 0).unwrap();
         for server in ["203.0.113.10", "[2001:db8:1::10]"] {
             let changed = AtomicUsize::new(0);
             let each = |mut packet: Vec<u8>, address: Address| {
@@ -104,20 +104,20 @@ fn requests_and_responses_are_changed_on_their_way() {
                     handle.send(&packet, &address).unwrap();
                 }
             };
-            let during = || bed.client(&format!("{CURL} http://{server}/before")).prints();
+            let during = || rig.client(&format!("{CURL} http://{server}/before")).prints();
             assert_eq!(divert(&handle, each, during), expected, "{server}");
             assert_eq!(changed.load(Ordering::Relaxed), 1);
         }
         drop(handle);
     }
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn everything_is_diverted_and_arrives_as_it_was_once() {
-    let Some(bed) = Bed::new() else { return };
-    let handle = Handle::open(&bed.machine, &Filter::all(), Layer::Network, 0, 0).unwrap();
-    let (client, server) = (bed.tap_client(), bed.tap_server());
+    let Some(rig) = Rig::new() else { return };
+    let handle = Handle::open(&rig.machine, &Filter::all(), Layer::Network, 0, 0).unwrap();
+    let (client, server) = (rig.tap_client(), rig.tap_server());
     let told = AtomicUsize::new(0);
     let each = |packet: Vec<u8>, address: Address| {
         told.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +128,7 @@ fn everything_is_diverted_and_arrives_as_it_was_once() {
         commands.extend(SERVERS.map(|server| format!("{DIG} @{server} name.test")));
     }
     let (mut before, mut behind) = divert(&handle, each, || {
-        commands.iter().for_each(|command| drop(bed.client(command).prints()));
+        commands.iter().for_each(|command| drop(rig.client(command).prints()));
         (client.rest(|_| true), server.rest(|_| true))
     });
     assert_eq!(told.load(Ordering::Relaxed), behind.len(), "each packet is shown once");
@@ -138,19 +138,19 @@ fn everything_is_diverted_and_arrives_as_it_was_once() {
     assert_eq!(before, behind, "every packet passes once, as it was");
     assert!(before.len() >= 2 * commands.len());
     drop(handle);
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn handles_see_a_packet_in_the_order_of_their_priorities_and_once_each() {
-    let Some(bed) = Bed::new().filter(|_| has_dig()) else { return };
+    let Some(rig) = Rig::new().filter(|_| has_dig()) else { return };
     let open =
-        |priority| Handle::open(&bed.machine, &Filter::outbound().udp_to(53), Layer::Network, priority, 0).unwrap();
+        |priority| Handle::open(&rig.machine, &Filter::outbound().udp_to(53), Layer::Network, priority, 0).unwrap();
     // The one that comes last in the order is opened first.
     let (low, high) = (open(-100), open(100));
-    let sniffing = Handle::open(&bed.machine, &Filter::all().udp_to(53), Layer::Network, 50, flag::SNIFF).unwrap();
-    let wire = bed.tap_server();
-    let dig = bed.client(&format!("{DIG} @10.77.0.1 name.test"));
+    let sniffing = Handle::open(&rig.machine, &Filter::all().udp_to(53), Layer::Network, 50, flag::SNIFF).unwrap();
+    let wire = rig.tap_server();
+    let dig = rig.client(&format!("{DIG} @10.77.0.1 name.test"));
     let (packet, address) = high.receive(PATIENCE).expect("the highest is first");
     assert!(low.receive(QUIET).is_none() && sniffing.receive(QUIET).is_none());
     high.send(&packet, &address).unwrap();
@@ -166,29 +166,29 @@ fn handles_see_a_packet_in_the_order_of_their_priorities_and_once_each() {
         assert!(handle.receive(QUIET).is_none());
     }
     drop((low, high, sniffing));
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn closing_lets_held_packets_go() {
-    let Some(bed) = Bed::new().filter(|_| has_dig()) else { return };
+    let Some(rig) = Rig::new().filter(|_| has_dig()) else { return };
     for server in SERVERS {
-        let handle = Handle::open(&bed.machine, &Filter::outbound().udp_to(53), Layer::Network, 0, 0).unwrap();
-        let wire = bed.tap_server();
-        let dig = bed.client(&format!("{DIG} @{server} name.test"));
+        let handle = Handle::open(&rig.machine, &Filter::outbound().udp_to(53), Layer::Network, 0, 0).unwrap();
+        let wire = rig.tap_server();
+        let dig = rig.client(&format!("{DIG} @{server} name.test"));
         assert!(wire.rest(is_dns).is_empty(), "nobody reads: it is held");
         drop(handle);
         assert_eq!(dig.prints(), "192.0.2.77\n");
         assert_eq!(wire.rest(is_dns).len(), 2);
     }
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn a_packet_that_nobody_sent_arrives_once() {
-    let Some(bed) = Bed::new() else { return };
+    let Some(rig) = Rig::new() else { return };
     // The filter is for what nobody sends: this handle only injects.
-    let handle = Handle::open(&bed.machine, &Filter::outbound().udp_to(1), Layer::Network, 0, 0).unwrap();
+    let handle = Handle::open(&rig.machine, &Filter::outbound().udp_to(1), Layer::Network, 0, 0).unwrap();
     let (ours, theirs): (Ipv6Addr, Ipv6Addr) = ("fd77::2".parse().unwrap(), "fd77::1".parse().unwrap());
     let made = |outbound: bool, v4: bool| {
         let mut packet = Vec::new();
@@ -208,7 +208,7 @@ fn a_packet_that_nobody_sent_arrives_once() {
     for v4 in [true, false] {
         for outbound in [true, false] {
             let (near, far) =
-                if outbound { (bed.tap_client(), bed.tap_server()) } else { (bed.tap_server(), bed.tap_client()) };
+                if outbound { (rig.tap_client(), rig.tap_server()) } else { (rig.tap_server(), rig.tap_client()) };
             let packet = made(outbound, v4);
             handle.send(&packet, &Address::of_network(outbound, !v4)).unwrap();
             let of_ours = |packet: &[u8]| is_udp(packet, 4242) && packet.ends_with(b"made up");
@@ -217,5 +217,5 @@ fn a_packet_that_nobody_sent_arrives_once() {
         }
     }
     drop(handle);
-    bed.end();
+    rig.end();
 }

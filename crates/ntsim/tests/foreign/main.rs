@@ -6,7 +6,6 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(dead_code, unreachable_pub, reason = "modules of one test program")]
 
-mod bed;
 mod divert;
 mod fetch;
 mod handle;
@@ -15,4 +14,5 @@ mod load;
 mod network;
 mod old;
 mod others;
+mod rig;
 mod sockets;

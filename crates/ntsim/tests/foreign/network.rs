@@ -1,7 +1,7 @@
 //! The layer NETWORK: packets reported and dropped, both ways, IPv4 and IPv6.
 
-use crate::bed::{Bed, CURL, DIG, has_dig};
 use crate::divert::{Address, Filter, Handle, Layer, flag};
+use crate::rig::{CURL, DIG, Rig, has_dig};
 use std::{net::IpAddr, time::Duration};
 
 /// Everything a handle has to tell until it is quiet for a while.
@@ -11,15 +11,15 @@ fn drain(handle: &Handle) -> Vec<(Vec<u8>, Address)> {
 
 #[test]
 fn what_is_sniffed_is_what_is_on_the_wire() {
-    let Some(bed) = Bed::new() else { return };
-    let handle = Handle::open(&bed.machine, &Filter::all(), Layer::Network, 0, flag::SNIFF | flag::RECV_ONLY).unwrap();
-    let wire = bed.tap_client();
+    let Some(rig) = Rig::new() else { return };
+    let handle = Handle::open(&rig.machine, &Filter::all(), Layer::Network, 0, flag::SNIFF | flag::RECV_ONLY).unwrap();
+    let wire = rig.tap_client();
     let mut commands = vec![format!("{CURL} http://203.0.113.10/a"), format!("{CURL} 'http://[2001:db8:1::10]/b'")];
     if has_dig() {
         commands.extend([format!("{DIG} @10.77.0.1 a.test"), format!("{DIG} @fd77::1 b.test")]);
     }
     for command in commands {
-        bed.client(&command).prints();
+        rig.client(&command).prints();
         let (mut told, passed) = (drain(&handle), wire.rest(|_| true));
         // The driver stamps a packet when it passes and hands it over by work items, of which two may run at once.
         told.sort_by_key(|(_, address)| address.timestamp);
@@ -38,7 +38,7 @@ fn what_is_sniffed_is_what_is_on_the_wire() {
         }
     }
     drop(handle);
-    bed.end();
+    rig.end();
 }
 
 /// Whether the client sent it.
@@ -59,26 +59,26 @@ fn is_to(packet: &[u8], address: IpAddr) -> bool {
 
 #[test]
 fn a_dropped_packet_never_arrives() {
-    let Some(bed) = Bed::new() else { return };
+    let Some(rig) = Rig::new() else { return };
     for (blocked, free) in [("203.0.113.66", "203.0.113.10"), ("[2001:db8:1::66]", "[2001:db8:1::10]")] {
         let address = blocked.trim_matches(['[', ']']).parse().unwrap();
         let filter = Filter::outbound().to(address);
-        let handle = Handle::open(&bed.machine, &filter, Layer::Network, 0, flag::DROP).unwrap();
-        let wire = bed.tap_server();
-        let output = bed.client(&format!("{CURL} --connect-timeout 2 http://{blocked}/")).output();
+        let handle = Handle::open(&rig.machine, &filter, Layer::Network, 0, flag::DROP).unwrap();
+        let wire = rig.tap_server();
+        let output = rig.client(&format!("{CURL} --connect-timeout 2 http://{blocked}/")).output();
         assert_eq!(output.status.code(), Some(28), "curl's word for a timeout: {output:?}");
         assert_eq!(wire.rest(|packet| is_to(packet, address)), Vec::<Vec<u8>>::new());
-        assert_eq!(bed.client(&format!("{CURL} http://{free}/")).prints(), "this is /\n");
+        assert_eq!(rig.client(&format!("{CURL} http://{free}/")).prints(), "this is /\n");
         drop(handle);
         // The other way: what the server answers does not reach the client.
         let handle =
-            Handle::open(&bed.machine, &Filter::inbound().tcp_from(80), Layer::Network, 0, flag::DROP).unwrap();
-        let wire = bed.tap_client();
-        let output = bed.client(&format!("{CURL} --connect-timeout 2 http://{free}/")).output();
+            Handle::open(&rig.machine, &Filter::inbound().tcp_from(80), Layer::Network, 0, flag::DROP).unwrap();
+        let wire = rig.tap_client();
+        let output = rig.client(&format!("{CURL} --connect-timeout 2 http://{free}/")).output();
         assert_eq!(output.status.code(), Some(28), "{output:?}");
         assert!(wire.rest(|packet| !from_client(packet)).is_empty());
         drop(handle);
-        assert_eq!(bed.client(&format!("{CURL} http://{blocked}/")).prints(), "this is /\n");
+        assert_eq!(rig.client(&format!("{CURL} http://{blocked}/")).prints(), "this is /\n");
     }
-    bed.end();
+    rig.end();
 }

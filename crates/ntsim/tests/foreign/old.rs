@@ -4,9 +4,9 @@
 //! Source of codes and layouts: include/windivert_device.h of basil00/WinDivert, 1.1, and what dll/windivert.c of that
 //! time sends.
 
-use crate::bed::{Bed, DIG, PATIENCE, QUIET, has_dig};
 use crate::divert::{Filter, Handle, Layer, flag};
 use crate::fetch::Wheel;
+use crate::rig::{DIG, PATIENCE, QUIET, Rig, has_dig};
 use nt_abi::NtStatus;
 use ntsim::{
     machine::Machine,
@@ -121,25 +121,25 @@ fn is_dns(packet: &[u8]) -> bool {
 }
 
 /// Loads version 1.1 beside version 2.2.
-fn load_old(bed: &Bed) -> bool {
+fn load_old(rig: &Rig) -> bool {
     let Some([driver, _]) = drivers() else { return false };
     let options = LoadOptions { allow_writable_code: true, ..LoadOptions::default() };
     let driver = std::fs::read(driver).expect("it is readable");
-    bed.machine.load_driver_with("WinDivert1.1", &driver, options).unwrap_or_else(|error| panic!("{error}"));
+    rig.machine.load_driver_with("WinDivert1.1", &driver, options).unwrap_or_else(|error| panic!("{error}"));
     true
 }
 
-fn unload_old(bed: &Bed) {
-    let leaks = bed.machine.unload_driver("WinDivert1.1").unwrap_or_else(|error| panic!("{error}"));
+fn unload_old(rig: &Rig) {
+    let leaks = rig.machine.unload_driver("WinDivert1.1").unwrap_or_else(|error| panic!("{error}"));
     assert!(leaks.is_clean(), "{leaks}");
 }
 
 #[test]
 fn windivert_1_diverts_and_sends_again() {
-    let Some(bed) = Bed::new().filter(|bed| has_dig() && load_old(bed)) else { return };
-    let handle = OldHandle::open(&bed.machine, 53);
-    let wire = bed.tap_server();
-    let dig = bed.client(&format!("{DIG} @10.77.0.1 name.test"));
+    let Some(rig) = Rig::new().filter(|rig| has_dig() && load_old(rig)) else { return };
+    let handle = OldHandle::open(&rig.machine, 53);
+    let wire = rig.tap_server();
+    let dig = rig.client(&format!("{DIG} @10.77.0.1 name.test"));
     let (question, address) = handle.receive(PATIENCE).expect("the question");
     assert_eq!((address.interface, address.direction), (7, 0));
     assert!(wire.rest(is_dns).is_empty(), "it is held");
@@ -149,18 +149,18 @@ fn windivert_1_diverts_and_sends_again() {
     assert_eq!(wire.rest(is_dns).len(), 1, "the answer");
     assert!(handle.receive(QUIET).is_none());
     drop(handle);
-    unload_old(&bed);
-    bed.end();
+    unload_old(&rig);
+    rig.end();
 }
 
 #[test]
 fn a_driver_knows_what_another_one_injected() {
-    let Some(bed) = Bed::new().filter(|bed| has_dig() && load_old(bed)) else { return };
-    let old = OldHandle::open(&bed.machine, 53);
+    let Some(rig) = Rig::new().filter(|rig| has_dig() && load_old(rig)) else { return };
+    let old = OldHandle::open(&rig.machine, 53);
     let filter = Filter::outbound().udp_to(53);
-    let new = Handle::open(&bed.machine, &filter, Layer::Network, 0, flag::SNIFF).unwrap();
-    let wire = bed.tap_server();
-    let dig = bed.client(&format!("{DIG} @10.77.0.1 name.test"));
+    let new = Handle::open(&rig.machine, &filter, Layer::Network, 0, flag::SNIFF).unwrap();
+    let wire = rig.tap_server();
+    let dig = rig.client(&format!("{DIG} @10.77.0.1 name.test"));
     let (question, address) = old.receive(PATIENCE).expect("the question");
     // Whether version 2.2 sees it before version 1.1 takes it is a matter of their sublayers' weights.
     let before = new.receive(QUIET);
@@ -172,17 +172,17 @@ fn a_driver_knows_what_another_one_injected() {
     assert_eq!(dig.prints(), "192.0.2.77\n");
     assert_eq!(wire.rest(is_dns).len(), 2, "one question, one answer");
     drop((old, new));
-    unload_old(&bed);
-    bed.end();
+    unload_old(&rig);
+    rig.end();
 }
 
 #[test]
 fn two_drivers_that_take_each_others_packets_end_when_its_hops_do() {
-    let Some(bed) = Bed::new().filter(|bed| has_dig() && load_old(bed)) else { return };
-    let old = OldHandle::open(&bed.machine, 53);
-    let new = Handle::open(&bed.machine, &Filter::outbound().udp_to(53), Layer::Network, 0, 0).unwrap();
-    let wire = bed.tap_server();
-    let dig = bed.client(&format!("{DIG} +time=1 @10.77.0.1 name.test"));
+    let Some(rig) = Rig::new().filter(|rig| has_dig() && load_old(rig)) else { return };
+    let old = OldHandle::open(&rig.machine, 53);
+    let new = Handle::open(&rig.machine, &Filter::outbound().udp_to(53), Layer::Network, 0, 0).unwrap();
+    let wire = rig.tap_server();
+    let dig = rig.client(&format!("{DIG} +time=1 @10.77.0.1 name.test"));
     // What a driver injects is a new list, which the other takes for a new packet: they would go on forever, did
     // version 2.2 not let a packet that another driver injected live one hop less each time.
     let mut hops = Vec::new();
@@ -203,6 +203,6 @@ fn two_drivers_that_take_each_others_packets_end_when_its_hops_do() {
     assert!(wire.rest(is_dns).is_empty(), "it never left");
     assert!(!dig.output().status.success());
     drop((old, new));
-    unload_old(&bed);
-    bed.end();
+    unload_old(&rig);
+    rig.end();
 }

@@ -1,7 +1,7 @@
 //! The layers FLOW and SOCKET: what they tell of real programs, and a connection that one of them refuses.
 
-use crate::bed::{Bed, CURL, PATIENCE, QUIET};
 use crate::divert::{Address, Endpoint, Filter, Handle, Layer, event, flag};
+use crate::rig::{CURL, PATIENCE, QUIET, Rig};
 use std::net::IpAddr;
 
 const SERVERS: [&str; 2] = ["203.0.113.10", "2001:db8:1::10"];
@@ -25,11 +25,11 @@ fn until(handle: &Handle, last: u8) -> Vec<Address> {
 
 #[test]
 fn flows_of_curl_are_told_from_beginning_to_end() {
-    let Some(bed) = Bed::new() else { return };
+    let Some(rig) = Rig::new() else { return };
     let filter = Filter::all().remote_port(80);
-    let handle = Handle::open(&bed.machine, &filter, Layer::Flow, 0, flag::SNIFF | flag::RECV_ONLY).unwrap();
+    let handle = Handle::open(&rig.machine, &filter, Layer::Flow, 0, flag::SNIFF | flag::RECV_ONLY).unwrap();
     for server in SERVERS {
-        let curl = bed.client(&format!("exec {CURL} '{}'", url(server)));
+        let curl = rig.client(&format!("exec {CURL} '{}'", url(server)));
         let process = curl.id();
         assert_eq!(curl.prints(), "this is /\n");
         let server: IpAddr = server.parse().unwrap();
@@ -48,29 +48,29 @@ fn flows_of_curl_are_told_from_beginning_to_end() {
         }
     }
     drop(handle);
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn closing_with_flows_alive_gives_their_contexts_back() {
-    let Some(bed) = Bed::new() else { return };
-    let handle = Handle::open(&bed.machine, &Filter::all(), Layer::Flow, 0, flag::SNIFF | flag::RECV_ONLY).unwrap();
+    let Some(rig) = Rig::new() else { return };
+    let handle = Handle::open(&rig.machine, &Filter::all(), Layer::Flow, 0, flag::SNIFF | flag::RECV_ONLY).unwrap();
     // The connection is open until sleep ends.
-    let client = bed.client("exec bash -c 'exec 3<>/dev/tcp/203.0.113.10/80; echo open; exec sleep 3'");
+    let client = rig.client("exec bash -c 'exec 3<>/dev/tcp/203.0.113.10/80; echo open; exec sleep 3'");
     let (_, established) = handle.receive(PATIENCE).expect("a flow");
     assert_eq!(established.event, event::FLOW_ESTABLISHED);
     drop(handle);
     assert_eq!(client.prints(), "open\n");
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn sockets_of_curl_are_told() {
-    let Some(bed) = Bed::new() else { return };
+    let Some(rig) = Rig::new() else { return };
     let flags = flag::SNIFF | flag::RECV_ONLY;
-    let handle = Handle::open(&bed.machine, &Filter::all(), Layer::Socket, 0, flags).unwrap();
+    let handle = Handle::open(&rig.machine, &Filter::all(), Layer::Socket, 0, flags).unwrap();
     for server in SERVERS {
-        let curl = bed.client(&format!("exec {CURL} '{}'", url(server)));
+        let curl = rig.client(&format!("exec {CURL} '{}'", url(server)));
         let process = curl.id();
         assert_eq!(curl.prints(), "this is /\n");
         let server: IpAddr = server.parse().unwrap();
@@ -90,17 +90,17 @@ fn sockets_of_curl_are_told() {
     }
     assert!(handle.receive(QUIET).is_none(), "nothing else is told");
     drop(handle);
-    bed.end();
+    rig.end();
 }
 
 #[test]
 fn the_socket_layer_refuses_a_connection() {
-    let Some(bed) = Bed::new() else { return };
+    let Some(rig) = Rig::new() else { return };
     let filter = Filter::all().remote_port(80);
-    let handle = Handle::open(&bed.machine, &filter, Layer::Socket, 0, flag::RECV_ONLY).unwrap();
+    let handle = Handle::open(&rig.machine, &filter, Layer::Socket, 0, flag::RECV_ONLY).unwrap();
     for server in SERVERS {
-        let wire = bed.tap_server();
-        let output = bed.client(&format!("exec {CURL} --connect-timeout 2 '{}'", url(server))).output();
+        let wire = rig.tap_server();
+        let output = rig.client(&format!("exec {CURL} --connect-timeout 2 '{}'", url(server))).output();
         // The callout blocks with FWPS_CLASSIFY_OUT_FLAG_ABSORB. What connect() answers then on Windows is documented
         // nowhere; ntsim takes the flag at its word and tells nobody.
         assert_eq!(output.status.code(), Some(28), "curl's word for a timeout: {output:?}");
@@ -109,6 +109,6 @@ fn the_socket_layer_refuses_a_connection() {
         assert!(!events.last().expect("one").is_sniffed());
     }
     drop(handle);
-    assert_eq!(bed.client(&format!("exec {CURL} '{}'", url(SERVERS[0]))).prints(), "this is /\n");
-    bed.end();
+    assert_eq!(rig.client(&format!("exec {CURL} '{}'", url(SERVERS[0]))).prints(), "this is /\n");
+    rig.end();
 }

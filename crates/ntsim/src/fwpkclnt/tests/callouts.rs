@@ -1,6 +1,6 @@
 //! Tests that need a driver's functions: callouts of the first version, contexts set by notifyFn, refusals.
 
-use super::bed::{Bed, LAYER, Script, scripted0};
+use super::rig::{LAYER, Rig, Script, scripted0};
 use crate::fwpkclnt::fwps::callout;
 use core::ffi::c_void;
 use filter_engine::Verdict;
@@ -14,21 +14,21 @@ use parking_lot::Mutex;
 
 #[test]
 fn a_callout_of_the_first_version_gets_no_classify_context() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let callout = bed.key();
-    let mut raw = Bed::raw_callout(callout, 0);
+    let rig = Rig::new();
+    let session = rig.session();
+    let callout = rig.key();
+    let mut raw = Rig::raw_callout(callout, 0);
     raw.classify_fn = scripted0 as *const c_void;
     // SAFETY: the classify function is of version 0, the rest is the same in every version.
     let registration = unsafe { callout::registration(&raw, 0) }.expect("good");
-    bed.machine.wfp.engine.callouts.register(callout, registration).expect("new");
-    bed.add_callout(&session, callout, LAYER);
+    rig.machine.wfp.engine.callouts.register(callout, registration).expect("new");
+    rig.add_callout(&session, callout, LAYER);
     let script = Script::says(FWP_ACTION_BLOCK);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_TERMINATING);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_TERMINATING);
     filter.action_key = callout;
-    filter.context = bed.script(&script);
-    bed.add(&session, filter);
-    assert_eq!(bed.classify().verdict, Verdict::Block);
+    filter.context = rig.script(&script);
+    rig.add(&session, filter);
+    assert_eq!(rig.classify().verdict, Verdict::Block);
     assert_eq!(script.calls(), 1);
 }
 
@@ -42,30 +42,30 @@ fn the_context_that_notify_sets_is_the_one_classify_gets() {
         }
         0
     }
-    let bed = Bed::new();
-    let session = bed.session();
+    let rig = Rig::new();
+    let session = rig.session();
     let script = Script::says(FWP_ACTION_BLOCK);
-    if let FilterContext::Raw(raw) = bed.script(&script) {
+    if let FilterContext::Raw(raw) = rig.script(&script) {
         *SCRIPT.lock() = raw;
     }
-    let key = bed.key();
-    let mut raw = Bed::raw_callout(key, 0);
+    let key = rig.key();
+    let mut raw = Rig::raw_callout(key, 0);
     raw.notify_fn = sets_context as *const c_void;
-    bed.register(&raw).expect("new");
-    bed.add_callout(&session, key, LAYER);
-    let mut filter = bed.filter(FWP_ACTION_CALLOUT_TERMINATING);
+    rig.register(&raw).expect("new");
+    rig.add_callout(&session, key, LAYER);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_TERMINATING);
     filter.action_key = key;
-    bed.add(&session, filter);
-    assert_eq!(bed.classify().verdict, Verdict::Block);
+    rig.add(&session, filter);
+    assert_eq!(rig.classify().verdict, Verdict::Block);
     assert_eq!(script.calls(), 1);
 }
 
 #[test]
 fn a_callout_without_a_notify_function_is_refused() {
-    let bed = Bed::new();
-    let mut bad = Bed::raw_callout(bed.key(), 0);
+    let rig = Rig::new();
+    let mut bad = Rig::raw_callout(rig.key(), 0);
     bad.notify_fn = core::ptr::null();
-    let refused = bed.register(&bad).expect_err("it has none");
+    let refused = rig.register(&bad).expect_err("it has none");
     assert_eq!(refused.status, NtStatus::INVALID_PARAMETER);
 }
 

@@ -1,6 +1,6 @@
 //! Processors classify while filters are added and deleted and callouts register and unregister.
 
-use super::bed::{Bed, LAYER};
+use super::rig::{LAYER, Rig};
 use crate::cpu;
 use core::ffi::c_void;
 use filter_engine::{Classify, LayerData};
@@ -68,9 +68,9 @@ unsafe extern "win64" fn uses_context(
 
 #[test]
 fn a_deleted_filter_and_an_unregistered_callout_are_in_use_nowhere() {
-    let bed = Bed::new();
-    let session = bed.session();
-    let key = bed.key();
+    let rig = Rig::new();
+    let session = rig.session();
+    let key = rig.key();
     let raw = FwpsCallout0 {
         callout_key: key.into(),
         flags: 0,
@@ -78,8 +78,8 @@ fn a_deleted_filter_and_an_unregistered_callout_are_in_use_nowhere() {
         notify_fn: notify as *const c_void,
         flow_delete_fn: core::ptr::null(),
     };
-    bed.register(&raw).expect("new");
-    bed.add_callout(&session, key, LAYER);
+    rig.register(&raw).expect("new");
+    rig.add_callout(&session, key, LAYER);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -93,34 +93,34 @@ fn a_deleted_filter_and_an_unregistered_callout_are_in_use_nowhere() {
                     flow: None,
                     request: None,
                 };
-                cpu::enter(&bed.machine, Irql::DISPATCH, || {
+                cpu::enter(&rig.machine, Irql::DISPATCH, || {
                     while !stop.load(Ordering::Relaxed) {
-                        bed.machine.wfp.classify(&c, 0, None);
+                        rig.machine.wfp.classify(&c, 0, None);
                     }
                 })
                 .expect("no bugcheck");
             });
         }
         for _ in 0..60 {
-            let mut filter = bed.filter(FWP_ACTION_CALLOUT_UNKNOWN);
+            let mut filter = rig.filter(FWP_ACTION_CALLOUT_UNKNOWN);
             filter.action_key = key;
-            let ids = [bed.add(&session, filter.clone()), bed.add(&session, filter)];
+            let ids = [rig.add(&session, filter.clone()), rig.add(&session, filter)];
             while USES.swap(0, Ordering::Relaxed) == 0 {
                 std::thread::yield_now();
             }
-            bed.run(|| session.begin(false)).expect("nobody else");
+            rig.run(|| session.begin(false)).expect("nobody else");
             for id in ids {
-                bed.run(|| session.delete_filter_by_id(id)).expect("it is there");
+                rig.run(|| session.delete_filter_by_id(id)).expect("it is there");
             }
-            bed.run(|| session.commit()).expect("nothing refuses");
+            rig.run(|| session.commit()).expect("nothing refuses");
         }
         assert_eq!(LIVING.load(Ordering::SeqCst), 0, "every context was freed");
         // Again with filters in place, for a callout that is unregistered under them.
-        let mut filter = bed.filter(FWP_ACTION_CALLOUT_UNKNOWN);
+        let mut filter = rig.filter(FWP_ACTION_CALLOUT_UNKNOWN);
         filter.action_key = key;
-        bed.add(&session, filter);
-        let callouts = &bed.machine.wfp.engine.callouts;
-        bed.run(|| callouts.unregister(callouts.by_key(key), || {})).expect("nothing holds it");
+        rig.add(&session, filter);
+        let callouts = &rig.machine.wfp.engine.callouts;
+        rig.run(|| callouts.unregister(callouts.by_key(key), || {})).expect("nothing holds it");
         UNLOADED.store(true, Ordering::SeqCst);
         std::thread::sleep(std::time::Duration::from_millis(20));
         stop.store(true, Ordering::Relaxed);

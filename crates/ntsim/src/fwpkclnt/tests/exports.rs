@@ -1,6 +1,6 @@
 //! The Fwpm exports, called as a driver calls them: by name from the export table, with raw structures.
 
-use super::bed::{Bed, LAYER};
+use super::rig::{LAYER, Rig};
 use crate::export::{Entry, Export};
 use crate::fwpkclnt::{fwpm, fwps};
 use core::ffi::c_void;
@@ -57,11 +57,11 @@ fn open() -> *mut c_void {
 
 #[test]
 fn a_driver_builds_its_policy_reads_it_back_and_takes_it_down() {
-    let bed = Bed::new();
+    let rig = Rig::new();
     let name = wide("from a driver");
-    let (provider_key, sublayer_key, callout_key) = (bed.key(), bed.key(), bed.key());
+    let (provider_key, sublayer_key, callout_key) = (rig.key(), rig.key(), rig.key());
     let provider_raw = RawGuid::from(provider_key);
-    bed.run(|| {
+    rig.run(|| {
         let engine = open();
         assert_eq!(call!("FwpmTransactionBegin0", engine, 0), NtStatus::SUCCESS);
         let mut bytes = *b"xyz";
@@ -88,12 +88,12 @@ fn a_driver_builds_its_policy_reads_it_back_and_takes_it_down() {
             flags: 0,
             provider_key: &provider_raw,
             provider_data: FwpByteBlob::default(),
-            applicable_layer: bed.layer_key(LAYER).into(),
+            applicable_layer: rig.layer_key(LAYER).into(),
             callout_id: 0,
         };
         let mut callout_id = 0u32;
         assert_eq!(call!("FwpmCalloutAdd0", engine, &raw const callout, 0, &raw mut callout_id), NtStatus::SUCCESS);
-        assert_eq!(bed.machine.wfp.engine.callouts.by_key(callout_key).expect("a slot").id(), callout_id);
+        assert_eq!(rig.machine.wfp.engine.callouts.by_key(callout_key).expect("a slot").id(), callout_id);
 
         let ports = [FwpValue0 { kind: FWP_UINT16, value: ValueUnion { raw: 443 } }, {
             FwpValue0 { kind: FWP_UINT16, value: ValueUnion { raw: 8443 } }
@@ -111,7 +111,7 @@ fn a_driver_builds_its_policy_reads_it_back_and_takes_it_down() {
             flags: 0,
             provider_key: &provider_raw,
             provider_data: FwpByteBlob::default(),
-            layer_key: bed.layer_key(LAYER).into(),
+            layer_key: rig.layer_key(LAYER).into(),
             sub_layer_key: sublayer_key.into(),
             weight: FwpValue0 { kind: FWP_UINT64, value: ValueUnion { uint64: &weight } },
             num_filter_conditions: 2,
@@ -149,18 +149,18 @@ fn a_driver_builds_its_policy_reads_it_back_and_takes_it_down() {
         let raw = RawGuid::from(sublayer_key);
         assert_eq!(call!("FwpmSubLayerDeleteByKey0", engine, &raw const raw), NtStatus::SUCCESS);
         assert_eq!(call!("FwpmProviderDeleteByKey0", engine, &raw const provider_raw), NtStatus::SUCCESS);
-        assert_eq!(bed.machine.wfp.leaks(), [("FwpmEngineOpen0", 1)]);
+        assert_eq!(rig.machine.wfp.leaks(), [("FwpmEngineOpen0", 1)]);
         assert_eq!(call!("FwpmEngineClose0", engine), NtStatus::SUCCESS);
         assert_eq!(call!("FwpmEngineClose0", engine), NtStatus::INVALID_HANDLE);
-        assert_eq!(bed.machine.wfp.leaks(), []);
+        assert_eq!(rig.machine.wfp.leaks(), []);
     });
 }
 
 #[test]
 fn a_dynamic_engine_handle_takes_its_filters_with_it() {
-    let bed = Bed::new();
+    let rig = Rig::new();
     let name = wide("a filter");
-    bed.run(|| {
+    rig.run(|| {
         let session = FwpmSession0 {
             session_key: RawGuid::default(),
             display_data: display(&name),
@@ -180,7 +180,7 @@ fn a_dynamic_engine_handle_takes_its_filters_with_it() {
             flags: 0,
             provider_key: null(),
             provider_data: FwpByteBlob::default(),
-            layer_key: bed.layer_key(LAYER).into(),
+            layer_key: rig.layer_key(LAYER).into(),
             sub_layer_key: RawGuid::default(),
             weight: FwpValue0::EMPTY,
             num_filter_conditions: 0,
@@ -192,12 +192,12 @@ fn a_dynamic_engine_handle_takes_its_filters_with_it() {
             effective_weight: FwpValue0::EMPTY,
         };
         assert_eq!(call!("FwpmFilterAdd0", engine, &raw const filter, 0, 0), NtStatus::SUCCESS);
-        assert_eq!(bed.classify().verdict, Verdict::Block);
+        assert_eq!(rig.classify().verdict, Verdict::Block);
 
         // The filter is seen by an enumeration of its layer and not by one of another.
         let mut template = FwpmFilterEnumTemplate0 {
             provider_key: null(),
-            layer_key: bed.layer_key(LAYER).into(),
+            layer_key: rig.layer_key(LAYER).into(),
             enum_type: 1,
             flags: FWP_FILTER_ENUM_FLAG_SORTED,
             provider_context_template: null(),
@@ -207,7 +207,7 @@ fn a_dynamic_engine_handle_takes_its_filters_with_it() {
             callout_key: null(),
         };
         for (layer, expected) in [(LAYER, 1), (filter_engine::layers::LayerId::STREAM_V6, 0)] {
-            template.layer_key = bed.layer_key(layer).into();
+            template.layer_key = rig.layer_key(layer).into();
             let (mut handle, mut entries, mut count) = (null_mut::<c_void>(), null_mut::<*mut FwpmFilter0>(), 9u32);
             let created = call!("FwpmFilterCreateEnumHandle0", engine, &raw const template, &raw mut handle);
             assert_eq!(created, NtStatus::SUCCESS);
@@ -221,20 +221,20 @@ fn a_dynamic_engine_handle_takes_its_filters_with_it() {
             assert_eq!(call!("FwpmFilterDestroyEnumHandle0", engine, handle), NtStatus::SUCCESS);
         }
         assert_eq!(call!("FwpmEngineClose0", engine), NtStatus::SUCCESS);
-        assert_eq!(bed.classify().verdict, Verdict::Permit);
+        assert_eq!(rig.classify().verdict, Verdict::Permit);
     });
 }
 
 #[test]
 fn layers_options_and_null_pointers() {
-    let bed = Bed::new();
-    bed.run(|| {
+    let rig = Rig::new();
+    rig.run(|| {
         let engine = open();
         let mut layer: *mut FwpmLayer0 = null_mut();
         assert_eq!(call!("FwpmLayerGetById0", engine, 48, &raw mut layer), NtStatus::SUCCESS);
         // SAFETY: returned by the call, with as many fields as it says.
         unsafe {
-            assert_eq!(Guid::from((*layer).layer_key), bed.layer_key(LAYER));
+            assert_eq!(Guid::from((*layer).layer_key), rig.layer_key(LAYER));
             assert_eq!((*layer).num_fields, 37);
             let port = *(*layer).field.add(7);
             assert_eq!(port.data_type, FWP_UINT16);
@@ -248,7 +248,7 @@ fn layers_options_and_null_pointers() {
             FwpValue0 { kind: FWP_UINT32, value: ValueUnion { raw: FWPM_NET_EVENT_KEYWORD_CLASSIFY_ALLOW.into() } };
         let option = FWPM_ENGINE_NET_EVENT_MATCH_ANY_KEYWORDS;
         assert_eq!(call!("FwpmEngineSetOption0", engine, option, &raw const on), NtStatus::SUCCESS);
-        assert!(bed.machine.wfp.engine.events.collects_allow());
+        assert!(rig.machine.wfp.engine.events.collects_allow());
         let mut value: *mut FwpValue0 = null_mut();
         assert_eq!(call!("FwpmEngineGetOption0", engine, option, &raw mut value), NtStatus::SUCCESS);
         // SAFETY: returned by the call.
@@ -260,8 +260,8 @@ fn layers_options_and_null_pointers() {
 
 #[test]
 fn freeing_what_was_not_given_out_stops_the_machine() {
-    let bed = Bed::new();
-    let bugcheck = crate::cpu::enter(&bed.machine, nt_abi::Irql::PASSIVE, || {
+    let rig = Rig::new();
+    let bugcheck = crate::cpu::enter(&rig.machine, nt_abi::Irql::PASSIVE, || {
         let mut own = 5u64;
         let mut pointer: *mut u64 = &raw mut own;
         call!("FwpmFreeMemory0", &raw mut pointer);
@@ -272,11 +272,11 @@ fn freeing_what_was_not_given_out_stops_the_machine() {
 
 #[test]
 fn a_machine_outlives_no_session_that_a_driver_left_open() {
-    let bed = Bed::new();
-    bed.run(|| {
+    let rig = Rig::new();
+    rig.run(|| {
         open();
     });
-    let weak = std::sync::Arc::downgrade(&bed.machine);
-    drop(bed);
+    let weak = std::sync::Arc::downgrade(&rig.machine);
+    drop(rig);
     assert!(weak.upgrade().is_none(), "the open session does not keep the machine alive");
 }

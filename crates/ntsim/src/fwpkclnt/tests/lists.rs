@@ -1,7 +1,7 @@
 //! The Fwps functions over net buffer lists, called from the export table.
 
-use super::bed::Bed;
 use super::exports::entry;
+use super::rig::Rig;
 use core::ptr::null_mut;
 use nt_abi::NtStatus;
 use nt_abi::fwp::{FwpsStreamData0, FwpsStreamDataOffset0};
@@ -37,8 +37,8 @@ fn stream(lists: &[*mut NetBufferList], skip: u32, length: usize) -> FwpsStreamD
 
 #[test]
 fn stream_data_is_copied_and_cloned_across_packets_and_cut_to_itself() {
-    let bed = Bed::new();
-    bed.run(|| {
+    let rig = Rig::new();
+    rig.run(|| {
         let (mut one, mut two) = (PacketBuffer::copy_of(b"..hello, "), PacketBuffer::copy_of(b"world!junk"));
         // The first two bytes of the first packet are a header out of reach; the last four of the second are not data.
         let lists = [one.list(0, 2, 9), two.list(0, 0, 10)];
@@ -88,6 +88,6 @@ fn stream_data_is_copied_and_cloned_across_packets_and_cut_to_itself() {
             let whole = &"hello, world!junk"[skip as usize..][..length];
             assert_eq!(String::from_utf8_lossy(&text), whole);
         }
-        assert_eq!(bed.machine.pool.usage(), (0, 0), "every clone was given back");
+        assert_eq!(rig.machine.pool.usage(), (0, 0), "every clone was given back");
     });
 }

@@ -1,6 +1,6 @@
 //! Pended operations, redirects and injections.
 
-use super::bed::{Bed, notify_ok};
+use super::rig::{Rig, notify_ok};
 use crate::cpu;
 use crate::fwpkclnt::inject::{Injection, InjectionPath, InjectionRequest, InjectionState};
 use crate::fwpkclnt::pend::Decision;
@@ -53,9 +53,9 @@ impl Stack for Recording {
     }
 }
 
-fn recorder(bed: &Bed) -> Arc<Recorder> {
+fn recorder(rig: &Rig) -> Arc<Recorder> {
     let recorder = Arc::new(Recorder::default());
-    bed.machine.wfp.set_stack(Box::new(Recording(recorder.clone())));
+    rig.machine.wfp.set_stack(Box::new(Recording(recorder.clone())));
     recorder
 }
 
@@ -126,9 +126,9 @@ unsafe extern "win64" fn redirects(
     });
 }
 
-fn redirecting(bed: &Bed, layer: LayerId, plans: &[&Plan]) {
-    let session = bed.session();
-    let key = bed.key();
+fn redirecting(rig: &Rig, layer: LayerId, plans: &[&Plan]) {
+    let session = rig.session();
+    let key = rig.key();
     let raw = FwpsCallout0 {
         callout_key: key.into(),
         flags: 0,
@@ -136,37 +136,37 @@ fn redirecting(bed: &Bed, layer: LayerId, plans: &[&Plan]) {
         notify_fn: notify_ok as *const c_void,
         flow_delete_fn: core::ptr::null(),
     };
-    bed.register(&raw).expect("good");
-    bed.add_callout(&session, key, layer);
+    rig.register(&raw).expect("good");
+    rig.add_callout(&session, key, layer);
     for (i, plan) in plans.iter().enumerate() {
-        let mut filter = bed.filter(FWP_ACTION_CALLOUT_UNKNOWN);
-        (filter.layer, filter.action_key) = (bed.layer_key(layer), key);
-        filter.sublayer = bed.sublayer(&session, 100 - i as u16);
+        let mut filter = rig.filter(FWP_ACTION_CALLOUT_UNKNOWN);
+        (filter.layer, filter.action_key) = (rig.layer_key(layer), key);
+        filter.sublayer = rig.sublayer(&session, 100 - i as u16);
         filter.context = FilterContext::Raw(std::ptr::from_ref(*plan) as u64);
-        bed.add(&session, filter);
+        rig.add(&session, filter);
     }
 }
 
-fn ask(bed: &Bed, layer: LayerId, token: u64) -> Outcome {
+fn ask(rig: &Rig, layer: LayerId, token: u64) -> Outcome {
     let metadata = FwpsIncomingMetadataValues0::default();
     let layer_data = LayerData::None;
     let c = Classify { layer, values: &[], metadata: &metadata, layer_data, flow: None, request: None };
-    bed.run(|| bed.machine.wfp.classify(&c, token, Some(connect_request(1000))))
+    rig.run(|| rig.machine.wfp.classify(&c, token, Some(connect_request(1000))))
 }
 
 #[test]
 fn a_redirect_is_what_was_applied_last() {
-    let bed = Bed::new();
+    let rig = Rig::new();
     let first = Plan { set_pid: Some(1), apply: true, ..Plan::default() };
     let second = Plan { set_pid: Some(10), apply: true, ..Plan::default() };
-    redirecting(&bed, REDIRECT, &[&first, &second]);
-    let outcome = ask(&bed, REDIRECT, 1);
+    redirecting(&rig, REDIRECT, &[&first, &second]);
+    let outcome = ask(&rig, REDIRECT, 1);
     assert_eq!(outcome.redirect.as_deref().map(target), Some(1011), "the second builds on the first");
-    let forgotten = Bed::new();
+    let forgotten = Rig::new();
     let unapplied = Plan { set_pid: Some(1), ..Plan::default() };
     redirecting(&forgotten, REDIRECT, &[&unapplied]);
     assert!(ask(&forgotten, REDIRECT, 1).redirect.is_none(), "what is not applied does not count");
-    assert_eq!(bed.machine.wfp.leaks(), [("registered callouts", 1)], "every handle is released");
+    assert_eq!(rig.machine.wfp.leaks(), [("registered callouts", 1)], "every handle is released");
 }
 
 #[test]
@@ -174,13 +174,13 @@ fn a_classification_is_pended_and_completed_with_a_decision_or_anew() {
     for (decision, expected) in
         [(Some((FWP_ACTION_PERMIT, 0)), Some(Decision { action: FWP_ACTION_PERMIT, soft: false })), (None, None)]
     {
-        let bed = Bed::new();
-        let stack = recorder(&bed);
+        let rig = Rig::new();
+        let stack = recorder(&rig);
         let plan = Plan { set_pid: Some(5), apply: true, pend: true, ..Plan::default() };
-        redirecting(&bed, REDIRECT, &[&plan]);
-        let outcome = ask(&bed, REDIRECT, 77);
+        redirecting(&rig, REDIRECT, &[&plan]);
+        let outcome = ask(&rig, REDIRECT, 77);
         assert_eq!((outcome.pended, outcome.verdict, outcome.absorb), (true, Verdict::Block, true));
-        assert_eq!(bed.machine.wfp.engine.events.to_vec().len(), 0, "a pended request is not a drop");
+        assert_eq!(rig.machine.wfp.engine.events.to_vec().len(), 0, "a pended request is not a drop");
         assert_eq!(*plan.answers.lock(), [NtStatus::SUCCESS]);
         let handle = *plan.handle.lock();
         let out = decision.map(|(action_type, rights)| FwpsClassifyOut0 {
@@ -188,37 +188,37 @@ fn a_classification_is_pended_and_completed_with_a_decision_or_anew() {
             rights,
             ..FwpsClassifyOut0::default()
         });
-        let completed = bed.run(|| bed.machine.wfp.classify_handles.complete(handle));
+        let completed = rig.run(|| rig.machine.wfp.classify_handles.complete(handle));
         let (token, redirect) = completed.expect("it was pended");
         assert_eq!((token, redirect.as_deref().map(target)), (77, Some(1005)));
         let decided = out.map(|out| Decision { action: out.action_type, soft: out.rights != 0 });
-        bed.machine.wfp.stack.load().complete_classify(token, decided, redirect);
+        rig.machine.wfp.stack.load().complete_classify(token, decided, redirect);
         assert_eq!(*stack.classifies.lock(), [(77, expected, Some(1005))]);
-        assert!(bed.machine.wfp.classify_handles.complete(handle).is_none(), "once");
-        assert_eq!(bed.machine.wfp.leaks(), [("registered callouts", 1)]);
+        assert!(rig.machine.wfp.classify_handles.complete(handle).is_none(), "once");
+        assert_eq!(rig.machine.wfp.leaks(), [("registered callouts", 1)]);
     }
 }
 
 #[test]
 fn classification_cannot_be_pended_at_other_layers() {
-    let bed = Bed::new();
+    let rig = Rig::new();
     let plan = Plan { pend: true, ..Plan::default() };
-    redirecting(&bed, LayerId::ALE_AUTH_CONNECT_V4, &[&plan]);
-    let outcome = ask(&bed, LayerId::ALE_AUTH_CONNECT_V4, 1);
+    redirecting(&rig, LayerId::ALE_AUTH_CONNECT_V4, &[&plan]);
+    let outcome = ask(&rig, LayerId::ALE_AUTH_CONNECT_V4, 1);
     assert_eq!(*plan.answers.lock(), [NtStatus::FWP_CANNOT_PEND]);
     assert_eq!((outcome.pended, outcome.decided), (false, false));
 }
 
 #[test]
 fn an_operation_is_pended_once_and_completed_once() {
-    let bed = Bed::new();
-    let operations = &bed.machine.wfp.operations;
+    let rig = Rig::new();
+    let operations = &rig.machine.wfp.operations;
     let handle = operations.offer(42, false);
     assert!(operations.complete(handle).is_none(), "it is not pended yet");
     assert_eq!(operations.pend(handle), NtStatus::SUCCESS);
     assert_eq!(operations.pend(handle), NtStatus::FWP_CANNOT_PEND);
     assert!(operations.settle(handle));
-    assert_eq!(bed.machine.wfp.leaks(), [("pended operations", 1)]);
+    assert_eq!(rig.machine.wfp.leaks(), [("pended operations", 1)]);
     assert_eq!(operations.complete(handle), Some(42));
     assert_eq!(operations.complete(handle), None);
     let left = operations.offer(43, false);
@@ -251,18 +251,18 @@ fn empty_list() -> Box<NetBufferList> {
 
 #[test]
 fn a_packet_knows_who_injected_it() {
-    let bed = Bed::new();
-    let stack = recorder(&bed);
-    let injections = &bed.machine.wfp.injections;
+    let rig = Rig::new();
+    let stack = recorder(&rig);
+    let injections = &rig.machine.wfp.injections;
     let network = |family| injections.create(family, FWPS_INJECTION_TYPE_NETWORK).expect("good");
     let (one, two, three) = (network(2), network(2), network(2));
     let done: Mutex<Vec<i32>> = Mutex::default();
     let context: *mut c_void = (&raw const done).cast_mut().cast();
     let path = InjectionPath::NetworkSend { compartment: 1 };
     let inject = |handle, own: u64, list: &mut NetBufferList| {
-        let load = bed.machine.wfp.stack.load();
+        let load = rig.machine.wfp.stack.load();
         // SAFETY: the list outlives the injection, which is completed below.
-        bed.run(|| unsafe { injections.inject(&***load, request(handle, own, path.clone(), list, context)) })
+        rig.run(|| unsafe { injections.inject(&***load, request(handle, own, path.clone(), list, context)) })
     };
     // SAFETY: the lists are alive.
     let state = |handle, list: &NetBufferList| unsafe { injections.state(handle, list) };
@@ -290,38 +290,38 @@ fn a_packet_knows_who_injected_it() {
     injections.unmark(&*again);
     assert_eq!(state(two, &again), (InjectionState::NotInjected, 0));
 
-    bed.run(|| {
+    rig.run(|| {
         injection.complete(NtStatus::SUCCESS);
         second.complete(NtStatus::UNSUCCESSFUL);
     });
     assert_eq!(*done.lock(), [NtStatus::SUCCESS.0, NtStatus::UNSUCCESSFUL.0]);
     for handle in [one, two, three] {
-        assert_eq!(bed.run(|| injections.destroy(handle)), NtStatus::SUCCESS);
-        assert_eq!(bed.run(|| injections.destroy(handle)), NtStatus::INVALID_HANDLE);
+        assert_eq!(rig.run(|| injections.destroy(handle)), NtStatus::SUCCESS);
+        assert_eq!(rig.run(|| injections.destroy(handle)), NtStatus::INVALID_HANDLE);
     }
 }
 
 #[test]
 fn destroying_a_handle_waits_for_what_was_injected_with_it() {
-    let bed = Bed::new();
-    let stack = recorder(&bed);
-    let injections = &bed.machine.wfp.injections;
+    let rig = Rig::new();
+    let stack = recorder(&rig);
+    let injections = &rig.machine.wfp.injections;
     let handle = injections.create(2, FWPS_INJECTION_TYPE_NETWORK).expect("good");
     let done: Mutex<Vec<i32>> = Mutex::default();
     let context: *mut c_void = (&raw const done).cast_mut().cast();
     let mut list = empty_list();
     let list_pointer: *mut NetBufferList = &mut *list;
     let path = InjectionPath::NetworkSend { compartment: 1 };
-    let load = bed.machine.wfp.stack.load();
+    let load = rig.machine.wfp.stack.load();
     // SAFETY: the list outlives the injection, which is completed below.
-    let status = bed.run(|| unsafe { injections.inject(&***load, request(handle, 0, path, list_pointer, context)) });
+    let status = rig.run(|| unsafe { injections.inject(&***load, request(handle, 0, path, list_pointer, context)) });
     assert_eq!(status, NtStatus::SUCCESS);
     std::thread::scope(|scope| {
-        let destroyer = scope.spawn(|| bed.run(|| injections.destroy(handle)));
+        let destroyer = scope.spawn(|| rig.run(|| injections.destroy(handle)));
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(!destroyer.is_finished());
         let injection = stack.injected.lock().pop().expect("it came through");
-        bed.run(|| injection.complete(NtStatus::SUCCESS));
+        rig.run(|| injection.complete(NtStatus::SUCCESS));
         assert_eq!(destroyer.join().expect("no panic"), NtStatus::SUCCESS);
     });
     assert_eq!(done.lock().len(), 1);
@@ -329,8 +329,8 @@ fn destroying_a_handle_waits_for_what_was_injected_with_it() {
 
 #[test]
 fn injection_is_refused_with_the_wrong_handle_or_without_a_stack() {
-    let bed = Bed::new();
-    let injections = &bed.machine.wfp.injections;
+    let rig = Rig::new();
+    let injections = &rig.machine.wfp.injections;
     assert_eq!(injections.create(0, FWPS_INJECTION_TYPE_NETWORK), Err(NtStatus::INVALID_PARAMETER), "which family?");
     assert_eq!(injections.create(2, 0x8000), Err(NtStatus::INVALID_PARAMETER));
     let transport = injections.create(0, 0).expect("zero means transport, stream and forward");
@@ -338,10 +338,10 @@ fn injection_is_refused_with_the_wrong_handle_or_without_a_stack() {
     let context: *mut c_void = (&raw const done).cast_mut().cast();
     let mut list = empty_list();
     let list_pointer: *mut NetBufferList = &mut *list;
-    let load = bed.machine.wfp.stack.load();
+    let load = rig.machine.wfp.stack.load();
     let inject = |handle, path| {
         // SAFETY: the injections are refused, so the list stays ours.
-        bed.run(|| unsafe { injections.inject(&***load, request(handle, 0, path, list_pointer, context)) })
+        rig.run(|| unsafe { injections.inject(&***load, request(handle, 0, path, list_pointer, context)) })
     };
     let network = InjectionPath::NetworkSend { compartment: 1 };
     let forward = InjectionPath::Forward { family: 2, compartment: 1, interface: 1 };
@@ -349,5 +349,5 @@ fn injection_is_refused_with_the_wrong_handle_or_without_a_stack() {
     assert_eq!(inject(12345, network), FWP_INJECT_HANDLE_STALE);
     assert_eq!(inject(transport, forward), FWP_TCPIP_NOT_READY, "there is no stack");
     assert_eq!(done.lock().len(), 0, "the completion function is not called for a failed injection");
-    assert_eq!(bed.run(|| injections.destroy(transport)), NtStatus::SUCCESS, "nothing is pending");
+    assert_eq!(rig.run(|| injections.destroy(transport)), NtStatus::SUCCESS, "nothing is pending");
 }

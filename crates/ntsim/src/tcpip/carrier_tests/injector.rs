@@ -1,6 +1,6 @@
 //! A driver that injects.
 
-use super::bed::*;
+use super::rig::*;
 use crate::cpu;
 use crate::machine::Machine;
 use core::ffi::c_void;
@@ -42,8 +42,8 @@ type Complete = unsafe extern "win64" fn(*mut c_void, *mut NetBufferList, u8);
 
 impl Injector {
     /// A handle of a kind (`FWPS_INJECTION_TYPE_*`); `family` is AF_INET (2), AF_INET6 (23) or none (0).
-    pub(super) fn new(bed: &Bed, family: u16, kind: u32) -> Arc<Self> {
-        Self::on(&bed.machine, family, kind)
+    pub(super) fn new(rig: &Rig, family: u16, kind: u32) -> Arc<Self> {
+        Self::on(&rig.machine, family, kind)
     }
 
     pub(crate) fn on(machine: &Arc<Machine>, family: u16, kind: u32) -> Arc<Self> {
@@ -55,19 +55,19 @@ impl Injector {
         Arc::new(Self { handle, done: Arc::default() })
     }
 
-    pub(super) fn network(bed: &Bed, v6: bool) -> Arc<Self> {
-        Self::new(bed, if v6 { 23 } else { 2 }, consts::FWPS_INJECTION_TYPE_NETWORK)
+    pub(super) fn network(rig: &Rig, v6: bool) -> Arc<Self> {
+        Self::new(rig, if v6 { 23 } else { 2 }, consts::FWPS_INJECTION_TYPE_NETWORK)
     }
 
-    pub(super) fn transport(bed: &Bed) -> Arc<Self> {
-        Self::new(bed, 0, consts::FWPS_INJECTION_TYPE_TRANSPORT)
+    pub(super) fn transport(rig: &Rig) -> Arc<Self> {
+        Self::new(rig, 0, consts::FWPS_INJECTION_TYPE_TRANSPORT)
     }
 
     /// Destroys the handle, which waits for what was injected with it.
-    pub(super) fn destroy(&self, bed: &Bed) {
+    pub(super) fn destroy(&self, rig: &Rig) {
         let destroy = import!(FwpsInjectionHandleDestroy0(u64) -> NtStatus);
         // SAFETY: the call takes numbers only.
-        assert_eq!(bed.run(|| unsafe { destroy(self.handle) }), NtStatus::SUCCESS);
+        assert_eq!(rig.run(|| unsafe { destroy(self.handle) }), NtStatus::SUCCESS);
     }
 
     /// `FWPS_PACKET_INJECTION_STATE` of a list, and the context.

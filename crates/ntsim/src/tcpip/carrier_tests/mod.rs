@@ -1,6 +1,5 @@
 //! Drivers' requests to the stack, through the real filter engine, with callouts that call the exports.
 
-pub(crate) mod bed;
 #[path = "../../../../shim/src/fragment/cut.rs"]
 mod cut;
 mod injector;
@@ -8,6 +7,7 @@ mod network;
 mod pending;
 mod random;
 pub(crate) mod redirect;
+pub(crate) mod rig;
 pub(crate) mod streams;
 mod talk;
 mod transport;

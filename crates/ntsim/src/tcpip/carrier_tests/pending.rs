@@ -1,6 +1,6 @@
 //! Operations that callouts pend.
 
-use super::bed::*;
+use super::rig::*;
 use super::transport::server;
 use crate::cpu;
 use core::ffi::c_void;
@@ -30,10 +30,10 @@ struct Pends {
 }
 
 /// Pends the first authorization at a layer, and answers the second with `permit`.
-fn pends_at(bed: &mut Bed, layer: u16, permit: bool, injector: Option<Arc<Injector>>) -> Arc<Pends> {
+fn pends_at(rig: &mut Rig, layer: u16, permit: bool, injector: Option<Arc<Injector>>) -> Arc<Pends> {
     let pends: Arc<Pends> = Arc::default();
     let seen = pends.clone();
-    bed.callout(LayerId(layer), move |call| {
+    rig.callout(LayerId(layer), move |call| {
         seen.calls.lock().push((call.flags & condition_flag::IS_REAUTHORIZE, call.reason));
         let injected = injector.as_ref().is_some_and(|by| by.state(call.list()).0 == BY_SELF);
         let pend = import!(FwpsPendOperation0(*mut c_void, *mut *mut c_void) -> NtStatus);
@@ -73,32 +73,32 @@ impl Pends {
 #[test]
 fn a_connect_that_was_put_off_goes_on_when_it_is_completed() {
     for v6 in [false, true] {
-        let mut bed = Bed::new();
-        let pends = pends_at(&mut bed, if v6 { 50 } else { 48 }, true, None);
+        let mut rig = Rig::new();
+        let pends = pends_at(&mut rig, if v6 { 50 } else { 48 }, true, None);
         let syn = tcp(v6, Outbound, "S", 100, 0, b"");
-        assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Hold);
-        assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Hold, "sent again, without another call");
-        bed.serve();
-        assert!(bed.sides.remote.is_empty() && bed.sides.local.is_empty());
+        assert_eq!(rig.pass(Outbound, &syn).verdict, Verdict::Hold);
+        assert_eq!(rig.pass(Outbound, &syn).verdict, Verdict::Hold, "sent again, without another call");
+        rig.serve();
+        assert!(rig.sides.remote.is_empty() && rig.sides.local.is_empty());
         assert_eq!(pends.calls.lock().len(), 1);
-        bed.run(|| pends.complete());
-        bed.serve();
+        rig.run(|| pends.complete());
+        rig.serve();
         assert_eq!(*pends.calls.lock(), [(0, 0), (condition_flag::IS_REAUTHORIZE, REASON_COMPLETION)]);
         assert_eq!(*pends.again.lock(), [NtStatus::FWP_CANNOT_PEND]);
-        assert_eq!(bed.sides.remote, [syn]);
-        bed.inward(&tcp(v6, Inbound, "SA", 500, 101, b""));
-        assert_eq!(bed.machine.wfp.engine.flows.len(), 1, "established");
-        assert_eq!(bed.machine.wfp.leaks(), [("registered callouts", 1)], "no operation is left");
+        assert_eq!(rig.sides.remote, [syn]);
+        rig.inward(&tcp(v6, Inbound, "SA", 500, 101, b""));
+        assert_eq!(rig.machine.wfp.engine.flows.len(), 1, "established");
+        assert_eq!(rig.machine.wfp.leaks(), [("registered callouts", 1)], "no operation is left");
     }
 }
 
 #[test]
 fn an_operation_that_is_completed_before_the_callout_returns_goes_on_too() {
     for layer in [36, 48] {
-        let mut bed = Bed::new();
+        let mut rig = Rig::new();
         let calls: Arc<Mutex<u32>> = Arc::default();
         let count = calls.clone();
-        bed.callout(LayerId(layer), move |call| {
+        rig.callout(LayerId(layer), move |call| {
             *count.lock() += 1;
             if call.flags & condition_flag::IS_REAUTHORIZE != 0 {
                 return call.permit();
@@ -114,84 +114,84 @@ fn an_operation_that_is_completed_before_the_callout_returns_goes_on_too() {
             call.absorb();
         });
         let syn = tcp(false, Outbound, "S", 100, 0, b"");
-        assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Hold);
-        bed.serve();
-        assert_eq!((*calls.lock(), &bed.sides.remote[..]), (2, &[syn][..]));
-        assert_eq!(bed.machine.wfp.leaks(), [("registered callouts", 1)]);
+        assert_eq!(rig.pass(Outbound, &syn).verdict, Verdict::Hold);
+        rig.serve();
+        assert_eq!((*calls.lock(), &rig.sides.remote[..]), (2, &[syn][..]));
+        assert_eq!(rig.machine.wfp.leaks(), [("registered callouts", 1)]);
     }
 }
 
 #[test]
 fn a_connect_that_was_put_off_can_still_be_refused() {
-    let mut bed = Bed::new();
-    let pends = pends_at(&mut bed, 48, false, None);
-    bed.out(&tcp(false, Outbound, "S", 100, 0, b""));
-    bed.run(|| pends.complete());
-    bed.serve();
-    assert!(bed.sides.remote.is_empty());
-    assert_eq!(bed.sides.local.len(), 1, "a reset");
-    assert_eq!(bed.machine.wfp.engine.events.to_vec().len(), 1);
+    let mut rig = Rig::new();
+    let pends = pends_at(&mut rig, 48, false, None);
+    rig.out(&tcp(false, Outbound, "S", 100, 0, b""));
+    rig.run(|| pends.complete());
+    rig.serve();
+    assert!(rig.sides.remote.is_empty());
+    assert_eq!(rig.sides.local.len(), 1, "a reset");
+    assert_eq!(rig.machine.wfp.engine.events.to_vec().len(), 1);
     // The next attempt is a new one.
-    bed.out(&tcp(false, Outbound, "S", 900, 0, b""));
+    rig.out(&tcp(false, Outbound, "S", 900, 0, b""));
     assert_eq!(pends.calls.lock().len(), 3);
 }
 
 #[test]
 fn completing_a_datagrams_flow_makes_a_state_entry_and_the_data_is_the_callouts() {
-    let mut bed = Bed::new();
-    let injector = Injector::transport(&bed);
-    let pends = pends_at(&mut bed, 48, true, Some(injector.clone()));
+    let mut rig = Rig::new();
+    let injector = Injector::transport(&rig);
+    let pends = pends_at(&mut rig, 48, true, Some(injector.clone()));
     let established: Arc<Mutex<u32>> = Arc::default();
     let count = established.clone();
-    bed.callout(LayerId(52), move |_| *count.lock() += 1);
-    bed.out(&udp(false, Outbound, b"first"));
-    bed.run(|| pends.complete());
-    bed.serve();
-    assert!(bed.sides.remote.is_empty(), "flushed");
-    assert_eq!((*established.lock(), bed.machine.wfp.engine.flows.len()), (1, 1));
+    rig.callout(LayerId(52), move |_| *count.lock() += 1);
+    rig.out(&udp(false, Outbound, b"first"));
+    rig.run(|| pends.complete());
+    rig.serve();
+    assert!(rig.sides.remote.is_empty(), "flushed");
+    assert_eq!((*established.lock(), rig.machine.wfp.engine.flows.len()), (1, 1));
     let (clone, endpoint) = pends.clones.lock().pop().expect("the callout kept a clone");
-    bed.run(|| injector.send_transport(clone as *mut NetBufferList, None, endpoint, server(false)));
-    bed.serve();
-    bed.out(&udp(false, Outbound, b"second"));
-    assert_eq!(bed.sides.remote.len(), 2);
-    assert!(bed.sides.remote[0].ends_with(b"first") && bed.sides.remote[1].ends_with(b"second"));
+    rig.run(|| injector.send_transport(clone as *mut NetBufferList, None, endpoint, server(false)));
+    rig.serve();
+    rig.out(&udp(false, Outbound, b"second"));
+    assert_eq!(rig.sides.remote.len(), 2);
+    assert!(rig.sides.remote[0].ends_with(b"first") && rig.sides.remote[1].ends_with(b"second"));
     assert_eq!(pends.calls.lock().len(), 2, "the flow is authorized");
     assert_eq!(*injector.done.lock(), [NtStatus::SUCCESS]);
 }
 
 #[test]
 fn a_bind_that_was_put_off_holds_what_comes_after_it() {
-    let mut bed = Bed::new();
-    let pends = pends_at(&mut bed, 36, true, None);
+    let mut rig = Rig::new();
+    let pends = pends_at(&mut rig, 36, true, None);
     let packet = udp(false, Outbound, b"question");
-    assert_eq!(bed.pass(Outbound, &packet).verdict, Verdict::Hold);
-    bed.run(|| pends.complete());
-    bed.serve();
-    assert_eq!(bed.sides.remote, [packet]);
-    assert_eq!(bed.machine.wfp.engine.flows.len(), 1);
+    assert_eq!(rig.pass(Outbound, &packet).verdict, Verdict::Hold);
+    rig.run(|| pends.complete());
+    rig.serve();
+    assert_eq!(rig.sides.remote, [packet]);
+    assert_eq!(rig.machine.wfp.engine.flows.len(), 1);
 }
 
 #[test]
 fn an_accept_that_was_put_off_goes_on_with_the_packet_that_is_injected() {
     for v6 in [false, true] {
         for stream in [false, true] {
-            let mut bed = Bed::new();
-            let injector = Injector::transport(&bed);
-            let pends = pends_at(&mut bed, if v6 { 46 } else { 44 }, true, Some(injector.clone()));
+            let mut rig = Rig::new();
+            let injector = Injector::transport(&rig);
+            let pends = pends_at(&mut rig, if v6 { 46 } else { 44 }, true, Some(injector.clone()));
             let packet = match stream {
                 true => tcp(v6, Inbound, "S", 100, 0, b""),
                 false => udp(v6, Inbound, b"hello"),
             };
-            bed.inward(&packet);
-            bed.inward(&packet);
-            assert!(bed.sides.local.is_empty());
+            rig.inward(&packet);
+            rig.inward(&packet);
+            assert!(rig.sides.local.is_empty());
             let (clone, _) = pends.clones.lock().pop().expect("the callout kept a clone");
-            bed.run(|| {
+            rig.run(|| {
                 pends.complete();
                 assert_eq!(injector.receive_transport(clone as *mut NetBufferList, v6), NtStatus::SUCCESS);
             });
-            bed.serve();
-            assert_eq!(bed.sides.local, [packet]);
+            rig.serve();
+            assert_eq!(rig.sides.local, [packet]);
             assert_eq!(*pends.calls.lock(), [(0, 0), (condition_flag::IS_REAUTHORIZE, REASON_COMPLETION)]);
             assert_eq!(*injector.done.lock(), [NtStatus::SUCCESS]);
         }
@@ -200,10 +200,10 @@ fn an_accept_that_was_put_off_goes_on_with_the_packet_that_is_injected() {
 
 #[test]
 fn whoever_pends_without_absorbing_has_not_put_it_off() {
-    let mut bed = Bed::new();
+    let mut rig = Rig::new();
     let context: Arc<Mutex<usize>> = Arc::default();
     let kept = context.clone();
-    bed.callout(LayerId(48), move |call| {
+    rig.callout(LayerId(48), move |call| {
         let pend = import!(FwpsPendOperation0(*mut c_void, *mut *mut c_void) -> NtStatus);
         let mut context = null_mut();
         // SAFETY: the completion handle of this call.
@@ -212,22 +212,22 @@ fn whoever_pends_without_absorbing_has_not_put_it_off() {
         call.permit();
     });
     let syn = tcp(false, Outbound, "S", 100, 0, b"");
-    assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Forward);
+    assert_eq!(rig.pass(Outbound, &syn).verdict, Verdict::Forward);
     let complete = import!(FwpsCompleteOperation0(*mut c_void, *mut NetBufferList));
     // SAFETY: the context of a pended operation.
-    bed.run(|| unsafe { complete(*context.lock() as *mut c_void, null_mut()) });
-    bed.serve();
-    assert_eq!(bed.sides.remote, [syn], "once");
+    rig.run(|| unsafe { complete(*context.lock() as *mut c_void, null_mut()) });
+    rig.serve();
+    assert_eq!(rig.sides.remote, [syn], "once");
 }
 
 #[test]
 fn a_machine_that_leaves_the_network_forgets_what_waits() {
-    let mut bed = Bed::new();
-    let pends = pends_at(&mut bed, 48, true, None);
-    bed.out(&tcp(false, Outbound, "S", 100, 0, b""));
-    bed.out(&udp(false, Outbound, b"x"));
-    assert_eq!(bed.carrier.stack().held_count(), 2);
-    let (sides, machine) = bed.finish();
+    let mut rig = Rig::new();
+    let pends = pends_at(&mut rig, 48, true, None);
+    rig.out(&tcp(false, Outbound, "S", 100, 0, b""));
+    rig.out(&udp(false, Outbound, b"x"));
+    assert_eq!(rig.carrier.stack().held_count(), 2);
+    let (sides, machine) = rig.finish();
     for _ in 0..2 {
         cpu::enter(&machine, Irql::PASSIVE, || pends.complete()).expect("no bugcheck");
     }

@@ -1,6 +1,6 @@
 //! Random answers over random segments, compared with a naive model.
 
-use super::bed::*;
+use super::rig::*;
 use super::streams::{DISCONNECT, RECEIVE, SEND, Shown, at_stream};
 use super::talk::Talk;
 use core::ptr::null_mut;
@@ -62,14 +62,14 @@ proptest! {
     ) {
         let text = |count: usize, base: usize| (0..count).map(|i| ((i * 31 + i / 251 + base) % 256) as u8).collect::<Vec<_>>();
         let said = [text(says.0, 1), text(says.1, 7)];
-        let mut bed = Bed::new();
-        let injector = Injector::stream(&bed);
+        let mut rig = Rig::new();
+        let injector = Injector::stream(&rig);
         let follows: Arc<[Mutex<Follow>; 2]> = Arc::default();
         let (flow, id) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU32::new(0)));
         let (whole, followed, by) = (said.clone(), follows.clone(), injector.clone());
         let (kept, own) = (flow.clone(), id.clone());
         let next = AtomicU32::new(0);
-        let callout = at_stream(&mut bed, false, move |shown| {
+        let callout = at_stream(&mut rig, false, move |shown| {
             kept.store(shown.flow, Ordering::Relaxed);
             if shown.data.is_empty() {
                 return;
@@ -108,7 +108,7 @@ proptest! {
             }
         });
         id.store(callout, Ordering::Relaxed);
-        let mut talk = Talk::new(bed, false);
+        let mut talk = Talk::new(rig, false);
         let mut random = seed | 1;
         let mut draw = move |of: u64| {
             random ^= random << 13;
@@ -124,7 +124,7 @@ proptest! {
         (talk.client.ends, talk.server.ends) = (true, true);
         let go_on = import!(FwpsStreamContinue0(u64, u32, u16, u32) -> NtStatus);
         for round in 0..4000 {
-            if talk.client.ended && talk.server.ended && talk.bed.machine.wfp.engine.flows.is_empty() {
+            if talk.client.ended && talk.server.ended && talk.rig.machine.wfp.engine.flows.is_empty() {
                 break;
             }
             for direction in [Outbound, Inbound] {
@@ -133,13 +133,13 @@ proptest! {
             }
             if round % 3 == 2 && std::mem::take(&mut follows[1].lock().deferred) {
                 // SAFETY: the call takes numbers only.
-                talk.bed.run(|| unsafe { go_on(flow.load(Ordering::Relaxed), callout, 20, RECEIVE) });
-                talk.bed.serve();
+                talk.rig.run(|| unsafe { go_on(flow.load(Ordering::Relaxed), callout, 20, RECEIVE) });
+                talk.rig.serve();
                 talk.settle();
             }
             if round % 10 == 9 {
-                talk.bed.now += Duration::from_millis(250);
-                talk.bed.tick();
+                talk.rig.now += Duration::from_millis(250);
+                talk.rig.tick();
                 talk.settle();
                 talk.client.again();
                 talk.server.again();
@@ -149,7 +149,7 @@ proptest! {
         prop_assert_eq!(heard_by_server, &follows[0].lock().expected);
         prop_assert_eq!(heard_by_client, &follows[1].lock().expected);
         prop_assert!(talk.server.ended && talk.client.ended);
-        prop_assert_eq!(talk.bed.machine.wfp.engine.flows.len(), 0);
+        prop_assert_eq!(talk.rig.machine.wfp.engine.flows.len(), 0);
         prop_assert_eq!([follows[0].lock().position, follows[1].lock().position], [says.0, says.1]);
     }
 }

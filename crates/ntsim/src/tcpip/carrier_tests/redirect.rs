@@ -1,7 +1,7 @@
 //! Binds and connections that callouts redirect.
 
-use super::bed::*;
 use super::cut;
+use super::rig::*;
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use filter_engine::layers::LayerId;
@@ -68,8 +68,8 @@ fn change(handle: u64, offset: usize, to: SocketAddr, out: *mut FwpsClassifyOut0
 }
 
 /// Redirects every request at a layer.
-fn redirects(bed: &mut Bed, layer: u16, offset: usize, to: SocketAddr) {
-    bed.callout(LayerId(layer), leads(offset, to));
+fn redirects(rig: &mut Rig, layer: u16, offset: usize, to: SocketAddr) {
+    rig.callout(LayerId(layer), leads(offset, to));
 }
 
 /// A callout that changes the address at `offset` of a request: 0 is the local one, 128 that of the remote end.
@@ -95,12 +95,12 @@ fn between(packet: &[u8], source: Option<SocketAddr>, destination: Option<Socket
 #[test]
 fn a_redirected_connection_goes_elsewhere_and_the_program_does_not_notice() {
     for v6 in [false, true] {
-        let mut bed = Bed::new();
+        let mut rig = Rig::new();
         let proxy = elsewhere(v6);
-        redirects(&mut bed, if v6 { 67 } else { 66 }, 128, proxy);
+        redirects(&mut rig, if v6 { 67 } else { 66 }, 128, proxy);
         let seen: Arc<Mutex<Vec<(u32, u32)>>> = Arc::default();
         let log = seen.clone();
-        bed.callout(LayerId(if v6 { 50 } else { 48 }), move |call| log.lock().push((call.ports.1, call.flags)));
+        rig.callout(LayerId(if v6 { 50 } else { 48 }), move |call| log.lock().push((call.ports.1, call.flags)));
         let conversation = [
             (Outbound, "S", 100, 0, &b""[..]),
             (Inbound, "SA", 500, 101, b""),
@@ -120,19 +120,19 @@ fn a_redirected_connection_goes_elsewhere_and_the_program_does_not_notice() {
             };
             match direction {
                 Outbound => {
-                    assert_eq!(bed.pass(direction, &near).verdict, Verdict::Forward);
-                    assert_eq!(bed.sides.remote.pop(), Some(far));
+                    assert_eq!(rig.pass(direction, &near).verdict, Verdict::Forward);
+                    assert_eq!(rig.sides.remote.pop(), Some(far));
                 }
                 Inbound => {
-                    assert_eq!(bed.pass(direction, &far).verdict, Verdict::Forward);
-                    assert_eq!(bed.sides.local.pop(), Some(near));
+                    assert_eq!(rig.pass(direction, &far).verdict, Verdict::Forward);
+                    assert_eq!(rig.sides.local.pop(), Some(near));
                 }
             }
         }
         assert_eq!(*seen.lock(), [(8443, IS_CONNECTION_REDIRECTED)]);
-        assert_eq!(bed.machine.wfp.engine.flows.len(), 0);
+        assert_eq!(rig.machine.wfp.engine.flows.len(), 0);
         // The same ports make a new connection, which is authorized again.
-        bed.pass(Outbound, &tcp(v6, Outbound, "S", 90_000, 0, b""));
+        rig.pass(Outbound, &tcp(v6, Outbound, "S", 90_000, 0, b""));
         assert_eq!(seen.lock().len(), 2);
     }
 }
@@ -140,78 +140,78 @@ fn a_redirected_connection_goes_elsewhere_and_the_program_does_not_notice() {
 #[test]
 fn datagrams_are_redirected_until_their_flow_ends() {
     for v6 in [false, true] {
-        let mut bed = Bed::new();
+        let mut rig = Rig::new();
         let proxy = elsewhere(v6);
-        redirects(&mut bed, if v6 { 67 } else { 66 }, 128, proxy);
+        redirects(&mut rig, if v6 { 67 } else { 66 }, 128, proxy);
         let (question, reply) = (udp(v6, Outbound, b"question"), udp(v6, Inbound, b"reply"));
         for _ in 0..2 {
-            bed.out(&question);
-            bed.inward(&between(&reply, Some(proxy), None));
+            rig.out(&question);
+            rig.inward(&between(&reply, Some(proxy), None));
         }
         let far = between(&question, None, Some(proxy));
         assert_eq!(
-            (&bed.sides.remote[..], &bed.sides.local[..]),
+            (&rig.sides.remote[..], &rig.sides.local[..]),
             (&[far.clone(), far][..], &[reply.clone(), reply][..])
         );
-        bed.now += DATAGRAM_TIMEOUT;
-        bed.tick();
-        assert_eq!(bed.carrier.stack().flow_count(), 0);
+        rig.now += DATAGRAM_TIMEOUT;
+        rig.tick();
+        assert_eq!(rig.carrier.stack().flow_count(), 0);
         let stray = between(&udp(v6, Inbound, b"late"), Some(proxy), None);
-        bed.inward(&stray);
-        assert_eq!(bed.sides.local.last(), Some(&stray), "forgotten");
+        rig.inward(&stray);
+        assert_eq!(rig.sides.local.last(), Some(&stray), "forgotten");
     }
 }
 
 #[test]
 fn a_redirected_bind_has_another_source() {
     for v6 in [false, true] {
-        let mut bed = Bed::new();
+        let mut rig = Rig::new();
         let own: SocketAddr = if v6 { "[fd77::9]:5000" } else { "10.77.0.9:5000" }.parse().expect("an address");
         let seen: Arc<Mutex<Vec<(u32, u32)>>> = Arc::default();
         let log = seen.clone();
-        redirects(&mut bed, if v6 { 69 } else { 68 }, 0, own);
-        bed.callout(LayerId(if v6 { 38 } else { 36 }), move |call| log.lock().push(call.ports));
+        redirects(&mut rig, if v6 { 69 } else { 68 }, 0, own);
+        rig.callout(LayerId(if v6 { 38 } else { 36 }), move |call| log.lock().push(call.ports));
         let (question, reply) = (udp(v6, Outbound, b"question"), udp(v6, Inbound, b"reply"));
-        bed.out(&question);
-        bed.inward(&between(&reply, None, Some(own)));
-        assert_eq!(bed.sides.remote, [between(&question, Some(own), None)]);
-        assert_eq!(bed.sides.local, [reply]);
+        rig.out(&question);
+        rig.inward(&between(&reply, None, Some(own)));
+        assert_eq!(rig.sides.remote, [between(&question, Some(own), None)]);
+        assert_eq!(rig.sides.local, [reply]);
         assert_eq!(seen.lock()[0].0, 5000, "ALE_RESOURCE_ASSIGNMENT sees what is bound");
     }
 }
 
 #[test]
 fn bound_and_connected_elsewhere_is_both() {
-    let mut bed = Bed::new();
+    let mut rig = Rig::new();
     let own: SocketAddr = "10.77.0.9:5000".parse().expect("an address");
-    redirects(&mut bed, 68, 0, own);
-    redirects(&mut bed, 66, 128, elsewhere(false));
+    redirects(&mut rig, 68, 0, own);
+    redirects(&mut rig, 66, 128, elsewhere(false));
     let (question, reply) = (udp(false, Outbound, b"question"), udp(false, Inbound, b"reply"));
-    bed.out(&question);
-    bed.inward(&between(&reply, Some(elsewhere(false)), Some(own)));
-    bed.out(&question);
+    rig.out(&question);
+    rig.inward(&between(&reply, Some(elsewhere(false)), Some(own)));
+    rig.out(&question);
     let far = between(&question, Some(own), Some(elsewhere(false)));
-    assert_eq!((&bed.sides.remote[..], &bed.sides.local[..]), (&[far.clone(), far][..], &[reply][..]));
+    assert_eq!((&rig.sides.remote[..], &rig.sides.local[..]), (&[far.clone(), far][..], &[reply][..]));
 }
 
 #[test]
 fn a_refusal_of_the_new_end_comes_from_the_old_one() {
-    let mut bed = Bed::new();
-    redirects(&mut bed, 66, 128, elsewhere(false));
-    bed.block(LayerId(48));
+    let mut rig = Rig::new();
+    redirects(&mut rig, 66, 128, elsewhere(false));
+    rig.block(LayerId(48));
     let syn = tcp(false, Outbound, "S", 100, 0, b"");
-    assert_eq!(bed.pass(Outbound, &syn).verdict, Verdict::Refuse);
-    let reset = Packet::parse(&bed.sides.local[0]).expect("a packet");
+    assert_eq!(rig.pass(Outbound, &syn).verdict, Verdict::Refuse);
+    let reset = Packet::parse(&rig.sides.local[0]).expect("a packet");
     assert_eq!((reset.source.to_string(), reset.ports()), ("203.0.113.10".to_owned(), (443, 40000)));
-    assert_eq!(bed.machine.wfp.engine.events.to_vec()[0].remote, Some(elsewhere(false).ip()));
+    assert_eq!(rig.machine.wfp.engine.events.to_vec()[0].remote, Some(elsewhere(false).ip()));
 }
 
 #[test]
 fn data_that_is_not_applied_changes_nothing_and_what_is_not_permitted_is_blocked() {
-    let mut bed = Bed::new();
+    let mut rig = Rig::new();
     let permits = Arc::new(Mutex::new(true));
     let says = permits.clone();
-    bed.callout(LayerId(66), move |call| {
+    rig.callout(LayerId(66), move |call| {
         let writable = import!(
             FwpsAcquireWritableLayerDataPointer0(u64, u64, u32, *mut *mut c_void, *mut FwpsClassifyOut0) -> NtStatus
         );
@@ -228,22 +228,22 @@ fn data_that_is_not_applied_changes_nothing_and_what_is_not_permitted_is_blocked
         release(handle);
     });
     let packet = udp(false, Outbound, b"x");
-    bed.out(&packet);
-    assert_eq!(bed.sides.remote, [packet]);
+    rig.out(&packet);
+    assert_eq!(rig.sides.remote, [packet]);
     *permits.lock() = false;
-    assert_eq!(bed.pass(Outbound, &tcp(false, Outbound, "S", 100, 0, b"")).verdict, Verdict::Refuse);
+    assert_eq!(rig.pass(Outbound, &tcp(false, Outbound, "S", 100, 0, b"")).verdict, Verdict::Refuse);
 }
 
 #[test]
 fn a_large_datagram_is_redirected_in_one_piece() {
-    let mut bed = Bed::new();
-    redirects(&mut bed, 66, 128, elsewhere(false));
+    let mut rig = Rig::new();
+    redirects(&mut rig, 66, 128, elsewhere(false));
     let whole = udp(false, Outbound, &[7; 2000]);
     for piece in cut::cut(&whole, 1480, 9) {
-        bed.out(&piece);
+        rig.out(&piece);
     }
-    assert_eq!(bed.sides.remote.len(), 1);
-    let (sent, right) = (&bed.sides.remote[0], between(&whole, None, Some(elsewhere(false))));
+    assert_eq!(rig.sides.remote.len(), 1);
+    let (sent, right) = (&rig.sides.remote[0], between(&whole, None, Some(elsewhere(false))));
     assert_eq!(sent[20..], right[20..], "behind the IP header, the checksum too");
 }
 
@@ -259,10 +259,10 @@ enum Completes {
 fn a_connect_that_is_pended_at_the_redirect_layer_waits_for_its_completion() {
     for stream in [false, true] {
         for how in [Completes::Permits, Completes::Blocks, Completes::AsksAgain] {
-            let mut bed = Bed::new();
+            let mut rig = Rig::new();
             let kept: Arc<Mutex<Vec<u64>>> = Arc::default();
             let keep = kept.clone();
-            bed.callout(LayerId(66), move |call| {
+            rig.callout(LayerId(66), move |call| {
                 let pend = import!(FwpsPendClassify0(u64, u64, u32, *mut FwpsClassifyOut0) -> NtStatus);
                 if !keep.lock().is_empty() {
                     return call.permit();
@@ -276,22 +276,22 @@ fn a_connect_that_is_pended_at_the_redirect_layer_waits_for_its_completion() {
                 true => tcp(false, Outbound, "S", 100, 0, b""),
                 false => udp(false, Outbound, b"question"),
             };
-            assert_eq!(bed.pass(Outbound, &packet).verdict, Verdict::Hold);
-            assert_eq!(bed.pass(Outbound, &packet).verdict, Verdict::Hold);
-            assert!(bed.sides.remote.is_empty());
+            assert_eq!(rig.pass(Outbound, &packet).verdict, Verdict::Hold);
+            assert_eq!(rig.pass(Outbound, &packet).verdict, Verdict::Hold);
+            assert!(rig.sides.remote.is_empty());
             let handle = kept.lock()[0];
-            bed.run(|| complete(handle, how));
-            bed.serve();
+            rig.run(|| complete(handle, how));
+            rig.serve();
             match how {
-                Completes::Permits => assert_eq!(bed.sides.remote, [between(&packet, None, Some(elsewhere(false)))]),
-                Completes::AsksAgain => assert_eq!(bed.sides.remote, [packet]),
+                Completes::Permits => assert_eq!(rig.sides.remote, [between(&packet, None, Some(elsewhere(false)))]),
+                Completes::AsksAgain => assert_eq!(rig.sides.remote, [packet]),
                 Completes::Blocks => {
-                    assert!(bed.sides.remote.is_empty());
-                    assert_eq!(bed.sides.local.len(), 1, "the program gets an answer");
+                    assert!(rig.sides.remote.is_empty());
+                    assert_eq!(rig.sides.local.len(), 1, "the program gets an answer");
                 }
             }
-            assert_eq!(bed.carrier.stack().held_count(), 0);
-            assert_eq!(bed.machine.wfp.leaks(), [("registered callouts", 1)]);
+            assert_eq!(rig.carrier.stack().held_count(), 0);
+            assert_eq!(rig.machine.wfp.leaks(), [("registered callouts", 1)]);
         }
     }
 }
@@ -314,15 +314,15 @@ fn complete(handle: u64, how: Completes) {
 
 #[test]
 fn nobody_is_asked_at_a_redirect_layer_about_what_comes_in() {
-    let mut bed = Bed::new();
+    let mut rig = Rig::new();
     let calls: Arc<Mutex<u32>> = Arc::default();
     for layer in [66, 68] {
         let count = calls.clone();
-        bed.callout(LayerId(layer), move |_| *count.lock() += 1);
+        rig.callout(LayerId(layer), move |_| *count.lock() += 1);
     }
-    bed.pass(Direction::Inbound, &tcp(false, Inbound, "S", 100, 0, b""));
-    bed.pass(Direction::Inbound, &udp(false, Inbound, b"x"));
+    rig.pass(Direction::Inbound, &tcp(false, Inbound, "S", 100, 0, b""));
+    rig.pass(Direction::Inbound, &udp(false, Inbound, b"x"));
     assert_eq!(*calls.lock(), 0);
-    bed.out(&tcp(false, Outbound, "S", 100, 0, b""));
+    rig.out(&tcp(false, Outbound, "S", 100, 0, b""));
     assert_eq!(*calls.lock(), 2);
 }

@@ -1,6 +1,6 @@
 //! Two hosts that speak TCP to each other through the machine: as much TCP as it takes to see what arrives.
 
-use super::bed::*;
+use super::rig::*;
 use shim::layer::Direction::{self, Inbound, Outbound};
 use shim::packet::{Packet, Tcp, Upper, tcp_flag};
 
@@ -110,7 +110,7 @@ impl Host {
 
 /// A conversation.
 pub(super) struct Talk {
-    pub(super) bed: Bed,
+    pub(super) rig: Rig,
     pub(super) client: Host,
     pub(super) server: Host,
     v6: bool,
@@ -120,13 +120,13 @@ pub(super) struct Talk {
 
 impl Talk {
     /// An established outbound connection.
-    pub(super) fn new(mut bed: Bed, v6: bool) -> Self {
-        bed.out(&tcp(v6, Outbound, "S", 100, 0, b""));
-        bed.inward(&tcp(v6, Inbound, "SA", 4_294_967_200, 101, b""));
-        bed.out(&tcp(v6, Outbound, "A", 101, 4_294_967_201, b""));
-        bed.sides = Sides::default();
+    pub(super) fn new(mut rig: Rig, v6: bool) -> Self {
+        rig.out(&tcp(v6, Outbound, "S", 100, 0, b""));
+        rig.inward(&tcp(v6, Inbound, "SA", 4_294_967_200, 101, b""));
+        rig.out(&tcp(v6, Outbound, "A", 101, 4_294_967_201, b""));
+        rig.sides = Sides::default();
         let (client, server) = (Host::new(Outbound, 101, 4_294_967_201), Host::new(Inbound, 4_294_967_201, 101));
-        Self { bed, client, server, v6, loses: Box::new(|| false) }
+        Self { rig, client, server, v6, loses: Box::new(|| false) }
     }
 
     pub(super) fn host(&mut self, direction: Direction) -> &mut Host {
@@ -141,8 +141,8 @@ impl Talk {
         let v6 = self.v6;
         let Some(segment) = self.host(direction).speak(v6, most) else { return false };
         if !(self.loses)() {
-            self.bed.pass(direction, &segment);
-            self.bed.serve();
+            self.rig.pass(direction, &segment);
+            self.rig.serve();
         }
         self.settle();
         true
@@ -162,7 +162,7 @@ impl Talk {
     /// Carries packets until neither host answers.
     pub(super) fn settle(&mut self) {
         loop {
-            let Sides { local, remote } = std::mem::take(&mut self.bed.sides);
+            let Sides { local, remote } = std::mem::take(&mut self.rig.sides);
             if local.is_empty() && remote.is_empty() {
                 break;
             }
@@ -176,8 +176,8 @@ impl Talk {
                 if let Some(answer) = self.host(direction).hear(v6, &packet)
                     && !(self.loses)()
                 {
-                    self.bed.pass(direction, &answer);
-                    self.bed.serve();
+                    self.rig.pass(direction, &answer);
+                    self.rig.serve();
                 }
             }
         }

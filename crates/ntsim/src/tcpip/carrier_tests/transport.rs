@@ -1,6 +1,6 @@
 //! Injection at the transport layer.
 
-use super::bed::*;
+use super::rig::*;
 use filter_engine::layers::LayerId;
 use nt_abi::NtStatus;
 use nt_abi::fwp::consts::{
@@ -17,11 +17,11 @@ pub(super) fn server(v6: bool) -> IpAddr {
 }
 
 /// Absorbs what passes a layer and injects a clone; returns the injector and the states it saw.
-fn divert(bed: &mut Bed, v6: bool, layer: u16, direction: Direction) -> (Arc<Injector>, Arc<Mutex<Vec<u32>>>) {
-    let injector = Injector::transport(bed);
+fn divert(rig: &mut Rig, v6: bool, layer: u16, direction: Direction) -> (Arc<Injector>, Arc<Mutex<Vec<u32>>>) {
+    let injector = Injector::transport(rig);
     let seen: Arc<Mutex<Vec<u32>>> = Arc::default();
     let (by, states) = (injector.clone(), seen.clone());
-    bed.callout(LayerId(layer + if v6 { 2 } else { 0 }), move |call| {
+    rig.callout(LayerId(layer + if v6 { 2 } else { 0 }), move |call| {
         if call.out.rights & FWPS_RIGHT_ACTION_WRITE == 0 {
             return;
         }
@@ -58,17 +58,17 @@ fn a_datagram_sent_from_the_transport_layer_gets_its_headers_and_arrives_once() 
     for v6 in [false, true] {
         for layer in [16, 24] {
             // OUTBOUND_TRANSPORT, DATAGRAM_DATA
-            let mut bed = Bed::new();
-            let (injector, seen) = divert(&mut bed, v6, layer, Outbound);
+            let mut rig = Rig::new();
+            let (injector, seen) = divert(&mut rig, v6, layer, Outbound);
             let packet = udp(v6, Outbound, b"question");
-            bed.pass(Outbound, &packet);
-            assert!(bed.sides.remote.is_empty());
-            bed.serve();
+            rig.pass(Outbound, &packet);
+            assert!(rig.sides.remote.is_empty());
+            rig.serve();
             assert_eq!(*seen.lock(), [NOT, BY_SELF]);
             assert_eq!(*injector.done.lock(), [NtStatus::SUCCESS]);
-            assert_eq!(bed.sides.remote.len(), 1);
-            same(&bed.sides.remote[0], &packet);
-            assert!(bed.sides.local.is_empty());
+            assert_eq!(rig.sides.remote.len(), 1);
+            same(&rig.sides.remote[0], &packet);
+            assert!(rig.sides.local.is_empty());
         }
     }
 }
@@ -76,12 +76,12 @@ fn a_datagram_sent_from_the_transport_layer_gets_its_headers_and_arrives_once() 
 #[test]
 fn a_changed_datagram_has_the_right_checksum() {
     for v6 in [false, true] {
-        let mut bed = Bed::new();
-        let injector = Injector::transport(&bed);
+        let mut rig = Rig::new();
+        let injector = Injector::transport(&rig);
         let (by, headers) = (injector.clone(), if v6 { 40 } else { 20 });
         let changed = udp(v6, Outbound, b"longer than it was");
         let data = changed[headers..].to_vec();
-        bed.callout(LayerId(if v6 { 18 } else { 16 }), move |call| {
+        rig.callout(LayerId(if v6 { 18 } else { 16 }), move |call| {
             if by.state(call.list()).0 == NOT {
                 let mut data = data.clone();
                 data[6..8].fill(0xAA); // a wrong checksum
@@ -92,9 +92,9 @@ fn a_changed_datagram_has_the_right_checksum() {
                 call.absorb();
             }
         });
-        bed.out(&udp(v6, Outbound, b"short"));
-        assert_eq!(bed.sides.remote.len(), 1);
-        same(&bed.sides.remote[0], &changed);
+        rig.out(&udp(v6, Outbound, b"short"));
+        assert_eq!(rig.sides.remote.len(), 1);
+        same(&rig.sides.remote[0], &changed);
     }
 }
 
@@ -103,17 +103,17 @@ fn a_packet_received_at_the_transport_layer_passes_only_what_is_above() {
     for v6 in [false, true] {
         for layer in [12, 24] {
             // INBOUND_TRANSPORT, DATAGRAM_DATA
-            let mut bed = Bed::new();
+            let mut rig = Rig::new();
             let below: Arc<Mutex<u32>> = Arc::default();
             let count = below.clone();
-            bed.callout(LayerId(if v6 { 2 } else { 0 }), move |_| *count.lock() += 1);
-            let (injector, seen) = divert(&mut bed, v6, layer, Inbound);
+            rig.callout(LayerId(if v6 { 2 } else { 0 }), move |_| *count.lock() += 1);
+            let (injector, seen) = divert(&mut rig, v6, layer, Inbound);
             let packet = udp(v6, Inbound, b"reply");
-            bed.inward(&packet);
+            rig.inward(&packet);
             assert_eq!(*seen.lock(), [NOT, BY_SELF]);
             assert_eq!(*below.lock(), 1, "INBOUND_IPPACKET");
             assert_eq!(*injector.done.lock(), [NtStatus::SUCCESS]);
-            assert_eq!(bed.sides.local, [packet]);
+            assert_eq!(rig.sides.local, [packet]);
         }
     }
 }
@@ -121,9 +121,9 @@ fn a_packet_received_at_the_transport_layer_passes_only_what_is_above() {
 #[test]
 fn a_connection_lives_and_ends_while_every_segment_is_diverted() {
     for v6 in [false, true] {
-        let mut bed = Bed::new();
-        let (out, _) = divert(&mut bed, v6, 16, Outbound);
-        let (inward, _) = divert(&mut bed, v6, 12, Inbound);
+        let mut rig = Rig::new();
+        let (out, _) = divert(&mut rig, v6, 16, Outbound);
+        let (inward, _) = divert(&mut rig, v6, 12, Inbound);
         let conversation = [
             (Outbound, "S", 100, 0, &b""[..]),
             (Inbound, "SA", 500, 101, b""),
@@ -136,29 +136,29 @@ fn a_connection_lives_and_ends_while_every_segment_is_diverted() {
         ];
         for (direction, flags, sequence, acknowledgment, data) in conversation {
             let packet = tcp(v6, direction, flags, sequence, acknowledgment, data);
-            bed.pass(direction, &packet);
-            bed.serve();
+            rig.pass(direction, &packet);
+            rig.serve();
             let arrived = match direction {
-                Outbound => bed.sides.remote.pop(),
-                Inbound => bed.sides.local.pop(),
+                Outbound => rig.sides.remote.pop(),
+                Inbound => rig.sides.local.pop(),
             };
             same(&arrived.expect("it arrived"), &packet);
-            assert!(bed.sides.remote.is_empty() && bed.sides.local.is_empty());
+            assert!(rig.sides.remote.is_empty() && rig.sides.local.is_empty());
         }
-        assert_eq!(bed.machine.wfp.engine.flows.len(), 0, "the connection is over");
+        assert_eq!(rig.machine.wfp.engine.flows.len(), 0, "the connection is over");
         assert_eq!((out.done.lock().len(), inward.done.lock().len()), (5, 3));
     }
 }
 
 #[test]
 fn an_endpoint_that_is_gone_sends_nothing() {
-    let mut bed = Bed::new();
-    let injector = Injector::transport(&bed);
+    let mut rig = Rig::new();
+    let injector = Injector::transport(&rig);
     let data = &udp(false, Outbound, b"x")[20..];
     let mut packet = nt_abi::PacketBuffer::copy_of(data);
     let list = packet.list(0, 0, data.len());
-    bed.run(|| assert_eq!(injector.send_transport(list, Some(packet), 77, server(false)), NtStatus::SUCCESS));
-    bed.serve();
+    rig.run(|| assert_eq!(injector.send_transport(list, Some(packet), 77, server(false)), NtStatus::SUCCESS));
+    rig.serve();
     assert_eq!(*injector.done.lock(), [NtStatus::INVALID_PARAMETER]);
-    assert!(bed.sides.remote.is_empty());
+    assert!(rig.sides.remote.is_empty());
 }

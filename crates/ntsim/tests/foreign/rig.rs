@@ -37,13 +37,13 @@ pub fn unload(machine: &Arc<Machine>) {
 }
 
 /// The machine between two networks.
-pub struct Bed {
+pub struct Rig {
     pub machine: Arc<Machine>,
     network: Network,
     running: Option<Running>,
 }
 
-impl Bed {
+impl Rig {
     /// `None` with a word where there is no driver or no network.
     pub fn new() -> Option<Self> {
         let machine = machine()?;

@@ -84,13 +84,13 @@ pub(super) unsafe extern "win64" fn notify_ok(_: u32, _: *const RawGuid, _: *mut
 }
 
 /// The machine and a session on it.
-pub(super) struct Bed {
+pub(super) struct Rig {
     pub(super) machine: Arc<Machine>,
     next_key: AtomicU32,
     scripts: Mutex<Vec<Arc<Script>>>,
 }
 
-impl Bed {
+impl Rig {
     pub(super) fn new() -> Self {
         Self { machine: Machine::new(), next_key: AtomicU32::new(1), scripts: Mutex::default() }
     }

@@ -30,7 +30,7 @@ use std::time::Duration;
 /// An export of fwpkclnt.sys by its name, with the type the header gives it.
 macro_rules! import {
     ($name:ident($($argument:ty),* $(,)?) $(-> $result:ty)?) => {
-        $crate::tcpip::carrier_tests::bed::typed::<unsafe extern "win64" fn($($argument),*) $(-> $result)?>(
+        $crate::tcpip::carrier_tests::rig::typed::<unsafe extern "win64" fn($($argument),*) $(-> $result)?>(
             stringify!($name),
         )
     };
@@ -207,7 +207,7 @@ impl Driver {
 }
 
 /// A machine on a network, with callouts.
-pub(super) struct Bed {
+pub(super) struct Rig {
     pub(super) machine: Arc<Machine>,
     pub(super) carrier: Carrier,
     pub(super) sides: Sides,
@@ -217,7 +217,7 @@ pub(super) struct Bed {
     driver: Driver,
 }
 
-impl Bed {
+impl Rig {
     pub(super) fn new() -> Self {
         let machine = Machine::new();
         let woken = Arc::new(AtomicU64::new(0));
