@@ -7,8 +7,8 @@
 //! sides.
 
 pub mod capture;
-mod lanes;
 pub mod link;
+mod parallel;
 
 use crate::cpu::Bugcheck;
 use crate::machine::Machine;
@@ -84,7 +84,7 @@ pub fn run(
     verdicts: &mut Verdicts,
 ) -> Result<PassedOver, ReplayError> {
     if options.processors > 1 {
-        return lanes::run(machine, input, options, verdicts);
+        return parallel::run(machine, input, options, verdicts);
     }
     let mut replay = Replay {
         machine: machine.clone(),

@@ -1,8 +1,8 @@
 //! Several processors at once: the packets of a capture are spread over several stacks.
 //!
-//! A packet's addresses choose its lane, so that a flow stays in one lane and in order, fragments included. What spans
-//! lanes is lost: an ICMP error of a router on the path does not find the flow that it is about, and nothing that a
-//! driver injects or completes later is carried. Events have the time of the last packet of any lane.
+//! A packet's addresses choose its worker, so that a flow stays with one worker and in order, fragments included. What
+//! spans workers is lost: an ICMP error of a router on the path does not find the flow that it is about, and nothing that
+//! a driver injects or completes later is carried. Events have the time of the last packet of any worker.
 
 use super::capture::{self, CaptureError};
 use super::link;
@@ -24,9 +24,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Bytes handed to a lane at once.
+/// Bytes handed to a worker at once.
 const BATCH: usize = 256 << 10;
-/// Batches that may wait for a lane.
+/// Batches that may wait for a worker.
 const WAITING: usize = 4;
 
 /// A packet in a batch.
@@ -39,13 +39,13 @@ struct Entry {
 
 #[derive(Default)]
 struct Batch {
-    /// The time of the capture's first packet, where every lane's clock begins.
+    /// The time of the capture's first packet, where every worker's clock begins.
     first: Duration,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
 }
 
-struct Lane {
+struct Worker {
     machine: Arc<Machine>,
     stack: Stack<Arc<Flow>>,
     classifier: EngineClassifier,
@@ -64,20 +64,20 @@ pub(super) fn run(
     verdicts: &mut Verdicts,
 ) -> Result<PassedOver, ReplayError> {
     thread::scope(|scope| {
-        let mut lanes = Vec::new();
+        let mut workers = Vec::new();
         for _ in 0..options.processors {
             let (sender, receiver) = sync_channel(WAITING);
-            lanes.push((sender, scope.spawn(move || Lane::new(machine).run(&receiver, options))));
+            workers.push((sender, scope.spawn(move || Worker::new(machine).run(&receiver, options))));
         }
         let mut passed_over = PassedOver::default();
-        let senders: Vec<_> = lanes.iter().map(|(sender, _)| sender.clone()).collect();
+        let senders: Vec<_> = workers.iter().map(|(sender, _)| sender.clone()).collect();
         let read = deal(input, senders, &mut passed_over);
         let mut stopped = None;
-        for (sender, lane) in lanes {
+        for (sender, worker) in workers {
             drop(sender);
-            match lane.join() {
-                Ok(Ok((of_lane, reasons))) => {
-                    verdicts.add(of_lane);
+            match worker.join() {
+                Ok(Ok((its_verdicts, reasons))) => {
+                    verdicts.add(its_verdicts);
                     for (reason, count) in reasons.0 {
                         *passed_over.0.entry(reason).or_default() += count;
                     }
@@ -94,13 +94,13 @@ pub(super) fn run(
     })
 }
 
-/// Reads the capture and hands its packets to the lanes.
+/// Reads the capture and hands its packets to the workers.
 fn deal(
     input: impl Read + Send,
-    lanes: Vec<SyncSender<Batch>>,
+    workers: Vec<SyncSender<Batch>>,
     passed_over: &mut PassedOver,
 ) -> Result<(), CaptureError> {
-    let mut batches: Vec<Batch> = lanes.iter().map(|_| Batch::default()).collect();
+    let mut batches: Vec<Batch> = workers.iter().map(|_| Batch::default()).collect();
     let mut first = None;
     let read = capture::read(input, |frame| {
         let found = match link::find(frame.link, frame.bytes) {
@@ -111,8 +111,8 @@ fn deal(
             }
         };
         let first = *first.get_or_insert(frame.time);
-        let lane = lane_of(found.packet, lanes.len());
-        let batch = &mut batches[lane];
+        let worker = worker_of(found.packet, workers.len());
+        let batch = &mut batches[worker];
         batch.first = first;
         let start = batch.bytes.len();
         batch.bytes.extend_from_slice(found.packet);
@@ -120,22 +120,22 @@ fn deal(
         let direction = frame.direction.or(found.direction);
         let to_group = found.to_group;
         batch.entries.push(Entry { bytes: start..batch.bytes.len(), direction, to_group, time: frame.time });
-        // A lane ends early only when the machine has stopped.
-        if batch.bytes.len() >= BATCH && lanes[lane].send(std::mem::take(batch)).is_err() {
+        // A worker ends early only when the machine has stopped.
+        if batch.bytes.len() >= BATCH && workers[worker].send(std::mem::take(batch)).is_err() {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     });
-    for (lane, batch) in lanes.iter().zip(batches) {
+    for (worker, batch) in workers.iter().zip(batches) {
         if !batch.entries.is_empty() {
-            let _ = lane.send(batch); // as above
+            let _ = worker.send(batch); // as above
         }
     }
     read
 }
 
-/// The lane of a packet: a hash of its two addresses, the same both ways.
-fn lane_of(packet: &[u8], lanes: usize) -> usize {
+/// The worker of a packet: a hash of its two addresses, the same both ways.
+fn worker_of(packet: &[u8], workers: usize) -> usize {
     let addresses = match packet.first().map(|first| first >> 4) {
         Some(4) => packet.get(12..20),
         Some(6) => packet.get(8..40),
@@ -147,11 +147,11 @@ fn lane_of(packet: &[u8], lanes: usize) -> usize {
         half.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
     };
     // The upper bits are mixed best.
-    ((hash(a).wrapping_add(hash(b)).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 32) as usize % lanes
+    ((hash(a).wrapping_add(hash(b)).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 32) as usize % workers
 }
 
-impl Lane {
-    /// A lane of this thread.
+impl Worker {
+    /// A worker of this thread.
     fn new(machine: &Arc<Machine>) -> Self {
         Self {
             machine: machine.clone(),
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_directions_and_every_fragment_share_a_lane() {
+    fn both_directions_and_every_fragment_share_a_worker() {
         let packet = |a: [u8; 4], b: [u8; 4]| {
             let mut packet = vec![0x45; 40];
             packet[12..16].copy_from_slice(&a);
@@ -221,11 +221,11 @@ mod tests {
         let mut used = [false; 4];
         for n in 0..64 {
             let (us, them) = ([10, 0, 0, 2], [203, 0, 113, n]);
-            let lane = lane_of(&packet(us, them), 4);
-            assert_eq!(lane, lane_of(&packet(them, us), 4));
-            used[lane] = true;
+            let worker = worker_of(&packet(us, them), 4);
+            assert_eq!(worker, worker_of(&packet(them, us), 4));
+            used[worker] = true;
         }
         assert_eq!(used, [true; 4]);
-        assert_eq!(lane_of(&[0x45], 4), 0, "an unreadable packet");
+        assert_eq!(worker_of(&[0x45], 4), 0, "an unreadable packet");
     }
 }
