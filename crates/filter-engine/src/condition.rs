@@ -306,8 +306,8 @@ pub(crate) fn compile(field: &Field, match_type: MatchType, value: &ConditionVal
     }
 }
 
-/// The comparison with a value of another type than the field's, where there is one: an address with a mask or a prefix,
-/// and a security descriptor.
+/// The comparison with a value of another type than the field's, where there is one: an address with a mask or a
+/// prefix, and a security descriptor.
 fn special(
     field: FieldType,
     match_type: MatchType,

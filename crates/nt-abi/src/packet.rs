@@ -115,8 +115,8 @@ impl PacketBuffer {
     /// The packet.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the storage lives as long as self and has at least `len` bytes; drivers write to it only while self is
-        // lent to an indication.
+        // SAFETY: the storage lives as long as self and has at least `len` bytes; drivers write to it only while self
+        // is lent to an indication.
         unsafe { core::slice::from_raw_parts((*self.inner.as_ptr()).storage.as_ptr(), self.len) }
     }
 

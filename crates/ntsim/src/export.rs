@@ -3,9 +3,9 @@
 //! # What an export trusts
 //!
 //! An export follows a driver's pointers as the function's page (windows-driver-docs-ddi) says, and checks what it can
-//! see: null, sizes, handles, magic numbers, pool blocks. The rest it trusts, as Windows does: no call can tell whether an
-//! address is really the structure that the page demands. That is enough here, because a driver that breaks the contract
-//! can at worst crash the ntsim that was started to run it, and the crash is reported: exports run inside
+//! see: null, sizes, handles, magic numbers, pool blocks. The rest it trusts, as Windows does: no call can tell whether
+//! an address is really the structure that the page demands. That is enough here, because a driver that breaks the
+//! contract can at worst crash the ntsim that was started to run it, and the crash is reported: exports run inside
 //! [`crate::cpu::enter`], so a fault on the driver's pointer becomes a bugcheck that names the driver's call
 //! (`cpu/fault.rs`). A SAFETY comment of an export names what the page demands, what was checked, and who frees.
 

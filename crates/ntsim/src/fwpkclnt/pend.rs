@@ -51,8 +51,8 @@ impl Default for Offers {
 }
 
 impl Operations {
-    /// Offers an operation for pending: the result is the `completionHandle` of the metadata. `token` is the stack's own
-    /// number for it; `reauthorize` says that FWP_CONDITION_FLAG_IS_REAUTHORIZE is set, which forbids pending.
+    /// Offers an operation for pending: the result is the `completionHandle` of the metadata. `token` is the stack's
+    /// own number for it; `reauthorize` says that FWP_CONDITION_FLAG_IS_REAUTHORIZE is set, which forbids pending.
     #[must_use]
     pub fn offer(&self, token: u64, reauthorize: bool) -> *mut c_void {
         let mut inner = self.inner.lock();

@@ -15,8 +15,8 @@ use std::fmt;
 /// The status of a request to a machine without a stack: `STATUS_FWP_TCPIP_NOT_READY`.
 pub const NOT_READY: NtStatus = FWP_TCPIP_NOT_READY;
 
-/// The network stack of a machine. Its methods are called on a simulated processor, at DISPATCH_LEVEL or below, and must
-/// not call back into the driver before they return, except through [`Injection::complete`].
+/// The network stack of a machine. Its methods are called on a simulated processor, at DISPATCH_LEVEL or below, and
+/// must not call back into the driver before they return, except through [`Injection::complete`].
 pub trait Stack: Send + Sync {
     /// A driver injects a packet or stream data. The stack owns the injection and completes it once, now or later.
     ///

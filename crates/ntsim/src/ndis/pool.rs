@@ -327,8 +327,8 @@ unsafe fn clone_buffer(from: *const NetBuffer, tag: u32, call: &str) -> *mut Net
 /// # Safety
 /// `block` is a clone that nothing else refers to.
 unsafe fn release_clone(block: *mut PoolList) {
-    // SAFETY: a clone that nothing else refers to, by this function's contract; its packets are blocks of `clone_buffer`,
-    // and the parent is live because the clone holds a reference to it.
+    // SAFETY: a clone that nothing else refers to, by this function's contract; its packets are blocks of
+    // `clone_buffer`, and the parent is live because the clone holds a reference to it.
     unsafe {
         let mut buffer = (*block).list.first_net_buffer;
         while !buffer.is_null() {

@@ -1,8 +1,8 @@
 //! Event tracing: ETW, WPP and the WPP recorder.
 //!
 //! No trace session ever runs on a simulated machine. What a provider does then is documented: registering succeeds,
-//! nothing is enabled, and what is written goes nowhere. Registrations are counted, because a driver that unloads with
-//! one crashes Windows.
+//! nothing is enabled, and events are discarded. Registrations are counted, because a driver that unloads with one
+//! crashes Windows.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
@@ -113,7 +113,7 @@ unsafe extern "win64" fn EtwRegister(
 extern "win64" fn EtwUnregister(handle: u64) -> NtStatus {
     let known = cpu::with_machine(|machine| machine.executive.tracing.state.lock().providers.remove(&handle).is_some());
     if !known {
-        violation([0xDC, handle, 0, 0], format!("EtwUnregister was given {handle:#x}, which is no registration"));
+        violation([0xDC, handle, 0, 0], format!("EtwUnregister was given {handle:#x}, which is not a registration"));
     }
     NtStatus::SUCCESS
 }
@@ -130,8 +130,8 @@ extern "win64" fn EtwProviderEnabled(_handle: u64, _level: u8, _keyword: u64) ->
     0
 }
 
-// The arguments of the writing functions are not checked: nothing is enabled. What is left out here the win64 ABI
-// lets be left out.
+// The arguments of the writing functions are not read: nothing is enabled. The win64 ABI lets a function leave out
+// arguments.
 extern "win64" fn EtwWrite(_handle: u64) -> NtStatus {
     NtStatus::SUCCESS
 }
@@ -145,7 +145,7 @@ extern "win64" fn EtwWriteString(_handle: u64) -> NtStatus {
     NtStatus::SUCCESS
 }
 
-/// Gives out identifiers; there is no activity of a thread to get or set.
+/// Makes identifiers; a thread has no activity to get or set.
 unsafe extern "win64" fn EtwActivityIdControl(control: u32, id: *mut [u8; 16]) -> NtStatus {
     const CREATE: u32 = 3;
     match control {
@@ -179,7 +179,7 @@ extern "win64" fn IoWMIRegistrationControl(device: u64, action: u32) -> NtStatus
     })
 }
 
-/// The event is the kernel's to free when it takes it, and the caller's when it does not. There is nobody to give it to.
+/// The kernel frees an event that it accepts, the caller one that it refuses. It is refused here, without consumers.
 ///
 /// An event that goes to a trace may be written at any IRQL, one for WMI only up to APC_LEVEL (routine's page).
 unsafe extern "win64" fn IoWMIWriteEvent(event: *const c_void) -> NtStatus {
@@ -193,7 +193,7 @@ unsafe extern "win64" fn IoWMIWriteEvent(event: *const c_void) -> NtStatus {
         super::violation(
             [0x2_0000, u64::from(irql.0), 1, 0],
             format!(
-                "IoWMIWriteEvent was called at {irql} with an event that is no trace; such may be written at APC_LEVEL at most"
+                "IoWMIWriteEvent was called at {irql} with an event that is not a trace; it may be called at APC_LEVEL at most"
             ),
         );
     }
@@ -208,7 +208,7 @@ extern "win64" fn WmiTraceMessageVa() -> NtStatus {
     NtStatus::SUCCESS
 }
 
-/// There is no session to tell anything about.
+/// There is no session.
 extern "win64" fn WmiQueryTraceInformation() -> NtStatus {
     NtStatus::NOT_FOUND
 }
@@ -225,7 +225,7 @@ extern "win64" fn refuse() -> NtStatus {
     NtStatus::NOT_SUPPORTED
 }
 
-/// No recorder log can be had, as on a system that is short of memory; drivers then log to none.
+/// No recorder log is available, as on a system without memory; drivers then do not log.
 unsafe extern "win64" fn LogCreate(
     _control: *mut c_void,
     _parameters: *const c_void,

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
-/// The most lines kept; older ones go.
+/// The most lines kept; older ones are dropped.
 const MOST: usize = 4096;
 
 /// The debugger's log of one machine.
@@ -13,7 +13,7 @@ pub struct DebugLog {
 }
 
 impl DebugLog {
-    /// Adds a line, and passes it on to whoever traces this program.
+    /// Adds a line, and passes it to this program's tracing.
     pub fn write(&self, text: &str) {
         let line = text.trim_end_matches(['\r', '\n']);
         tracing::info!(target: "driver", "{line}");
@@ -24,7 +24,7 @@ impl DebugLog {
         lines.push_back(line.to_owned());
     }
 
-    /// The lines there are.
+    /// The lines.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().iter().cloned().collect()

@@ -74,7 +74,7 @@ const MOST_WORKERS: usize = 16;
 struct Job {
     routine: u64,
     arguments: [usize; 3],
-    /// The address of the word that says the item is queued, in the driver's memory.
+    /// The address of the item's queued flag, in driver memory.
     queued: usize,
     /// It was queued with a device, whose reference keeps the driver in memory until its routine has returned
     /// (IoQueueWorkItem documentation).
@@ -99,8 +99,8 @@ struct State {
 const GRACE: Duration = Duration::from_millis(20);
 
 impl WorkQueue {
-    /// Items whose routine is within `range`, a driver that has been unloaded this moment, and that nothing keeps in
-    /// memory until they have run: on Windows they would run where no code is any more.
+    /// Items whose routine is within `range`, a driver that has just been unloaded, and that do not keep it in memory
+    /// until they have run: on Windows they would run in unmapped code.
     #[must_use]
     pub fn left_in(&self, range: &Range<u64>) -> Vec<String> {
         let theirs = |job: &&Job| range.contains(&job.routine) && !job.keeps_driver;
@@ -254,7 +254,7 @@ unsafe extern "win64" fn IoFreeWorkItem(item: *mut IoWorkItem) {
 /// Queues an item unless it is queued.
 ///
 /// # Safety
-/// The driver's item and routine.
+/// `item` is readable, and `routine` an IO_WORKITEM_ROUTINE or IO_WORKITEM_ROUTINE_EX.
 unsafe fn try_queue(item: *mut IoWorkItem, routine: u64, context: *mut c_void) -> bool {
     // SAFETY: the caller's promise.
     let (magic, device, fresh) = unsafe {

@@ -80,8 +80,8 @@ fn not_pe(error: object::read::Error) -> LoadError {
     LoadError::NotPe(error.to_string())
 }
 
-/// Refuses another processor's code. The machine determines the size of the headers that follow, so it is read first, at
-/// its fixed offset from the headers at `offset`.
+/// Refuses another processor's code. The machine determines the size of the headers that follow, so it is read first,
+/// at its fixed offset from the headers at `offset`.
 fn check_machine(file: &[u8], offset: u64) -> Result<(), LoadError> {
     let at_machine = usize::try_from(offset).ok().and_then(|o| file.get(o.checked_add(4)?..o.checked_add(6)?));
     match at_machine {

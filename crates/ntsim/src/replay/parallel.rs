@@ -1,8 +1,8 @@
 //! Several processors at once: the packets of a capture are spread over several stacks.
 //!
 //! A packet's addresses choose its worker, so that a flow stays with one worker and in order, fragments included. What
-//! spans workers is lost: an ICMP error of a router on the path does not find the flow that it is about, and nothing that
-//! a driver injects or completes later is carried. Events have the time of the last packet of any worker.
+//! spans workers is lost: an ICMP error of a router on the path does not find the flow that it is about, and nothing
+//! that a driver injects or completes later is carried. Events have the time of the last packet of any worker.
 
 use super::capture::{self, CaptureError};
 use super::link;

@@ -191,8 +191,8 @@ fn refused_class() -> NtStatus {
     NtStatus::OBJECT_NAME_NOT_FOUND
 }
 
-/// The stub of KMDF unbinds every class that the driver was linked for when one of them cannot be bound, so a class that
-/// was never bound is no violation. Seen in drivers linked for NetAdapterCx.
+/// The stub of KMDF unbinds every class that the driver was linked for when one of them cannot be bound, so a class
+/// that was never bound is no violation. Seen in drivers linked for NetAdapterCx.
 extern "win64" fn version_unbind_class(_: *mut BindInfo, _: *const DriverGlobals, _: *mut c_void) {}
 
 /// The only interface that stubs ask for reports a failed DriverEntry to the loader; stubs go on without it.

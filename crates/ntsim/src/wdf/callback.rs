@@ -11,8 +11,8 @@ use super::violation::Violation;
 use crate::trace::{Argument, Callback};
 use crate::verifier::callback::{self, Keeps};
 
-/// Calls a driver function and checks that it comes back at the IRQL it was called at, with the locks and in the regions
-/// it was called with.
+/// Calls a driver function and checks that it comes back at the IRQL it was called at, with the locks and in the
+/// regions it was called with.
 ///
 /// # Errors
 /// WDF_VIOLATION 0xE when it does not.

@@ -122,7 +122,7 @@ impl Client {
         globals.displace_driver_unload = u8::from(plain || config.unload.is_some());
     }
 
-    /// Its driver object is gone.
+    /// Its driver object is deleted.
     pub(crate) fn forget_driver(&self) {
         self.driver.lock().take();
         // SAFETY: see `Sync`: the driver is being unloaded.
@@ -168,7 +168,7 @@ impl Framework {
         client
     }
 
-    /// Unbinds a driver and notes what is left of it.
+    /// Unbinds a driver and records what it left.
     pub(crate) fn remove_client(&self, client: &Arc<Client>) {
         self.clients.write().retain(|other| !Arc::ptr_eq(other, client));
         let mut found = core::mem::take(&mut *client.leaks.lock());

@@ -139,7 +139,7 @@ pub(crate) fn not_null<T>(pointer: *const T, function: &str, parameter: &str) ->
 /// Checks the `Size` field of a structure.
 ///
 /// # Errors
-/// `STATUS_INFO_LENGTH_MISMATCH` when it is none of the released ones.
+/// `STATUS_INFO_LENGTH_MISMATCH` when it is not one of the released sizes.
 pub(crate) fn size(given: u32, released: &[u32]) -> Result<(), NtStatus> {
     if released.contains(&given) { Ok(()) } else { Err(NtStatus::INFO_LENGTH_MISMATCH) }
 }

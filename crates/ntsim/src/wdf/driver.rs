@@ -139,8 +139,8 @@ fn new_driver(
 }
 
 /// Sets what the I/O manager will call, as FxDriver::Initialize does: nothing for a driver that keeps its dispatch
-/// table; else AddDevice, which is NULL without plug and play, and DriverUnload, which is NULL for a driver without plug
-/// and play that gave no `EvtDriverUnload`: it cannot be unloaded.
+/// table; else AddDevice, which is NULL without plug and play, and DriverUnload, which is NULL for a driver without
+/// plug and play that gave no `EvtDriverUnload`: it cannot be unloaded.
 ///
 /// # Safety
 /// `driver_object` points to a `DRIVER_OBJECT`.

@@ -2,7 +2,7 @@
 //!
 //! A handle is a keyed permutation of (serial number, kind), placed where kernel pointers live so that a driver which
 //! dereferences one faults at once. Serial numbers are never used again; a handle that is not in the table can
-//! therefore be told apart into "never was one" and "was a WDFREQUEST, now gone".
+//! therefore be reported as "never was one" or "was a WDFREQUEST, now deleted".
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use super::abi::Handle;
 
-/// What a handle stands for.
+/// The target of a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -115,7 +115,7 @@ pub(crate) enum Invalid {
     Null,
     /// No handle ever had this value.
     Unknown,
-    /// The object is gone: deleted, or a request that was completed.
+    /// The object was deleted, or is a request that was completed.
     Stale(Kind),
 }
 
@@ -181,10 +181,10 @@ impl<T: Clone> HandleTable<T> {
         self.shard(serial).write().insert(serial, value);
     }
 
-    /// What a handle stands for.
+    /// The target of a handle.
     ///
     /// # Errors
-    /// [`Invalid`] when it stands for nothing (any more).
+    /// [`Invalid`] when it is not valid (any more).
     pub(crate) fn get(&self, handle: Handle) -> Result<T, Invalid> {
         let (kind, serial) = self.decode(handle)?;
         self.shard(serial).read().get(&serial).cloned().ok_or(Invalid::Stale(kind))

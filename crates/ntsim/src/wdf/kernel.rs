@@ -40,7 +40,7 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    /// Allocates nonpaged pool; `None` when there is none.
+    /// Allocates nonpaged pool; `None` when there is no memory.
     pub(crate) fn zeroed(machine: &Arc<Machine>, tag: u32, size: usize) -> Option<Self> {
         Self::from_pool(machine, tag, size, Pool::NonPaged)
     }

@@ -31,7 +31,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
 
 /// Whose bytes a memory object describes.
 enum Backing {
-    /// Its own, returned when the object is deleted.
+    /// Its own, freed when the object is deleted.
     Pool(#[expect(dead_code, reason = "owned, so that it is given back")] Allocation),
     /// The driver's (`WdfMemoryCreatePreallocated`).
     Driver,

@@ -1,8 +1,8 @@
 //! The Kernel-Mode Driver Framework behind WDFLDR.SYS: KMDF 1.9 to 1.33 for drivers without plug and play.
 //!
-//! The path of a call: [`bind`] hands a driver the [`table`]; an entry of it is an `extern "win64"` function in the room
-//! of its object ([`device`], [`queue`], [`request`], ...), which looks the handle up ([`handle`]), does its work on the
-//! object ([`object`]) and calls the driver back through [`callback`]. A rule broken anywhere is a
+//! The path of a call: [`bind`] hands a driver the [`table`]; an entry of it is an `extern "win64"` function in the
+//! room of its object ([`device`], [`queue`], [`request`], ...), which looks the handle up ([`handle`]), does its work
+//! on the object ([`object`]) and calls the driver back through [`callback`]. A rule broken anywhere is a
 //! [`violation::Violation`], returned to the entry point and turned into bugcheck 0x10D only there.
 //!
 //! Requests come from the I/O manager through [`device`], wait in a [`queue`], belong to the driver while it works on

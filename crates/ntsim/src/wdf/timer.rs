@@ -38,7 +38,8 @@ struct Timer {
     period: Option<u64>,
     passive: bool,
     lock: Option<Arc<CallbackLock>>,
-    /// The number of the appointment that counts, and the interrupt time it is due at; `None` when the timer is not in the queue.
+    /// The number of the appointment that counts, and the interrupt time it is due at; `None` when the timer is not in
+    /// the queue.
     armed: Mutex<(u64, Option<u64>)>,
     /// Calls of a passive timer that wait for a worker thread.
     handed_over: AtomicU32,
@@ -60,7 +61,7 @@ impl Timer {
             Some(period) => (number + 1, Some(due + period)),
             None => (number, None),
         };
-        // Under the lock: whoever stops the timer after this sees that a call is under way.
+        // Under the lock: a stop after this sees that a call is in progress.
         if self.passive {
             self.handed_over.fetch_add(1, Ordering::AcqRel);
         } else {
@@ -166,7 +167,7 @@ fn fire(machine: &Arc<Machine>, object: &Arc<Object>, number: u64) {
     }
     let object = Arc::clone(object);
     let passive = timer.passive;
-    // A bugcheck stops the machine, which then tells everybody; there is nobody to tell here.
+    // A bugcheck stops the machine, and every caller sees it; nothing to report here.
     let _stopped = cpu::enter(machine, if passive { Irql::PASSIVE } else { Irql::DISPATCH }, || {
         if passive {
             // The callback may wait; the other timers may not wait for it.

@@ -51,7 +51,7 @@ impl Violation {
         Self::new(Self::NULL_PARAMETER, 0, 0, format!("{function}: {parameter} is NULL"))
     }
 
-    /// A value that is no handle of the wanted kind (0x5).
+    /// A value that is not a handle of the wanted kind (0x5).
     pub(crate) fn handle(handle: Handle, wanted: &str, found: Invalid) -> Box<Self> {
         let why = match found {
             Invalid::Null => format!("a {wanted} is expected, the handle is NULL"),
@@ -64,7 +64,7 @@ impl Violation {
         Self::new(Self::INVALID_HANDLE, handle.0, 0, why)
     }
 
-    /// A value that stands for no object in another way than a handle does (0x5).
+    /// A value other than a handle that does not name an object (0x5).
     pub(crate) fn handle_like(value: u64, why: impl Into<String>) -> Box<Self> {
         Self::new(Self::INVALID_HANDLE, value, 0, why)
     }

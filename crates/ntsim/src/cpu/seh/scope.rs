@@ -9,7 +9,8 @@ use super::{CONTINUE_EXECUTION, CONTINUE_SEARCH, unwind_to};
 struct Scope {
     begin: u32,
     end: u32,
-    /// The filter's funclet, [`EXECUTE_HANDLER`] for `__except (EXCEPTION_EXECUTE_HANDLER)`, or the `__finally`'s funclet.
+    /// The filter's funclet, [`EXECUTE_HANDLER`] for `__except (EXCEPTION_EXECUTE_HANDLER)`, or the `__finally`'s
+    /// funclet.
     handler: u32,
     /// Where the `__except` block begins; 0 for a `__finally`.
     target: u32,

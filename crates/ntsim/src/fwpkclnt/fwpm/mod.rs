@@ -1,8 +1,8 @@
 //! Exports of fwpkclnt.sys: the management side for drivers, `Fwpm*`.
 //!
 //! Absent, and therefore unresolved imports: IPsec and IKE, connections, vSwitch events, system ports, security
-//! descriptors of objects, net-event enumeration, and provider contexts of other types than a plain buffer. The state of
-//! BFE is always "running".
+//! descriptors of objects, net-event enumeration, and provider contexts of other types than a plain buffer. The state
+//! of BFE is always "running".
 
 mod enumerate;
 mod read;

@@ -1,7 +1,8 @@
 //! Exports of fwpkclnt.sys: the run-time side, `Fwps*`.
 //!
-//! Absent, and therefore unresolved imports: FwpsOpenToken0, FwpsClassifyOptionSet0, FwpsConstructIpHeaderForTransportPacket0,
-//! FwpsQueryConnectionSioFormatRedirectRecords0, the functions of ALE endpoints and of vSwitches, and MAC frames.
+//! Absent, and therefore unresolved imports: FwpsOpenToken0, FwpsClassifyOptionSet0,
+//! FwpsConstructIpHeaderForTransportPacket0, FwpsQueryConnectionSioFormatRedirectRecords0, the functions of ALE
+//! endpoints and of vSwitches, and MAC frames.
 
 use super::leave_if_stopped;
 use crate::cpu;

@@ -1,6 +1,6 @@
 //! The configuration manager: the registry of one machine.
 //!
-//! A tree of keys in memory. Names compare without case; `CurrentControlSet` is the link it is on Windows. What a
+//! A tree of keys in memory. Names are case-insensitive; `CurrentControlSet` is the link it is on Windows. What a
 //! freshly started machine has is what drivers look for: the version, and room for services.
 
 pub mod query;
@@ -134,7 +134,7 @@ impl Registry {
         self.keys.lock().get(&canonical(path))?.values.get(&name.to_lowercase()).cloned()
     }
 
-    /// Deletes a value; false when there is none.
+    /// Deletes a value; false when it does not exist.
     pub fn remove_value(&self, path: &str, name: &str) -> bool {
         let mut keys = self.keys.lock();
         keys.get_mut(&canonical(path)).is_some_and(|key| key.values.remove(&name.to_lowercase()).is_some())

@@ -49,7 +49,7 @@ mod flag {
     pub(super) const TYPECHECK: u32 = 0x100;
 }
 
-/// Where the type that RTL_QUERY_REGISTRY_TYPECHECK expects is in the default type.
+/// The position in the default type of the type that RTL_QUERY_REGISTRY_TYPECHECK expects.
 const EXPECTED_SHIFT: u32 = 24;
 const STATUS_INVALID_PARAMETER: NtStatus = NtStatus::INVALID_PARAMETER;
 const STATUS_BUFFER_TOO_SMALL: NtStatus = NtStatus::BUFFER_TOO_SMALL;
@@ -57,7 +57,7 @@ const STATUS_BUFFER_TOO_SMALL: NtStatus = NtStatus::BUFFER_TOO_SMALL;
 /// A terminated string.
 ///
 /// # Safety
-/// The driver's.
+/// `at` points to a terminated string.
 unsafe fn text(at: *const u16) -> String {
     let mut units = Vec::new();
     if at.is_null() {
@@ -77,7 +77,7 @@ unsafe fn text(at: *const u16) -> String {
 /// The key that `RelativeTo` and a path name.
 ///
 /// # Safety
-/// `path` is the driver's string, or a handle.
+/// `path` is a terminated string, or a handle.
 unsafe fn resolve(relative_to: u32, path: *const u16) -> Result<String, NtStatus> {
     const HANDLE: u32 = 0x4000_0000;
     const OPTIONAL: u32 = 0x8000_0000;
@@ -104,7 +104,7 @@ unsafe fn resolve(relative_to: u32, path: *const u16) -> Result<String, NtStatus
 /// Stores a value as RTL_QUERY_REGISTRY_DIRECT asks.
 ///
 /// # Safety
-/// `to` is the driver's, of the form the value's type asks for.
+/// `to` has the form that the value's type demands.
 unsafe fn store(value: &Value, to: *mut c_void, expected: Option<u32>) -> NtStatus {
     if expected.is_some_and(|expected| expected != value.kind) {
         return NtStatus::OBJECT_TYPE_MISMATCH;
@@ -146,7 +146,7 @@ unsafe fn store(value: &Value, to: *mut c_void, expected: Option<u32>) -> NtStat
 /// Stores text in a UNICODE_STRING, whose buffer is allocated when it has none.
 ///
 /// # Safety
-/// The driver's string.
+/// `to` is a UNICODE_STRING, with MaximumLength writable bytes if it has a buffer.
 unsafe fn store_text(data: &[u8], to: *mut UnicodeString) -> NtStatus {
     const TAG: u32 = u32::from_le_bytes(*b"RtlQ");
     // SAFETY: the caller's promise.
@@ -173,7 +173,7 @@ unsafe fn store_text(data: &[u8], to: *mut UnicodeString) -> NtStatus {
 /// Gives one value to the entry's routine, or stores it.
 ///
 /// # Safety
-/// The driver's entry.
+/// An entry of a driver's table, as its page demands.
 unsafe fn deliver(entry: &Entry, name: &str, value: &Value, context: *mut c_void) -> NtStatus {
     if entry.flags & flag::DIRECT != 0 {
         let expected = (entry.flags & flag::TYPECHECK != 0).then_some(entry.default_type >> EXPECTED_SHIFT);
@@ -191,7 +191,7 @@ unsafe fn deliver(entry: &Entry, name: &str, value: &Value, context: *mut c_void
 /// The default of an entry, when it has one.
 ///
 /// # Safety
-/// The driver's entry.
+/// An entry of a driver's table, as its page demands.
 unsafe fn default_of(entry: &Entry) -> Option<Value> {
     let value_type = entry.default_type & 0xff_ffff;
     if value_type == kind::REG_NONE {
@@ -309,7 +309,7 @@ unsafe extern "win64" fn RtlQueryRegistryValuesEx(
 /// Runs an export's body on the key it names.
 ///
 /// # Safety
-/// `path` is the driver's string, or a handle.
+/// `path` is a terminated string, or a handle.
 unsafe fn on(relative_to: u32, path: *const u16, body: impl FnOnce(&super::Registry, &str) -> NtStatus) -> NtStatus {
     // SAFETY: the caller's promise.
     match unsafe { resolve(relative_to, path) } {

@@ -50,7 +50,7 @@ const OPENED: u32 = 2;
 /// The path that attributes name.
 ///
 /// # Safety
-/// The driver's structure.
+/// `attributes` points to OBJECT_ATTRIBUTES with a UNICODE_STRING.
 unsafe fn path(attributes: *const ObjectAttributes) -> Result<String, NtStatus> {
     // SAFETY: the caller's promise.
     let attributes = unsafe { &*attributes };
@@ -95,7 +95,7 @@ fn exists(path: &str) -> bool {
 }
 
 /// # Safety
-/// `handle` is the driver's to write.
+/// `handle` is writable.
 unsafe fn give(handle: *mut u64, path: String, by: u64) {
     let opened = cpu::with_machine(|machine| machine.executive.objects.open(Target::Key(path), by));
     // SAFETY: the caller's promise.
@@ -192,7 +192,7 @@ impl Answer {
     }
 
     /// # Safety
-    /// `to` has room for `room` bytes; `needed` is the driver's to write.
+    /// `to` has room for `room` bytes; `needed` is writable.
     unsafe fn give(&self, to: *mut u8, room: u32, needed: *mut u32) -> Result<(), NtStatus> {
         let room = room as usize;
         // SAFETY: the caller's promise.

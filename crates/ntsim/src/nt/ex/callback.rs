@@ -1,8 +1,8 @@
-//! Callback objects: named places where drivers have themselves notified, by the system or by one another.
+//! Callback objects: named objects through which the system and drivers notify drivers.
 //!
-//! "ExCreateCallback", "ExRegisterCallback", "ExNotifyCallback", "ExUnregisterCallback" and "Using a System-Defined Callback
-//! Object" of the WDK documentation. The system's own objects exist from the start; nothing here ever notifies them, as
-//! the simulated machine's time is never set, its power never changes and no processor is added to it.
+//! "ExCreateCallback", "ExRegisterCallback", "ExNotifyCallback", "ExUnregisterCallback" and "Using a System-Defined
+//! Callback Object" of the WDK documentation. The system's own objects exist from the start; they are never notified,
+//! because the simulated machine's time is never set, its power never changes and no processor is added.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
@@ -35,7 +35,7 @@ const OBJ_PERMANENT: u32 = 0x10;
 /// `PCALLBACK_FUNCTION`: the context of the registration, and two arguments of the object's own meaning.
 type Function = unsafe extern "win64" fn(*mut c_void, *mut c_void, *mut c_void);
 
-/// A callback object. Its address is what drivers know of it.
+/// A callback object. Drivers know it by its address.
 #[derive(Debug)]
 struct Object {
     name: String,
@@ -52,7 +52,7 @@ struct Registration {
     running: AtomicUsize,
 }
 
-/// The callback objects of one machine. None is freed before the machine is: drivers have their addresses.
+/// The callback objects of one machine. They are freed with the machine, because drivers keep their addresses.
 #[derive(Debug)]
 pub struct Callbacks(Mutex<Vec<Arc<Object>>>);
 
@@ -86,12 +86,12 @@ impl Callbacks {
 
 fn object(address: u64, function: &str) -> Arc<Object> {
     cpu::with_machine(|machine| machine.executive.callbacks.at(address)).unwrap_or_else(|| {
-        let why = format!("{function} was given {address:#x}, which is no callback object");
+        let why = format!("{function} was given {address:#x}, which is not a callback object");
         cpu::bugcheck(code::PAGE_FAULT_IN_NONPAGED_AREA, [address, 0, 0, 0], why)
     })
 }
 
-/// An object that is not permanent is gone when nobody has a reference to it: then its name can be used again.
+/// An object that is not permanent is deleted with its last reference: then its name can be used again.
 unsafe extern "win64" fn ExCreateCallback(
     out: *mut u64,
     attributes: *const ObjectAttributes,
@@ -139,7 +139,7 @@ unsafe extern "win64" fn ExCreateCallback(
     }
 }
 
-/// Null when the object takes one registration only and has it.
+/// Null when the object takes only one registration and has it.
 extern "win64" fn ExRegisterCallback(address: u64, function: Function, context: u64) -> u64 {
     let object = object(address, "ExRegisterCallback");
     if cpu::with_machine(|machine| machine.low_resources.fails("ExRegisterCallback")) {
@@ -155,7 +155,7 @@ extern "win64" fn ExRegisterCallback(address: u64, function: Function, context: 
     handle
 }
 
-/// Waits until the routine runs nowhere. It may not be called by the routine itself, which would wait forever.
+/// Waits until the routine is not running. The routine itself must not call it: it would wait forever.
 extern "win64" fn ExUnregisterCallback(handle: u64) {
     let taken = cpu::with_machine(|machine| {
         machine.executive.callbacks.0.lock().iter().find_map(|object| {
@@ -165,7 +165,7 @@ extern "win64" fn ExUnregisterCallback(handle: u64) {
         })
     });
     let Some(registration) = taken else {
-        let why = format!("ExUnregisterCallback was given {handle:#x}, which is no registration, or no longer");
+        let why = format!("ExUnregisterCallback was given {handle:#x}, which is not a valid registration");
         cpu::bugcheck(code::PAGE_FAULT_IN_NONPAGED_AREA, [handle, 0, 0, 0], why)
     };
     cpu::with_machine(|machine| {
@@ -199,7 +199,7 @@ mod tests {
     use nt_abi::Irql;
     use nt_abi::OwnedUnicodeString;
 
-    /// Adds the arguments and its own IRQL to the list that its context is.
+    /// Adds the arguments and its IRQL to the list at its context.
     unsafe extern "win64" fn heard(context: *mut c_void, first: *mut c_void, second: *mut c_void) {
         // SAFETY: the tests pass such a list.
         let list = unsafe { &*context.cast::<Mutex<Vec<(usize, usize, Irql)>>>() };
@@ -275,6 +275,6 @@ mod tests {
             ExUnregisterCallback(handle);
         })
         .unwrap_err();
-        assert!(stopped.to_string().contains("no registration"), "{stopped}");
+        assert!(stopped.to_string().contains("not a valid registration"), "{stopped}");
     }
 }

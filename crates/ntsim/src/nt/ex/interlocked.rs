@@ -61,7 +61,7 @@ unsafe fn check(entry: *mut ListEntry) {
 /// Inserts after `before`.
 ///
 /// # Safety
-/// The driver's list and entry.
+/// `before` is in a list, and `entry` in none.
 unsafe fn insert_after(before: *mut ListEntry, entry: *mut ListEntry) {
     // SAFETY: the caller's promise.
     unsafe {

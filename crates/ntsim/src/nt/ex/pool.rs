@@ -31,11 +31,11 @@ mod flag {
     pub(super) const PAGED: u64 = 0x100;
     /// The pools; exactly one must be named.
     pub(super) const POOLS: u64 = NON_PAGED | NON_PAGED_EXECUTE | PAGED;
-    /// The flags a driver must not combine with an ignorance of them: the low half is required, the high optional.
+    /// The low half of the flags is required: an unknown one fails; the high half is optional.
     pub(super) const KNOWN: u64 = 0x1ff;
 }
 
-/// What memory that nobody promised to zero holds, so that a driver which reads it notices.
+/// Fills memory that is not promised to be zeroed, so that a driver that reads it notices.
 const UNINITIALIZED_BYTE: u8 = 0xbe;
 /// Tag of routines that take none ("None").
 const NO_TAG: u32 = u32::from_le_bytes(*b"None");

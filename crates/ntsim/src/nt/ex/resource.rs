@@ -138,7 +138,7 @@ impl Resources {
     }
 }
 
-/// Calls `f` with the resource's state; stops the machine when there is none.
+/// Calls `f` with the resource's state; stops the machine when it is not initialized.
 fn with<R>(resource: u64, f: impl FnOnce(&mut State) -> R) -> R {
     match cpu::with_machine(|machine| machine.executive.resources.with(resource, f)) {
         Some(result) => result,

@@ -85,10 +85,10 @@ unsafe fn exchange(at: *mut Head, old: u128, new: u128) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 
-/// Changes a header to what `f` makes of it, until nobody came between; returns the value before.
+/// Changes a header to what `f` makes of it, atomically; returns the value before.
 ///
 /// # Safety
-/// `head` is an SLIST_HEADER of the driver.
+/// `head` is readable as an SLIST_HEADER.
 unsafe fn change(head: *mut Head, mut f: impl FnMut(Value) -> Option<Value>) -> Value {
     if !head.is_aligned() {
         cpu::bugcheck(
@@ -116,7 +116,7 @@ unsafe fn change(head: *mut Head, mut f: impl FnMut(Value) -> Option<Value>) -> 
 /// Adds an entry in front; returns the one that was there.
 ///
 /// # Safety
-/// Both are the driver's: a header, and an entry in no list.
+/// `head` is an initialized SLIST_HEADER, and `entry` is in no list.
 pub(crate) unsafe fn push(head: *mut Head, entry: *mut Entry) -> *mut Entry {
     // SAFETY: the caller's promise; until the exchange succeeds the entry is nobody else's.
     unsafe {
@@ -135,7 +135,7 @@ pub(crate) unsafe fn push(head: *mut Head, entry: *mut Entry) -> *mut Entry {
 /// what freed pool holds, except with special pool, where it faults for good: a race of a few instructions.
 ///
 /// # Safety
-/// `head` is the driver's header.
+/// `head` is an initialized SLIST_HEADER.
 pub(crate) unsafe fn pop(head: *mut Head) -> *mut Entry {
     // SAFETY: the caller's promise.
     unsafe {
@@ -154,7 +154,7 @@ pub(crate) unsafe fn pop(head: *mut Head) -> *mut Entry {
 /// Takes all entries out; returns the first, from which the others hang.
 ///
 /// # Safety
-/// `head` is the driver's header.
+/// `head` is an initialized SLIST_HEADER.
 unsafe fn flush(head: *mut Head) -> *mut Entry {
     // SAFETY: the caller's promise.
     unsafe { change(head, |value| (!value.first().is_null()).then(|| value.next(core::ptr::null_mut(), 0))).first() }
@@ -163,7 +163,7 @@ unsafe fn flush(head: *mut Head) -> *mut Entry {
 /// How many entries a list has.
 ///
 /// # Safety
-/// `head` is the driver's header.
+/// `head` is an initialized SLIST_HEADER.
 pub(crate) unsafe fn depth(head: *const Head) -> u16 {
     // SAFETY: the caller's promise.
     unsafe { (&raw const (*head).0[0]).read_volatile() as u16 }

@@ -1,5 +1,6 @@
 //! May this caller open that device? Judged by the DACL of the device's security descriptor, as its driver wrote it in
-//! the security descriptor definition language (win32: "security descriptor string format", "ACE strings", "SID strings").
+//! the security descriptor definition language (win32: "security descriptor string format", "ACE strings", "SID
+//! strings").
 
 use filter_engine::{security::Sid, token::Token};
 
@@ -14,8 +15,8 @@ const FILE_ALL_ACCESS: u32 = 0x001F_01FF;
 /// Whether `sddl` grants `caller` all of `desired`. Entries are taken in order until all is granted or one denies; what
 /// nobody grants is refused. A descriptor without a DACL grants everything, an empty DACL nothing.
 ///
-/// An entry of another kind than allow and deny, or one that cannot be read, grants nothing; a denial that cannot be read
-/// denies. One that is only there to be inherited (IO) says nothing about the device itself.
+/// An entry of another kind than allow and deny, or one that cannot be read, grants nothing; a denial that cannot be
+/// read denies. One that is only there to be inherited (IO) says nothing about the device itself.
 pub(super) fn grants(sddl: &str, caller: &Token, desired: u32) -> bool {
     let Some(dacl) = dacl(sddl) else { return true };
     let mut wanted = desired;
@@ -42,7 +43,7 @@ pub(super) fn grants(sddl: &str, caller: &Token, desired: u32) -> bool {
 
 /// The DACL's flags and entries; None when there is no DACL, or a null one.
 fn dacl(sddl: &str) -> Option<&str> {
-    // Colons stand behind the letter of a part only: trustees and rights have none.
+    // A colon only follows the letter of a part: trustees and rights have none.
     let at = sddl.find("D:")?;
     let rest = &sddl[at + 2..];
     let end = rest.find("S:").unwrap_or(rest.len());

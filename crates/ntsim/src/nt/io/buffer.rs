@@ -6,8 +6,8 @@ use crate::nt::pool::Kind;
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 
-/// The system buffer of a buffered request: the larger of input and output, as on Windows. It is a pool block, so that a
-/// driver that writes past its end, or after it completed the request, is found as for a block of its own.
+/// The system buffer of a buffered request: the larger of input and output, as on Windows. It is a pool block, so that
+/// a driver that writes past its end, or after it completed the request, is found as for a block of its own.
 pub(super) struct SystemBuffer {
     machine: Weak<Machine>,
     length: usize,
@@ -43,8 +43,8 @@ impl SystemBuffer {
         }
     }
 
-    /// The request is completed: keeps what is in the block and gives it back, which stops the machine when the driver
-    /// wrote around it.
+    /// The request is completed: copies the block's content and frees it, which stops the machine when the driver wrote
+    /// around it.
     pub(super) fn give_back(&self) {
         let address = self.address();
         let Some(machine) = self.machine.upgrade().filter(|_| !address.is_null()) else { return };

@@ -73,8 +73,8 @@ impl OpenFile {
         self.start_direct(kind, input, &[])
     }
 
-    /// [`Self::start`] with what the caller's output buffer holds, for a control whose driver reads it (METHOD_IN_DIRECT,
-    /// and METHOD_OUT_DIRECT, whose pages are readable too).
+    /// [`Self::start`] with what the caller's output buffer holds, for a control whose driver reads it
+    /// (METHOD_IN_DIRECT, and METHOD_OUT_DIRECT, whose pages are readable too).
     ///
     /// # Errors
     /// The bugcheck that stopped the machine.
@@ -165,8 +165,8 @@ impl PendingIo {
     }
 
     /// [`Self::wait`] for a caller that looks at its output buffer afterwards, which `output` becomes. Returned is
-    /// `IoStatus.Information`. The driver of a control that is not METHOD_BUFFERED writes to the buffer itself, whatever
-    /// it then completes the request with.
+    /// `IoStatus.Information`. The driver of a control that is not METHOD_BUFFERED writes to the buffer itself,
+    /// whatever it then completes the request with.
     ///
     /// # Errors
     /// As there.

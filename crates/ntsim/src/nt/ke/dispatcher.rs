@@ -120,7 +120,7 @@ impl Dispatcher {
 /// Reads a header without the lock, so that a bad address faults without it.
 ///
 /// # Safety
-/// The driver's pointer; a wrong one faults inside `enter`.
+/// `header` is a pointer of the driver; a wrong one faults inside `enter`.
 unsafe fn probe(header: *mut Header) -> u8 {
     // SAFETY: the caller's promise. The write back of what was read would race; reading suffices, because Windows'
     // own headers are never in read-only memory.

@@ -280,7 +280,7 @@ fn not_owned(lock: &AtomicI32, how: &str) -> ! {
 /// As [`word`], for an `EX_SPIN_LOCK`.
 ///
 /// # Safety
-/// As there.
+/// As [`word`].
 unsafe fn long<'a>(lock: *const AtomicI32) -> &'a AtomicI32 {
     // SAFETY: the caller's promise.
     unsafe { &*lock }

@@ -140,8 +140,8 @@ struct Record {
 const _: () = assert!(size_of::<ReasonRecord>() == 0x30 && offset_of!(ReasonRecord, state) == 0x2C);
 const _: () = assert!(size_of::<Record>() == 0x40 && offset_of!(Record, state) == 0x38);
 
-// The callbacks are never called: they add to a crash dump, and there is none. Their records are filled all the same:
-// whoever registers one reads there whether it is registered (KMDF asks for the routine).
+// The callbacks are never called: they add to a crash dump, and there is none. Their records are still filled, because
+// drivers read there whether they are registered (KMDF reads the routine).
 
 /// TRUE when the record was not registered yet.
 unsafe extern "win64" fn KeRegisterBugCheckReasonCallback(

@@ -1,7 +1,7 @@
 //! Memory descriptor lists.
 //!
-//! There is one address space and no paging, so describing memory is all there is to it: the system address of a page is
-//! the address it has. What the routines check is what the flags of an `MDL` say was done to it (wdm.h; Driver
+//! There is one address space and no paging, so describing memory is all there is to it: the system address of a page
+//! is the address it has. What the routines check is what the flags of an `MDL` say was done to it (wdm.h; Driver
 //! Verifier's parameters 0x70 to 0xB8).
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
@@ -284,7 +284,7 @@ unsafe extern "win64" fn MmUnlockPages(mdl: *mut Mdl) {
 }
 
 /// # Safety
-/// `mdl` is the driver's.
+/// `mdl` points to an MDL.
 unsafe fn unmap(mdl: *mut Mdl) {
     // SAFETY: the caller's promise.
     unsafe {

@@ -53,12 +53,12 @@ unsafe extern "win64" fn MmGetSystemRoutineAddress(name: *const UnicodeString) -
     found.map_or(core::ptr::null(), |(_, address)| address)
 }
 
-/// Asks the host whether a byte can be read.
+/// Whether the host can read a byte there.
 extern "win64" fn MmIsAddressValid(address: *const c_void) -> u8 {
     u8::from(copy::first_inaccessible(address as usize, 1, false).is_none())
 }
 
-/// Drivers ask to be lenient under Driver Verifier; no leniency is wanted here.
+/// Drivers ask this to be lenient under Driver Verifier, which is not wanted here.
 extern "win64" fn MmIsDriverVerifying(_driver: *const c_void) -> u32 {
     0
 }
@@ -125,7 +125,7 @@ unsafe fn probe(what: &str, address: usize, length: usize, alignment: u32, conte
     let (status, why) = if alignment.is_power_of_two() && !address.is_multiple_of(alignment as usize) {
         (NtStatus::DATATYPE_MISALIGNMENT, "is not aligned as asked")
     } else if end.is_none_or(|end| end > MmUserProbeAddress) {
-        (NtStatus::ACCESS_VIOLATION, "is no user-mode memory")
+        (NtStatus::ACCESS_VIOLATION, "is not user-mode memory")
     } else {
         return;
     };
@@ -180,7 +180,7 @@ mod tests {
         };
         assert!(probe(0x1001, 1).is_ok());
         assert!(probe(0x1001, 4).unwrap_err().why.contains("aligned"));
-        assert!(probe(0xffff_8000_0000_0000, 4).unwrap_err().why.contains("no user-mode memory"));
-        assert!(probe(usize::MAX - 3, 4).unwrap_err().why.contains("no user-mode memory"));
+        assert!(probe(0xffff_8000_0000_0000, 4).unwrap_err().why.contains("not user-mode memory"));
+        assert!(probe(usize::MAX - 3, 4).unwrap_err().why.contains("not user-mode memory"));
     }
 }

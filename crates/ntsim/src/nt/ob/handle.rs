@@ -4,7 +4,7 @@ use crate::cpu;
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-/// What a handle stands for.
+/// The target of a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// An object, by address.
@@ -13,7 +13,7 @@ pub enum Target {
     Key(String),
     /// A directory of objects, by its name.
     Directory(String),
-    /// A symbolic link, by where it leads.
+    /// A symbolic link, by its target.
     SymbolicLink(String),
 }
 

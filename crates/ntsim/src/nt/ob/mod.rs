@@ -1,8 +1,8 @@
 //! The object manager: references to objects, and handles.
 //!
-//! Objects are known by their address. Those the kernel makes (threads, processes) are entered here; an address that
-//! is not (a device, a file) is counted all the same, so that one dereference too many is found. Every reference and
-//! handle remembers who took it, for the leak report.
+//! Objects are known by their address. Those that the kernel makes (threads, processes) are entered here; references to
+//! any other address (a device, a file) are counted too, so that one dereference too many is found. Every reference and
+//! handle records its caller, for the leak report.
 
 #![allow(non_snake_case, non_upper_case_globals, reason = "exports have their Windows names")]
 
@@ -78,7 +78,7 @@ const _: () = assert!(size_of::<ObjectAttributes>() == 0x30);
 
 #[cfg(test)]
 impl ObjectAttributes {
-    /// What InitializeObjectAttributes makes of a name, case-insensitive.
+    /// As InitializeObjectAttributes makes them for a name, case-insensitive.
     pub(crate) fn of(name: *const UnicodeString) -> Self {
         const OBJ_CASE_INSENSITIVE: u32 = 0x40;
         let null = core::ptr::null();
@@ -92,14 +92,14 @@ impl ObjectAttributes {
     }
 }
 
-/// What an object is.
+/// The kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A process.
     Process,
     /// A thread.
     Thread,
-    /// Something another room made.
+    /// Made by another room.
     Other,
 }
 
@@ -117,9 +117,9 @@ impl Kind {
 struct Object {
     kind: Kind,
     name: String,
-    /// Who took each reference that is left.
+    /// The callers that took the references that are left.
     references: Vec<u64>,
-    /// The memory of an object that was deleted; it goes with the last reference.
+    /// The memory of a deleted object, freed with the last reference.
     deleted: Option<Box<dyn Send>>,
 }
 
@@ -138,13 +138,13 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Enters an object that the kernel itself keeps.
+    /// Enters an object that the kernel keeps.
     pub(crate) fn enter(&self, address: u64, kind: Kind, name: impl Into<String>) {
         let object = Object { kind, name: name.into(), references: Vec::new(), deleted: None };
         self.table.lock().insert(address, object);
     }
 
-    /// What an object is; None when it is not known.
+    /// The kind of an object; None when it is not known.
     #[must_use]
     pub fn kind(&self, address: u64) -> Option<Kind> {
         self.table.lock().get(&address).map(|object| object.kind)
@@ -155,7 +155,7 @@ impl Objects {
         self.table.lock().get(&address).map_or(0, |object| object.references.len())
     }
 
-    /// Adds a reference; returns how many there are then, the kernel's own counted as one.
+    /// Adds a reference; returns the new count, with the kernel's own as one.
     pub(crate) fn reference(&self, address: u64, by: u64) -> usize {
         let mut table = self.table.lock();
         let object = table.entry(address).or_insert_with(|| Object {
@@ -168,8 +168,8 @@ impl Objects {
         object.references.len() + 1
     }
 
-    /// Whoever made the object is done with it: keeps its memory, which `memory` hands over, until the last reference
-    /// is gone. False, and nothing is asked for, when nobody has one.
+    /// The object's maker deletes it: keeps its memory, from `memory`, until the last reference is dropped. False,
+    /// without a call of `memory`, when there is no reference.
     pub(crate) fn keep_while_referenced(&self, address: u64, memory: impl FnOnce() -> Box<dyn Send>) -> bool {
         let mut table = self.table.lock();
         let Some(object) = table.get_mut(&address).filter(|object| !object.references.is_empty()) else { return false };
@@ -177,14 +177,14 @@ impl Objects {
         true
     }
 
-    /// Takes a reference away; None when there is none.
+    /// Drops a reference; None when there is none.
     fn dereference(&self, address: u64) -> Option<usize> {
         let mut table = self.table.lock();
         let object = table.get_mut(&address)?;
         object.references.pop()?;
         let left = object.references.len();
         let gone = if left == 0 && object.kind == Kind::Other { table.remove(&address) } else { None };
-        // With no lock held: its memory goes back to the pool, which may stop the machine.
+        // With no lock held: freeing its memory may stop the machine.
         drop(table);
         drop(gone);
         Some(left + 1)
@@ -195,18 +195,18 @@ impl Objects {
         self.handles.lock().open(target, by)
     }
 
-    /// What a handle stands for.
+    /// The target of a handle.
     #[must_use]
     pub fn target(&self, handle: u64) -> Option<Target> {
         self.handles.lock().target(handle)
     }
 
-    /// Closes a handle; None when there is none.
+    /// Closes a handle; None when it is not valid.
     fn close(&self, handle: u64) -> Option<Target> {
         self.handles.lock().close(handle)
     }
 
-    /// References and handles that code within `range` took and did not give back.
+    /// References and handles that code within `range` took and did not release.
     #[must_use]
     pub fn left_by(&self, range: &Range<u64>) -> Vec<String> {
         let mut left = self.handles.lock().left_by(range);
@@ -287,7 +287,7 @@ extern "win64" fn ObReferenceObjectByPointerWithTag(
     ObReferenceObjectByPointer(object, access, wanted, mode)
 }
 
-/// The object a handle stands for.
+/// The object of a handle.
 pub(crate) fn object_of(handle: u64) -> Option<u64> {
     /// ZwCurrentProcess() and ZwCurrentThread().
     const CURRENT_PROCESS: u64 = -1_i64 as u64;

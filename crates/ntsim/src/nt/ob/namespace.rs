@@ -28,10 +28,10 @@ const DRIVE: (&str, &str) = (r"\??\C:", r"\Device\HarddiskVolume1");
 /// `KLDR_DATA_TABLE_ENTRY.FullDllName` (public symbols of ntoskrnl, x64).
 const FULL_DLL_NAME: u64 = 0x48;
 
-/// The full name that attributes give.
+/// The full name in attributes.
 ///
 /// # Safety
-/// The driver's structure.
+/// `attributes` points to OBJECT_ATTRIBUTES with a UNICODE_STRING.
 unsafe fn full_name(attributes: *const ObjectAttributes) -> Result<String, NtStatus> {
     // SAFETY: the caller's promise.
     let (length, root, name) =
@@ -52,7 +52,7 @@ unsafe fn full_name(attributes: *const ObjectAttributes) -> Result<String, NtSta
 /// Opens what `look_up` finds under the name of the attributes.
 ///
 /// # Safety
-/// The driver's structure, and its pointer to write.
+/// `attributes` points to OBJECT_ATTRIBUTES with a UNICODE_STRING, and `handle` is writable.
 unsafe fn open(
     handle: *mut u64,
     attributes: *const ObjectAttributes,
@@ -102,8 +102,8 @@ unsafe extern "win64" fn ZwOpenSymbolicLinkObject(
     }
 }
 
-/// With `returned`, the text is terminated and its terminator is counted there and must find room; without, not. That the
-/// page leaves open; it is how the routine is implemented in ReactOS, and drivers that cut a terminator off agree.
+/// With `returned`, the text is terminated and its terminator is counted there and must find room; without, not. That
+/// the page leaves open; it is how the routine is implemented in ReactOS, and drivers that cut a terminator off agree.
 unsafe extern "win64" fn ZwQuerySymbolicLinkObject(
     handle: u64,
     target: *mut UnicodeString,
@@ -132,7 +132,7 @@ unsafe extern "win64" fn ZwQuerySymbolicLinkObject(
     NtStatus::SUCCESS
 }
 
-/// The buffer is paged pool that the caller frees. A driver object that is none is refused.
+/// The buffer is paged pool that the caller frees. What is not a driver object is refused.
 unsafe extern "win64" fn IoQueryFullDriverPath(driver_object: u64, path: *mut UnicodeString) -> NtStatus {
     if cpu::with_machine(|machine| machine.driver_of_object(driver_object)).is_none() {
         return NtStatus::INVALID_PARAMETER;
@@ -225,7 +225,7 @@ mod tests {
             // SAFETY: all are ours.
             let no_link = unsafe { ZwQuerySymbolicLinkObject(directory, &mut text, ptr::null_mut()) };
             assert_eq!(no_link, NtStatus::OBJECT_TYPE_MISMATCH);
-            // SAFETY: refused before it is checked.
+            // SAFETY: refused before it is read.
             let no_driver = unsafe { IoQueryFullDriverPath(0x4000, &mut text) };
             assert_eq!(no_driver, NtStatus::INVALID_PARAMETER);
         })

@@ -89,7 +89,7 @@ fn crosses_page(address: usize, size: usize) -> bool {
 unsafe impl Send for Memory {}
 
 impl Memory {
-    /// Zeroed memory for a block, or None when there is none. `paged` is where special paged blocks are.
+    /// Zeroed memory for a block; None when there is no memory. `paged` is where special paged blocks are.
     pub(super) fn allocate(size: usize, kind: Kind, special: bool, paged: Option<&Arc<Arena>>) -> Option<Self> {
         if let Some(arena) = paged.filter(|_| kind == Kind::Paged) {
             return Self::take_paged(size, arena);
@@ -211,7 +211,7 @@ impl Memory {
         if intact(after) { Ok(()) } else { Err(Damage::After) }
     }
 
-    /// Makes the memory useless to whoever still has its address.
+    /// Makes the memory useless to code that still has its address.
     pub(super) fn spoil(&self) {
         match &self.backing {
             // SAFETY: the block's own memory.
@@ -224,7 +224,7 @@ impl Memory {
         }
     }
 
-    /// Whether nobody has written to it since [`Self::spoil`].
+    /// Whether it is unchanged since [`Self::spoil`].
     pub(super) fn is_unspoiled(&self) -> bool {
         match self.backing {
             Backing::Heap(_) => self.bytes(self.offset..self.offset + self.size).iter().all(|&b| b == FREED_BYTE),

@@ -5,8 +5,8 @@
 //! instruction that does it, and freed memory stays inaccessible. Freed blocks wait in a quarantine either way: a
 //! second free and a use after free are found and named.
 //!
-//! "If NumberOfBytes is PAGE_SIZE or greater, a page-aligned buffer is allocated", and smaller blocks never cross a page
-//! boundary (ExAllocatePoolWithTag, WDK): drivers, KMDF among them, build one-page MDLs on it.
+//! "If NumberOfBytes is PAGE_SIZE or greater, a page-aligned buffer is allocated", and smaller blocks never cross a
+//! page boundary (ExAllocatePoolWithTag, WDK): drivers, KMDF among them, build one-page MDLs on it.
 
 mod block;
 mod paged;
@@ -203,7 +203,7 @@ impl Pool {
         Ok(spoiled)
     }
 
-    /// Takes back a block of ntsim's own that nobody will look at, whatever was done to it.
+    /// Frees a block of ntsim's own without checks.
     pub(crate) fn discard(&self, address: *mut u8) {
         self.shard(address as u64).lock().remove(&(address as u64));
     }
@@ -215,7 +215,7 @@ impl Pool {
         let why = match (freed, inside) {
             (Some(what), _) => format!("{address:#x} was freed twice: {what}"),
             (None, Some((offset, what))) => format!("{address:#x} was freed, which is {offset} bytes into {what}"),
-            (None, None) => format!("{address:#x} was freed, which is no pool block"),
+            (None, None) => format!("{address:#x} was freed, which is not a pool block"),
         };
         Misuse { kind: code::BAD_POOL_CALLER, parameters: [0x7, 0, 0, address], why }
     }

@@ -1,7 +1,7 @@
 //! Paged pool that is away when it may not be touched.
 //!
-//! Below DISPATCH_LEVEL a touch of paged memory that was paged out brings it back; at or above it is bugcheck 0xD1. On a
-//! machine with memory to spare it never is paged out, so Driver Verifier's forced IRQL checking trims it whenever a
+//! Below DISPATCH_LEVEL a touch of paged memory that was paged out brings it back; at or above it is bugcheck 0xD1. On
+//! a machine with memory to spare it never is paged out, so Driver Verifier's forced IRQL checking trims it whenever a
 //! driver raises the level. So does this, in the special pool: the blocks are in one range of addresses whose pages are
 //! made inaccessible when a processor reaches DISPATCH_LEVEL, and accessible again by the fault of a thread below.
 //!
@@ -38,7 +38,7 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Reserves the address space; None when there is none.
+    /// Reserves the address space; None when the host refuses.
     pub(super) fn new() -> Option<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh mapping, nobody's memory before.
@@ -51,7 +51,7 @@ impl Arena {
         Some(Self { base: base as usize, pages, used, resident, free: Mutex::default() })
     }
 
-    /// `count` accessible, zeroed pages with an inaccessible one behind; None when there are none.
+    /// `count` accessible, zeroed pages followed by an inaccessible one; None when there is no room.
     pub(super) fn allocate(&self, count: usize) -> Option<*mut u8> {
         let taken = self.free.lock().get_mut(&count).and_then(Vec::pop);
         let first = match taken {
@@ -72,7 +72,7 @@ impl Arena {
         Some((self.base + first * PAGE) as *mut u8)
     }
 
-    /// The block that begins at `base` and has `count` pages is freed: nobody may touch it any more.
+    /// The block of `count` pages at `base` is freed and becomes inaccessible.
     pub(super) fn spoil(&self, base: *mut u8, count: usize) {
         let first = (base as usize - self.base) / PAGE;
         for state in &self.pages[first..first + count] {

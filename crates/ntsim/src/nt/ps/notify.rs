@@ -1,8 +1,8 @@
-//! Routines that are told of processes, threads and images.
+//! Routines that are notified of processes, threads and images.
 //!
 //! A routine runs at PASSIVE_LEVEL inside a critical region; removing one waits until it runs nowhere
-//! ("PsSetCreateProcessNotifyRoutineEx" and its kin in the WDK documentation). Threads and images are accepted and never
-//! reported: no user-mode code runs here.
+//! ("PsSetCreateProcessNotifyRoutineEx" and its kin in the WDK documentation). Threads and images are accepted and
+//! never reported: no user-mode code runs here.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 

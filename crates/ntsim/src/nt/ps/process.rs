@@ -159,7 +159,7 @@ impl Processes {
 }
 
 impl Machine {
-    /// Starts a process: drivers that asked are told, inside [`cpu::enter`] at PASSIVE_LEVEL, and may refuse it.
+    /// Starts a process: registered drivers are notified, inside [`cpu::enter`] at PASSIVE_LEVEL, and may refuse it.
     ///
     /// # Errors
     /// The status of the driver that refused, or STATUS_UNSUCCESSFUL when the machine has stopped.
@@ -179,7 +179,7 @@ impl Machine {
     }
 
     /// The `EPROCESS` of the program this is, which opens devices and sends them requests. It ran before any driver was
-    /// loaded, so no driver is told of it.
+    /// loaded, so no driver is notified of it.
     pub(crate) fn caller_process(&self) -> u64 {
         let id = u64::from(std::process::id());
         let mut table = self.executive.processes.table.lock();
@@ -189,14 +189,14 @@ impl Machine {
         let image = std::env::current_exe().map(|path| crate::host::nt_path(&path)).unwrap_or_default();
         let address = new_block();
         let created = self.clock.system_time();
-        // An object before anybody can find it: a driver on another processor may take a reference at once.
+        // Entered before it can be found: a driver on another processor may take a reference at once.
         self.executive.objects.enter(address, Kind::Process, format!("process {id}"));
         let process = Process { id, parent: SYSTEM_ID, image, address, created, exit_status: None };
         table.by_address.insert(address, process);
         address
     }
 
-    /// Ends the process whose `EPROCESS` is at `address`: drivers are told, and whoever waits for it goes on.
+    /// Ends the process whose `EPROCESS` is at `address`: notifies drivers and wakes waiters.
     pub fn end_process(self: &Arc<Self>, address: u64, exit_status: i32) {
         let ended = {
             let mut table = self.executive.processes.table.lock();
@@ -207,7 +207,7 @@ impl Machine {
             process.exit_status = Some(exit_status);
             process.clone()
         };
-        // A stopped machine keeps its bugcheck; there is nobody left to tell.
+        // A stopped machine keeps its bugcheck; there is nothing to notify.
         let _stopped = cpu::enter(self, Irql::PASSIVE, || {
             notify::ended(self, &ended);
             // SAFETY: a process's block is never freed.
@@ -222,14 +222,14 @@ pub(super) fn of_thread(thread: u64) -> u64 {
     unsafe { ((thread + THREAD_PROCESS) as *const u64).read_volatile() }
 }
 
-/// What is known of a process, by its address; stops the machine for one that is none.
+/// A process by its address; stops the machine when it is not one.
 fn known(process: u64, what: &str) -> Process {
     match cpu::with_machine(|machine| machine.executive.processes.get(process)) {
         Some(process) => process,
         None => cpu::bugcheck(
             cpu::code::PAGE_FAULT_IN_NONPAGED_AREA,
             [process, 0, 0, 0],
-            format!("{what} was given {process:#x}, which is no process"),
+            format!("{what} was given {process:#x}, which is not a process"),
         ),
     }
 }
@@ -256,7 +256,7 @@ extern "win64" fn PsGetProcessInheritedFromUniqueProcessId(process: u64) -> u64 
 
 /// The last part of the image's path, cut to the 14 bytes that `EPROCESS.ImageFileName` has room for.
 extern "win64" fn PsGetProcessImageFileName(process: u64) -> *const u8 {
-    /// Where in the block the name is kept: as Windows 10 22H2 has it.
+    /// The offset of the name in the block, as in Windows 10 22H2.
     const AT: u64 = 0x5a8;
     let image = known(process, "PsGetProcessImageFileName").image;
     let name = image.rsplit('\\').next().unwrap_or(&image);
@@ -433,6 +433,6 @@ mod tests {
     #[test]
     fn what_is_no_process_stops_the_machine() {
         let stopped = cpu::enter(&Machine::new(), Irql::PASSIVE, || PsGetProcessId(0x1234)).unwrap_err();
-        assert!(stopped.why.contains("no process"), "{stopped}");
+        assert!(stopped.why.contains("not a process"), "{stopped}");
     }
 }

@@ -1,8 +1,8 @@
 //! Asking the kernel about processes: ZwQueryInformationProcess, ZwQuerySystemInformation, ZwOpenProcess.
 //!
-//! Classes and layouts: "ZwQueryInformationProcess" and "NtQuerySystemInformation" of the Windows documentation, winternl.h
-//! and ntddk.h. Both routines answer the classes named here and refuse all others with STATUS_INVALID_INFO_CLASS; Windows
-//! knows more.
+//! Classes and layouts: "ZwQueryInformationProcess" and "NtQuerySystemInformation" of the Windows documentation,
+//! winternl.h and ntddk.h. Both routines answer the classes named here and refuse all others with
+//! STATUS_INVALID_INFO_CLASS; Windows knows more.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
@@ -125,7 +125,7 @@ unsafe fn give_name(buffer: *mut u8, length: u32, name: &str) -> (NtStatus, u32)
     (NtStatus::SUCCESS, size as u32)
 }
 
-/// The path with the letter of the one drive there is; a path that is on no drive stays as it is.
+/// The path with the letter of the only drive; a path that is not on the drive is unchanged.
 fn win32_path(image: &str) -> String {
     const VOLUME: &str = r"\device\harddiskvolume1\";
     match image.get(..VOLUME.len()) {

@@ -96,7 +96,7 @@ fn field<T>(thread: u64, offset: u64) -> *mut T {
 fn body(routine: StartRoutine, context: *mut c_void, started: &mpsc::Sender<u64>) {
     let thread = cpu::current_processor().thread();
     let machine = cpu::with_machine(std::sync::Arc::clone);
-    // SAFETY: a thread's own KTHREAD, mapped forever, which nobody else knows yet.
+    // SAFETY: a new KTHREAD, never unmapped, to which nothing else points yet.
     unsafe {
         dispatcher::initialize(field(thread, 0), dispatcher::kind::THREAD, 0);
         field::<i8>(thread, slot::PRIORITY).write(DEFAULT_PRIORITY);
@@ -237,8 +237,7 @@ extern "win64" fn PsIsSystemThread(thread: u64) -> u8 {
 unsafe extern "win64" fn PsGetThreadExitStatus(thread: u64) -> i32 {
     // SAFETY: the page demands a thread object: a KTHREAD, which is never freed; a wrong pointer faults.
     let status = unsafe { field::<i32>(thread, slot::EXIT_STATUS).read_volatile() };
-    // Threads that PsCreateSystemThread did not make run as long as they are checked.
-    // SAFETY: as above.
+    // Threads that PsCreateSystemThread did not make are still running. SAFETY: as above.
     if unsafe { field::<i32>(thread, slot::SYSTEM).read_volatile() } == 1 { status } else { STATUS_PENDING }
 }
 

@@ -1,8 +1,9 @@
 //! Generic tables: `RTL_AVL_TABLE` (ntddk.h).
 //!
 //! The table and its nodes are in the driver's memory, in the form of the header; its routines compare, allocate and
-//! free. A node is an `RTL_BALANCED_LINKS` with the driver's data behind it. The root hangs at the right of the links in
-//! the table, as on Windows. The documentation allows DISPATCH_LEVEL when the nodes are resident. A driver's routine is called in the middle of a walk: nothing here holds anything.
+//! free. A node is an `RTL_BALANCED_LINKS` with the driver's data behind it. The root hangs at the right of the links
+//! in the table, as on Windows. The documentation allows DISPATCH_LEVEL when the nodes are resident. A driver's routine
+//! is called in the middle of a walk: nothing here holds anything.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
@@ -85,7 +86,7 @@ fn data(node: *mut Links) -> *mut c_void {
 /// Where an element is, or would hang.
 ///
 /// # Safety
-/// The driver's table; here and below, every node in it is one that this module linked.
+/// `table` is an initialized RTL_AVL_TABLE; here and below, every node in it is one that this module linked.
 unsafe fn search(table: *mut Table, element: *const c_void) -> (Search, *mut Links) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -214,7 +215,8 @@ unsafe fn adjust(table: *mut Table, mut node: *mut Links, mut at_right: bool, ch
 }
 
 /// # Safety
-/// The driver's table; `parent` and `place` are what [`search`] found, with the table unchanged since.
+/// `table` is an initialized RTL_AVL_TABLE; `parent` and `place` are what [`search`] found, with the table unchanged
+/// since.
 unsafe fn insert(
     table: *mut Table,
     element: *const c_void,
@@ -289,7 +291,7 @@ unsafe fn leftmost(mut node: *mut Links) -> *mut Links {
 /// The first node in order, or null.
 ///
 /// # Safety
-/// The driver's table.
+/// `table` is an initialized RTL_AVL_TABLE.
 unsafe fn first(table: *mut Table) -> *mut Links {
     // SAFETY: the caller's promise.
     unsafe {
@@ -435,7 +437,7 @@ unsafe extern "win64" fn RtlDeleteElementGenericTableAvl(table: *mut Table, elem
     // its compare routine.
     unsafe {
         let (Search::Found, node) = search(table, element) else { return 0 };
-        // An enumeration that stands here goes on with the next from the one before.
+        // An enumeration that is at this node continues from the one before.
         if (*table).restart_key == node {
             (*table).restart_key = predecessor(table, node);
         }

@@ -137,7 +137,7 @@ unsafe fn write_wide(to: *mut u16, text: &str, room: usize) -> usize {
 /// Copies `bytes` as far as whole elements fit; `to` null asks for the size only.
 ///
 /// # Safety
-/// `to` is null or has room for `room` bytes; `written` is the driver's to write.
+/// `to` is null or has room for `room` bytes; `written` is writable.
 unsafe fn give(bytes: &[u8], cut: usize, to: *mut u8, room: u32, written: *mut u32, clean: bool) -> NtStatus {
     // SAFETY: the caller's promise.
     unsafe {

@@ -31,7 +31,7 @@ unsafe extern "C" {
 
 /// Whose a fault in this room is.
 pub(crate) enum Left {
-    /// The driver's that called the routine.
+    /// The routine's caller in the driver.
     Driver,
     /// Nobody's: [`touch`] has answered.
     Touch,
@@ -59,7 +59,7 @@ pub(crate) fn leave(registers: &mut [i64; 23]) -> Option<Left> {
 }
 
 /// The first byte of `address..address + length` that cannot be read, or written with `write`; a byte of each page is
-/// tried, and written back as it was by one atomic operation, so that nobody's write is lost. Inside `cpu::enter` only.
+/// tried, and written back unchanged by one atomic operation, so that no other write is lost. Inside `cpu::enter` only.
 pub(crate) fn first_inaccessible(address: usize, length: usize, write: bool) -> Option<usize> {
     const PAGE: usize = 0x1000;
     // SAFETY: the signature of `touch`, which changes nothing whatever the address.
@@ -162,7 +162,7 @@ unsafe extern "win64" fn RtlCopyMemory() {
     naked_asm!("jmp {}", sym memcpy)
 }
 
-/// As [`memcpy`]: caches are not what is simulated.
+/// As [`memcpy`]: caches are not simulated.
 #[unsafe(naked)]
 unsafe extern "win64" fn RtlCopyMemoryNonTemporal() {
     naked_asm!("jmp {}", sym memcpy)

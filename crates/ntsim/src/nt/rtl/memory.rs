@@ -77,7 +77,7 @@ impl Unit for u16 {
 /// The length, at most `most`.
 ///
 /// # Safety
-/// The driver's NUL-terminated string, or `most` units of memory; when it is neither, the access faults.
+/// `text` is a NUL-terminated string, or has `most` units; when it is neither, the access faults.
 unsafe fn length<T: Unit>(text: *const T, most: usize) -> usize {
     // SAFETY: the caller's promise.
     (0..most).find(|&i| unsafe { text.add(i).read() }.into() == 0).unwrap_or(most)

@@ -1,4 +1,5 @@
-//! The run-time library: memory, strings, printing, versions. IRQL limits: the routines' pages in the WDK documentation.
+//! The run-time library: memory, strings, printing, versions. IRQL limits: the routines' pages in the WDK
+//! documentation.
 
 pub mod avl;
 pub mod calendar;

@@ -59,7 +59,7 @@ variadic! {
 /// A driver's NUL-terminated string.
 ///
 /// # Safety
-/// It is one; a wrong address faults inside `enter`.
+/// `text` is NUL-terminated; a wrong address faults inside `enter`.
 unsafe fn narrow(text: *const c_char) -> String {
     // SAFETY: the caller's promise.
     unsafe { core::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
@@ -83,7 +83,7 @@ fn log(text: &str) -> i32 {
 /// Slot `index` of a row.
 ///
 /// # Safety
-/// The row has it.
+/// The row has a slot `index`.
 unsafe fn slot(slots: *const u64, index: usize) -> u64 {
     // SAFETY: the caller's promise.
     unsafe { slots.add(index).read() }
@@ -92,7 +92,7 @@ unsafe fn slot(slots: *const u64, index: usize) -> u64 {
 /// The text of a row of slots whose format is at `index`.
 ///
 /// # Safety
-/// The row of a variadic call that has its format there.
+/// The row of a variadic call whose format is at `index`.
 unsafe fn text(slots: *const u64, index: usize, is_wide: bool) -> String {
     // SAFETY: the caller's promise.
     unsafe {

@@ -17,7 +17,7 @@ exports! {
 /// The next number, 0 to 0x7ffffffe (MAXLONG - 1): seed and result are the same.
 ///
 /// # Safety
-/// `seed` is the driver's to read and write.
+/// `seed` is readable and writable.
 unsafe fn next(seed: *mut u32) -> u32 {
     const MULTIPLIER: u64 = 0x7fff_ffed;
     const INCREMENT: u64 = 0x7fff_ffc3;

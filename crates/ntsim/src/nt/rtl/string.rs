@@ -68,7 +68,7 @@ fn fold(unit: u16, map: impl Fn(char) -> (Option<char>, Option<char>)) -> u16 {
 /// The units of a driver's string; empty for null.
 ///
 /// # Safety
-/// Null, or the driver's `UNICODE_STRING`; a wrong one faults inside `enter`.
+/// `string` is null or points to a `UNICODE_STRING`; a wrong one faults inside `enter`.
 unsafe fn units<'a>(string: *const UnicodeString) -> &'a [u16] {
     // SAFETY: the caller's promise.
     if string.is_null() { &[] } else { unsafe { string.read_unaligned().units() } }
@@ -77,7 +77,7 @@ unsafe fn units<'a>(string: *const UnicodeString) -> &'a [u16] {
 /// Appends units as far as they fit; false when they did not all.
 ///
 /// # Safety
-/// The driver's string with a buffer of MaximumLength bytes.
+/// `to` is a `UNICODE_STRING` with MaximumLength writable bytes.
 unsafe fn append(to: *mut UnicodeString, what: &[u16]) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
@@ -219,7 +219,7 @@ unsafe extern "win64" fn RtlSuffixUnicodeString(
     u8::from(tail.is_some_and(|tail| compare(suffix, tail, ignore_case != 0).is_eq()))
 }
 
-/// Gives `to` a buffer of its own for `bytes` bytes, in the driver's name.
+/// Allocates a buffer of `bytes` bytes for `to`, in the driver's name.
 ///
 /// # Safety
 /// The driver's string.
@@ -244,7 +244,7 @@ unsafe fn give_buffer(to: *mut UnicodeString, bytes: usize) -> NtStatus {
 /// Puts mapped units into `to`, allocating if asked.
 ///
 /// # Safety
-/// The driver's strings.
+/// `from` is a `UNICODE_STRING`; so is `to`, with MaximumLength writable bytes unless `allocate` is set.
 unsafe fn map_into(to: *mut UnicodeString, from: *const UnicodeString, allocate: u8, map: fn(u16) -> u16) -> NtStatus {
     // SAFETY: the caller's promise.
     unsafe {

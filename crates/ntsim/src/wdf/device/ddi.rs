@@ -94,7 +94,7 @@ extern "win64" fn create_symbolic_link(_: Globals, device: Handle, link: *const 
         if machine.low_resources.fails("WdfDeviceCreateSymbolicLink") {
             return Err(NtStatus::INSUFFICIENT_RESOURCES.into());
         }
-        // KMDF keeps one link per device: a second call makes a second link that nobody removes. Here both go with
+        // KMDF keeps one link per device: a second call makes a second link that is never removed. Here both go with
         // the device; what a driver would notice of the difference is a leftover name.
         machine.io.create_symlink(&link, &device.name).ok()?;
         device.links.lock().push(link);

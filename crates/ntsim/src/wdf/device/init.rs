@@ -136,7 +136,7 @@ pub(crate) fn put_back(machine: &Machine, handle: Handle, init: Init) {
     machine.wdf.inits.lock().insert(handle, init);
 }
 
-/// NULL when the descriptor is none.
+/// NULL when the descriptor is not valid.
 extern "win64" fn allocate(globals: Globals, driver: Handle, sddl: *const UnicodeString) -> Handle {
     ddi::run(|machine| {
         let client = ddi::client(machine, globals)?;
@@ -148,7 +148,7 @@ extern "win64" fn allocate(globals: Globals, driver: Handle, sddl: *const Unicod
             return Ok(Handle::NULL);
         }
         if !is_sddl(&text) {
-            tracing::warn!("WdfControlDeviceInitAllocate: {text:?} is no security descriptor string");
+            tracing::warn!("WdfControlDeviceInitAllocate: {text:?} is not a security descriptor string");
             return Ok(Handle::NULL);
         }
         let init = Init {
@@ -169,7 +169,7 @@ extern "win64" fn allocate(globals: Globals, driver: Handle, sddl: *const Unicod
     })
 }
 
-/// The simulated machine is never shut down, so nobody will ever be notified.
+/// The simulated machine is never shut down, so the driver is never notified.
 extern "win64" fn set_shutdown_notification(_: Globals, init: Handle, _notification: *const (), _flags: u8) {
     set(init, |_| ());
 }
@@ -212,8 +212,8 @@ extern "win64" fn set_device_class(_: Globals, init: Handle, class: *const [u8; 
     });
 }
 
-/// Raw mode is for devices that a bus driver enumerates. Every init here is a control device's, which the framework answers
-/// with the one error that the method's page names; a shipped driver (Portmaster's) calls it so and goes on.
+/// Raw mode is for devices that a bus driver enumerates. Every init here is a control device's, which the framework
+/// answers with the one error that the method's page names; a shipped driver (Portmaster's) calls it so and goes on.
 extern "win64" fn assign_raw_device(_: Globals, init: Handle, class: *const [u8; 16]) -> NtStatus {
     ddi::status(|machine| {
         ddi::not_null(class, "WdfPdoInitAssignRawDevice", "DeviceClassGuid")?;
@@ -225,7 +225,7 @@ extern "win64" fn assign_raw_device(_: Globals, init: Handle, class: *const [u8;
 fn io_type(init: Handle, io_type: u32) {
     ddi::run(|machine| {
         if !IO_TYPES.contains(&io_type) {
-            let why = format!("WDF_DEVICE_IO_TYPE {io_type} is none");
+            let why = format!("WDF_DEVICE_IO_TYPE {io_type} is not valid");
             return Err(Violation::verifier(init, why));
         }
         with(machine, init, |init| init.io_type = io_type)

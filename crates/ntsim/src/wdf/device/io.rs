@@ -208,7 +208,7 @@ fn submit(
         }
         Err((_, Irp::Create(_))) => return Ok(()),
     };
-    // The body is gone when this fails, and the I/O manager hears of a lost request; no memory is left to do better.
+    // The body is dropped when this fails, and the I/O manager reports a lost request; there is no memory to do better.
     let created = Object::create(machine, object.client(), Some(object), &device.request_attributes, body);
     let Ok(request) = created else { return Ok(()) };
     {

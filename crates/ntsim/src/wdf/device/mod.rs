@@ -119,7 +119,7 @@ impl Device {
         self.open.lock().get(&file).cloned().flatten()
     }
 
-    /// Takes its name away: nobody opens it any more.
+    /// Removes its name: it cannot be opened any more.
     fn unname(&self, machine: &Machine) {
         if self.registered.swap(false, Ordering::AcqRel) {
             machine.io.unregister_device(&self.name);

@@ -20,7 +20,7 @@ use nt_abi::NtStatus;
 pub(crate) struct Attributes {
     /// Called when the object is disposed.
     pub(crate) cleanup: Option<ObjectCallback>,
-    /// Called when its last reference is gone.
+    /// Called when its last reference is dropped.
     pub(crate) destroy: Option<ObjectCallback>,
     /// `WDF_EXECUTION_LEVEL`; 0 when no attributes were given.
     pub(crate) execution_level: u32,

@@ -50,7 +50,8 @@ pub(crate) trait Body: Any + Send + Sync {
         true
     }
 
-    /// Whether deletion has to wait for something that will itself delete the object; called when the driver deletes it.
+    /// Whether deletion has to wait for something that will itself delete the object; called when the driver deletes
+    /// it.
     fn postpone_deletion(&self, _machine: &Arc<Machine>) -> bool {
         false
     }
@@ -96,7 +97,7 @@ pub(crate) enum Stage {
     Disposing,
     /// Cleaned up; references may keep it.
     Disposed,
-    /// The last reference is gone.
+    /// The last reference is dropped.
     Destroyed,
 }
 

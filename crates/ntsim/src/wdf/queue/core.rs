@@ -1,8 +1,8 @@
 //! What an I/O queue decides, without the requests, callbacks and locks it decides about.
 //!
-//! A queue is a loop that delivers events to the driver until there is none: cancellations first, then the ends of
-//! stop and purge, then requests. [`Core::next`] is one turn of that loop. The order of the tests in it, and which
-//! events wait until no other thread is delivering, follow KMDF's own dispatcher (`FxIoQueue::DispatchEvents`,
+//! A queue is a loop that delivers events to the driver until none is left: cancellations first, then the ends of stop
+//! and purge, then requests. [`Core::next`] is one turn of that loop. The order of the tests in it, and which events
+//! wait until no other thread is delivering, follow KMDF's own dispatcher (`FxIoQueue::DispatchEvents`,
 //! microsoft/Windows-Driver-Frameworks). Power states are absent: the queues of control devices are not power managed.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,7 +40,7 @@ pub(crate) trait Item: Clone {
     fn id(&self) -> u64;
 }
 
-/// What the driver is to be told next.
+/// The driver's next event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event<R, N> {
     /// `EvtRequestCancel` of a request that the driver owns and marked cancelable.
@@ -153,7 +153,7 @@ impl<R: Item, N: Clone> Core<R, N> {
         self.active != 0
     }
 
-    /// Whether the queue is gone.
+    /// Whether the queue is deleted.
     #[cfg(test)]
     pub(crate) fn is_deleted(&self) -> bool {
         self.deleted
@@ -215,7 +215,7 @@ impl<R: Item, N: Clone> Core<R, N> {
         self.waiting.iter().skip(start).find(|r| wanted(r)).cloned().ok_or(NtStatus::NO_MORE_ENTRIES)
     }
 
-    /// Takes a waiting request out, for nobody: it is being cancelled.
+    /// Removes a waiting request that is being cancelled.
     pub(crate) fn remove_waiting(&mut self, wanted: impl Fn(&R) -> bool) -> Option<R> {
         let position = self.waiting.iter().position(wanted)?;
         self.waiting.remove(position)
@@ -260,7 +260,7 @@ impl<R: Item, N: Clone> Core<R, N> {
     /// Accept, but do not dispatch. With `cancel` the caller cancels what waits (the requests returned).
     ///
     /// # Errors
-    /// `STATUS_DELETE_PENDING` when the queue is gone, `STATUS_INVALID_DEVICE_REQUEST` when a stop is under way.
+    /// `STATUS_DELETE_PENDING` when the queue is deleted, `STATUS_INVALID_DEVICE_REQUEST` when a stop is under way.
     pub(crate) fn stop(&mut self, cancel: bool, notice: Option<N>) -> Result<Vec<R>, NtStatus> {
         if self.deleted {
             return Err(NtStatus::DELETE_PENDING);
@@ -281,7 +281,7 @@ impl<R: Item, N: Clone> Core<R, N> {
     /// drain. `cancel_requeued` is for clients of KMDF 1.11 and later.
     ///
     /// # Errors
-    /// `STATUS_DELETE_PENDING` when the queue is gone, `STATUS_INVALID_DEVICE_REQUEST` when a purge is under way.
+    /// `STATUS_DELETE_PENDING` when the queue is deleted, `STATUS_INVALID_DEVICE_REQUEST` when a purge is under way.
     pub(crate) fn purge(&mut self, cancel: bool, cancel_requeued: bool, notice: Option<N>) -> Result<Vec<R>, NtStatus> {
         if self.deleted {
             return Err(NtStatus::DELETE_PENDING);
@@ -300,8 +300,9 @@ impl<R: Item, N: Clone> Core<R, N> {
     /// Registers (or with `None` removes) the notice of [`Event::Ready`].
     ///
     /// # Errors
-    /// `STATUS_INVALID_DEVICE_REQUEST` on a queue that is not manual, when one is registered already, when there is
-    /// none to remove, or when it is removed while the queue dispatches; `STATUS_DELETE_PENDING` when the queue is gone.
+    /// `STATUS_INVALID_DEVICE_REQUEST` on a queue that is not manual, when one is already registered, when there is
+    /// none to remove, or when it is removed while the queue dispatches; `STATUS_DELETE_PENDING` when the queue is
+    /// deleted.
     pub(crate) fn ready_notify(&mut self, notice: Option<N>) -> Result<(), NtStatus> {
         if self.dispatch != Dispatch::Manual {
             return Err(NtStatus::INVALID_DEVICE_REQUEST);

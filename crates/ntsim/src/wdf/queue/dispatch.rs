@@ -31,7 +31,7 @@ pub(crate) fn dispatch(machine: &Arc<Machine>, object: &Arc<Object>) -> Result<(
     }
     queue.core.lock().enter();
     loop {
-        // The lock is returned before anything is delivered.
+        // The lock is released before anything is delivered.
         let event = queue.core.lock().next();
         let Some(event) = event else { return Ok(()) };
         if matches!(event, Event::Deleted) {

@@ -41,7 +41,7 @@ pub(crate) enum Notice {
     Signal(Arc<Signal>),
 }
 
-// SAFETY: the context pointer is the driver's; it is handed back, never checked.
+// SAFETY: the context pointer is the driver's; it is passed back, never dereferenced.
 unsafe impl Send for Notice {}
 // SAFETY: as above.
 unsafe impl Sync for Notice {}

@@ -38,7 +38,7 @@ pub(super) enum Direction {
     Output,
 }
 
-/// What was made of a request's buffers so far: one of each, whoever asks.
+/// What was made of a request's buffers so far: one of each, for all callers.
 #[derive(Default)]
 pub(crate) struct Views {
     memory: [Option<Arc<Object>>; 2],
@@ -132,7 +132,7 @@ extern "win64" fn retrieve_output_buffer(
     ddi::status(|machine| unsafe { retrieve(machine, request, required, buffer, length, Direction::Output) })
 }
 
-/// The memory object of a buffer: a child of the request, gone when the request is completed.
+/// The memory object of a buffer: a child of the request, deleted when the request is completed.
 fn memory(machine: &Arc<Machine>, handle: Handle, out: *mut Handle, direction: Direction) -> Result<(), Fault> {
     let object = ddi::object(machine, handle, Kind::Request)?;
     ddi::not_null(out, "WdfRequestRetrieveMemory", "Memory")?;

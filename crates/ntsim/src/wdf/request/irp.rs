@@ -1,8 +1,8 @@
 //! The `IRP` behind a request, for drivers that look at it.
 //!
 //! It is made when a driver asks for it, and describes the request: what a driver reads in it is right, and
-//! `IoStatus.Information` that it writes is what `WdfRequestComplete` reports. It is not an IRP that could be sent on or
-//! completed by the driver itself; the framework completes requests.
+//! `IoStatus.Information` that it writes is what `WdfRequestComplete` reports. It is not an IRP that could be sent on
+//! or completed by the driver itself; the framework completes requests.
 
 use core::mem::{offset_of, size_of};
 use std::sync::Arc;

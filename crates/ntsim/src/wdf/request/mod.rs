@@ -39,7 +39,7 @@ pub(crate) use operation::{Method, Operation};
 /// `EvtRequestCancel`.
 pub(crate) type CancelCallback = unsafe extern "win64" fn(Handle);
 
-/// The answer to a create request, for whoever opens the file and waits.
+/// The answer to a create request, for the caller that waits for the open.
 #[derive(Debug, Default)]
 pub(crate) struct CreateAnswer {
     status: Mutex<Option<NtStatus>>,
@@ -83,7 +83,7 @@ enum Owner {
     Nobody,
 }
 
-/// Where a driver-owned request stands with cancellation.
+/// The cancellation state of a driver-owned request.
 #[derive(Clone, Copy)]
 enum Cancel {
     /// The driver has not marked it.
@@ -338,7 +338,7 @@ impl Request {
         true
     }
 
-    /// It is cancelled while it waits: nobody has to be told.
+    /// It is cancelled while it waits: no callback is needed.
     pub(crate) fn mark_cancelled(&self) {
         self.state.lock().cancelled = true;
     }

@@ -73,8 +73,8 @@ impl Operation {
     }
 
     /// The most that `IoStatus.Information` may say with a success status, where the framework's verifier looks
-    /// (FxRequest::VerifyCompleteInternal): at reads, writes, and controls of user mode that take output. Without output,
-    /// a driver may say how much of the input it used; with a warning, how much output there would be.
+    /// (FxRequest::VerifyCompleteInternal): at reads, writes, and controls of user mode that take output. Without
+    /// output, a driver may say how much of the input it used; with a warning, how much output there would be.
     #[must_use]
     pub(crate) const fn most_information(self) -> Option<usize> {
         match self {

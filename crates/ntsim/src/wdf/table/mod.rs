@@ -110,7 +110,7 @@ mod tests {
     fn every_implemented_function_has_a_slot_of_its_own() {
         let mut seen = HashSet::new();
         for function in implemented() {
-            assert!(NAMES.contains(&function.name), "{} is no KMDF function", function.name);
+            assert!(NAMES.contains(&function.name), "{} is not a KMDF function", function.name);
             assert!(seen.insert(function.name), "{} is listed twice", function.name);
         }
     }

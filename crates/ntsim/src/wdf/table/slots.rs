@@ -7,7 +7,7 @@ use super::super::violation::Violation;
 /// Functions in the newest table (KMDF 1.31 and 1.33).
 pub(crate) const COUNT: usize = 458;
 
-/// What is in a slot that this simulation does not implement: a bugcheck that names the function.
+/// The entry of a function that ntsim does not implement: a bugcheck that names it.
 extern "win64" fn absent<const INDEX: usize>() {
     Violation::not_implemented(NAMES[INDEX]).bugcheck()
 }

@@ -72,7 +72,7 @@ fn cancel(find: impl FnOnce(&HashMap<usize, InFlight>) -> Option<usize>) -> bool
     let before = callback::State::now();
     let old = acquire();
     let claimed = cpu::with_machine(|machine| {
-        // Under this lock no IRP is completed: its memory is there, and whoever completes it without the cancel spin
+        // Under this lock no IRP is completed: its memory is live, and code that completes it without the cancel spin
         // lock, as a cancel-safe queue does, has taken the routine out before.
         let irps = machine.io.wdm.irps.lock();
         let irp = find(&irps)?;
@@ -200,7 +200,7 @@ unsafe extern "win64" fn IoCsqInsertIrpEx(
 /// Marks the IRP pending, has the driver insert it, and makes it cancelable.
 ///
 /// # Safety
-/// The driver's queue, an IRP it owns, and its context or null.
+/// `csq` is an initialized IO_CSQ, `irp` an IRP that the driver owns, and `context` null or an IO_CSQ_IRP_CONTEXT.
 unsafe fn insert(csq: *mut Csq, irp: usize, context: *mut CsqContext, insert_context: usize) -> NtStatus {
     // SAFETY: by this function's contract.
     unsafe {

@@ -25,7 +25,7 @@ unsafe extern "win64" fn IofCallDriver(device: usize, irp: usize) -> NtStatus {
         let wdm = &machine.io.wdm;
         (wdm.devices.lock().contains_key(&device), wdm.irps.lock().contains_key(&irp))
     });
-    // Parameters of bugcheck 0xC9: 3, the IRP is none; 4, the device is none.
+    // Parameters of bugcheck 0xC9: 3, not a valid IRP; 4, not a valid device.
     let wrong = if !in_flight {
         Some((3, irp, "an IRP that a driver has"))
     } else if !known {
@@ -62,7 +62,7 @@ unsafe extern "win64" fn IofCompleteRequest(irp: usize, _boost: i8) {
 /// Calls the completion routines up the stack, then ends the IRP.
 ///
 /// # Safety
-/// `irp` is an address; what is no IRP in flight stops the machine.
+/// `irp` is any address; what is not an IRP in flight stops the machine.
 pub(crate) unsafe fn complete(irp: usize) {
     if !cpu::with_machine(|machine| machine.io.wdm.irps.lock().contains_key(&irp)) {
         completed_twice(irp);
@@ -171,11 +171,11 @@ fn completed_twice(irp: usize) -> ! {
     cpu::bugcheck(
         code::MULTIPLE_IRP_COMPLETE_REQUESTS,
         [irp as u64, 0, 0, 0],
-        format!("{irp:#x} was completed, which is no IRP that a driver has: completed twice, or never one"),
+        format!("{irp:#x} was completed, which is not an IRP that a driver has: completed twice, or never one"),
     )
 }
 
-/// Gives everything back and tells the caller.
+/// Frees everything and completes the caller's request.
 fn finish(irp: usize) {
     let Some(in_flight) = cpu::with_machine(|machine| machine.io.wdm.irps.lock().remove(&irp)) else {
         completed_twice(irp)

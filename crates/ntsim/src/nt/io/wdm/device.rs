@@ -91,10 +91,10 @@ unsafe extern "win64" fn IoCreateDevice(
     }
 }
 
-/// The name goes at once; the object when the last file on it is closed and the last reference to it is gone: "if any
-/// outstanding references remain, the I/O manager marks the device object as "delete pending" and deletes the device
-/// object when the references are released" (IoDeleteDevice, WDK). A framework refers to its device, deletes it, and
-/// writes to it after that.
+/// The name is removed at once; the object when the last file on it is closed and the last reference is dropped: "if
+/// any outstanding references remain, the I/O manager marks the device object as "delete pending" and deletes the
+/// device object when the references are released" (IoDeleteDevice, WDK). A framework refers to its device, deletes it,
+/// and writes to it after that.
 unsafe extern "win64" fn IoDeleteDevice(device_object: usize) {
     let deleted = cpu::with_machine(|machine: &Arc<Machine>| {
         let device = machine.io.wdm.devices.lock().remove(&device_object);
@@ -109,7 +109,7 @@ unsafe extern "win64" fn IoDeleteDevice(device_object: usize) {
         cpu::bugcheck(
             code::DRIVER_VERIFIER_IOMANAGER_VIOLATION,
             [0, device_object as u64, 0, 0],
-            format!("IoDeleteDevice was given {device_object:#x}, which is no device: deleted twice, or never one"),
+            format!("IoDeleteDevice was given {device_object:#x}, which is not a device: deleted twice, or never one"),
         );
     }
 }
@@ -139,7 +139,7 @@ unsafe extern "win64" fn IoDeleteSymbolicLink(link: *const UnicodeString) -> NtS
     cpu::with_machine(|machine| machine.io.delete_symlink(&link))
 }
 
-/// Accepted; a machine is never shut down here, so nobody is told.
+/// Accepted; a machine is never shut down here, so no driver is notified.
 extern "win64" fn IoRegisterShutdownNotification(_device_object: usize) -> NtStatus {
     NtStatus::SUCCESS
 }

@@ -48,8 +48,8 @@ fn major_name(major: u8) -> &'static str {
     }
 }
 
-/// What became of an IRP, for whoever waits for it, and for the contract between what a dispatch routine does and what
-/// it returns (IoMarkIrpPending, WDK).
+/// The result of an IRP, for its waiter, and for the contract between what a dispatch routine does and what it returns
+/// (IoMarkIrpPending, WDK).
 #[derive(Default)]
 pub(super) struct Answer {
     state: Mutex<State>,
@@ -91,7 +91,7 @@ impl Answer {
         state.wrong(true)
     }
 
-    /// The dispatch routine has returned. What it did wrong, as far as can be told yet.
+    /// The dispatch routine has returned; what it did wrong, as far as is known yet.
     fn returned(&self, status: NtStatus) -> Option<String> {
         let mut state = self.state.lock();
         state.returned = Some(status);

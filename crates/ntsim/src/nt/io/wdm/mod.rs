@@ -42,7 +42,7 @@ struct Device {
     files: Mutex<HashMap<FileId, Block>>,
 }
 
-/// An IRP that its driver has not completed, with everything that is returned then.
+/// An IRP that its driver has not completed, with everything that is freed then.
 struct InFlight {
     irp: Block,
     device: Arc<Device>,
@@ -55,7 +55,7 @@ struct InFlight {
 }
 
 impl State {
-    /// A driver is gone: nobody may open the devices that it left.
+    /// A driver was unloaded: the devices that it left cannot be opened.
     pub(super) fn driver_gone(&self, driver_object: usize) {
         let mut devices = self.devices.lock();
         let left: Vec<usize> =
@@ -65,8 +65,8 @@ impl State {
         drop(left);
     }
 
-    /// A driver's entry point has returned: its devices can be opened ("the I/O manager clears DO_DEVICE_INITIALIZING of
-    /// the devices made in DriverEntry", WDK, "Creating a Device Object").
+    /// A driver's entry point has returned: its devices can be opened ("the I/O manager clears DO_DEVICE_INITIALIZING
+    /// of the devices made in DriverEntry", WDK, "Creating a Device Object").
     pub(super) fn entry_returned(&self, driver_object: usize) {
         for device in self.devices.lock().values().filter(|device| device.driver_object == driver_object) {
             // SAFETY: the block is a DEVICE_OBJECT as long as the device lives.

@@ -18,8 +18,8 @@ fn a_storm_of_requests_loses_none() {
     extern "win64" fn read(_: Handle, request: Handle, _: usize) {
         let callback: crate::wdf::request::CancelCallback = cancel;
         // Under the list's lock, as a driver must do it: who finds the request in the list finds it marked. When this
-        // driver once put it there first, WdfRequestUnmarkCancelable stopped the machine from time to time, with reason; it
-        // was taken for a race of the framework's.
+        // driver once put it there first, WdfRequestUnmarkCancelable stopped the machine from time to time, with
+        // reason; it was taken for a race of the framework's.
         let mut owned = OWNED.lock();
         let marked = wdf!(NO_RIG, WdfRequestMarkCancelableEx(
             request => Handle, Some(callback) => Option<crate::wdf::request::CancelCallback>) -> NtStatus);
