@@ -41,7 +41,7 @@ struct Pool {
 }
 
 const POOL_MAGIC: u64 = 0x6c6f_6f50_4c42_4e54;
-const BUFFER_MAGIC: u64 = 0x7265_6666_7542_4e54;
+const BUFFER_MAGIC: u32 = 0x6675_424e;
 
 /// A list from a pool, with its packet and context behind it.
 #[repr(C)]
@@ -60,10 +60,10 @@ struct PoolList {
 #[repr(C)]
 struct PoolBuffer {
     buffer: NetBuffer, // first
-    /// [`BUFFER_MAGIC`] in a packet that the driver may free by itself.
-    magic: u64,
     pool: *const Pool,
     tag: u32,
+    /// [`BUFFER_MAGIC`] in a packet that the driver may free by itself.
+    magic: u32,
 }
 
 fn allocate(what: &str, tag: u32, size: usize) -> *mut u8 {
