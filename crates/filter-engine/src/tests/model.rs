@@ -288,7 +288,7 @@ fn ask_engine(rig: &Rig, packet: &Packet) -> (Verdict, bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 400 }, ..ProptestConfig::default() })]
     #[test]
     fn the_engine_agrees_with_the_model((weights, filters) in policy(), packets in packets()) {
         let rig = Rig::new();
