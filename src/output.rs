@@ -24,6 +24,8 @@ pub(crate) const LABEL: Style = Style::new().bold();
 /// Standard output and standard error, as text or JSON, with colours where wanted.
 pub(crate) struct Output {
     json: bool,
+    /// Standard output has something else to carry.
+    aside: bool,
     stdout: AutoStream<Stdout>,
     stderr: AutoStream<Stderr>,
 }
@@ -35,7 +37,17 @@ impl Output {
             Color::Always => ColorChoice::Always,
             Color::Never => ColorChoice::Never,
         };
-        Self { json, stdout: AutoStream::new(io::stdout(), choice), stderr: AutoStream::new(io::stderr(), choice) }
+        Self {
+            json,
+            aside: false,
+            stdout: AutoStream::new(io::stdout(), choice),
+            stderr: AutoStream::new(io::stderr(), choice),
+        }
+    }
+
+    /// From now on reports go to standard error.
+    pub(crate) fn report_aside(&mut self) {
+        self.aside = true;
     }
 
     /// Prints a report: as JSON, or as the text that `text` writes.
@@ -44,14 +56,13 @@ impl Output {
         report: &T,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
+        let out: &mut dyn Write = if self.aside { &mut self.stderr } else { &mut self.stdout };
         let written = if self.json {
-            serde_json::to_writer(&mut self.stdout, report)
-                .map_err(io::Error::from)
-                .and_then(|()| self.stdout.write_all(b"\n"))
+            serde_json::to_writer(&mut *out, report).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"))
         } else {
-            text(&mut self.stdout)
+            text(out)
         };
-        Ok(written.and_then(|()| self.stdout.flush())?)
+        Ok(written.and_then(|()| out.flush())?)
     }
 
     /// Prints the warnings of a policy that compiles. In JSON they are part of the report.

@@ -4,7 +4,7 @@ use super::files::{self, invalid};
 use crate::failure::Failure;
 use crate::output::{GOOD, LABEL, Output, WARNING};
 use serde_json::json;
-use sluice_control::{assumed_app_id, read_policy};
+use sluice_control::{Disk, assumed_app_id, read_policy_with};
 use sluice_policy::model::{Moment, schedule};
 use sluice_policy::{CompileOptions, Compiled, show};
 use std::cell::RefCell;
@@ -20,7 +20,8 @@ pub(super) fn compile(
     at: Option<Moment>,
     output: &mut Output,
 ) -> Result<ExitCode, Failure> {
-    let policy = read_policy(file)?;
+    let lists = Disk::default();
+    let policy = read_policy_with(file, &lists)?;
     let assumed = RefCell::new(BTreeSet::new());
     let application = |path: &str| {
         let (mapped, known) = on_drive(path, drives);
@@ -37,7 +38,12 @@ pub(super) fn compile(
         sluice_policy::compile_with_warnings(&policy, &options).map_err(invalid)?;
     let image_of = files::validate(file, bytes)?;
     let identity = show(&image_of).identity;
-    files::replace(image, image_of.as_bytes())?;
+    let mut read = lists.into_read();
+    read.push(file.to_owned());
+    files::replace(image, image_of.as_bytes(), &read)?;
+    if sluice_files::is_stdout(image) {
+        output.report_aside();
+    }
 
     let warnings: Vec<_> = super::warnings(&policy).into_iter().chain(found).collect();
     output.warnings(&warnings)?;

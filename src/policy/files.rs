@@ -4,8 +4,8 @@ use crate::failure::Failure;
 use sluice_control::{ControlError, assumed_app_id};
 use sluice_policy::model::Moment;
 use sluice_policy::{CompileOptions, Errors, Image};
-use std::io::Write;
-use std::path::Path;
+use sluice_protocol::ioctl::MAX_POLICY_BYTES;
+use std::path::{Path, PathBuf};
 
 /// A policy that is not valid.
 pub(super) fn invalid(errors: Errors) -> Failure {
@@ -17,9 +17,12 @@ pub(super) fn unusable(path: &Path, problem: impl ToString) -> Failure {
     Failure::Input { path: path.to_owned(), problem: problem.to_string() }
 }
 
-/// The bytes of a file.
+/// The longest file that is read: no image and no export is longer.
+const MAX_FILE: u64 = MAX_POLICY_BYTES as u64;
+
+/// The bytes of a file, or of standard input for `-`.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| unusable(path, error))
+    sluice_files::read_or_stdin(path, MAX_FILE).map_err(|error| unusable(path, error))
 }
 
 /// Validates an image with the driver's own validator.
@@ -39,32 +42,7 @@ pub(super) fn drawn_key() -> Result<[u8; 16], Failure> {
     Ok(key)
 }
 
-/// Writes `bytes` to `path` atomically: a reader sees the old file or the new one.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
-    });
-    written.map(drop).map_err(|source| Failure::Write { path: path.to_owned(), source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_whole_or_not_at_all() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("image");
-        std::fs::write(&path, "old").unwrap();
-        replace(&path, b"new").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        let taken = folder.path().join("folder");
-        std::fs::create_dir(&taken).unwrap();
-        assert!(matches!(replace(&taken, b"new"), Err(Failure::Write { .. })));
-        assert!(matches!(replace(&folder.path().join("no/such"), b"new"), Err(Failure::Write { .. })));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no partial file is left");
-    }
+/// Puts `bytes` where `path` says, but not into a file that was `read`.
+pub(super) fn replace(path: &Path, bytes: &[u8], read: &[PathBuf]) -> Result<(), Failure> {
+    sluice_files::replace(path, bytes, read).map_err(|source| Failure::Write { path: path.to_owned(), source })
 }

@@ -71,7 +71,8 @@ impl Rig {
 
     /// Compiles a policy without loading it.
     pub fn compile(&self, toml: &str) -> Vec<u8> {
-        let policy = sluice_policy::parse(Path::new("policy.toml"), toml, &sluice_policy::Disk).expect("it parses");
+        let policy =
+            sluice_policy::parse(Path::new("policy.toml"), toml, &sluice_control::Disk::default()).expect("it parses");
         let application = |path: &str| Ok(path.to_owned());
         let options = CompileOptions { application: &application, key: [7; 16], at: None };
         sluice_policy::compile(&policy, &options).expect("it compiles")

@@ -5,6 +5,7 @@
 //! up to the command. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
 
 pub mod device;
+mod disk;
 pub mod doctor;
 pub mod error;
 pub mod events;
@@ -16,11 +17,14 @@ pub mod watch;
 #[cfg(windows)]
 pub mod windows;
 
+pub use disk::Disk;
 pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
-pub use policy::{CheckReport, LoadReport, assumed_app_id, check, load, load_image, local_moment, read_policy};
+pub use policy::{
+    CheckReport, LoadReport, assumed_app_id, check, load, load_image, local_moment, read_policy, read_policy_with,
+};
 pub use status::{StatusReport, status};
 pub use watch::watch;
 

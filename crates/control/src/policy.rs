@@ -1,6 +1,7 @@
 //! Loads a policy file into the driver.
 
 use crate::device::Control;
+use crate::disk::{Disk, MAX_POLICY_FILE};
 use crate::error::ControlError;
 use crate::objects;
 use crate::status::identity;
@@ -8,7 +9,7 @@ use jiff::Zoned;
 use serde::Serialize;
 use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy, program, schedule};
-use sluice_policy::{CompileOptions, Diagnostic, Disk, Image, compile_with_warnings, lint, parse};
+use sluice_policy::{CompileOptions, Diagnostic, Files, Image, compile_with_warnings, lint, parse};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;
 use sluice_protocol::status::PolicyReply;
 use std::path::Path;
@@ -184,20 +185,28 @@ fn warnings(policy: &Policy, compiled: Vec<Diagnostic>) -> Vec<Diagnostic> {
     policy.warnings.iter().cloned().chain(compiled).chain(lint(policy)).collect()
 }
 
-/// Reads a policy and its lists.
+/// Reads a policy, or standard input for `-`, and its lists.
 ///
 /// # Errors
 /// The file cannot be read, is not UTF-8, or is not a valid policy.
 pub fn read_policy(file: &Path) -> Result<Policy, ControlError> {
+    read_policy_with(file, &Disk::default())
+}
+
+/// As [`read_policy`], with the lists from `files`.
+///
+/// # Errors
+/// As [`read_policy`].
+pub fn read_policy_with(file: &Path, files: &dyn Files) -> Result<Policy, ControlError> {
     let failed = |source| ControlError::PolicyFile { path: file.to_owned(), source };
-    let text = std::fs::read(file).map_err(failed)?;
+    let text = sluice_files::read_or_stdin(file, MAX_POLICY_FILE).map_err(failed)?;
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
         let what = format!("line {line}: not UTF-8");
         failed(std::io::Error::new(std::io::ErrorKind::InvalidData, what))
     })?;
-    parse(file, &text, &Disk).map_err(ControlError::Policy)
+    parse(file, &text, files).map_err(ControlError::Policy)
 }
 
 /// Compiles, and validates with the driver's own validator; returns the compiler's warnings too.

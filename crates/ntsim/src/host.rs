@@ -10,7 +10,7 @@ use crate::cpu::Bugcheck;
 use crate::fwpkclnt::UserSession;
 use crate::machine::{DriverState, LeakReport, Machine, UnloadError};
 use crate::nt::io::OpenFile;
-use crate::pe::LoadError;
+use crate::pe::{LoadError, MAX_FILE};
 use drivers::Drivers;
 use nt_abi::NtStatus;
 use parking_lot::Mutex;
@@ -133,7 +133,7 @@ impl LocalHost {
             return content.ok_or_else(|| HostError::new(operation, code::ERROR_FILE_NOT_FOUND));
         }
         let path = local_path(path).map_err(|error| HostError { operation: operation.to_owned(), ..error })?;
-        std::fs::read(&path).map_err(|error| file_error(operation, &path, &error))
+        sluice_files::read(&path, MAX_FILE).map_err(|error| file_error(operation, &path, &error))
     }
 
     /// The machine.

@@ -227,3 +227,26 @@ fn verdicts_name_the_program() {
     let app = line["appId"].as_str().expect("an application");
     assert!(app.starts_with(r"\device\harddiskvolume1\") && app.ends_with("bash"), "{app}");
 }
+
+#[test]
+fn what_is_read_is_not_written_over_and_what_is_no_file_is_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (capture_path, driver) = (folder.path().join("capture"), folder.path().join("driver.sys"));
+    std::fs::write(&capture_path, capture()).expect("a capture");
+    std::fs::write(&driver, "no driver").expect("a file");
+    let (capture_name, driver_name) = (capture_path.to_str().expect("text"), driver.to_str().expect("text"));
+    for (verb, output) in [("--netevents", capture_name), ("--netevents", driver_name)] {
+        let result = ntsim(&["replay", "--driver", driver_name, verb, output, capture_name]);
+        assert!(stderr(&result).contains("would be lost"), "{}", stderr(&result));
+    }
+    let result = ntsim(&["trace", "-o", driver_name, "load", driver_name]);
+    assert!(stderr(&result).contains("would be lost"), "{}", stderr(&result));
+    assert_eq!(std::fs::read(&capture_path).expect("it is there"), capture());
+    assert_eq!(std::fs::read(&driver).expect("it is there"), b"no driver");
+    for path in ["/dev/zero", "/"] {
+        let result = ntsim(&["load", path]);
+        assert!(String::from_utf8_lossy(&result.stdout).contains("not a regular file"), "{path}: {result:?}");
+        let result = ntsim(&["replay", "--driver", driver_name, path]);
+        assert!(stderr(&result).contains("not a regular file"), "{path}: {}", stderr(&result));
+    }
+}

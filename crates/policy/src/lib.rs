@@ -48,7 +48,7 @@ pub use self::{
     diagnostic::{Diagnostic, Errors, Severity, render},
     diff::{Change, diff},
     expect::{Tested, test},
-    file::{Disk, Files, parse, parse_flow},
+    file::{Files, parse, parse_flow},
     lint::lint,
     model::Policy,
     reference::{Explanation, Outcome, Reference, Tried},

@@ -247,18 +247,12 @@ fn policy_in_force(host: &dyn Host) -> Result<Option<Vec<u8>>, ControlError> {
 /// The driver's file, by its absolute path and its content.
 fn read_driver(path: &Path) -> Result<(String, Vec<u8>), ControlError> {
     let failed = |source| ControlError::DriverFile { path: path.to_owned(), source };
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(invalid(path, "not a file"));
-    }
-    if metadata.len() > MAX_DRIVER {
-        return Err(invalid(path, "too large for a driver of ours"));
-    }
+    let content = sluice_files::read(path, MAX_DRIVER).map_err(failed)?;
     let absolute = std::path::absolute(path).map_err(failed)?;
     let Some(absolute) = absolute.to_str() else {
         return Err(invalid(path, "the path is not Unicode"));
     };
-    Ok((absolute.to_owned(), std::fs::read(path).map_err(failed)?))
+    Ok((absolute.to_owned(), content))
 }
 
 fn invalid(path: &Path, what: &str) -> ControlError {

@@ -1,13 +1,13 @@
 //! `ntsim load`: load a driver, list what it made, unload it.
 
 use super::exit::{DRIVER as WRONG, FAILED as REFUSED};
-use super::rig::Windows;
+use super::rig::{Windows, keep_apart};
 use super::{Failure, trace};
 use clap::Args;
 use ntsim::cpu::Bugcheck;
 use ntsim::machine::{Config, DriverInfo, LeakReport, Machine, UnloadError};
 use ntsim::nt::io::DeviceInfo;
-use ntsim::pe::{Image, Import, LoadError, LoadOptions, Target, unknown_imports};
+use ntsim::pe::{Image, Import, LoadError, LoadOptions, MAX_FILE, Target, unknown_imports};
 use ntsim::verifier::low_resources::{self, Survey};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -89,6 +89,7 @@ struct Callout {
 /// # Errors
 /// When the report or the trace cannot be written.
 pub(super) fn run(args: &LoadArgs, traced: Option<&trace::Options>, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    keep_apart(&[&args.file], &[traced.and_then(trace::Options::output)])?;
     let config = Config {
         processors: args.processors,
         special_pool: args.special_pool,
@@ -113,7 +114,7 @@ pub(super) fn run(args: &LoadArgs, traced: Option<&trace::Options>, out: &mut dy
 fn examine(args: &LoadArgs, machine: &Arc<Machine>, config: &Config) -> (Report, u8) {
     let service = args.service.clone().unwrap_or_else(|| service_name(&args.file));
     let mut report = Report { file: args.file.clone(), service, ..Report::default() };
-    let bytes = match std::fs::read(&args.file) {
+    let bytes = match sluice_files::read(&args.file, MAX_FILE) {
         Ok(bytes) => bytes,
         Err(error) => {
             report.error = Some(format!("cannot read {}: {error}", args.file.display()));

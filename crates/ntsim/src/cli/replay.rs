@@ -1,11 +1,10 @@
 //! `ntsim replay`.
 
-use super::rig::{Driver, Record, Rig};
+use super::rig::{Driver, Record, Rig, keep_apart};
 use super::{Failure, trace};
 use ntsim::net::Prefix;
 use ntsim::replay::{self, Options, ReplayError};
 use ntsim::tcpip::verdicts::{Detail, Verdicts};
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,8 +42,9 @@ pub(crate) fn run(args: &Args, traced: Option<&trace::Options>, out: &mut dyn Wr
     let input: Box<dyn io::Read + Send> = if args.capture.as_os_str() == "-" {
         Box::new(io::stdin())
     } else {
-        Box::new(File::open(&args.capture).map_err(|error| context(&error))?)
+        Box::new(sluice_files::open(&args.capture).map_err(|error| context(&error))?)
     };
+    keep_apart(&[&args.capture], &[args.record.netevents(), traced.and_then(trace::Options::output)])?;
     let rig = Rig::start(&args.driver, &args.record, traced)?;
     let json: Option<(Box<dyn Write + Send>, Detail)> =
         args.json.then(|| (Box::new(io::BufWriter::new(io::stdout())) as _, Detail::Packets));

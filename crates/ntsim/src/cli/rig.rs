@@ -41,6 +41,13 @@ pub(super) struct Record {
     netevents: Option<PathBuf>,
 }
 
+impl Record {
+    /// Where net events go.
+    pub(super) fn netevents(&self) -> Option<&Path> {
+        self.netevents.as_deref()
+    }
+}
+
 /// A machine with the driver running.
 #[derive(Debug)]
 pub(super) struct Rig {
@@ -51,9 +58,20 @@ pub(super) struct Rig {
     service: Option<String>,
 }
 
+/// Refuses to write what is read.
+pub(super) fn keep_apart(read: &[&Path], written: &[Option<&Path>]) -> Result<(), Failure> {
+    written
+        .iter()
+        .flatten()
+        .try_for_each(|path| sluice_files::not_over(path, read).map_err(Failure::context(path.display())))
+}
+
 impl Rig {
     /// Makes the machine and loads the driver.
     pub(super) fn start(driver: &Driver, record: &Record, traced: Option<&trace::Options>) -> Result<Self, Failure> {
+        let mut read = vec![driver.driver.as_path()];
+        read.extend(driver.policy.as_deref());
+        keep_apart(&read, &[record.netevents(), traced.and_then(trace::Options::output)])?;
         let path = driver.driver.canonicalize().map_err(Failure::context(driver.driver.display()))?;
         let machine = Machine::with(Config { windows: driver.windows.version, ..Config::default() });
         machine.wfp.engine.events.set_collect_allow(true);

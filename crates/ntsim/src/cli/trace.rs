@@ -5,7 +5,7 @@ use ntsim::machine::Machine;
 use ntsim::trace::{Form, Tracer};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Do what `load`, `net` or `replay` do, and write every call between driver and kernel, both ways
@@ -55,6 +55,11 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure>
 }
 
 impl Options {
+    /// Where the trace goes, unless to standard error.
+    pub(super) fn output(&self) -> Option<&Path> {
+        self.output.as_deref()
+    }
+
     /// Traces `machine`, on which nothing is loaded yet.
     pub(super) fn start(&self, machine: &Machine) -> Result<(), Failure> {
         let out: Box<dyn Write + Send> = match &self.output {

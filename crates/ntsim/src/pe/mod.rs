@@ -16,6 +16,9 @@ pub use error::LoadError;
 pub use image::{Image, Section};
 pub use import::{Import, Target, unknown_imports};
 
+/// The longest file that is read as a driver. The largest drivers in use have some 100 MiB.
+pub const MAX_FILE: u64 = 512 << 20;
+
 /// What the loader accepts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
