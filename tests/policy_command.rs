@@ -290,10 +290,15 @@ fn diff_gives_a_flow_for_every_change() {
     let folder = office();
     folder.write("new.toml", OFFICE.replace("action = \"drop\"", "action = \"permit\"").as_bytes());
     assert!(folder.run(0, &["diff", "office.toml", "office.toml"]).out.contains("no difference"));
-    assert_eq!(folder.json(0, &["diff", "office.toml", "office.toml"]), serde_json::json!([]));
+    let nothing = folder.json(0, &["diff", "office.toml", "office.toml"]);
+    assert_eq!((&nothing["changes"], &nothing["pairs"]), (&serde_json::json!([]), &0.into()));
     let text = folder.run(1, &["diff", "office.toml", "new.toml"]);
     insta::assert_snapshot!(text.out);
-    let changes = folder.json(1, &["diff", "office.toml", "new.toml"]);
+    let found = folder.json(1, &["diff", "office.toml", "new.toml", "--limit", "1"]);
+    let changes = &found["changes"];
+    assert!(
+        changes.as_array().unwrap().len() == 1 && found["pairs"].as_u64().unwrap() >= 1 && found["complete"] == true
+    );
     assert_eq!((&changes[0]["old_rule"], &changes[0]["old"]["silent"]), (&"tracker".into(), &true.into()));
     assert_eq!(changes[0]["new"]["verdict"], "permit");
     folder.write("wrong.toml", b"[[rule]]\n");

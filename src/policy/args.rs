@@ -50,6 +50,10 @@ pub(crate) enum Command {
         old: PathBuf,
         /// The other policy file.
         new: PathBuf,
+        /// Report so many pairs of rules.
+        #[arg(long, value_name = "COUNT", default_value_t = 100,
+            value_parser = clap::value_parser!(u32).range(1..=sluice_policy::diff::MOST_CHANGES as i64))]
+        limit: u32,
         #[command(flatten)]
         at: At,
     },

@@ -25,7 +25,7 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<ExitCode, Fa
         Command::Check { file } => check(file, output),
         Command::Compile { file, image, key, drive, at } => compile::compile(file, image, *key, drive, at.at, output),
         Command::Show { image } => show_image(image, output),
-        Command::Diff { old, new, at } => difference(old, new, at.at, output),
+        Command::Diff { old, new, limit, at } => difference(old, new, *limit as usize, at.at, output),
         Command::Explain { file, flow, at } => explain::explain(file, flow, at.at, output),
         Command::Test { file } => test_file(file, output),
         Command::Import { file, from, encoding, complete } => {
@@ -82,13 +82,21 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn difference(old: &Path, new: &Path, at: Option<Moment>, output: &mut Output) -> Result<ExitCode, Failure> {
-    let changes = diff(&read_policy(old)?, &read_policy(new)?, &options(at)).map_err(invalid)?;
-    output.report(&changes, |out| {
-        if changes.is_empty() {
-            return writeln!(out, "{GOOD}no difference{GOOD:#} was found");
+fn difference(
+    old: &Path,
+    new: &Path,
+    limit: usize,
+    at: Option<Moment>,
+    output: &mut Output,
+) -> Result<ExitCode, Failure> {
+    let mut found = diff(&read_policy(old)?, &read_policy(new)?, &options(at)).map_err(invalid)?;
+    found.changes.truncate(limit);
+    output.report(&found, |out| {
+        let rest = if found.complete { "" } else { ", not every overlap of rules among them" };
+        if found.pairs == 0 {
+            return writeln!(out, "{GOOD}no difference{GOOD:#} was found with {} flows{rest}", found.tried);
         }
-        for change in &changes {
+        for change in &found.changes {
             let side = |rule: &Option<String>, decision| {
                 let by = rule.as_ref().map_or("the default".to_owned(), |name| format!("`{name}`"));
                 format!("{} by {by}", explain::said(decision))
@@ -96,9 +104,13 @@ fn difference(old: &Path, new: &Path, at: Option<Moment>, output: &mut Output) -
             let (before, after) = (side(&change.old_rule, &change.old), side(&change.new_rule, &change.new));
             writeln!(out, "{LABEL}{before} -> {after}{LABEL:#}\n  {}", change.example)?;
         }
+        let left_out = found.pairs - found.changes.len();
+        if left_out > 0 || !found.complete {
+            writeln!(out, "{left_out} more pairs of rules are not shown; {} flows were tried{rest}", found.tried)?;
+        }
         Ok(())
     })?;
-    Ok(if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if found.pairs == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn test_file(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {

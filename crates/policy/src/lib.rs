@@ -46,7 +46,7 @@ pub mod text;
 pub use self::{
     compile::{CompileOptions, Compiled, compile, compile_with_warnings},
     diagnostic::{Diagnostic, Errors, Severity, render},
-    diff::{Change, diff},
+    diff::{Change, Difference, diff},
     expect::{Tested, test},
     file::{Files, parse, parse_flow},
     lint::lint,

@@ -97,13 +97,13 @@ fn expectations_are_tried_at_their_moment() {
 #[test]
 fn differences_come_with_a_flow() {
     let old = policy(OFFICE);
-    assert!(diff(&old, &old, &options()).unwrap().is_empty());
+    assert_eq!(diff(&old, &old, &options()).unwrap().pairs, 0);
     let new = policy(
         &OFFICE
             .replace("203.0.113.0/24", "203.0.113.0/25")
             .replace("name = \"browser\"\naction = \"permit\"", "name = \"browser\"\naction = \"block\""),
     );
-    let changes = diff(&old, &new, &options()).unwrap();
+    let changes = diff(&old, &new, &options()).unwrap().changes;
     let find = |old: Option<&str>, new: Option<&str>| {
         changes.iter().find(|one| {
             one.old_rule.as_deref() == old
@@ -270,3 +270,70 @@ fn the_bytes_are_those_of_every_platform() {
 }
 
 const GOLDEN: &str = "db99f508a33ada33f3723f7a350c22c6";
+
+const GOLDEN: &str = "2ecef6fa9adefb82d8eb5822422b837b";
+
+/// The decisions of `old` and `new`, flow by flow, on a grid that holds every edge: what `diff` has to find.
+#[test]
+fn a_difference_of_small_policies_is_always_found() {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut draw = |of: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % of
+    };
+    let mut differed = 0;
+    for _ in 0..300 {
+        let mut rules: Vec<String> = (0..1 + draw(5))
+            .map(|_| {
+                let action = ["permit", "block"][draw(2) as usize];
+                let (low, ports) = (draw(6), draw(4));
+                let high = low + draw(4);
+                format!(
+                    "[[rule]]\naction = \"{action}\"\ndirection = \"outbound\"\nremote = \"192.0.2.{low}-192.0.2.{high}\"\nprotocol = \"tcp\"\nremote-port = \"{ports}-{}\"\n",
+                    ports + draw(3)
+                )
+            })
+            .collect();
+        let old = policy(&rules.concat());
+        let place = draw(rules.len() as u64) as usize;
+        match draw(3) {
+            0 => drop(rules.remove(place)),
+            1 => rules.rotate_left(place),
+            _ => {
+                rules[place] =
+                    rules[place].replace("permit", "x").replace("block", "permit").replace("\"x\"", "\"block\"")
+            }
+        }
+        let new = policy(&rules.concat());
+        let images = [&old, &new].map(|one| Image::validate(compile(one, &options()).unwrap()).unwrap());
+        let decided = |image: &Image<Vec<u8>>, host: u8, port: u16| {
+            let remote = format!("192.0.2.{host}:{port}");
+            let flow = parse_flow("tcp", "10.0.0.1:50000", &remote, false, None, None, None, None).unwrap();
+            flow.with(&|_| unreachable!(), |flow| image.decide(flow).verdict).unwrap()
+        };
+        let differs =
+            (0..12).any(|host| (0..8).any(|port| decided(&images[0], host, port) != decided(&images[1], host, port)));
+        let found = diff(&old, &new, &options()).unwrap();
+        assert!(found.complete);
+        assert_eq!(found.pairs > 0, differs, "{}\n---\n{}", rules.concat(), old.path.display());
+        differed += usize::from(differs);
+    }
+    assert!((50..250).contains(&differed), "{differed} of 300 differ");
+}
+
+#[test]
+fn ten_thousand_rules_are_compared_within_bounds() {
+    let rules = |step: u32| -> String {
+        let rule = |index: u32| {
+            let (action, low) = (["permit", "block"][(index % 2) as usize], index * step % 64_000);
+            format!("[[rule]]\naction = \"{action}\"\nprotocol = \"tcp\"\nremote-port = \"{low}-{}\"\n", low + 900)
+        };
+        (0..10_000).map(rule).collect()
+    };
+    let found = diff(&policy(&rules(7)), &policy(&rules(11)), &options()).unwrap();
+    assert!(found.pairs > 0 && !found.complete);
+    assert!(found.tried <= 100_000 * 64, "{} flows", found.tried);
+    assert!(found.changes.len() <= sluice_policy::diff::MOST_CHANGES);
+}

@@ -1,123 +1,16 @@
-//! Which flows two policies decide differently.
-//!
-//! For every pair of rules (defaults included) whose conditions can hold together and whose verdicts differ, flows are
-//! made from the edges of what both match and decided by both images. So every reported difference is real; one that
-//! shows only far from edges may be missed.
+//! Flows to try: from the edges of what rules match.
 
 use crate::{
-    compile::{CompileOptions, compile},
-    diagnostic::Errors,
-    flow::{Decision, Direction},
-    image::Image,
-    model::{AddressSet, FlowSpec, NumberSet, Policy, Rule, SidBuf, names::Scope},
+    flow::Direction,
+    model::{AddressSet, FlowSpec, NumberSet, Rule, SidBuf, names::Scope},
 };
-use serde::Serialize;
-use std::{
-    collections::{BTreeMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Flows with the same change.
-#[derive(Clone, Debug, Serialize)]
-pub struct Change {
-    /// The rule that decides in the first policy; none for its default.
-    pub old_rule: Option<String>,
-    /// What it says.
-    pub old: Decision,
-    /// The rule that decides in the second policy.
-    pub new_rule: Option<String>,
-    /// What it says.
-    pub new: Decision,
-    /// An example flow.
-    pub example: FlowSpec,
-    /// How many of the flows tried changed in this way.
-    pub flows: usize,
-}
-
-/// The most rules whose pairs are all tried; in larger policies, only pairs with rules that differ.
-const ALL_PAIRS: usize = 1500;
-/// Flows tried per pair.
+/// Flows tried for a pair, of each family.
 const TRIES: usize = 32;
 
-/// Compares two policies.
-///
-/// # Errors
-/// One of them does not compile.
-pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<Vec<Change>, Errors> {
-    let image = |policy: &Policy| -> Result<Image<Vec<u8>>, Errors> {
-        let bytes = compile(policy, options)?;
-        Image::validate(bytes).map_err(|error| Errors {
-            diagnostics: vec![
-                crate::Diagnostic::new(crate::Severity::Error, &policy.path, &policy.text, 0..0)
-                    .message(error.to_string()),
-            ],
-        })
-    };
-    let (old_image, new_image) = (image(old)?, image(new)?);
-    let mut changes: BTreeMap<(Option<u32>, Option<u32>, bool), Change> = BTreeMap::new();
-    let mut seen = HashSet::new();
-    let mut try_flow = |flow: FlowSpec| {
-        if !seen.insert(flow.clone()) {
-            return;
-        }
-        let decided = flow.with(options.application, |one| (old_image.decide(one), new_image.decide(one)));
-        let Ok((before, after)) = decided else { return };
-        if (before.verdict, before.silent, before.hard) == (after.verdict, after.silent, after.hard) {
-            return;
-        }
-        let inbound = flow.direction == Direction::Inbound;
-        let name =
-            |image: &Image<Vec<u8>>, rule: Option<u32>| rule.and_then(|rule| image.rule_name(rule)).map(str::to_owned);
-        let change = changes.entry((before.rule, after.rule, inbound)).or_insert_with(|| Change {
-            old_rule: name(&old_image, before.rule),
-            old: before,
-            new_rule: name(&new_image, after.rule),
-            new: after,
-            example: flow.clone(),
-            flows: 0,
-        });
-        change.flows += 1;
-        if oddness(&flow) < oddness(&change.example) {
-            change.example = flow;
-        }
-    };
-    let everything: [Option<&Rule>; 1] = [None];
-    let same = |a: &Rule, b: &Rule| format!("{a:?}").split("span:").next() == format!("{b:?}").split("span:").next();
-    let all = old.rules.len().max(new.rules.len()) <= ALL_PAIRS;
-    let differing = |own: &'_ Policy, other: &Policy| -> Vec<usize> {
-        let at = |index: usize| other.rules.get(index);
-        (0..own.rules.len())
-            .filter(|&index| all || at(index).is_none_or(|rule| !same(&own.rules[index], rule)))
-            .collect()
-    };
-    let (old_rules, new_rules) = (differing(old, new), differing(new, old));
-    for first in everything.into_iter().chain(old_rules.iter().map(|index| Some(&old.rules[*index]))) {
-        for second in [None].into_iter().chain(new_rules.iter().map(|index| Some(&new.rules[*index]))) {
-            let worth = match (first, second) {
-                (Some(a), Some(b)) => (a.action, a.hard) != (b.action, b.hard),
-                _ => true,
-            };
-            if worth {
-                witnesses(first, second, &mut try_flow);
-            }
-        }
-    }
-    Ok(changes.into_values().collect())
-}
-
-/// How unusual a flow is: the plainest of many is shown.
-fn oddness(flow: &FlowSpec) -> usize {
-    let protocol = match flow.protocol {
-        6 => 0,
-        17 => 1,
-        _ => 2,
-    };
-    let named = [flow.application.is_some(), !flow.users.is_empty(), flow.interface.is_some()];
-    protocol + named.into_iter().filter(|one| *one).count() + usize::from(flow.local.0 == flow.remote.0)
-}
-
 /// Flows from the edges of what both rules match.
-fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(FlowSpec)) {
+pub(super) fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut impl FnMut(FlowSpec)) {
     let rules: Vec<&Rule> = [first, second].into_iter().flatten().collect();
     let sets = |get: fn(&Rule) -> Option<&NumberSet>, usual: &[u64]| -> Vec<u64> {
         let sets: Vec<&NumberSet> = rules.iter().filter_map(|rule| get(rule)).collect();
