@@ -171,6 +171,16 @@ schedule = "weekend"
 }
 
 #[test]
+fn thousands_of_mistakes_do_not_fill_the_screen() {
+    let rules: String =
+        (0..2000).map(|index| format!("[[rule]]\naction = \"block\"\nremote = \"{index}\"\n")).collect();
+    let folder = Folder::new(&[("policy.toml", &rules)]);
+    let text = folder.run(4, &["check", "policy.toml"]).error;
+    assert_eq!(text.matches("is not an address").count(), 50);
+    assert!(text.contains("\n1950 more are not shown; --json has them all\n"), "{text}");
+}
+
+#[test]
 fn check_warns_of_shadowed_rules_and_disputed_lists() {
     let folder = Folder::new(&[(
         "policy.toml",

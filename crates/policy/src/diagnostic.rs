@@ -170,10 +170,16 @@ impl Errors {
     }
 }
 
-/// Findings as for a terminal, a blank line between.
+/// Findings that a person is shown: one mistake in a list of thousands is made thousands of times.
+const SHOWN: usize = 50;
+
+/// Findings as for a terminal, a blank line between, the first [`SHOWN`] of them.
 #[must_use]
 pub fn render(diagnostics: &[Diagnostic], colour: bool) -> String {
-    diagnostics.iter().map(|diagnostic| diagnostic.render(colour) + "\n").collect::<Vec<_>>().join("\n")
+    let shown = diagnostics.iter().take(SHOWN).map(|diagnostic| diagnostic.render(colour) + "\n");
+    let rest = diagnostics.len().saturating_sub(SHOWN);
+    let rest = (rest > 0).then(|| format!("{rest} more are not shown; --json has them all\n"));
+    shown.chain(rest).collect::<Vec<_>>().join("\n")
 }
 
 impl fmt::Display for Errors {
