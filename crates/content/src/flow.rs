@@ -172,7 +172,8 @@ impl Datagrams {
 
     /// Reads the client's next datagram. Only a flow of QUIC uses the window, which must then be the same at each call.
     pub fn push(&mut self, datagram: &[u8], window: &mut quic::Window) -> Decided<'_> {
-        if matches!(self.0, Form::None) {
+        // An empty one says nothing of what the next will be.
+        if matches!(self.0, Form::None) && !datagram.is_empty() {
             let mut connection = quic::Connection::new();
             self.0 = if connection.push(datagram, window) == Answer::NotThis {
                 Form::Dns(dns::Query::datagram(datagram))
@@ -264,6 +265,7 @@ mod tests {
         let mut window = quic::Window::new();
         let name = Decided::Name(Protocol::Dns, b"a.example", Flags::default());
         let mut flow = Datagrams::new();
+        assert_eq!(flow.push(&[], &mut window), Decided::Undecided);
         assert_eq!(flow.push(&query(), &mut window), name);
         assert_eq!(flow.push(&[0; 99], &mut window), name);
         // A greased version first: it is QUIC, and nothing is known yet.

@@ -147,7 +147,9 @@ impl Query {
                 self.high = byte;
                 Place::Header(5)
             }
-            5 if [self.high, byte] != [0, 1] => Place::Done(End::Malformed(Reason::Questions)),
+            // So many questions are in no query, but such bytes in messages of other protocols.
+            5 if self.high != 0 => Place::Done(End::NotThis),
+            5 if byte != 1 => Place::Done(End::Malformed(Reason::Questions)),
             11 => return self.go(Place::LabelLength, 1),
             _ => Place::Header(at.saturating_add(1)),
         };
