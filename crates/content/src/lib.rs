@@ -18,10 +18,10 @@
 //!
 //! # What an answer is worth
 //!
-//! [`Answer::Name`] is given where every server that keeps the protocol's rules finds the same name. Where servers are known to
-//! differ, or the rules are broken, it is [`Answer::Malformed`]: a program that wants to be taken for another one would
-//! otherwise show this crate one name and the server another. What becomes of such a flow, and of one without a name, is
-//! for the caller's rules to say.
+//! [`Answer::Name`] is given where every server that keeps the protocol's rules finds the same name. Where servers are
+//! known to differ, or the rules are broken, it is [`Answer::Malformed`]: a program that wants to be taken for another
+//! one would otherwise show this crate one name and the server another. What becomes of such a flow, and of one without
+//! a name, is for the caller's rules to say.
 #![no_std]
 #![forbid(unsafe_code)]
 

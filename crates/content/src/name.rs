@@ -16,8 +16,8 @@ pub(crate) enum Host {
     Bad,
 }
 
-/// Letters, digits, hyphen and, as names in use have it, underscore, folded to lower case, and dots; 0 for what no host name
-/// has.
+/// Letters, digits, hyphen and, as names in use have it, underscore, folded to lower case, and dots; 0 for what no host
+/// name has.
 const FOLDED: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;

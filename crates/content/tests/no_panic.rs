@@ -1,5 +1,5 @@
-//! What a linker makes of the parsers when it links them as for a driver: no path can panic, and on x86-64 no instruction needs
-//! registers that a driver may not use.
+//! What a linker makes of the parsers when it links them as for a driver: no path can panic, and on x86-64 no
+//! instruction needs registers that a driver may not use.
 //!
 //! `cargo xtask check-image` asks the first of sluice.sys too, by the import that its panic handler needs.
 

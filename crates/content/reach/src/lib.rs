@@ -1,5 +1,5 @@
-//! The parsers behind functions that a linker keeps, and a panic handler that leaves a mark in the file where any of them
-//! can reach it.
+//! The parsers behind functions that a linker keeps, and a panic handler that leaves a mark in the file where any of
+//! them can reach it.
 #![no_std]
 
 use core::{hint::black_box, panic::PanicInfo};

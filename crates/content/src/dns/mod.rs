@@ -1,12 +1,12 @@
 //! Questions and answers of DNS (RFC 1035).
 //!
-//! [`Query`] finds the name that a client asks for in pieces of a stream. [`Message`] reads what a whole message has, for
-//! whoever learns names from answers.
+//! [`Query`] finds the name that a client asks for in pieces of a stream. [`Message`] reads what a whole message has,
+//! for whoever learns names from answers.
 //!
-//! Parsers by others were read and not taken. `domain` needs neither a standard library nor an allocator, refuses pointers
-//! that lead forward, and is well kept, but reads its names through `expect` and `unwrap`, which a linker cannot
-//! prove away. `simple-dns` and `hickory-proto` put names and records on a heap, and `dns-parser` needs the standard library. None reads a
-//! question that is cut.
+//! Parsers by others were read and not taken. `domain` needs neither a standard library nor an allocator, refuses
+//! pointers that lead forward, and is well kept, but reads its names through `expect` and `unwrap`, which a linker
+//! cannot prove away. `simple-dns` and `hickory-proto` put names and records on a heap, and `dns-parser` needs the
+//! standard library. None reads a question that is cut.
 
 mod name;
 mod query;

@@ -12,8 +12,8 @@ const MOST_POINTERS: u8 = 16;
 /// The most labels of a name, which has at most 255 bytes.
 const MOST_LABELS: usize = 127;
 
-/// A name as text: lower case, labels with dots between, without the final one. Labels may be of any bytes except a dot,
-/// since names of DNS are not only names of hosts.
+/// A name as text: lower case, labels with dots between, without the final one. Labels may be of any bytes except a
+/// dot, since names of DNS are not only names of hosts.
 #[derive(Clone, Debug)]
 pub struct Text {
     bytes: [u8; LONGEST_NAME],

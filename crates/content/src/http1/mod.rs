@@ -3,14 +3,14 @@
 //! The first request of a connection is read, to the end of its header: a second Host field there must be seen. What
 //! follows is not looked at, neither the body nor requests that come after it, which may name other hosts.
 //!
-//! Servers are known to differ in how they take a request that breaks the rules; one such is malformed here:
-//! lines that end in a bare LF or have a bare CR or a NUL, folded fields, blanks before a colon, two Host fields, a Host
-//! that is not the host of an absolute target, users before hosts, escapes within them.
+//! Servers are known to differ in how they take a request that breaks the rules; one such is malformed here: lines that
+//! end in a bare LF or have a bare CR or a NUL, folded fields, blanks before a colon, two Host fields, a Host that is
+//! not the host of an absolute target, users before hosts, escapes within them.
 //!
 //! `httparse` was read and not taken. It keeps no state: a request that is cut is parsed from its beginning with every
 //! piece, from bytes that are kept side by side, into an array for every field there is. With 16 KiB of request and
-//! pieces of one byte that is no bound at all, and a flow would need the 16 KiB. It takes bare LF (RFC 9112, 2.2, lets it), and
-//! leaves absolute targets and what Host means to its user.
+//! pieces of one byte that is no bound at all, and a flow would need the 16 KiB. It takes bare LF (RFC 9112, 2.2, lets
+//! it), and leaves absolute targets and what Host means to its user.
 
 mod field;
 mod target;

@@ -1,7 +1,8 @@
 //! The first header block of a connection (RFC 7541), in which `:authority` and `host` are looked for.
 //!
 //! HPACK's dynamic table is empty when the block begins, and what the block puts into it can only be named again within
-//! it. Of each such entry two bits are kept: whether its name is one of the two. So nothing is missed for want of a table.
+//! it. Of each such entry two bits are kept: whether its name is one of the two. So nothing is missed for want of a
+//! table.
 
 use super::huffman::Bits;
 use crate::{

@@ -1,7 +1,7 @@
 //! HPACK's Huffman code (RFC 7541, 5.2 and appendix B), bit by bit.
 //!
-//! The code is canonical: codes of one length are consecutive numbers, in the order of their letters, and follow from those of the
-//! length before. So the lengths are all that has to be written down.
+//! The code is canonical: codes of one length are consecutive numbers, in the order of their letters, and follow from
+//! those of the length before. So the lengths are all that has to be written down.
 
 /// The letter that ends a string and must not be in one.
 const END: u16 = 256;

@@ -1,4 +1,5 @@
-//! The `:authority` of the first request of an HTTP/2 connection that begins without TLS ("prior knowledge", RFC 9113, 3.3).
+//! The `:authority` of the first request of an HTTP/2 connection that begins without TLS ("prior knowledge", RFC 9113,
+//! 3.3).
 //!
 //! The frames before the first request are passed over. A `host` field, where there is one, must name the same host
 //! (8.3.1). Requests behind the first one are not looked at.

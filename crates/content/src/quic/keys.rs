@@ -1,8 +1,9 @@
-//! The keys of a client's Initial packets, which anybody who sees the first one can compute (RFC 9001, 5.2; RFC 9369, 3.3).
+//! The keys of a client's Initial packets, which anybody who sees the first one can compute (RFC 9001, 5.2; RFC 9369,
+//! 3.3).
 //!
 //! The crates that compute here were chosen by the registers they use. A driver for x86-64 may use XMM registers, which
-//! Windows keeps as it keeps the others, but neither YMM nor ZMM, nor any AVX form of an XMM instruction, which clears the upper half of
-//! the YMM register that the interrupted program has.
+//! Windows keeps as it keeps the others, but neither YMM nor ZMM, nor any AVX form of an XMM instruction, which clears
+//! the upper half of the YMM register that the interrupted program has.
 //!
 //! | crate | instructions, by run-time detection | |
 //! |---|---|---|

@@ -1,14 +1,14 @@
 //! The server name of a QUIC connection, version 1 or 2 (RFC 9000, 9001, 9369).
 //!
 //! A client's hello is in CRYPTO frames of its Initial packets, whose keys follow from the first one's destination. A
-//! packet counts only if a server would take it: in a datagram of 1,200 bytes at least, with the right tag, and to the same
-//! destination as the first one of its datagram.
+//! packet counts only if a server would take it: in a datagram of 1,200 bytes at least, with the right tag, and to the
+//! same destination as the first one of its datagram.
 //!
-//! * Frames may come in any order and overlap, over several packets and datagrams. Bytes that are sent twice and differ are
-//!   malformed: which of them the server takes is its own affair.
-//! * After a Retry the client uses keys of another destination, and after a version was negotiated compatibly (RFC 9368)
-//!   those of the other version; the hello must be the same. Retry and Version Negotiation packets themselves come
-//!   from servers and are not read.
+//! * Frames may come in any order and overlap, over several packets and datagrams. Bytes that are sent twice and differ
+//!   are malformed: which of them the server takes is its own affair.
+//! * After a Retry the client uses keys of another destination, and after a version was negotiated compatibly (RFC
+//!   9368) those of the other version; the hello must be the same. Retry and Version Negotiation packets themselves
+//!   come from servers and are not read.
 //! * A client that goes on to Handshake or 1-RTT packets has sent its hello: if it was not seen whole, the answer is
 //!   malformed ([`Reason::Unseen`]).
 //! * One UDP flow can carry several connections, one after the other or at once. The first hello decides; whoever wants
@@ -123,8 +123,8 @@ impl Connection {
 
     /// Reads the client's next datagram. The window must be the same at each call.
     ///
-    /// A datagram takes at most one pass over its bytes for each of three ways to open them; 32 packets of a connection are
-    /// tried.
+    /// A datagram takes at most one pass over its bytes for each of three ways to open them; 32 packets of a connection
+    /// are tried.
     pub fn push(&mut self, datagram: &[u8], window: &mut Window) -> Answer<'_> {
         if !self.answer().is_final() {
             if self.datagrams == 0 {

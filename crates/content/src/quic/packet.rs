@@ -1,9 +1,9 @@
-//! Opening a packet: header protection, the tag, and the payload piece by piece (RFC 9001, 5.3 and 5.4; AES-GCM is NIST SP
-//! 800-38D).
+//! Opening a packet: header protection, the tag, and the payload piece by piece (RFC 9001, 5.3 and 5.4; AES-GCM is NIST
+//! SP 800-38D).
 //!
-//! The tag is checked before a byte of the payload counts. Whoever sees a connection can compute its keys, so this keeps nobody from
-//! forging packets; but a server drops a packet whose tag is wrong, and a program could otherwise show a name here that the server
-//! never sees.
+//! The tag is checked before a byte of the payload counts. Whoever sees a connection can compute its keys, so this
+//! keeps nobody from forging packets; but a server drops a packet whose tag is wrong, and a program could otherwise
+//! show a name here that the server never sees.
 
 use aes::{
     Aes128Enc, Block,
@@ -49,7 +49,8 @@ fn block(nonce: u128, counter: u32) -> Block {
     (nonce << 32 | u128::from(counter)).to_be_bytes().into()
 }
 
-/// Opens a packet whose number is probably `expected` or near it. Gives the payload and the number, if the tag is right.
+/// Opens a packet whose number is probably `expected` or near it. Gives the payload and the number, if the tag is
+/// right.
 pub(super) fn open<'p>(packet: &Packet<'p>, keys: &Keys, expected: u64) -> Option<(Payload<'p>, u64)> {
     let (header, behind) = packet.bytes.split_at_checked(packet.number_at)?;
     let sample: &[u8; BLOCK] = behind.get(4..)?.first_chunk()?;

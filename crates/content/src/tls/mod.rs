@@ -1,7 +1,8 @@
 //! The server name of a TLS connection.
 //!
 //! The answer comes with the hello's last byte and not with the name's: an extension behind the name may repeat it, or
-//! say that another name is encrypted.
+//! say that another name is encrypted. A second hello, which a server may ask for, must have the same name (RFC 8446,
+//! 4.1.2) and is not looked at.
 
 mod hello;
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! lower case, without port and final dot. Where this crate gives no name on purpose, or gives one that tshark
 //! does not have, a line of `differences.txt` says why.
 //!
-//! The captures are those of `pcap-suricata-verify.tar.xz` in the folder that `SLUICE_DATA` names, or in `../shared/data`
-//! beside the project. Without it there is nothing to test.
+//! The captures are those of `pcap-suricata-verify.tar.xz` in the folder that `SLUICE_DATA` names, or in
+//! `../shared/data` beside the project. Without it there is nothing to test.
 
 mod packets;
 
