@@ -271,8 +271,6 @@ fn the_bytes_are_those_of_every_platform() {
 
 const GOLDEN: &str = "db99f508a33ada33f3723f7a350c22c6";
 
-const GOLDEN: &str = "2ecef6fa9adefb82d8eb5822422b837b";
-
 /// The decisions of `old` and `new`, flow by flow, on a grid that holds every edge: what `diff` has to find.
 #[test]
 fn a_difference_of_small_policies_is_always_found() {
