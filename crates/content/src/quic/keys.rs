@@ -2,8 +2,9 @@
 //! 3.3).
 //!
 //! The crates that compute here were chosen by the registers they use. A driver for x86-64 may use XMM registers, which
-//! Windows keeps as it keeps the others, but neither YMM nor ZMM, nor any AVX form of an XMM instruction, which clears
-//! the upper half of the YMM register that the interrupted program has.
+//! Windows saves with the others, but neither YMM nor ZMM, which it does not save without
+//! KeSaveExtendedProcessorState, nor the AVX form of any instruction: it clears the upper half of the interrupted
+//! program's YMM register.
 //!
 //! | crate | instructions, by run-time detection | |
 //! |---|---|---|
@@ -15,7 +16,8 @@
 //! | `hkdf` 0.12 | none of its own | taken |
 //! | `aes-gcm` | as `aes` and `ghash`; it decrypts in place, so it needs a copy of each packet | refused |
 //!
-//! `tests/no_panic.rs` looks through the linked code for both. On ARM64 the software forms run unless the build asks for more (`aes_armv8`, `polyval_armv8`).
+//! The linked code is searched for both (`tests/no_panic.rs`). On ARM64 the software forms run unless the build asks for
+//! more (`aes_armv8`, `polyval_armv8`).
 
 use hkdf::Hkdf;
 use sha2::Sha256;
