@@ -171,6 +171,14 @@ fn a_hello_of_several_packets_is_put_together() {
 }
 
 #[test]
+fn an_encrypted_hello_is_marked() {
+    let message = hello(&[extension(0xfe0d, &[0; 200]), server_name(b"public.example")]);
+    let marked = Flags { encrypted_hello: true, ..Flags::default() };
+    let packet = Initial::new(0).seal(&crypto(&message, 0, message.len()));
+    assert_eq!(read([packet]), owned(Answer::Name(b"public.example", marked)));
+}
+
+#[test]
 fn packets_of_one_datagram_are_read_one_by_one() {
     let message = small_hello();
     let part = |number, start, end| Initial { padded: 600, ..Initial::new(number) }.seal(&crypto(&message, start, end));
