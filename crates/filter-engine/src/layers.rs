@@ -124,13 +124,13 @@ pub enum WindowsVersion {
     Win7,
     /// Windows 8.1.
     Win81,
-    /// Windows 10 and 11 as of 22H2: 99 layers, 37 fields at ALE_AUTH_CONNECT.
+    /// Windows 10 and 11 as of 22H2: 99 layers, 37 listed fields at ALE_AUTH_CONNECT.
     ///
     /// The headers of the WDKs 15063 to 19041 number the user-mode layers (82 and up) differently, but no machine was
     /// found that does. The numbers here are those of live machines with this set of fields.
     #[default]
     Win22H2,
-    /// Windows 11 24H2: reserved fields and PACKAGE_FAMILY_NAME in addition.
+    /// Windows 11 24H2: lists reserved fields too, and has PACKAGE_FAMILY_NAME.
     Win24H2,
 }
 
@@ -237,21 +237,29 @@ pub struct Layer {
     pub key: Guid,
     /// `FWPM_LAYER_FLAG_*`.
     pub flags: u32,
-    /// The fields by run-time index.
+    /// The fields by run-time index: the values that classify has.
     pub fields: Vec<Field>,
+    listed: usize,
 }
 
 impl Layer {
+    /// The fields that FWPM_LAYER0 lists and a filter can have conditions on. Classify may have more: the headers put
+    /// `FWPS_FIELD_*_RESERVED_0` to `_3` behind NTDDI_WIN10_RS5, and live machines before 24H2 do not list them.
+    #[must_use]
+    pub fn listed(&self) -> &[Field] {
+        &self.fields[..self.listed]
+    }
+
     /// The run-time index of a field, by its condition's name after `FWPM_CONDITION_`.
     #[must_use]
     pub fn field_index(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field.name == name)
     }
 
-    /// The run-time index of a field, by its condition's GUID.
+    /// The run-time index of a listed field, by its condition's GUID.
     #[must_use]
     pub fn field_by_key(&self, key: Guid) -> Option<usize> {
-        self.fields.iter().position(|field| field.key == key)
+        self.listed().iter().position(|field| field.key == key)
     }
 
     /// Whether this is a `_DISCARD` layer.
@@ -400,12 +408,18 @@ fn parse(data: &'static str, version: WindowsVersion) -> Result<Vec<Layer>, Stri
                     key: parse_guid(guid).ok_or_else(|| format!("bad GUID: {line}"))?,
                     flags: parse_flags(flags)?,
                     fields: Vec::new(),
+                    listed: 0,
                 });
             }
         } else if let Some(rest) = line.strip_prefix("  ") {
             if let Some(layer) = layers.last_mut().filter(|_| present) {
                 for word in rest.split(' ') {
-                    layer.fields.extend(parse_field(word, version, &conditions)?);
+                    let Some((field, listed)) = parse_field(word, version, &conditions)? else { continue };
+                    if listed && layer.listed != layer.fields.len() {
+                        return Err(format!("a listed field behind one that is not: {line}"));
+                    }
+                    layer.fields.push(field);
+                    layer.listed += usize::from(listed);
                 }
             }
         } else if !(line.starts_with('#') || line.starts_with("condition ") || line.is_empty()) {
@@ -416,7 +430,7 @@ fn parse(data: &'static str, version: WindowsVersion) -> Result<Vec<Layer>, Stri
         let (before, rest) = layers.split_at_mut(i);
         let (base, twin) = (&before[i - 1], &mut rest[0]);
         if twin.fields.is_empty() && twin.name.strip_suffix("_DISCARD") == Some(base.name) {
-            twin.fields = base.fields.clone();
+            (twin.fields, twin.listed) = (base.fields.clone(), base.listed);
         }
     }
     Ok(layers)
@@ -435,27 +449,31 @@ fn parse_flags(letters: &str) -> Result<u32, String> {
     })
 }
 
-/// `NAME:type[/kind][@since]`, or nothing when the field came after `version`.
+/// `NAME:type[/kind][@since[+listed]]` with whether `version` lists it, or nothing when the field came later.
 fn parse_field(
     word: &str,
     version: WindowsVersion,
     conditions: &HashMap<&'static str, Guid>,
-) -> Result<Option<Field>, String> {
+) -> Result<Option<(Field, bool)>, String> {
     let (word, since) = word.split_once('@').unwrap_or((word, "7"));
+    let (since, listed) = since.split_once('+').unwrap_or((since, since));
     let (name, data_type) = word.split_once(':').ok_or_else(|| format!("no type: {word}"))?;
     let (data_type, kind) = data_type.split_once('/').unwrap_or((data_type, ""));
-    let since = match since {
-        "7" => WindowsVersion::Win7,
-        "8" => WindowsVersion::Win81,
-        "10" => WindowsVersion::Win22H2,
-        "24h2" => WindowsVersion::Win24H2,
-        other => return Err(format!("since {other}")),
+    let has = |since: &str| {
+        let since = match since {
+            "7" => WindowsVersion::Win7,
+            "8" => WindowsVersion::Win81,
+            "10" => WindowsVersion::Win22H2,
+            "24h2" => WindowsVersion::Win24H2,
+            other => return Err(format!("since {other}")),
+        };
+        Ok((since as u8) <= (version as u8))
     };
-    if (since as u8) > (version as u8) {
+    if !has(since)? {
         return Ok(None);
     }
     let (name, key) = conditions.get_key_value(name).ok_or_else(|| format!("condition {name} has no GUID"))?;
-    Ok(Some(Field {
+    let field = Field {
         name,
         key: *key,
         data_type: match data_type {
@@ -475,7 +493,8 @@ fn parse_field(
             "flags" => FieldKind::Flags,
             other => return Err(format!("kind {other}")),
         },
-    }))
+    };
+    Ok(Some((field, has(listed)?)))
 }
 
 #[cfg(test)]
@@ -500,16 +519,38 @@ mod tests {
 
     #[test]
     fn field_counts_follow_the_version() {
-        // FWPS_FIELD_ALE_AUTH_CONNECT_V4_MAX in the headers of each version; 37 on live 22H2 machines.
-        for (version, fields) in [
-            (WindowsVersion::Win7, 32),
-            (WindowsVersion::Win81, 34),
-            (WindowsVersion::Win22H2, 37),
-            (WindowsVersion::Win24H2, 42),
+        // FWPS_FIELD_ALE_AUTH_CONNECT_V4_MAX in the headers of each version; live 22H2 machines list 37 of the 41.
+        for (version, passed, listed) in [
+            (WindowsVersion::Win7, 32, 32),
+            (WindowsVersion::Win81, 34, 34),
+            (WindowsVersion::Win22H2, 41, 37),
+            (WindowsVersion::Win24H2, 42, 42),
         ] {
             let layer = LayerTable::of(version).get(LayerId::ALE_AUTH_CONNECT_V4).expect("always there");
-            assert_eq!(layer.fields.len(), fields, "{version:?}");
+            assert_eq!((layer.fields.len(), layer.listed().len()), (passed, listed), "{version:?}");
             assert_eq!(layer.field_index("IP_REMOTE_PORT"), Some(7));
+        }
+    }
+
+    #[test]
+    fn reserved_fields_are_passed_before_they_are_listed() {
+        // By the headers the index of RESERVED_0: 35, 37 and 20, in all four from NTDDI_WIN10_RS5 on.
+        let (old, new) = (LayerTable::of(WindowsVersion::Win22H2), LayerTable::of(WindowsVersion::Win24H2));
+        for (id, first) in [
+            (LayerId::ALE_AUTH_RECV_ACCEPT_V4, 35),
+            (LayerId::ALE_AUTH_RECV_ACCEPT_V6, 35),
+            (LayerId::ALE_AUTH_CONNECT_V6, 37),
+            (LayerId::ALE_FLOW_ESTABLISHED_V4, 20),
+            (LayerId::ALE_FLOW_ESTABLISHED_V6_DISCARD, 20),
+        ] {
+            let (old, new) = (old.get(id).expect("a layer"), new.get(id).expect("a layer"));
+            for layer in [old, new] {
+                let names: Vec<&str> = layer.fields[first..first + 4].iter().map(|field| field.name).collect();
+                assert_eq!(names, ["RESERVED0", "RESERVED1", "RESERVED2", "RESERVED3"], "{}", layer.name);
+            }
+            let key = new.fields[first].key;
+            assert_eq!((old.listed().len(), old.fields.len()), (first, first + 4), "{}", old.name);
+            assert_eq!((old.field_by_key(key), new.field_by_key(key)), (None, Some(first)), "no condition before");
         }
     }
 

@@ -122,7 +122,7 @@ pub fn filter(arena: &mut Arena, stored: &StoredFilter) -> FwpmFilter0 {
 /// `FWPM_LAYER0`, its pointers into `arena`.
 pub fn layer(arena: &mut Arena, layer: &Layer) -> FwpmLayer0 {
     let fields: Vec<FwpmField0> = layer
-        .fields
+        .listed()
         .iter()
         .map(|field| FwpmField0 {
             field_key: arena.guid(Some(field.key)),

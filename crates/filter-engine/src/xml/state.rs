@@ -84,7 +84,7 @@ fn standing<W: Write>(xml: &mut Xml<W>, layer: &Layer, objects: &Objects, table:
         xml.text("layerKey", Named(layer.key))?;
         xml.display(layer.name, "")?;
         xml.flags("flags", layer.flags, flags::LAYER)?;
-        xml.items("field", &layer.fields, |xml, field| {
+        xml.items("field", layer.listed(), |xml, field| {
             xml.element("item", |xml| {
                 xml.text("fieldKey", Named(field.key))?;
                 xml.text("type", kind(field.kind))?;

@@ -79,7 +79,13 @@ fn state(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
         if filters + callouts().count() == 0 {
             continue;
         }
-        writeln!(out, "layer     {:5} {}, fields: {}, filters: {filters}", layer.id.0, layer.name, layer.fields.len())?;
+        writeln!(
+            out,
+            "layer     {:5} {}, fields: {}, filters: {filters}",
+            layer.id.0,
+            layer.name,
+            layer.listed().len()
+        )?;
         for callout in callouts() {
             let name = callout.stored.object.display.name.as_deref().unwrap_or("");
             let registered = if callout.slot.is_registered() { "registered" } else { "not registered" };
