@@ -86,7 +86,7 @@ fn curl_reaches_what_is_permitted_and_is_refused_what_is_not() {
     for (remote, layer) in [("<remoteAddrV4>203.0.113.66<", 48), ("2001:db8:1::66", 50)] {
         let of_ours = |item: &&&str| item.contains(remote) && item.contains(&format!("<layerId>{layer}<"));
         let drops: Vec<_> = dropped.iter().filter(of_ours).collect();
-        let programs: Vec<_> = drops.iter().filter(|item| item.contains(r"\curl</asString>")).collect();
+        let programs: Vec<_> = drops.iter().filter(|item| item.contains(r"\.c.u.r.l...</asString>")).collect();
         assert_eq!(programs.len(), 1, "one drop of curl at layer {layer} for {remote}:\n{events}");
     }
 }

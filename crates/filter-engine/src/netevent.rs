@@ -101,6 +101,8 @@ pub struct NetEvent {
     pub direction: Direction,
     /// isLoopback.
     pub loopback: bool,
+    /// interfaceIndex; 0 where the layer tells of no interface.
+    pub interface: u32,
     /// terminatingFiltersInfo: the filter that decided for each sublayer.
     pub terminating: Vec<TerminatingFilter>,
 }
@@ -286,6 +288,7 @@ pub(crate) fn record(engine: &FilterEngine, c: &Classify<'_>, outcome: &Outcome)
         original_profile: number("ORIGINAL_PROFILE_ID").unwrap_or(0) as u32,
         current_profile: number("CURRENT_PROFILE_ID").unwrap_or(0) as u32,
         direction: direction(layer, number("DIRECTION"), c),
+        interface: number("INTERFACE_INDEX").or_else(|| number("ARRIVAL_INTERFACE_INDEX")).unwrap_or(0) as u32,
         loopback: number("FLAGS").is_some_and(|flags| flags as u32 & consts::FWP_CONDITION_FLAG_IS_LOOPBACK != 0),
         terminating: outcome.terminating.to_vec(),
     });
@@ -337,6 +340,7 @@ mod tests {
                 current_profile: 0,
                 direction: Direction::In,
                 loopback: false,
+                interface: 0,
                 terminating: Vec::new(),
             });
         }

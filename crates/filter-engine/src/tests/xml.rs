@@ -81,6 +81,7 @@ fn a_drop_is_written_as_netsh_writes_it() {
     incoming.u16(at("IP_REMOTE_PORT"), 443);
     incoming.u8(at("IP_PROTOCOL"), 6);
     incoming.u32(at("FLAGS"), FWP_CONDITION_FLAG_IS_LOOPBACK);
+    incoming.u32(at("INTERFACE_INDEX"), 7);
     rig.engine.events.set_time(Some(FileTime(10_000)));
     rig.classify_values(LAYER, incoming.values(), None);
     let text = written(|out| xml::net_events(&rig.engine, out));
@@ -104,7 +105,7 @@ fn a_drop_is_written_as_netsh_writes_it() {
         "header/remotePort = 443".to_owned(),
         "header/scopeId = 0".to_owned(),
         format!("header/appId/data = {app_id}"),
-        r"header/appId/asString = \device\harddiskvolume1\a&amp;b".to_owned(),
+        r"header/appId/asString = \.d.e.v.i.c.e.\.h.a.r.d.d.i.s.k.v.o.l.u.m.e.1.\.a...b...".to_owned(),
         "header/userId = S-1-5-18".to_owned(),
         "header/addressFamily = FWP_AF_INET".to_owned(),
         "header/packageSid = S-1-0-0".to_owned(),
@@ -132,6 +133,8 @@ fn a_drop_is_written_as_netsh_writes_it() {
         format!("internalFields/terminatingFiltersInfo/item/filterId = {permit}"),
         "internalFields/terminatingFiltersInfo/item/subLayer = FWPM_SUBLAYER_UNIVERSAL".to_owned(),
         "internalFields/terminatingFiltersInfo/item/actionType = FWP_ACTION_PERMIT".to_owned(),
+        "internalFields/filterOrigin =".to_owned(),
+        "internalFields/interfaceIndex = 7".to_owned(),
     ];
     assert_eq!(leaves(&text), expected.map(|line| format!("netEvents/item/{line}")));
     assert!(text.contains("\n\t\t<header>\n\t\t\t<timeStamp>"), "one element per line, tabs:\n{text}");
@@ -229,4 +232,149 @@ fn filters_and_state_are_written_with_every_kind_of_value() {
     assert!(lines.contains(&format!("wfpstate/layers/item/filters/item/filterId = {id}")));
     assert!(lines.contains(&"wfpstate/sessions/item/kernelMode = false".to_owned()));
     assert!(firewall.contains("<dynamicKeywordAddresses/>"));
+}
+
+/// The elements of the wfpstate.xml in keploy/keploy, in its order, as far as the state here has them. A name that ends
+/// with `#` stands for an array, which says how many items it has when it has any.
+const SAMPLE: &[(&str, &[&str])] = &[
+    ("timeStamp", &[]),
+    (
+        "sessions#",
+        &[
+            "sessionKey",
+            "displayData/name",
+            "displayData/description",
+            "flags#",
+            "txnWaitTimeoutInMSec",
+            "processId",
+            "sid",
+            "username",
+            "kernelMode",
+        ],
+    ),
+    (
+        "layers#",
+        &[
+            "layer/layerKey",
+            "layer/displayData/name",
+            "layer/displayData/description",
+            "layer/flags#",
+            "layer/field#",
+            "layer/defaultSubLayerKey",
+            "layer/layerId",
+            "callouts#",
+            "filters#",
+        ],
+    ),
+    (
+        "layers#/callouts#",
+        &[
+            "calloutKey",
+            "displayData/name",
+            "displayData/description",
+            "flags#",
+            "providerKey",
+            "providerData",
+            "applicableLayer",
+            "calloutId",
+        ],
+    ),
+    (
+        "layers#/filters#",
+        &[
+            "filterKey",
+            "displayData/name",
+            "displayData/description",
+            "flags#",
+            "providerKey",
+            "providerData",
+            "layerKey",
+            "subLayerKey",
+            "weight/type",
+            "weight/uint8",
+            "filterCondition#",
+            "action/type",
+            "action/filterType",
+            "rawContext",
+            "reserved",
+            "filterId",
+            "effectiveWeight/type",
+            "effectiveWeight/uint64",
+        ],
+    ),
+    ("layers#/layer/field#", &["fieldKey", "type", "dataType"]),
+    ("layers#/filters#/filterCondition#", &["fieldKey", "matchType", "conditionValue/type", "conditionValue/uint16"]),
+    (
+        "subLayers#",
+        &[
+            "subLayerKey",
+            "displayData/name",
+            "displayData/description",
+            "flags#",
+            "providerKey",
+            "providerData",
+            "weight",
+        ],
+    ),
+];
+
+/// What follows subLayers in the sample.
+const SAMPLE_END: &[&str] = &[
+    "subscriptions/calloutSubscriptions",
+    "subscriptions/filterSubscriptions",
+    "subscriptions/netEventSubscriptions",
+    "subscriptions/providerSubscriptions",
+    "subscriptions/providerContextSubscriptions",
+    "subscriptions/subLayerSubscriptions",
+    "ipsecSaContexts",
+    "aleConnectedEndpoints",
+    "ikeextStatistics",
+    "ipsecStatistics",
+    "ikeextSas",
+];
+
+#[test]
+fn the_state_has_the_samples_elements_in_the_samples_order() {
+    let rig = Rig::new();
+    let session = rig.session();
+    let callout = rig.callout(&session);
+    rig.sublayer(&session, 7);
+    let mut filter = rig.filter(FWP_ACTION_CALLOUT_TERMINATING);
+    (filter.action_key, filter.weight, filter.context) = (callout, Weight::Range(3), rig.script(&Script::silent()));
+    filter.conditions = vec![rig.condition("IP_REMOTE_PORT", MatchType::Equal, ConditionValue::Uint16(25))];
+    rig.add(&session, filter);
+    let text = written(|out| xml::state(&rig.engine, out));
+    let (state, _) = text.split_once("<firewallState>").expect("two top-level elements");
+    let paths: Vec<String> = leaves(state)
+        .iter()
+        .map(|line| line.split(" =").next().expect("a path").strip_prefix("wfpstate/").expect("the root").to_owned())
+        .collect();
+    let plain = |path: &str| path.replace('#', "/item");
+    for (of, names) in SAMPLE {
+        // The items of this array, each without what belongs to arrays within.
+        let item = if of.ends_with('#') { format!("{}/", plain(of)) } else { String::new() };
+        let mut seen: Vec<&str> = Vec::new();
+        for path in paths.iter().filter_map(|path| path.strip_prefix(&item)) {
+            let one = path.split("/item").next().expect("a part");
+            if seen.last() != Some(&one) {
+                seen.push(one);
+            }
+        }
+        let wanted: Vec<String> = match names {
+            [] => vec![(*of).to_owned()],
+            names => names.iter().map(|name| name.trim_end_matches('#').to_owned()).collect(),
+        };
+        let one_of_each = seen.windows(wanted.len()).any(|window| window.iter().eq(wanted.iter()));
+        assert!(one_of_each, "{of}: {wanted:?} in {seen:?}");
+        assert!(names.is_empty() || seen.iter().all(|path| wanted.iter().any(|name| name == path)), "{of}: {seen:?}");
+    }
+    assert_eq!(paths[paths.len() - SAMPLE_END.len()..], *SAMPLE_END);
+    // Arrays say how many items they have; empty ones say nothing.
+    for array in ["sessions", "layers", "callouts", "filters", "filterCondition", "field", "flags", "subLayers"] {
+        assert!(state.contains(&format!("<{array} numItems=\"")), "{array}");
+        assert!(
+            !state.contains(&format!("<{array} numItems=\"0\"")) && !state.contains(&format!("<{array}>")),
+            "{array}"
+        );
+    }
 }

@@ -1,8 +1,13 @@
 //! `netsh wfp show netevents`.
 //!
-//! Order of the elements: the samples in windows-itpro-docs (2020) and third-party parsers written against live output.
-//! There a classifyAllow ends after currentProfile, although the structure goes on; it does here too. Windows 11 24H2
-//! spells the types `..._PUBLIC_CLASSIFY_DROP` and `..._ALLOW`.
+//! Order and spelling follow the samples in Microsoft's windows-itpro-docs: quarantine.md (October 2020, with the
+//! filter's origin and the interface, which came with Windows 11: "Filter origin audit log") and
+//! troubleshooting-uwp-firewall.md (earlier that year, without them). A classifyAllow ends after currentProfile there,
+//! although the structure goes on; so it does here. Program ids read as one character for each byte there, dots for
+//! NULs, and so they do in aleConnectedEndpoints of the live wfpstate.xml that keploy/keploy has. Windows 11 24H2
+//! spells the types `..._PUBLIC_CLASSIFY_DROP` and `..._ALLOW`, as readers of its files expect; they also read an
+//! internalFields/processId, but no sample shows where it stands, nor whether netEvents has numItems, so neither is
+//! written.
 
 use super::{Xml, flags, time, value};
 use crate::FilterEngine;
@@ -30,6 +35,12 @@ pub fn net_events(engine: &FilterEngine, out: impl Write) -> io::Result<()> {
         events.iter().try_for_each(|event| xml.element("item", |xml| item(xml, event, version)))
     })?;
     xml.finish()
+}
+
+/// Whether net events tell of the filter's origin and the interface: Windows 11's do, and of the versions here, 22H2 and
+/// 24H2 are also its.
+fn tells_origin(version: WindowsVersion) -> bool {
+    matches!(version, WindowsVersion::Win22H2 | WindowsVersion::Win24H2)
 }
 
 fn item<W: Write>(xml: &mut Xml<W>, event: &NetEvent, version: WindowsVersion) -> io::Result<()> {
@@ -67,7 +78,12 @@ fn item<W: Write>(xml: &mut Xml<W>, event: &NetEvent, version: WindowsVersion) -
                 };
                 xml.text("actionType", action)
             })
-        })
+        })?;
+        if tells_origin(version) {
+            xml.empty("filterOrigin")?; // a rule of Windows Firewall or the name of one of its defaults: never here
+            xml.text("interfaceIndex", event.interface)?;
+        }
+        Ok(())
     })
 }
 
@@ -91,7 +107,7 @@ fn header<W: Write>(xml: &mut Xml<W>, event: &NetEvent) -> io::Result<()> {
     xml.text("localPort", event.local_port.unwrap_or(0))?;
     xml.text("remotePort", event.remote_port.unwrap_or(0))?;
     xml.text("scopeId", event.scope_id.unwrap_or(0))?;
-    xml.blob("appId", event.app_id.as_deref().unwrap_or_default(), value::wide)?;
+    xml.blob("appId", event.app_id.as_deref().unwrap_or_default(), value::printable)?;
     xml.text("userId", event.user.as_ref().map(Sid::to_string).unwrap_or_default())?;
     let family = match v6 {
         Some(false) => "FWP_AF_INET",

@@ -1,8 +1,10 @@
 //! `netsh wfp show state`: sessions, layers with their callouts and filters, and the rest of the store.
 //!
-//! The file has two elements at its top level, as the real one has, so a strict parser does not accept it as a
-//! document: read the first element. Empty, because nothing here has them: IPsec contexts and statistics,
-//! subscriptions, ALE endpoints.
+//! The sample is the wfpstate.xml in keploy/keploy, which a Windows with 99 layers wrote in October 2024: its elements
+//! in its order, `numItems` where an array has items, a program's id in a filter as plain text. The file has two
+//! elements at its top level, so a strict parser does not accept it as a document: read the first element. Left empty
+//! because nothing here has them: IPsec contexts and statistics, IKE's, subscriptions, the endpoints of ALE, sid and
+//! username of a session; a layer's display name is its own name instead of Windows' words.
 
 use super::policy::{filter, provider};
 use super::{Xml, flags, time, value};
@@ -58,9 +60,9 @@ pub fn state(engine: &FilterEngine, out: impl Write) -> io::Result<()> {
                 .iter()
                 .try_for_each(|kind| xml.empty(&format!("{kind}Subscriptions")))
         })?;
-        xml.empty("ipsecSaContexts")?;
-        xml.empty("aleConnectedEndpoints")?;
-        xml.empty("ipsecStatistics")
+        ["ipsecSaContexts", "aleConnectedEndpoints", "ikeextStatistics", "ipsecStatistics", "ikeextSas"]
+            .iter()
+            .try_for_each(|part| xml.empty(part))
     })?;
     xml.element("firewallState", |xml| xml.empty("dynamicKeywordAddresses"))?;
     xml.finish()

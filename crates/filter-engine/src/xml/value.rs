@@ -12,13 +12,13 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A blob that holds a UTF-16 string, without its terminating NUL.
+/// A blob that holds a UTF-16 string, without its terminating NUL: how a condition's reads.
 pub(super) fn wide(bytes: &[u8]) -> String {
     let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
     String::from_utf16_lossy(units.strip_suffix(&[0]).unwrap_or(&units))
 }
 
-/// One character per byte: a printable byte as it is, any other as a dot.
+/// One character per byte: a printable byte as it is, any other as a dot: how every other blob reads.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let plain = |byte: u8| matches!(byte, 0x20..=0x7E) && !matches!(byte, b'&' | b'<' | b'>');
     bytes.iter().map(|byte| if plain(*byte) { char::from(*byte) } else { '.' }).collect()
