@@ -4,8 +4,7 @@
 //! There is one way into driver code, [`enter`], and every call of a driver's routine takes it: the call is traced, and
 //! what the routine leaves behind is reported when it returns, under its name, not where it does harm. Parts of a
 //! routine that is still running do not take it: exception filters and handlers, and the routines of a cancel-safe
-//! queue, which return with its lock held; nor, so far, do those of a generic table. A test below checks the sources
-//! for that.
+//! queue, which return with its lock held. A test below checks the sources for that.
 
 use super::locks;
 use crate::cpu::{self, code};
@@ -206,7 +205,7 @@ mod tests {
         ("nt/ke/stack.rs", 1, ""),
         ("nt/ps/notify.rs", 2, ""),
         ("nt/ps/thread.rs", 1, ""),
-        ("nt/rtl/avl.rs", 3, "not yet: the routines of a generic table, called in the middle of RtlXxxGenericTableAvl"),
+        ("nt/rtl/avl.rs", 3, ""),
         ("nt/rtl/copy.rs", 1, "code of ours"),
         ("nt/work.rs", 4, ""),
         ("wdf/abi.rs", 12, "through wdf/callback.rs, as all of the framework's"),

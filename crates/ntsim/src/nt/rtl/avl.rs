@@ -8,6 +8,7 @@
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use crate::export::exports;
+use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use core::mem::offset_of;
 use core::ptr::{self, null_mut};
@@ -69,6 +70,39 @@ const _: () = {
     assert!(offset_of!(Table, compare) == 0x48);
 };
 
+/// Calls the table's routine that compares.
+///
+/// # Safety
+/// The driver's table.
+unsafe fn compare(table: *mut Table, a: *const c_void, b: *const c_void) -> u32 {
+    // SAFETY: the caller's promise.
+    let routine = unsafe { (*table).compare };
+    let at = At("the compare routine of a generic table", routine as usize as u64);
+    callback::call(&at, "CompareRoutine", || routine(table, a, b))
+}
+
+/// Calls the table's routine that allocates.
+///
+/// # Safety
+/// The driver's table.
+unsafe fn allocate(table: *mut Table, size: u32) -> *mut Links {
+    // SAFETY: the caller's promise.
+    let routine = unsafe { (*table).allocate };
+    let at = At("the allocate routine of a generic table", routine as usize as u64);
+    callback::call(&at, "AllocateRoutine", || routine(table, size))
+}
+
+/// Calls the table's routine that frees.
+///
+/// # Safety
+/// The driver's table, and a node that no table has any more.
+unsafe fn free(table: *mut Table, node: *mut Links) {
+    // SAFETY: the caller's promise.
+    let routine = unsafe { (*table).free };
+    let at = At("the free routine of a generic table", routine as usize as u64);
+    callback::call(&at, "FreeRoutine", || routine(table, node));
+}
+
 /// TABLE_SEARCH_RESULT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -95,7 +129,7 @@ unsafe fn search(table: *mut Table, element: *const c_void) -> (Search, *mut Lin
             return (Search::EmptyTree, &raw mut (*table).root);
         }
         loop {
-            let (next, result) = match ((*table).compare)(table, element, data(node)) {
+            let (next, result) = match compare(table, element, data(node)) {
                 0 => ((*node).left, Search::InsertAsLeft),
                 1 => ((*node).right, Search::InsertAsRight),
                 _ => return (Search::Found, node),
@@ -226,7 +260,7 @@ unsafe fn insert(
 ) -> *mut Links {
     // SAFETY: the caller's promise; the allocated node has room for the links and the element.
     unsafe {
-        let node = ((*table).allocate)(table, size_of::<Links>() as u32 + size);
+        let node = allocate(table, size_of::<Links>() as u32 + size);
         if node.is_null() {
             return node;
         }
@@ -418,7 +452,7 @@ unsafe extern "win64" fn RtlLookupFirstMatchingElementGenericTableAvl(
     unsafe {
         let (mut node, mut best) = ((*table).root.right, null_mut());
         while !node.is_null() {
-            match ((*table).compare)(table, element, data(node)) {
+            match compare(table, element, data(node)) {
                 0 => node = (*node).left,
                 1 => node = (*node).right,
                 _ => {
@@ -445,7 +479,7 @@ unsafe extern "win64" fn RtlDeleteElementGenericTableAvl(table: *mut Table, elem
         (*table).deletions = (*table).deletions.wrapping_add(1);
         (*table).ordered_pointer = null_mut();
         (*table).which_ordered_element = 0;
-        ((*table).free)(table, node);
+        free(table, node);
         1
     }
 }
