@@ -45,14 +45,18 @@ fn capture() -> Vec<u8> {
         .syn()
         .write(&mut packet, &[])
         .expect("a packet");
-    let mut file = Vec::new();
-    file.extend_from_slice(&0xa1b2_c3d4u32.to_le_bytes());
-    file.extend_from_slice(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 101, 0, 0, 0]);
-    file.extend_from_slice(&1_700_000_000u32.to_le_bytes());
-    file.extend_from_slice(&[0; 4]);
-    file.extend_from_slice(&(packet.len() as u32).to_le_bytes());
-    file.extend_from_slice(&(packet.len() as u32).to_le_bytes());
-    file.extend_from_slice(&packet);
+    pcap(&[&packet])
+}
+
+/// A pcap file of bare IP packets (LINKTYPE_RAW, 101).
+fn pcap(packets: &[&[u8]]) -> Vec<u8> {
+    let word = |value: u32| value.to_le_bytes();
+    let mut file = [word(0xa1b2_c3d4), word(0x0004_0002), word(0), word(0), word(0x0004_0000), word(101)].concat();
+    for packet in packets {
+        let len = packet.len() as u32;
+        file.extend([word(1_700_000_000), word(0), word(len), word(len)].concat());
+        file.extend_from_slice(packet);
+    }
     file
 }
 
@@ -83,6 +87,45 @@ fn a_file_that_is_no_driver_and_one_that_is_no_capture() {
     assert_eq!(output.status.code(), Some(125));
     assert!(stderr(&output).contains("neither a pcap nor a pcapng"), "{}", stderr(&output));
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_capture_of_which_nothing_can_be_read_ends_with_a_status_and_a_word() {
+    let Some((driver, policy)) = driver() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.pcap");
+    let replay = |packets: &[&[u8]]| {
+        std::fs::write(&file, pcap(packets)).expect("the capture is written");
+        ntsim(&[
+            "replay",
+            "--driver",
+            &driver,
+            "--policy",
+            &policy,
+            "--local",
+            "10.0.0.5",
+            file.to_str().expect("UTF-8"),
+        ])
+    };
+    let mut good = Vec::new();
+    etherparse::PacketBuilder::ipv4([10, 0, 0, 5], [192, 0, 2, 1], 64)
+        .udp(5000, 53)
+        .write(&mut good, b"x")
+        .expect("memory");
+    let mut elsewhere = good.clone();
+    elsewhere[12] = 11; // the source: nobody's
+    for (packets, word) in [
+        (&[][..], "no packet to replay was found"),
+        (&[&elsewhere[..]][..], "no packet to replay was found"),
+        (&[&good[..10], &[0x60; 20]][..], "none of its packets could be read"),
+    ] {
+        let output = replay(packets);
+        assert_eq!(output.status.code(), Some(125), "{word}: {}", stderr(&output));
+        assert!(stderr(&output).contains(word), "{word}: {}", stderr(&output));
+    }
+    // One that can be read is enough.
+    let output = replay(&[&good[..10], &good]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]
