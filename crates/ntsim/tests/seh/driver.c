@@ -11,6 +11,8 @@ __declspec(dllimport) void ExRaiseAccessViolation(void);
 __declspec(dllimport) void ProbeForRead(const volatile void *address, ULONG64 length, ULONG alignment);
 __declspec(dllimport) void ProbeForWrite(volatile void *address, ULONG64 length, ULONG alignment);
 __declspec(dllimport) void RtlCopyMemory(void *to, const void *from, ULONG64 count);
+__declspec(dllimport) ULONG64 RtlCompareMemory(const void *a, const void *b, ULONG64 count);
+__declspec(dllimport) ULONG64 wcslen(const unsigned short *text);
 __declspec(dllimport) void *ExAllocatePool2(ULONG64 flags, ULONG64 size, ULONG tag);
 __declspec(dllimport) void ExFreePoolWithTag(void *block, ULONG tag);
 __declspec(dllimport) UCHAR KeRaiseIrqlToDpcLevel(void);
@@ -127,6 +129,17 @@ static int copies_from_nowhere(void)
     __except (_exception_code() == 0xC0000005) { return 1; }
 }
 
+static int compares_with_nowhere(void)
+{
+    char buffer[64];
+    int right = 0;
+    __try { right = (int)RtlCompareMemory(buffer, (const void *)nowhere, sizeof buffer) - 100; }
+    __except (_exception_code() == 0xC0000005) { right++; }
+    __try { right = (int)wcslen((const unsigned short *)nowhere) - 100; }
+    __except (_exception_code() == 0xC0000005) { right++; }
+    return right == 2;
+}
+
 static int finally_around_a_handler_runs_once(void)
 {
     steps = 0;
@@ -164,6 +177,7 @@ static void run(void)
     check("a filter that mends the context", continues_where_it_faulted());
     check("probes", probes());
     check("RtlCopyMemory", copies_from_nowhere());
+    check("RtlCompareMemory and wcslen", compares_with_nowhere());
     check("a finally block around the handler", finally_around_a_handler_runs_once());
     check("a frame pointer", frame_pointer(300 + zero));
     check("vector registers", vectors(1.5, 2.0) == 5.0);

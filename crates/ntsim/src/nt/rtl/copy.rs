@@ -1,4 +1,4 @@
-//! Copying and filling: the routines that drivers touch a caller's memory with inside `__try`.
+//! Copying, filling, comparing and measuring: the routines that drivers touch a caller's memory with inside `__try`.
 //!
 //! They are written as string instructions, in a section of their own: they touch no vector register, which a call to a
 //! System V function would have to save for a win64 caller, and a fault in one is known for the driver's
@@ -19,6 +19,10 @@ exports! {
     RtlMoveMemory: HIGH,
     RtlFillMemory: HIGH,
     RtlZeroMemory: HIGH,
+    memcmp: HIGH,
+    RtlCompareMemory: HIGH,
+    strlen: HIGH,
+    wcslen: HIGH,
 }
 
 unsafe extern "C" {
@@ -186,6 +190,88 @@ unsafe extern "win64" fn RtlZeroMemory() {
     naked_asm!("mov r8, rdx", "xor edx, edx", "jmp {}", sym memset)
 }
 
+/// `memcmp(a, b, count)`: the difference of the first bytes that differ.
+#[unsafe(naked)]
+#[unsafe(link_section = "ntsim_copy")]
+unsafe extern "win64" fn memcmp() {
+    naked_asm!(
+        "mov r10, rdi",
+        "mov r11, rsi",
+        "mov rsi, rcx",
+        "mov rdi, rdx",
+        "mov rcx, r8",
+        "xor eax, eax", // nothing is equal to nothing
+        "repe cmpsb",
+        "je 2f",
+        "movzx eax, byte ptr [rsi - 1]",
+        "movzx ecx, byte ptr [rdi - 1]",
+        "sub eax, ecx",
+        "2:",
+        "mov rdi, r10",
+        "mov rsi, r11",
+        "ret",
+    )
+}
+
+/// `RtlCompareMemory(a, b, count)`: how many bytes are equal before the first difference.
+#[unsafe(naked)]
+#[unsafe(link_section = "ntsim_copy")]
+unsafe extern "win64" fn RtlCompareMemory() {
+    naked_asm!(
+        "mov r10, rdi",
+        "mov r11, rsi",
+        "mov rsi, rcx",
+        "mov rdi, rdx",
+        "mov rcx, r8",
+        "xor eax, eax", // nothing is equal to nothing
+        "repe cmpsb",
+        "mov rax, r8",
+        "je 2f",
+        "sub rax, rcx",
+        "dec rax",
+        "2:",
+        "mov rdi, r10",
+        "mov rsi, r11",
+        "ret",
+    )
+}
+
+/// `strlen(text)`.
+#[unsafe(naked)]
+#[unsafe(link_section = "ntsim_copy")]
+unsafe extern "win64" fn strlen() {
+    naked_asm!(
+        "mov r10, rdi",
+        "mov r11, rsi",
+        "mov rdi, rcx",
+        "mov rcx, -1",
+        "xor eax, eax",
+        "repne scasb",
+        "not rcx",
+        "lea rax, [rcx - 1]",
+        "mov rdi, r10",
+        "ret",
+    )
+}
+
+/// `wcslen(text)`, in characters.
+#[unsafe(naked)]
+#[unsafe(link_section = "ntsim_copy")]
+unsafe extern "win64" fn wcslen() {
+    naked_asm!(
+        "mov r10, rdi",
+        "mov r11, rsi",
+        "mov rdi, rcx",
+        "mov rcx, -1",
+        "xor eax, eax",
+        "repne scasw",
+        "not rcx",
+        "lea rax, [rcx - 1]",
+        "mov rdi, r10",
+        "ret",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +322,33 @@ mod tests {
         .unwrap();
         // SAFETY: nobody uses it any more.
         unsafe { libc::munmap(base as *mut _, 3 * 4096) };
+    }
+
+    #[test]
+    fn memory_is_compared_and_text_measured() {
+        // SAFETY: the signatures of the documentation.
+        let compare: unsafe extern "win64" fn(*const u8, *const u8, usize) -> i32 =
+            unsafe { transmute(memcmp as *const ()) };
+        // SAFETY: as above.
+        let equal: unsafe extern "win64" fn(*const u8, *const u8, usize) -> usize =
+            unsafe { transmute(RtlCompareMemory as *const ()) };
+        // SAFETY: as above.
+        let narrow: unsafe extern "win64" fn(*const u8) -> usize = unsafe { transmute(strlen as *const ()) };
+        // SAFETY: as above.
+        let wide: unsafe extern "win64" fn(*const u16) -> usize = unsafe { transmute(wcslen as *const ()) };
+        let long = [7; 300];
+        let mut other = long;
+        other[299] = 200;
+        // SAFETY: inside the arrays; the texts are terminated.
+        unsafe {
+            for (count, sign, same) in [(0, 0, 0), (1, 0, 1), (299, 0, 299), (300, -193, 299)] {
+                assert_eq!(compare(long.as_ptr(), other.as_ptr(), count), sign);
+                assert_eq!(equal(long.as_ptr(), other.as_ptr(), count), same);
+            }
+            assert_eq!((compare(other.as_ptr(), long.as_ptr(), 300), equal([1].as_ptr(), [2].as_ptr(), 1)), (193, 0));
+            assert_eq!((narrow(c"".as_ptr().cast()), narrow(c"text".as_ptr().cast())), (0, 4));
+            assert_eq!((wide([0].as_ptr()), wide([0x100, 1, 0, 2, 0].as_ptr())), (0, 2));
+        }
     }
 
     #[test]

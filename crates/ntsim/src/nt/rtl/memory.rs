@@ -7,10 +7,7 @@ use core::ptr;
 
 exports! {
     "ntoskrnl.exe";
-    memcmp: HIGH,
     memchr: HIGH,
-    RtlCompareMemory: HIGH,
-    strlen: HIGH,
     strnlen: HIGH,
     strcmp: HIGH,
     strncmp: HIGH,
@@ -19,7 +16,6 @@ exports! {
     strchr: HIGH,
     strrchr: HIGH,
     strstr: HIGH,
-    wcslen: HIGH,
     wcsnlen: HIGH,
     wcscmp: HIGH,
     wcsncmp: HIGH,
@@ -34,27 +30,10 @@ exports! {
     towlower: HIGH,
 }
 
-unsafe extern "win64" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
-    for i in 0..count {
-        // SAFETY: the caller's C contract: both blocks have `count` readable bytes.
-        let (x, y) = unsafe { (a.add(i).read(), b.add(i).read()) };
-        if x != y {
-            return i32::from(x) - i32::from(y);
-        }
-    }
-    0
-}
-
 unsafe extern "win64" fn memchr(memory: *const u8, value: i32, count: usize) -> *const u8 {
     // SAFETY: the caller's C contract: the block is readable up to the byte that is found, at most `count` bytes.
     let at = (0..count).find(|&i| unsafe { memory.add(i).read() } == value as u8);
     at.map_or(ptr::null(), |i| memory.wrapping_add(i))
-}
-
-/// How many bytes are equal before the first difference.
-unsafe extern "win64" fn RtlCompareMemory(a: *const u8, b: *const u8, count: usize) -> usize {
-    // SAFETY: the caller's C contract: both blocks have `count` readable bytes.
-    (0..count).find(|&i| unsafe { a.add(i).read() != b.add(i).read() }).unwrap_or(count)
 }
 
 /// A character of a C string.
@@ -128,10 +107,6 @@ unsafe fn find_in<T: Unit>(text: *const T, what: *const T) -> *const T {
 }
 
 // What C demands of the strings below cannot be checked; a wrong one faults inside `enter`.
-unsafe extern "win64" fn strlen(text: *const u8) -> usize {
-    // SAFETY: C demands a terminated string.
-    unsafe { length(text, usize::MAX) }
-}
 unsafe extern "win64" fn strnlen(text: *const u8, most: usize) -> usize {
     // SAFETY: C demands a string that is terminated or has `most` units.
     unsafe { length(text, most) }
@@ -163,10 +138,6 @@ unsafe extern "win64" fn strrchr(text: *const u8, unit: i32) -> *const u8 {
 unsafe extern "win64" fn strstr(text: *const u8, what: *const u8) -> *const u8 {
     // SAFETY: C demands two terminated strings.
     unsafe { find_in(text, what) }
-}
-unsafe extern "win64" fn wcslen(text: *const u16) -> usize {
-    // SAFETY: C demands a terminated string.
-    unsafe { length(text, usize::MAX) }
 }
 unsafe extern "win64" fn wcsnlen(text: *const u16, most: usize) -> usize {
     // SAFETY: C demands a string that is terminated or has `most` units.
