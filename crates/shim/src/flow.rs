@@ -159,9 +159,9 @@ pub trait Endpoints {
         address.is_loopback()
     }
 
-    /// Whether the local socket of this flow still exists.
-    fn is_open(&mut self, _: &FlowKey) -> bool {
-        true
+    /// Keeps those of these UDP flows whose socket is closed.
+    fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {
+        flows.clear();
     }
 }
 

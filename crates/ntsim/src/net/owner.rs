@@ -66,8 +66,9 @@ impl Endpoints for Processes {
         address.is_loopback() || super::CLIENT.iter().any(|client| client.address == address)
     }
 
-    fn is_open(&mut self, key: &FlowKey) -> bool {
-        sockets(key.protocol).iter().any(|socket| rank(socket, key).is_some())
+    fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {
+        let sockets = sockets(protocol::UDP);
+        flows.retain(|key| !sockets.iter().any(|socket| rank(socket, key).is_some()));
     }
 }
 

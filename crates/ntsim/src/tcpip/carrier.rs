@@ -312,7 +312,7 @@ impl Carrier {
         let relays = cpu::enter(machine, Irql::PASSIVE, || {
             classifier.packet(|c| {
                 stack.expire(c, around.now);
-                stack.end_closed(c, around.endpoints);
+                stack.end_closed(c, around.endpoints, around.now);
                 stack.retry(c, around.endpoints, around.now)
             })
         })?;

@@ -1,6 +1,6 @@
 //! Ends flows: idle for too long, their socket closed, or the machine off the network.
 
-use super::{Flow, Kind, Stack};
+use super::{CLOSED_CHECK, Stack};
 use crate::classifier::Classifier;
 use crate::flow::{Endpoints, FlowKey};
 use crate::packet::protocol;
@@ -32,14 +32,25 @@ impl<F> Stack<F> {
     }
 
     /// Ends the flows of closed UDP sockets: "When the local UDP socket is closed, all the ALE flows associated with it
-    /// will be deleted" ("ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md).
-    pub fn end_closed<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, endpoints: &mut dyn Endpoints) {
-        let gone = |(key, flow): (&FlowKey, &Flow<F>)| {
-            let asked = key.protocol == protocol::UDP && !matches!(flow.kind, Kind::Tcp(_));
-            // A redirected flow's endpoint is not that of the program's socket.
-            (asked && !self.redirects.leads_to(key) && !endpoints.is_open(key)).then_some(*key)
-        };
-        let mut closed: Vec<FlowKey> = self.flows.iter().filter_map(gone).collect();
+    /// will be deleted" ("ALE Stateful Filtering", win32 desktop-src/FWP/ale-stateful-filtering.md). Checks once per
+    /// [`CLOSED_CHECK`], however often it is called.
+    pub fn end_closed<C: Classifier<Flow = F>>(
+        &mut self,
+        classifier: &mut C,
+        endpoints: &mut dyn Endpoints,
+        now: Duration,
+    ) {
+        if now < self.next_closed_check {
+            return;
+        }
+        self.next_closed_check = now + CLOSED_CHECK;
+        // A redirected flow's endpoint is not that of the program's socket.
+        let asked = |key: &FlowKey| key.protocol == protocol::UDP && !self.redirects.leads_to(key);
+        let mut closed: Vec<FlowKey> = self.flows.keys().copied().filter(asked).collect();
+        if closed.is_empty() {
+            return;
+        }
+        endpoints.retain_closed(&mut closed);
         closed.sort_unstable();
         for key in closed {
             self.forget(classifier, &key);

@@ -79,6 +79,9 @@ pub const GROUP_TIMEOUT: Duration = Duration::from_secs(4);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(21);
 /// Idle time after which an established connection is taken for dead: Windows' keep-alive interval, two hours.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(7200);
+/// How often UDP sockets are checked for having been closed. Windows knows at once; here a check reads the table of all
+/// sockets.
+pub const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// How long a closed connection is kept, so that its last segments are recognized.
 pub const CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -162,6 +165,7 @@ pub struct Stack<F> {
     ledger: Ledger,
     reassembly: Reassembly,
     next_reassembly_check: Duration,
+    next_closed_check: Duration,
     held: Waiting<F>,
     /// The flows with a relay; a flow without one may still be here.
     relays: Vec<FlowKey>,
@@ -387,6 +391,7 @@ impl<F> Stack<F> {
             ledger: Ledger { deadlines: BinaryHeap::new(), binds: HashMap::default(), next_endpoint: 1 },
             reassembly: Reassembly::default(),
             next_reassembly_check: Duration::ZERO,
+            next_closed_check: Duration::ZERO,
             held: Waiting::default(),
             relays: Vec::new(),
             redirects: Redirects::default(),

@@ -17,8 +17,10 @@ impl Endpoints for Local {
         address.is_loopback() || [IpAddr::from(CLIENT4), IpAddr::from([10, 77, 0, 3])].contains(&address)
     }
 
-    fn is_open(&mut self, _: &FlowKey) -> bool {
-        !self.closed
+    fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {
+        if !self.closed {
+            flows.clear();
+        }
     }
 }
 
@@ -143,9 +145,12 @@ fn the_flows_of_a_closed_socket_end() {
     let b = &mut Bench::new(false);
     let packet = udp((CLIENT4, 50_000), (SERVER4, 53));
     b.pass(Direction::Outbound, &packet);
-    b.stack.end_closed(&mut b.script, &mut Local { closed: false });
-    assert!(b.script.ended.is_empty());
-    b.stack.end_closed(&mut b.script, &mut Local { closed: true });
-    assert_eq!((b.script.ended.as_slice(), b.stack.flow_count()), (&[1][..], 0));
+    assert!(b.send(SYN, 100, 0, b"").opened);
+    let look = |b: &mut Bench, closed, now| b.stack.end_closed(&mut b.script, &mut Local { closed }, now);
+    look(b, false, b.now);
+    look(b, true, b.now + CLOSED_CHECK - Duration::from_nanos(1));
+    assert!(b.script.ended.is_empty(), "open, and then not looked at so soon");
+    look(b, true, b.now + CLOSED_CHECK);
+    assert_eq!((b.script.ended.as_slice(), b.stack.flow_count()), (&[1][..], 1), "a connection has an end of its own");
     assert!(b.pass(Direction::Outbound, &packet).opened, "the next socket with that port is asked about");
 }
