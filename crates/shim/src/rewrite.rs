@@ -94,6 +94,35 @@ pub fn readdress(bytes: &mut [u8], packet: &Packet, source: SocketAddr, destinat
     mend(bytes, &changed);
 }
 
+/// Gives the packet that an ICMP error quotes other addresses and ports, and the error another source; `packet` is the
+/// description of the error. The quoted transport checksum stays: what it is about is not all there.
+pub fn requote(bytes: &mut [u8], packet: &Packet, from: IpAddr, source: SocketAddr, destination: SocketAddr) {
+    let quote = &mut bytes[packet.data_offset()..packet.len];
+    let (header, next) = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) if quote.len() >= 20 => {
+            quote[12..16].copy_from_slice(&source.octets());
+            quote[16..20].copy_from_slice(&destination.octets());
+            let header = usize::from(quote[0] & 0xf) * 4;
+            if header < 20 || quote.len() < header {
+                return;
+            }
+            put(quote, 10, |quote| !fold(sum(0, &quote[..header])));
+            (header, quote[9])
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) if quote.len() >= 40 => {
+            quote[8..24].copy_from_slice(&source.octets());
+            quote[24..40].copy_from_slice(&destination.octets());
+            (40, quote[6])
+        }
+        _ => return,
+    };
+    if let (protocol::TCP | protocol::UDP, Some(ports)) = (next, quote.get_mut(header..header + 4)) {
+        ports[..2].copy_from_slice(&source.port().to_be_bytes());
+        ports[2..].copy_from_slice(&destination.port().to_be_bytes());
+    }
+    readdress(bytes, packet, SocketAddr::new(from, 0), SocketAddr::new(packet.destination, 0));
+}
+
 /// Sets the checksum at `at` to what `of` says when it is zero.
 fn put(bytes: &mut [u8], at: usize, of: impl FnOnce(&[u8]) -> u16) {
     bytes[at..at + 2].fill(0);
@@ -168,6 +197,23 @@ mod tests {
         assert_eq!(bytes, right);
         readdress(&mut bytes, &packet, source, "[2001:db8::1]:53".parse().unwrap());
         assert_eq!(bytes, right, "another version of IP changes nothing");
+    }
+
+    #[test]
+    fn an_error_quotes_other_addresses_and_ports() {
+        let error = |from: [u8; 4], to: [u8; 4], port| {
+            let (mut quoted, mut bytes) = (Vec::new(), Vec::new());
+            PacketBuilder::ipv4([10, 77, 0, 2], to, 9).udp(4000, port).write(&mut quoted, b"data").unwrap();
+            quoted[26..28].fill(0); // the checksum of UDP
+            let kind = etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port);
+            PacketBuilder::ipv4(from, [10, 77, 0, 2], 9).icmpv4(kind).write(&mut bytes, &quoted).unwrap();
+            bytes
+        };
+        let mut bytes = error([192, 0, 2, 7], [192, 0, 2, 7], 5353);
+        let packet = Packet::parse(&bytes).unwrap();
+        let (source, destination) = ("10.77.0.2:4000".parse().unwrap(), "203.0.113.10:53".parse().unwrap());
+        requote(&mut bytes, &packet, "203.0.113.10".parse().unwrap(), source, destination);
+        assert_eq!(bytes, error([203, 0, 113, 10], [203, 0, 113, 10], 53));
     }
 
     #[test]

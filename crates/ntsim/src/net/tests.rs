@@ -309,3 +309,27 @@ fn a_redirected_connection_reaches_another_server() {
     running.stop().expect("the wire was there").expect("no bugcheck");
     assert_eq!(machine.wfp.engine.flows.len(), 0);
 }
+
+#[test]
+fn an_error_about_a_redirected_packet_reaches_who_sent_it() {
+    let Some(network) = network() else { return };
+    let machine = Machine::new();
+    let mut driver = Driver::new(&machine);
+    for (layer, to) in [(66, "192.0.2.7:9"), (67, "[2001:db8::77]:9")] {
+        driver.callout(LayerId(layer), leads(128, to.parse().expect("an address")));
+    }
+    let running = network.start(machine.clone(), Verdicts::new(None)).expect("it starts");
+    inside(&network.client, || {
+        for (any, asked) in [("0.0.0.0:0", "203.0.113.10:53"), ("[::]:0", "[2001:db8::10]:53")] {
+            let socket = UdpSocket::bind(any).expect("a socket");
+            socket.connect(asked).expect("UDP connects locally");
+            socket.set_read_timeout(Some(AT_ONCE)).expect("a timeout");
+            socket.send(b"question").expect("it is sent");
+            let error = socket.recv(&mut [0; 64]).expect_err("nobody listens where it was led to");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{asked}");
+        }
+    })
+    .join()
+    .expect("the client's assertions hold");
+    running.stop().expect("the wire was there").expect("no bugcheck");
+}

@@ -486,17 +486,17 @@ impl<F> Stack<F> {
                 return Decision { verdict: Verdict::Malformed(malformed), by: None, opened: false };
             }
         };
-        let flags = loopback_flag(endpoints, &packet);
         if packet.fragment.is_none() {
             let packet = self.turned(buffer, packet, direction);
             let key = FlowKey::of(&packet, direction);
+            let flags = loopback_flag(endpoints, &packet);
             let context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
             return self.whole(context);
         }
         // "IP packet fragments are not indicated" on their way out, but each is on its way in.
         if direction == Direction::Inbound && entry == Entry::Edge {
             let key = FlowKey::of(&packet, direction);
-            let flags = flags | condition_flag::IS_FRAGMENT;
+            let flags = loopback_flag(endpoints, &packet) | condition_flag::IS_FRAGMENT;
             let mut context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
             let none = FlowView::none(direction);
             if let Err(decision) = context.pass(Layer::InboundIpPacket, Position::BehindIpHeader, none, Verdict::Drop) {
@@ -516,7 +516,7 @@ impl<F> Stack<F> {
                 let program = FlowKey::of(&packet, direction);
                 let packet = self.turned(&mut datagram.whole, packet, direction);
                 let key = FlowKey::of(&packet, direction);
-                let flags = flags | condition_flag::IS_REASSEMBLED;
+                let flags = loopback_flag(endpoints, &packet) | condition_flag::IS_REASSEMBLED;
                 let buffer = &mut datagram.whole;
                 let decision =
                     self.whole(Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now });

@@ -4,12 +4,12 @@
 //! it, and changed back in every packet that it receives. On Windows the socket itself is bound or connected elsewhere.
 
 use super::connection::is_retransmission;
-use super::{Context, Stack};
-use crate::classifier::{Classifier, Redirect};
+use super::{Context, Stack, loopback_flag};
+use crate::classifier::{Classifier, Redirect, condition_flag};
 use crate::flow::FlowKey;
 use crate::layer::Direction;
-use crate::packet::{Packet, Upper, tcp_flag};
-use crate::rewrite::readdress;
+use crate::packet::{Packet, Quoted, Upper, tcp_flag};
+use crate::rewrite::{readdress, requote};
 use foldhash::HashMap;
 use nt_abi::PacketBuffer;
 use std::borrow::Cow;
@@ -44,6 +44,25 @@ impl Redirects {
         self.by_network.insert(new, program);
         context.packet = rewritten(context.buffer, context.packet, redirect.local, remote);
         context.key = new;
+        context.flags &= !condition_flag::IS_LOOPBACK;
+        context.flags |= loopback_flag(context.endpoints, &context.packet);
+    }
+
+    /// An ICMP error about a packet of a redirected flow, as one about the packet that the program sent.
+    fn requoted(&self, bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
+        let quoted = Quoted::parse(bytes, packet)?;
+        let is_its = |key: &FlowKey| {
+            (key.protocol, key.local(), key.local_port) == (quoted.protocol, quoted.source, quoted.source_port)
+                && (key.remote(), key.remote_port) == (quoted.destination, quoted.destination_port)
+        };
+        let (_, program) = self.by_network.iter().find(|(network, _)| is_its(network))?;
+        // The host itself speaks for the one that the program knows; a router on the way for itself.
+        let from = if packet.source == quoted.destination { program.remote() } else { packet.source };
+        let end = |address, port| SocketAddr::new(address, port);
+        let (local, remote) = (end(program.local(), program.local_port), end(program.remote(), program.remote_port));
+        let mut changed = bytes.to_vec();
+        requote(&mut changed, packet, from, local, remote);
+        Some(changed)
     }
 
     /// Forgets the flow with this network key.
@@ -87,6 +106,9 @@ impl<F> Stack<F> {
             return Cow::Borrowed(bytes);
         }
         let Ok(packet) = Packet::parse(bytes) else { return Cow::Borrowed(bytes) };
+        if matches!(packet.upper, Upper::Icmp(icmp) if icmp.error) {
+            return self.redirects.requoted(bytes, &packet).map_or(Cow::Borrowed(bytes), Cow::Owned);
+        }
         let Some(key) = self.redirects.by_network.get(&FlowKey::of(&packet, Direction::Inbound)) else {
             return Cow::Borrowed(bytes);
         };
