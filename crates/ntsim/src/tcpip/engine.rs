@@ -5,6 +5,7 @@
 //! "Metadata Fields at Each Filtering Layer" (windows-driver-docs network/metadata-fields-at-each-filtering-layer.md).
 
 use super::injected::InjectedLists;
+use super::interface::{self, Interface};
 use super::mailbox::{Mailbox, stream_data};
 use super::requests;
 use super::show::{with_list, with_stream};
@@ -27,24 +28,6 @@ use shim::packet::{AddressType, Packet, Quoted, Upper};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// The one network interface of the simulated machine.
-mod interface {
-    /// Its index.
-    pub(super) const INDEX: u32 = 7;
-    /// `IF_TYPE_ETHERNET_CSMACD` (ipifcons.h).
-    pub(super) const TYPE: u32 = 6;
-    /// Its NET_LUID: the type in the upper 16 bits, then a 24-bit index (ifdef.h).
-    pub(super) const LUID: u64 = (TYPE as u64) << 48 | 0x8000 << 24;
-    /// `TUNNEL_TYPE_NONE`.
-    pub(super) const TUNNEL_TYPE: u32 = 0;
-    /// Its MTU.
-    pub(super) const MTU: u32 = 1500;
-    /// The default compartment.
-    pub(super) const COMPARTMENT: u32 = 1;
-    /// The public profile (`FWPM_CONDITION_CURRENT_PROFILE_ID`: 1 public, 2 private, 3 domain).
-    pub(super) const PROFILE: u32 = 1;
-}
 
 /// How a field is filled in for each indication. A field without one keeps its first value.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +91,7 @@ impl Fill {
 #[derive(Debug)]
 struct Slot {
     id: LayerId,
+    interface: &'static Interface,
     incoming: Incoming,
     fills: Box<[(usize, Fill)]>,
     metadata: FwpsIncomingMetadataValues0,
@@ -171,8 +155,9 @@ fn carries(layer: Layer) -> u32 {
     }
 }
 
-const fn slot_index(layer: Layer, version: IpVersion) -> usize {
-    layer as usize * 2 + version as usize
+/// The slot of a layer, for the interface at `place` of [`Interface::ALL`].
+const fn slot_index(place: usize, layer: Layer, version: IpVersion) -> usize {
+    (place * Layer::ALL.len() + layer as usize) * 2 + version as usize
 }
 
 impl EngineClassifier {
@@ -183,10 +168,11 @@ impl EngineClassifier {
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
         let table = machine.wfp.engine.layers();
-        let slots = Layer::ALL
-            .iter()
-            .flat_map(|&layer| [IpVersion::V4, IpVersion::V6].map(|version| (layer, version)))
-            .map(|(layer, version)| {
+        let slots = Interface::ALL
+            .into_iter()
+            .flat_map(|interface| Layer::ALL.map(|layer| (interface, layer)))
+            .flat_map(|(interface, layer)| [IpVersion::V4, IpVersion::V6].map(|version| (interface, layer, version)))
+            .map(|(interface, layer, version)| {
                 let id = LayerId(layer.id(version));
                 let description = table.get(id).expect("the table has every layer the shim knows");
                 let mut incoming = Incoming::new(description.fields.len());
@@ -194,7 +180,7 @@ impl EngineClassifier {
                 for (index, field) in description.fields.iter().enumerate() {
                     match Fill::of(field.name) {
                         Some(fill) => fills.push((index, fill)),
-                        None => constant(&mut incoming, index, layer, field.name),
+                        None => constant(&mut incoming, index, interface, layer, field.name),
                     }
                 }
                 let metadata = FwpsIncomingMetadataValues0 {
@@ -202,7 +188,7 @@ impl EngineClassifier {
                     path_mtu: interface::MTU,
                     ..FwpsIncomingMetadataValues0::default()
                 };
-                Slot { id, incoming, fills: fills.into(), metadata, carries: carries(layer) }
+                Slot { id, interface, incoming, fills: fills.into(), metadata, carries: carries(layer) }
             })
             .collect();
         let (identities, injected_lists) = (HashMap::default(), InjectedLists::default());
@@ -270,8 +256,8 @@ fn token(uid: u32) -> Token {
     Token { sids: vec![Sid::new(22, &[1, uid]), Sid::new(1, &[0]), Sid::new(5, &[32, 545]), Sid::new(5, &[11])] }
 }
 
-/// Fields that are the same for every packet: this machine has one interface.
-fn constant(incoming: &mut Incoming, index: usize, layer: Layer, name: &str) {
+/// Fields that are the same for every packet of an interface.
+fn constant(incoming: &mut Incoming, index: usize, of: &Interface, layer: Layer, name: &str) {
     // "If an outbound packet is being reauthorized ... all the fields pertaining to the arrival interface are unknown",
     // and empty; the next hop's likewise when a connection comes in.
     let unknown = match layer {
@@ -284,13 +270,13 @@ fn constant(incoming: &mut Incoming, index: usize, layer: Layer, name: &str) {
     }
     match name {
         "IP_LOCAL_INTERFACE" | "IP_ARRIVAL_INTERFACE" | "IP_NEXTHOP_INTERFACE" => {
-            incoming.u64(index, interface::LUID);
+            incoming.u64(index, of.luid);
         }
         "INTERFACE_INDEX" | "ARRIVAL_INTERFACE_INDEX" | "NEXTHOP_INTERFACE_INDEX" => {
-            incoming.u32(index, interface::INDEX);
+            incoming.u32(index, of.index);
         }
         "INTERFACE_TYPE" | "ARRIVAL_INTERFACE_TYPE" | "NEXTHOP_INTERFACE_TYPE" => {
-            incoming.u32(index, interface::TYPE);
+            incoming.u32(index, of.kind);
         }
         "TUNNEL_TYPE" | "ARRIVAL_TUNNEL_TYPE" | "NEXTHOP_TUNNEL_TYPE" => {
             incoming.u32(index, interface::TUNNEL_TYPE);
@@ -410,7 +396,7 @@ impl Slot {
         if !matches!(indication.key.remote(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast()) {
             carried &= !consts::FWPS_METADATA_FIELD_REMOTE_SCOPE_ID;
         }
-        metadata.remote_scope_id = interface::INDEX;
+        metadata.remote_scope_id = self.interface.index;
         if indication.flags & condition_flag::REQUIRES_ALE_CLASSIFY != 0 {
             carried |= consts::FWPS_METADATA_FIELD_ALE_CLASSIFY_REQUIRED;
         }
@@ -454,7 +440,8 @@ impl Classifier for EngineClassifier {
     fn classify(&mut self, indication: Indication<'_, Arc<Flow>>) -> Outcome {
         self.at(indication.irql());
         let Self { machine, slots, identities, injected_lists, .. } = self;
-        let slot = &mut slots[slot_index(indication.layer, indication.version())];
+        let of_loopback = indication.flags & condition_flag::IS_LOOPBACK != 0 && indication.key.local().is_loopback();
+        let slot = &mut slots[slot_index(Interface::place(of_loopback), indication.layer, indication.version())];
         let identity = indication.owner.map(|owner| Self::identity(identities, owner));
         let quoted = match (&indication.data, indication.packet) {
             (Data::Packet { buffer, .. }, Some(packet)) if indication.layer == Layer::InboundIcmpError => {
