@@ -26,6 +26,23 @@ pub enum Malformed {
     Transport(u8),
 }
 
+/// The source and destination address of an IP header; nothing else in it is checked.
+#[must_use]
+pub fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    fn pair<const N: usize>(bytes: &[u8], at: usize) -> Option<(IpAddr, IpAddr)>
+    where
+        IpAddr: From<[u8; N]>,
+    {
+        let (source, rest) = bytes.get(at..)?.split_first_chunk::<N>()?;
+        Some((IpAddr::from(*source), IpAddr::from(*rest.first_chunk::<N>()?)))
+    }
+    match packet.first()? >> 4 {
+        4 => pair::<4>(packet, 12),
+        6 => pair::<16>(packet, 8),
+        _ => None,
+    }
+}
+
 /// A parsed IP packet. Offsets and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {

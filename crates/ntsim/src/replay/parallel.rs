@@ -196,7 +196,7 @@ impl Worker {
             }
             Way::Within => {
                 let (sent, arrived) = cpu::enter(machine, Irql::PASSIVE, || {
-                    classifier.packet(|c| stack.process_within(c, endpoints, buffer, *now))
+                    classifier.packet(|c| stack.send(c, endpoints, buffer, |_| true, *now))
                 })?;
                 verdicts.note_sent(stack, packet, sent, arrived, *now)
             }

@@ -15,6 +15,7 @@ use shim::flow::Endpoints;
 use shim::layer::Direction;
 use shim::rewrite;
 use shim::stack::{Config, Decision, Stack, Verdict};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ pub trait Wire {
     fn deliver(&mut self, packet: &[u8]);
     /// Sends a packet to the other side.
     fn transmit(&mut self, packet: &[u8]);
+    /// Whether a packet that leaves arrives at this machine instead of the other side.
+    fn comes_back(&self, _: &[u8]) -> bool {
+        false
+    }
 }
 
 /// A wire without ends: for captures.
@@ -64,6 +69,8 @@ pub struct Carrier {
     stack: Stack<Arc<Flow>>,
     classifier: EngineClassifier,
     mailbox: Arc<Mailbox>,
+    /// What the stack or a driver sent to this machine itself, and what is still to arrive.
+    returning: VecDeque<PacketBuffer>,
 }
 
 impl Carrier {
@@ -74,7 +81,8 @@ impl Carrier {
         let mailbox = Mailbox::new(Box::new(wake));
         machine.wfp.set_stack(Box::new(Slot(mailbox.clone())));
         let classifier = EngineClassifier::with(machine.clone(), mailbox.clone());
-        Self { machine: machine.clone(), stack: Stack::new(config), classifier, mailbox }
+        let returning = VecDeque::new();
+        Self { machine: machine.clone(), stack: Stack::new(config), classifier, mailbox, returning }
     }
 
     /// The stack, for inspection.
@@ -96,12 +104,11 @@ impl Carrier {
         direction: Direction,
         around: &mut Around<'_>,
     ) -> Result<Decision, Bugcheck> {
-        let Self { machine, stack, classifier, .. } = self;
-        let decision = cpu::enter(machine, Irql::PASSIVE, || {
-            classifier.packet(|c| stack.process(c, around.endpoints, buffer, direction, around.now))
-        })?;
-        self.send_on(buffer, direction, decision, around);
-        self.give_back()?;
+        if direction == Direction::Outbound {
+            return self.carry_out(buffer, false, around);
+        }
+        let decision = self.arrive(buffer, around)?;
+        self.settle(around)?;
         Ok(decision)
     }
 
@@ -110,14 +117,44 @@ impl Carrier {
     /// # Errors
     /// As [`Self::carry`].
     pub fn carry_within(&mut self, buffer: &mut PacketBuffer, around: &mut Around<'_>) -> Result<Decision, Bugcheck> {
+        self.carry_out(buffer, true, around)
+    }
+
+    /// Carries a packet of a program of this machine, which comes back when it is `within` or the wire says so.
+    fn carry_out(
+        &mut self,
+        buffer: &mut PacketBuffer,
+        within: bool,
+        around: &mut Around<'_>,
+    ) -> Result<Decision, Bugcheck> {
         let Self { machine, stack, classifier, .. } = self;
+        let Around { endpoints, wire, now, .. } = around;
+        let returns = |packet: &[u8]| within || wire.comes_back(packet);
         let (sent, arrived) = cpu::enter(machine, Irql::PASSIVE, || {
-            classifier.packet(|c| stack.process_within(c, around.endpoints, buffer, around.now))
+            classifier.packet(|c| stack.send(c, *endpoints, buffer, returns, *now))
         })?;
         let (direction, decision) = around.verdicts.note_sent(&self.stack, buffer.bytes(), sent, arrived, around.now);
         self.send_on(buffer, direction, decision, around);
-        self.give_back()?;
+        self.settle(around)?;
         Ok(decision)
+    }
+
+    /// Carries a packet that comes to this machine.
+    fn arrive(&mut self, buffer: &mut PacketBuffer, around: &mut Around<'_>) -> Result<Decision, Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let decision = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| stack.process(c, around.endpoints, buffer, Direction::Inbound, around.now))
+        })?;
+        self.send_on(buffer, Direction::Inbound, decision, around);
+        Ok(decision)
+    }
+
+    /// Carries the packets that come back, and completes the injections that were finished inside classify.
+    fn settle(&mut self, around: &mut Around<'_>) -> Result<(), Bugcheck> {
+        while let Some(mut buffer) = self.returning.pop_front() {
+            self.arrive(&mut buffer, around)?;
+        }
+        self.give_back()
     }
 
     /// Completes the injections that were finished inside classify.
@@ -130,12 +167,12 @@ impl Carrier {
 
     /// Sends a packet on, and what its verdict produces.
     fn send_on(&mut self, buffer: &PacketBuffer, direction: Direction, decision: Decision, around: &mut Around<'_>) {
-        let output = &self.stack.output;
+        let Self { stack, returning, .. } = self;
         if decision.verdict == Verdict::Forward {
-            for packet in output.earlier.iter().chain([buffer]) {
+            for packet in stack.output.earlier.iter().chain([buffer]) {
                 match direction {
-                    Direction::Outbound => around.wire.transmit(packet.bytes()),
-                    Direction::Inbound => around.wire.deliver(&self.stack.turned_back(packet.bytes())),
+                    Direction::Outbound => transmit(around.wire, returning, packet.bytes()),
+                    Direction::Inbound => around.wire.deliver(&stack.turned_back(packet.bytes())),
                 }
             }
         }
@@ -144,19 +181,20 @@ impl Carrier {
     }
 
     /// Sends the stack's own packets.
-    fn send_output(&self, around: &mut Around<'_>) {
-        let output = &self.stack.output;
+    fn send_output(&mut self, around: &mut Around<'_>) {
+        let Self { stack, returning, .. } = self;
+        let output = &stack.output;
         for (direction, packet) in &output.relayed {
             match direction {
-                Direction::Outbound => around.wire.transmit(packet.bytes()),
-                Direction::Inbound => around.wire.deliver(&self.stack.turned_back(packet.bytes())),
+                Direction::Outbound => transmit(around.wire, returning, packet.bytes()),
+                Direction::Inbound => around.wire.deliver(&stack.turned_back(packet.bytes())),
             }
         }
         if !output.to_local.is_empty() {
-            around.wire.deliver(&self.stack.turned_back(&output.to_local));
+            around.wire.deliver(&stack.turned_back(&output.to_local));
         }
         if !output.to_remote.is_empty() {
-            around.wire.transmit(&output.to_remote);
+            transmit(around.wire, returning, &output.to_remote);
         }
     }
 
@@ -187,7 +225,7 @@ impl Carrier {
                 }
                 None => return Ok(false),
             }
-            self.give_back()?;
+            self.settle(around)?;
         }
         Ok(!self.mailbox.is_empty())
     }
@@ -317,7 +355,7 @@ impl Carrier {
             })
         })?;
         self.send_output(around);
-        self.give_back()?;
+        self.settle(around)?;
         Ok(if relays { Duration::from_millis(50) } else { Duration::from_secs(1) })
     }
 
@@ -343,6 +381,15 @@ impl Carrier {
 impl Drop for Carrier {
     fn drop(&mut self) {
         self.mailbox.close();
+    }
+}
+
+/// Sends a packet to the other side, or lets it come back.
+fn transmit(wire: &mut dyn Wire, returning: &mut VecDeque<PacketBuffer>, packet: &[u8]) {
+    if wire.comes_back(packet) {
+        returning.push_back(PacketBuffer::copy_of(packet));
+    } else {
+        wire.transmit(packet);
     }
 }
 

@@ -447,18 +447,19 @@ impl<F> Stack<F> {
         self.take_in(classifier, endpoints, buffer, direction, Entry::Edge, now)
     }
 
-    /// Passes a packet from this machine to itself: it leaves, and if permitted, arrives. Returns the decision of each
-    /// end, the second if it arrived; [`Stack::output`] is that of the last. Each end has its own flow, unless one
-    /// socket talks to itself.
-    pub fn process_within<C: Classifier<Flow = F>>(
+    /// Passes a packet that this machine sends: it leaves, and if permitted, arrives, if `returns` says that it is for
+    /// this machine itself. Returns the decision of each end, the second if it arrived; [`Stack::output`] is that of the
+    /// last. Each end has its own flow, unless one socket talks to itself.
+    pub fn send<C: Classifier<Flow = F>>(
         &mut self,
         classifier: &mut C,
         endpoints: &mut dyn Endpoints,
         buffer: &mut PacketBuffer,
+        returns: impl Fn(&[u8]) -> bool,
         now: Duration,
     ) -> (Decision, Option<Decision>) {
         let sent = self.process(classifier, endpoints, buffer, Direction::Outbound, now);
-        if sent.verdict != Verdict::Forward {
+        if sent.verdict != Verdict::Forward || !returns(buffer.bytes()) {
             return (sent, None);
         }
         let mut pieces = std::mem::take(&mut self.output.earlier);
@@ -488,8 +489,8 @@ impl<F> Stack<F> {
         };
         if packet.fragment.is_none() {
             let packet = self.turned(buffer, packet, direction);
-            let key = FlowKey::of(&packet, direction);
             let flags = loopback_flag(endpoints, &packet);
+            let key = FlowKey::of(&packet, direction);
             let context = Context { classifier, endpoints, buffer, packet, key, direction, flags, entry, now };
             return self.whole(context);
         }

@@ -87,7 +87,7 @@ fn a_group_that_may_not_be_asked_may_not_answer() {
 
 fn within(b: &mut Bench, packet: &[u8]) -> (Decision, Option<Decision>) {
     let mut buffer = PacketBuffer::copy_of(packet);
-    b.stack.process_within(&mut b.script, &mut Local::default(), &mut buffer, b.now)
+    b.stack.send(&mut b.script, &mut Local::default(), &mut buffer, |_| true, b.now)
 }
 
 #[test]
