@@ -104,6 +104,56 @@ fn a_rule_on_a_program_meets_that_program_only() {
 }
 
 #[test]
+fn programs_of_the_machine_itself_are_asked_at_both_ends() {
+    const POLICY: &str = r#"
+        [default]
+        outbound = "permit"
+        inbound = "permit"
+        [[rule]]
+        name = "may not leave"
+        action = "block"
+        direction = "outbound"
+        remote = "127.0.0.9"
+        [[rule]]
+        name = "may not arrive"
+        action = "block"
+        direction = "inbound"
+        remote = "fd77::2"
+    "#;
+    let script = format!(
+        "{} >/dev/null 2>&1 &
+         for i in $(seq 300); do {CURL} http://127.0.0.1/ 2>/dev/null && break; sleep 0.1; done
+         {CURL} http://10.77.0.2/ && {CURL} 'http://[::1]/'
+         {CURL} http://127.0.0.9/; echo leaves $?
+         {CURL} --max-time 1 'http://[fd77::2]/'; echo arrives $?",
+        web_server()
+    );
+    let Some((output, events)) = behind_the_driver(POLICY, &[], &script) else { return };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("loopback") {
+        eprintln!("SKIPPED: {stderr}");
+        return;
+    }
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    // 28 is curl's timeout: nobody answers what may not arrive.
+    let expected = "hello from 127.0.0.1\nhello from 10.77.0.2\nhello from ::1\nleaves 7\narrives 28\n";
+    assert_eq!(stdout, expected, "{output:?}");
+    for (layer, remote, program) in
+        [(48, "AddrV4>127.0.0.9<", "c.u.r.l."), (46, "AddrV6.byteArray16>fd77::2<", "d.e.m.o.")]
+    {
+        let drops: Vec<&str> = events
+            .split("</item>\n\t<item>")
+            .filter(|item| item.contains("_CLASSIFY_DROP<") && item.contains(&format!("<layerId>{layer}<")))
+            .collect();
+        assert!(!drops.is_empty(), "a drop at layer {layer}:\n{events}");
+        for drop in drops {
+            assert!(drop.contains("<isLoopback>true<") && drop.contains(&format!("<remote{remote}")), "{drop}");
+            assert!(drop.contains(&format!("{program}..</asString>")), "{drop}");
+        }
+    }
+}
+
+#[test]
 fn a_megabyte_arrives_whole_both_ways() {
     let server = format!("'{}' echo", programs().join("examples/demo").display());
     let script = "head -c 1048576 /dev/urandom > $$.out; ".to_owned()

@@ -22,9 +22,9 @@ use std::time::Duration;
 ///
 /// COMMAND runs on the client side, the simulated machine: a network namespace with the addresses 10.77.0.2 and
 /// fd77::2. On the other side a second namespace answers for 10.77.0.1, fd77::1, the prefixes set aside for
-/// documentation (192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24, 2001:db8::/32), and what --address adds. Nothing
-/// reaches the real network. COMMAND finds the machine's administration socket in NTSIM_SOCKET, so that `sluice
-/// status` works inside.
+/// documentation (192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24, 2001:db8::/32), and what --address adds. What programs
+/// of the client side send to each other passes the driver too, at both ends. Nothing reaches the real network. COMMAND
+/// finds the machine's administration socket in NTSIM_SOCKET, so that `sluice status` works inside.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

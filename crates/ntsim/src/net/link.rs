@@ -177,7 +177,7 @@ impl Links {
     }
 
     /// Sends one request and waits for the kernel's answer.
-    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    pub(super) fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
@@ -197,7 +197,7 @@ impl Links {
     }
 }
 
-fn link_error(what: String, source: io::Error) -> NetError {
+pub(super) fn link_error(what: String, source: io::Error) -> NetError {
     NetError::Link { what, source }
 }
 
@@ -218,11 +218,19 @@ fn index_of(name: &str) -> io::Result<u32> {
     }
 }
 
-/// Sets a sysctl of this thread's network namespace; where /proc/sys is read-only the kernel's default stays.
-pub fn sysctl(name: &str, value: &str) {
+/// Sets a sysctl of this thread's network namespace.
+///
+/// # Errors
+/// [`NetError::Link`]: where /proc/sys is read-only the kernel's default stays.
+pub fn try_sysctl(name: &str, value: &str) -> Result<(), NetError> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
-    if let Err(error) = fs::write(&path, value) {
-        tracing::debug!(%path, %error, "sysctl");
+    fs::write(&path, value).map_err(|source| link_error(format!("write {value} to {path}"), source))
+}
+
+/// Sets a sysctl of this thread's network namespace, where it can be set.
+pub fn sysctl(name: &str, value: &str) {
+    if let Err(error) = try_sysctl(name, value) {
+        tracing::debug!(%error, "sysctl");
     }
 }
 

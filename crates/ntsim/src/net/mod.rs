@@ -1,11 +1,13 @@
 //! Two real networks with the simulated machine between them.
 //!
 //! The client side is what the simulated machine's programs see: a namespace with one interface and a default route.
-//! The server side answers for whole ranges of addresses. Both interfaces are TUN devices of this process, so every
-//! packet between the sides passes through [`crate::tcpip`] and the driver.
+//! The server side answers for whole ranges of addresses. Both interfaces are TUN devices of this process, and the
+//! client side's loopback interface leads through a third. So every packet between the sides, and every packet between
+//! programs of the client side, passes through [`crate::tcpip`] and the driver.
 
 mod error;
 pub mod link;
+mod loopback;
 pub mod namespace;
 pub mod owner;
 mod pump;
@@ -21,7 +23,7 @@ use crate::machine::Machine;
 use crate::tcpip::verdicts::Verdicts;
 use link::{Links, sysctl};
 use namespace::Namespace;
-use pump::Pump;
+use pump::{Pump, Tuns};
 use rustix::event::{EventfdFlags, eventfd};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -50,6 +52,11 @@ pub const ANSWERED: [Prefix; 4] = [
     Prefix { address: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)), length: 32 },
 ];
 
+/// Whether an address is one of the client side's.
+fn is_client(address: IpAddr) -> bool {
+    address.is_loopback() || CLIENT.iter().any(|client| client.address == address)
+}
+
 /// How long servers may take to start listening.
 const SERVERS_READY: Duration = Duration::from_secs(10);
 /// How long servers may take to end when asked.
@@ -61,6 +68,8 @@ pub struct Network {
     client: Namespace,
     server: Namespace,
     client_tun: Tun,
+    /// The client side's loopback interface, where the kernel can lead it here.
+    loopback: Option<Tun>,
     server_tun: Tun,
 }
 
@@ -70,9 +79,11 @@ impl Network {
     /// # Errors
     /// [`NetError`], in particular where namespaces or TUN devices are not allowed.
     pub fn new(answered: &[Prefix]) -> Result<Self, NetError> {
-        let (client, client_tun) = Namespace::create(client_side)?;
+        let (client, (client_tun, loopback)) = Namespace::create(client_side)?;
         let (server, server_tun) = Namespace::create(|| server_side(answered))?;
-        Ok(Self { client, server, client_tun, server_tun })
+        let loopback =
+            loopback.inspect_err(|error| tracing::warn!("the driver does not see loopback traffic: {error}"));
+        Ok(Self { client, server, client_tun, loopback: loopback.ok(), server_tun })
     }
 
     /// The client side's namespace.
@@ -117,13 +128,9 @@ impl Network {
     /// When the carrying thread cannot be set up.
     pub fn start(&self, machine: Arc<Machine>, verdicts: Verdicts) -> Result<Running, NetError> {
         let again = |tun: &Tun| tun.share().map_err(NetError::system("share a TUN device"));
-        let pump = Pump {
-            machine,
-            client: again(&self.client_tun)?,
-            server: again(&self.server_tun)?,
-            processes: owner::Processes::of(&self.client),
-            verdicts,
-        };
+        let loopback = self.loopback.as_ref().map(again).transpose()?;
+        let tuns = Tuns { client: again(&self.client_tun)?, loopback, server: again(&self.server_tun)? };
+        let pump = Pump { machine, tuns, processes: owner::Processes::of(&self.client), verdicts };
         let stop = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|error| NetError::System { what: "make an eventfd", source: error.into() })?;
         let stop = Arc::new(stop);
@@ -141,13 +148,13 @@ impl Network {
     }
 }
 
-/// Sets the client side up, in the calling thread's namespace.
-fn client_side() -> Result<Tun, NetError> {
+/// Sets the client side up, in the calling thread's namespace: its interface, and loopback.
+fn client_side() -> Result<(Tun, Result<Tun, NetError>), NetError> {
     let (tun, mut links, index) = side("client0", &CLIENT)?;
     for address in CLIENT {
         links.add_default_route(index, address.address)?;
     }
-    Ok(tun)
+    Ok((tun, loopback::open(&mut links)))
 }
 
 /// Sets the server side up, in the calling thread's namespace.

@@ -63,7 +63,7 @@ impl Endpoints for Processes {
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
-        address.is_loopback() || super::CLIENT.iter().any(|client| client.address == address)
+        super::is_client(address)
     }
 
     fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {

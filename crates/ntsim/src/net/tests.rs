@@ -15,6 +15,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+mod within;
+
 const SUBLAYER_UNIVERSAL: Guid = Guid(0xeebe_cc03_ced4_4380_819a_2734_397b_2b74);
 
 /// Far below the 130 seconds that an unanswered connect takes, and more than a busy machine needs.
@@ -46,18 +48,27 @@ fn block(machine: &Arc<Machine>, address: SocketAddr) -> u64 {
         IpAddr::V4(v4) => (LayerId::ALE_AUTH_CONNECT_V4, ConditionValue::Uint32(v4.to_bits())),
         IpAddr::V6(v6) => (LayerId::ALE_AUTH_CONNECT_V6, ConditionValue::ByteArray16(v6.octets())),
     };
-    let field = condition("IP_REMOTE_ADDRESS").expect("known");
+    filter(machine, layer, FilterAction::Block, &[("IP_REMOTE_ADDRESS", value)])
+}
+
+/// Adds a filter; every value of `conditions` must be equal to the field's.
+fn filter(machine: &Arc<Machine>, layer: LayerId, action: FilterAction, conditions: &[(&str, ConditionValue)]) -> u64 {
+    let conditions = conditions.iter().map(|(name, value)| Condition {
+        field: condition(name).expect("known"),
+        match_type: MatchType::Equal,
+        value: value.clone(),
+    });
     let filter = Filter {
         key: None,
-        name: "block".into(),
+        name: format!("{action:?}"),
         description: String::new(),
         flags: 0,
         provider: None,
         layer: machine.wfp.engine.layers().get(layer).expect("a layer").key,
         sublayer: SUBLAYER_UNIVERSAL,
         weight: Weight::Auto,
-        conditions: vec![Condition { field, match_type: MatchType::Equal, value }],
-        action: FilterAction::Block,
+        conditions: conditions.collect(),
+        action,
     };
     UserSession::open(machine, false).add_filter(&filter).expect("a good filter")
 }
