@@ -376,6 +376,30 @@ fn test_tries_the_expectations() {
     folder.run(4, &["test", "missing.toml"]);
 }
 
+#[test]
+fn what_no_default_decides_is_said_by_explain_test_and_show() {
+    let text = "[default]\noutbound = \"block\"\n[[expect]]\nprotocol = \"icmpv6\"\nlocal = \"[fe80::5]:135\"\nremote = \
+                \"fe80::1\"\nrule = \"essential\"\n";
+    let folder = Folder::new(&[("policy.toml", text)]);
+    let solicitation = ["explain", "policy.toml", "--icmp", "[fe80::5]:135", "[fe80::1]:0"];
+    let told = folder.run(0, &solicitation).out;
+    let expected = "  no rule matches, and no default decides: essential: neighbour discovery\npermit (soft)\n";
+    assert!(told.ends_with(expected), "{told}");
+    assert_eq!(folder.json(0, &solicitation)["decision"]["essential"], "neighbour-discovery");
+    let tested = folder.run(0, &["test", "policy.toml"]).out;
+    assert!(tested.contains("\n        essential: neighbour discovery\n1 of 1 expectations hold\n"), "{tested}");
+    folder.run(0, &["compile", "policy.toml", "-o", "image", "--key", KEY]);
+    assert!(
+        folder.run(0, &["show", "image"]).out.contains("outbound block, inbound block; essential traffic passes\n")
+    );
+
+    folder.write("policy.toml", text.replace("[default]", "[default]\nessential = false").as_bytes());
+    assert!(folder.run(0, &solicitation).out.ends_with("block (hard)\n"));
+    folder.run(1, &["test", "policy.toml"]);
+    folder.run(0, &["compile", "policy.toml", "-o", "image", "--key", KEY]);
+    assert!(folder.run(0, &["show", "image"]).out.contains("outbound block, inbound block\n"));
+}
+
 /// Imports `text`, checks the result, and returns the decision on a connection.
 fn imported(name: &str, text: &[u8], remote: &str) -> (String, Value) {
     let folder = Folder::new(&[]);

@@ -7,7 +7,7 @@ use core::{
 
 use kernel::{
     shared::Shared,
-    wfp::{Classify, DIRECTION_INBOUND, fields::Fields},
+    wfp::{Classify, DIRECTION_INBOUND, condition_flag, fields::Fields},
 };
 use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Identities};
 use sluice_protocol::{Event, event, status::Counter};
@@ -23,6 +23,8 @@ pub(crate) struct FlowKey {
     pub(crate) local_port: u16,
     pub(crate) remote: IpAddr,
     pub(crate) remote_port: u16,
+    /// From this machine to itself.
+    pub(crate) loopback: bool,
 }
 
 impl FlowKey {
@@ -42,6 +44,7 @@ impl FlowKey {
             local_port: request.u16(fields.local_port).unwrap_or(0),
             remote: request.address(fields.remote_address)?,
             remote_port: request.u16(fields.remote_port).unwrap_or(0),
+            loopback: request.u32(fields.flags).unwrap_or(0) & condition_flag::IS_LOOPBACK != 0,
         })
     }
 
@@ -52,6 +55,7 @@ impl FlowKey {
         flow.application = owner.application.map(AppId);
         flow.others = owner.whose.is_known().then_some(&owner.whose as &dyn Identities);
         flow.interface = owner.interface;
+        flow.loopback = Some(self.loopback);
         policy.image.decide(&flow)
     }
 

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
 use serde_json::json;
 use sluice_control::{assumed_app_id, read_policy};
-use sluice_policy::model::{FlowSpec, Moment, SidBuf};
+use sluice_policy::model::{Decider, FlowSpec, Moment, SidBuf};
 use sluice_policy::{Decision, Outcome, Reference, Verdict, parse_flow};
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,8 +39,10 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
             let reasons = if reasons.is_empty() { reasons } else { format!(": {reasons}") };
             writeln!(out, "  rule {} `{}` {style}{word}{style:#}{reasons}", tried.rule, tried.name)?;
         }
-        if decided.rule.is_none() {
-            writeln!(out, "  no rule matches: the default decides")?;
+        match Decider::of(&decided, rule) {
+            Decider::Rule(_) => {}
+            Decider::Default => writeln!(out, "  no rule matches: the default decides")?,
+            essential => writeln!(out, "  no rule matches, and no default decides: {essential}")?,
         }
         let provisional = if decided.needs_name { ", until its name is known" } else { "" };
         let style = if decided.verdict == Verdict::Permit { GOOD } else { BAD };

@@ -13,7 +13,7 @@ use files::{invalid, options};
 use serde_json::json;
 use sluice_control::read_policy;
 use sluice_policy::import::{Source, import, import_complete};
-use sluice_policy::model::Moment;
+use sluice_policy::model::{Decider, Moment};
 use sluice_policy::text::{Encoding, NotText, decode};
 use sluice_policy::{CompileOptions, Diagnostic, Image, Policy, diff, lint, show, test};
 use std::path::Path;
@@ -65,7 +65,8 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
         let (bytes, version) = (shown.bytes, shown.version);
         writeln!(out, "{LABEL}identity{LABEL:#}  {}, {bytes} bytes, version {version}", shown.identity)?;
         let (outbound, inbound) = (shown.default_outbound.action, shown.default_inbound.action);
-        writeln!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}")?;
+        let beyond = if shown.essential { "; essential traffic passes" } else { "" };
+        writeln!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}{beyond}")?;
         writeln!(out, "{LABEL}rules{LABEL:#}")?;
         for (index, rule) in shown.rules.iter().enumerate() {
             let strength = if rule.said.hard { "hard" } else { "soft" };
@@ -97,8 +98,8 @@ fn difference(
             return writeln!(out, "{GOOD}no difference{GOOD:#} was found with {} flows{rest}", found.tried);
         }
         for change in &found.changes {
-            let side = |rule: &Option<String>, decision| {
-                let by = rule.as_ref().map_or("the default".to_owned(), |name| format!("`{name}`"));
+            let side = |rule: &Option<String>, decision: &_| {
+                let by = Decider::of(decision, rule.as_deref());
                 format!("{} by {by}", explain::said(decision))
             };
             let (before, after) = (side(&change.old_rule, &change.old), side(&change.new_rule, &change.new));
@@ -121,6 +122,15 @@ fn test_file(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
         for one in &tested {
             if let Some(failure) = &one.failure {
                 writeln!(out, "{BAD}failed{BAD:#}  {}:{}: {}\n        {failure}", file.display(), one.line, one.flow)?;
+            } else if one.decision.essential.is_some() {
+                let decider = Decider::of(&one.decision, None);
+                writeln!(
+                    out,
+                    "{GOOD}holds{GOOD:#}   {}:{}: {}\n        {decider}",
+                    file.display(),
+                    one.line,
+                    one.flow
+                )?;
             }
         }
         let colour = if failed == 0 { GOOD } else { BAD };

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sluice_host::Host;
 use sluice_policy::Image;
-use sluice_protocol::event::{RULE_DEFAULT, direction, flags, verdict};
+use sluice_policy::{Direction, Essential, Flow};
+use sluice_protocol::event::{RULE_DEFAULT, RULE_ESSENTIAL, direction, flags, verdict};
 use sluice_protocol::{Event, object};
 use std::borrow::Cow;
 use std::fmt;
@@ -87,8 +88,11 @@ pub struct EventLine {
     /// The application's NT path, where the layer reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
-    /// The deciding rule's index in the policy, from 0; `None` for the direction's default.
+    /// The deciding rule's index in the policy, from 0; `None` where none matched.
     pub rule: Option<u32>,
+    /// Why it is beyond the direction's default; otherwise that decided, if no rule did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub essential: Option<Essential>,
     /// The deciding rule's name, when the policy that decided is still in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule_name: Option<String>,
@@ -136,7 +140,8 @@ impl From<&Event> for EventLine {
             remote_port: event.remote_port,
             process_id: (event.process_id != 0).then_some(event.process_id),
             application: (!application.is_empty()).then(|| application.to_owned()),
-            rule: (event.rule != RULE_DEFAULT).then_some(event.rule),
+            rule: Some(event.rule).filter(|rule| !matches!(*rule, RULE_DEFAULT | RULE_ESSENTIAL)),
+            essential: essential(event),
             rule_name: None,
             epoch: event.epoch,
             layer: match object::CALLOUTS.iter().find(|place| place.layer_id == event.layer) {
@@ -148,6 +153,15 @@ impl From<&Event> for EventLine {
             notes: NOTES.iter().filter(|(bit, _)| event.flags & bit != 0).map(|&(_, note)| note).collect(),
         }
     }
+}
+
+/// Why the driver called a flow essential: it says only that it did.
+fn essential(event: &Event) -> Option<Essential> {
+    let [local, remote] = [event.local, event.remote].map(|octets| address(event.ip_version, octets));
+    let direction = if event.direction == direction::INBOUND { Direction::Inbound } else { Direction::Outbound };
+    let flow = Flow::new(direction, event.protocol, local, event.local_port, remote, event.remote_port)
+        .with_loopback(event.flags & flags::LOOPBACK != 0);
+    if event.rule == RULE_ESSENTIAL { Essential::of(&flow) } else { None }
 }
 
 const NOTES: [(u16, &str); 7] = [
@@ -181,7 +195,10 @@ impl fmt::Display for EventLine {
         match (self.rule, &self.rule_name) {
             (Some(_), Some(name)) => write!(f, " rule {name:?}")?,
             (Some(rule), None) => write!(f, " rule {rule}")?,
-            (None, _) => f.write_str(" default")?,
+            (None, _) => match self.essential {
+                Some(reason) => write!(f, " essential: {}", reason.name())?,
+                None => f.write_str(" default")?,
+            },
         }
         write!(f, " filter {} {}", self.filter_id, self.layer)?;
         if let Some(application) = &self.application {
@@ -407,6 +424,14 @@ mod tests {
             line.ends_with("out icmpv6 :: ::1 type 128 code 0 default filter 66017 OUTBOUND_TRANSPORT_V6"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn what_no_default_decides_says_why() {
+        let event = Event { rule: RULE_ESSENTIAL, flags: flags::LOOPBACK, verdict: verdict::PERMIT, ..sample() };
+        let line = EventLine::from(&event);
+        assert_eq!((line.rule, line.essential), (None, Some(Essential::Loopback)));
+        assert!(line.to_string().contains(" essential: loopback filter "), "{line}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
     flow::{Decision, Verdict},
     image::Image,
-    model::{Action, Expectation, FlowSpec, Moment, Policy},
+    model::{Action, Decider, Expectation, FlowSpec, Moment, Policy},
 };
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ pub struct Tested {
     pub flow: FlowSpec,
     /// What was decided.
     pub decision: Decision,
-    /// The name of the rule that decided; none for the default.
+    /// The name of the rule that decided; none where no rule did.
     pub rule: Option<String>,
     /// What is wrong, if anything.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,11 +75,11 @@ fn failure(expectation: &Expectation, decision: &Decision, rule: Option<&str>) -
     if let Some(expected) = expectation.verdict.map(Action::word).filter(|expected| *expected != word) {
         wrong.push(format!("expected {expected}, the verdict is {word}"));
     }
+    let found = Decider::of(decision, rule);
     if let Some(expected) = &expectation.rule
-        && expected.as_deref() != rule
+        && !expected.is_met_by(&found)
     {
-        let named = |rule: Option<&str>| rule.map_or("the default".to_owned(), |rule| format!("rule `{rule}`"));
-        wrong.push(format!("expected {} to decide, {} does", named(expected.as_deref()), named(rule)));
+        wrong.push(format!("expected {expected} to decide, {found} does"));
     }
     (!wrong.is_empty()).then(|| wrong.join("; "))
 }

@@ -1,5 +1,6 @@
 //! The input and output of a decision.
 
+use crate::essential::Essential;
 use core::net::IpAddr;
 
 /// Who opened the conversation, from this machine's view.
@@ -97,6 +98,8 @@ pub struct Flow<'a> {
     pub interface: Option<u64>,
     /// The name its content asks for.
     pub name: Name<'a>,
+    /// Whether it goes from this machine to itself, where the layer tells; otherwise its addresses do.
+    pub loopback: Option<bool>,
 }
 
 impl<'a> Flow<'a> {
@@ -122,6 +125,7 @@ impl<'a> Flow<'a> {
             others: None,
             interface: None,
             name: Name::Unknown,
+            loopback: None,
         }
     }
 
@@ -163,6 +167,13 @@ impl<'a> Flow<'a> {
         self
     }
 
+    /// The same, from this machine to itself or not.
+    #[must_use]
+    pub fn with_loopback(mut self, loopback: bool) -> Self {
+        self.loopback = Some(loopback);
+        self
+    }
+
     /// The same, with the name from its content.
     #[must_use]
     pub fn with_name(mut self, name: Name<'a>) -> Self {
@@ -182,8 +193,11 @@ pub struct Decision {
     pub hard: bool,
     /// A block that the program is not notified of, where the layer allows that (`action = "drop"`).
     pub silent: bool,
-    /// The 0-based index in the file of the rule that decided; `None` is the direction's default.
+    /// The 0-based index in the file of the rule that decided; `None` where none did.
     pub rule: Option<u32>,
+    /// Why it is permitted though no rule matches, whatever the direction's default says.
+    #[cfg_attr(feature = "std", serde(skip_serializing_if = "Option::is_none"))]
+    pub essential: Option<Essential>,
     /// The rule, or the default, requests an event.
     pub log: bool,
     /// [`Name::Unknown`] only: an earlier rule has a condition on the name and would match with the right one, so the

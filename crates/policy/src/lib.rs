@@ -13,9 +13,11 @@
 
 extern crate alloc;
 
+pub mod essential;
 pub mod flow;
 pub mod image;
 
+pub use essential::Essential;
 pub use flow::{AppId, Decision, Direction, Flow, Identities, Name, Sid, Verdict};
 pub use image::{Image, InvalidImage, StableBytes};
 

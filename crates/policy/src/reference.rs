@@ -2,7 +2,8 @@
 
 use crate::{
     compile::{CompileOptions, resolved_applications},
-    flow::{AppId, Decision, Direction, Flow, Name, Verdict},
+    essential::Essential,
+    flow::{AppId, Decision, Direction, Flow, Name},
     model::{Action, Policy, Rule},
 };
 use serde::Serialize;
@@ -82,7 +83,9 @@ impl<'p> Reference<'p> {
     fn default(&self, flow: &Flow<'_>, needs_name: bool) -> Decision {
         let defaults = self.policy.defaults;
         let action = if flow.direction == Direction::Outbound { defaults.outbound } else { defaults.inbound };
-        decision(action, action != Action::Permit, defaults.log, None, needs_name)
+        let essential = if defaults.essential { Essential::of(flow) } else { None };
+        let action = if essential.is_some() { Action::Permit } else { action };
+        Decision { essential, ..decision(action, action != Action::Permit, defaults.log, None, needs_name) }
     }
 
     /// Decides a flow and explains for every rule up to the deciding one why it did or did not match.
@@ -231,5 +234,5 @@ fn name_reason(flow: &Flow<'_>) -> String {
 
 fn decision(action: Action, hard: bool, log: bool, rule: Option<u32>, needs_name: bool) -> Decision {
     let verdict = action.verdict();
-    Decision { verdict, hard, silent: action == Action::Drop && verdict == Verdict::Block, rule, log, needs_name }
+    Decision { verdict, hard, silent: action == Action::Drop, rule, essential: None, log, needs_name }
 }

@@ -16,6 +16,8 @@ pub struct Shown {
     pub default_outbound: Said,
     /// What happens to inbound flows that no rule matches.
     pub default_inbound: Said,
+    /// Whether essential traffic is beyond the defaults.
+    pub essential: bool,
     /// The rules in order.
     pub rules: Vec<ShownRule>,
     /// The parts that are not empty.
@@ -84,6 +86,7 @@ pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
         version: VERSION,
         default_outbound: said(header.defaults[0]),
         default_inbound: said(header.defaults[1]),
+        essential: header.defaults.iter().all(|flags| flags & DEFAULT_SPARES_ESSENTIAL != 0),
         rules: rules.collect(),
         sections: parts
             .filter(|((section, _), _)| section.length > 0)

@@ -177,6 +177,9 @@ impl Generator {
         let action = |random: &mut Random| *random.pick(&["permit", "block", "drop"]);
         let (outbound, inbound) = (action(&mut self.random), action(&mut self.random));
         let mut text = format!("[default]\noutbound = \"{outbound}\"\ninbound = \"{inbound}\"\n");
+        if self.random.chance(30) {
+            writeln!(text, "log = true\nessential = {}", self.random.chance(50)).unwrap();
+        }
         for number in 0..self.lists.len() {
             writeln!(text, "[list.list{number}]\nfile = \"list{number}\"\nformat = \"addresses\"\nmay-be-empty = true")
                 .unwrap();
@@ -309,7 +312,7 @@ fn image_and_language_agree() {
     .map(|path| path.encode_utf16().flat_map(u16::to_le_bytes).collect())
     .collect();
     let users: Vec<SidBuf> = USERS.iter().map(|text| SidBuf::parse(text).unwrap()).collect();
-    let (mut compiled, mut decided, mut by_rule, mut waited) = (0, 0, 0, 0);
+    let (mut compiled, mut decided, mut by_rule, mut essential, mut waited) = (0, 0, 0, 0, 0);
     for seed in 1..=(cases() / flows_each) as u64 {
         let mut generator = Generator {
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
@@ -344,7 +347,7 @@ fn image_and_language_agree() {
         for _ in 0..flows_each {
             let v4 = generator.random.chance(60);
             let direction = *generator.random.pick(&[Direction::Outbound, Direction::Inbound]);
-            let protocol = *generator.random.pick(&[6u8, 6, 17, 1, 58, 47]);
+            let protocol = *generator.random.pick(&[6u8, 6, 17, 1, 58, 47, 2]);
             let mut flow = Flow::new(
                 direction,
                 protocol,
@@ -354,7 +357,13 @@ fn image_and_language_agree() {
                 generator.port(),
             );
             if matches!(protocol, 1 | 58) {
-                flow.local_port = generator.random.below(22) as u16;
+                flow.local_port = (generator.random.below(22) + 126 * generator.random.below(2)) as u16;
+            }
+            if generator.random.chance(5) {
+                (flow.local_port, flow.remote_port) = *generator.random.pick(&[(68, 67), (546, 547)]);
+            }
+            if generator.random.chance(20) {
+                flow = flow.with_loopback(generator.random.chance(50));
             }
             if generator.random.chance(70) {
                 flow = flow.with_application(AppId(&wide[generator.random.below(wide.len())]));
@@ -389,10 +398,19 @@ fn image_and_language_agree() {
             let (found, expected) = (image.decide(&flow), reference.decide(&flow));
             decided += 1;
             by_rule += u64::from(found.rule.is_some());
+            essential += u64::from(found.essential.is_some());
             waited += u64::from(found.needs_name);
             assert!(same(found, expected), "seed {seed}\n{text}\n{flow:?}\nimage {found:?}\nlanguage {expected:?}");
         }
     } // A test that decides little proves little.
-    let counts = format!("{compiled} policies, {decided} flows, {by_rule} by a rule, {waited} waited for a name");
-    assert!(compiled * 3 > cases() / flows_each * 2 && by_rule * 4 > decided && waited * 100 > decided, "{counts}");
+    let counts = format!(
+        "{compiled} policies, {decided} flows, {by_rule} by a rule, {essential} essential, {waited} waited for a name"
+    );
+    assert!(
+        compiled * 3 > cases() / flows_each * 2
+            && by_rule * 4 > decided
+            && essential * 50 > decided
+            && waited * 100 > decided,
+        "{counts}"
+    );
 }

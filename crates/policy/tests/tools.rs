@@ -2,7 +2,7 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    CompileOptions, Direction, Flow, Image, Outcome, Policy, Reference, Verdict, compile, diff, lint, parse,
+    CompileOptions, Direction, Essential, Flow, Image, Outcome, Policy, Reference, Verdict, compile, diff, lint, parse,
     parse_flow, show, test,
 };
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
@@ -115,6 +115,48 @@ fn differences_come_with_a_flow() {
     assert_eq!((narrowed.old.verdict, narrowed.new.verdict), (Verdict::Block, Verdict::Permit));
     let turned = find(Some("browser"), Some("browser")).unwrap();
     assert_eq!(turned.example.application.as_deref(), Some(r"C:\b.exe"));
+}
+
+#[test]
+fn what_no_default_decides_is_said_to_be_essential() {
+    let text = r#"
+        [default]
+        outbound = "drop"
+        inbound = "drop"
+        [[rule]]
+        name = "no redirects"
+        action = "block"
+        protocol = "icmpv6"
+        icmp-type = 137
+        [[expect]]
+        protocol = "icmpv6"
+        direction = "inbound"
+        local = "[fe80::5]:136"
+        remote = "fe80::1"
+        verdict = "permit"
+        rule = "essential"
+        [[expect]]
+        protocol = "icmpv6"
+        local = "[fe80::5]:137"
+        remote = "fe80::1"
+        rule = "no redirects"
+        [[expect]]
+        remote = "fe80::1"
+        verdict = "drop"
+        rule = "essential"
+    "#;
+    let one = policy(text);
+    let tested = test(&one, &options()).unwrap();
+    assert_eq!(tested[0].decision.essential, Some(Essential::NeighbourDiscovery));
+    let failures: Vec<_> = tested.iter().map(|one| one.failure.as_deref()).collect();
+    assert_eq!(failures, [None, None, Some("expected essential traffic to decide, the default does")]);
+    let other = policy(&text.replace("[default]", "[default]\nessential = false"));
+    let failure = test(&other, &options()).unwrap().swap_remove(0).failure;
+    let expected = "expected permit, the verdict is drop; expected essential traffic to decide, the default does";
+    assert_eq!(failure.as_deref(), Some(expected));
+    let changes = diff(&one, &other, &options()).unwrap().changes;
+    assert_eq!(changes.len(), 2, "one for each direction: {changes:?}");
+    assert!(changes.iter().all(|change| change.old.essential.is_some() && change.new.essential.is_none()));
 }
 
 #[test]
@@ -269,7 +311,7 @@ fn the_bytes_are_those_of_every_platform() {
     assert_eq!(identity, GOLDEN);
 }
 
-const GOLDEN: &str = "db99f508a33ada33f3723f7a350c22c6";
+const GOLDEN: &str = "5790881d98f833913fc3b47a929b36a5";
 
 /// The decisions of `old` and `new`, flow by flow, on a grid that holds every edge: what `diff` has to find.
 #[test]

@@ -29,7 +29,7 @@ pub struct Event {
     pub process_id: u32,
     /// The policy's generation: 1 for the first policy after load, one more for each swap.
     pub epoch: u32,
-    /// The deciding rule's index, or [`RULE_DEFAULT`].
+    /// The deciding rule's index, [`RULE_ESSENTIAL`] or [`RULE_DEFAULT`].
     pub rule: u32,
     /// The run-time layer id (FWPS_LAYER_*).
     pub layer: u16,
@@ -121,6 +121,9 @@ impl Event {
 
 /// [`Event::rule`] when no rule matched and the direction's default decided.
 pub const RULE_DEFAULT: u32 = u32::MAX;
+
+/// [`Event::rule`] when no rule matched, and it was permitted because no default decides about traffic of its kind.
+pub const RULE_ESSENTIAL: u32 = u32::MAX - 1;
 
 /// Values of [`Event::verdict`].
 pub mod verdict {

@@ -41,7 +41,11 @@ impl Subject<'_> {
             flow: request.flow().map(Flow::handle).or_else(|| request.flow_handle()).unwrap_or(0),
             process_id: self.process_id,
             epoch,
-            rule: decision.rule.unwrap_or(event::RULE_DEFAULT),
+            rule: match (decision.rule, decision.essential) {
+                (Some(rule), _) => rule,
+                (None, Some(_)) => event::RULE_ESSENTIAL,
+                (None, None) => event::RULE_DEFAULT,
+            },
             layer: request.layer(),
             verdict: match decision.verdict {
                 Verdict::Permit => event::verdict::PERMIT,

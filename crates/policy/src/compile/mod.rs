@@ -100,8 +100,9 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     let roots = std::array::from_fn(|index| if index < 4 { four.roots[index] } else { six.roots[index - 4] });
     drop((four.words, six.words));
 
+    let spares = if policy.defaults.essential { DEFAULT_SPARES_ESSENTIAL } else { 0 };
     let defaults = [policy.defaults.outbound, policy.defaults.inbound]
-        .map(|action| flags(action, action != Action::Permit, policy.defaults.log));
+        .map(|action| flags(action, action != Action::Permit, policy.defaults.log) | spares);
     let names = [resolved.undecidable, resolved.name_depths];
     let image = writer.finish(defaults, options.key, roots, names).map_err(whole)?;
     Ok(Compiled { image, warnings })

@@ -7,6 +7,7 @@
 //! between edges may be missed, and [`Difference::complete`] says whether every overlap was tried.
 
 mod differing;
+mod essential;
 mod overlap;
 mod witnesses;
 
@@ -24,6 +25,8 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 use witnesses::witnesses;
+
+pub(crate) use essential::essential;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
@@ -77,6 +80,7 @@ pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<
     if (old.defaults.outbound, old.defaults.inbound) != (new.defaults.outbound, new.defaults.inbound) {
         witnesses(None, None, &mut |flow| found.try_flow(flow));
     }
+    essential().into_iter().for_each(|(_, flow)| found.try_flow(flow));
     let mut left = BUDGET;
     for side in &sides {
         for place in &side.differing {
@@ -120,9 +124,12 @@ struct Found<'a> {
     options: &'a CompileOptions<'a>,
     /// Hashes of the flows, which cost less than the flows.
     seen: HashSet<u64>,
-    by_pair: BTreeMap<(Option<u32>, Option<u32>, bool), Seen>,
+    by_pair: BTreeMap<Pair, Seen>,
     kept: usize,
 }
+
+/// The rules that decide, or that none does, and whether the flow is essential then; and whether the flow comes in.
+type Pair = ([(Option<u32>, bool); 2], bool);
 
 /// Flows that changed alike.
 #[derive(Default)]
@@ -146,7 +153,7 @@ impl Found<'_> {
             return;
         }
         let inbound = flow.direction == Direction::Inbound;
-        let seen = match self.by_pair.entry((before.rule, after.rule, inbound)) {
+        let seen = match self.by_pair.entry(([before, after].map(|one| (one.rule, one.essential.is_some())), inbound)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let seen = entry.insert(Seen::default());

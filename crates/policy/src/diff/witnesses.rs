@@ -131,7 +131,7 @@ fn first_identities(rule: &Rule) -> impl Iterator<Item = SidBuf> {
 }
 
 /// A program a pattern matches.
-fn inside(pattern: &str) -> String {
+pub(crate) fn inside(pattern: &str) -> String {
     pattern.strip_suffix('*').map_or_else(|| pattern.to_owned(), |directory| format!("{directory}program.exe"))
 }
 

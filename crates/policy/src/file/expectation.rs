@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     flow::Direction,
-    model::{Expectation, FlowSpec, Rule, SidBuf, names, program},
+    model::{Decider, Expectation, FlowSpec, Rule, SidBuf, names, program},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -77,9 +77,9 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
         name.map(Some)
     });
     let verdict = reader.take("verdict").and_then(|item| item.choice(context, &ACTIONS));
-    let mut decider = rule.map(|rule| Some(rule.to_owned()));
+    let mut decider = rule.map(|rule| Decider::Rule(rule.to_owned()));
     if let Some(item) = reader.take("rule") {
-        decider = item.text(context).map(|text| (text != "default").then(|| text.to_owned()));
+        decider = item.text(context).map(Decider::parse);
     }
     let moment = reader.take("at").and_then(|item| moment(context, &item));
     reader.finish(context);
@@ -116,14 +116,18 @@ pub(crate) fn unspecified(other: IpAddr) -> (IpAddr, u16) {
 pub(super) fn check_names(context: &mut Context<'_>, rules: &[Rule], expectations: &[Expectation]) {
     let all = expectations.iter().chain(rules.iter().flat_map(|rule| &rule.expectations));
     for expectation in all {
-        let Some(Some(name)) = &expectation.rule else { continue };
+        let Some(Decider::Rule(name)) = &expectation.rule else { continue };
         if rules.iter().any(|rule| rule.name == *name) {
             continue;
         }
         let near = nearest(name, rules.iter().map(|rule| rule.name.as_str()));
         let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         let at = super::reader::At { span: expectation.span.clone(), key: "expect.rule".to_owned() };
-        context.expected(&at, format!("there is no rule `{name}`{hint}"), "the name of a rule, or `default`");
+        context.expected(
+            &at,
+            format!("there is no rule `{name}`{hint}"),
+            "the name of a rule, `default` or `essential`",
+        );
     }
 }
 

@@ -89,10 +89,10 @@ pub fn parse(path: &Path, text: &str, files: &dyn Files) -> Result<Policy, Error
 }
 
 fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
-    let mut defaults = Defaults { outbound: Action::Permit, inbound: Action::Block, log: false };
+    let mut defaults = Defaults { outbound: Action::Permit, inbound: Action::Block, log: false, essential: true };
     let Some(item) = root.take("default") else { return defaults };
     let Some(table) = item.value.as_table() else {
-        context.expected(&item.at, "this is not a table", "a table with `outbound`, `inbound` and `log`");
+        context.expected(&item.at, "this is not a table", "a table with `outbound`, `inbound`, `log` and `essential`");
         return defaults;
     };
     let mut reader = Reader::new(table, item.at.span, item.at.key);
@@ -104,6 +104,9 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
     }
     if let Some(item) = reader.take("log") {
         defaults.log = item.flag(context).unwrap_or(defaults.log);
+    }
+    if let Some(item) = reader.take("essential") {
+        defaults.essential = item.flag(context).unwrap_or(defaults.essential);
     }
     reader.finish(context);
     defaults

@@ -6,7 +6,7 @@
 //! 8    version                                  4
 //! 12   length of the image                      4
 //! 16   XXH3-128 of bytes 32..                   16
-//! 32   defaults: outbound, inbound (rule flags) 2, zero 6
+//! 32   defaults: outbound, inbound (rule flags, and whether essential traffic is beyond them) 2, zero 6
 //! 40   key of the hashes                        16
 //! 56   roots of the forest                      8 x 8
 //! 120  class of an undecidable name             4
@@ -54,6 +54,11 @@ pub(crate) const RULE_SILENT: u8 = 4;
 pub(crate) const RULE_LOG: u8 = 8;
 /// All flags of a rule.
 pub(crate) const RULE_FLAGS: u8 = 15;
+
+/// Of a default: it does not decide what is [`crate::essential`].
+pub(crate) const DEFAULT_SPARES_ESSENTIAL: u8 = 16;
+/// All flags of a default.
+pub(crate) const DEFAULT_FLAGS: u8 = RULE_FLAGS | DEFAULT_SPARES_ESSENTIAL;
 
 /// The entry matches every protocol.
 pub(crate) const ENTRY_ANY_PROTOCOL: u8 = 1;

@@ -9,7 +9,10 @@ use super::{
     table::{Section, u32_at},
     v4, v6,
 };
-use crate::flow::{Decision, Direction, Flow, Name, Verdict};
+use crate::{
+    essential::Essential,
+    flow::{Decision, Direction, Flow, Name, Verdict},
+};
 use core::net::IpAddr;
 
 /// No rule.
@@ -55,12 +58,19 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
         waiting != EMPTY && flow.name == Name::Unknown && search_all(waiting, found, Some(Dimension::Name)) < found;
 
     let rule = header.sections.rules.record(image, found).map(RuleRecord::read);
-    let flags = rule.map_or(header.defaults[usize::from(inbound)], |rule| rule.flags);
+    let default = header.defaults[usize::from(inbound)];
+    let essential = if rule.is_none() && default & DEFAULT_SPARES_ESSENTIAL != 0 { Essential::of(flow) } else { None };
+    let flags = match (rule, essential) {
+        (Some(rule), _) => rule.flags,
+        (None, Some(_)) => RULE_PERMIT | default & RULE_LOG,
+        (None, None) => default,
+    };
     Decision {
         verdict: if flags & RULE_PERMIT != 0 { Verdict::Permit } else { Verdict::Block },
         hard: flags & RULE_HARD != 0,
         silent: flags & RULE_SILENT != 0,
         rule: rule.map(|_| found),
+        essential,
         log: flags & RULE_LOG != 0,
         needs_name,
     }

@@ -1,6 +1,7 @@
 //! A policy as its author wrote it, with names resolved and lists read.
 
 pub mod address;
+pub mod decider;
 pub mod identity;
 pub mod names;
 pub mod numbers;
@@ -9,6 +10,7 @@ pub mod schedule;
 pub mod spec;
 
 pub use address::AddressSet;
+pub use decider::Decider;
 pub use identity::SidBuf;
 pub use names::NameSet;
 pub use numbers::NumberSet;
@@ -64,6 +66,8 @@ pub struct Defaults {
     pub inbound: Action,
     /// Whether they are logged.
     pub log: bool,
+    /// Whether what is [`crate::essential`] passes though no rule matches it.
+    pub essential: bool,
 }
 
 /// What a rule does.
@@ -206,8 +210,8 @@ pub struct Expectation {
     pub flow: FlowSpec,
     /// The verdict that is expected.
     pub verdict: Option<Action>,
-    /// The rule that is expected to decide; `Some(None)` is the default.
-    pub rule: Option<Option<String>>,
+    /// What is expected to decide.
+    pub rule: Option<Decider>,
     /// The moment it is evaluated at; all schedules are active without.
     pub at: Option<Moment>,
     /// Where it was written.

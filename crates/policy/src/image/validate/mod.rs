@@ -80,7 +80,7 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
     }
     let sections = &header.sections;
     layout(bytes, sections)?;
-    let known = header.defaults.iter().all(|flags| flags & !RULE_FLAGS == 0);
+    let known = header.defaults.iter().all(|flags| flags & !DEFAULT_FLAGS == 0);
     require(known, "defaults", 0, "only known flags are set")?;
     lists(bytes, sections)?;
     rules(bytes, sections)?;
