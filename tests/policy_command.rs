@@ -105,6 +105,12 @@ schedule = "night"
 remote = "198.51.100.1:443"
 verdict = "permit"
 rule = "default"
+
+[[expect]]
+direction = "inbound"
+local = "10.0.0.5:22"
+remote = "198.51.100.1:50000"
+verdict = "block"
 "#;
 
 const BAD: &str = "203.0.113.0/24 # all of it\n2001:db8:bad::/48\n";
@@ -202,6 +208,11 @@ remote = "@bad"
 name = "too late"
 action = "permit"
 remote = "203.0.113.128/25"
+[[expect]]
+direction = "inbound"
+local = "10.0.0.5:22"
+remote = "198.51.100.1:50000"
+verdict = "block"
 "#,
     )]);
     let text = folder.run(0, &["check", "policy.toml"]);
@@ -367,7 +378,7 @@ fn flows_that_cannot_be_are_refused_by_name() {
 #[test]
 fn test_tries_the_expectations() {
     let folder = office();
-    assert_eq!(folder.run(0, &["test", "office.toml"]).out, "2 of 2 expectations hold\n");
+    assert_eq!(folder.run(0, &["test", "office.toml"]).out, "3 of 3 expectations hold\n");
     folder.write("moved.toml", OFFICE.replace("198.51.100.1:443", "203.0.113.1:443").as_bytes());
     let text = folder.run(1, &["test", "moved.toml"]);
     insta::assert_snapshot!(text.out);

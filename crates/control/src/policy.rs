@@ -279,7 +279,7 @@ pub(crate) mod tests {
     const POLICY: &str = r#"
         [default]
         outbound = "permit"
-        inbound = "block"
+        inbound = "permit"
 
         [[rule]]
         name = "no curl"

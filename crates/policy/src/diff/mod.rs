@@ -27,6 +27,7 @@ use std::{
 use witnesses::witnesses;
 
 pub(crate) use essential::essential;
+pub(crate) use witnesses::inside;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]

@@ -1,5 +1,7 @@
-//! Finds rules that can never match, lists that overlap where it matters, and tunnels that pass unnoticed.
+//! Finds rules that can never match, lists that overlap where it matters, tunnels that pass unnoticed, and policies that cut
+//! their machine off.
 
+mod cut_off;
 mod tunnels;
 
 use crate::{
@@ -20,6 +22,7 @@ pub fn lint(policy: &Policy) -> Vec<Diagnostic> {
     shadowed(policy, &mut found);
     overlapping(policy, &mut found);
     tunnels::passing(policy, &mut found);
+    cut_off::cut_off(policy, &mut found);
     found
 }
 
