@@ -411,6 +411,28 @@ fn what_no_default_decides_is_said_by_explain_test_and_show() {
     assert!(folder.run(0, &["show", "image"]).out.contains("outbound block, inbound block\n"));
 }
 
+#[test]
+fn explain_says_what_a_decision_depends_on() {
+    let policy = "[[rule]]\nname = \"wireless\"\naction = \"block\"\ninterface = \"wireless\"\n\
+                  [[rule]]\nname = \"browser\"\naction = \"block\"\napplication = 'C:\\b.exe'\n";
+    let folder = Folder::new(&[("policy.toml", policy)]);
+    let flow = ["explain", "policy.toml", "--tcp", "10.0.0.5:50000", "203.0.113.9:443"];
+    let told = folder.run(0, &flow).out;
+    let outcomes = "depends on the program and the interface:
+  block (hard) by rule `wireless`: outbound tcp 10.0.0.5:50000 -> 203.0.113.9:443 on luid:0x47000000000000
+  block (hard) by rule `browser`: outbound tcp 10.0.0.5:50000 -> 203.0.113.9:443 by C:\\b.exe
+  permit (soft) by the default: otherwise
+";
+    assert!(told.ends_with(outcomes), "{told}");
+    let known = [&flow[..], &["--interface", "ethernet"]].concat();
+    assert_eq!(folder.json(0, &known)["depends_on"], serde_json::json!(["program"]));
+    let all = [&known[..], &["--app", r"C:\a.exe"]].concat();
+    assert!(folder.run(0, &all).out.ends_with("decides\npermit (soft)\n"));
+    // With either rule it is blocked: whoever it is does not matter.
+    folder.write("policy.toml", format!("[default]\noutbound = \"block\"\n{policy}").as_bytes());
+    assert!(folder.run(0, &flow).out.ends_with("decides\nblock (hard)\n"));
+}
+
 /// Imports `text`, checks the result, and returns the decision on a connection.
 fn imported(name: &str, text: &[u8], remote: &str) -> (String, Value) {
     let folder = Folder::new(&[]);

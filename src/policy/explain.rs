@@ -1,15 +1,18 @@
 //! `sluice policy explain`.
 
 use super::args::Flow;
-use super::files::options;
+use super::files::{invalid, options};
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
 use serde_json::json;
 use sluice_control::{assumed_app_id, read_policy};
 use sluice_policy::model::{Decider, FlowSpec, Moment, SidBuf};
-use sluice_policy::{Decision, Outcome, Reference, Verdict, parse_flow};
+use sluice_policy::{Decision, Outcome, Possible, Reference, Verdict, depends_on, parse_flow, possible};
 use std::path::Path;
 use std::process::ExitCode;
+
+/// Outcomes that are listed for people.
+const SHOWN: usize = 8;
 
 pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut Output) -> Result<ExitCode, Failure> {
     let policy = read_policy(file)?;
@@ -23,8 +26,11 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
     // The driver consults the image, so a difference between image and rules matters most.
     let agrees = explained.decision == decided;
     let rule = decided.rule.and_then(|rule| image.rule_name(rule));
+    let outcomes = possible(&policy, &options, &flow).map_err(invalid)?;
+    let depends = depends_on(&outcomes);
     let report = json!({
-        "flow": flow, "tried": explained.tried, "decision": decided, "rule": rule, "image_agrees": agrees
+        "flow": flow, "tried": explained.tried, "decision": decided, "rule": rule, "image_agrees": agrees,
+        "depends_on": depends, "outcomes": outcomes
     });
     output.report(&report, |out| {
         writeln!(out, "{LABEL}{flow}{LABEL:#}")?;
@@ -45,8 +51,28 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
             essential => writeln!(out, "  no rule matches, and no default decides: {essential}")?,
         }
         let provisional = if decided.needs_name { ", until its name is known" } else { "" };
-        let style = if decided.verdict == Verdict::Permit { GOOD } else { BAD };
-        writeln!(out, "{style}{}{style:#}{provisional}", said(&decided))?;
+        let style = |decision: &Decision| if decision.verdict == Verdict::Permit { GOOD } else { BAD };
+        let colour = style(&decided);
+        if depends.is_empty() {
+            writeln!(out, "{colour}{}{colour:#}{provisional}", said(&decided))?;
+        } else {
+            let facts: Vec<&str> = depends.iter().map(|fact| fact.name()).collect();
+            writeln!(out, "depends on {}:", facts.join(" and "))?;
+            // Those that come to another verdict first: they are why it depends.
+            let (same, other): (Vec<&Possible>, Vec<_>) =
+                outcomes.iter().skip(1).partition(|one| said(&one.decision) == said(&decided));
+            for one in other.into_iter().chain(same).take(SHOWN) {
+                let colour = style(&one.decision);
+                let at = one.at.as_ref().map_or(String::new(), |at| format!(", at {at}"));
+                let decider = Decider::of(&one.decision, one.rule.as_deref());
+                writeln!(out, "  {colour}{}{colour:#} by {decider}: {}{at}", said(&one.decision), one.flow)?;
+            }
+            if outcomes.len() > SHOWN + 1 {
+                writeln!(out, "  and {} more, all of them with --json", outcomes.len() - SHOWN - 1)?;
+            }
+            let decider = Decider::of(&decided, rule);
+            writeln!(out, "  {colour}{}{colour:#} by {decider}: otherwise{provisional}", said(&decided))?;
+        }
         if !agrees {
             writeln!(out, "{BAD}the image and the rules disagree: this is a bug, please report it{BAD:#}")?;
         }

@@ -24,6 +24,8 @@ pub use image::{Image, InvalidImage, StableBytes};
 #[cfg(feature = "std")]
 mod compile;
 #[cfg(feature = "std")]
+pub mod depends;
+#[cfg(feature = "std")]
 pub mod diagnostic;
 #[cfg(feature = "std")]
 pub mod diff;
@@ -47,6 +49,7 @@ pub mod text;
 #[cfg(feature = "std")]
 pub use self::{
     compile::{CompileOptions, Compiled, compile, compile_with_warnings},
+    depends::{Fact, Possible, depends_on, possible},
     diagnostic::{Diagnostic, Errors, Severity, render},
     diff::{Change, Difference, diff},
     expect::{Tested, test},

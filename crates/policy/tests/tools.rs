@@ -2,8 +2,10 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    CompileOptions, Direction, Essential, Flow, Image, Outcome, Policy, Reference, Verdict, compile, diff, lint, parse,
-    parse_flow, show, test,
+    CompileOptions, Direction, Essential, Fact, Flow, Image, Outcome, Policy, Reference, Verdict, compile, depends_on,
+    diff, lint,
+    model::{FlowSpec, Moment},
+    parse, parse_flow, possible, show, test,
 };
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
@@ -157,6 +159,69 @@ fn what_no_default_decides_is_said_to_be_essential() {
     let changes = diff(&one, &other, &options()).unwrap().changes;
     assert_eq!(changes.len(), 2, "one for each direction: {changes:?}");
     assert!(changes.iter().all(|change| change.old.essential.is_some() && change.new.essential.is_none()));
+}
+
+#[test]
+fn what_is_not_known_is_tried_with_what_the_rules_ask_for() {
+    let policy = policy(
+        r#"
+        [schedule.office]
+        days = "mon-fri"
+        hours = "08:00-18:00"
+        [[rule]]
+        name = "wireless"
+        action = "block"
+        interface = "wireless"
+        remote-port = 443
+        [[rule]]
+        name = "browser of one user"
+        action = "permit"
+        application = ['C:\b.exe', 'C:\c\*']
+        user = "S-1-5-21-1-2-3-1001"
+        [[rule]]
+        name = "the same and later"
+        action = "block"
+        application = 'C:\b.exe'
+        user = "S-1-5-21-1-2-3-1001"
+        [[rule]]
+        name = "not in the office"
+        action = "drop"
+        remote-port = 443
+        schedule = "office"
+        [[rule]]
+        name = "tracker"
+        action = "block"
+        remote-name = "*.tracker.example"
+        [[rule]]
+        name = "another port"
+        action = "block"
+        remote-port = 80
+        application = 'C:\x.exe'
+        "#,
+    );
+    let flow = |port: u16, app: Option<&str>, interface: Option<&str>| {
+        let remote = format!("203.0.113.9:{port}");
+        parse_flow("tcp", "10.0.0.5:50000", &remote, false, app, None, interface, None).unwrap()
+    };
+    let outcomes = |flow: &FlowSpec, at: Option<&str>| {
+        let at = at.map(|at| Moment::parse(at).unwrap());
+        let possible = possible(&policy, &CompileOptions { at, ..options() }, flow).unwrap();
+        let names: Vec<_> = possible.iter().map(|one| one.rule.clone().unwrap_or_default()).collect();
+        (names.join("|"), depends_on(&possible))
+    };
+    use Fact::{Interface, Name, Owner, Time};
+    let all = "not in the office|wireless|browser of one user||tracker";
+    let facts = vec![Fact::Program, Owner, Interface, Name, Time];
+    assert_eq!(outcomes(&flow(443, None, None), None), (all.to_owned(), facts));
+    // One rule permits, as the default does: that depends on nothing.
+    let outside = "|wireless|browser of one user|tracker".to_owned();
+    assert_eq!(outcomes(&flow(443, None, None), Some("sun 12:00")), (outside, vec![Interface, Name]));
+    // What is known is not tried.
+    let known = flow(443, Some(r"C:\other.exe"), Some("ethernet"));
+    assert_eq!(outcomes(&known, Some("sun 12:00")), ("|tracker".to_owned(), vec![Name]));
+    assert_eq!(outcomes(&flow(80, Some(r"C:\other.exe"), None), None), ("|tracker".to_owned(), vec![Name]));
+    let client = parse_flow("udp", "0.0.0.0:68", "255.255.255.255:67", true, None, None, None, None).unwrap();
+    assert_eq!(outcomes(&client, None), ("|browser of one user|tracker|".to_owned(), vec![Owner, Name]));
 }
 
 #[test]
