@@ -67,6 +67,9 @@ pub(crate) enum Command {
         /// once.
         #[arg(long, conflicts_with = "check")]
         watch: bool,
+        /// Load it although a list has less than half of the entries that it has in the policy in force.
+        #[arg(long, conflicts_with = "check")]
+        accept_shrunk: bool,
     },
     /// Show the service, the filters, the policy in force and the counters.
     Status,

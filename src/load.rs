@@ -2,8 +2,8 @@
 
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, Output, WARNING};
-use sluice_control::LoadReport;
 use sluice_control::watch::LocalClock;
+use sluice_control::{LoadReport, Shrinking};
 use sluice_host::Host;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -22,18 +22,28 @@ pub(crate) fn check(policy: &Path, output: &mut Output) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn load(host: &dyn Host, policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
-    let report = sluice_control::load(host, policy)?;
+pub(crate) fn load(
+    host: &dyn Host,
+    policy: &Path,
+    shrinking: Shrinking,
+    output: &mut Output,
+) -> Result<ExitCode, Failure> {
+    let report = sluice_control::load_with(host, policy, shrinking)?;
     output.warnings(&report.warnings)?;
     loaded(policy, &report, output)?;
     Ok(if report.lacks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_FORCE) })
 }
 
-pub(crate) fn watch(host: &dyn Host, policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
+pub(crate) fn watch(
+    host: &dyn Host,
+    policy: &Path,
+    shrinking: Shrinking,
+    output: &mut Output,
+) -> Result<ExitCode, Failure> {
     let mut failed = None;
     let mut first = true;
     let mut told = String::new();
-    sluice_control::watch(host, policy, &mut LocalClock, &mut |report| {
+    sluice_control::watch(host, policy, shrinking, &mut LocalClock, &mut |report| {
         let said = match report {
             Ok(report) => {
                 told.clear();
@@ -83,6 +93,9 @@ fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(),
         if let Some(at) = &report.schedules_judged_at {
             let until = report.schedules_change_at.as_deref().map_or("forever".to_owned(), |at| format!("until {at}"));
             writeln!(out, "  {WARNING}schedules were evaluated for {at}{WARNING:#}; the result holds {until}")?;
+        }
+        for moved in &report.moved {
+            writeln!(out, "  {WARNING}until now rules on programs there matched nothing{WARNING:#}: {moved}")?;
         }
         for program in &report.missing_programs {
             writeln!(out, "  {WARNING}not on this machine{WARNING:#}: {program}")?;

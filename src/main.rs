@@ -15,6 +15,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use failure::Failure;
 use output::Output;
+use sluice_control::Shrinking;
 use sluice_control::install::Options;
 use std::process::ExitCode;
 
@@ -36,8 +37,11 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
         Command::Load { policy, check: true, .. } => load::check(policy, output),
-        Command::Load { policy, watch: true, .. } => load::watch(&*machine::open(cli)?, policy, output),
-        Command::Load { policy, .. } => load::load(&*machine::open(cli)?, policy, output),
+        Command::Load { policy, watch, accept_shrunk, .. } => {
+            let shrinking = if *accept_shrunk { Shrinking::Accepted } else { Shrinking::Refused };
+            let load = if *watch { load::watch } else { load::load };
+            load(&*machine::open(cli)?, policy, shrinking, output)
+        }
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Doctor => doctor::doctor(&*machine::open(cli)?, output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),

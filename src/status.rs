@@ -57,7 +57,11 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     for filter in &report.filters {
         line(out, "", format_args!("{:24} filter {}", filter.layer, filter.id))?;
     }
-    report.driver.as_ref().map_or(Ok(()), |driver| driver_text(driver, out))
+    report.driver.as_ref().map_or(Ok(()), |driver| driver_text(driver, out))?;
+    for moved in &report.moved {
+        line(out, "", format_args!("{BAD}moved{BAD:#} {moved}: `sluice load` it again"))?;
+    }
+    Ok(())
 }
 
 fn driver_text(driver: &DriverState, out: &mut dyn Write) -> io::Result<()> {

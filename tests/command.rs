@@ -274,6 +274,43 @@ fn programs_are_found_behind_their_links() {
 }
 
 #[test]
+fn a_list_that_lost_most_of_its_entries_is_loaded_only_when_that_is_meant() {
+    let served = served();
+    served.install();
+    let policy = "[list.bad]\nfile = \"bad.txt\"\n[[rule]]\nname = \"bad\"\naction = \"block\"\nremote = \"@bad\"\n";
+    let policy = served.file("policy.toml", policy);
+    served.file("bad.txt", "192.0.2.1\n192.0.2.3\n192.0.2.5\n192.0.2.7\n");
+    let whole = served.json(0, &["load", &policy])["identity"].clone();
+    served.file("bad.txt", "192.0.2.1\n");
+    let refused = served.run(4, &["load", &policy]).error;
+    assert!(refused.contains("list `bad` has 1 entries, and 4 in the policy in force"), "{refused}");
+    assert!(refused.contains("--accept-shrunk"), "{refused}");
+    assert_eq!(served.json(0, &["status"])["driver"]["policy"]["identity"], whole);
+    served.run(0, &["load", "--accept-shrunk", &policy]);
+    served.run(2, &["load", "--accept-shrunk", "--check", &policy]);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn status_says_that_a_drive_is_not_where_the_policy_has_it() {
+    let served = served();
+    served.install();
+    let policy = served.file("policy.toml", "[[rule]]\nname = \"x\"\naction = \"block\"\napplication = 'C:\\a.exe'\n");
+    let image = served.files.path().join("image");
+    let drive = [r"--drive", r"C:=\Device\HarddiskVolume7", "-o", image.to_str().unwrap()];
+    served.run(0, &[&["policy", "compile", &policy], &drive[..]].concat());
+    sluice_control::load_image(&served.host, &std::fs::read(&image).unwrap()).unwrap();
+    let said = served.run(0, &["status"]).out;
+    assert!(
+        said.contains(r"drive C: was \device\harddiskvolume7 when the policy was loaded, and is \device\harddisk"),
+        "{said}"
+    );
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
 fn a_policy_without_changes_needs_no_watching() {
     let served = served();
     served.install();

@@ -1,6 +1,7 @@
 //! Why a verb failed, and what to do about it.
 
 use crate::install::Obstacle;
+use crate::sources::Shrunk;
 use sluice_host::{HostError, code};
 use std::fmt;
 use std::io;
@@ -95,6 +96,9 @@ pub enum ControlError {
     /// The compiler made an image that the driver's own validator refuses.
     #[error("the compiled policy is damaged: {0}")]
     BadImage(sluice_policy::InvalidImage),
+    /// Lists have less than half of the entries that they have in the policy in force.
+    #[error("{}", lost(.0))]
+    Shrunk(Vec<Shrunk>),
     /// The driver checked the policy and refused it.
     #[error("the driver refused the policy: {reason}")]
     PolicyRefused {
@@ -130,6 +134,12 @@ impl fmt::Display for Left {
 fn list(obstacles: &[Obstacle]) -> String {
     let what: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect();
     what.join("; ")
+}
+
+/// Lists that shrank, in one line.
+fn lost(lists: &[Shrunk]) -> String {
+    let what: Vec<String> = lists.iter().map(ToString::to_string).collect();
+    format!("{}: less than half are left", what.join("; "))
 }
 
 /// The kinds of failure that a caller (or an exit status) distinguishes.
@@ -168,9 +178,11 @@ impl ControlError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotInstalled | Self::NotLoaded => Kind::Absent,
-            Self::PolicyFile { .. } | Self::Policy(_) | Self::PolicySize { .. } | Self::PolicyRefused { .. } => {
-                Kind::Policy
-            }
+            Self::PolicyFile { .. }
+            | Self::Policy(_)
+            | Self::PolicySize { .. }
+            | Self::Shrunk(_)
+            | Self::PolicyRefused { .. } => Kind::Policy,
             Self::Step { source, .. } if is_denied(source.code) => Kind::Rights,
             Self::HalfDone { source, .. } => source.kind(),
             _ => Kind::Refused,
@@ -205,6 +217,9 @@ impl ControlError {
             Self::Policy(_) => "correct the file; a policy that is in force stays in force",
             Self::PolicySize { .. } => {
                 "split the lists or merge neighbouring prefixes; the policy in force stays in force"
+            }
+            Self::Shrunk(_) => {
+                "look whether the list is whole; if it is meant so, load it with --accept-shrunk; the policy in force stays in force"
             }
             Self::PolicyRefused { epoch: 0, .. } => {
                 "use a sluice command and a sluice.sys from the same build; no policy is in force"

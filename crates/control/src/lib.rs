@@ -12,6 +12,7 @@ pub mod events;
 pub mod install;
 pub mod objects;
 pub mod policy;
+pub mod sources;
 pub mod status;
 pub mod watch;
 #[cfg(windows)]
@@ -23,8 +24,10 @@ pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use policy::{
-    CheckReport, LoadReport, assumed_app_id, check, load, load_image, local_moment, read_policy, read_policy_with,
+    CheckReport, LoadReport, assumed_app_id, check, load, load_image, load_with, local_moment, read_policy,
+    read_policy_with,
 };
+pub use sources::{Moved, Shrinking, Shrunk};
 pub use status::{StatusReport, status};
 pub use watch::watch;
 

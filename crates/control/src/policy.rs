@@ -4,6 +4,7 @@ use crate::device::Control;
 use crate::disk::{Disk, MAX_POLICY_FILE};
 use crate::error::ControlError;
 use crate::objects;
+use crate::sources::{self, Moved, Shrinking};
 use crate::status::identity;
 use jiff::Zoned;
 use serde::Serialize;
@@ -50,6 +51,10 @@ pub struct LoadReport {
     /// except those that the driver tracks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_asked_again: Option<String>,
+    /// Drives that are on another device than in the policy that was in force before: its rules on their programs matched
+    /// nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Moved>,
     /// What compiles but is probably a mistake.
     pub warnings: Vec<Diagnostic>,
     /// What the installation lacks. The driver has the policy, but the policy is in force only if this is empty.
@@ -70,15 +75,42 @@ pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
 /// Reads and compiles a policy for this machine and gives it to the driver in one request.
 ///
 /// # Errors
-/// The file cannot be read, its policy does not compile, or the driver is not loaded or refuses it. Whatever fails, the
-/// policy in force stays in force.
+/// The file cannot be read, its policy does not compile, a list has less than half of the entries that it has in the
+/// policy in force, or the driver is not loaded or refuses the policy. Whatever fails, the policy in force stays in force.
 pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
-    load_at(host, &read_policy(file)?, local_moment())
+    load_with(host, file, Shrinking::Refused)
+}
+
+/// As [`load`], of a policy whose lists may have shrunk.
+///
+/// # Errors
+/// As there.
+pub fn load_with(host: &dyn Host, file: &Path, shrinking: Shrinking) -> Result<LoadReport, ControlError> {
+    load_at(host, &read_policy(file)?, local_moment(), shrinking)
 }
 
 /// Compiles a policy for this machine, with schedules evaluated at `now`, and gives it to the driver in one request.
-pub(crate) fn load_at(host: &dyn Host, policy: &Policy, now: Moment) -> Result<LoadReport, ControlError> {
-    let mut report = prepare(host, policy, now)?.load(host)?;
+pub(crate) fn load_at(
+    host: &dyn Host,
+    policy: &Policy,
+    now: Moment,
+    shrinking: Shrinking,
+) -> Result<LoadReport, ControlError> {
+    let prepared = prepare(host, policy, now)?;
+    let before = match (shrinking, sources::in_force(host)) {
+        (_, Ok(before)) => before,
+        // What cannot be compared may have shrunk.
+        (Shrinking::Refused, Err(error)) => return Err(error),
+        (Shrinking::Accepted, Err(_)) => None,
+    };
+    if let Some(before) = before.as_ref().filter(|_| shrinking == Shrinking::Refused) {
+        let shrunk = sources::shrunk(before, &prepared.image);
+        if !shrunk.is_empty() {
+            return Err(ControlError::Shrunk(shrunk));
+        }
+    }
+    let mut report = prepared.load(host)?;
+    report.moved = before.map_or_else(Vec::new, |before| sources::moved(host, &before));
     report.lacks = lacks(host);
     Ok(report)
 }
@@ -133,6 +165,7 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
         schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
         missing_programs: missing_programs(host, policy, now),
         not_asked_again: None,
+        moved: Vec::new(),
         warnings: warnings(policy, found),
         lacks: Vec::new(),
     };
@@ -230,7 +263,7 @@ fn image(
 const DEVICE: &str = r"\device\";
 
 /// The NT path of a program on this machine.
-fn app_id(host: &dyn Host, path: &str) -> Result<String, String> {
+pub(crate) fn app_id(host: &dyn Host, path: &str) -> Result<String, String> {
     if is_nt_path(path) || is_kernel(path) {
         return Ok(path.to_owned());
     }

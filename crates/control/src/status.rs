@@ -3,6 +3,7 @@
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::objects::{self, Change, Foreign, Inspection};
+use crate::sources::{self, Moved};
 use serde::Serialize;
 use sluice_host::{FilterEntry, Guid, Host, ServiceState, code};
 use sluice_protocol::status::Counter;
@@ -30,6 +31,9 @@ pub struct StatusReport {
     pub foreign: Vec<Foreign>,
     /// What the driver reports, when it is loaded.
     pub driver: Option<DriverState>,
+    /// Drives that are elsewhere than the policy in force has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Moved>,
 }
 
 /// One of our filters.
@@ -112,7 +116,10 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
         ServiceState::Running => Some(DriverState::from(&Control::open(host)?.1)),
         _ => None,
     };
+    // A policy that cannot be looked into says nothing of drives; the rest of the status counts all the same.
+    let in_force = driver.as_ref().and_then(|_| sources::in_force(host).ok().flatten());
     Ok(StatusReport {
+        moved: in_force.map_or_else(Vec::new, |image| sources::moved(host, &image)),
         service,
         driver_file,
         filters: objects.filters.iter().map(FilterLine::from).collect(),

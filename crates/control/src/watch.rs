@@ -2,6 +2,7 @@
 
 use crate::error::ControlError;
 use crate::policy::{LoadReport, load_at, local_moment, missing_programs, read_policy};
+use crate::sources::Shrinking;
 use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy};
 use std::ops::ControlFlow;
@@ -39,10 +40,11 @@ impl Clock for LocalClock {
 /// machines are suspended. The file and its lists are read once: an edited file takes effect by a new `load`.
 ///
 /// # Errors
-/// As [`load`](crate::load), at the first load only. Whatever fails, the policy in force stays in force.
+/// As [`load_with`](crate::load_with), at the first load only. Whatever fails, the policy in force stays in force.
 pub fn watch(
     host: &dyn Host,
     file: &Path,
+    shrinking: Shrinking,
     clock: &mut dyn Clock,
     loaded: &mut dyn FnMut(Result<&LoadReport, &ControlError>) -> ControlFlow<()>,
 ) -> Result<(), ControlError> {
@@ -50,7 +52,7 @@ pub fn watch(
     let mut first = true;
     loop {
         let now = clock.now();
-        let report = match load_at(host, &policy, now) {
+        let report = match load_at(host, &policy, now, shrinking) {
             Err(error) if first => return Err(error),
             Err(error) => {
                 if loaded(Err(&error)).is_break() {
@@ -121,7 +123,7 @@ mod tests {
     fn watched(text: &str, mut clock: Simulated, loads: usize) -> Vec<String> {
         let memory = machine();
         let mut seen = Vec::new();
-        watch(&memory, file(text).path(), &mut clock, &mut |report| {
+        watch(&memory, file(text).path(), Shrinking::Refused, &mut clock, &mut |report| {
             seen.push(report.unwrap().schedules_judged_at.clone().unwrap_or_default());
             if seen.len() == loads { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -148,16 +150,22 @@ mod tests {
         let memory = machine();
         let reply = |reply| memory.driver.lock().unwrap().reply = reply;
         let mut seen = Vec::new();
-        watch(&memory, file(POLICY).path(), &mut Simulated { seconds: 12 * 3600, jump: None }, &mut |report| {
-            seen.push(report.map(|report| report.epoch).map_err(ToString::to_string));
-            match seen.len() {
-                1 => reply(PolicyReply::refused(1, &"no room")),
-                3 => reply(PolicyReply::accepted(2)),
-                4 => return ControlFlow::Break(()),
-                _ => {}
-            }
-            ControlFlow::Continue(())
-        })
+        watch(
+            &memory,
+            file(POLICY).path(),
+            Shrinking::Refused,
+            &mut Simulated { seconds: 12 * 3600, jump: None },
+            &mut |report| {
+                seen.push(report.map(|report| report.epoch).map_err(ToString::to_string));
+                match seen.len() {
+                    1 => reply(PolicyReply::refused(1, &"no room")),
+                    3 => reply(PolicyReply::accepted(2)),
+                    4 => return ControlFlow::Break(()),
+                    _ => {}
+                }
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
         let refused = Err("the driver refused the policy: no room".to_owned());
         assert_eq!(seen[1..], [refused.clone(), refused, Ok(2)]);
@@ -181,10 +189,16 @@ mod tests {
     fn what_is_loaded_at_night_is_the_rules_of_the_night() {
         let memory = machine();
         let mut loads = 0;
-        watch(&memory, file(POLICY).path(), &mut Simulated { seconds: 12 * 3600, jump: None }, &mut |_| {
-            loads += 1;
-            if loads == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+        watch(
+            &memory,
+            file(POLICY).path(),
+            Shrinking::Refused,
+            &mut Simulated { seconds: 12 * 3600, jump: None },
+            &mut |_| {
+                loads += 1;
+                if loads == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+        )
         .unwrap();
         let driver = memory.driver.lock().unwrap();
         let entries = |index: usize| {

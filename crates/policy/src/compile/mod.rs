@@ -13,6 +13,7 @@ mod names;
 mod places;
 mod resolve;
 mod rules;
+mod sources;
 mod v4;
 mod v6;
 mod writer;
@@ -100,6 +101,8 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     let roots = std::array::from_fn(|index| if index < 4 { four.roots[index] } else { six.roots[index - 4] });
     drop((four.words, six.words));
 
+    let parts = &mut writer.parts;
+    sources::write(policy, options, &mut parts.sources, &mut parts.source_text);
     let spares = if policy.defaults.essential { DEFAULT_SPARES_ESSENTIAL } else { 0 };
     let defaults = [policy.defaults.outbound, policy.defaults.inbound]
         .map(|action| flags(action, action != Action::Permit, policy.defaults.log) | spares);

@@ -66,7 +66,7 @@ fn named(context: &mut Context<'_>, at: &At, mut collector: Collector, strict: b
     let names = collector.take_names();
     let empty = !has_addresses && names.is_empty();
     let mut named = Named::default();
-    (named.is_list, named.empty, named.strict) = (true, empty, strict);
+    (named.is_list, named.entries, named.empty, named.strict) = (true, collector.entries, empty, strict);
     // A list without entries can be used as either.
     for contents in [Contents::Addresses(collector.addresses.finish()), Contents::Names(names)] {
         match contents {

@@ -33,6 +33,8 @@ pub(super) struct Named {
     packages: Option<Vec<SidBuf>>,
     used: Cell<bool>,
     pub(super) is_list: bool,
+    /// How many entries a list has.
+    pub(super) entries: usize,
     /// A list without entries.
     pub(super) empty: bool,
     /// A list that is allowed to be empty.
@@ -99,7 +101,7 @@ impl Scope {
         let list = |(name, named): (&String, &Named)| {
             let span = named.at.as_ref()?.span.clone();
             let (addresses, names) = (named.addresses.clone(), named.names.clone());
-            named.is_list.then(|| List { name: name.clone(), addresses, names, span })
+            named.is_list.then(|| List { name: name.clone(), addresses, names, entries: named.entries, span })
         };
         self.named.iter().filter_map(list).collect()
     }

@@ -204,6 +204,10 @@ sections! {
     user_records: 8,
     /// The bytes of applications, then of users.
     strings: 1,
+    /// What the image was made of (see [`super::sources`]).
+    sources: super::sources::RECORD,
+    /// The names and values of sources.
+    source_text: 1,
 }
 
 /// What validation read from the header.

@@ -8,6 +8,7 @@ pub(crate) mod layout;
 mod matcher;
 pub(crate) mod members;
 pub(crate) mod names;
+pub(crate) mod sources;
 pub(crate) mod table;
 pub(crate) mod v4;
 pub(crate) mod v6;
@@ -16,6 +17,7 @@ mod validate;
 use crate::flow::{Decision, Flow};
 use layout::{Header, RuleRecord};
 
+pub use sources::{Source, SourceKind};
 pub use validate::InvalidImage;
 /// The version of the layout that [`Image::validate`] accepts.
 pub const VERSION: u32 = layout::VERSION;

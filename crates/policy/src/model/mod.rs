@@ -53,6 +53,8 @@ pub struct List {
     pub addresses: Option<Arc<AddressSet>>,
     /// Its names, if it holds any.
     pub names: Option<Arc<NameSet>>,
+    /// How many entries it has, in all its files, exceptions included.
+    pub entries: usize,
     /// Where it is declared.
     pub span: Range<usize>,
 }

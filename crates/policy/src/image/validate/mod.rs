@@ -59,7 +59,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> [u8; 16] {
 }
 
 /// Ok if the rule holds; otherwise an error that says which and where.
-fn require(holds: bool, section: &'static str, index: u32, rule: &'static str) -> Result<(), InvalidImage> {
+pub(super) fn require(holds: bool, section: &'static str, index: u32, rule: &'static str) -> Result<(), InvalidImage> {
     if holds { Ok(()) } else { Err(InvalidImage::Field { section, index, rule }) }
 }
 
@@ -93,6 +93,7 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
     v6::validate(sections.local6.of(bytes), "local6")?;
     name_tables(bytes, sections)?;
     identifiers(bytes, sections)?;
+    super::sources::validate(bytes, sections)?;
     Ok(header)
 }
 
