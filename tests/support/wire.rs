@@ -69,6 +69,11 @@ impl Wire {
         }
     }
 
+    /// Everything on it belongs to `owner`.
+    pub fn of_owner(machine: &Arc<Machine>, owner: Owner) -> Self {
+        Self { owner: OneProcess(Arc::new(owner)), ..Self::new(machine) }
+    }
+
     /// Passes one packet, a millisecond after the one before.
     pub fn pass(&mut self, bytes: &[u8], direction: Direction) -> Decision {
         self.now += Duration::from_millis(1);
