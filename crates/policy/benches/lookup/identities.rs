@@ -9,6 +9,8 @@ use sluice_policy::{Direction, Flow, Identities, Sid, model::SidBuf};
 use std::{fmt::Write, net::IpAddr};
 
 const KEYS: usize = 1 << 10;
+/// Different services that rules name: a policy has no more than 1024 sets of identities.
+const SERVICES: usize = 1000;
 
 /// A token: the user and its groups.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ impl Identities for Token {
 }
 
 pub(crate) fn run() {
-    for rules in [0, 10, 1000] {
+    for rules in [0, 10, 1000, 10_000] {
         for sids in [10, 50, 200] {
             one(rules, sids);
         }
@@ -33,18 +35,18 @@ fn one(rules: usize, sids: usize) {
     let mut random = Random(7);
     let mut text = String::new();
     for rule in 0..rules {
-        write!(text, "[[rule]]\naction = \"block\"\nservice = \"service{rule}\"\n").unwrap();
+        write!(text, "[[rule]]\naction = \"block\"\nservice = \"service{}\"\n", rule % SERVICES).unwrap();
     }
     text.push_str("[[rule]]\naction = \"permit\"\nremote = \"203.0.113.0/24\"\n");
     let built = data::build(&text, "");
     let service = |number: usize| SidBuf::of_service(&format!("service{number}")).unwrap();
-    let named: Vec<SidBuf> = (0..rules).map(service).collect();
+    let named: Vec<SidBuf> = (0..rules).map(|rule| service(rule % SERVICES)).collect();
     let tokens: Vec<Token> = (0..KEYS)
         .map(|key| {
             let stranger = |n| SidBuf::parse(&format!("S-1-5-21-1-2-3-{}", 1000 * key + n)).unwrap();
             let mut token: Vec<SidBuf> = (0..sids).map(stranger).collect();
             if key % 2 == 0 && rules > 0 {
-                token[sids / 2] = service(random.below(rules));
+                token[sids / 2] = service(random.below(rules.min(SERVICES)));
             }
             Token(token)
         })

@@ -20,6 +20,9 @@ pub(super) type Identifiers = BTreeSet<Vec<u8>>;
 /// A backslash in UTF-16LE.
 const BACKSLASH: [u8; 2] = [b'\\', 0];
 
+/// Slots per record. Most identities of a token are in no rule: they should meet an empty slot at once.
+const SLOTS: usize = 8;
+
 /// Writes the table of programs.
 pub(super) fn applications(sets: &[Identifiers], key: [u8; 16], parts: &mut Parts) -> Numbering {
     let (records, numbering) = records(sets);
@@ -92,7 +95,7 @@ fn table(records: &BTreeMap<Vec<u8>, u32>, key: [u8; 16], strings: &mut Vec<u8>)
         table.extend((strings.len() as u32).to_le_bytes());
         table.extend(class.to_le_bytes());
     }
-    let mut count = records.len() * 2;
+    let mut count = records.len() * SLOTS;
     let slots = loop {
         match slots(records, halves, count) {
             Some(slots) => break slots,
