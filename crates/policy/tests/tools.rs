@@ -301,6 +301,16 @@ fn tunnels_that_pass_where_the_rest_is_blocked_are_warned_of() {
 }
 
 #[test]
+fn many_rules_that_let_tunnels_pass_make_one_warning() {
+    let rules: String = (0..2000)
+        .map(|index| format!("[[rule]]\naction = \"permit\"\nremote = \"45.0.{}.{}\"\n", index / 256, index % 256))
+        .collect();
+    let found = warnings(&format!("[default]\noutbound = \"block\"\n{rules}"));
+    let [one] = &found[..] else { panic!("{found:?}") };
+    assert!(one.starts_with("rule `rule 0`, and 1999 more that name no protocol, let tunnels pass: "), "{one}");
+}
+
+#[test]
 fn tunnels_that_are_meant_or_decided_are_not_warned_of() {
     for rule in [
         "protocol = [41, \"gre\"]",

@@ -77,33 +77,50 @@ pub(super) fn passing(policy: &Policy, found: &mut Vec<Diagnostic>) {
         if !blocked(TCP) || !blocked(UDP) {
             continue;
         }
-        for (index, rule) in policy.rules.iter().enumerate() {
-            let rule = Rule { direction: Some(direction), ..rule.clone() };
-            let applies = policy.rules[index].direction.is_none_or(|one| one == direction) && rule.enabled;
-            if applies && rule.action == Action::Permit && speaks_of_anybody(&rule) {
-                let at = (policy.rules[index].span.clone(), format!("rule[{index}]"));
-                warn(policy, index, &rule, at, &format!("rule `{}`", rule.name), found);
+        let permits = |rule: &Rule| {
+            let applies = rule.direction.is_none_or(|one| one == direction) && rule.enabled;
+            applies && rule.action == Action::Permit && speaks_of_anybody(rule)
+        };
+        let mut slipping = (0..policy.rules.len())
+            .filter(|index| permits(&policy.rules[*index]))
+            .filter(|index| TUNNELS.iter().any(|tunnel| tunnel.slips_through(&policy.rules[*index])));
+        // One warning, however many rules are written alike.
+        while let Some(index) = slipping.next() {
+            let rule = Rule { direction: Some(direction), ..policy.rules[index].clone() };
+            let passing = passing_by(policy, index, &rule);
+            if passing.is_empty() {
+                continue;
             }
+            let what = match slipping.count() {
+                0 => format!("rule `{}` lets", rule.name),
+                more => format!("rule `{}`, and {more} more that name no protocol, let", rule.name),
+            };
+            warn(policy, &passing, (rule.span.clone(), format!("rule[{index}]")), &what, found);
+            break;
         }
         if default == Action::Permit {
-            let what = format!("the default for {} flows", direction.word());
-            warn(policy, policy.rules.len(), &everything, (0..0, "default".to_owned()), &what, found);
+            let passing = passing_by(policy, policy.rules.len(), &everything);
+            let what = format!("the default for {} flows lets", direction.word());
+            warn(policy, &passing, (0..0, "default".to_owned()), &what, found);
         }
     }
 }
 
-/// One warning for all tunnels that `rule`, at `index`, lets pass.
+/// The tunnels that `rule`, at `index`, lets pass.
+fn passing_by(policy: &Policy, index: usize, rule: &Rule) -> Vec<String> {
+    let reaches = |tunnel: &&Tunnel| tunnel.slips_through(rule) && decider(policy, index, &tunnel.of(rule)).is_none();
+    TUNNELS.iter().filter(reaches).map(ToString::to_string).collect()
+}
+
+/// One warning for both directions.
 fn warn(
     policy: &Policy,
-    index: usize,
-    rule: &Rule,
+    passing: &[String],
     (span, key): (std::ops::Range<usize>, String),
     what: &str,
     found: &mut Vec<Diagnostic>,
 ) {
-    let reaches = |tunnel: &Tunnel| tunnel.slips_through(rule) && decider(policy, index, &tunnel.of(rule)).is_none();
-    let passing: Vec<String> = TUNNELS.iter().filter(|tunnel| reaches(tunnel)).map(ToString::to_string).collect();
-    let same = format!("{what} lets tunnels pass");
+    let same = format!("{what} tunnels pass");
     if passing.is_empty() || found.iter().any(|one| one.message.starts_with(&same)) {
         return;
     }
