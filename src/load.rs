@@ -95,7 +95,10 @@ fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(),
             writeln!(out, "  {WARNING}schedules were evaluated for {at}{WARNING:#}; the result holds {until}")?;
         }
         for moved in &report.moved {
-            writeln!(out, "  {WARNING}until now rules on programs there matched nothing{WARNING:#}: {moved}")?;
+            writeln!(out, "  {WARNING}until now rules on it matched nothing{WARNING:#}: {moved}")?;
+        }
+        for alias in &report.missing_interfaces {
+            writeln!(out, "  {WARNING}not on this machine{WARNING:#}: interface {alias}")?;
         }
         for program in &report.missing_programs {
             writeln!(out, "  {WARNING}not on this machine{WARNING:#}: {program}")?;

@@ -310,3 +310,17 @@ fn policies_swap_under_traffic() {
     assert!(rig.counter("policies_loaded") > u64::from(SWAPS));
     rig.uninstall();
 }
+
+#[test]
+fn a_rule_on_an_interface_by_its_alias_decides_for_that_interface() {
+    let rig = Rig::install();
+    for (alias, expected) in [("ethernet", Verdict::Refuse), ("Wi-Fi", Verdict::Forward)] {
+        rig.load(&format!("[[rule]]\nname = \"one\"\naction = \"block\"\ninterface = \"alias:{alias}\"\n"));
+        let mut wire = Wire::new(&rig.machine);
+        for remote in ["203.0.113.10", "2001:db8:1::10"] {
+            assert_eq!(wire.connect(remote, 443).0, expected, "{alias} to {remote}");
+        }
+        wire.finish();
+    }
+    rig.uninstall();
+}

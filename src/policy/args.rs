@@ -36,6 +36,10 @@ pub(crate) enum Command {
         /// the policy's program paths use.
         #[arg(long, value_name = "DRIVE=DEVICE", value_parser = drive)]
         drive: Vec<(char, String)>,
+        /// The LUID that an interface has on the machine the image is for, as in `Ethernet 2=0x6008001000000`; once for
+        /// each alias that rules name.
+        #[arg(long, value_name = "ALIAS=LUID", value_parser = alias)]
+        alias: Vec<(String, u64)>,
         #[command(flatten)]
         at: At,
     },
@@ -188,6 +192,16 @@ fn drive(text: &str) -> Result<(char, String), String> {
     if known { Ok((letter, device.to_owned())) } else { Err(wrong()) }
 }
 
+fn alias(text: &str) -> Result<(String, u64), String> {
+    let luid = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let found = text.rsplit_once('=').and_then(|(alias, number)| Some((alias.to_owned(), luid(number)?)));
+    let known = found.filter(|(alias, luid)| !alias.is_empty() && *luid != 0);
+    known.ok_or_else(|| "an alias and its LUID are expected, as in `Ethernet 2=0x6008001000000`".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +211,15 @@ mod tests {
         assert_eq!(key("000102030405060708090a0b0c0d0e0f"), Ok(std::array::from_fn(|index| index as u8)));
         for wrong in ["", "00", "zz0102030405060708090a0b0c0d0e0f", "+00102030405060708090a0b0c0d0e0f"] {
             assert!(key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn aliases_have_luids() {
+        assert_eq!(alias("Ethernet 2=0x6008001000000"), Ok(("Ethernet 2".to_owned(), 0x6_0080_0100_0000)));
+        assert_eq!(alias("a=b=7"), Ok(("a=b".to_owned(), 7)));
+        for wrong in ["", "Ethernet", "=7", "Ethernet=0", "Ethernet=x"] {
+            assert!(alias(wrong).is_err(), "{wrong}");
         }
     }
 

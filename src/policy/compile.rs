@@ -17,11 +17,13 @@ pub(super) fn compile(
     image: &Path,
     key: Option<[u8; 16]>,
     drives: &[(char, String)],
+    aliases: &[(String, u64)],
     at: Option<Moment>,
     output: &mut Output,
 ) -> Result<ExitCode, Failure> {
     let lists = Disk::default();
-    let policy = read_policy_with(file, &lists)?;
+    let luid = |alias: &str| aliases.iter().find(|(name, _)| name == alias).map(|(_, luid)| *luid);
+    let policy = read_policy_with(file, &lists)?.on_machine(luid);
     let assumed = RefCell::new(BTreeSet::new());
     let application = |path: &str| {
         let (mapped, known) = on_drive(path, drives);

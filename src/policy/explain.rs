@@ -5,7 +5,7 @@ use super::files::{invalid, options};
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
 use serde_json::json;
-use sluice_control::{assumed_app_id, read_policy};
+use sluice_control::{assumed_app_id, read_policy_elsewhere};
 use sluice_policy::model::{Decider, FlowSpec, Moment, SidBuf};
 use sluice_policy::{Decision, Outcome, Possible, Reference, Verdict, depends_on, parse_flow, possible};
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 const SHOWN: usize = 8;
 
 pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut Output) -> Result<ExitCode, Failure> {
-    let policy = read_policy(file)?;
+    let policy = read_policy_elsewhere(file)?;
     let flow = spec(flow).map_err(Failure::Usage)?;
     let options = options(at);
     let reference = Reference::new(&policy, &options);

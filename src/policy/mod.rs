@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
 use files::{invalid, options};
 use serde_json::json;
-use sluice_control::read_policy;
+use sluice_control::read_policy_elsewhere;
 use sluice_policy::import::{Source, import, import_complete};
 use sluice_policy::model::{Decider, Moment};
 use sluice_policy::text::{Encoding, NotText, decode};
@@ -23,7 +23,9 @@ use std::process::ExitCode;
 pub(crate) fn run(command: &Command, output: &mut Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check { file } => check(file, output),
-        Command::Compile { file, image, key, drive, at } => compile::compile(file, image, *key, drive, at.at, output),
+        Command::Compile { file, image, key, drive, alias, at } => {
+            compile::compile(file, image, *key, drive, alias, at.at, output)
+        }
         Command::Show { image } => show_image(image, output),
         Command::Diff { old, new, limit, at } => difference(old, new, *limit as usize, at.at, output),
         Command::Explain { file, flow, at } => explain::explain(file, flow, at.at, output),
@@ -46,7 +48,7 @@ fn image(policy: &Policy, options: &CompileOptions<'_>) -> Result<Image<Vec<u8>>
 }
 
 fn check(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
-    let policy = read_policy(file)?;
+    let policy = read_policy_elsewhere(file)?;
     let bytes = image(&policy, &options(None))?.as_bytes().len();
     let warnings = warnings(&policy);
     output.warnings(&warnings)?;
@@ -90,7 +92,7 @@ fn difference(
     at: Option<Moment>,
     output: &mut Output,
 ) -> Result<ExitCode, Failure> {
-    let mut found = diff(&read_policy(old)?, &read_policy(new)?, &options(at)).map_err(invalid)?;
+    let mut found = diff(&read_policy_elsewhere(old)?, &read_policy_elsewhere(new)?, &options(at)).map_err(invalid)?;
     found.changes.truncate(limit);
     output.report(&found, |out| {
         let rest = if found.complete { "" } else { ", not every overlap of rules among them" };
@@ -115,7 +117,7 @@ fn difference(
 }
 
 fn test_file(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
-    let policy = read_policy(file)?;
+    let policy = read_policy_elsewhere(file)?;
     let tested = test(&policy, &options(None)).map_err(invalid)?;
     let failed = tested.iter().filter(|one| one.failure.is_some()).count();
     output.report(&tested, |out| {

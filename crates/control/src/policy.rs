@@ -9,7 +9,7 @@ use crate::status::identity;
 use jiff::Zoned;
 use serde::Serialize;
 use sluice_host::Host;
-use sluice_policy::model::{Moment, Policy, program, schedule};
+use sluice_policy::model::{Moment, Policy, assumed_luid, program, schedule};
 use sluice_policy::{CompileOptions, Diagnostic, Files, Image, compile_with_warnings, lint, parse};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;
 use sluice_protocol::status::PolicyReply;
@@ -47,6 +47,9 @@ pub struct LoadReport {
     /// Programs of rules that are not on this machine, as the policy writes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_programs: Vec<String>,
+    /// Aliases of interfaces of rules that are not on this machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_interfaces: Vec<String>,
     /// Why Windows does not reauthorize connections older than the policy, if it does not: they keep their verdict,
     /// except those that the driver tracks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +69,7 @@ pub struct LoadReport {
 /// # Errors
 /// The file cannot be read, or its policy does not compile.
 pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
-    let policy = read_policy(file)?;
+    let policy = read_policy_elsewhere(file)?;
     let (image, found) = image(&policy, &assumed_app_id, None)?;
     let warnings = warnings(&policy, found);
     Ok(CheckReport { rules: image.rule_count(), bytes: image.as_bytes().len() as u64, warnings })
@@ -154,6 +157,7 @@ pub(crate) fn prepare_file(host: &dyn Host, file: &Path) -> Result<Prepared, Con
 }
 
 fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, ControlError> {
+    let policy = &policy.on_machine(|alias| host.interface_luid(alias).ok());
     let application = |path: &str| app_id(host, path);
     let (image, found) = image(policy, &application, Some(now))?;
     let report = LoadReport {
@@ -164,6 +168,7 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
         schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.to_string()),
         schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
         missing_programs: missing_programs(host, policy, now),
+        missing_interfaces: missing_interfaces(host, policy, now),
         not_asked_again: None,
         moved: Vec::new(),
         warnings: warnings(policy, found),
@@ -178,6 +183,16 @@ pub(crate) fn missing_programs(host: &dyn Host, policy: &Policy, now: Moment) ->
     let programs = active.flat_map(|rule| rule.applications.iter().flatten()).map(|path| path.value.as_str());
     let missing = |path: &&str| app_id(host, path.strip_suffix(r"\*").unwrap_or(path)).is_err();
     let mut missing: Vec<String> = programs.filter(missing).map(str::to_owned).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+/// Aliases of interfaces that the rules in force at `now` name and that are not on this machine.
+pub(crate) fn missing_interfaces(host: &dyn Host, policy: &Policy, now: Moment) -> Vec<String> {
+    let active = policy.rules.iter().filter(|rule| rule.active(&policy.schedules, Some(now)));
+    let aliases = active.flat_map(|rule| &rule.aliases).map(|alias| alias.value.clone());
+    let mut missing: Vec<String> = aliases.filter(|alias| host.interface_luid(alias).is_err()).collect();
     missing.sort_unstable();
     missing.dedup();
     missing
@@ -240,6 +255,14 @@ pub fn read_policy_with(file: &Path, files: &dyn Files) -> Result<Policy, Contro
         failed(std::io::Error::new(std::io::ErrorKind::InvalidData, what))
     })?;
     parse(file, &text, files).map_err(ControlError::Policy)
+}
+
+/// Reads a policy and its lists away from its machine: interfaces that it names by alias are taken to be there.
+///
+/// # Errors
+/// As [`read_policy`].
+pub fn read_policy_elsewhere(file: &Path) -> Result<Policy, ControlError> {
+    Ok(read_policy(file)?.on_machine(|alias| Some(assumed_luid(alias))))
 }
 
 /// Compiles, and validates with the driver's own validator; returns the compiler's warnings too.

@@ -36,21 +36,25 @@ impl fmt::Display for Shrunk {
     }
 }
 
-/// A drive that is on another device than the policy in force has it on: its rules on programs there match nothing.
+/// A drive that is on another device, or an interface that has another LUID, than in the policy in force: what rules say of
+/// programs there, or of the interface, matches nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Moved {
-    /// The drive, `C:`.
-    pub drive: String,
-    /// The device on which the policy has it.
+    /// A drive or an interface.
+    pub kind: SourceKind,
+    /// The drive, `C:`, or the interface's alias.
+    pub name: String,
+    /// The device, or the LUID, that the policy has.
     pub was: String,
-    /// The device on which it is; none when there is no such drive now.
+    /// The one that it has now; none when there is no such drive or interface.
     pub is: Option<String>,
 }
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { drive, was, is } = self;
-        write!(f, "drive {drive} was {was} when the policy was loaded, and ")?;
+        let Self { kind, name, was, is } = self;
+        let what = if *kind == SourceKind::Drive { "drive" } else { "interface" };
+        write!(f, "{what} {name} was {was} when the policy was loaded, and ")?;
         match is {
             Some(is) => write!(f, "is {is} now"),
             None => f.write_str("is not there now"),
@@ -82,17 +86,21 @@ pub(crate) fn shrunk<B: StableBytes, C: StableBytes>(in_force: &Image<B>, new: &
     shrunk.map(|(name, entries, in_force)| Shrunk { list: name.to_owned(), entries, in_force }).collect()
 }
 
-/// The drives that are elsewhere than an image has them.
+/// The drives and interfaces that are not as an image has them.
 pub(crate) fn moved<B: StableBytes>(host: &dyn Host, image: &Image<B>) -> Vec<Moved> {
-    let drives = image.sources().filter(|source| source.kind == SourceKind::Drive);
-    drives
-        .filter_map(|source| {
-            let is = app_id(host, &format!("{}\\", source.name)).ok();
-            let is = is.map(|path| program::fold(path.trim_end_matches('\\')));
-            let moved = is.as_deref() != Some(source.value);
-            moved.then(|| Moved { drive: source.name.to_owned(), was: source.value.to_owned(), is })
-        })
-        .collect()
+    let now = |source: &Source<'_>| match source.kind {
+        SourceKind::List => None,
+        SourceKind::Drive => {
+            let device = app_id(host, &format!("{}\\", source.name)).ok();
+            Some(device.map(|path| program::fold(path.trim_end_matches('\\'))))
+        }
+        SourceKind::Interface => Some(host.interface_luid(source.name).ok().map(|luid| format!("{luid:#x}"))),
+    };
+    let changed = image.sources().filter_map(|source| {
+        let is = now(&source).filter(|is| is.as_deref() != Some(source.value))?;
+        Some(Moved { kind: source.kind, name: source.name.to_owned(), was: source.value.to_owned(), is })
+    });
+    changed.collect()
 }
 
 #[cfg(test)]
@@ -152,8 +160,9 @@ mod tests {
         let elsewhere = |path: &str| Ok(format!(r"\Device\HarddiskVolume{}{}", path.len(), &path[2..]));
         let options = CompileOptions { application: &elsewhere, key: [1; 16], at: None };
         load_image(&memory, &sluice_policy::compile(&policy, &options).unwrap()).unwrap();
-        let at = |drive: &str, was: &str, is: Option<&str>| Moved {
-            drive: drive.to_owned(),
+        let at = |name: &str, was: &str, is: Option<&str>| Moved {
+            kind: SourceKind::Drive,
+            name: name.to_owned(),
             was: was.to_owned(),
             is: is.map(str::to_owned),
         };
@@ -168,5 +177,33 @@ mod tests {
         // Loading says it once more, and mends it.
         assert_eq!(load(&memory, file(text).path()).unwrap().moved, moved);
         assert_eq!(status(&memory).unwrap().moved, []);
+    }
+    #[test]
+    fn an_interface_is_named_by_its_alias_and_followed() {
+        let memory = machine();
+        let text = "[[rule]]\nname = \"x\"\naction = \"block\"\ninterface = [\"alias:Ethernet\", \"alias:Wi-Fi\"]\n";
+        let report = load(&memory, file(text).path()).unwrap();
+        assert_eq!(report.missing_interfaces, ["Wi-Fi"]);
+        let said = "there is no interface `Wi-Fi` on this machine: the rule does not match it";
+        assert_eq!(report.warnings[0].message, said);
+        assert_eq!(status(&memory).unwrap().moved, []);
+        let decides = |luid| {
+            let driver = memory.driver.lock().unwrap();
+            let image = Image::validate(driver.policies.last().unwrap().as_slice()).unwrap();
+            let address = std::net::IpAddr::from([192, 0, 2, 1]);
+            let flow = sluice_policy::Flow::new(sluice_policy::Direction::Outbound, 6, address, 50_000, address, 443);
+            image.decide(&flow.with_loopback(false).with_interface(luid)).rule
+        };
+        let (ethernet, wireless) = (6 << 48 | 1, 71 << 48 | 1);
+        assert_eq!((decides(ethernet), decides(wireless)), (Some(0), None));
+        *memory.interfaces.borrow_mut() = vec![("Ethernet".to_owned(), 6 << 48 | 2), ("Wi-Fi".to_owned(), wireless)];
+        let moved = &status(&memory).unwrap().moved[0];
+        assert_eq!(
+            moved.to_string(),
+            "interface Ethernet was 0x6000000000001 when the policy was loaded, and is 0x6000000000002 now"
+        );
+        let report = load(&memory, file(text).path()).unwrap();
+        assert_eq!((report.missing_interfaces, report.moved.len()), (Vec::new(), 1));
+        assert_eq!((decides(ethernet), decides(ethernet + 1), decides(wireless)), (None, Some(0), Some(0)));
     }
 }

@@ -78,6 +78,8 @@ pub(crate) struct Memory {
     pub(crate) engine_stopped: Cell<bool>,
     /// How often the service still reports that it is stopping.
     pub(crate) stop_polls: Cell<usize>,
+    /// Aliases and LUIDs.
+    pub(crate) interfaces: RefCell<Vec<(String, u64)>>,
 }
 
 impl Memory {
@@ -100,6 +102,7 @@ impl Memory {
             fail_at: Cell::default(),
             engine_stopped: Cell::default(),
             stop_polls: Cell::default(),
+            interfaces: RefCell::new(vec![("Ethernet".to_owned(), 6 << 48 | 1)]),
         };
         memory.driver.lock().unwrap().status.protocol_version = PROTOCOL_VERSION;
         memory
@@ -253,6 +256,11 @@ impl Host for Memory {
             Some(rest) => Ok(format!(r"\device\harddiskvolume1{}", rest.to_lowercase())),
             None => Err(HostError::new("FwpmGetAppIdFromFileName0", code::ERROR_FILE_NOT_FOUND)),
         }
+    }
+
+    fn interface_luid(&self, alias: &str) -> HostResult<u64> {
+        let known = self.interfaces.borrow().iter().find(|(name, _)| name == alias).map(|(_, luid)| *luid);
+        known.ok_or_else(|| HostError::new("ConvertInterfaceAliasToLuid", code::ERROR_INVALID_PARAMETER))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A policy that follows its schedules: the driver has no clock, so user mode has to swap the image.
 
 use crate::error::ControlError;
-use crate::policy::{LoadReport, load_at, local_moment, missing_programs, read_policy};
+use crate::policy::{LoadReport, load_at, local_moment, missing_interfaces, missing_programs, read_policy};
 use crate::sources::Shrinking;
 use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy};
@@ -64,14 +64,16 @@ pub fn watch(
             Ok(report) => report,
         };
         first = false;
-        let missing = &report.missing_programs;
-        let settled = report.schedules_change_at.is_none() && missing.is_empty();
+        let (programs, interfaces) = (&report.missing_programs, &report.missing_interfaces);
+        let settled = report.schedules_change_at.is_none() && programs.is_empty() && interfaces.is_empty();
         if loaded(Ok(&report)).is_break() || settled {
             return Ok(());
         }
         let in_force = active(&policy, now);
         let same = |now| {
-            active(&policy, now) == in_force && (missing.is_empty() || missing_programs(host, &policy, now) == *missing)
+            active(&policy, now) == in_force
+                && (programs.is_empty() || missing_programs(host, &policy, now) == *programs)
+                && (interfaces.is_empty() || missing_interfaces(host, &policy, now) == *interfaces)
         };
         while same(clock.now()) {
             clock.wait(STEP);
@@ -143,6 +145,21 @@ mod tests {
         let missing = POLICY.replace("schedule =", "application = 'Q:\\gone.exe'\n        schedule =");
         let seen = watched(&missing, Simulated { seconds: 12 * 3600, jump: None }, 3);
         assert_eq!(seen, ["mon 12:00", "mon 18:00", "tue 08:00"]);
+    }
+
+    #[test]
+    fn an_interface_that_comes_has_the_policy_loaded_again() {
+        let memory = machine();
+        let text = "[[rule]]\nname = \"x\"\naction = \"block\"\ninterface = \"alias:VPN\"\n";
+        let mut seen = Vec::new();
+        let clock = &mut Simulated { seconds: 0, jump: None };
+        watch(&memory, file(text).path(), Shrinking::Refused, clock, &mut |report| {
+            seen.push(report.unwrap().missing_interfaces.clone());
+            memory.interfaces.borrow_mut().push(("VPN".to_owned(), 53 << 48 | 7));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(seen, [vec!["VPN".to_owned()], Vec::new()]);
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub trait Host {
     /// `FwpmGetAppIdFromFileName0`: the lower-case NT path that ALE_APP_ID carries for this file, without the
     /// terminating NUL. The file must exist.
     fn app_id(&self, path: &str) -> HostResult<String>;
+    /// `ConvertInterfaceAliasToLuid`: the NET_LUID of the interface with this alias (`Ethernet 2`).
+    fn interface_luid(&self, alias: &str) -> HostResult<u64>;
 }
 
 /// An open session with the Base Filtering Engine. Dropping it closes the handle (`FwpmEngineClose0`), which aborts

@@ -341,6 +341,12 @@ impl Host for LocalHost {
             Err(error) => Err(file_error(OPERATION, &local, &error)),
         }
     }
+
+    fn interface_luid(&self, alias: &str) -> HostResult<u64> {
+        // What Windows says of an alias that no interface has, by the documentation.
+        let unknown = || HostError::new("ConvertInterfaceAliasToLuid", code::ERROR_INVALID_PARAMETER);
+        crate::tcpip::interface::luid(alias).ok_or_else(unknown)
+    }
 }
 
 /// An open device of the simulated machine.

@@ -163,6 +163,7 @@ impl<'p> Reference<'p> {
             services,
             packages,
             interfaces,
+            aliases: _,
             names: _,
             undecidable_matches: _,
             schedule: _,

@@ -4,7 +4,7 @@
 use sluice_policy::{
     CompileOptions, Direction, Essential, Fact, Flow, Image, Outcome, Policy, Reference, Verdict, compile, depends_on,
     diff, lint,
-    model::{FlowSpec, Moment},
+    model::{FlowSpec, Moment, assumed_luid},
     parse, parse_flow, possible, show, test,
 };
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
@@ -222,6 +222,34 @@ fn what_is_not_known_is_tried_with_what_the_rules_ask_for() {
     assert_eq!(outcomes(&flow(80, Some(r"C:\other.exe"), None), None), ("|tracker".to_owned(), vec![Name]));
     let client = parse_flow("udp", "0.0.0.0:68", "255.255.255.255:67", true, None, None, None, None).unwrap();
     assert_eq!(outcomes(&client, None), ("|browser of one user|tracker|".to_owned(), vec![Owner, Name]));
+}
+
+#[test]
+fn an_interface_has_an_alias_which_its_machine_resolves() {
+    let named = policy("[[rule]]\nname = \"one\"\naction = \"block\"\ninterface = [\"alias:Wi-Fi\", \"mobile\"]\n");
+    let decides = |policy: &Policy, interface: &str| {
+        let image = Image::validate(compile(policy, &options()).unwrap()).unwrap();
+        let flow =
+            parse_flow("tcp", "10.0.0.5:50000", "203.0.113.9:443", false, None, None, Some(interface), None).unwrap();
+        let reference = Reference::new(policy, &options());
+        flow.with(&resolve, |flow| {
+            assert_eq!(image.decide(flow), reference.decide(flow), "{interface}");
+            image.decide(flow).rule.is_some()
+        })
+        .unwrap()
+    };
+    let interfaces = ["alias:Wi-Fi", "alias:wi-fi", "alias:Ethernet", "mobile", "luid:7"];
+    let elsewhere = named.on_machine(|alias| Some(assumed_luid(alias)));
+    assert_eq!(interfaces.map(|one| decides(&elsewhere, one)), [true, true, false, true, false]);
+    let here = named.on_machine(|alias| (alias == "Wi-Fi").then_some(7));
+    assert_eq!(interfaces.map(|one| decides(&here, one)), [false, false, false, true, true]);
+    // What is not there is matched by nothing, and said.
+    assert_eq!(interfaces.map(|one| decides(&named, one)), [false, false, false, true, false]);
+    let warnings = sluice_policy::compile_with_warnings(&named, &options()).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].message.starts_with("there is no interface `Wi-Fi`"), "{warnings:?}");
+    let alone = policy("[[rule]]\nname = \"one\"\naction = \"block\"\ninterface = \"alias:Wi-Fi\"\n");
+    assert_eq!(interfaces.map(|one| decides(&alone, one)), [false; 5]);
 }
 
 #[test]

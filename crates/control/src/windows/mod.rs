@@ -10,6 +10,7 @@ mod engine;
 mod environment;
 mod files;
 mod fwpuclnt;
+mod interface;
 mod library;
 mod path;
 mod service;
@@ -110,6 +111,10 @@ impl Host for WindowsHost {
 
     fn app_id(&self, path: &str) -> HostResult<String> {
         path::app_id(path)
+    }
+
+    fn interface_luid(&self, alias: &str) -> HostResult<u64> {
+        interface::luid(alias)
     }
 }
 

@@ -112,6 +112,10 @@ impl Host for RemoteHost {
     fn app_id(&self, path: &str) -> HostResult<String> {
         self.call(&Request::AppId(path.to_owned()))
     }
+
+    fn interface_luid(&self, alias: &str) -> HostResult<u64> {
+        self.call(&Request::InterfaceLuid(alias.to_owned()))
+    }
 }
 
 struct RemoteEngine(Connection);

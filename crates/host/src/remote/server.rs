@@ -171,6 +171,7 @@ fn converse(host: &dyn Host, stream: &UnixStream) -> io::Result<()> {
             Request::DeleteDriver(file) => reply(stream, host.delete_driver(&file))?,
             Request::DeleteDriverAtRestart(file) => reply(stream, host.delete_driver_at_restart(&file))?,
             Request::AppId(path) => reply(stream, host.app_id(&path))?,
+            Request::InterfaceLuid(alias) => reply(stream, host.interface_luid(&alias))?,
             Request::OpenEngine => match host.open_engine() {
                 Ok(mut engine) => {
                     reply(stream, Ok(()))?;

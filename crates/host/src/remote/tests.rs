@@ -118,6 +118,10 @@ impl Host for Recorder {
     fn app_id(&self, path: &str) -> HostResult<String> {
         Ok(path.to_lowercase())
     }
+
+    fn interface_luid(&self, alias: &str) -> HostResult<u64> {
+        Ok(alias.len() as u64)
+    }
 }
 
 fn system() -> System {
@@ -338,6 +342,7 @@ fn calls_and_refusals_arrive_as_they_were() {
     assert_eq!(refused.code, code::ERROR_FILE_NOT_FOUND);
     assert_eq!(refused.message, "no driver for Sluice");
     assert_eq!(host.app_id("/Usr").unwrap(), "/usr");
+    assert_eq!(host.interface_luid("Ethernet").unwrap(), 8);
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub mod carrier;
 pub(crate) mod carrier_tests;
 pub mod engine;
 mod injected;
-mod interface;
+pub(crate) mod interface;
 mod mailbox;
 mod requests;
 mod show;

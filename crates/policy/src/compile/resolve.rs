@@ -10,7 +10,7 @@ use super::{
 use crate::{
     diagnostic::{Diagnostic, Severity},
     image::layout::Dimension,
-    model::{Action, AddressSet, NameSet, NumberSet, Policy, Rule, program::fold},
+    model::{Action, AddressSet, Located, NameSet, NumberSet, Policy, Rule, program::fold},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -128,12 +128,14 @@ impl Spaces {
                 services,
                 packages,
                 interfaces: _,
+                aliases,
                 names: asked_names,
                 undecidable_matches,
                 schedule: _,
                 expectations: _,
                 span: _,
             } = rule;
+            diagnostics.extend(aliases.iter().map(|alias| not_there(policy, rule, alias)));
             let mut conditions = Conditions { numbers: numbers(rule), ..Conditions::default() };
             let [remotes, locals, names, undecidable] = &mut places;
             if let Some(set) = remote.as_ref().filter(|set| !few(set)) {
@@ -206,6 +208,13 @@ impl Spaces {
             .collect();
         Ok(Resolved { conditions, by_set: self.by_set, undecidable: names.undecidable, name_depths: names.depths })
     }
+}
+
+/// A warning of an interface that the machine does not have.
+fn not_there(policy: &Policy, rule: &Rule, alias: &Located<String>) -> Diagnostic {
+    Diagnostic::new(Severity::Warning, &policy.path, &policy.text, alias.span.clone())
+        .message(format!("there is no interface `{}` on this machine: the rule does not match it", alias.value))
+        .key(format!("rule `{}`: interface", rule.name))
 }
 
 fn few(set: &AddressSet) -> bool {

@@ -7,11 +7,14 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// Writes the records and their texts: lists in the order of their names, then drives.
+/// Writes the records and their texts: lists in the order of their names, then drives and interfaces.
 pub(super) fn write(policy: &Policy, options: &CompileOptions<'_>, records: &mut Vec<u8>, text: &mut Vec<u8>) {
     let lists = policy.lists.iter().map(|list| (list.name.clone(), list.entries.to_string()));
     let lists: BTreeMap<String, String> = lists.collect();
-    let kinds = [(SourceKind::List, lists), (SourceKind::Drive, drives(policy, options))];
+    let interfaces =
+        policy.resolved_aliases.iter().map(|(alias, luid)| (alias.clone(), format!("{luid:#x}"))).collect();
+    let kinds =
+        [(SourceKind::List, lists), (SourceKind::Drive, drives(policy, options)), (SourceKind::Interface, interfaces)];
     for (kind, sources) in &kinds {
         for (name, value) in sources {
             let source = Source { kind: *kind, name, value };

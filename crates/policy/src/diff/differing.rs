@@ -72,6 +72,7 @@ struct Content<'a> {
     applications: Option<Vec<&'a str>>,
     identities: [&'a Option<Vec<SidBuf>>; 4],
     interfaces: &'a Option<NumberSet>,
+    aliases: Vec<&'a str>,
     names: Option<&'a NameSet>,
     undecidable_matches: bool,
 }
@@ -98,6 +99,7 @@ impl<'a> Content<'a> {
             services,
             packages,
             interfaces,
+            aliases,
             names,
             undecidable_matches,
             schedule: _,
@@ -114,6 +116,7 @@ impl<'a> Content<'a> {
             applications: applications.as_ref().map(paths),
             identities: [users, groups, services, packages],
             interfaces,
+            aliases: aliases.iter().map(|alias| alias.value.as_str()).collect(),
             names: names.as_deref(),
             undecidable_matches: *undecidable_matches,
         }

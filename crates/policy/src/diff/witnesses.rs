@@ -113,6 +113,7 @@ fn asked(rule: &Rule) -> impl Iterator<Item = &Vec<SidBuf>> {
         services,
         packages,
         interfaces: _,
+        aliases: _,
         names: _,
         undecidable_matches: _,
         schedule: _,

@@ -84,6 +84,7 @@ pub fn parse(path: &Path, text: &str, files: &dyn Files) -> Result<Policy, Error
         lists,
         expectations,
         warnings: diagnostics,
+        resolved_aliases: Default::default(),
         text: Arc::from(text),
     })
 }

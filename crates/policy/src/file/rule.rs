@@ -2,13 +2,13 @@
 
 use super::{
     ACTIONS, expectation,
-    reader::{At, Context, Reader, nearest},
+    reader::{At, Context, Item, Reader, nearest},
     scope::Scope,
     values,
 };
 use crate::{
     flow::Direction,
-    model::{Action, NumberSet, Rule, Schedule},
+    model::{Action, Located, NumberSet, Rule, Schedule},
 };
 use std::collections::HashMap;
 
@@ -58,6 +58,7 @@ fn rule(
         }
     };
     let hard = reader.take("strength").and_then(|item| item.choice(context, &[("hard", true), ("soft", false)]));
+    let mut aliases = Vec::new();
     let mut rule = Rule {
         name,
         note: reader.take("note").and_then(|item| item.text(context)).map(str::to_owned),
@@ -76,10 +77,8 @@ fn rule(
         groups: reader.take("group").map(|item| scope.users(context, &item)),
         services: reader.take("service").map(|item| scope.services(context, &item)),
         packages: reader.take("package").map(|item| scope.packages(context, &item)),
-        interfaces: reader.take("interface").map(|item| {
-            let words = item.words(context, "interface types or LUIDs");
-            NumberSet::from_ranges(words.iter().flat_map(|word| values::interface(context, word)).collect())
-        }),
+        interfaces: reader.take("interface").map(|item| interfaces(context, &item, &mut aliases)),
+        aliases: Vec::new(),
         names: reader.take("remote-name").map(|item| scope.names(context, &item)),
         undecidable_matches: false,
         schedule: reader.take("schedule").and_then(|item| {
@@ -99,6 +98,7 @@ fn rule(
         expectations: Vec::new(),
         span: at.span.clone(),
     };
+    rule.aliases = aliases;
     if let Some(item) = reader.take("when-undecidable") {
         rule.undecidable_matches = item.choice(context, &[("skip", false), ("match", true)]).unwrap_or(false);
         if rule.names.is_none() {
@@ -111,6 +111,18 @@ fn rule(
     }
     reader.finish(context);
     rule
+}
+
+/// The interfaces that are told without their machine; the aliases of others.
+fn interfaces(context: &mut Context<'_>, item: &Item<'_>, aliases: &mut Vec<Located<String>>) -> NumberSet {
+    let mut ranges = Vec::new();
+    for word in item.words(context, "interface types, aliases or LUIDs") {
+        match values::alias(&word) {
+            Some(alias) => aliases.push(Located { value: alias.to_owned(), span: word.at.span.clone() }),
+            None => ranges.extend(values::interface(context, &word)),
+        }
+    }
+    NumberSet::from_ranges(ranges)
 }
 
 fn name(context: &mut Context<'_>, reader: &mut Reader<'_>, index: usize) -> String {

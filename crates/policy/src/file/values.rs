@@ -4,7 +4,7 @@ use super::reader::{At, Context, Item, Word, nearest};
 use crate::model::{
     NumberSet, SidBuf,
     address::{self, AddressError, AddressRange},
-    program,
+    assumed_luid, program,
 };
 use std::net::IpAddr;
 
@@ -180,8 +180,20 @@ pub(super) fn program(context: &mut Context<'_>, word: &Word<'_>) -> Option<Stri
     }
 }
 
+/// The alias of an interface, as `alias:Ethernet 2` has it.
+pub(super) fn alias<'w>(word: &Word<'w>) -> Option<&'w str> {
+    let (kind, alias) = word.text.split_at_checked("alias:".len())?;
+    let alias = alias.trim();
+    (kind.eq_ignore_ascii_case("alias:") && !alias.is_empty()).then_some(alias)
+}
+
 /// An interface: a type by name or number, or one interface by its LUID.
 pub(super) fn interface(context: &mut Context<'_>, word: &Word<'_>) -> Vec<(u64, u64)> {
+    // In a flow; rules have theirs resolved by a machine.
+    if let Some(alias) = alias(word) {
+        let luid = assumed_luid(alias);
+        return vec![(luid, luid)];
+    }
     let of_type = |number: u64| (number << 48, number << 48 | ((1 << 48) - 1));
     let lower = word.text.to_ascii_lowercase();
     if let Some((_, numbers)) = SEVERAL_TYPES.iter().find(|(name, _)| *name == lower) {
@@ -199,7 +211,7 @@ pub(super) fn interface(context: &mut Context<'_>, word: &Word<'_>) -> Vec<(u64,
     context.expected(
         &word.at,
         format!("`{}` is not an interface", word.text),
-        "`ethernet`, `wireless`, `mobile`, `vpn`, `ppp`, `loopback`, `virtual`, `tunnel`, `type:NUMBER` or `luid:NUMBER`",
+        "`ethernet`, `wireless`, `mobile`, `vpn`, `ppp`, `loopback`, `virtual`, `tunnel`, `type:NUMBER`, `luid:NUMBER` or `alias:NAME`",
     );
     Vec::new()
 }

@@ -20,10 +20,12 @@ pub enum SourceKind {
     List = 0,
     /// A drive, `C:`, by which programs are named; the value is the device on which it was.
     Drive = 1,
+    /// An interface by its alias; the value is its LUID.
+    Interface = 2,
 }
 
 impl SourceKind {
-    const ALL: [Self; 2] = [Self::List, Self::Drive];
+    const ALL: [Self; 3] = [Self::List, Self::Drive, Self::Interface];
 
     fn of(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)

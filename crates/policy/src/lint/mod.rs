@@ -86,6 +86,7 @@ fn covers(by: &Rule, rule: &Rule) -> bool {
         services,
         packages,
         interfaces,
+        aliases,
         names: _,
         undecidable_matches: _,
         schedule: _,
@@ -97,6 +98,7 @@ fn covers(by: &Rule, rule: &Rule) -> bool {
         && numbers(remote_ports, &rule.remote_ports)
         && numbers(local_ports, &rule.local_ports)
         && numbers(interfaces, &rule.interfaces)
+        && (interfaces.is_none() || rule.aliases.iter().all(|alias| aliases.iter().any(|own| own.value == alias.value)))
         && applications_cover(by, rule)
         && identities(users, &rule.users)
         && identities(groups, &rule.groups)

@@ -21,7 +21,7 @@ use crate::{
     diagnostic::Diagnostic,
     flow::{Direction, Verdict},
 };
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
 
 /// A policy file, parsed and checked.
 #[derive(Clone, Debug)]
@@ -38,10 +38,43 @@ pub struct Policy {
     pub lists: Vec<List>,
     /// Expectations outside rules.
     pub expectations: Vec<Expectation>,
+    /// The aliases of interfaces that were resolved, and their LUIDs.
+    pub(crate) resolved_aliases: BTreeMap<String, u64>,
     /// What parsing found questionable.
     pub warnings: Vec<Diagnostic>,
     /// The text, for diagnostics of later steps.
     pub(crate) text: Arc<str>,
+}
+
+impl Policy {
+    /// The policy with the interfaces that rules name by alias, as a machine has them. What `luid` does not know stays a
+    /// name that matches no interface.
+    #[must_use]
+    pub fn on_machine(&self, luid: impl Fn(&str) -> Option<u64>) -> Self {
+        let mut policy = self.clone();
+        for rule in &mut policy.rules {
+            let mut found = Vec::new();
+            rule.aliases.retain(|alias| {
+                let resolved = luid(&alias.value);
+                found.extend(resolved.map(|luid| (alias.value.clone(), luid)));
+                resolved.is_none()
+            });
+            if !found.is_empty() {
+                let known = rule.interfaces.iter().flat_map(|set| set.ranges().iter().copied());
+                let ranges = known.chain(found.iter().map(|(_, luid)| (*luid, *luid))).collect();
+                rule.interfaces = Some(NumberSet::from_ranges(ranges));
+                policy.resolved_aliases.extend(found);
+            }
+        }
+        policy
+    }
+}
+
+/// A LUID for an interface of some machine: not any that a machine can have, and another for another alias.
+#[must_use]
+pub fn assumed_luid(alias: &str) -> u64 {
+    let digest = xxhash_rust::xxh3::xxh3_64(program::fold(alias).as_bytes());
+    u64::MAX << 48 | digest >> 16
 }
 
 /// A named list.
@@ -143,6 +176,8 @@ pub struct Rule {
     pub packages: Option<Vec<SidBuf>>,
     /// Interface LUIDs.
     pub interfaces: Option<NumberSet>,
+    /// Interfaces by their aliases, which only a machine can resolve ([`Policy::on_machine`]); until then they match none.
+    pub aliases: Vec<Located<String>>,
     /// Names that the content asks for.
     pub names: Option<Arc<NameSet>>,
     /// Whether a flow with an undecidable name matches all the same.
@@ -177,6 +212,7 @@ impl Rule {
             services: None,
             packages: None,
             interfaces: None,
+            aliases: Vec::new(),
             names: None,
             undecidable_matches: false,
             schedule: None,
