@@ -82,7 +82,8 @@ pub fn possible(policy: &Policy, options: &CompileOptions<'_>, flow: &FlowSpec) 
         let options = CompileOptions { application: options.application, key: options.key, at };
         let image = Image::validate(compile(policy, &options)?).map_err(|error| failed(error.to_string()))?;
         let decide = |flow: &FlowSpec| flow.with(options.application, |flow| image.decide(flow));
-        let time = (found.first().is_some()).then_some(at).flatten();
+        // The first flow is judged by what is known.
+        let time = at.filter(|_| !found.is_empty());
         let mut note = |flow: FlowSpec, decision: Decision, mut assumed: Vec<Fact>| {
             assumed.extend(time.map(|_| Fact::Time));
             let decider = |one: &Decision| (one.rule, one.essential.is_some());
