@@ -400,15 +400,14 @@ fn what_no_default_decides_is_said_by_explain_test_and_show() {
     let tested = folder.run(0, &["test", "policy.toml"]).out;
     assert!(tested.contains("\n        essential: neighbour discovery\n1 of 1 expectations hold\n"), "{tested}");
     folder.run(0, &["compile", "policy.toml", "-o", "image", "--key", KEY]);
-    assert!(
-        folder.run(0, &["show", "image"]).out.contains("outbound block, inbound block; essential traffic passes\n")
-    );
+    let shown = folder.run(0, &["show", "image"]).out;
+    assert!(shown.contains("inbound block, forward permit; essential traffic passes\n"), "{shown}");
 
     folder.write("policy.toml", text.replace("[default]", "[default]\nessential = false").as_bytes());
     assert!(folder.run(0, &solicitation).out.ends_with("block (hard)\n"));
     folder.run(1, &["test", "policy.toml"]);
     folder.run(0, &["compile", "policy.toml", "-o", "image", "--key", KEY]);
-    assert!(folder.run(0, &["show", "image"]).out.contains("outbound block, inbound block\n"));
+    assert!(folder.run(0, &["show", "image"]).out.contains("outbound block, inbound block, forward permit\n"));
 }
 
 #[test]

@@ -48,10 +48,14 @@ impl FlowKey {
         })
     }
 
+    /// As policies speak of it, without its owner.
+    pub(crate) fn flow(&self) -> PolicyFlow<'static> {
+        PolicyFlow::new(self.direction, self.protocol, self.local, self.local_port, self.remote, self.remote_port)
+    }
+
     /// The policy's decision on it.
     pub(crate) fn decide(&self, policy: &Policy, owner: &Owner<'_>) -> Decision {
-        let mut flow =
-            PolicyFlow::new(self.direction, self.protocol, self.local, self.local_port, self.remote, self.remote_port);
+        let mut flow: PolicyFlow<'_> = self.flow();
         flow.application = owner.application.map(AppId);
         flow.others = owner.whose.is_known().then_some(&owner.whose as &dyn Identities);
         flow.interface = owner.interface;
@@ -67,6 +71,7 @@ impl FlowKey {
             direction: match self.direction {
                 Direction::Outbound => event::direction::OUTBOUND,
                 Direction::Inbound => event::direction::INBOUND,
+                Direction::Forward => event::direction::FORWARD,
             },
             protocol: self.protocol,
             ip_version,

@@ -117,8 +117,11 @@ pub(crate) struct Flow {
     #[arg(long, num_args = 3, value_names = ["PROTOCOL", "LOCAL", "REMOTE"])]
     pub(crate) protocol: Option<Vec<String>>,
     /// The flow is inbound: the remote machine opens it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "forward")]
     pub(crate) inbound: bool,
+    /// The packet is forwarded: LOCAL is its source, REMOTE its destination.
+    #[arg(long)]
+    pub(crate) forward: bool,
     /// The program, as in rules.
     #[arg(long, value_name = "PATH")]
     pub(crate) app: Option<String>,

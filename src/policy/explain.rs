@@ -7,7 +7,7 @@ use crate::output::{BAD, GOOD, LABEL, Output};
 use serde_json::json;
 use sluice_control::{assumed_app_id, read_policy_elsewhere};
 use sluice_policy::model::{Decider, FlowSpec, Moment, SidBuf};
-use sluice_policy::{Decision, Outcome, Possible, Reference, Verdict, depends_on, parse_flow, possible};
+use sluice_policy::{Decision, Direction, Outcome, Possible, Reference, Verdict, depends_on, parse_flow, possible};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -29,11 +29,14 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
     let outcomes = possible(&policy, &options, &flow).map_err(invalid)?;
     let depends = depends_on(&outcomes);
     let report = json!({
-        "flow": flow, "tried": explained.tried, "decision": decided, "rule": rule, "image_agrees": agrees,
-        "depends_on": depends, "outcomes": outcomes
+        "flow": flow, "embedded": explained.embedded, "tried": explained.tried, "decision": decided, "rule": rule,
+        "image_agrees": agrees, "depends_on": depends, "outcomes": outcomes
     });
     output.report(&report, |out| {
         writeln!(out, "{LABEL}{flow}{LABEL:#}")?;
+        if let Some(inside) = explained.embedded {
+            writeln!(out, "  rules see {inside} inside the remote address too")?;
+        }
         for tried in &explained.tried {
             let (style, word) = match tried.outcome {
                 Outcome::Decides => (GOOD, "decides"),
@@ -104,7 +107,11 @@ fn spec(flow: &Flow) -> Result<FlowSpec, String> {
         if protocol == "icmp" && v6 { "icmpv6" } else { protocol },
         local,
         remote,
-        flow.inbound,
+        match (flow.inbound, flow.forward) {
+            (true, _) => Direction::Inbound,
+            (_, true) => Direction::Forward,
+            _ => Direction::Outbound,
+        },
         flow.app.as_deref(),
         None,
         flow.interface.as_deref(),

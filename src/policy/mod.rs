@@ -66,9 +66,12 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     output.report(&shown, |out| {
         let (bytes, version) = (shown.bytes, shown.version);
         writeln!(out, "{LABEL}identity{LABEL:#}  {}, {bytes} bytes, version {version}", shown.identity)?;
-        let (outbound, inbound) = (shown.default_outbound.action, shown.default_inbound.action);
+        let [outbound, inbound, forward] =
+            [shown.default_outbound, shown.default_inbound, shown.default_forward].map(|said| said.action);
         let beyond = if shown.essential { "; essential traffic passes" } else { "" };
-        writeln!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}{beyond}")?;
+        let embedded = if shown.embedded_ipv4 { "; embedded IPv4 is seen" } else { "" };
+        write!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}, forward {forward}")?;
+        writeln!(out, "{beyond}{embedded}")?;
         writeln!(out, "{LABEL}rules{LABEL:#}")?;
         for (index, rule) in shown.rules.iter().enumerate() {
             let strength = if rule.said.hard { "hard" } else { "soft" };

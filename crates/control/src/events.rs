@@ -125,6 +125,7 @@ impl From<&Event> for EventLine {
             direction: match event.direction {
                 direction::OUTBOUND => "out".into(),
                 direction::INBOUND => "in".into(),
+                direction::FORWARD => "forward".into(),
                 other => format!("direction {other}").into(),
             },
             protocol: match event.protocol {

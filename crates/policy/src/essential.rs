@@ -3,7 +3,7 @@
 //! The model is Windows' own Core Networking rules. A rule that matches decides such a flow like any other; only where
 //! none does, and the policy does not say `essential = false`, it is permitted (soft) whatever the default says.
 
-use crate::flow::{Flow, Sid};
+use crate::flow::{Direction, Flow, Sid};
 use core::net::IpAddr;
 
 /// Why a flow is beyond the reach of a default.
@@ -43,6 +43,9 @@ impl Essential {
     /// Why this flow is; `None` for one that a default may decide.
     #[must_use]
     pub fn of(flow: &Flow<'_>) -> Option<Self> {
+        if flow.direction == Direction::Forward {
+            return None; // it is not this machine's
+        }
         let of_protocol = match (flow.protocol, flow.remote, flow.local) {
             (1, IpAddr::V4(_), _) if matches!(flow.local_port, 3 | 11 | 12) => Some(Self::IcmpError),
             (2, IpAddr::V4(_), _) => Some(Self::Igmp),

@@ -1,25 +1,32 @@
 //! The input and output of a decision.
 
 use crate::essential::Essential;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
-/// Who opened the conversation, from this machine's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Who opened the conversation, from this machine's view; or that it is not this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "std", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Direction {
     /// This machine connects or sends first.
     Outbound,
     /// Another machine connects or sends first.
     Inbound,
+    /// A packet that this machine passes on between others. Each is decided by itself: its source stands as `local`,
+    /// its destination as `remote`.
+    Forward,
 }
 
 impl Direction {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Outbound, Self::Inbound, Self::Forward];
+
     /// The word that policies use.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",
+            Self::Forward => "forward",
         }
     }
 }
@@ -71,6 +78,37 @@ pub enum Name<'a> {
     Known(&'a [u8]),
 }
 
+/// How much of a forwarded packet's headers could be read. Of every other flow all is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Headers {
+    /// All that rules ask for.
+    #[default]
+    Whole,
+    /// The protocol, but no ports: a fragment that is not the first, or a packet that ends too early. A rule with ports
+    /// matches only if it says `when-undecidable = "match"`.
+    NoPorts,
+    /// Addresses alone: a chain of extension headers that does not end. The same holds for a rule with a protocol.
+    NoProtocol,
+}
+
+/// The IPv4 address inside an IPv6 one, for the forms that lead to it: NAT64's 64:ff9b::/96 (RFC 6052), 6to4's 2002::/16
+/// (RFC 3056), and Teredo's 2001::/32, where it is the client's, each bit turned over (RFC 4380).
+#[must_use]
+pub const fn embedded_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let bits = address.to_bits();
+    let inside = if bits >> 32 == 0x0064_ff9b_0000_0000_0000_0000 {
+        bits as u32
+    } else if bits >> 112 == 0x2002 {
+        (bits >> 80) as u32
+    } else if bits >> 96 == 0x2001_0000 {
+        !(bits as u32)
+    } else {
+        return None;
+    };
+    Some(Ipv4Addr::from_bits(inside))
+}
+
 /// A flow to decide: the fields of a classify call that rules can use.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -100,6 +138,8 @@ pub struct Flow<'a> {
     pub name: Name<'a>,
     /// Whether it goes from this machine to itself, where the layer tells; otherwise its addresses do.
     pub loopback: Option<bool>,
+    /// What of the fields above could be read, for [`Direction::Forward`].
+    pub headers: Headers,
 }
 
 impl<'a> Flow<'a> {
@@ -126,7 +166,15 @@ impl<'a> Flow<'a> {
             interface: None,
             name: Name::Unknown,
             loopback: None,
+            headers: Headers::Whole,
         }
+    }
+
+    /// The same, with no more of its headers read.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
     }
 
     /// The same, with this program.

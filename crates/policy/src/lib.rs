@@ -18,7 +18,7 @@ pub mod flow;
 pub mod image;
 
 pub use essential::Essential;
-pub use flow::{AppId, Decision, Direction, Flow, Identities, Name, Sid, Verdict};
+pub use flow::{AppId, Decision, Direction, Flow, Headers, Identities, Name, Sid, Verdict, embedded_ipv4};
 pub use image::{Image, InvalidImage, StableBytes};
 
 #[cfg(feature = "std")]
@@ -39,6 +39,7 @@ pub mod import;
 pub mod lint;
 #[cfg(feature = "std")]
 pub mod model;
+pub mod packet;
 #[cfg(feature = "std")]
 pub mod reference;
 #[cfg(feature = "std")]

@@ -3,9 +3,10 @@
 use crate::{
     compile::{CompileOptions, resolved_applications},
     essential::Essential,
-    flow::{AppId, Decision, Direction, Flow, Name},
-    model::{Action, Policy, Rule},
+    flow::{AppId, Decision, Flow, Headers, Name, embedded_ipv4},
+    model::{Action, AddressSet, NumberSet, Policy, Rule},
 };
+use core::net::Ipv4Addr;
 use serde::Serialize;
 
 /// A policy that decides by trying one rule after the other.
@@ -50,6 +51,9 @@ pub enum Outcome {
 pub struct Explanation {
     /// Up to and including the rule that decides.
     pub tried: Vec<Tried>,
+    /// The IPv4 address inside the remote one that rules saw too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedded: Option<Ipv4Addr>,
     /// The decision.
     pub decision: Decision,
 }
@@ -80,11 +84,15 @@ impl<'p> Reference<'p> {
         self.default(flow, needs_name)
     }
 
+    /// The IPv4 address inside the remote one, where the policy asks for it.
+    fn embedded(&self, flow: &Flow<'_>) -> Option<Ipv4Addr> {
+        embedded_ipv4(flow.remote).filter(|_| self.policy.defaults.embedded_ipv4)
+    }
+
     fn default(&self, flow: &Flow<'_>, needs_name: bool) -> Decision {
         let defaults = self.policy.defaults;
-        let action = if flow.direction == Direction::Outbound { defaults.outbound } else { defaults.inbound };
         let essential = if defaults.essential { Essential::of(flow) } else { None };
-        let action = if essential.is_some() { Action::Permit } else { action };
+        let action = if essential.is_some() { Action::Permit } else { defaults.of(flow.direction) };
         Decision { essential, ..decision(action, action != Action::Permit, defaults.log, None, needs_name) }
     }
 
@@ -94,7 +102,7 @@ impl<'p> Reference<'p> {
         let decision = self.decide(flow);
         let last = decision.rule.map_or(self.policy.rules.len(), |rule| rule as usize + 1);
         let tried = (0..last).map(|index| self.tried(index, flow, decision.rule)).collect();
-        Explanation { tried, decision }
+        Explanation { tried, embedded: self.embedded(flow), decision }
     }
 
     fn tried(&self, index: usize, flow: &Flow<'_>, decider: Option<u32>) -> Tried {
@@ -151,7 +159,7 @@ impl<'p> Reference<'p> {
             hard: _,
             log: _,
             enabled: _,
-            direction,
+            direction: _,
             protocols,
             remote,
             local,
@@ -165,22 +173,31 @@ impl<'p> Reference<'p> {
             interfaces,
             aliases: _,
             names: _,
-            undecidable_matches: _,
+            undecidable_matches,
             schedule: _,
             expectations: _,
             span: _,
         } = &self.policy.rules[index];
-        require(direction.is_none_or(|one| one == flow.direction), &|| {
-            format!("the flow is {}", flow.direction.word())
-        });
-        let within =
-            |set: &Option<crate::model::NumberSet>, value: u64| set.as_ref().is_none_or(|set| set.contains(value));
-        require(within(protocols, flow.protocol.into()), &|| {
-            format!("protocol {} is not among its protocols", flow.protocol)
-        });
+        require(self.policy.rules[index].is_for(flow.direction), &|| format!("the flow is {}", flow.direction.word()));
+        let within = |set: &Option<NumberSet>, value: u64| set.as_ref().is_none_or(|set| set.contains(value));
+        let unreadable = |set: &Option<NumberSet>| set.is_none() || *undecidable_matches;
+        if flow.headers == Headers::NoProtocol {
+            require(unreadable(protocols), &|| "the protocol cannot be read".to_owned());
+        } else {
+            require(within(protocols, flow.protocol.into()), &|| {
+                format!("protocol {} is not among its protocols", flow.protocol)
+            });
+        }
+        let inside = self.embedded(flow);
         for (set, address, side) in [(remote, flow.remote, "remote"), (local, flow.local, "local")] {
-            let holds = set.as_ref().is_none_or(|set| set.contains(address));
-            require(holds, &|| format!("{side} address {address} is not among its addresses"));
+            // What is inside the remote address has no local one beside it.
+            let inside = inside.filter(|_| side == "remote" && local.is_none());
+            let among =
+                |set: &AddressSet| set.contains(address) || inside.is_some_and(|inside| set.contains(inside.into()));
+            require(set.as_deref().is_none_or(among), &|| {
+                let nor = inside.map_or(String::new(), |inside| format!(", nor is {inside} inside it"));
+                format!("{side} address {address} is not among its addresses{nor}")
+            });
         }
         for (set, port, side) in [(remote_ports, flow.remote_port, "remote"), (local_ports, flow.local_port, "local")] {
             let icmp = matches!(flow.protocol, 1 | 58);
@@ -189,7 +206,11 @@ impl<'p> Reference<'p> {
                 (true, _) => "ICMP type".to_owned(),
                 (false, side) => format!("{side} port"),
             };
-            require(within(set, port.into()), &|| format!("{what} {port} is not among its values"));
+            if flow.headers == Headers::Whole {
+                require(within(set, port.into()), &|| format!("{what} {port} is not among its values"));
+            } else {
+                require(unreadable(set), &|| format!("the {what} cannot be read"));
+            }
         }
         if applications.is_some() {
             let reason = if flow.application.is_none() { "the program is not known" } else { "it is another program" };

@@ -1,5 +1,6 @@
 //! The contents of an image, for people.
 
+use crate::flow::Direction;
 use crate::image::{Image, StableBytes, layout::*};
 use serde::Serialize;
 
@@ -18,6 +19,10 @@ pub struct Shown {
     pub default_inbound: Said,
     /// Whether essential traffic is beyond the defaults.
     pub essential: bool,
+    /// What happens to forwarded packets no rule matches.
+    pub default_forward: Said,
+    /// Whether the IPv4 address inside a remote IPv6 one counts.
+    pub embedded_ipv4: bool,
     /// The rules in order.
     pub rules: Vec<ShownRule>,
     /// The parts that are not empty.
@@ -86,7 +91,11 @@ pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
         version: VERSION,
         default_outbound: said(header.defaults[0]),
         default_inbound: said(header.defaults[1]),
-        essential: header.defaults.iter().all(|flags| flags & DEFAULT_SPARES_ESSENTIAL != 0),
+        essential: [Direction::Outbound, Direction::Inbound]
+            .iter()
+            .all(|one| header.default_of(*one) & DEFAULT_SPARES_ESSENTIAL != 0),
+        default_forward: said(header.defaults[2]),
+        embedded_ipv4: header.options & OPTION_EMBEDDED != 0,
         rules: rules.collect(),
         sections: parts
             .filter(|((section, _), _)| section.length > 0)

@@ -3,8 +3,8 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    AppId, CompileOptions, Decision, Direction, Flow, Identities, Image, Name, Reference, Sid, compile, model::Moment,
-    model::SidBuf, parse,
+    AppId, CompileOptions, Decision, Direction, Flow, Headers, Identities, Image, Name, Reference, Sid, compile,
+    model::Moment, model::SidBuf, parse,
 };
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path, path::PathBuf};
 
@@ -175,8 +175,13 @@ impl Generator {
             self.lists.insert(PathBuf::from(format!("list{number}")), text.into_bytes());
         }
         let action = |random: &mut Random| *random.pick(&["permit", "block", "drop"]);
-        let (outbound, inbound) = (action(&mut self.random), action(&mut self.random));
-        let mut text = format!("[default]\noutbound = \"{outbound}\"\ninbound = \"{inbound}\"\n");
+        let mut text = "[default]\n".to_owned();
+        for direction in Direction::ALL {
+            writeln!(text, "{} = \"{}\"", direction.word(), action(&mut self.random)).unwrap();
+        }
+        if self.random.chance(40) {
+            writeln!(text, "embedded-ipv4 = true").unwrap();
+        }
         if self.random.chance(30) {
             writeln!(text, "log = true\nessential = {}", self.random.chance(50)).unwrap();
         }
@@ -216,9 +221,14 @@ impl Generator {
         if self.random.chance(8) {
             key("schedule", "\"office\"".to_owned());
         }
-        if self.random.chance(50) {
+        let forward = self.random.chance(25);
+        if forward {
+            key("direction", "\"forward\"".to_owned());
+        } else if self.random.chance(50) {
             key("direction", format!("{:?}", self.random.pick(&["outbound", "inbound", "both"])));
         }
+        let before = text.len();
+        let mut key = |name: &str, value: String| writeln!(text, "{name} = {value}").unwrap();
         if self.random.chance(60) {
             key("remote", self.addresses());
         }
@@ -239,6 +249,14 @@ impl Generator {
             key("icmp-type", format!("{}", self.random.below(20)));
         } else if self.random.chance(20) {
             key("protocol", self.random.pick(&["\"tcp\"", "[1, 58]", "47", "[\"tcp\", \"udp\"]"]).to_string());
+        }
+        if forward {
+            let asks = ["protocol", "port", "icmp"].iter().any(|word| text[before..].contains(word));
+            if asks && !text[before..].contains("\"any\"") && self.random.chance(50) {
+                text.push_str("when-undecidable = \"match\"\n");
+            }
+            self.text = text;
+            return;
         }
         if self.random.chance(20) {
             let programs: Vec<&str> = PROGRAMS.to_vec();
@@ -276,6 +294,22 @@ impl Generator {
         } else {
             IpAddr::V6((u128::from(self.random.next()) << 64 | u128::from(self.random.next())).into())
         }
+    }
+
+    /// An IPv6 address that has an IPv4 one inside, or almost.
+    fn embedding(&mut self) -> IpAddr {
+        let inside = match self.address(true) {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(_) => 0,
+        };
+        let noise = u128::from(self.random.next());
+        let bits = match self.random.below(4) {
+            0 => 0x0064_ff9b << 96 | inside,
+            1 => 0x2002 << 112 | inside << 80 | noise,
+            2 => 0x2001 << 112 | noise << 32 | (inside ^ 0xffff_ffff),
+            _ => 0x0064_ff9b << 96 | 1 << 80 | inside,
+        };
+        IpAddr::V6(bits.into())
     }
 
     fn port(&mut self) -> u16 {
@@ -346,7 +380,7 @@ fn image_and_language_agree() {
         compiled += 1;
         for _ in 0..flows_each {
             let v4 = generator.random.chance(60);
-            let direction = *generator.random.pick(&[Direction::Outbound, Direction::Inbound]);
+            let direction = *generator.random.pick(&Direction::ALL);
             let protocol = *generator.random.pick(&[6u8, 6, 17, 1, 58, 47, 2]);
             let mut flow = Flow::new(
                 direction,
@@ -356,6 +390,13 @@ fn image_and_language_agree() {
                 generator.address(v4),
                 generator.port(),
             );
+            if !v4 && generator.random.chance(40) {
+                flow.remote = generator.embedding();
+            }
+            if direction == Direction::Forward {
+                let headers = [Headers::Whole, Headers::Whole, Headers::NoPorts, Headers::NoProtocol];
+                flow = flow.with_headers(*generator.random.pick(&headers));
+            }
             if matches!(protocol, 1 | 58) {
                 flow.local_port = (generator.random.below(22) + 126 * generator.random.below(2)) as u16;
             }

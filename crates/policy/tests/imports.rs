@@ -4,7 +4,7 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    CompileOptions, Flow, Image, Verdict, compile,
+    CompileOptions, Direction, Flow, Image, Verdict, compile,
     import::{Source, import},
     model::{Action, FlowSpec, SidBuf},
     parse, parse_flow,
@@ -96,7 +96,7 @@ impl Truth {
         self.enabled
             && self.permit
             && self.narrow.is_none()
-            && self.inbound == (flow.direction == sluice_policy::Direction::Inbound)
+            && self.inbound == (flow.direction == Direction::Inbound)
             && self.protocol.is_none_or(|one| one == flow.protocol)
             && self.remote.is_none_or(|prefix| inside(prefix, &flow.remote.0))
             && self.port.is_none_or(|port| port == if self.inbound { flow.local.1 } else { flow.remote.1 })
@@ -363,7 +363,8 @@ fn flows() -> Vec<FlowSpec> {
                 for port in [80, 443, 5000] {
                     let (local, remote) = if inbound { (port, 50000) } else { (50000, port) };
                     let (local, remote) = (format!("192.0.2.200:{local}"), format!("{address}:{remote}"));
-                    let flow = parse_flow(protocol, &local, &remote, inbound, None, None, None, None).unwrap();
+                    let direction = if inbound { Direction::Inbound } else { Direction::Outbound };
+                    let flow = parse_flow(protocol, &local, &remote, direction, None, None, None, None).unwrap();
                     for program in [None, Some(PROGRAMS[0]), Some(PROGRAMS[1])] {
                         for who in 0..4 {
                             let mut one = FlowSpec { application: program.map(str::to_owned), ..flow.clone() };

@@ -2,8 +2,8 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    CompileOptions, Direction, Essential, Fact, Flow, Image, Outcome, Policy, Reference, Verdict, compile, depends_on,
-    diff, lint,
+    CompileOptions, Direction, Essential, Fact, Flow, Headers, Image, Outcome, Policy, Reference, Verdict, compile,
+    depends_on, diff, lint,
     model::{FlowSpec, Moment, assumed_luid},
     parse, parse_flow, possible, show, test,
 };
@@ -68,8 +68,17 @@ at = "sun 09:00"
 fn every_rule_is_explained() {
     let policy = policy(OFFICE);
     let reference = Reference::new(&policy, &options());
-    let flow =
-        parse_flow("tcp", "10.0.0.5:50000", "203.0.113.9:443", false, Some(r"C:\other.exe"), None, None, None).unwrap();
+    let flow = parse_flow(
+        "tcp",
+        "10.0.0.5:50000",
+        "203.0.113.9:443",
+        Direction::Outbound,
+        Some(r"C:\other.exe"),
+        None,
+        None,
+        None,
+    )
+    .unwrap();
     let explained = flow.with(&resolve, |flow| reference.explain(flow)).unwrap();
     let outcomes: Vec<_> = explained.tried.iter().map(|one| (one.name.as_str(), one.outcome)).collect();
     assert_eq!(
@@ -83,7 +92,11 @@ fn every_rule_is_explained() {
     );
     assert_eq!(explained.tried[2].reasons, ["it is another program"]);
     assert!(explained.decision.needs_name && explained.decision.silent);
-    assert!(parse_flow("tcp", "10.0.0.5", "::1", false, None, None, None, None).unwrap_err().contains("families"));
+    assert!(
+        parse_flow("tcp", "10.0.0.5", "::1", Direction::Outbound, None, None, None, None)
+            .unwrap_err()
+            .contains("families")
+    );
 }
 
 #[test]
@@ -201,7 +214,7 @@ fn what_is_not_known_is_tried_with_what_the_rules_ask_for() {
     );
     let flow = |port: u16, app: Option<&str>, interface: Option<&str>| {
         let remote = format!("203.0.113.9:{port}");
-        parse_flow("tcp", "10.0.0.5:50000", &remote, false, app, None, interface, None).unwrap()
+        parse_flow("tcp", "10.0.0.5:50000", &remote, Direction::Outbound, app, None, interface, None).unwrap()
     };
     let outcomes = |flow: &FlowSpec, at: Option<&str>| {
         let at = at.map(|at| Moment::parse(at).unwrap());
@@ -220,7 +233,8 @@ fn what_is_not_known_is_tried_with_what_the_rules_ask_for() {
     let known = flow(443, Some(r"C:\other.exe"), Some("ethernet"));
     assert_eq!(outcomes(&known, Some("sun 12:00")), ("|tracker".to_owned(), vec![Name]));
     assert_eq!(outcomes(&flow(80, Some(r"C:\other.exe"), None), None), ("|tracker".to_owned(), vec![Name]));
-    let client = parse_flow("udp", "0.0.0.0:68", "255.255.255.255:67", true, None, None, None, None).unwrap();
+    let client =
+        parse_flow("udp", "0.0.0.0:68", "255.255.255.255:67", Direction::Inbound, None, None, None, None).unwrap();
     assert_eq!(outcomes(&client, None), ("|browser of one user|tracker|".to_owned(), vec![Owner, Name]));
 }
 
@@ -229,8 +243,17 @@ fn an_interface_has_an_alias_which_its_machine_resolves() {
     let named = policy("[[rule]]\nname = \"one\"\naction = \"block\"\ninterface = [\"alias:Wi-Fi\", \"mobile\"]\n");
     let decides = |policy: &Policy, interface: &str| {
         let image = Image::validate(compile(policy, &options()).unwrap()).unwrap();
-        let flow =
-            parse_flow("tcp", "10.0.0.5:50000", "203.0.113.9:443", false, None, None, Some(interface), None).unwrap();
+        let flow = parse_flow(
+            "tcp",
+            "10.0.0.5:50000",
+            "203.0.113.9:443",
+            Direction::Outbound,
+            None,
+            None,
+            Some(interface),
+            None,
+        )
+        .unwrap();
         let reference = Reference::new(policy, &options());
         flow.with(&resolve, |flow| {
             assert_eq!(image.decide(flow), reference.decide(flow), "{interface}");
@@ -392,6 +415,86 @@ fn a_link_local_address_is_one_of_an_interface() {
     assert!(expectation.contains("an address without a zone"), "{expectation}");
 }
 
+/// Of what is passed on between others nothing is known but its headers.
+#[test]
+fn a_forward_rule_asks_for_addresses_ports_and_protocol_only() {
+    let files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    for (key, value) in [
+        ("application", r"'C:\a.exe'"),
+        ("user", "\"SYSTEM\""),
+        ("group", "\"Users\""),
+        ("service", "\"BITS\""),
+        ("package", "\"S-1-15-2-1\""),
+        ("interface", "\"vpn\""),
+        ("remote-name", "\"example.com\""),
+    ] {
+        let text = format!("[[rule]]\naction = \"block\"\ndirection = \"forward\"\n{key} = {value}\n");
+        let errors = parse(Path::new("policy.toml"), &text, &files).unwrap_err().to_string();
+        assert!(errors.contains(&format!("`{key}` is not known of packets that are forwarded")), "{errors}");
+    }
+    let idle =
+        "[[rule]]\naction = \"block\"\ndirection = \"forward\"\nremote = \"10.0.0.1\"\nwhen-undecidable = \"match\"";
+    assert!(parse(Path::new("policy.toml"), idle, &files).is_err(), "addresses can always be read");
+}
+
+/// The other directions' rules and defaults do not see what is forwarded, and the other way round.
+#[test]
+fn what_is_forwarded_is_a_matter_of_its_own() {
+    let image = |text: &str| Image::validate(compile(&policy(text), &options()).unwrap()).unwrap();
+    let address = |last| std::net::IpAddr::from([203, 0, 113, last]);
+    let flow = |direction| Flow::new(direction, 6, address(1), 50000, address(2), 443);
+    let verdicts = |image: Image<Vec<u8>>| Direction::ALL.map(|direction| image.decide(&flow(direction)).verdict);
+    let (permit, block) = (Verdict::Permit, Verdict::Block);
+    let others = "[default]\noutbound = \"block\"\n[[rule]]\naction = \"block\"\n";
+    assert_eq!(verdicts(image(others)), [block, block, permit]);
+    let own = "[default]\ninbound = \"permit\"\n[[rule]]\naction = \"block\"\ndirection = \"forward\"\n";
+    assert_eq!(verdicts(image(own)), [permit, permit, block]);
+
+    let ports = |undecidable| {
+        let head = "[[rule]]\naction = \"block\"\ndirection = \"forward\"\nremote-port = [53, 443]";
+        image(&format!("{head}\nwhen-undecidable = \"{undecidable}\"\n"))
+    };
+    let of = |image: &Image<Vec<u8>>, port, headers| {
+        let flow = Flow::new(Direction::Forward, 6, address(1), 50000, address(2), port).with_headers(headers);
+        image.decide(&flow).verdict
+    };
+    for (image, unreadable) in [(ports("skip"), permit), (ports("match"), block)] {
+        assert_eq!([443, 80].map(|port| of(&image, port, Headers::Whole)), [block, permit]);
+        assert_eq!([Headers::NoPorts, Headers::NoProtocol].map(|headers| of(&image, 0, headers)), [unreadable; 2]);
+    }
+}
+
+/// The same IPv4 address in the forms of RFC 6052, RFC 3056 and RFC 4380, as those documents write them.
+#[test]
+fn ipv4_addresses_inside_ipv6_ones_are_seen_where_that_is_asked_for() {
+    let image = |text: &str| Image::validate(compile(&policy(text), &options()).unwrap()).unwrap();
+    let rules =
+        "[list.bad]\nentries = [\"192.0.2.0/24\", \"192.0.2.45\"]\n[[rule]]\naction = \"block\"\nremote = \"@bad\"\n";
+    let without = image(rules);
+    let with = image(&format!("[default]\nembedded-ipv4 = true\n{rules}"));
+    let with_local = image(&format!("[default]\nembedded-ipv4 = true\n{rules}local = [\"ipv4\", \"ipv6\"]\n"));
+    let decide = |image: &Image<Vec<u8>>, remote: &str| {
+        let local = "2001:db8::5".parse().unwrap();
+        image.decide(&Flow::new(Direction::Outbound, 6, local, 50000, remote.parse().unwrap(), 443)).verdict
+    };
+    for remote in ["64:ff9b::192.0.2.45", "2002:c000:22d::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"] {
+        assert_eq!(decide(&without, remote), Verdict::Permit, "{remote}");
+        assert_eq!(decide(&with, remote), Verdict::Block, "{remote}");
+        assert_eq!(decide(&with_local, remote), Verdict::Permit, "{remote}: no IPv4 address is local");
+    }
+    for remote in
+        ["64:ff9b::192.0.3.1", "64:ff9b:1::192.0.2.45", "2002:c000:32d::1", "2001:db8::c000:22d", "::c000:22d"]
+    {
+        assert_eq!(decide(&with, remote), Verdict::Permit, "{remote}");
+    }
+    let policy = policy(&format!("[default]\nembedded-ipv4 = true\n{rules}"));
+    let flow = parse_flow("tcp", "[::1]:1", "[2002:c633:6401::1]:443", Direction::Outbound, None, None, None, None);
+    let explained = flow.unwrap().with(&resolve, |flow| Reference::new(&policy, &options()).explain(flow)).unwrap();
+    assert_eq!(explained.embedded, Some([198, 51, 100, 1].into()));
+    let reason = "remote address 2002:c633:6401::1 is not among its addresses, nor is 198.51.100.1 inside it";
+    assert_eq!(explained.tried[0].reasons, [reason]);
+}
+
 #[test]
 fn images_are_laid_open_and_are_the_same_every_time() {
     let policy = policy(OFFICE);
@@ -415,7 +518,7 @@ fn the_bytes_are_those_of_every_platform() {
     assert_eq!(identity, GOLDEN);
 }
 
-const GOLDEN: &str = "70cc8fab81802fbc26d405bc029f869a";
+const GOLDEN: &str = "50599829e7cbcc7690d0c3c6ca2925c3";
 
 /// The decisions of `old` and `new`, flow by flow, on a grid that holds every edge: what `diff` has to find.
 #[test]
@@ -454,7 +557,8 @@ fn a_difference_of_small_policies_is_always_found() {
         let images = [&old, &new].map(|one| Image::validate(compile(one, &options()).unwrap()).unwrap());
         let decided = |image: &Image<Vec<u8>>, host: u8, port: u16| {
             let remote = format!("192.0.2.{host}:{port}");
-            let flow = parse_flow("tcp", "10.0.0.1:50000", &remote, false, None, None, None, None).unwrap();
+            let flow =
+                parse_flow("tcp", "10.0.0.1:50000", &remote, Direction::Outbound, None, None, None, None).unwrap();
             flow.with(&|_| unreachable!(), |flow| image.decide(flow).verdict).unwrap()
         };
         let differs =

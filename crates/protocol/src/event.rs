@@ -141,6 +141,8 @@ pub mod direction {
     pub const OUTBOUND: u8 = 1;
     /// The other side did.
     pub const INBOUND: u8 = 2;
+    /// The packet was to be passed on: its source stands as local, its destination as remote.
+    pub const FORWARD: u8 = 3;
 }
 
 /// Bits of [`Event::flags`].

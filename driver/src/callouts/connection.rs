@@ -49,8 +49,8 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let counter = match (direction, decision.verdict) {
         (Direction::Outbound, Verdict::Permit) => Counter::ConnectsPermitted,
         (Direction::Outbound, Verdict::Block) => Counter::ConnectsBlocked,
-        (Direction::Inbound, Verdict::Permit) => Counter::AcceptsPermitted,
-        (Direction::Inbound, Verdict::Block) => Counter::AcceptsBlocked,
+        (_, Verdict::Permit) => Counter::AcceptsPermitted,
+        (_, Verdict::Block) => Counter::AcceptsBlocked,
     };
     let process_id = request.process_id().map_or(0, |id| id as u32);
     let subject = Subject { key: &key, process_id, application: owner.application };

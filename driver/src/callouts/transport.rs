@@ -48,12 +48,12 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     // layer).
     let header = match direction {
         Direction::Outbound => u64::from(request.transport_header_size().unwrap_or(0)),
-        Direction::Inbound => 0,
+        Direction::Inbound | Direction::Forward => 0,
     };
     let bytes = totals.bytes.saturating_sub(header * totals.packets);
     let (packets_counter, bytes_counter) = match direction {
         Direction::Outbound => (Counter::PacketsOut, Counter::BytesOut),
-        Direction::Inbound => (Counter::PacketsIn, Counter::BytesIn),
+        Direction::Inbound | Direction::Forward => (Counter::PacketsIn, Counter::BytesIn),
     };
     SLUICE.counters.add(request.dispatch(), packets_counter, totals.packets);
     SLUICE.counters.add(request.dispatch(), bytes_counter, bytes);

@@ -30,6 +30,7 @@ impl Subject<'_> {
     fn record(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) {
         let source = match (self.key.direction, self.process_id) {
             (Direction::Outbound, process @ 1..) => Source::Process(process),
+            (Direction::Forward, _) => Source::Remote(self.key.local),
             _ => Source::Remote(self.key.remote),
         };
         SLUICE.events.record(request.dispatch(), decision.log, source, || self.event(request, epoch, decision, flags));

@@ -1,7 +1,7 @@
 //! Rules as boxes: for every dimension a range that contains everything the rule matches.
 
 use crate::{
-    image::layout::{DIMENSION_LIMIT, Dimension, EntryTail},
+    image::layout::{DIMENSION_LIMIT, Dimension, ENTRY_ANY_PROTOCOL, EntryTail},
     model::address::AddressBits,
 };
 
@@ -41,6 +41,13 @@ impl<A: AddressBits> Shape<A> {
     /// Widens a dimension to its whole range.
     pub(super) fn anywhere(&mut self, dimension: Dimension) {
         self.ranges[dimension as usize] = ALL;
+        let tail = &mut self.entry.tail;
+        match dimension {
+            Dimension::RemotePort => tail.remote_port = (0, u16::MAX),
+            Dimension::LocalPort => tail.local_port = (0, u16::MAX),
+            Dimension::Protocol => tail.flags |= ENTRY_ANY_PROTOCOL,
+            _ => {}
+        }
     }
 
     /// Narrows it to a remote prefix.

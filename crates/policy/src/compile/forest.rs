@@ -49,7 +49,7 @@ pub(super) struct Forest {
     pub(super) words: Vec<u64>,
     /// Boxes, by the index of their entry.
     pub(super) entries: Vec<u32>,
-    pub(super) roots: [u64; 4],
+    pub(super) roots: Vec<u64>,
 }
 
 /// A tree still to grow: where its word goes, its boxes, and how many rests may wait.
@@ -61,8 +61,8 @@ struct Task {
     level: u32,
 }
 
-/// Grows the trees of four lists of boxes, each in the rules' order.
-pub(super) fn grow<A: AddressBits>(boxes: &Boxes<A>, trees: [Vec<u32>; 4]) -> Result<Forest, String> {
+/// Grows the trees of lists of boxes, each in the rules' order.
+pub(super) fn grow<A: AddressBits>(boxes: &Boxes<A>, trees: &[Vec<u32>]) -> Result<Forest, String> {
     let mut grower = Grower {
         boxes,
         forest: Forest::default(),
@@ -71,12 +71,12 @@ pub(super) fn grow<A: AddressBits>(boxes: &Boxes<A>, trees: [Vec<u32>; 4]) -> Re
         loads: Vec::new(),
         spare: boxes.entries.len() * GROWTH + 4096,
     };
-    for index in 0..4 {
-        grower.forest.roots[index] = if index % 2 == 1 && trees[index] == trees[index - 1] {
-            grower.forest.roots[index - 1]
-        } else {
-            grower.word(trees[index].clone(), (ROOM - 1) as u8, 0)?
+    for index in 0..trees.len() {
+        let root = match trees[..index].iter().position(|earlier| *earlier == trees[index]) {
+            Some(same) => grower.forest.roots[same],
+            None => grower.word(trees[index].clone(), (ROOM - 1) as u8, 0)?,
         };
+        grower.forest.roots.push(root);
     }
     while let Some(task) = grower.queue.pop_front() {
         let word = grower.word(task.boxes, task.room, task.level)?;

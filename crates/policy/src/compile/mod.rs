@@ -76,6 +76,7 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     let resolved = spaces.write(options.key, &mut writer).map_err(whole)?;
 
     let mut boxes4 = rules::Family::<u32>::default();
+    boxes4.embedded = policy.defaults.embedded_ipv4;
     let mut boxes6 = rules::Family::<u128>::default();
     for (index, rule) in policy.rules.iter().enumerate() {
         let conditions = resolved.conditions.get(&index);
@@ -98,14 +99,18 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     drop((boxes4, boxes6));
     writer.parts.forest4 = four.words.iter().flat_map(|word| word.to_le_bytes()).collect();
     writer.parts.forest6 = six.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let roots = std::array::from_fn(|index| if index < 4 { four.roots[index] } else { six.roots[index - 4] });
+    let mut roots = [0; ROOTS];
+    roots[..ROOTS_V6].copy_from_slice(&four.roots);
+    roots[ROOTS_V6..].copy_from_slice(&six.roots[..TREES]);
     drop((four.words, six.words));
 
     let parts = &mut writer.parts;
     sources::write(policy, options, &mut parts.sources, &mut parts.source_text);
     let spares = if policy.defaults.essential { DEFAULT_SPARES_ESSENTIAL } else { 0 };
-    let defaults = [policy.defaults.outbound, policy.defaults.inbound]
-        .map(|action| flags(action, action != Action::Permit, policy.defaults.log) | spares);
+    let default = |action| flags(action, action != Action::Permit, policy.defaults.log);
+    let [outbound, inbound] = [policy.defaults.outbound, policy.defaults.inbound].map(|one| default(one) | spares);
+    let embedded = if policy.defaults.embedded_ipv4 { OPTION_EMBEDDED } else { 0 };
+    let defaults = [outbound, inbound, default(policy.defaults.forward), embedded];
     let names = [resolved.undecidable, resolved.name_depths];
     let image = writer.finish(defaults, options.key, roots, names).map_err(whole)?;
     Ok(Compiled { image, warnings })

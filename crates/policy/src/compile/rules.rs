@@ -6,7 +6,8 @@ use super::{
     resolve::BySet,
 };
 use crate::{
-    image::layout::{Dimension, ENTRY_ANY_PROTOCOL, ENTRY_CONDITIONS, EntryTail},
+    flow::Direction,
+    image::layout::{Dimension, ENTRY_ANY_PROTOCOL, ENTRY_CONDITIONS, EntryTail, TREES, Tree},
     model::{
         AddressSet, NumberSet, Rule,
         address::{AddressBits, Ranges},
@@ -14,18 +15,20 @@ use crate::{
 };
 use std::collections::HashSet;
 
-/// The boxes of one family, and the tree each belongs to: outbound, inbound, and the same for rules that wait for a
-/// name.
+/// The boxes of one family, and which belong to which [`Tree`].
 pub(super) struct Family<A> {
     pub(super) boxes: Boxes<A>,
-    trees: [Vec<u32>; 4],
-    /// What already waits, whatever the rule: a later rule of the same shape never decides whether to wait.
-    waiting: HashSet<(bool, Shape<A>)>,
+    /// Those of the family, and behind them those of addresses that are inside another family's.
+    trees: [Vec<u32>; 2 * TREES],
+    /// Whether the latter are wanted.
+    pub(super) embedded: bool,
+    /// What waits already, whatever the rule: a later one of the same shape never decides whether to wait.
+    waiting: HashSet<(bool, bool, Shape<A>)>,
 }
 
 impl<A> Default for Family<A> {
     fn default() -> Self {
-        Self { boxes: Boxes::default(), trees: Default::default(), waiting: HashSet::new() }
+        Self { boxes: Boxes::default(), trees: Default::default(), embedded: false, waiting: HashSet::new() }
     }
 }
 
@@ -60,10 +63,13 @@ impl<A: AddressBits> Family<A> {
     }
 
     fn place(&mut self, rule: &Rule, one: Shape<A>, exact_but_for_name: bool) {
+        if rule.direction == Some(Direction::Forward) {
+            return self.place_forward(rule, one);
+        }
         let place = self.boxes.push(&one);
-        for direction in [0, 1] {
-            if rule.direction.is_none_or(|only| only as usize == direction) {
-                self.trees[direction].push(place);
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            if rule.is_for(direction) {
+                self.put(rule, if direction == Direction::Inbound { Tree::Inbound } else { Tree::Outbound }, place);
             }
         }
         if rule.names.is_none() {
@@ -73,25 +79,60 @@ impl<A: AddressBits> Family<A> {
         waiting.anywhere(Dimension::Name);
         waiting.exact = exact_but_for_name;
         let mut place = None;
-        for direction in [0, 1] {
+        for direction in [Direction::Outbound, Direction::Inbound] {
             let mut shape = waiting;
             // Whether a rule with further conditions matches depends on the rule.
             if shape.exact {
                 shape.entry.tail.rule = 0;
             }
-            if rule.direction.is_none_or(|only| only as usize == direction)
-                && self.waiting.insert((direction == 1, shape))
-            {
+            let inbound = direction == Direction::Inbound;
+            if rule.is_for(direction) && self.waiting.insert((inbound, rule.local.is_none(), shape)) {
                 let place = *place.get_or_insert_with(|| self.boxes.push(&waiting));
-                self.trees[2 + direction].push(place);
+                let tree = if inbound { Tree::InboundWaiting } else { Tree::OutboundWaiting };
+                self.put(rule, tree, place);
             }
+        }
+    }
+
+    /// Puts a box into a tree, and where its rule asks for no local address, into that of addresses inside others.
+    fn put(&mut self, rule: &Rule, tree: Tree, place: u32) {
+        self.trees[tree as usize].push(place);
+        if self.embedded && rule.local.is_none() {
+            self.trees[TREES + tree as usize].push(place);
+        }
+    }
+
+    /// Where a condition cannot be judged, a rule takes the packet or is left out, as it says.
+    fn place_forward(&mut self, rule: &Rule, one: Shape<A>) {
+        let place = self.boxes.push(&one);
+        self.put(rule, Tree::Forward, place);
+        let has_ports = rule.remote_ports.is_some() || rule.local_ports.is_some();
+        let has_protocol = rule.protocols.is_some();
+        for (tree, unreadable, opened) in [
+            (Tree::ForwardNoPorts, has_ports, &[Dimension::RemotePort, Dimension::LocalPort][..]),
+            (
+                Tree::ForwardNoProtocol,
+                has_ports || has_protocol,
+                &[Dimension::RemotePort, Dimension::LocalPort, Dimension::Protocol],
+            ),
+        ] {
+            let place = match (unreadable, rule.undecidable_matches) {
+                (false, _) => place,
+                (true, false) => continue,
+                (true, true) => {
+                    let mut open = one;
+                    opened.iter().for_each(|dimension| open.anywhere(*dimension));
+                    self.boxes.push(&open)
+                }
+            };
+            self.put(rule, tree, place);
         }
     }
 
     /// Grows the family's forest.
     pub(super) fn grow(&mut self) -> Result<Forest, String> {
         self.waiting = HashSet::new();
-        forest::grow(&self.boxes, std::mem::take(&mut self.trees))
+        forest::grow(&self.boxes, &std::mem::take(&mut self.trees))
     }
 }
 

@@ -51,10 +51,10 @@ impl Writer {
         number
     }
 
-    /// The bytes. `names` are the class of undecidable names, and the label counts of listed ones.
+    /// The bytes. `defaults` are those of the directions, and the options. `names` are the class of undecidable names, and the label counts of listed ones.
     pub(super) fn finish(
         self,
-        defaults: [u8; 2],
+        defaults: [u8; 4],
         key: [u8; 16],
         roots: [u64; ROOTS],
         names: [u32; 2],

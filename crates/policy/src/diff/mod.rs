@@ -78,7 +78,7 @@ pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<
         kept: 0,
     };
     let sides = differing::of(old, new, options.at);
-    if (old.defaults.outbound, old.defaults.inbound) != (new.defaults.outbound, new.defaults.inbound) {
+    if Direction::ALL.iter().any(|direction| old.defaults.of(*direction) != new.defaults.of(*direction)) {
         witnesses(None, None, &mut |flow| found.try_flow(flow));
     }
     essential().into_iter().for_each(|(_, flow)| found.try_flow(flow));
@@ -130,7 +130,7 @@ struct Found<'a> {
 }
 
 /// The rules that decide, or that none does, and whether the flow is essential then; and whether the flow comes in.
-type Pair = ([(Option<u32>, bool); 2], bool);
+type Pair = ([(Option<u32>, bool); 2], Direction);
 
 /// Flows that changed alike.
 #[derive(Default)]
@@ -153,8 +153,8 @@ impl Found<'_> {
         if (before.verdict, before.silent, before.hard) == (after.verdict, after.silent, after.hard) {
             return;
         }
-        let inbound = flow.direction == Direction::Inbound;
-        let seen = match self.by_pair.entry(([before, after].map(|one| (one.rule, one.essential.is_some())), inbound)) {
+        let pair = [before, after].map(|one| (one.rule, one.essential.is_some()));
+        let seen = match self.by_pair.entry((pair, flow.direction)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let seen = entry.insert(Seen::default());

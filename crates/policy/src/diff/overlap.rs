@@ -31,6 +31,7 @@ impl Extent {
                 Some(Direction::Outbound) => 1,
                 Some(Direction::Inbound) => 2,
                 None => 3,
+                Some(Direction::Forward) => 4,
             },
             remote: Reach::of(rule.remote.as_deref()),
             local: Reach::of(rule.local.as_deref()),

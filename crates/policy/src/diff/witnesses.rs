@@ -17,10 +17,8 @@ pub(super) fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut 
         let edges = sets.iter().flat_map(|set| set.ranges().iter().take(8).flat_map(|range| [range.0, range.1]));
         edges.chain(usual.iter().copied()).filter(|value| sets.iter().all(|set| set.contains(*value))).take(6).collect()
     };
-    let directions: Vec<Direction> = [Direction::Outbound, Direction::Inbound]
-        .into_iter()
-        .filter(|direction| rules.iter().all(|rule| rule.direction.is_none_or(|one| one == *direction)))
-        .collect();
+    let directions: Vec<Direction> =
+        Direction::ALL.into_iter().filter(|direction| rules.iter().all(|rule| rule.is_for(*direction))).collect();
     let protocols = sets(|rule| rule.protocols.as_ref(), &[6, 17, 1, 58, 47]);
     let remote_ports = sets(|rule| rule.remote_ports.as_ref(), &[443, 50000, 0]);
     let local_ports = sets(|rule| rule.local_ports.as_ref(), &[50000, 443, 8]);
@@ -77,15 +75,17 @@ pub(super) fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut 
                 rules.iter().any(|rule| rule.remote_ports.is_some()),
             );
             let echo = if protocol == 1 { 8 } else { 128 };
+            // Of what is forwarded nothing is known but its headers.
+            let known = directions[direction] != Direction::Forward;
             give(FlowSpec {
                 direction: directions[direction],
                 protocol,
                 local: (locals[local], icmp(local_ports[local_port] as u16, own_asked, echo)),
                 remote: (remotes[remote], icmp(remote_ports[remote_port] as u16, other_asked, 0)),
-                application: applications[any(applications.len(), 6)].clone(),
-                users: users[any(users.len(), 7)].clone(),
-                interface: interfaces[any(interfaces.len(), 8)],
-                remote_name: names[any(names.len(), 9)].clone(),
+                application: applications[any(applications.len(), 6)].clone().filter(|_| known),
+                users: if known { users[any(users.len(), 7)].clone() } else { Vec::new() },
+                interface: interfaces[any(interfaces.len(), 8)].filter(|_| known),
+                remote_name: names[any(names.len(), 9)].clone().filter(|_| known),
             });
         }
     }

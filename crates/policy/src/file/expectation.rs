@@ -33,7 +33,7 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
     let local_item = reader.take("local");
     let local_at = local_item.as_ref().map(|item| item.at.clone());
     let local = local_item.and_then(|item| endpoint(context, item));
-    let directions = [("outbound", Direction::Outbound), ("inbound", Direction::Inbound)];
+    let directions = Direction::ALL.map(|direction| (direction.word(), direction));
     let direction = reader.take("direction").and_then(|item| item.choice(context, &directions));
     let protocol = match reader.take("protocol") {
         Some(item) => {
@@ -140,7 +140,7 @@ pub fn parse_flow(
     protocol: &str,
     local: &str,
     remote: &str,
-    inbound: bool,
+    direction: Direction,
     application: Option<&str>,
     user: Option<&str>,
     interface: Option<&str>,
@@ -177,7 +177,7 @@ pub fn parse_flow(
         None => None,
     };
     Ok(FlowSpec {
-        direction: if inbound { Direction::Inbound } else { Direction::Outbound },
+        direction,
         protocol: number
             .or_else(|| protocol.parse().ok())
             .ok_or_else(|| wrong("the protocol", protocol, "a name or a number from 0 to 255"))?,

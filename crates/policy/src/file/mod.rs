@@ -90,10 +90,21 @@ pub fn parse(path: &Path, text: &str, files: &dyn Files) -> Result<Policy, Error
 }
 
 fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
-    let mut defaults = Defaults { outbound: Action::Permit, inbound: Action::Block, log: false, essential: true };
+    let mut defaults = Defaults {
+        outbound: Action::Permit,
+        inbound: Action::Block,
+        forward: Action::Permit,
+        log: false,
+        essential: true,
+        embedded_ipv4: false,
+    };
     let Some(item) = root.take("default") else { return defaults };
     let Some(table) = item.value.as_table() else {
-        context.expected(&item.at, "this is not a table", "a table with `outbound`, `inbound`, `log` and `essential`");
+        context.expected(
+            &item.at,
+            "this is not a table",
+            "a table with `outbound`, `inbound`, `forward`, `log`, `essential` and `embedded-ipv4`",
+        );
         return defaults;
     };
     let mut reader = Reader::new(table, item.at.span, item.at.key);
@@ -103,11 +114,17 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
     if let Some(item) = reader.take("inbound") {
         defaults.inbound = item.choice(context, &ACTIONS).unwrap_or(defaults.inbound);
     }
+    if let Some(item) = reader.take("forward") {
+        defaults.forward = item.choice(context, &ACTIONS).unwrap_or(defaults.forward);
+    }
     if let Some(item) = reader.take("log") {
         defaults.log = item.flag(context).unwrap_or(defaults.log);
     }
     if let Some(item) = reader.take("essential") {
         defaults.essential = item.flag(context).unwrap_or(defaults.essential);
+    }
+    if let Some(item) = reader.take("embedded-ipv4") {
+        defaults.embedded_ipv4 = item.flag(context).unwrap_or(defaults.embedded_ipv4);
     }
     reader.finish(context);
     defaults

@@ -18,8 +18,12 @@ const WITH_PORTS: [u64; 5] = [6, 17, 33, 132, 136];
 const ICMP: [u64; 2] = [1, 58];
 
 /// The words of a rule's direction.
-const DIRECTIONS: [(&str, Option<Direction>); 3] =
-    [("outbound", Some(Direction::Outbound)), ("inbound", Some(Direction::Inbound)), ("both", None)];
+const DIRECTIONS: [(&str, Option<Direction>); 4] = [
+    ("outbound", Some(Direction::Outbound)),
+    ("inbound", Some(Direction::Inbound)),
+    ("both", None),
+    ("forward", Some(Direction::Forward)),
+];
 
 /// Reads all rules. Names must differ, since events and expectations refer to rules by name.
 pub(super) fn rules(
@@ -99,13 +103,22 @@ fn rule(
         span: at.span.clone(),
     };
     rule.aliases = aliases;
-    if let Some(item) = reader.take("when-undecidable") {
+    let undecidable = reader.take("when-undecidable");
+    protocols_and_ports(context, &mut reader, scope, &mut rule);
+    if rule.direction == Some(Direction::Forward) {
+        only_addresses_and_ports(context, &rule, &at);
+    }
+    if let Some(item) = undecidable {
         rule.undecidable_matches = item.choice(context, &[("skip", false), ("match", true)]).unwrap_or(false);
-        if rule.names.is_none() {
-            context.expected(&item.at, "the rule has no condition on a name", "`remote-name` beside it");
+        let unreadable = rule.direction == Some(Direction::Forward) && rule.protocols.is_some();
+        if rule.names.is_none() && !unreadable {
+            context.expected(
+                &item.at,
+                "the rule has no condition that could be undecidable",
+                "`remote-name` beside it, or ports or a protocol of packets that are forwarded",
+            );
         }
     }
-    protocols_and_ports(context, &mut reader, scope, &mut rule);
     for expected in reader.tables(context, "expect") {
         rule.expectations.extend(expectation::read(context, expected, Some(&rule.name)));
     }
@@ -123,6 +136,27 @@ fn interfaces(context: &mut Context<'_>, item: &Item<'_>, aliases: &mut Vec<Loca
         }
     }
     NumberSet::from_ranges(ranges)
+}
+
+/// Of a packet that is passed on nothing is known but its headers.
+fn only_addresses_and_ports(context: &mut Context<'_>, rule: &Rule, at: &At) {
+    let Rule { applications, users, groups, services, packages, interfaces, aliases, names, .. } = rule;
+    let unknown = [
+        ("application", applications.is_some()),
+        ("user", users.is_some()),
+        ("group", groups.is_some()),
+        ("service", services.is_some()),
+        ("package", packages.is_some()),
+        ("interface", interfaces.is_some() || !aliases.is_empty()),
+        ("remote-name", names.is_some()),
+    ];
+    for (key, _) in unknown.into_iter().filter(|(_, given)| *given) {
+        context.expected(
+            &At { key: format!("{}.{key}", at.key), span: at.span.clone() },
+            format!("`{key}` is not known of packets that are forwarded"),
+            "addresses, ports and a protocol alone beside `direction = \"forward\"`",
+        );
+    }
 }
 
 fn name(context: &mut Context<'_>, reader: &mut Reader<'_>, index: usize) -> String {

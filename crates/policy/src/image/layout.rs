@@ -6,12 +6,13 @@
 //! 8    version                                  4
 //! 12   length of the image                      4
 //! 16   XXH3-128 of bytes 32..                   16
-//! 32   defaults: outbound, inbound (rule flags, and whether essential traffic is beyond them) 2, zero 6
+//! 32   defaults: outbound, inbound, forward     3 (rule flags, and whether essential traffic is beyond them)
+//! 35   options                                  1, zero 4
 //! 40   key of the hashes                        16
-//! 56   roots of the forest                      8 x 8
-//! 120  class of an undecidable name             4
-//! 124  how many labels listed names have        4: bit N for N labels, bit 31 for more
-//! 128  section table                            SECTIONS x (offset 4, length 4)
+//! 56   roots of the forests                     ROOTS x 8
+//! 224  class of an undecidable name             4
+//! 228  how many labels listed names have        4: bit N for N labels, bit 31 for more
+//! 232  section table                            SECTIONS x (offset 4, length 4)
 //! ```
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     table::{Section, u16_at, u32_at, u64_at, u128_at},
     v4, v6,
 };
+use crate::flow::Direction;
 
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
@@ -26,19 +28,52 @@ pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 pub(crate) const VERSION: u32 = 6;
 /// The offset of the roots.
 pub(crate) const ROOT_TABLE: usize = 56;
-/// Per family, v4 first: outbound, inbound, and the same for rules that wait for a name.
-pub(crate) const ROOTS: usize = 8;
-/// The offset of a root.
-#[inline]
-pub(crate) fn root(family: usize, waiting: bool, inbound: bool) -> usize {
-    family * 4 + usize::from(waiting) * 2 + usize::from(inbound)
+/// A tree of a family's forest: the rules that it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Tree {
+    /// Those of outbound flows.
+    Outbound,
+    /// Those of inbound flows.
+    Inbound,
+    /// Those of outbound flows that wait for a name.
+    OutboundWaiting,
+    /// Those of inbound flows that wait for a name.
+    InboundWaiting,
+    /// Those of forwarded packets.
+    Forward,
+    /// Those of forwarded packets whose ports cannot be read.
+    ForwardNoPorts,
+    /// Those of forwarded packets whose protocol cannot be read.
+    ForwardNoProtocol,
 }
-/// The offset of the class of undecidable names.
-pub(crate) const UNDECIDABLE: usize = 120;
-/// The offset of the label counts.
-pub(crate) const NAME_DEPTHS: usize = 124;
-/// The offset of the section table.
-pub(crate) const SECTION_TABLE: usize = 128;
+/// How many there are.
+pub(crate) const TREES: usize = 7;
+/// As what a flow's addresses are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum View {
+    /// As IPv4.
+    V4,
+    /// As the IPv4 address inside a remote IPv6 one. Rules with local addresses are not in these trees.
+    Inside,
+    /// As IPv6.
+    V6,
+}
+/// How many there are.
+pub(crate) const VIEWS: usize = 3;
+/// Per view, the roots of its trees: the first two are of the IPv4 forest.
+pub(crate) const ROOTS: usize = VIEWS * TREES;
+/// Where the roots of the IPv6 forest begin.
+pub(crate) const ROOTS_V6: usize = View::V6 as usize * TREES;
+/// The option that IPv4 addresses inside remote IPv6 ones are looked at.
+pub(crate) const OPTION_EMBEDDED: u8 = 1;
+/// Where the class of undecidable names stands.
+pub(crate) const UNDECIDABLE: usize = ROOT_TABLE + ROOTS * 8;
+/// Where the numbers of labels stand.
+pub(crate) const NAME_DEPTHS: usize = UNDECIDABLE + 4;
+/// Where the section table begins.
+pub(crate) const SECTION_TABLE: usize = NAME_DEPTHS + 4;
 /// The header's length: fixed part and section table, rounded up to a section boundary.
 pub(crate) const HEADER_LENGTH: usize = (SECTION_TABLE + SECTIONS * 8).next_multiple_of(SECTION_ALIGNMENT);
 /// Every section begins at a multiple of this.
@@ -214,7 +249,9 @@ sections! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) checksum: [u8; 16],
-    pub(crate) defaults: [u8; 2],
+    /// Outbound, inbound, forward.
+    pub(crate) defaults: [u8; 3],
+    pub(crate) options: u8,
     pub(crate) key: [u64; 2],
     pub(crate) roots: [u64; ROOTS],
     pub(crate) undecidable: u32,
@@ -233,15 +270,33 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// The root of a tree.
+    #[inline]
+    pub(crate) fn root(&self, view: View, tree: Tree) -> u64 {
+        self.roots.get(view as usize * TREES + tree as usize).copied().unwrap_or_default()
+    }
+
+    /// The flags of a direction's default.
+    #[inline]
+    pub(crate) fn default_of(&self, direction: Direction) -> u8 {
+        let [outbound, inbound, forward] = self.defaults;
+        match direction {
+            Direction::Outbound => outbound,
+            Direction::Inbound => inbound,
+            Direction::Forward => forward,
+        }
+    }
+
     /// Reads a header; the caller made sure that [`HEADER_LENGTH`] bytes are there.
     pub(crate) fn read(bytes: &[u8]) -> Self {
-        let [outbound, inbound] = u16_at(bytes, 32).to_le_bytes();
+        let [outbound, inbound, forward, options] = u32_at(bytes, 32).to_le_bytes();
         let sections = Sections::read(bytes);
         let names = sections.name_records.of(bytes);
         let only_names = (names.len() == 8).then(|| [u32_at(names, 0), u32_at(names, 4)]);
         Self {
             checksum: u128_at(bytes, 16).to_le_bytes(),
-            defaults: [outbound, inbound],
+            defaults: [outbound, inbound, forward],
+            options,
             key: [u64_at(bytes, 40), u64_at(bytes, 48)],
             points: Points::new([u64_at(bytes, 40), u64_at(bytes, 48)]),
             roots: core::array::from_fn(|index| u64_at(bytes, ROOT_TABLE + index * 8)),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     essential::Essential,
-    flow::{Decision, Direction, Flow, Name, Verdict},
+    flow::{Decision, Direction, Flow, Headers, Name, Verdict, embedded_ipv4},
 };
 use core::net::IpAddr;
 
@@ -36,29 +36,27 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
     identify(image, header, flow, &mut key);
     let ends = addresses(image, header, flow, &mut key);
 
-    let inbound = flow.direction == Direction::Inbound;
-    let family = usize::from(matches!(ends, Ends::V6 { .. }));
     let known = flow.user.is_some() || flow.others.is_some();
     let members = (known && header.sections.user_slots.length != 0).then(|| Members::of(image, header, flow));
     let members = members.as_ref();
-    let mut search_all = |root: u64, best: u32, ignored: Option<Dimension>| {
-        let mut best = search(image, header, root, &key, members, &ends, best, ignored);
-        if let Some(members) = members {
-            for set in members.iter() {
-                key[Dimension::User as usize] = set + 1;
-                best = search(image, header, root, &key, Some(members), &ends, best, ignored);
+    let mut inside = inside(image, header, flow, &key);
+    let (tree, waiting, ignored) = trees(flow);
+    let view = if matches!(ends, Ends::V4 { .. }) { View::V4 } else { View::V6 };
+    let mut search_all = |tree: Tree, best: u32, ignored: Ignored| {
+        let best = search_for_all(image, header, header.root(view, tree), &mut key, members, &ends, best, ignored);
+        match &mut inside {
+            Some((key, ends)) => {
+                search_for_all(image, header, header.root(View::Inside, tree), key, members, ends, best, ignored)
             }
-            key[Dimension::User as usize] = 0;
+            None => best,
         }
-        best
     };
-    let found = search_all(header.roots[root(family, false, inbound)], NONE, None);
-    let waiting = header.roots[root(family, true, inbound)];
+    let found = search_all(tree, NONE, ignored);
     let needs_name =
-        waiting != EMPTY && flow.name == Name::Unknown && search_all(waiting, found, Some(Dimension::Name)) < found;
+        flow.name == Name::Unknown && waiting.is_some_and(|waiting| search_all(waiting, found, IGNORED_NAME) < found);
 
     let rule = header.sections.rules.record(image, found).map(RuleRecord::read);
-    let default = header.defaults[usize::from(inbound)];
+    let default = header.default_of(flow.direction);
     let essential = if rule.is_none() && default & DEFAULT_SPARES_ESSENTIAL != 0 { Essential::of(flow) } else { None };
     let flags = match (rule, essential) {
         (Some(rule), _) => rule.flags,
@@ -73,6 +71,68 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
         essential,
         log: flags & RULE_LOG != 0,
         needs_name,
+    }
+}
+
+/// The key and the ends of a flow as the IPv4 address inside its remote one has them, where the policy asks for that. The
+/// local end has no IPv4 address, and the rules that are looked for ask for none.
+#[inline]
+fn inside(image: &[u8], header: &Header, flow: &Flow<'_>, key: &Key) -> Option<(Key, Ends)> {
+    if header.options & OPTION_EMBEDDED == 0 {
+        return None;
+    }
+    let remote = embedded_ipv4(flow.remote)?.to_bits();
+    let mut key = *key;
+    for dimension in [Dimension::RemoteLow, Dimension::Local, Dimension::LocalLow, Dimension::LocalSet] {
+        key[dimension as usize] = 0;
+    }
+    key[Dimension::Remote as usize] = remote.into();
+    key[Dimension::RemoteSet as usize] = class4(image, header.sections.remote4, &header.shapes4[0], remote).into();
+    Some((key, Ends::V4 { remote, local: 0 }))
+}
+
+/// [`search`] for a flow of no set, and for each set that its owner is in.
+#[inline]
+#[allow(clippy::too_many_arguments, reason = "what a search goes by; a struct of them would be copied for each")]
+fn search_for_all(
+    image: &[u8],
+    header: &Header,
+    root: u64,
+    key: &mut Key,
+    members: Option<&Members>,
+    ends: &Ends,
+    best: u32,
+    ignored: Ignored,
+) -> u32 {
+    if root == EMPTY {
+        return best;
+    }
+    let mut best = search(image, header, root, key, members, ends, best, ignored);
+    if let Some(members) = members {
+        for set in members.iter() {
+            key[Dimension::User as usize] = set + 1;
+            best = search(image, header, root, key, Some(members), ends, best, ignored);
+        }
+        key[Dimension::User as usize] = 0;
+    }
+    best
+}
+
+/// Dimensions whose conditions are not asked: bit N for [`Dimension`] N.
+type Ignored = u32;
+const IGNORED_NAME: Ignored = 1 << Dimension::Name as u32;
+const IGNORED_PORTS: Ignored = 1 << Dimension::RemotePort as u32 | 1 << Dimension::LocalPort as u32;
+const IGNORED_PROTOCOL: Ignored = 1 << Dimension::Protocol as u32;
+
+/// The trees of a flow, the second for rules that wait for its name, and what is not asked of the rules in the first.
+#[inline]
+fn trees(flow: &Flow<'_>) -> (Tree, Option<Tree>, Ignored) {
+    match (flow.direction, flow.headers) {
+        (Direction::Outbound, _) => (Tree::Outbound, Some(Tree::OutboundWaiting), 0),
+        (Direction::Inbound, _) => (Tree::Inbound, Some(Tree::InboundWaiting), 0),
+        (Direction::Forward, Headers::Whole) => (Tree::Forward, None, 0),
+        (Direction::Forward, Headers::NoPorts) => (Tree::ForwardNoPorts, None, IGNORED_PORTS),
+        (Direction::Forward, Headers::NoProtocol) => (Tree::ForwardNoProtocol, None, IGNORED_PORTS | IGNORED_PROTOCOL),
     }
 }
 
@@ -160,7 +220,7 @@ fn search(
     members: Option<&Members>,
     ends: &Ends,
     best: u32,
-    ignored: Option<Dimension>,
+    ignored: Ignored,
 ) -> u32 {
     match *ends {
         Ends::V4 { remote, local } => {
@@ -238,7 +298,7 @@ fn conditions(
     key: &Key,
     members: Option<&Members>,
     tail: &EntryTail,
-    ignored: Option<Dimension>,
+    ignored: Ignored,
 ) -> bool {
     tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, members, tail.rule, ignored)
 }
@@ -249,14 +309,14 @@ fn conditions_match(
     key: &Key,
     members: Option<&Members>,
     rule: u32,
-    ignored: Option<Dimension>,
+    ignored: Ignored,
 ) -> bool {
     let Some(rule) = header.sections.rules.record(image, rule).map(RuleRecord::read) else { return false };
     for index in rule.conditions..rule.conditions.saturating_add(u32::from(rule.condition_count)) {
         let Some(condition) = header.sections.conditions.record(image, index).map(ConditionRecord::read) else {
             return false;
         };
-        if ignored.is_some_and(|ignored| ignored as u32 == condition.dimension) {
+        if ignored & 1u32.wrapping_shl(condition.dimension) != 0 {
             continue;
         }
         let value = key[condition.dimension as usize % DIMENSIONS];

@@ -97,6 +97,13 @@ impl<B: StableBytes> Image<B> {
         names::class(self.bytes.bytes(), &self.header, name)
     }
 
+    /// Whether a rule asks for a program, a user, a group, a service or a package.
+    #[must_use]
+    pub fn asks_for_owners(&self) -> bool {
+        let sections = &self.header.sections;
+        sections.application_slots.length != 0 || sections.user_slots.length != 0
+    }
+
     /// How many rules the policy has, including those that are disabled or out of schedule.
     #[must_use]
     pub fn rule_count(&self) -> u32 {

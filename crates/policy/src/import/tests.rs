@@ -15,7 +15,8 @@ fn decide(imported: &Imported, flow: &FlowSpec) -> (Verdict, Option<String>) {
 }
 
 fn tcp(remote: &str, application: Option<&str>) -> FlowSpec {
-    crate::parse_flow("tcp", "10.0.0.5:50000", remote, false, application, None, None, None).unwrap()
+    crate::parse_flow("tcp", "10.0.0.5:50000", remote, crate::Direction::Outbound, application, None, None, None)
+        .unwrap()
 }
 
 #[test]
@@ -90,7 +91,9 @@ fn netsh_text() {
     let browser = Some(r"C:\Apps\browser.exe");
     assert_eq!(decide(&imported, &tcp("203.0.113.8:443", browser)), (Verdict::Permit, Some("Allow web".into())));
     assert_eq!(decide(&imported, &tcp("203.0.113.8:444", browser)), (Verdict::Permit, None));
-    let ping = crate::parse_flow("icmp", "10.0.0.5:8", "192.0.2.1:0", false, None, None, None, None).unwrap();
+    let ping =
+        crate::parse_flow("icmp", "10.0.0.5:8", "192.0.2.1:0", crate::Direction::Outbound, None, None, None, None)
+            .unwrap();
     assert_eq!(decide(&imported, &ping), (Verdict::Block, Some("No ping".into())));
     let private = import(Source::Netsh, &NETSH.replace("Domain,Private,Public", "Private")).unwrap();
     assert_eq!(decide(&private, &ping).1, None, "a rule that lost its profile is disabled");
@@ -133,7 +136,7 @@ fn table(rows: &[&[(&str, &str)]], delimiter: char) -> String {
 }
 
 fn rdp(remote: &str) -> FlowSpec {
-    crate::parse_flow("tcp", "10.0.0.5:3389", remote, true, None, None, None, None).unwrap()
+    crate::parse_flow("tcp", "10.0.0.5:3389", remote, crate::Direction::Inbound, None, None, None, None).unwrap()
 }
 
 #[test]
@@ -291,7 +294,7 @@ fn a_column_that_is_not_there_or_not_known_disables_what_permits() {
 fn icmp_types_and_codes() {
     let icmp = |kind: &str, code: &str| {
         let (local, remote) = (format!("10.0.0.5:{kind}"), format!("192.0.2.1:{code}"));
-        crate::parse_flow("icmp", &local, &remote, true, None, None, None, None).unwrap()
+        crate::parse_flow("icmp", &local, &remote, crate::Direction::Inbound, None, None, None, None).unwrap()
     };
     let row: &[(&str, &str)] =
         &[("Direction", "Inbound"), ("Protocol", "ICMPv4"), ("LocalPort", "RPC"), ("IcmpType", "3:4,8,11:*")];
@@ -413,7 +416,7 @@ fn simplewall_keeps_system_rules_and_blocklists() {
     let imported = import(Source::Simplewall, text).unwrap();
     assert_eq!(decide(&imported, &tcp("192.0.2.9:80", None)), (Verdict::Block, Some("spy_one".into())));
     let ping = |local: &str, remote: &str, program: &str| {
-        crate::parse_flow("icmpv6", local, remote, false, Some(program), None, None, None).unwrap()
+        crate::parse_flow("icmpv6", local, remote, crate::Direction::Outbound, Some(program), None, None, None).unwrap()
     };
     assert_eq!(decide(&imported, &ping("[2001:db8::1]:128", "[2001:db8::2]:0", "System")).0, Verdict::Permit);
     assert_eq!(decide(&imported, &ping("[2001:db8::1]:128", "[2001:db8::2]:0", r"C:\a.exe")).0, Verdict::Block);

@@ -6,6 +6,7 @@ mod tunnels;
 
 use crate::{
     diagnostic::{Diagnostic, Severity},
+    flow::Direction,
     model::{AddressSet, List, NumberSet, Policy, Rule, SidBuf, names::Scope, program::fold},
 };
 use std::{collections::HashSet, sync::Arc};
@@ -74,7 +75,7 @@ fn covers(by: &Rule, rule: &Rule) -> bool {
         hard: _,
         log: _,
         enabled: _,
-        direction,
+        direction: _,
         protocols,
         remote,
         local,
@@ -88,12 +89,18 @@ fn covers(by: &Rule, rule: &Rule) -> bool {
         interfaces,
         aliases,
         names: _,
-        undecidable_matches: _,
+        undecidable_matches,
         schedule: _,
         expectations: _,
         span: _,
     } = by;
-    direction.is_none_or(|direction| rule.direction == Some(direction))
+    let directions = Direction::ALL.into_iter().all(|one| by.is_for(one) || !rule.is_for(one));
+    // What cannot be read of a forwarded packet.
+    let asks = protocols.is_some() || remote_ports.is_some() || local_ports.is_some();
+    let unreadable =
+        rule.direction != Some(Direction::Forward) || !rule.undecidable_matches || *undecidable_matches || !asks;
+    directions
+        && unreadable
         && numbers(protocols, &rule.protocols)
         && numbers(remote_ports, &rule.remote_ports)
         && numbers(local_ports, &rule.local_ports)

@@ -99,10 +99,26 @@ pub struct Defaults {
     pub outbound: Action,
     /// For flows other machines open.
     pub inbound: Action,
+    /// For packets passed on between other machines.
+    pub forward: Action,
     /// Whether they are logged.
     pub log: bool,
     /// Whether what is [`crate::essential`] passes though no rule matches it.
     pub essential: bool,
+    /// Whether the IPv4 address inside a remote IPv6 one counts as a remote address too.
+    pub embedded_ipv4: bool,
+}
+
+impl Defaults {
+    /// The default of a direction.
+    #[must_use]
+    pub const fn of(self, direction: Direction) -> Action {
+        match direction {
+            Direction::Outbound => self.outbound,
+            Direction::Inbound => self.inbound,
+            Direction::Forward => self.forward,
+        }
+    }
 }
 
 /// What a rule does.
@@ -152,7 +168,7 @@ pub struct Rule {
     pub log: bool,
     /// Whether it is enabled.
     pub enabled: bool,
-    /// Outbound, inbound, or both (`None`).
+    /// Outbound, inbound, both of these (`None`), or forward.
     pub direction: Option<Direction>,
     /// IP protocol numbers.
     pub protocols: Option<NumberSet>,
@@ -180,7 +196,7 @@ pub struct Rule {
     pub aliases: Vec<Located<String>>,
     /// Names that the content asks for.
     pub names: Option<Arc<NameSet>>,
-    /// Whether a flow with an undecidable name matches all the same.
+    /// Whether a flow with an undecidable name, or a forwarded packet with unreadable ports, matches all the same.
     pub undecidable_matches: bool,
     /// Index into [`Policy::schedules`].
     pub schedule: Option<usize>,
@@ -191,6 +207,15 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether flows of a direction can match it.
+    #[must_use]
+    pub fn is_for(&self, direction: Direction) -> bool {
+        match self.direction {
+            Some(only) => only == direction,
+            None => direction != Direction::Forward,
+        }
+    }
+
     /// A rule without a name that holds for every flow.
     pub(crate) fn everything() -> Self {
         Self {

@@ -84,8 +84,8 @@ impl FlowSpec {
 impl fmt::Display for FlowSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (arrow, word) = match self.direction {
-            Direction::Outbound => ("->", "outbound"),
-            Direction::Inbound => ("<-", "inbound"),
+            Direction::Outbound | Direction::Forward => ("->", self.direction.word()),
+            Direction::Inbound => ("<-", self.direction.word()),
         };
         let protocol = match self.protocol {
             1 => "icmp".to_owned(),

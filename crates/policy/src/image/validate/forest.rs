@@ -11,30 +11,18 @@ use super::{
 
 pub(super) fn validate(bytes: &[u8], header: &Header) -> Result<(), InvalidImage> {
     let sections = &header.sections;
-    let families = [
-        (sections.forest4, sections.entries4.count::<{ Entry4::SIZE }>(), "forest4"),
-        (sections.forest6, sections.entries6.count::<{ Entry6::SIZE }>(), "forest6"),
-    ];
-    for (family, (forest, entries, section)) in families.into_iter().enumerate() {
-        let roots = [0, 1, 2, 3].map(|index| header.roots[family * 4 + index]);
-        one(bytes, forest, entries, section, roots)?;
-    }
-    Ok(())
+    let (roots4, roots6) = header.roots.split_at_checked(ROOTS_V6).unwrap_or_default();
+    one(bytes, sections.forest4, sections.entries4.count::<{ Entry4::SIZE }>(), "forest4", roots4)?;
+    one(bytes, sections.forest6, sections.entries6.count::<{ Entry6::SIZE }>(), "forest6", roots6)
 }
 
-fn one(
-    bytes: &[u8],
-    forest: Section,
-    entries: u32,
-    section: &'static str,
-    roots: [u64; 4],
-) -> Result<(), InvalidImage> {
+fn one(bytes: &[u8], forest: Section, entries: u32, section: &'static str, roots: &[u64]) -> Result<(), InvalidImage> {
     let count = forest.count::<8>();
     let mut walk = Walk { words: forest.of(bytes), count, entries, section, free: 0 };
-    for (index, root) in roots.into_iter().enumerate() {
-        // Directions that have the same rules share a tree.
-        if index % 2 == 0 || root != roots[index - 1] {
-            walk.word(root, index as u32)?;
+    for (index, root) in roots.iter().enumerate() {
+        // Trees of the same rules are one.
+        if !roots.iter().take(index).any(|earlier| earlier == root) {
+            walk.word(*root, index as u32)?;
         }
     }
     // Blocks are in the order of their levels: the children of one level's cuts end where the next level begins.
