@@ -8,8 +8,11 @@ mod wire;
 
 mod exhausts_the_pool;
 mod flushes_the_event_log;
+mod is_forwarded;
 mod outlives_the_policy;
+mod scans_the_ports;
 mod suspends_its_own_thread;
+mod writes_ipv4_as_ipv6;
 
 /// Every test that SECURITY.md names exists: `file` (test), or a module's file for `tests/attack`.
 #[test]

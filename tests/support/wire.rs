@@ -18,11 +18,19 @@ pub const PID: u32 = 4242;
 /// Its executable.
 pub const APP_ID: &str = r"\device\harddiskvolume1\usr\bin\curl";
 
-struct OneProcess(Arc<Owner>);
+struct OneProcess {
+    owner: Arc<Owner>,
+    /// Local ports that it has no socket on.
+    closed: Vec<u16>,
+}
 
 impl Endpoints for OneProcess {
     fn owner(&mut self, _: &FlowKey) -> Option<Arc<Owner>> {
-        Some(self.0.clone())
+        Some(self.owner.clone())
+    }
+
+    fn is_open(&mut self, key: &FlowKey) -> bool {
+        !self.closed.contains(&key.local_port)
     }
 }
 
@@ -52,8 +60,8 @@ impl Wire {
 
     /// A wire whose traffic all belongs to one process of one program.
     pub fn of_program(machine: &Arc<Machine>, pid: u32, app_id: &str) -> Self {
-        let owner = OneProcess(Arc::new(Owner { pid, app_id: app_id.into(), uid: None }));
-        Self { owner, ..Self::new(machine) }
+        let owner = Arc::new(Owner { pid, app_id: app_id.into(), uid: None });
+        Self { owner: OneProcess { owner, closed: Vec::new() }, ..Self::new(machine) }
     }
 
     /// A wire whose traffic all belongs to one Unix user; [`Sid`](filter_engine::security::Sid)s for them are
@@ -64,14 +72,20 @@ impl Wire {
             machine: machine.clone(),
             classifier: EngineClassifier::new(machine.clone()),
             stack: Stack::new(Config { pick_up: false }),
-            owner: OneProcess(Arc::new(Owner { pid: PID, app_id: APP_ID.into(), uid })),
+            owner: OneProcess { owner: Arc::new(Owner { pid: PID, app_id: APP_ID.into(), uid }), closed: Vec::new() },
             now: Duration::ZERO,
         }
     }
 
     /// Everything on it belongs to `owner`.
     pub fn of_owner(machine: &Arc<Machine>, owner: Owner) -> Self {
-        Self { owner: OneProcess(Arc::new(owner)), ..Self::new(machine) }
+        Self { owner: OneProcess { owner: Arc::new(owner), closed: Vec::new() }, ..Self::new(machine) }
+    }
+
+    /// Nothing listens on a local port from now on.
+    #[allow(dead_code, reason = "not every test that includes this file has closed ports")]
+    pub fn close(&mut self, port: u16) {
+        self.owner.closed.push(port);
     }
 
     /// Passes one packet, a millisecond after the one before.
@@ -81,6 +95,18 @@ impl Wire {
         let Self { machine, classifier, stack, owner, now } = self;
         cpu::enter(machine, Irql::PASSIVE, || {
             classifier.packet(|classifier| stack.process(classifier, owner, &mut buffer, direction, *now))
+        })
+        .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
+    }
+
+    /// Passes on a packet between others, a millisecond after the one before.
+    #[allow(dead_code, reason = "not every test that includes this file forwards")]
+    pub fn forward(&mut self, bytes: &[u8]) -> Decision {
+        self.now += Duration::from_millis(1);
+        let mut buffer = PacketBuffer::copy_of(bytes);
+        let Self { machine, classifier, stack, owner, now } = self;
+        cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|classifier| stack.forward(classifier, owner, &mut buffer, *now))
         })
         .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
     }

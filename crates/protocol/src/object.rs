@@ -36,6 +36,12 @@ pub enum Point {
     OutboundTransport,
     /// A packet received.
     InboundTransport,
+    /// A packet to be passed on between other machines.
+    Forward,
+    /// A received packet that the transport layer discards, as for want of a socket.
+    InboundDiscard,
+    /// An ICMP error about to be sent.
+    OutboundIcmpError,
 }
 
 /// Which flows carry a context of ours to a layer.
@@ -78,6 +84,22 @@ pub struct LayerForm {
 }
 
 macro_rules! layer {
+    ($point:ident $name:ident + $suffix:ident $role:ident $carried:ident V4 $v4:literal $v4_key:literal V6 $v6:literal $v6_key:literal) => {
+        Layer {
+            v4: LayerForm {
+                name: concat!(stringify!($name), "_V4_", stringify!($suffix)),
+                id: $v4,
+                key: $v4_key,
+            },
+            v6: LayerForm {
+                name: concat!(stringify!($name), "_V6_", stringify!($suffix)),
+                id: $v6,
+                key: $v6_key,
+            },
+            name: concat!(stringify!($name), "_", stringify!($suffix)),
+            ..layer!($point $name $role $carried V4 $v4 $v4_key V6 $v6 $v6_key)
+        }
+    };
     ($point:ident $name:ident $role:ident $carried:ident V4 $v4:literal $v4_key:literal V6 $v6:literal $v6_key:literal) => {
         Layer {
             point: Point::$point,
@@ -95,7 +117,7 @@ macro_rules! layer {
 ///
 /// Derived from a row are the driver's callouts and their registration, the contexts of its flows, and the objects that
 /// `install` adds and `status` lists. A new row needs a [`Point`] and a file in the driver's `callouts/`.
-pub const LAYERS: [Layer; 6] = [
+pub const LAYERS: [Layer; 9] = [
     layer!(Connect ALE_AUTH_CONNECT Decide None
         V4 48 0xc38d57d1_05a7_4c33_904f_7fbceee60e82 V6 50 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4),
     layer!(Accept ALE_AUTH_RECV_ACCEPT Decide None
@@ -108,6 +130,12 @@ pub const LAYERS: [Layer; 6] = [
         V4 16 0x09e61aea_d214_46e2_9b21_b26b0b2f28c8 V6 18 0xe1735bde_013f_4655_b351_a49e15762df0),
     layer!(InboundTransport INBOUND_TRANSPORT Decide EveryFlow
         V4 12 0x5926dfc8_e3cf_4426_a283_dc393f5d0f9d V6 14 0x634a869f_fc23_4b90_b0c1_bf620a36ae6f),
+    layer!(Forward IPFORWARD Decide None
+        V4 8 0xa82acc24_4ee1_4ee1_b465_fd1d25cb10a4 V6 10 0x7b964818_19c7_493a_b71f_832c3684d28c),
+    layer!(InboundDiscard INBOUND_TRANSPORT + DISCARD Decide None
+        V4 13 0xac4a9833_f69d_4648_b261_6dc84835ef39 V6 15 0x2a6ff955_3b2b_49d2_9848_ad9d72dcaab7),
+    layer!(OutboundIcmpError OUTBOUND_ICMP_ERROR Decide None
+        V4 32 0x41390100_564c_4b32_bc1d_718048354d7c V6 34 0x7fb03b60_7b8d_4dfa_badd_980176fc4e12),
 ];
 
 /// The row of a place.

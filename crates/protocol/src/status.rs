@@ -77,6 +77,14 @@ counters! {
     packets_permitted: PacketsPermitted,
     /// Packets without a flow blocked there.
     packets_blocked: PacketsBlocked,
+    /// Packets to be passed on between other machines that were permitted at IPFORWARD.
+    forwards_permitted: ForwardsPermitted,
+    /// Packets blocked there.
+    forwards_blocked: ForwardsBlocked,
+    /// Packets that no socket wanted and a `drop` forbids: no reset or ICMP error answers them.
+    discards_silenced: DiscardsSilenced,
+    /// ICMP errors about packets that a `drop` forbids: not sent.
+    icmp_errors_silenced: IcmpErrorsSilenced,
     /// Decisions that could not be written because an earlier filter had kept the right.
     decisions_without_right: DecisionsWithoutRight,
     /// Connections, and packets without a flow, whose layer did not report a protocol or an address: left undecided.
@@ -94,7 +102,7 @@ counters! {
     flows_refused: FlowsRefused,
     /// Flows that a new policy forbade after they were established.
     flows_revoked: FlowsRevoked,
-    /// Packets of revoked flows that were dropped.
+    /// Packets of revoked flows, and of untracked ones that the policy forbids, that were dropped.
     revoked_packets: RevokedPackets,
     /// Packets of tracked flows sent.
     packets_out: PacketsOut,

@@ -8,7 +8,7 @@ use sluice_protocol::{
 use zerocopy::IntoBytes;
 
 #[test]
-fn event_v2() {
+fn event_v3() {
     assert_eq!(PROTOCOL_VERSION, 3);
     let mut event = Event {
         sequence: 0x0102_0304_0506_0708,
@@ -48,7 +48,7 @@ fn event_v2() {
 }
 
 #[test]
-fn status_v2() {
+fn status_v3() {
     let mut status = Status {
         protocol_version: 1,
         epoch: 2,
@@ -61,12 +61,12 @@ fn status_v2() {
     let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([5; 16]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(40 + 27 * 8, 0);
+    golden.resize(40 + 31 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
 #[test]
-fn policy_reply_v2() {
+fn policy_reply_v3() {
     let reply = PolicyReply::refused(2, &"no");
     let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'n', b'o'];
     golden.resize(256, 0);

@@ -163,6 +163,11 @@ pub trait Endpoints {
     fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {
         flows.clear();
     }
+
+    /// Whether there is a socket that a packet of this flow from the other side would reach.
+    fn is_open(&mut self, _: &FlowKey) -> bool {
+        true
+    }
 }
 
 /// No processes: for captures.

@@ -47,7 +47,9 @@ impl Direction {
 pub enum Layer {
     InboundIpPacket,
     OutboundIpPacket,
+    IpForward,
     InboundTransport,
+    InboundTransportDiscard,
     OutboundTransport,
     Stream,
     DatagramData,
@@ -65,10 +67,12 @@ pub enum Layer {
 
 impl Layer {
     /// Every layer the shim indicates to.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::InboundIpPacket,
         Self::OutboundIpPacket,
+        Self::IpForward,
         Self::InboundTransport,
+        Self::InboundTransportDiscard,
         Self::OutboundTransport,
         Self::Stream,
         Self::DatagramData,
@@ -91,7 +95,9 @@ impl Layer {
         let (v4, step) = match self {
             Self::InboundIpPacket => (0, 2),
             Self::OutboundIpPacket => (4, 2),
+            Self::IpForward => (8, 2),
             Self::InboundTransport => (12, 2),
+            Self::InboundTransportDiscard => (13, 2),
             Self::OutboundTransport => (16, 2),
             Self::Stream => (20, 2),
             Self::DatagramData => (24, 2),
@@ -126,7 +132,12 @@ impl Layer {
         match self {
             Self::InboundIpPacket => by_version!("INBOUND_IPPACKET"),
             Self::OutboundIpPacket => by_version!("OUTBOUND_IPPACKET"),
+            Self::IpForward => by_version!("IPFORWARD"),
             Self::InboundTransport => by_version!("INBOUND_TRANSPORT"),
+            Self::InboundTransportDiscard => match version {
+                IpVersion::V4 => "INBOUND_TRANSPORT_V4_DISCARD",
+                IpVersion::V6 => "INBOUND_TRANSPORT_V6_DISCARD",
+            },
             Self::OutboundTransport => by_version!("OUTBOUND_TRANSPORT"),
             Self::Stream => by_version!("STREAM"),
             Self::DatagramData => by_version!("DATAGRAM_DATA"),

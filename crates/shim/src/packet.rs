@@ -167,6 +167,14 @@ impl Packet {
     /// # Errors
     /// [`Malformed`] when a header cannot be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        Self::parse_ip(bytes)?.with_upper(bytes)
+    }
+
+    /// Takes the headers of the network layer apart and leaves the rest alone.
+    ///
+    /// # Errors
+    /// [`Malformed::IpHeader`].
+    pub fn parse_ip(bytes: &[u8]) -> Result<Self, Malformed> {
         match bytes.first().map(|first| first >> 4) {
             Some(4) => Self::parse_v4(bytes),
             Some(6) => Self::parse_v6(bytes),
@@ -192,7 +200,7 @@ impl Packet {
             offset: u32::from(header.fragments_offset().byte_offset()),
             more: header.more_fragments(),
         });
-        Self {
+        Ok(Self {
             source: ip.source_addr(),
             destination: ip.destination_addr(),
             protocol: payload.ip_number.0,
@@ -201,8 +209,7 @@ impl Packet {
             wire_len,
             fragment,
             upper: Upper::Other,
-        }
-        .with_upper(bytes)
+        })
     }
 
     fn parse_v6(bytes: &[u8]) -> Result<Self, Malformed> {
@@ -215,7 +222,7 @@ impl Packet {
         };
         let bytes = &bytes[..bytes.len().min(wire_len)];
         let chain = Chain::follow(bytes)?;
-        Self {
+        Ok(Self {
             source: IpAddr::V6(header.source_addr()),
             destination: IpAddr::V6(header.destination_addr()),
             protocol: chain.protocol,
@@ -224,8 +231,7 @@ impl Packet {
             wire_len,
             fragment: chain.fragment.map(|fragment| fragment.piece),
             upper: Upper::Other,
-        }
-        .with_upper(bytes)
+        })
     }
 
     /// Parses the transport header, which a fragment does not have.

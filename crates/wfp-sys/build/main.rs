@@ -131,8 +131,14 @@ impl Layers {
     fn table(&self) -> String {
         let numbers = self.0.borrow();
         let mut text = "/// Every layer whose fields the headers number.\npub const LAYERS: &[Layer] = &[\n".to_owned();
-        for (layer, fields) in &numbers.fields {
-            let Some(id) = numbers.layers.get(layer) else { continue };
+        // "FWPS_FIELDS_IPFORWARD_V4 ... for the FWPS_LAYER_IPFORWARD_V4 and FWPS_LAYER_IPFORWARD_V4_DISCARD run-time
+        // filtering layers": so it is for each.
+        let twins = numbers
+            .fields
+            .iter()
+            .flat_map(|(layer, fields)| [(layer.clone(), fields), (format!("{layer}_DISCARD"), fields)]);
+        for (layer, fields) in twins {
+            let Some(id) = numbers.layers.get(&layer) else { continue };
             let _ = writeln!(text, "    Layer {{ id: {id}, name: {layer:?}, fields: &[");
             for (index, field) in fields {
                 let _ = writeln!(text, "        ({field:?}, {index}),");

@@ -6,12 +6,16 @@
 //! | ALE_FLOW_ESTABLISHED | [`established`] | makes the flow context |
 //! | STREAM | [`stream`] | counts TCP data, drops revoked connections |
 //! | OUTBOUND_TRANSPORT, INBOUND_TRANSPORT | [`transport`] | counts packets, drops those of revoked flows, decides packets that have no flow |
+//! | INBOUND_TRANSPORT_DISCARD, OUTBOUND_ICMP_ERROR | [`silence`] | keeps resets and ICMP errors from telling which ports are closed |
+//! | IPFORWARD | [`forward`] | decides packets that are passed on between other machines |
 //!
 //! What they share is in [`verdict`]. A new layer is a row there, a file here, and the arm of [`entry`] that the compiler
 //! then asks for.
 
 mod connection;
 mod established;
+mod forward;
+mod silence;
 mod stream;
 mod transport;
 mod verdict;
@@ -39,6 +43,9 @@ const fn entry(object: &CalloutObject) -> CalloutEntry {
         Point::Stream => of::<stream::Stream>(object),
         Point::OutboundTransport => of::<transport::Outbound>(object),
         Point::InboundTransport => of::<transport::Inbound>(object),
+        Point::Forward => of::<forward::Forward>(object),
+        Point::InboundDiscard => of::<silence::Discard>(object),
+        Point::OutboundIcmpError => of::<silence::IcmpError>(object),
     }
 }
 

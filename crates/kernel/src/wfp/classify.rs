@@ -7,10 +7,10 @@ use core::{
 
 use wfp_sys::{
     FWP_ACTION_BLOCK, FWP_ACTION_CONTINUE, FWP_ACTION_PERMIT, FWP_DATA_TYPE_, FWP_VALUE0,
-    FWPS_BUILTIN_LAYERS_ as Layers, FWPS_CLASSIFY_OUT_FLAG_ABSORB, FWPS_CLASSIFY_OUT0, FWPS_FILTER3,
-    FWPS_INCOMING_METADATA_VALUES0, FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_FLOW_HANDLE,
-    FWPS_METADATA_FIELD_PROCESS_ID, FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE, FWPS_RIGHT_ACTION_WRITE,
-    FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST,
+    FWPS_BUILTIN_LAYERS_ as Layers, FWPS_CLASSIFY_OUT_FLAG_ABSORB, FWPS_CLASSIFY_OUT0, FWPS_DISCARD_MODULE0_,
+    FWPS_FILTER3, FWPS_INCOMING_METADATA_VALUES0, FWPS_INCOMING_VALUE0, FWPS_METADATA_FIELD_DISCARD_REASON,
+    FWPS_METADATA_FIELD_FLOW_HANDLE, FWPS_METADATA_FIELD_PROCESS_ID, FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE,
+    FWPS_RIGHT_ACTION_WRITE, FWPS_STREAM_CALLOUT_IO_PACKET0, NET_BUFFER_LIST,
 };
 
 use crate::irql::AtDispatch;
@@ -169,16 +169,23 @@ impl<'a, F: 'static> Classify<'a, F> {
         self.has(FWPS_METADATA_FIELD_PROCESS_ID).then_some(self.metadata.processId)
     }
 
+    /// Whether a filter is why the packet is discarded, at a layer of discarded packets.
+    #[must_use]
+    pub fn is_discarded_by_a_filter(&self) -> bool {
+        self.has(FWPS_METADATA_FIELD_DISCARD_REASON)
+            && self.metadata.discardMetadata.discardModule == FWPS_DISCARD_MODULE0_::FWPS_DISCARD_MODULE_GENERAL
+    }
+
     /// The size of the transport header in bytes, if the layer reports it.
     #[must_use]
     pub fn transport_header_size(&self) -> Option<u32> {
         self.has(FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE).then_some(self.metadata.transportHeaderSize)
     }
 
-    /// The packets, at a transport layer; None elsewhere.
+    /// The packets, at a transport layer, where packets are passed on and where ICMP errors are sent; None elsewhere.
     #[must_use]
     pub fn packets(&self) -> Option<PacketList<'a>> {
-        if !is_transport(self.layer) {
+        if !is_transport(self.layer) && !is_forward(self.layer) && !is_icmp_error(self.layer) {
             return None;
         }
         // SAFETY: at these layers the layer data is a NET_BUFFER_LIST or null, lent for the time of the call; the layer
@@ -222,10 +229,10 @@ impl<'a, F: 'static> Classify<'a, F> {
     }
 
     /// Drops blocked packets silently: without notice to their sender and without an entry in the event log or the net
-    /// events (FWPS_CLASSIFY_OUT_FLAG_ABSORB). Only at the transport layers; elsewhere the flag means other things and
-    /// nothing is done.
+    /// events (FWPS_CLASSIFY_OUT_FLAG_ABSORB). Only at the transport layers and that of discarded packets; elsewhere the
+    /// flag means other things and nothing is done.
     pub fn absorb(&mut self) {
-        if is_transport(self.layer) && self.out.actionType == FWP_ACTION_BLOCK {
+        if (is_transport(self.layer) || is_discard(self.layer)) && self.out.actionType == FWP_ACTION_BLOCK {
             self.out.flags |= FWPS_CLASSIFY_OUT_FLAG_ABSORB;
         }
     }
@@ -238,6 +245,27 @@ const fn is_transport(layer: u16) -> bool {
     const OUTBOUND_V4: u16 = Layers::FWPS_LAYER_OUTBOUND_TRANSPORT_V4 as u16;
     const OUTBOUND_V6: u16 = Layers::FWPS_LAYER_OUTBOUND_TRANSPORT_V6 as u16;
     matches!(layer, INBOUND_V4 | INBOUND_V6 | OUTBOUND_V4 | OUTBOUND_V6)
+}
+
+/// The layers of ICMP errors that are sent, whose layer data is a NET_BUFFER_LIST too.
+const fn is_icmp_error(layer: u16) -> bool {
+    const V4: u16 = Layers::FWPS_LAYER_OUTBOUND_ICMP_ERROR_V4 as u16;
+    const V6: u16 = Layers::FWPS_LAYER_OUTBOUND_ICMP_ERROR_V6 as u16;
+    matches!(layer, V4 | V6)
+}
+
+/// The layers of packets that are passed on, whose layer data is a NET_BUFFER_LIST too.
+const fn is_forward(layer: u16) -> bool {
+    const V4: u16 = Layers::FWPS_LAYER_IPFORWARD_V4 as u16;
+    const V6: u16 = Layers::FWPS_LAYER_IPFORWARD_V6 as u16;
+    matches!(layer, V4 | V6)
+}
+
+/// The layers of received packets that the transport layer discards.
+const fn is_discard(layer: u16) -> bool {
+    const V4: u16 = Layers::FWPS_LAYER_INBOUND_TRANSPORT_V4_DISCARD as u16;
+    const V6: u16 = Layers::FWPS_LAYER_INBOUND_TRANSPORT_V6_DISCARD as u16;
+    matches!(layer, V4 | V6)
 }
 
 /// The stream layers.

@@ -7,13 +7,13 @@ use wfp_sys::layers::Layer;
 /// [`super::Classify`] checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
-    /// IP_LOCAL_ADDRESS.
+    /// IP_LOCAL_ADDRESS; IP_SOURCE_ADDRESS of a packet that is passed on.
     pub local_address: u16,
-    /// IP_LOCAL_PORT; the ICMP type.
+    /// IP_LOCAL_PORT; ICMP_TYPE where the layer is about ICMP.
     pub local_port: u16,
-    /// IP_REMOTE_ADDRESS.
+    /// IP_REMOTE_ADDRESS; IP_DESTINATION_ADDRESS of a packet that is passed on.
     pub remote_address: u16,
-    /// IP_REMOTE_PORT; the ICMP code.
+    /// IP_REMOTE_PORT; ICMP_CODE where the layer is about ICMP.
     pub remote_port: u16,
     /// IP_PROTOCOL.
     pub protocol: u16,
@@ -40,10 +40,10 @@ impl Fields {
     #[must_use]
     pub const fn of(v4: u16, v6: u16) -> Self {
         Self {
-            local_address: index(v4, v6, "IP_LOCAL_ADDRESS"),
-            local_port: index(v4, v6, "IP_LOCAL_PORT"),
-            remote_address: index(v4, v6, "IP_REMOTE_ADDRESS"),
-            remote_port: index(v4, v6, "IP_REMOTE_PORT"),
+            local_address: either(v4, v6, "IP_LOCAL_ADDRESS", "IP_SOURCE_ADDRESS"),
+            local_port: either(v4, v6, "IP_LOCAL_PORT", "ICMP_TYPE"),
+            remote_address: either(v4, v6, "IP_REMOTE_ADDRESS", "IP_DESTINATION_ADDRESS"),
+            remote_port: either(v4, v6, "IP_REMOTE_PORT", "ICMP_CODE"),
             protocol: index(v4, v6, "IP_PROTOCOL"),
             flags: index(v4, v6, "FLAGS"),
             application: index(v4, v6, "ALE_APP_ID"),
@@ -56,11 +56,22 @@ impl Fields {
 }
 
 const fn index(v4: u16, v6: u16, field: &str) -> u16 {
-    let (v4, v6) = (layer(v4).field(field), layer(v6).field(field));
-    match (v4, v6) {
+    either(v4, v6, field, field)
+}
+
+/// The field that each form of the layer has under one of two names.
+const fn either(v4: u16, v6: u16, name: &str, other: &str) -> u16 {
+    match (named(v4, name, other), named(v6, name, other)) {
         (Some(v4), Some(v6)) if v4 == v6 => v4,
         (None, None) => Fields::ABSENT,
         _ => panic!("the IPv4 and the IPv6 form of the layer keep a field in different places"),
+    }
+}
+
+const fn named(id: u16, name: &str, other: &str) -> Option<u16> {
+    match layer(id).field(name) {
+        Some(index) => Some(index),
+        None => layer(id).field(other),
     }
 }
 

@@ -14,7 +14,7 @@ pub use answer::{Answer, Outcome};
 pub use callout::{Callout, CalloutEntry, CalloutId, Callouts};
 pub use classify::Classify;
 pub use flow::{Flow, FlowRef, FlowSet};
-pub use packet::{PacketList, PacketTotals};
+pub use packet::{Packet, PacketList, PacketTotals};
 pub use reauthorize::reauthorize;
 pub use stream::{Stream, StreamDirection};
 pub use token::Token;

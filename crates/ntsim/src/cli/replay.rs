@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// flow's first packet; in an established connection the side with the higher port)
     #[arg(long, value_name = "PREFIX")]
     local: Vec<Prefix>,
+    /// The machine forwards: packets between addresses that are not --local pass it on their way, by the forwarding layer
+    #[arg(long, requires = "local")]
+    forward: bool,
     /// How many processors take packets at once. With more than one, flows are not decided in the order of the capture,
     /// and what the driver injects or completes later is not carried
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64),
@@ -52,7 +55,7 @@ pub(crate) fn run(args: &Args, traced: Option<&trace::Options>, out: &mut dyn Wr
     let result = replay::run(
         &rig.machine,
         input,
-        &Options { local: args.local.clone(), processors: args.processors.into() },
+        &Options { local: args.local.clone(), forward: args.forward, processors: args.processors.into() },
         &mut verdicts,
     );
     let table = !args.json && (result.is_ok() || verdicts.totals.packets > 0);

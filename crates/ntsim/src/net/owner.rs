@@ -66,6 +66,10 @@ impl Endpoints for Processes {
         super::is_client(address)
     }
 
+    fn is_open(&mut self, key: &FlowKey) -> bool {
+        sockets(key.protocol).iter().any(|socket| rank(socket, key).is_some())
+    }
+
     fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {
         let sockets = sockets(protocol::UDP);
         flows.retain(|key| !sockets.iter().any(|socket| rank(socket, key).is_some()));

@@ -38,8 +38,11 @@ const QUIET: Duration = Duration::from_millis(100);
 /// How a capture is replayed.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The simulated machine's addresses; packets between others are skipped. Empty: see the module's description.
+    /// The simulated machine's addresses; packets between others are skipped, unless it forwards. Empty: see the
+    /// module's description.
     pub local: Vec<Prefix>,
+    /// The machine is on the way between others: packets of which neither end is its own are passed on.
+    pub forward: bool,
     /// How many processors take packets at once, each with a stack of its own. With more than one, flows are not
     /// decided in the order of the capture, and nothing that a driver injects or completes later is carried.
     pub processors: usize,
@@ -47,7 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { local: Vec::new(), processors: 1 }
+        Self { local: Vec::new(), forward: false, processors: 1 }
     }
 }
 
@@ -147,6 +150,7 @@ impl Replay {
         let decision = match way {
             Way::Through(direction) => self.carrier.carry(&mut self.buffer, direction, &mut around)?,
             Way::Within => self.carrier.carry_within(&mut self.buffer, &mut around)?,
+            Way::Between => self.carrier.forward(&mut self.buffer, &mut around)?,
         };
         self.carrier.serve(SERVED, &mut around)?;
         // The rest of the capture came after the decision, so the decision must come first.
@@ -188,6 +192,8 @@ enum Way {
     Through(Direction),
     /// From this machine to itself.
     Within,
+    /// Between others, by way of this machine.
+    Between,
 }
 
 /// The addresses of the simulated machine; its programs are unknown.
@@ -226,7 +232,8 @@ fn way<F>(
         (false, true) => Some(Way::Through(Direction::Inbound)),
         // Sent before the machine had an address (DHCP), or by another host to a broadcast address.
         (false, false) if packet.source.is_unspecified() => Some(marked.unwrap_or(Way::Through(Direction::Outbound))),
-        (false, false) => (is_group || to_group).then_some(Way::Through(Direction::Inbound)),
+        (false, false) if is_group || to_group => Some(Way::Through(Direction::Inbound)),
+        (false, false) => options.forward.then_some(Way::Between),
     }
 }
 
@@ -334,6 +341,12 @@ mod tests {
         let (totals, passed_over) = replay(&machine, &elsewhere);
         assert_eq!(totals.packets, 0);
         assert_eq!(passed_over.0.values().sum::<u64>(), 4);
+        for processors in [1, 2] {
+            let on_the_way = Options { forward: true, processors, ..elsewhere.clone() };
+            let (totals, passed_over) = replay(&machine, &on_the_way);
+            assert_eq!((totals.packets, totals.forwarded, totals.flows), (4, 4, 0));
+            assert_eq!(passed_over, PassedOver::default());
+        }
     }
 
     fn udp(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {

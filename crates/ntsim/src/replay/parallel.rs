@@ -194,6 +194,12 @@ impl Worker {
                 })?;
                 (direction, decision)
             }
+            Way::Between => {
+                let decision = cpu::enter(machine, Irql::PASSIVE, || {
+                    classifier.packet(|c| stack.forward(c, endpoints, buffer, *now))
+                })?;
+                (Direction::Outbound, decision)
+            }
             Way::Within => {
                 let (sent, arrived) = cpu::enter(machine, Irql::PASSIVE, || {
                     classifier.packet(|c| stack.send(c, endpoints, buffer, |_| true, *now))

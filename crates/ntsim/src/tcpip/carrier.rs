@@ -157,6 +157,20 @@ impl Carrier {
         self.give_back()
     }
 
+    /// Passes on a packet of which neither end is this machine's.
+    ///
+    /// # Errors
+    /// As [`Self::carry`].
+    pub fn forward(&mut self, buffer: &mut PacketBuffer, around: &mut Around<'_>) -> Result<Decision, Bugcheck> {
+        let Self { machine, stack, classifier, .. } = self;
+        let decision = cpu::enter(machine, Irql::PASSIVE, || {
+            classifier.packet(|c| stack.forward(c, around.endpoints, buffer, around.now))
+        })?;
+        self.send_on(buffer, Direction::Outbound, decision, around);
+        self.give_back()?;
+        Ok(decision)
+    }
+
     /// Completes the injections that were finished inside classify.
     fn give_back(&mut self) -> Result<(), Bugcheck> {
         while let Some(injection) = self.classifier.take_done() {

@@ -18,9 +18,9 @@ use filter_engine::{Classify, LayerData};
 use filter_engine::{security::Sid, token::Token};
 use foldhash::HashMap;
 use nt_abi::Irql;
-use nt_abi::fwp::FwpsIncomingMetadataValues0;
 use nt_abi::fwp::consts;
 use nt_abi::fwp::value::{Blob, Incoming};
+use nt_abi::fwp::{FwpsDiscardMetadata0, FwpsIncomingMetadataValues0};
 use shim::classifier::{Classifier, Data, Indication, Injected, Outcome, StreamAction, condition_flag};
 use shim::flow::Owner;
 use shim::layer::{Direction, IpVersion, Layer};
@@ -28,6 +28,10 @@ use shim::packet::{AddressType, Packet, Quoted, Upper};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// `FWPS_DISCARD_MODULE_TRANSPORT`, and `InetDiscardEndpointNotFound` of INET_DISCARD_REASON (fwpsk.h).
+const FWPS_DISCARD_MODULE_TRANSPORT: u32 = 1;
+const INET_DISCARD_ENDPOINT_NOT_FOUND: u32 = 5;
 
 /// How a field is filled in for each indication. A field without one keeps its first value.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +68,8 @@ impl Fill {
     fn of(name: &str) -> Option<Self> {
         Some(match name {
             "IP_PROTOCOL" => Self::Protocol,
-            "IP_LOCAL_ADDRESS" => Self::LocalAddress,
-            "IP_REMOTE_ADDRESS" => Self::RemoteAddress,
+            "IP_LOCAL_ADDRESS" | "IP_SOURCE_ADDRESS" => Self::LocalAddress,
+            "IP_REMOTE_ADDRESS" | "IP_DESTINATION_ADDRESS" => Self::RemoteAddress,
             "IP_LOCAL_ADDRESS_TYPE" => Self::LocalAddressType,
             "IP_DESTINATION_ADDRESS_TYPE" => Self::RemoteAddressType,
             "IP_LOCAL_PORT" => Self::LocalPort,
@@ -125,18 +129,20 @@ pub struct EngineClassifier {
 fn carries(layer: Layer) -> u32 {
     use consts::{
         FWPS_METADATA_FIELD_COMPARTMENT_ID as COMPARTMENT, FWPS_METADATA_FIELD_COMPLETION_HANDLE as COMPLETION,
-        FWPS_METADATA_FIELD_FLOW_HANDLE as FLOW, FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE as ICMP,
-        FWPS_METADATA_FIELD_IP_HEADER_SIZE as IP_HEADER, FWPS_METADATA_FIELD_PACKET_DIRECTION as DIRECTION,
-        FWPS_METADATA_FIELD_PATH_MTU as PATH_MTU, FWPS_METADATA_FIELD_PROCESS_ID as PROCESS_ID,
-        FWPS_METADATA_FIELD_PROCESS_PATH as PROCESS_PATH, FWPS_METADATA_FIELD_REMOTE_SCOPE_ID as SCOPE,
-        FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE as ENDPOINT,
+        FWPS_METADATA_FIELD_DISCARD_REASON as DISCARD, FWPS_METADATA_FIELD_FLOW_HANDLE as FLOW,
+        FWPS_METADATA_FIELD_ICMP_ID_AND_SEQUENCE as ICMP, FWPS_METADATA_FIELD_IP_HEADER_SIZE as IP_HEADER,
+        FWPS_METADATA_FIELD_PACKET_DIRECTION as DIRECTION, FWPS_METADATA_FIELD_PATH_MTU as PATH_MTU,
+        FWPS_METADATA_FIELD_PROCESS_ID as PROCESS_ID, FWPS_METADATA_FIELD_PROCESS_PATH as PROCESS_PATH,
+        FWPS_METADATA_FIELD_REMOTE_SCOPE_ID as SCOPE, FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE as ENDPOINT,
         FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE as TRANSPORT_HEADER,
     };
     const PROCESS: u32 = PROCESS_ID | PROCESS_PATH;
     match layer {
         Layer::InboundIpPacket => IP_HEADER | COMPARTMENT,
         Layer::OutboundIpPacket => IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | PATH_MTU,
+        Layer::IpForward => COMPARTMENT,
         Layer::InboundTransport => FLOW | IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | ICMP,
+        Layer::InboundTransportDiscard => DISCARD | IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ICMP,
         Layer::OutboundTransport => FLOW | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | ICMP,
         Layer::Stream => FLOW,
         Layer::DatagramData => FLOW | IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | ICMP,
@@ -186,6 +192,12 @@ impl EngineClassifier {
                 let metadata = FwpsIncomingMetadataValues0 {
                     compartment_id: interface::COMPARTMENT,
                     path_mtu: interface::MTU,
+                    // Carried at the layer of discarded packets only, which are there for one reason.
+                    discard_metadata: FwpsDiscardMetadata0 {
+                        discard_module: FWPS_DISCARD_MODULE_TRANSPORT,
+                        discard_reason: INET_DISCARD_ENDPOINT_NOT_FOUND,
+                        filter_id: 0,
+                    },
                     ..FwpsIncomingMetadataValues0::default()
                 };
                 Slot { id, interface, incoming, fills: fills.into(), metadata, carries: carries(layer) }
@@ -269,10 +281,19 @@ fn constant(incoming: &mut Incoming, index: usize, of: &Interface, layer: Layer,
         return;
     }
     match name {
-        "IP_LOCAL_INTERFACE" | "IP_ARRIVAL_INTERFACE" | "IP_NEXTHOP_INTERFACE" => {
+        "IP_LOCAL_INTERFACE"
+        | "IP_ARRIVAL_INTERFACE"
+        | "IP_NEXTHOP_INTERFACE"
+        | "IP_FORWARD_INTERFACE"
+        | "IP_PHYSICAL_ARRIVAL_INTERFACE"
+        | "IP_PHYSICAL_NEXTHOP_INTERFACE" => {
             incoming.u64(index, of.luid);
         }
-        "INTERFACE_INDEX" | "ARRIVAL_INTERFACE_INDEX" | "NEXTHOP_INTERFACE_INDEX" => {
+        "INTERFACE_INDEX"
+        | "ARRIVAL_INTERFACE_INDEX"
+        | "NEXTHOP_INTERFACE_INDEX"
+        | "SOURCE_INTERFACE_INDEX"
+        | "DESTINATION_INTERFACE_INDEX" => {
             incoming.u32(index, of.index);
         }
         "INTERFACE_TYPE" | "ARRIVAL_INTERFACE_TYPE" | "NEXTHOP_INTERFACE_TYPE" => {
@@ -281,7 +302,10 @@ fn constant(incoming: &mut Incoming, index: usize, of: &Interface, layer: Layer,
         "TUNNEL_TYPE" | "ARRIVAL_TUNNEL_TYPE" | "NEXTHOP_TUNNEL_TYPE" => {
             incoming.u32(index, interface::TUNNEL_TYPE);
         }
-        "SUB_INTERFACE_INDEX" | "NEXTHOP_SUB_INTERFACE_INDEX" => incoming.u32(index, 0),
+        "SUB_INTERFACE_INDEX"
+        | "NEXTHOP_SUB_INTERFACE_INDEX"
+        | "SOURCE_SUB_INTERFACE_INDEX"
+        | "DESTINATION_SUB_INTERFACE_INDEX" => incoming.u32(index, 0),
         "COMPARTMENT_ID" => incoming.u32(index, interface::COMPARTMENT),
         "PROFILE_ID"
         | "ORIGINAL_PROFILE_ID"

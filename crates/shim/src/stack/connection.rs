@@ -59,7 +59,11 @@ impl<F> Stack<F> {
         let (flow, by) = match context.direction {
             Direction::Outbound => self.connect(context, kind, None)?,
             Direction::Inbound => {
-                context.arrive(FlowView::none(context.direction), true)?;
+                let wanted = context.endpoints.is_open(&context.key);
+                context.arrive(FlowView::none(context.direction), wanted)?;
+                if !wanted {
+                    return Ok(context.discard().unwrap_or(Decision::FORWARD));
+                }
                 self.accept(context, kind)?
             }
         };

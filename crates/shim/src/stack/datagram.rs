@@ -4,6 +4,7 @@ use super::{By, Context, Decision, FlowView, Kind, Position, Resumed, Stack, Ver
 use crate::classifier::Classifier;
 use crate::flow::FlowKey;
 use crate::layer::{Direction, Layer};
+use crate::packet::protocol;
 
 impl<F> Stack<F> {
     pub(super) fn datagram<C: Classifier<Flow = F>>(&mut self, context: &mut Context<'_, C>) -> Decision {
@@ -44,11 +45,17 @@ impl<F> Stack<F> {
         let known = self.flows.get_mut(&key);
         let opens = known.is_none();
         if direction == Direction::Inbound {
+            let unwanted =
+                opens && context.packet.protocol == protocol::UDP && !context.endpoints.is_open(&context.key);
             let (view, authorize) = match &known {
                 Some(flow) => (flow.head.view(), context.is_stale(&flow.head)),
-                None => (FlowView::none(direction), true),
+                None => (FlowView::none(direction), !unwanted),
             };
             context.arrive(view, authorize)?;
+            if unwanted {
+                context.discard();
+                return Ok(None);
+            }
         }
         let mut opened = None;
         let flow = if let Some(flow) = known {

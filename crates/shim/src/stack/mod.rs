@@ -16,12 +16,19 @@
 //! | first datagram in | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA |
 //! | ICMP error out | OUTBOUND_ICMP_ERROR, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
 //! | ICMP error in | INBOUND_IPPACKET, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR |
+//! | TCP segment or datagram in that no socket wants | INBOUND_IPPACKET, INBOUND_TRANSPORT, INBOUND_TRANSPORT_DISCARD |
+//! | packet or fragment between others | IPFORWARD |
 //!
 //! A filter added to or removed from the ALE layer that authorized a flow makes the next packet of the flow, in either
 //! direction, pass that layer again with `FWP_CONDITION_FLAG_IS_REAUTHORIZE` ("ALE Reauthorization", win32
 //! desktop-src/FWP/ale-re-authorization.md): inbound between INBOUND_TRANSPORT and STREAM or DATAGRAM_DATA. For
 //! outbound packets the documentation names no place; here a segment passes it between STREAM (which Windows calls
 //! before there are segments) and OUTBOUND_TRANSPORT, a datagram where it passes ALE_AUTH_CONNECT the first time.
+//!
+//! A packet that no endpoint wants is discarded by the transport layer (`InetDiscardEndpointNotFound`), and a callout at
+//! INBOUND_TRANSPORT_DISCARD that absorbs it keeps TCP from answering with a reset ("Preventing Port Scanning", win32
+//! desktop-src/FWP/preventing-port-scanning.md; the same page stops UDP's "port unreachable" at OUTBOUND_ICMP_ERROR, so here
+//! absorbing does not stop it). The other `_DISCARD` layers, and packets that a filter discards, are not indicated.
 //!
 //! Connection termination is not indicated to a filtering layer of the packet path, but to ALE_ENDPOINT_CLOSURE and
 //! ALE_RESOURCE_RELEASE, and the flow's contexts are deleted.
@@ -31,6 +38,7 @@ mod connection;
 mod datagram;
 mod decision;
 mod end;
+mod forward;
 mod held;
 mod injected;
 mod ledger;
@@ -342,6 +350,14 @@ impl<C: Classifier> Context<'_, C> {
             return Err(Decision::stopped(Verdict::Drop, Layer::InboundTransport, outcome));
         }
         Ok(())
+    }
+
+    /// Tells the layer of discarded packets that no socket wants this one; whether TCP is to keep silent.
+    fn discard(&mut self) -> Option<Decision> {
+        let outcome =
+            self.ask(Layer::InboundTransportDiscard, Position::Payload, 0, FlowView::none(Direction::Inbound));
+        let silent = outcome.blocked && outcome.absorbed && self.packet.protocol == protocol::TCP;
+        silent.then(|| Decision::stopped(Verdict::Drop, Layer::InboundTransportDiscard, outcome))
     }
 
     /// Whether the flow must be authorized again.

@@ -17,6 +17,10 @@ impl Endpoints for Local {
         address.is_loopback() || [IpAddr::from(CLIENT4), IpAddr::from([10, 77, 0, 3])].contains(&address)
     }
 
+    fn is_open(&mut self, _: &FlowKey) -> bool {
+        !self.closed
+    }
+
     fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {
         if !self.closed {
             flows.clear();
@@ -153,4 +157,48 @@ fn the_flows_of_a_closed_socket_end() {
     look(b, true, b.now + CLOSED_CHECK);
     assert_eq!((b.script.ended.as_slice(), b.stack.flow_count()), (&[1][..], 1), "a connection has an end of its own");
     assert!(b.pass(Direction::Outbound, &packet).opened, "the next socket with that port is asked about");
+}
+
+#[test]
+fn what_no_socket_wants_is_discarded_and_tcp_answers_unless_that_is_absorbed() {
+    versions(|b| {
+        for (bytes, tcp) in
+            [(b.segment(Direction::Inbound, SYN, 500, 0, b""), true), (b.udp(Direction::Inbound, b"?"), false)]
+        {
+            for (blocked, absorbed) in [(false, false), (true, false), (true, true)] {
+                b.script.block = if blocked { vec![Layer::InboundTransportDiscard] } else { Vec::new() };
+                b.script.absorb = absorbed;
+                let mut buffer = PacketBuffer::copy_of(&bytes);
+                let mut local = Local { closed: true };
+                let decision = b.stack.process(&mut b.script, &mut local, &mut buffer, Direction::Inbound, b.now);
+                assert_eq!(b.asked(), ["INBOUND_IPPACKET", "INBOUND_TRANSPORT", "INBOUND_TRANSPORT_DISCARD"]);
+                let silent = tcp && absorbed;
+                assert_eq!(decision.verdict, if silent { Verdict::Drop } else { Verdict::Forward });
+                assert!(!decision.opened && b.stack.flow_count() == 0);
+            }
+        }
+    });
+}
+
+#[test]
+fn packets_and_pieces_between_others_pass_the_forward_layer_alone() {
+    versions(|b| {
+        let whole = b.udp(Direction::Outbound, b"guest");
+        let cut = &whole[..whole.len() - 9];
+        for bytes in [&whole[..], cut] {
+            let forward = |b: &mut Bench| {
+                let mut buffer = PacketBuffer::copy_of(bytes);
+                b.stack.forward(&mut b.script, &mut b.owners, &mut buffer, b.now).verdict
+            };
+            assert_eq!(forward(b), Verdict::Forward);
+            assert_eq!(b.asked(), ["IPFORWARD"]);
+            let (layer, shown, offset) = b.script.shown.pop().unwrap();
+            assert_eq!((layer, &shown[..], offset), (Layer::IpForward, bytes, 0), "from its IP header");
+            b.script.block = vec![Layer::IpForward];
+            assert_eq!(forward(b), Verdict::Drop);
+            b.script.block.clear();
+            b.asked();
+        }
+        assert_eq!(b.stack.flow_count(), 0);
+    });
 }
