@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use ntsim::{machine::Machine, wdf::RegistryValue};
-use shim::{layer::Direction, stack::Verdict};
+use shim::{
+    layer::{Direction, Layer},
+    stack::Verdict,
+};
 
 use crate::{
     support::{BLOCK_ALL, PERMIT_ALL, Rig},
@@ -86,5 +89,30 @@ fn with_more_flows_than_the_machine_tracks() {
     assert_eq!(rig.counter("flows_opened") - rig.counter("flows_closed"), 20);
     assert_eq!(rig.counter("flows_refused"), 10);
     wires.iter_mut().for_each(Wire::finish);
+    rig.uninstall();
+}
+
+/// The second flow has no context. A packet of it that comes in meets the transport layer before Windows asks the ALE
+/// layer again: there it is decided by its addresses and ports, unless the policy asks whose it is.
+#[test]
+fn so_that_a_flow_is_not_tracked_when_the_policy_changes() {
+    let rig = limited(&[("MaxFlows", 1), ("MaxFlowsPerProcess", 1)]);
+    let mut wire = Wire::new(&rig.machine);
+    spread(&mut wire, 2);
+    assert_eq!(rig.counter("flows_refused"), 1);
+    let answer = |wire: &mut Wire| {
+        let datagram = udp("203.0.113.10", 2, Direction::Inbound, b"!");
+        let decision = wire.pass(&datagram, Direction::Inbound);
+        (decision.verdict, decision.by.map(|by| by.layer))
+    };
+    assert_eq!(answer(&mut wire).0, Verdict::Forward);
+    rig.load("[default]\noutbound = \"permit\"\ninbound = \"block\"\n");
+    assert_eq!(answer(&mut wire).0, Verdict::Forward, "this machine opened it");
+    rig.load(BLOCK_ALL);
+    assert_eq!(answer(&mut wire), (Verdict::Drop, Some(Layer::InboundTransport)), "each packet of it");
+    assert_eq!(answer(&mut wire), (Verdict::Drop, Some(Layer::InboundTransport)));
+    rig.load(&format!("{BLOCK_ALL}[[rule]]\naction = \"permit\"\nservice = \"BITS\"\n"));
+    assert_eq!(answer(&mut wire), (Verdict::Drop, Some(Layer::AleAuthConnect)), "it may be that service's");
+    wire.finish();
     rig.uninstall();
 }

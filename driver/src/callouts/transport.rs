@@ -5,7 +5,7 @@ use kernel::wfp::{
     fields::Fields,
     protocol::{TCP, UDP},
 };
-use sluice_policy::{Direction, Verdict};
+use sluice_policy::{Decision, Direction, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     SLUICE,
-    flow::{FlowState, Owner, Standing},
+    flow::{FlowKey, FlowState, Owner, Standing},
 };
 
 /// OUTBOUND_TRANSPORT.
@@ -73,8 +73,7 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
 /// A packet whose flow has no context of ours.
 fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     if matches!(request.u8(fields.protocol), Some(TCP | UDP)) {
-        request.answer(Answer::Continue);
-        return;
+        return untracked(request, fields, direction);
     }
     let Some((key, policy)) = verdict::decidable(request, fields, direction) else { return };
     let decision = key.decide(&policy, &Owner::read(request, fields));
@@ -87,4 +86,33 @@ fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction
     let flags = request.u32(fields.flags).unwrap_or(0);
     let subject = Subject { key: &key, process_id: 0, application: None };
     verdict::give(request, &subject, epoch, decision, counter, flags);
+}
+
+/// A packet of TCP or UDP without a context of ours. Before its flow is established the ALE layers decide. An established
+/// flow that was refused a context is decided by its key at each packet, as far as that tells: who owns it and who opened
+/// it is not known here, so a policy that asks for owners is left to the ALE layers, where Windows asks again after a
+/// swap, and the flow must be forbidden whoever opened it.
+fn untracked(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
+    match request.flow_handle().and_then(|_| forbidden(request, fields, direction)) {
+        Some((key, epoch, decision)) => {
+            let flags = request.u32(fields.flags).unwrap_or(0);
+            let subject = Subject { key: &key, process_id: 0, application: None };
+            verdict::give(request, &subject, epoch, decision, Counter::RevokedPackets, flags);
+        }
+        None => {
+            request.answer(Answer::Continue);
+        }
+    }
+}
+
+/// The decision that forbids a flow whoever owns it and whichever side opened it, and the generation of its policy.
+fn forbidden(request: &Request<'_>, fields: &Fields, direction: Direction) -> Option<(FlowKey, u32, Decision)> {
+    let policy = SLUICE.policy.read().filter(|policy| !policy.image.asks_for_owners())?;
+    let key = FlowKey::read(request, fields, Some(direction))?;
+    let owner = Owner::read(request, fields);
+    let [outbound, inbound] =
+        [Direction::Outbound, Direction::Inbound].map(|direction| FlowKey { direction, ..key }.decide(&policy, &owner));
+    let decision = if direction == Direction::Outbound { outbound } else { inbound };
+    let forbidden = outbound.verdict == Verdict::Block && inbound.verdict == Verdict::Block;
+    forbidden.then_some((key, policy.epoch, decision))
 }
