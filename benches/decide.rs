@@ -1,14 +1,15 @@
 //! The cost of a decision of sluice.sys, at the IRQL at which the engine calls it.
 //!
-//! `./dev bench decide`, or `SLUICE_SYS=a.sys cargo bench --bench decide` for another build of the driver. The time is
-//! that of the engine's classify call including the driver; the engine's share is the same for every driver
-//! (crates/ntsim/benches/classify.rs). Cases take turns in each round; the medians of the rounds are printed.
+//! `./dev bench decide`, or `SLUICE_SYS=a.sys cargo bench --bench decide` for another build of the driver, with
+//! `SLUICE_IMAGE=a.img` if its images are of another version. The time is that of the engine's classify call including the
+//! driver; the engine's share is the same for every driver (crates/ntsim/benches/classify.rs). Cases take turns in each
+//! round; the medians of the rounds are printed.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{hint::black_box, time::Instant};
+use std::{env, fs, hint::black_box, time::Instant};
 
 use filter_engine::{Classify, LayerData, layers::LayerId};
 use nt_abi::{
@@ -16,6 +17,7 @@ use nt_abi::{
     fwp::{FwpsIncomingMetadataValues0, consts::FWPS_METADATA_FIELD_FLOW_HANDLE, value::Incoming},
 };
 use ntsim::cpu;
+use shim::layer::Direction;
 use sluice_host::Host;
 use sluice_protocol::{DEVICE_PATH, ioctl, status::PolicyReply};
 use support::Rig;
@@ -35,7 +37,10 @@ fn main() {
     // Not by `load`, which queries the status first: an older driver's status has another length.
     let device = rig.host.open_device(DEVICE_PATH).expect("the device opens");
     let mut reply = PolicyReply::accepted(0);
-    device.control(ioctl::SET_POLICY, &rig.compile(PERMIT), reply.as_mut_bytes()).expect("the policy loads");
+    let image = env::var_os("SLUICE_IMAGE").map(|path| fs::read(path).expect("the image"));
+    let image = image.unwrap_or_else(|| rig.compile(PERMIT));
+    device.control(ioctl::SET_POLICY, &image, reply.as_mut_bytes()).expect("the device answers");
+    assert_eq!(reply.reason(), None, "the policy is in force");
     let machine = &rig.machine;
     let flow = machine.wfp.engine.flows.create();
     let metadata = FwpsIncomingMetadataValues0 {
@@ -53,6 +58,10 @@ fn main() {
         incoming.u32(at("IP_REMOTE_ADDRESS"), 0xC000_0207);
         incoming.u16(at("IP_REMOTE_PORT"), 443);
         incoming.u16(at("IP_LOCAL_PORT"), 50_000);
+        // Without its direction a flow gets no context, and its packets are no decided flow's.
+        if let Some(direction) = table.field_index("DIRECTION") {
+            incoming.u32(direction, Direction::Outbound as u32);
+        }
     }
     let time = |place: usize, irql: Irql, calls: u32| {
         let call = Classify {
