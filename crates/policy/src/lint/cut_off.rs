@@ -20,7 +20,7 @@ use std::{
 /// The program that asks for names on Windows.
 const RESOLVER: &str = r"c:\windows\system32\svchost.exe";
 /// Rules that are made into a flow; there may be thousands that permit the like.
-const TRIES: usize = 64;
+const TRIES: usize = 16;
 
 /// What a machine is reached by, or reaches others by.
 struct Service {
