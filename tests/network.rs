@@ -58,7 +58,7 @@ fn replay(rig: &Rig, conversation: &Conversation) -> Totals {
         let address: std::net::IpAddr = address.parse().unwrap();
         Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
     });
-    let options = Options { local: local.into(), processors: 1 };
+    let options = Options { local: local.into(), ..Options::default() };
     let mut verdicts = Verdicts::new(None);
     let passed_over = replay::run(&rig.machine, &conversation.pcap()[..], &options, &mut verdicts).unwrap();
     assert!(passed_over.0.is_empty(), "{}: {passed_over:?}", conversation.name);
