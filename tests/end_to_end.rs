@@ -153,6 +153,33 @@ fn programs_of_the_machine_itself_are_asked_at_both_ends() {
     }
 }
 
+/// What a default may not decide, with real programs: what they say to each other on the machine itself.
+#[test]
+fn programs_of_the_machine_talk_though_its_default_blocks_everything() {
+    let script = format!(
+        "{} >/dev/null 2>&1 &
+         for i in $(seq 300); do ss -Hltn 2>/dev/null | grep -q ':80 ' && break; sleep 0.1; done
+         {CURL} --max-time 5 http://127.0.0.1/; echo $?
+         {CURL} --max-time 5 http://10.77.0.2/; echo $?
+         {CURL} --max-time 5 'http://[::1]/'; echo $?
+         {CURL} http://203.0.113.10/; echo out $?",
+        web_server()
+    );
+    for (essential, within) in
+        [(true, ["hello from 127.0.0.1\n0", "hello from 10.77.0.2\n0", "hello from ::1\n0"]), (false, ["7"; 3])]
+    {
+        let policy = format!("[default]\noutbound = \"block\"\ninbound = \"block\"\nessential = {essential}\n");
+        let Some((output, _)) = behind_the_driver(&policy, &[], &script) else { return };
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if stderr.contains("loopback") {
+            eprintln!("SKIPPED: {stderr}");
+            return;
+        }
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(stdout, format!("{}\nout 7\n", within.join("\n")), "{output:?}");
+    }
+}
+
 #[test]
 fn a_megabyte_arrives_whole_both_ways() {
     let server = format!("'{}' echo", programs().join("examples/demo").display());
