@@ -9,6 +9,7 @@ use std::{ops::ControlFlow, thread, time::Duration};
 use shim::stack::Verdict;
 use sluice_control::{EventLine, EventOptions, Item, events};
 use sluice_host::Host;
+use sluice_policy::Essential;
 use sluice_protocol::{DEVICE_PATH, Event};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
 use wire::{APP_ID, PID, Segment, Wire};
@@ -26,6 +27,22 @@ fn drain(rig: &Rig) -> (Vec<EventLine>, u64) {
     })
     .expect("events");
     (lines, lost)
+}
+
+#[test]
+fn what_no_default_decides_is_recorded_as_that() {
+    let rig = Rig::with_policy(BLOCK_ALL);
+    let mut wire = Wire::new(&rig.machine);
+    // The machine's own address.
+    assert_eq!(wire.connect("10.77.0.2", 80).0, Verdict::Forward);
+    wire.finish();
+    let (lines, _) = drain(&rig);
+    assert!(!lines.is_empty());
+    for line in &lines {
+        assert_eq!((line.rule, line.essential), (None, Some(Essential::Loopback)), "{line}");
+        assert!(line.to_string().contains(" essential: loopback "), "{line}");
+    }
+    rig.uninstall();
 }
 
 #[test]
