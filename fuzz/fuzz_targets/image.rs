@@ -1,9 +1,9 @@
-//! Any bytes are accepted or refused, and an accepted image decides every flow. The magic, version, length and checksum
-//! are corrected first, or nothing would get past them; the first two bytes choose the flow.
+//! Any bytes are accepted or refused, and an accepted image decides every flow. The magic, version, length, checksum and
+//! step counts are corrected first, or nothing would get past them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluice_policy::{AppId, Direction, Flow, Image, Name, Sid};
+use sluice_policy::{AppId, Direction, Flow, Image, Name, Sid, image::put_right};
 use std::net::IpAddr;
 
 fuzz_target!(|input: &[u8]| {
@@ -11,15 +11,7 @@ fuzz_target!(|input: &[u8]| {
         decide(&image, input);
     }
     let mut bytes = input.to_vec();
-    if bytes.len() < 64 {
-        return;
-    }
-    bytes[..8].copy_from_slice(b"SLUICEPI");
-    bytes[8..12].copy_from_slice(&sluice_policy::image::VERSION.to_le_bytes());
-    let length = bytes.len() as u32;
-    bytes[12..16].copy_from_slice(&length.to_le_bytes());
-    let checksum = xxhash_rust::xxh3::xxh3_128(&bytes[32..]).to_le_bytes();
-    bytes[16..32].copy_from_slice(&checksum);
+    put_right(&mut bytes);
     if let Ok(image) = Image::validate(&bytes[..]) {
         decide(&image, input);
     }

@@ -241,6 +241,10 @@ pub struct Decision {
     pub hard: bool,
     /// A block that the program is not notified of, where the layer allows that (`action = "drop"`).
     pub silent: bool,
+    /// Deciding took more steps than allowed ([`crate::image::MOST_STEPS`]): no rule decided, and the verdict is a hard
+    /// block. A valid image does that only for flows with more SIDs than a Windows token has, with repeated SIDs, or with
+    /// longer paths.
+    pub over_budget: bool,
     /// The 0-based index in the file of the rule that decided; `None` where none did.
     pub rule: Option<u32>,
     /// Why it is permitted though no rule matches, whatever the direction's default says.

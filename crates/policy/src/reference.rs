@@ -256,5 +256,14 @@ fn name_reason(flow: &Flow<'_>) -> String {
 
 fn decision(action: Action, hard: bool, log: bool, rule: Option<u32>, needs_name: bool) -> Decision {
     let verdict = action.verdict();
-    Decision { verdict, hard, silent: action == Action::Drop, rule, essential: None, log, needs_name }
+    Decision {
+        verdict,
+        hard,
+        silent: action == Action::Drop,
+        rule,
+        essential: None,
+        over_budget: false,
+        log,
+        needs_name,
+    }
 }

@@ -346,7 +346,7 @@ fn image_and_language_agree() {
     .map(|path| path.encode_utf16().flat_map(u16::to_le_bytes).collect())
     .collect();
     let users: Vec<SidBuf> = USERS.iter().map(|text| SidBuf::parse(text).unwrap()).collect();
-    let (mut compiled, mut decided, mut by_rule, mut essential, mut waited) = (0, 0, 0, 0, 0);
+    let (mut compiled, mut decided, mut by_rule, mut essential, mut waited, mut slow) = (0, 0, 0, 0, 0, 0);
     for seed in 1..=(cases() / flows_each) as u64 {
         let mut generator = Generator {
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
@@ -378,6 +378,7 @@ fn image_and_language_agree() {
         let image = Image::validate(compile(&policy, &options).unwrap_or_else(|e| panic!("{e}")))
             .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{text}"));
         compiled += 1;
+        let most_steps = image.most_steps().into();
         for _ in 0..flows_each {
             let v4 = generator.random.chance(60);
             let direction = *generator.random.pick(&Direction::ALL);
@@ -436,7 +437,9 @@ fn image_and_language_agree() {
                 1 => Name::Undecidable,
                 _ => Name::Known(name.as_bytes()),
             });
-            let (found, expected) = (image.decide(&flow), reference.decide(&flow));
+            let ((found, steps), expected) = (image.decide_counting(&flow), reference.decide(&flow));
+            assert!(steps <= most_steps, "seed {seed}\n{text}\n{flow:?}\n{steps} steps, at most {most_steps}");
+            slow = slow.max(steps);
             decided += 1;
             by_rule += u64::from(found.rule.is_some());
             essential += u64::from(found.essential.is_some());
@@ -445,13 +448,14 @@ fn image_and_language_agree() {
         }
     } // A test that decides little proves little.
     let counts = format!(
-        "{compiled} policies, {decided} flows, {by_rule} by a rule, {essential} essential, {waited} waited for a name"
+        "{compiled} policies, {decided} flows, {by_rule} by a rule, {essential} essential, {waited} waited for a name, {slow} steps"
     );
     assert!(
         compiled * 3 > cases() / flows_each * 2
             && by_rule * 4 > decided
             && essential * 50 > decided
-            && waited * 100 > decided,
+            && waited * 100 > decided
+            && slow > 20,
         "{counts}"
     );
 }

@@ -29,6 +29,13 @@ fn every_example_compiles_and_keeps_its_expectations() {
     assert!(examples >= 7);
 }
 
+#[test]
+fn the_bound_on_steps_is_the_one_that_holds() {
+    let steps = sluice_policy::image::MOST_STEPS;
+    let said = format!("at most {},{:03} steps", steps / 1000, steps % 1000);
+    assert!(include_str!("../../../docs/policy.md").contains(&said), "docs/policy.md does not say {said:?}");
+}
+
 /// The keys that the reader accepts in a table, as it reports them for an unknown key.
 fn keys(table: &str) -> Vec<String> {
     let files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();

@@ -2,7 +2,7 @@
 //! size of its rules, compiles fast, and decides as the language says.
 #![cfg(feature = "std")]
 
-use sluice_policy::{AppId, CompileOptions, Direction, Flow, Image, Reference, compile, parse};
+use sluice_policy::{AppId, CompileOptions, Direction, Flow, Image, Reference, compile, image::MOST_STEPS, parse};
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path, path::PathBuf};
 
 struct Random(u64);
@@ -89,15 +89,15 @@ fn text(rules: &Rules) -> String {
     text
 }
 
-/// Compiles a set, decides random flows near its rules, and returns its bytes per rule.
-fn check(name: &str, rules: &Rules, random: &mut Random) -> usize {
+/// Compiles a set, decides random flows near its rules, and returns its bytes per rule and the most steps of a decision.
+fn check(name: &str, rules: &Rules, random: &mut Random) -> (usize, u32) {
     let text = text(rules);
     let policy = parse(Path::new(name), &text, &BTreeMap::<PathBuf, Vec<u8>>::new()).unwrap();
     let application = |path: &str| Ok(path.replace("C:", r"\device\v1"));
     let options = CompileOptions { application: &application, key: [3; 16], at: None };
     let image = Image::validate(compile(&policy, &options).unwrap()).unwrap();
     let reference = Reference::new(&policy, &options);
-    let mut by_rule = 0;
+    let (mut by_rule, mut slowest) = (0, 0);
     for index in 0..3000u32 {
         let mut address = |near: u32| IpAddr::V4((near ^ random.below(1 << 16) << random.below(17)).into());
         let (remote, local) = (address(0x0a01_0203), address(0xc0a8_0101));
@@ -112,12 +112,15 @@ fn check(name: &str, rules: &Rules, random: &mut Random) -> usize {
         if index.is_multiple_of(2) {
             flow = flow.with_application(AppId(&program));
         }
-        let decision = image.decide(&flow);
+        let (decision, steps) = image.decide_counting(&flow);
         assert_eq!(decision, reference.decide(&flow), "{name}: {flow:?}");
+        assert!(steps <= image.most_steps().into(), "{name}: {flow:?} took {steps} steps of {}", image.most_steps());
+        slowest = slowest.max(steps);
         by_rule += u32::from(decision.rule.is_some());
     }
     assert!(by_rule > 100, "{name}: only {by_rule} flows were decided by a rule");
-    image.as_bytes().len() / rules.len()
+    eprintln!("{name}: {slowest} steps seen, at most {}", image.most_steps());
+    (image.as_bytes().len() / rules.len(), image.most_steps())
 }
 
 #[test]
@@ -128,10 +131,32 @@ fn whatever_their_shape_rules_are_told_apart_in_little_room() {
         ("crossing", crossing(&mut random), 70),
         ("ports", ports(&mut random), 130),
         ("alike", alike(), 50),
-        ("programs", programs(&mut random), 200),
+        ("programs", programs(&mut random), 210),
         ("sets", sets(&mut random), 1300),
     ] {
-        let bytes = check(name, &rules, &mut random);
+        let (bytes, steps) = check(name, &rules, &mut random);
         assert!(bytes <= most, "{name}: {bytes} bytes for each of {} rules", rules.len());
+        assert!(steps < MOST_STEPS / 10, "{name}: a decision can take {steps} steps");
+    }
+}
+
+/// Rules that nothing tells apart have to be compared one after the other: a policy of too many is refused, and says
+/// which they are.
+#[test]
+fn too_many_rules_that_are_alike_are_refused_by_name() {
+    let compiled = |count: usize| {
+        let rule = |number: usize| {
+            let ports = "[[rule]]\naction = \"block\"\nprotocol = [6, 17]\nremote-port = [1, 60000]\nlocal-port";
+            format!("{ports} = [{}, 60000]\nname = \"alike {number}\"\n", 1 + number % 2 * 4)
+        };
+        let text: String = (0..count).map(rule).collect();
+        let policy = parse(Path::new("alike"), &text, &BTreeMap::<PathBuf, Vec<u8>>::new()).unwrap();
+        compile(&policy, &CompileOptions { application: &|path| Ok(path.to_owned()), key: [3; 16], at: None })
+    };
+    let image = Image::validate(compiled(20_000).unwrap()).unwrap();
+    assert!((100_000..=MOST_STEPS).contains(&image.most_steps()), "{}", image.most_steps());
+    let refused = compiled(40_000).unwrap_err().to_string();
+    for word in ["steps", &MOST_STEPS.to_string(), "rules from `alike 0` to `alike 39999` are alike"] {
+        assert!(refused.contains(word), "{word}: {refused}");
     }
 }

@@ -5,7 +5,10 @@
 
 use super::boxes::{Boxes, Column};
 use crate::{
-    image::forest::{Cut, LEVELS, MAX_BITS, MAX_WORDS, ROOM, Word, mix},
+    image::{
+        budget::SHARED_LEAF,
+        forest::{Cut, LEVELS, MAX_BITS, MAX_WORDS, ROOM, Word, mix},
+    },
     model::address::AddressBits,
 };
 use std::collections::{HashMap, VecDeque};
@@ -50,6 +53,10 @@ pub(super) struct Forest {
     /// Boxes, by the index of their entry.
     pub(super) entries: Vec<u32>,
     pub(super) roots: Vec<u64>,
+    /// The most steps from each cut on, in the cuts' order: those of the roots first.
+    pub(super) steps: Vec<u32>,
+    /// The most steps from each root on.
+    pub(super) root_steps: Vec<u64>,
 }
 
 /// A tree still to grow: where its word goes, its boxes, and how many rests may wait.
@@ -144,8 +151,11 @@ impl<A: AddressBits> Grower<'_, A> {
             .fold(0u64, |sum, &number| (sum ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23));
         let known = self.leaves.entry(hash).or_default();
         let entries = &mut self.forest.entries;
+        // A long leaf is one word's own, so that a validator that looks through every leaf does so in linear time.
         let same = known.iter().find(|(first, length)| {
-            *length == count && entries[*first as usize..(*first + *length) as usize] == boxes[..]
+            count <= SHARED_LEAF
+                && *length == count
+                && entries[*first as usize..(*first + *length) as usize] == boxes[..]
         });
         let first = match same {
             Some((first, _)) => *first,

@@ -14,17 +14,18 @@ mod places;
 mod resolve;
 mod rules;
 mod sources;
+mod steps;
 mod v4;
 mod v6;
 mod writer;
 
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
-    image::layout::*,
+    image::{Image, InvalidImage, MOST_STEPS, SlowPart, layout::*},
     model::{Action, Moment, Policy},
 };
 use std::fmt;
-use writer::Writer;
+pub(crate) use writer::Writer;
 
 pub(crate) use resolve::{resolved_applications, utf16};
 
@@ -87,7 +88,12 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
             boxes6.add(rule, number, conditions, resolved.by_set[index], |set| &set.v6);
         }
     }
-    let (four, six) = (boxes4.grow().map_err(whole)?, boxes6.grow().map_err(whole)?);
+    let (four, six) = (boxes4.grow(&writer).map_err(whole)?, boxes6.grow(&writer).map_err(whole)?);
+    let slowest = if four.most_steps() >= six.most_steps() {
+        slowest_rules(policy, &boxes4.slowest(&four, &writer))
+    } else {
+        slowest_rules(policy, &boxes6.slowest(&six, &writer))
+    };
     for &place in &four.entries {
         let one = &boxes4.boxes.entries[place as usize];
         Entry4 { remote: one.remote, local: one.local, tail: one.tail }.write(&mut writer.parts.entries4);
@@ -99,10 +105,12 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     drop((boxes4, boxes6));
     writer.parts.forest4 = four.words.iter().flat_map(|word| word.to_le_bytes()).collect();
     writer.parts.forest6 = six.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    writer.parts.steps4 = four.steps.iter().flat_map(|steps| steps.to_le_bytes()).collect();
+    writer.parts.steps6 = six.steps.iter().flat_map(|steps| steps.to_le_bytes()).collect();
     let mut roots = [0; ROOTS];
     roots[..ROOTS_V6].copy_from_slice(&four.roots);
     roots[ROOTS_V6..].copy_from_slice(&six.roots[..TREES]);
-    drop((four.words, six.words));
+    drop((four, six));
 
     let parts = &mut writer.parts;
     sources::write(policy, options, &mut parts.sources, &mut parts.source_text);
@@ -113,7 +121,35 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     let defaults = [outbound, inbound, default(policy.defaults.forward), embedded];
     let names = [resolved.undecidable, resolved.name_depths];
     let image = writer.finish(defaults, options.key, roots, names).map_err(whole)?;
-    Ok(Compiled { image, warnings })
+    match Image::validate(&image[..]) {
+        Ok(_) => Ok(Compiled { image, warnings }),
+        Err(InvalidImage::Steps { steps, part }) => Err(whole(too_slow(steps, part, &slowest))),
+        Err(other) => Err(whole(format!("the compiler is at fault: {other}"))),
+    }
+}
+
+/// Why a policy is refused whose decisions would take too long.
+fn too_slow(steps: u64, part: SlowPart, slowest: &str) -> String {
+    let why = match part {
+        SlowPart::Rules => slowest,
+        SlowPart::Programs => "its rules name programs in folders of too many different lengths",
+        SlowPart::Identities => {
+            "its rules name the same users, groups, services or packages in too many different sets"
+        }
+    };
+    format!("a decision could take {steps} steps, {MOST_STEPS} are possible: {why}")
+}
+
+/// What to say of the rules that stand in one leaf, by their numbers.
+fn slowest_rules(policy: &Policy, rules: &[u32]) -> String {
+    let name =
+        |rule: Option<&u32>| rule.and_then(|rule| policy.rules.get(*rule as usize)).map_or("", |rule| &rule.name);
+    format!(
+        "{} rules from `{}` to `{}` are alike in addresses, ports, protocols, programs and whatever else tells rules apart",
+        rules.len(),
+        name(rules.first()),
+        name(rules.last())
+    )
 }
 
 fn flags(action: Action, hard: bool, log: bool) -> u8 {

@@ -4,6 +4,7 @@ use super::{
     boxes::{Boxes, Shape},
     forest::{self, Forest},
     resolve::BySet,
+    writer::Writer,
 };
 use crate::{
     flow::Direction,
@@ -130,9 +131,28 @@ impl<A: AddressBits> Family<A> {
     }
 
     /// Grows the family's forest.
-    pub(super) fn grow(&mut self) -> Result<Forest, String> {
+    pub(super) fn grow(&mut self, writer: &Writer) -> Result<Forest, String> {
         self.waiting = HashSet::new();
-        forest::grow(&self.boxes, &std::mem::take(&mut self.trees))
+        let mut forest = forest::grow(&self.boxes, &std::mem::take(&mut self.trees))?;
+        forest.count_steps(|number| self.steps(number, writer))?;
+        Ok(forest)
+    }
+
+    /// The steps of comparing a box's entry, and its rule's conditions.
+    fn steps(&self, number: u32, writer: &Writer) -> u64 {
+        let tail = &self.boxes.entries[number as usize].tail;
+        1 + if tail.flags & ENTRY_CONDITIONS == 0 { 0 } else { u64::from(writer.steps(tail.rule)) }
+    }
+
+    /// The rules of the leaf that takes the most steps.
+    pub(super) fn slowest(&self, forest: &Forest, writer: &Writer) -> Vec<u32> {
+        let mut rules: Vec<u32> = forest
+            .slowest_leaf(|number| self.steps(number, writer))
+            .iter()
+            .map(|number| self.boxes.rule(*number))
+            .collect();
+        rules.dedup();
+        rules
     }
 }
 

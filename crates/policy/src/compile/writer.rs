@@ -1,43 +1,59 @@
 //! Lays the parts of an image out.
 
-use crate::{image::layout::*, model::NumberSet};
+use crate::{
+    image::{budget::in_list, layout::*},
+    model::NumberSet,
+};
 use std::collections::HashMap;
 
 /// The parts of an image under construction.
 #[derive(Default)]
-pub(super) struct Writer {
-    pub(super) parts: Parts,
-    rules: u32,
+pub(crate) struct Writer {
+    pub(crate) parts: Parts,
+    /// The most steps of each rule's conditions.
+    steps: Vec<u32>,
     conditions: u32,
     lists: HashMap<NumberSet, u32>,
 }
 
 impl Writer {
     /// Adds a rule and returns its number.
-    pub(super) fn rule(&mut self, name: &str, flags: u8, conditions: &[(Dimension, NumberSet)]) -> u32 {
+    pub(crate) fn rule(&mut self, name: &str, flags: u8, conditions: &[(Dimension, NumberSet)]) -> u32 {
+        // A condition is a range, or a list of them.
+        let range = |set: &NumberSet| match set.ranges() {
+            [(low, high)] if *high <= u64::from(u32::MAX) => Some((*low as u32, *high as u32)),
+            _ => None,
+        };
+        let steps = |(_, set): &(Dimension, NumberSet)| range(set).map_or(in_list(set.ranges().len() as u32), |_| 1);
         let record = RuleRecord {
             name: self.parts.rule_names.len() as u32,
             name_length: name.len() as u16,
             flags,
             conditions: self.conditions,
             condition_count: conditions.len() as u8,
+            steps: conditions.iter().map(steps).sum(),
         };
+        self.steps.push(record.steps);
         record.write(&mut self.parts.rules);
         self.parts.rule_names.extend_from_slice(name.as_bytes());
         for (dimension, set) in conditions {
-            let within = match set.ranges() {
-                [(low, high)] if *high <= u64::from(u32::MAX) => Within::Range(*low as u32, *high as u32),
-                _ => Within::List(self.list(set)),
+            let within = match range(set) {
+                Some((low, high)) => Within::Range(low, high),
+                None => Within::List(self.list(set)),
             };
             ConditionRecord { dimension: *dimension as u32, within }.write(&mut self.parts.conditions);
             self.conditions += 1;
         }
-        self.rules += 1;
-        self.rules - 1
+        self.steps.len() as u32 - 1
+    }
+
+    /// The most steps of a rule's conditions.
+    pub(crate) fn steps(&self, rule: u32) -> u32 {
+        self.steps[rule as usize]
     }
 
     /// The number of a list with these ranges.
-    pub(super) fn list(&mut self, set: &NumberSet) -> u32 {
+    pub(crate) fn list(&mut self, set: &NumberSet) -> u32 {
         if let Some(&known) = self.lists.get(set) {
             return known;
         }
@@ -52,7 +68,7 @@ impl Writer {
     }
 
     /// The bytes. `defaults` are those of the directions, and the options. `names` are the class of undecidable names, and the label counts of listed ones.
-    pub(super) fn finish(
+    pub(crate) fn finish(
         self,
         defaults: [u8; 4],
         key: [u8; 16],

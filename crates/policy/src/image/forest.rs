@@ -18,7 +18,7 @@
 //! Words appear in breadth-first order and every block of children belongs to one cut, so validation takes one pass and
 //! every walk terminates. `room` bounds how many rests can be waiting: the matcher's stack is fixed.
 
-use super::{layout::*, table::u64_at};
+use super::{budget::Budget, layout::*, table::u64_at};
 
 /// A decoded word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,9 +143,17 @@ pub(crate) fn mix(first: u64, second: u64, bits: u8) -> u32 {
 
 /// The least rule number below `best` that `scan` finds in the leaves the key leads to.
 ///
-/// `scan(first, count, best)` checks the entries of a leaf.
+/// `scan(first, count, best, budget)` checks the entries of a leaf. When the budget is used up, what was found so far is
+/// returned.
 #[inline]
-pub(crate) fn search(forest: &[u8], root: u64, key: &Key, mut best: u32, scan: impl Fn(u32, u32, u32) -> u32) -> u32 {
+pub(crate) fn search(
+    forest: &[u8],
+    root: u64,
+    key: &Key,
+    mut best: u32,
+    budget: &mut Budget,
+    scan: impl Fn(u32, u32, u32, &mut Budget) -> u32,
+) -> u32 {
     let word = |index: u32| u64_at(forest, index as usize * 8);
     // Rests, each with its least rule number above. It is read long before it is needed, so that its cache line, which
     // usually also holds the rest's word, arrives while the children are searched.
@@ -162,10 +170,20 @@ pub(crate) fn search(forest: &[u8], root: u64, key: &Key, mut best: u32, scan: i
                     waits = waits.wrapping_add(1);
                 }
                 here = word(cut.base.wrapping_add(cut.child(key)));
+                if !budget.spend(1) {
+                    return best;
+                }
                 continue;
             }
-            Word::Leaf { first, count } => best = scan(first, count, best),
-            Word::Empty | Word::Least(_) => {}
+            Word::Leaf { first, count } => {
+                if !budget.spend(count.wrapping_add(1)) {
+                    return best;
+                }
+                best = scan(first, count, best, budget);
+            }
+            Word::Empty | Word::Least(_) => {
+                budget.spend(1);
+            }
         }
         loop {
             if waits == 0 {

@@ -6,6 +6,7 @@
 //! final backslash, and looked up by the lengths that directories have, longest first.
 
 use super::{
+    budget::{Budget, text},
     layout::Header,
     table::{Section, u32_at, u64_at},
 };
@@ -55,14 +56,24 @@ impl<'a> Table<'a> {
 
     /// The class of exactly these bytes.
     #[inline]
-    fn find(&self, wanted: &[u8]) -> Option<u32> {
+    fn find(&self, wanted: &[u8], budget: &mut Budget) -> Option<u32> {
+        let steps = text(wanted.len() as u32);
+        if !budget.spend(steps) {
+            return None;
+        }
         let count = (self.slots.len() / 4) as u32;
         let mut slot = ((u64::from(hash(self.key, wanted)) * u64::from(count)) >> 32) as u32;
         for _ in 0..RUN.min(count) {
             let record = u32_at(self.slots, slot as usize * 4).checked_sub(1)? as usize * 8;
             let begin = if record == 0 { self.start } else { u32_at(self.records, record - 8) };
             let end = u32_at(self.records, record);
-            if self.strings.get(begin as usize..end as usize) == Some(wanted) {
+            let record_bytes = self.strings.get(begin as usize..end as usize).unwrap_or(&[]);
+            // Bytes are compared only where there are as many of them.
+            let compared = record_bytes.len() == wanted.len();
+            if !budget.spend(1 + if compared { steps } else { 0 }) {
+                return None;
+            }
+            if compared && record_bytes == wanted {
                 return Some(u32_at(self.records, record + 4));
             }
             slot = if slot + 1 >= count { 0 } else { slot + 1 };
@@ -72,18 +83,21 @@ impl<'a> Table<'a> {
 }
 
 /// The class of an application's path.
-pub(super) fn application(image: &[u8], header: &Header, path: &[u8]) -> u32 {
+pub(super) fn application(image: &[u8], header: &Header, path: &[u8], budget: &mut Budget) -> u32 {
     let sections = &header.sections;
     let table = Table::new(image, header, sections.application_slots, sections.application_records, 0);
-    if let Some(class) = table.find(path) {
+    if let Some(class) = table.find(path, budget) {
         return class;
     }
     let lengths = sections.directory_lengths.of(image);
+    if !budget.spend((lengths.len() / 4) as u32) {
+        return 0;
+    }
     for index in 0..lengths.len() / 4 {
         let length = u32_at(lengths, index * 4) as usize;
         if let Some(directory) = path.get(..length)
             && directory.ends_with(&[b'\\', 0])
-            && let Some(class) = table.find(directory)
+            && let Some(class) = table.find(directory, budget)
         {
             return class;
         }
@@ -92,9 +106,9 @@ pub(super) fn application(image: &[u8], header: &Header, path: &[u8]) -> u32 {
 }
 
 /// The list of an identity's sets, its number plus one; 0 for none.
-pub(super) fn user(image: &[u8], header: &Header, sid: &[u8]) -> u32 {
+pub(super) fn user(image: &[u8], header: &Header, sid: &[u8], budget: &mut Budget) -> u32 {
     let sections = &header.sections;
     let applications = sections.application_records.of(image);
     let start = applications.len().checked_sub(8).map_or(0, |last| u32_at(applications, last));
-    Table::new(image, header, sections.user_slots, sections.user_records, start).find(sid).unwrap_or(0)
+    Table::new(image, header, sections.user_slots, sections.user_records, start).find(sid, budget).unwrap_or(0)
 }

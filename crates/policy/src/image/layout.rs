@@ -209,6 +209,10 @@ sections! {
     forest4: 8,
     /// The words of the IPv6 forest.
     forest6: 8,
+    /// The most steps from each cut of the IPv4 forest on, in the cuts' order: u32. The matcher does not read them.
+    steps4: 4,
+    /// The same for the IPv6 forest.
+    steps6: 4,
     /// Classes of remote IPv4 addresses (see [`super::v4`]).
     remote4: 4,
     /// Classes of local IPv4 addresses.
@@ -265,6 +269,8 @@ pub(crate) struct Header {
     /// The first words of the IPv6 maps, remote and local.
     pub(crate) maps6: [v6::Map; 2],
     pub(crate) sections: Sections,
+    /// The most steps of a decision, computed by validation.
+    pub(crate) most_steps: u32,
     /// The headers of the IPv4 maps of remote and local addresses.
     pub(crate) shapes4: [v4::Shape; 2],
 }
@@ -307,11 +313,12 @@ impl Header {
             only_names,
             only_name: only_names.filter(|[exact, below]| exact == below).map(|[exact, _]| exact),
             sections,
+            most_steps: 0,
         }
     }
 }
 
-/// A rule: the place of its name, its flags, and the place of its conditions.
+/// A rule: the place of its name, its flags, the place of its conditions and the most steps these take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RuleRecord {
     pub(crate) name: u32,
@@ -319,10 +326,11 @@ pub(crate) struct RuleRecord {
     pub(crate) flags: u8,
     pub(crate) conditions: u32,
     pub(crate) condition_count: u8,
+    pub(crate) steps: u32,
 }
 
 impl RuleRecord {
-    pub(crate) const SIZE: usize = 12;
+    pub(crate) const SIZE: usize = 16;
 
     #[inline]
     pub(crate) fn read(bytes: &[u8; Self::SIZE]) -> Self {
@@ -332,6 +340,7 @@ impl RuleRecord {
             flags: bytes[6],
             condition_count: bytes[7],
             conditions: u32_at(bytes, 8),
+            steps: u32_at(bytes, 12),
         }
     }
 
@@ -341,6 +350,7 @@ impl RuleRecord {
         out.extend(self.name_length.to_le_bytes());
         out.extend([self.flags, self.condition_count]);
         out.extend(self.conditions.to_le_bytes());
+        out.extend(self.steps.to_le_bytes());
     }
 }
 

@@ -2,6 +2,7 @@
 //! those that match decides.
 
 use super::{
+    budget::Budget,
     forest, identifiers,
     layout::*,
     members::Members,
@@ -27,27 +28,49 @@ enum Ends {
     V6 { remote: u128, local: u128 },
 }
 
-pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision {
+/// The decision, and how many steps it took.
+#[inline]
+pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> (Decision, u64) {
+    let mut budget = Budget::whole();
     let mut key: Key = [0; DIMENSIONS];
     key[Dimension::RemotePort as usize] = u64::from(flow.remote_port);
     key[Dimension::LocalPort as usize] = u64::from(flow.local_port);
     key[Dimension::Protocol as usize] = u64::from(flow.protocol);
     key[Dimension::Interface as usize] = flow.interface.unwrap_or(0);
-    identify(image, header, flow, &mut key);
+    identify(image, header, flow, &mut key, &mut budget);
     let ends = addresses(image, header, flow, &mut key);
 
     let known = flow.user.is_some() || flow.others.is_some();
-    let members = (known && header.sections.user_slots.length != 0).then(|| Members::of(image, header, flow));
+    let members =
+        (known && header.sections.user_slots.length != 0).then(|| Members::of(image, header, flow, &mut budget));
     let members = members.as_ref();
     let mut inside = inside(image, header, flow, &key);
     let (tree, waiting, ignored) = trees(flow);
     let view = if matches!(ends, Ends::V4 { .. }) { View::V4 } else { View::V6 };
     let mut search_all = |tree: Tree, best: u32, ignored: Ignored| {
-        let best = search_for_all(image, header, header.root(view, tree), &mut key, members, &ends, best, ignored);
+        let best = search_for_all(
+            image,
+            header,
+            header.root(view, tree),
+            &mut key,
+            members,
+            &ends,
+            best,
+            ignored,
+            &mut budget,
+        );
         match &mut inside {
-            Some((key, ends)) => {
-                search_for_all(image, header, header.root(View::Inside, tree), key, members, ends, best, ignored)
-            }
+            Some((key, ends)) => search_for_all(
+                image,
+                header,
+                header.root(View::Inside, tree),
+                key,
+                members,
+                ends,
+                best,
+                ignored,
+                &mut budget,
+            ),
             None => best,
         }
     };
@@ -55,6 +78,9 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
     let needs_name =
         flow.name == Name::Unknown && waiting.is_some_and(|waiting| search_all(waiting, found, IGNORED_NAME) < found);
 
+    if budget.is_overdrawn() {
+        return (over_budget(header, flow.direction), budget.spent());
+    }
     let rule = header.sections.rules.record(image, found).map(RuleRecord::read);
     let default = header.default_of(flow.direction);
     let essential = if rule.is_none() && default & DEFAULT_SPARES_ESSENTIAL != 0 { Essential::of(flow) } else { None };
@@ -63,7 +89,7 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
         (None, Some(_)) => RULE_PERMIT | default & RULE_LOG,
         (None, None) => default,
     };
-    Decision {
+    let decision = Decision {
         verdict: if flags & RULE_PERMIT != 0 { Verdict::Permit } else { Verdict::Block },
         hard: flags & RULE_HARD != 0,
         silent: flags & RULE_SILENT != 0,
@@ -71,6 +97,23 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> Decision
         essential,
         log: flags & RULE_LOG != 0,
         needs_name,
+        over_budget: false,
+    };
+    (decision, budget.spent())
+}
+
+/// What becomes of a flow that cannot be decided in the steps there are.
+#[cold]
+fn over_budget(header: &Header, direction: Direction) -> Decision {
+    Decision {
+        verdict: Verdict::Block,
+        hard: true,
+        silent: false,
+        rule: None,
+        essential: None,
+        log: header.default_of(direction) & RULE_LOG != 0,
+        needs_name: false,
+        over_budget: true,
     }
 }
 
@@ -103,15 +146,19 @@ fn search_for_all(
     ends: &Ends,
     best: u32,
     ignored: Ignored,
+    budget: &mut Budget,
 ) -> u32 {
     if root == EMPTY {
         return best;
     }
-    let mut best = search(image, header, root, key, members, ends, best, ignored);
+    let mut best = search(image, header, root, key, members, ends, best, ignored, budget);
     if let Some(members) = members {
         for set in members.iter() {
             key[Dimension::User as usize] = set + 1;
-            best = search(image, header, root, key, Some(members), ends, best, ignored);
+            if budget.is_overdrawn() {
+                break;
+            }
+            best = search(image, header, root, key, Some(members), ends, best, ignored, budget);
         }
         key[Dimension::User as usize] = 0;
     }
@@ -158,12 +205,13 @@ fn class6(image: &[u8], map: Section, head: &v6::Map, address: u128) -> u32 {
 
 /// The classes of program and name, if rules need them.
 #[inline]
-fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key) {
+fn identify(image: &[u8], header: &Header, flow: &Flow<'_>, key: &mut Key, budget: &mut Budget) {
     let sections = &header.sections;
     if let Some(application) = flow.application
         && sections.application_slots.length != 0
     {
-        key[Dimension::Application as usize] = u64::from(identifiers::application(image, header, application.path()));
+        let class = identifiers::application(image, header, application.path(), budget);
+        key[Dimension::Application as usize] = u64::from(class);
     }
     key[Dimension::Name as usize] = match flow.name {
         Name::Unknown => 0,
@@ -221,12 +269,13 @@ fn search(
     ends: &Ends,
     best: u32,
     ignored: Ignored,
+    budget: &mut Budget,
 ) -> u32 {
     match *ends {
         Ends::V4 { remote, local } => {
             let words = header.sections.forest4.of(image);
             let entries = header.sections.entries4.of(image);
-            forest::search(words, root, key, best, |first, count, best| {
+            forest::search(words, root, key, best, budget, |first, count, best, budget| {
                 let leaf = leaf::<{ Entry4::SIZE }>(entries, first, count);
                 for entry in leaf {
                     let Entry4 { remote: within, local: own, tail } = Entry4::read(entry);
@@ -237,7 +286,7 @@ fn search(
                         | u64::from(local ^ own).wrapping_shr(32 - u32::from(tail.local_length));
                     if differs == 0
                         && plain_fields(key, &tail)
-                        && conditions(image, header, key, members, &tail, ignored)
+                        && conditions(image, header, key, members, &tail, ignored, budget)
                     {
                         return tail.rule;
                     }
@@ -248,7 +297,7 @@ fn search(
         Ends::V6 { remote, local } => {
             let words = header.sections.forest6.of(image);
             let entries = header.sections.entries6.of(image);
-            forest::search(words, root, key, best, |first, count, best| {
+            forest::search(words, root, key, best, budget, |first, count, best, budget| {
                 let leaf = leaf::<{ Entry6::SIZE }>(entries, first, count);
                 for entry in leaf {
                     let Entry6 { remote: within, local: own, tail } = Entry6::read(entry);
@@ -257,7 +306,10 @@ fn search(
                     }
                     let same =
                         same_prefix(remote, within, tail.remote_length) & same_prefix(local, own, tail.local_length);
-                    if same && plain_fields(key, &tail) && conditions(image, header, key, members, &tail, ignored) {
+                    if same
+                        && plain_fields(key, &tail)
+                        && conditions(image, header, key, members, &tail, ignored, budget)
+                    {
                         return tail.rule;
                     }
                 }
@@ -299,8 +351,9 @@ fn conditions(
     members: Option<&Members>,
     tail: &EntryTail,
     ignored: Ignored,
+    budget: &mut Budget,
 ) -> bool {
-    tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, members, tail.rule, ignored)
+    tail.flags & ENTRY_CONDITIONS == 0 || conditions_match(image, header, key, members, tail.rule, ignored, budget)
 }
 
 fn conditions_match(
@@ -310,8 +363,12 @@ fn conditions_match(
     members: Option<&Members>,
     rule: u32,
     ignored: Ignored,
+    budget: &mut Budget,
 ) -> bool {
     let Some(rule) = header.sections.rules.record(image, rule).map(RuleRecord::read) else { return false };
+    if !budget.spend(rule.steps) {
+        return false;
+    }
     for index in rule.conditions..rule.conditions.saturating_add(u32::from(rule.condition_count)) {
         let Some(condition) = header.sections.conditions.record(image, index).map(ConditionRecord::read) else {
             return false;

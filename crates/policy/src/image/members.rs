@@ -4,7 +4,7 @@
 //! identities refers to one of these sets. The forest is searched for rules without a set, and then once for every set
 //! that the flow is in, so that rules for other sets are not checked.
 
-use super::{identifiers, layout::Header, table::u32_at};
+use super::{budget::Budget, identifiers, layout::Header, table::u32_at};
 use crate::{
     flow::{Flow, Sid},
     image::layout::range,
@@ -19,18 +19,25 @@ pub(super) struct Members([u64; SETS / 64]);
 impl Members {
     /// Looks up every SID of the flow. Skipped for policies without identities.
     #[cold]
-    pub(super) fn of(image: &[u8], header: &Header, flow: &Flow<'_>) -> Self {
+    pub(super) fn of(image: &[u8], header: &Header, flow: &Flow<'_>, budget: &mut Budget) -> Self {
         let mut members = Self([0; SETS / 64]);
         let (lists, ranges) = (header.sections.lists.of(image), header.sections.ranges.of(image));
         flow.identities(&mut |sid: Sid<'_>| {
-            let list = identifiers::user(image, header, sid.0) as usize;
+            if budget.is_overdrawn() {
+                return;
+            }
+            let list = identifiers::user(image, header, sid.0, budget) as usize;
             if list == 0 {
                 return;
             }
             let first = if list == 1 { 0 } else { u32_at(lists, (list - 2) * 4) };
             for place in first..u32_at(lists, (list - 1) * 4) {
                 let (low, high) = range(ranges, place);
-                (low..=high.min(SETS as u64 - 1)).for_each(|set| members.set(set as usize));
+                let high = high.min(SETS as u64 - 1);
+                if !budget.spend(1 + high.saturating_sub(low) as u32) {
+                    return;
+                }
+                (low..=high).for_each(|set| members.set(set as usize));
             }
         });
         members

@@ -1,5 +1,6 @@
 //! The compiled policy: flat, versioned, little-endian bytes with offsets only.
 
+pub(crate) mod budget;
 pub(crate) mod forest;
 pub(crate) mod identifiers;
 mod lanes;
@@ -8,6 +9,8 @@ pub(crate) mod layout;
 mod matcher;
 pub(crate) mod members;
 pub(crate) mod names;
+#[cfg(feature = "fuzz")]
+mod put_right;
 pub(crate) mod sources;
 pub(crate) mod table;
 pub(crate) mod v4;
@@ -17,8 +20,11 @@ mod validate;
 use crate::flow::{Decision, Flow};
 use layout::{Header, RuleRecord};
 
+pub use budget::{LONGEST_PATH, MOST_SIDS, MOST_STEPS};
+#[cfg(feature = "fuzz")]
+pub use put_right::put_right;
 pub use sources::{Source, SourceKind};
-pub use validate::InvalidImage;
+pub use validate::{InvalidImage, SlowPart};
 /// The version of the layout that [`Image::validate`] accepts.
 pub const VERSION: u32 = layout::VERSION;
 #[cfg(feature = "std")]
@@ -80,7 +86,21 @@ impl<B: StableBytes> Image<B> {
     /// Decides a flow: by the first rule that matches, or by the direction's default.
     #[must_use]
     pub fn decide(&self, flow: &Flow<'_>) -> Decision {
+        matcher::decide(self.bytes.bytes(), &self.header, flow).0
+    }
+
+    /// Decides a flow and says how many steps that took.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn decide_counting(&self, flow: &Flow<'_>) -> (Decision, u64) {
         matcher::decide(self.bytes.bytes(), &self.header, flow)
+    }
+
+    /// The most steps of a decision, at most [`MOST_STEPS`]. It holds for flows whose path is no longer than
+    /// [`LONGEST_PATH`], and whose owner has no more than [`MOST_SIDS`] SIDs, each passed once.
+    #[must_use]
+    pub fn most_steps(&self) -> u32 {
+        self.header.most_steps
     }
 
     /// The class of the sets a remote address is in; 0 if in none. One step of a decision, for benchmarks.

@@ -1,14 +1,18 @@
 //! Accepts or refuses bytes, in time linear in their length and without allocating.
 
 mod forest;
+mod identifiers;
+#[cfg(all(test, feature = "std"))]
+mod slow_tests;
 mod v4;
 mod v6;
 
 use super::{
+    budget::{MOST_STEPS, in_list},
     layout::*,
     members::SETS,
     names,
-    table::{Section, u32_at},
+    table::u32_at,
 };
 use core::fmt;
 
@@ -24,6 +28,13 @@ pub enum InvalidImage {
     Version(u32),
     /// The checksum differs: damaged in transit.
     Checksum,
+    /// A decision could take more steps than allowed.
+    Steps {
+        /// How many.
+        steps: u64,
+        /// What most of them are spent on.
+        part: SlowPart,
+    },
     /// A field has an invalid value.
     Field {
         /// The part of the image.
@@ -35,6 +46,27 @@ pub enum InvalidImage {
     },
 }
 
+/// What a decision's steps are spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowPart {
+    /// Finding the program of a flow.
+    Programs,
+    /// Finding the identities of a flow's owner.
+    Identities,
+    /// Finding the rule, with all the sets of identities that an owner can be in.
+    Rules,
+}
+
+impl fmt::Display for SlowPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Programs => "to find its program",
+            Self::Identities => "to find its owner's identities",
+            Self::Rules => "to find its rule",
+        })
+    }
+}
+
 impl fmt::Display for InvalidImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,6 +76,10 @@ impl fmt::Display for InvalidImage {
                 write!(f, "the policy image has version {found}, expected version {VERSION}: compile it again")
             }
             Self::Checksum => f.write_str("the policy image is damaged: its checksum differs"),
+            Self::Steps { steps, part } => {
+                write!(f, "the policy image could take {steps} steps to decide a flow, most of them {part}; ")?;
+                write!(f, "{MOST_STEPS} are allowed")
+            }
             Self::Field { section, index, rule } => {
                 write!(f, "the policy image is malformed: {section}, record {index}: {rule}")
             }
@@ -74,7 +110,7 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
     if version != VERSION {
         return Err(InvalidImage::Version(version));
     }
-    let header = Header::read(bytes);
+    let mut header = Header::read(bytes);
     if header.checksum != checksum(bytes) {
         return Err(InvalidImage::Checksum);
     }
@@ -86,16 +122,35 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
     lists(bytes, sections)?;
     rules(bytes, sections)?;
     entries(bytes, sections)?;
-    forest::validate(bytes, &header)?;
+    let search = forest::validate(bytes, &header)?;
     let [remote4, local4] = &header.shapes4;
     v4::validate(sections.remote4.of(bytes), remote4, "remote4")?;
     v4::validate(sections.local4.of(bytes), local4, "local4")?;
     v6::validate(sections.remote6.of(bytes), "remote6")?;
     v6::validate(sections.local6.of(bytes), "local6")?;
     name_tables(bytes, sections)?;
-    identifiers(bytes, sections)?;
+    let owner = identifiers::validate(bytes, sections)?;
+    header.most_steps = most_steps(search, &owner)?;
     super::sources::validate(bytes, sections)?;
     Ok(header)
+}
+
+/// The most steps of a decision: the owner is looked up, and rules are searched for once for nobody and once for each
+/// set that the owner is in.
+fn most_steps(search: u64, owner: &identifiers::Owner) -> Result<u32, InvalidImage> {
+    let rules = search.saturating_mul(1 + u64::from(owner.sets));
+    let steps = rules.saturating_add(owner.program).saturating_add(owner.identities);
+    if steps <= MOST_STEPS.into() {
+        return Ok(steps as u32);
+    }
+    let part = if rules >= owner.program.max(owner.identities) {
+        SlowPart::Rules
+    } else if owner.program >= owner.identities {
+        SlowPart::Programs
+    } else {
+        SlowPart::Identities
+    };
+    Err(InvalidImage::Steps { steps, part })
 }
 
 #[cfg(test)]
@@ -149,6 +204,7 @@ fn rules(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
     require(name_end == sections.rule_names.length, "rule_names", name_end, "belongs to a rule")?;
     let count = sections.conditions.count::<{ ConditionRecord::SIZE }>();
     require(condition_end == count, "conditions", condition_end, "belongs to a rule")?;
+    condition_steps(bytes, sections)?;
     for index in 0..count {
         let holds = sections.conditions.record(bytes, index).map(ConditionRecord::read).is_some_and(|condition| {
             let of_user = condition.dimension == Dimension::User as u32;
@@ -163,6 +219,33 @@ fn rules(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
         require(holds, "conditions", index, "names a dimension and a range or list")?;
     }
     Ok(())
+}
+
+/// What is said of a rule's conditions is what they take when all of them are looked at.
+fn condition_steps(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
+    for index in 0..sections.rules.count::<{ RuleRecord::SIZE }>() {
+        let record = sections.rules.record(bytes, index).map(RuleRecord::read).unwrap_or_default();
+        let steps = conditions_steps(bytes, sections, &record);
+        require(record.steps == steps, "rules", index, "the steps are those of its conditions")?;
+    }
+    Ok(())
+}
+
+/// The steps of a rule's conditions.
+pub(super) fn conditions_steps(bytes: &[u8], sections: &Sections, rule: &RuleRecord) -> u32 {
+    let lists = sections.lists.of(bytes);
+    let own = (0..u32::from(rule.condition_count)).map(|place| rule.conditions.saturating_add(place));
+    let steps = own.map(|condition| match sections.conditions.record(bytes, condition).map(ConditionRecord::read) {
+        Some(ConditionRecord { within: Within::List(list), .. }) => in_list(list_length(lists, list)),
+        _ => 1,
+    });
+    steps.sum()
+}
+
+/// How many ranges a list has.
+fn list_length(lists: &[u8], list: u32) -> u32 {
+    let start = list.checked_sub(1).map_or(0, |before| u32_at(lists, before as usize * 4));
+    u32_at(lists, list as usize * 4).wrapping_sub(start)
 }
 
 fn entries(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
@@ -207,58 +290,4 @@ fn name_tables(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
         require(u32::from_le_bytes(*place) < records, "name_places", index as u32, "names a record")?;
     }
     Ok(())
-}
-
-fn identifiers(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
-    let mut end = 0;
-    for (slots, records, what) in [
-        (sections.application_slots, sections.application_records, "application_records"),
-        (sections.user_slots, sections.user_records, "user_records"),
-    ] {
-        end = identifier_table(bytes, slots, records, what, end)?;
-    }
-    require(end == sections.strings.length, "strings", end, "belongs to a record")?;
-    memberships(bytes, sections)?;
-    let lengths = sections.directory_lengths.of(bytes);
-    // Each length costs a lookup; a policy has one for each length of its directories, never more than a path has
-    // letters.
-    require(lengths.len() / 4 <= 1024, "directory_lengths", 1024, "are few")?;
-    let descend = lengths.as_chunks().0.is_sorted_by(|a, b| u32::from_le_bytes(*a) > u32::from_le_bytes(*b));
-    require(descend, "directory_lengths", 0, "descend")
-}
-
-/// Every identity has a list of valid sets.
-fn memberships(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
-    let (records, lists, ranges) =
-        (sections.user_records.of(bytes), sections.lists.of(bytes), sections.ranges.of(bytes));
-    for index in 0..sections.user_records.count::<8>() {
-        let list = u32_at(records, index as usize * 8 + 4) as usize;
-        let named = (1..=lists.len() / 4).contains(&list);
-        require(named, "user_records", index, "names a list of sets")?;
-        let first = if list <= 1 { 0 } else { u32_at(lists, (list - 2) * 4) };
-        // The ranges of a list ascend, so checking the last is enough.
-        let last = u32_at(lists, list.wrapping_sub(1) * 4);
-        let within = last == first || range(ranges, last.wrapping_sub(1)).1 < SETS as u64;
-        require(within, "user_records", index, "is in valid sets")?;
-    }
-    Ok(())
-}
-
-fn identifier_table(
-    bytes: &[u8],
-    slots: Section,
-    records: Section,
-    what: &'static str,
-    mut start: u32,
-) -> Result<u32, InvalidImage> {
-    let table = records.of(bytes);
-    for index in 0..records.count::<8>() {
-        let end = u32_at(table, index as usize * 8);
-        require(end >= start, what, index, "ends after its start")?;
-        start = end;
-    }
-    for (index, slot) in slots.of(bytes).as_chunks::<4>().0.iter().enumerate() {
-        require(u32::from_le_bytes(*slot) <= records.count::<8>(), what, index as u32, "the slot names a record")?;
-    }
-    Ok(start)
 }
