@@ -60,7 +60,11 @@ impl FlowKey {
         flow.others = owner.whose.is_known().then_some(&owner.whose as &dyn Identities);
         flow.interface = owner.interface;
         flow.loopback = Some(self.loopback);
-        policy.image.decide(&flow)
+        let decision = policy.image.decide(&flow);
+        if decision.over_budget {
+            SLUICE.counters.count(Counter::DecisionsOverBudget);
+        }
+        decision
     }
 
     /// An event for it, which the caller completes.

@@ -9,6 +9,7 @@ mod wire;
 mod exhausts_the_pool;
 mod flushes_the_event_log;
 mod is_forwarded;
+mod makes_a_decision_last;
 mod outlives_the_policy;
 mod scans_the_ports;
 mod suspends_its_own_thread;

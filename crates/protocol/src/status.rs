@@ -87,6 +87,8 @@ counters! {
     icmp_errors_silenced: IcmpErrorsSilenced,
     /// Decisions that could not be written because an earlier filter had kept the right.
     decisions_without_right: DecisionsWithoutRight,
+    /// Decisions that took more steps than allowed (`MOST_STEPS` of the policy's image): the flow was blocked.
+    decisions_over_budget: DecisionsOverBudget,
     /// Connections, and packets without a flow, whose layer did not report a protocol or an address: left undecided.
     fields_missing: FieldsMissing,
     /// Connections that Windows asked about again.

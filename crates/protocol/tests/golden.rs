@@ -61,7 +61,7 @@ fn status_v3() {
     let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([5; 16]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(40 + 31 * 8, 0);
+    golden.resize(40 + 32 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
