@@ -18,10 +18,10 @@ use nt_abi::{
 };
 use ntsim::cpu;
 use shim::layer::Direction;
+use sluice_control::device::upload;
 use sluice_host::Host;
-use sluice_protocol::{DEVICE_PATH, ioctl, status::PolicyReply};
+use sluice_protocol::DEVICE_PATH;
 use support::Rig;
-use zerocopy::IntoBytes;
 
 const ROUNDS: usize = 101;
 const CALLS: u32 = 20_000;
@@ -36,10 +36,9 @@ fn main() {
     let rig = Rig::install();
     // Not by `load`, which queries the status first: an older driver's status has another length.
     let device = rig.host.open_device(DEVICE_PATH).expect("the device opens");
-    let mut reply = PolicyReply::accepted(0);
     let image = env::var_os("SLUICE_IMAGE").map(|path| fs::read(path).expect("the image"));
     let image = image.unwrap_or_else(|| rig.compile(PERMIT));
-    device.control(ioctl::SET_POLICY, &image, reply.as_mut_bytes()).expect("the device answers");
+    let reply = upload(&*device, &image).expect("the device answers");
     assert_eq!(reply.reason(), None, "the policy is in force");
     let machine = &rig.machine;
     let flow = machine.wfp.engine.flows.create();

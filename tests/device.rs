@@ -7,9 +7,13 @@ use std::time::Duration;
 use filter_engine::{security::Sid, token::Token};
 use nt_abi::NtStatus;
 use ntsim::host::LocalHost;
-use sluice_control::load_image;
+use sluice_control::{device::upload, load_image};
 use sluice_host::{Device, Host};
-use sluice_protocol::{DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl, status::PolicyReply};
+use sluice_protocol::{
+    DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl,
+    status::PolicyReply,
+    upload::{Begin, Part},
+};
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -23,12 +27,9 @@ fn status(device: &dyn Device) -> Status {
     status
 }
 
-/// Gives the driver an image and returns its reply.
+/// Uploads an image to the driver and returns its reply.
 fn set_policy(device: &dyn Device, image: &[u8]) -> PolicyReply {
-    let mut reply = PolicyReply::accepted(0);
-    let written = device.control(ioctl::SET_POLICY, image, reply.as_mut_bytes()).expect("the IOCTL itself succeeds");
-    assert_eq!(written, size_of::<PolicyReply>());
-    reply
+    upload(device, image).expect("the IOCTLs themselves succeed")
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn a_policy_cut_short_at_every_length_is_refused_and_the_old_one_stays() {
         assert!(reply.reason().is_some(), "{length} of {} bytes were taken for a policy", image.len());
         assert_eq!(reply.epoch, before.epoch);
     }
-    assert!(device.control(ioctl::SET_POLICY, &[], &mut [0; 256]).is_err(), "no policy at all");
+    assert!(upload(&*device, &[]).is_err(), "no policy at all");
     let after = status(&*device);
     assert_eq!(after.policy_identity, before.policy_identity);
     assert_eq!(after.epoch, before.epoch);
@@ -124,8 +125,12 @@ fn a_caller_without_room_for_the_reply_changes_nothing() {
     let device = device(&rig.host);
     let before = status(&*device);
     let image = rig.compile(PERMIT_ALL);
+    let begin = Begin { bytes: image.len() as u64 };
+    assert_eq!(device.control(ioctl::BEGIN_POLICY, begin.as_bytes(), &mut []), Ok(0));
+    let part = [&[0; size_of::<Part>()], &image[..]].concat();
+    assert_eq!(device.control(ioctl::POLICY_PART, &part, &mut []), Ok(0));
     for length in 0..size_of::<PolicyReply>() {
-        assert!(device.control(ioctl::SET_POLICY, &image, &mut vec![0; length]).is_err());
+        assert!(device.control(ioctl::COMMIT_POLICY, &[], &mut vec![0; length]).is_err());
     }
     let after = status(&*device);
     assert_eq!((after.epoch, after.policy_identity), (before.epoch, before.policy_identity));
@@ -138,7 +143,14 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
     let rig = Rig::install();
     let device = device(&rig.host);
     // Our own functions with other transfer methods and accesses, and neighbours.
-    let known = [ioctl::GET_STATUS, ioctl::SET_POLICY, ioctl::GET_POLICY, ioctl::RECORD_ALL];
+    let known = [
+        ioctl::GET_STATUS,
+        ioctl::BEGIN_POLICY,
+        ioctl::GET_POLICY,
+        ioctl::RECORD_ALL,
+        ioctl::POLICY_PART,
+        ioctl::COMMIT_POLICY,
+    ];
     let strangers = (0..8).flat_map(|function| (0..4).map(move |access| 0x0012_2000 | access << 14 | function << 2));
     for code in strangers.chain([0, 1, u32::MAX, 0x0012_6ffc]).filter(|code| !known.contains(code)) {
         for length in [0, 1, 7, 8, 255, 256, 257, 4096] {
@@ -182,7 +194,7 @@ fn a_read_too_short_for_an_event_is_refused_and_one_without_events_waits() {
 }
 
 #[test]
-fn images_come_and_go_by_one_ioctl() {
+fn images_come_and_go() {
     let rig = Rig::install();
     for (number, policy) in [PERMIT_ALL, BLOCK_ALL, PERMIT_ALL].into_iter().enumerate() {
         let epoch = load_image(&rig.host, &rig.compile(policy)).expect("the image loads");

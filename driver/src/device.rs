@@ -8,7 +8,7 @@ use kernel::{
 use sluice_protocol::{DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, ioctl};
 use zerocopy::IntoBytes;
 
-use crate::SLUICE;
+use crate::{SLUICE, UPLOADS, upload::Uploads};
 
 /// Creates the device; nobody can open it before `open_for_requests`. PASSIVE_LEVEL.
 pub(crate) fn create(driver: &Driver) -> NtResult<ControlDevice<Device>> {
@@ -23,7 +23,9 @@ impl DeviceEvents for Device {
     fn control(request: Request, code: u32) {
         match code {
             ioctl::GET_STATUS => request.complete_with_bytes(status().as_bytes()),
-            ioctl::SET_POLICY => set_policy(request),
+            ioctl::BEGIN_POLICY => upload(request, Uploads::begin),
+            ioctl::POLICY_PART => upload(request, Uploads::part),
+            ioctl::COMMIT_POLICY => commit(request),
             ioctl::GET_POLICY => get_policy(request),
             ioctl::RECORD_ALL => record_all(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
@@ -36,6 +38,7 @@ impl DeviceEvents for Device {
 
     fn closed(file: FileId) {
         SLUICE.events.unwatch(file);
+        UPLOADS.abandon(file);
     }
 }
 
@@ -51,12 +54,22 @@ fn status() -> Status {
     status
 }
 
-fn set_policy(mut request: Request) {
+fn upload(mut request: Request, step: fn(&Uploads, FileId, &[u8]) -> NtResult<()>) {
+    let file = request.file().ok_or(NtStatus::INVALID_DEVICE_REQUEST);
+    let done = file.and_then(|file| step(&UPLOADS, file, request.input()));
+    request.complete(done.err().unwrap_or(NtStatus::SUCCESS));
+}
+
+fn commit(mut request: Request) {
     // A caller whose buffer cannot hold the reason must not change anything.
     if let Err(status) = request.output(size_of::<sluice_protocol::status::PolicyReply>()) {
         return request.complete(status);
     }
-    match SLUICE.policy.load(request.input()) {
+    if !request.input().is_empty() {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    }
+    let file = request.file().ok_or(NtStatus::INVALID_DEVICE_REQUEST);
+    match file.and_then(|file| UPLOADS.take(file)).and_then(|image| SLUICE.policy.load(image)) {
         Ok(reply) => request.complete_with_bytes(reply.as_bytes()),
         Err(status) => request.complete(status),
     }

@@ -20,6 +20,7 @@ mod flow;
 mod identity;
 mod limits;
 mod policy;
+mod upload;
 mod whose;
 
 use kernel::{
@@ -32,7 +33,7 @@ use sluice_protocol::object::CALLOUTS;
 
 use crate::{
     counters::PerProcessor, device::Device, events::Events, flow::FlowState, identity::Identities, limits::Limits,
-    policy::InForce,
+    policy::InForce, upload::Uploads,
 };
 
 /// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
@@ -45,6 +46,9 @@ struct Sluice {
     limits: Limits,
     registered: SpinLock<Option<Registered>>,
 }
+
+/// Apart from the rest, which begins as zeros and takes no room in the file: no upload is not zero.
+static UPLOADS: Uploads = Uploads::new();
 
 static SLUICE: Sluice = Sluice {
     policy: InForce::new(),

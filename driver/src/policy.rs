@@ -4,14 +4,13 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use kernel::{
-    memory::{try_box, try_copy},
-    status::{NtResult, NtStatus},
+    memory::try_box,
+    status::NtResult,
     swap::{Guard, Swap},
     wfp::reauthorize,
 };
 use sluice_policy::Image;
 use sluice_protocol::{
-    ioctl::MAX_POLICY_BYTES,
     object::{self, Point},
     status::{Counter, PolicyReply},
 };
@@ -56,13 +55,9 @@ impl InForce {
     /// nothing. PASSIVE_LEVEL.
     ///
     /// # Errors
-    /// STATUS_INVALID_PARAMETER for an empty image or one beyond [`MAX_POLICY_BYTES`], STATUS_INSUFFICIENT_RESOURCES,
-    /// and STATUS_DEVICE_BUSY while another policy is being put in force.
-    pub(crate) fn load(&self, bytes: &[u8]) -> NtResult<PolicyReply> {
-        if bytes.is_empty() || bytes.len() > MAX_POLICY_BYTES {
-            return Err(NtStatus::INVALID_PARAMETER);
-        }
-        let image = match Image::validate(try_copy(bytes)?) {
+    /// STATUS_INSUFFICIENT_RESOURCES, and STATUS_DEVICE_BUSY while another policy is being put in force.
+    pub(crate) fn load(&self, bytes: Vec<u8>) -> NtResult<PolicyReply> {
+        let image = match Image::validate(bytes) {
             Ok(image) => image,
             Err(refusal) => {
                 SLUICE.counters.count(Counter::PoliciesRefused);

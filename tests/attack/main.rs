@@ -13,6 +13,7 @@ mod makes_a_decision_last;
 mod outlives_the_policy;
 mod scans_the_ports;
 mod suspends_its_own_thread;
+mod uploads_a_policy;
 mod writes_ipv4_as_ipv6;
 
 /// Every test that SECURITY.md names exists: `file` (test), or a module's file for `tests/attack`.

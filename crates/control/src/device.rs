@@ -3,6 +3,7 @@
 use crate::error::ControlError;
 use sluice_host::{Device, Host, HostError, ServiceState, code};
 use sluice_protocol::status::PolicyReply;
+use sluice_protocol::upload::{Begin, Part};
 use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, SERVICE_NAME, Status, ioctl};
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
@@ -36,20 +37,17 @@ impl Control {
     /// The driver refused or its answer has another length.
     pub fn status(&self) -> Result<Status, ControlError> {
         let mut status = Status::default();
-        let written = self.control("the status", ioctl::GET_STATUS, &[], status.as_mut_bytes())?;
+        let written = self.ask("the status", ioctl::GET_STATUS, status.as_mut_bytes())?;
         whole::<Status>("the status", written)?;
         Ok(status)
     }
 
-    /// [`ioctl::SET_POLICY`].
+    /// Uploads an image and puts it in force ([`upload`]).
     ///
     /// # Errors
-    /// The request failed. A refused image is not an error here: the reply says so.
+    /// A request failed. If the driver refuses the image, that is not an error here: the reply says so.
     pub fn set_policy(&self, image: &[u8]) -> Result<PolicyReply, ControlError> {
-        let mut reply = PolicyReply::accepted(0);
-        let written = self.control("a policy", ioctl::SET_POLICY, image, reply.as_mut_bytes())?;
-        whole::<PolicyReply>("a policy", written)?;
-        Ok(reply)
+        upload(&*self.0, image)
     }
 
     /// [`ioctl::GET_POLICY`]: the image in force, `None` without one.
@@ -84,7 +82,7 @@ impl Control {
     /// # Errors
     /// The driver refused: too many handles ask already.
     pub fn record_all(&self) -> Result<(), ControlError> {
-        self.control("every decision", ioctl::RECORD_ALL, &[], &mut []).map(drop)
+        self.ask("every decision", ioctl::RECORD_ALL, &mut []).map(drop)
     }
 
     /// Reads events; 0 bytes when none came within `timeout`.
@@ -95,10 +93,31 @@ impl Control {
         self.0.read(output, timeout).map_err(ControlError::step("reading events from the driver"))
     }
 
-    fn control(&self, what: &str, code: u32, input: &[u8], output: &mut [u8]) -> Result<usize, ControlError> {
-        let doing = if input.is_empty() { "asking the driver for" } else { "giving the driver" };
-        self.0.control(code, input, output).map_err(ControlError::step(format!("{doing} {what}")))
+    fn ask(&self, what: &str, code: u32, output: &mut [u8]) -> Result<usize, ControlError> {
+        self.0.control(code, &[], output).map_err(ControlError::step(format!("asking the driver for {what}")))
     }
+}
+
+/// [`ioctl::BEGIN_POLICY`], a [`ioctl::POLICY_PART`] for every [`ioctl::MAX_PART_BYTES`] of the image, and
+/// [`ioctl::COMMIT_POLICY`].
+///
+/// # Errors
+/// A request failed. If the driver refuses the image, that is not an error here: the reply says so.
+pub fn upload(device: &dyn Device, image: &[u8]) -> Result<PolicyReply, ControlError> {
+    let send = |code: u32, input: &[u8], output: &mut [u8]| {
+        device.control(code, input, output).map_err(ControlError::step("giving the driver a policy"))
+    };
+    let mut offset = 0;
+    send(ioctl::BEGIN_POLICY, Begin { bytes: image.len() as u64 }.as_bytes(), &mut [])?;
+    for bytes in image.chunks(ioctl::MAX_PART_BYTES) {
+        let part = [Part { offset }.as_bytes(), bytes].concat();
+        send(ioctl::POLICY_PART, &part, &mut [])?;
+        offset += bytes.len() as u64;
+    }
+    let mut reply = PolicyReply::accepted(0);
+    let written = send(ioctl::COMMIT_POLICY, &[], reply.as_mut_bytes())?;
+    whole::<PolicyReply>("a policy", written)?;
+    Ok(reply)
 }
 
 /// Why there is no device.

@@ -75,7 +75,7 @@ pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
     Ok(CheckReport { rules: image.rule_count(), bytes: image.as_bytes().len() as u64, warnings })
 }
 
-/// Reads and compiles a policy for this machine and gives it to the driver in one request.
+/// Reads and compiles a policy for this machine and gives it to the driver.
 ///
 /// # Errors
 /// The file cannot be read, its policy does not compile, a list has less than half of the entries that it has in the
@@ -92,7 +92,7 @@ pub fn load_with(host: &dyn Host, file: &Path, shrinking: Shrinking) -> Result<L
     load_at(host, &read_policy(file)?, local_moment(), shrinking)
 }
 
-/// Compiles a policy for this machine, with schedules evaluated at `now`, and gives it to the driver in one request.
+/// Compiles a policy for this machine, with schedules evaluated at `now`, and gives it to the driver.
 pub(crate) fn load_at(
     host: &dyn Host,
     policy: &Policy,
@@ -143,7 +143,7 @@ impl Prepared {
         self.image.as_bytes()
     }
 
-    /// Gives it to the driver in one request.
+    /// Gives it to the driver.
     pub(crate) fn load(&self, host: &dyn Host) -> Result<LoadReport, ControlError> {
         let reply = set_image(host, self.image())?;
         let not_asked_again = (reply.not_asked_again != 0).then(|| format!("NTSTATUS {:#010x}", reply.not_asked_again));

@@ -6,6 +6,7 @@ use sluice_host::{
     ServiceState, Sublayer, code,
 };
 use sluice_protocol::status::PolicyReply;
+use sluice_protocol::upload::Part;
 use sluice_protocol::{DEVICE_PATH, OLDEST_WINDOWS_BUILD, PROTOCOL_VERSION, Status, ioctl};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -28,6 +29,8 @@ pub(crate) struct Objects {
 pub(crate) struct Driver {
     pub(crate) status: Status,
     pub(crate) reply: PolicyReply,
+    /// What was uploaded and not committed yet.
+    pub(crate) upload: Vec<u8>,
     pub(crate) policies: Vec<Vec<u8>>,
     pub(crate) reads: VecDeque<Vec<u8>>,
 }
@@ -35,7 +38,7 @@ pub(crate) struct Driver {
 impl Default for Driver {
     fn default() -> Self {
         let reply = PolicyReply::accepted(1);
-        Self { status: Status::default(), reply, policies: Vec::new(), reads: VecDeque::new() }
+        Self { status: Status::default(), reply, upload: Vec::new(), policies: Vec::new(), reads: VecDeque::new() }
     }
 }
 
@@ -440,10 +443,19 @@ impl Device for Handle {
         let mut driver = self.0.lock().unwrap();
         let answer = match code {
             ioctl::GET_STATUS => driver.status.as_bytes().to_vec(),
-            ioctl::SET_POLICY => {
+            ioctl::BEGIN_POLICY => {
+                driver.upload.clear();
+                Vec::new()
+            }
+            ioctl::POLICY_PART => {
+                driver.upload.extend_from_slice(&input[size_of::<Part>()..]);
+                Vec::new()
+            }
+            ioctl::COMMIT_POLICY => {
+                let image = std::mem::take(&mut driver.upload);
                 if driver.reply.reason().is_none() {
-                    driver.policies.push(input.to_vec());
-                    driver.status.policy_bytes = input.len() as u64;
+                    driver.status.policy_bytes = image.len() as u64;
+                    driver.policies.push(image);
                 }
                 driver.reply.as_bytes().to_vec()
             }

@@ -52,13 +52,32 @@ pub fn try_box<T>(value: T) -> NtResult<Box<T>> {
     })
 }
 
+/// An empty vector with room for that many bytes. IRQL <= DISPATCH_LEVEL.
+///
+/// # Errors
+/// STATUS_INSUFFICIENT_RESOURCES.
+pub fn try_reserve(length: usize) -> NtResult<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(length).map_err(|_| NtStatus::INSUFFICIENT_RESOURCES)?;
+    Ok(room)
+}
+
+/// Appends bytes. Within the room that was reserved it allocates nothing. IRQL <= DISPATCH_LEVEL.
+///
+/// # Errors
+/// STATUS_INSUFFICIENT_RESOURCES.
+pub fn try_append(to: &mut Vec<u8>, bytes: &[u8]) -> NtResult<()> {
+    to.try_reserve_exact(bytes.len()).map_err(|_| NtStatus::INSUFFICIENT_RESOURCES)?;
+    to.extend_from_slice(bytes);
+    Ok(())
+}
+
 /// A copy of `bytes` in pool. IRQL <= DISPATCH_LEVEL.
 ///
 /// # Errors
 /// STATUS_INSUFFICIENT_RESOURCES.
 pub fn try_copy(bytes: &[u8]) -> NtResult<Vec<u8>> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(bytes.len()).map_err(|_| NtStatus::INSUFFICIENT_RESOURCES)?;
-    copy.extend_from_slice(bytes);
+    let mut copy = try_reserve(bytes.len())?;
+    try_append(&mut copy, bytes)?;
     Ok(copy)
 }

@@ -14,11 +14,30 @@ const fn code(function: u32, access: u32) -> u32 {
 /// Output: one [`crate::Status`]. A shorter buffer is STATUS_BUFFER_TOO_SMALL.
 pub const GET_STATUS: u32 = code(0x800, FILE_READ_DATA);
 
-/// Input: a compiled policy image, at most [`MAX_POLICY_BYTES`]. Output: a [`crate::status::PolicyReply`].
+/// Input: an [`crate::upload::Begin`]. No output. The caller's handle begins to upload an image; an earlier upload of the
+/// same handle is dropped.
+///
+/// STATUS_INVALID_PARAMETER for a length of 0 or above [`MAX_POLICY_BYTES`], STATUS_DEVICE_BUSY while another handle
+/// uploads. Closing the handle drops the upload.
+pub const BEGIN_POLICY: u32 = code(0x801, FILE_WRITE_DATA);
+
+/// Input: a [`crate::upload::Part`], then 1 to [`MAX_PART_BYTES`] bytes of the image. No output. Parts follow each other
+/// without gaps.
+///
+/// STATUS_NOT_FOUND if the handle has begun no upload. STATUS_INVALID_PARAMETER, and nothing changes, for a part that does
+/// not begin where the one before ended, has no or too many bytes, or exceeds the announced length.
+pub const POLICY_PART: u32 = code(0x804, FILE_WRITE_DATA);
+
+/// No input. Output: a [`crate::status::PolicyReply`]. Puts the uploaded image in force.
 ///
 /// The image is validated before anything changes. A refused image is STATUS_SUCCESS with a reply that says why,
-/// because METHOD_BUFFERED returns no output with an error status; the policy in force stays in force.
-pub const SET_POLICY: u32 = code(0x801, FILE_WRITE_DATA);
+/// because METHOD_BUFFERED returns no output with an error status; the policy in force stays in force. Either way the
+/// upload is over. STATUS_NOT_FOUND if the handle has begun no upload; STATUS_INVALID_PARAMETER if parts are missing,
+/// which can still follow.
+pub const COMMIT_POLICY: u32 = code(0x805, FILE_WRITE_DATA);
+
+/// The most bytes of an image in one [`POLICY_PART`]: what the I/O manager copies into nonpaged pool at a time.
+pub const MAX_PART_BYTES: usize = 256 << 10;
 
 /// Output: the whole image in force. A shorter buffer is STATUS_BUFFER_TOO_SMALL ([`GET_STATUS`] reports the size);
 /// no policy is STATUS_NOT_FOUND.
@@ -41,7 +60,9 @@ mod tests {
     #[test]
     fn codes_are_what_ctl_code_makes() {
         assert_eq!(GET_STATUS, 0x0012_6000);
-        assert_eq!(SET_POLICY, 0x0012_A004);
+        assert_eq!(BEGIN_POLICY, 0x0012_A004);
+        assert_eq!(POLICY_PART, 0x0012_A010);
+        assert_eq!(COMMIT_POLICY, 0x0012_A014);
         assert_eq!(GET_POLICY, 0x0012_6008);
         assert_eq!(RECORD_ALL, 0x0012_600C);
     }

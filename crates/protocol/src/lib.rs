@@ -9,6 +9,7 @@ pub mod event;
 pub mod ioctl;
 pub mod object;
 pub mod status;
+pub mod upload;
 
 pub use event::Event;
 pub use status::Status;

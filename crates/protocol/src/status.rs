@@ -132,7 +132,7 @@ counters! {
     reauthorizations_refused: ReauthorizationsRefused,
 }
 
-/// The answer to [`crate::ioctl::SET_POLICY`]: 256 bytes, little-endian.
+/// The answer to [`crate::ioctl::COMMIT_POLICY`]: 256 bytes, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PolicyReply {

@@ -4,6 +4,7 @@ use sluice_protocol::{
     Event, PROTOCOL_VERSION, Status,
     event::{RULE_DEFAULT, direction, flags, verdict},
     status::{Counter, PolicyReply},
+    upload,
 };
 use zerocopy::IntoBytes;
 
@@ -71,4 +72,12 @@ fn policy_reply_v3() {
     let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'n', b'o'];
     golden.resize(256, 0);
     assert_eq!(reply.as_bytes(), golden);
+}
+
+#[test]
+fn uploads_v3() {
+    let begin = upload::Begin { bytes: 0x0102_0304_0506_0708 };
+    assert_eq!(begin.as_bytes(), [8, 7, 6, 5, 4, 3, 2, 1]);
+    let part = upload::Part { offset: 0x1112_1314_1516_1718 };
+    assert_eq!(part.as_bytes(), [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
 }

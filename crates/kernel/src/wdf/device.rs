@@ -25,7 +25,8 @@ pub trait DeviceEvents: 'static {
     fn control(request: Request, code: u32);
     /// A read.
     fn read(request: Request);
-    /// The last handle of a file is closed. May run while a request of another file does.
+    /// The last handle of a file is closed, and none of its requests is left. May run while a request of another file
+    /// does.
     fn closed(file: FileId);
 }
 
@@ -151,11 +152,12 @@ impl Init {
         }
     }
 
-    /// WDF_FILEOBJECT_CONFIG_INIT of wdfdevice.h, with a clean-up callback.
+    /// WDF_FILEOBJECT_CONFIG_INIT of wdfdevice.h, with a close callback: the clean-up callback can run while a request of
+    /// the same file does.
     fn tell_of_closed_files<E: DeviceEvents>(&mut self) {
         let mut config = WDF_FILEOBJECT_CONFIG {
             Size: size_of::<WDF_FILEOBJECT_CONFIG>() as u32,
-            EvtFileCleanup: Some(on_cleanup::<E>),
+            EvtFileClose: Some(on_close::<E>),
             AutoForwardCleanupClose: _WDF_TRI_STATE::WdfUseDefault,
             FileObjectClass: _WDF_FILEOBJECT_CLASS::WdfFileObjectWdfCanUseFsContext,
             ..WDF_FILEOBJECT_CONFIG::default()
@@ -194,7 +196,7 @@ impl Drop for Init {
     }
 }
 
-unsafe extern "C" fn on_cleanup<E: DeviceEvents>(file: WDFFILEOBJECT) {
+unsafe extern "C" fn on_close<E: DeviceEvents>(file: WDFFILEOBJECT) {
     if let Some(file) = FileId::of(file) {
         E::closed(file);
     }
