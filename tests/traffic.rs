@@ -12,6 +12,12 @@ use std::{
     thread,
 };
 
+use filter_engine::{Classify, LayerData, layers::LayerId};
+use nt_abi::{
+    Irql,
+    fwp::{FwpsIncomingMetadataValues0, value::Incoming},
+};
+use ntsim::cpu;
 use shim::{
     layer::Direction,
     stack::{HANDSHAKE_TIMEOUT, Verdict},
@@ -321,6 +327,40 @@ fn a_rule_on_an_interface_by_its_alias_decides_for_that_interface() {
             assert_eq!(wire.connect(remote, 443).0, expected, "{alias} to {remote}");
         }
         wire.finish();
+    }
+    rig.uninstall();
+}
+
+/// A layer that does not report what a decision needs: nothing is decided, and that is counted.
+#[test]
+fn a_layer_without_an_address_or_protocol_is_counted() {
+    let rig = Rig::with_policy(BLOCK_ALL);
+    let fields = ["IP_PROTOCOL", "IP_LOCAL_ADDRESS", "IP_REMOTE_ADDRESS"];
+    let layers = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_RECV_ACCEPT_V4, LayerId::OUTBOUND_TRANSPORT_V4];
+    let mut missing = 0;
+    for layer in layers {
+        let table = rig.machine.wfp.engine.layers().get(layer).expect("a layer of the table");
+        for left_out in fields.into_iter().map(Some).chain([None]) {
+            let mut values = Incoming::new(table.fields.len());
+            for field in fields.into_iter().filter(|field| left_out != Some(*field)) {
+                let at = table.field_index(field).expect("a field of the layer");
+                if field == "IP_PROTOCOL" { values.u8(at, 1) } else { values.u32(at, 0xC000_0207) }
+            }
+            let call = Classify {
+                layer,
+                values: values.values(),
+                metadata: &FwpsIncomingMetadataValues0::default(),
+                layer_data: LayerData::None,
+                flow: None,
+                request: None,
+            };
+            cpu::enter(&rig.machine, Irql::DISPATCH, || {
+                rig.machine.wfp.classify(&call, 0, None);
+            })
+            .expect("no bugcheck");
+            missing += u64::from(left_out.is_some());
+            assert_eq!(rig.counter("fields_missing"), missing, "{layer:?} without {left_out:?}");
+        }
     }
     rig.uninstall();
 }

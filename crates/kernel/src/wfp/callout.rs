@@ -92,9 +92,7 @@ impl<const N: usize> Drop for Callouts<N> {
             loop {
                 // SAFETY: a plain number, at PASSIVE_LEVEL.
                 let status = NtStatus::check(unsafe { FwpsCalloutUnregisterById0(callout.id) });
-                // With any other status (contexts remain, another thread is registering, memory is short) the callout
-                // may still be called, and the image must stay loaded until it is not.
-                if matches!(status, Ok(()) | Err(NtStatus::FWP_CALLOUT_NOT_FOUND | NtStatus::NOT_FOUND)) {
+                if is_gone(status) {
                     break;
                 }
                 (self.release_flows)();
@@ -102,6 +100,12 @@ impl<const N: usize> Drop for Callouts<N> {
             }
         }
     }
+}
+
+/// Whether a callout that was unregistered with this result is not called any more. With any other status (contexts
+/// remain, another thread is registering, memory is short) it may still be called, and the image must stay loaded.
+const fn is_gone(unregistered: NtResult<()>) -> bool {
+    matches!(unregistered, Ok(()) | Err(NtStatus::FWP_CALLOUT_NOT_FOUND | NtStatus::NOT_FOUND))
 }
 
 fn register<C: Callout>(device_object: *mut c_void, key: u128, flags: u32) -> NtResult<u32> {
@@ -189,6 +193,19 @@ mod tests {
 
         fn classify(request: &mut Classify<'_, ()>) {
             READ.store(request.u32(2).unwrap_or(u32::MAX), SeqCst);
+        }
+    }
+
+    /// The image must not unload under a callout that may still be called.
+    #[test]
+    fn a_callout_is_gone_only_when_the_engine_says_so() {
+        assert!(is_gone(Ok(())));
+        for gone in [0xC022_0001_u32, 0xC000_0225] {
+            assert!(is_gone(NtStatus::check(gone.cast_signed())), "{gone:#x}");
+        }
+        // Busy, in use, no memory, no such device, access denied, a time-out, and a warning.
+        for status in [0x8000_0011_u32, 0xC022_000A, 0xC000_009A, 0xC000_000E, 0xC000_0022, 0xC022_001B, 0x8000_0005] {
+            assert!(!is_gone(NtStatus::check(status.cast_signed())), "{status:#x}");
         }
     }
 
