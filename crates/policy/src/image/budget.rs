@@ -4,8 +4,8 @@
 //! owner, or [`TEXT`] bytes of a path or SID. Validation finds the longest path through an image and refuses an image
 //! above [`MOST_STEPS`]. The matcher counts the same steps, so that it stops there whatever it is given.
 //!
-//! Lookups that the layout itself bounds are not counted: two of an address (for IPv4 33 words and 31 lanes; for IPv6 2
-//! tables, 6 nodes and 33 halvings) and one of a name (128 suffixes, twice).
+//! Lookups that the layout itself bounds are not counted: at most three of an address (for IPv4 33 words and 31 lanes;
+//! for IPv6 2 tables, 6 nodes and 33 halvings) and one of a name (128 suffixes, twice).
 
 /// The most steps of a decision.
 pub const MOST_STEPS: u32 = 1 << 18;
