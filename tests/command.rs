@@ -1,19 +1,20 @@
 //! The `sluice` command on a machine served over a socket, with the real sluice.sys in it.
 
+#[path = "support/served.rs"]
+mod served;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
 
 use std::{
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
-    sync::Arc,
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
-use ntsim::{host::LocalHost, machine::Machine};
 use serde_json::Value;
+use served::{PATIENCE, Running, Served, Text, ended, eventually, served, sluice};
 use shim::stack::Verdict;
 use sluice_control::objects;
 use sluice_host::{Host, ServiceState, remote};
@@ -21,9 +22,6 @@ use sluice_protocol::{SERVICE_NAME, object::CALLOUTS};
 use support::{PERMIT_ALL, driver};
 use tempfile::TempDir;
 use wire::Wire;
-
-/// The limit for actions that normally take milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const QUARANTINE: &str = r#"
 [default]
@@ -37,107 +35,6 @@ action = "block"
 log = true
 remote = "203.0.113.66"
 "#;
-
-/// A machine with nothing installed, served on a socket.
-struct Served {
-    machine: Arc<Machine>,
-    host: LocalHost,
-    server: remote::Server,
-    files: TempDir,
-}
-
-fn served() -> Served {
-    let machine = Machine::new();
-    let host = LocalHost::new(machine.clone());
-    let files = TempDir::new().unwrap();
-    let server = remote::serve(Arc::new(host.clone()), &files.path().join("machine")).unwrap();
-    Served { machine, host, server, files }
-}
-
-impl Served {
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = sluice(arguments);
-        command.env(remote::SOCKET_VARIABLE, self.server.path());
-        command
-    }
-
-    /// Runs the command, which must exit with `status`.
-    fn run(&self, status: i32, arguments: &[&str]) -> Text {
-        ended(self.command(arguments).output().unwrap(), status)
-    }
-
-    fn json(&self, status: i32, arguments: &[&str]) -> Value {
-        let text = self.run(status, &[arguments, &["--json"]].concat());
-        serde_json::from_str(&text.out).unwrap_or_else(|error| panic!("{error}: {}", text.out))
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.files.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn install(&self) {
-        self.run(0, &["install", driver().to_str().unwrap()]);
-    }
-
-    fn state(&self) -> ServiceState {
-        self.host.service_state(SERVICE_NAME).unwrap()
-    }
-
-    /// Checks that nothing is left and no rule was violated.
-    fn is_clean(&self) {
-        assert_eq!(self.state(), ServiceState::Absent);
-        let filters = self.host.open_engine().unwrap().filters(Some(objects::PROVIDER)).unwrap();
-        assert!(filters.is_empty(), "{filters:?}");
-        for file in ["sluice.sys", "sluice-new.sys", "sluice-old.sys"] {
-            assert_eq!(self.host.read_driver(file).unwrap(), None, "{file}");
-        }
-        for report in self.host.unload_reports() {
-            assert!(report.is_clean(), "left behind: {report}");
-        }
-        if let Some(bugcheck) = self.machine.stopped() {
-            panic!("{bugcheck}");
-        }
-    }
-}
-
-fn sluice(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    command.args(arguments).env_remove(remote::SOCKET_VARIABLE).env_remove("NO_COLOR").stdin(Stdio::null());
-    command
-}
-
-/// What a command printed.
-struct Text {
-    out: String,
-    error: String,
-}
-
-fn ended(output: Output, status: i32) -> Text {
-    let text =
-        Text { out: String::from_utf8(output.stdout).unwrap(), error: String::from_utf8(output.stderr).unwrap() };
-    assert_eq!(output.status.code(), Some(status), "{}{}", text.out, text.error);
-    text
-}
-
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "{what} did not happen");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A command that keeps running and ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn the_whole_life_of_an_installation() {
