@@ -88,9 +88,7 @@ pub enum ConfigError {
     #[error("the headers of {0:?} are not among those of this crate: set WDKContentRoot to a Windows Driver Kit")]
     HeadersNotIncluded(crate::ApiSubset),
     /// A program of the LLVM tool chain is missing.
-    #[error(
-        "neither {name}-22 nor {name} was found: install LLVM 22 (llvm-22, lld-22, clang-22) or set {variable}"
-    )]
+    #[error("neither {name}-22 nor {name} was found: install LLVM 22 (llvm-22, lld-22, clang-22) or set {variable}")]
     ToolNotFound {
         /// Name without a version.
         name: &'static str,
