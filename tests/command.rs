@@ -17,7 +17,7 @@ use serde_json::Value;
 use served::{PATIENCE, Running, Served, Text, ended, eventually, served, sluice};
 use shim::stack::Verdict;
 use sluice_control::objects;
-use sluice_host::{Host, ServiceState, remote};
+use sluice_host::{Host, ServiceState};
 use sluice_protocol::{SERVICE_NAME, object::CALLOUTS};
 use support::{PERMIT_ALL, driver};
 use tempfile::TempDir;
