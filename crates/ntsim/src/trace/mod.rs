@@ -111,24 +111,18 @@ pub(crate) fn after(description: &'static Description, arguments: *const u64, re
     });
 }
 
-/// Makes a call into a driver, and reports it to the tracer. `describe` and `result` are called only while tracing.
+/// Whether any machine is traced.
 #[inline(always)]
-pub(crate) fn callback<R>(
-    describe: impl FnOnce() -> Callback,
-    call: impl FnOnce() -> R,
-    result: impl FnOnce(&R) -> String,
-) -> R {
-    if ON.load(Ordering::Relaxed) { told(describe, call, result) } else { call() }
+pub(crate) fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
 }
 
+/// Reports a call into a driver; whether it is wanted. `stack` is an address in the caller's frame: all frames of the
+/// driver are below it. The caller owns nothing of this while the driver runs: an abandoned stack drops nothing.
 #[cold]
 #[inline(never)]
-fn told<R>(describe: impl FnOnce() -> Callback, call: impl FnOnce() -> R, result: impl FnOnce(&R) -> String) -> R {
-    // In this frame, so that all frames of the driver are below it.
-    let here = 0u8;
-    let stack = (&raw const here) as u64;
-    // This frame owns nothing while the driver runs: an abandoned stack drops nothing.
-    let told = cpu::with_machine(|machine| {
+pub(crate) fn entered(stack: u64, describe: impl FnOnce() -> Callback) -> bool {
+    cpu::with_machine(|machine| {
         let Some(tracer) = machine.hooks.tracer() else { return false };
         let callback = describe();
         let told = tracer.wants("", &callback.name);
@@ -136,16 +130,18 @@ fn told<R>(describe: impl FnOnce() -> Callback, call: impl FnOnce() -> R, result
             tracer.sink.entered(callback, stack);
         }
         told
+    })
+}
+
+/// Reports the end of a call for which [`entered`] was true.
+#[cold]
+#[inline(never)]
+pub(crate) fn left(stack: u64, result: impl FnOnce() -> String) {
+    cpu::with_machine(|machine| {
+        if let Some(tracer) = machine.hooks.tracer() {
+            tracer.sink.left(stack, &result());
+        }
     });
-    let value = call();
-    if told {
-        cpu::with_machine(|machine| {
-            if let Some(tracer) = machine.hooks.tracer() {
-                tracer.sink.left(stack, &result(&value));
-            }
-        });
-    }
-    value
 }
 
 /// A machine has stopped while this thread was inside: its open calls never return.
