@@ -3,8 +3,8 @@
 //! A machine whose [`Hooks`] have a [`Tracer`] gives its drivers hooked gates ([`crate::pe::gate`]) for the imports
 //! that the tracer wants; every other import, and every driver of every other machine, keeps the plain gate, so that
 //! tracing costs nothing where it is off. Calls into the driver (classifyFn, notifyFn, flowDeleteFn, DPCs, EvtIo*, ...)
-//! are reported by [`callback`] where they are made; while no machine of the process traces, that costs one load and a
-//! branch.
+//! are reported where they are made, by [`crate::verifier::callback::enter`] through [`entered`] and [`left`]; while no
+//! machine of the process traces, that costs one load and a branch.
 
 mod record;
 pub(crate) mod signature;
