@@ -135,26 +135,32 @@ pub struct Condition {
     pub value: ConditionValue,
 }
 
+/// Every `FWP_MATCH_TYPE`, by number.
+const MATCH_TYPES: [MatchType; 13] = [
+    MatchType::Equal,
+    MatchType::Greater,
+    MatchType::Less,
+    MatchType::GreaterOrEqual,
+    MatchType::LessOrEqual,
+    MatchType::Range,
+    MatchType::FlagsAllSet,
+    MatchType::FlagsAnySet,
+    MatchType::FlagsNoneSet,
+    MatchType::EqualCaseInsensitive,
+    MatchType::NotEqual,
+    MatchType::Prefix,
+    MatchType::NotPrefix,
+];
+
+/// Every `FWP_MATCH_TYPE`.
+pub fn match_types() -> impl Iterator<Item = MatchType> {
+    MATCH_TYPES.into_iter()
+}
+
 /// `FWP_MATCH_TYPE` from its number.
 #[must_use]
 pub fn match_type(number: u32) -> Option<MatchType> {
-    use MatchType as M;
-    const ALL: [MatchType; 13] = [
-        M::Equal,
-        M::Greater,
-        M::Less,
-        M::GreaterOrEqual,
-        M::LessOrEqual,
-        M::Range,
-        M::FlagsAllSet,
-        M::FlagsAnySet,
-        M::FlagsNoneSet,
-        M::EqualCaseInsensitive,
-        M::NotEqual,
-        M::Prefix,
-        M::NotPrefix,
-    ];
-    ALL.get(number as usize).copied()
+    MATCH_TYPES.get(number as usize).copied()
 }
 
 /// One compiled comparison; an interval test wherever possible.

@@ -36,9 +36,8 @@ pub fn builtin_sublayers() -> &'static [BuiltinSublayer] {
     &SUBLAYERS
 }
 
-/// The symbolic name of a well-known GUID: a layer, condition, sublayer, provider, callout.
-#[must_use]
-pub fn name_of(key: Guid) -> Option<&'static str> {
+/// The symbolic names of well-known GUIDs.
+fn names() -> &'static HashMap<Guid, &'static str> {
     static NAMES: LazyLock<HashMap<Guid, &'static str>> = LazyLock::new(|| {
         let mut names = HashMap::new();
         for line in DATA.lines() {
@@ -63,7 +62,21 @@ pub fn name_of(key: Guid) -> Option<&'static str> {
         }
         names
     });
-    NAMES.get(&key).copied()
+    &NAMES
+}
+
+/// The symbolic name of a well-known GUID: a layer, condition, sublayer, provider, callout.
+#[must_use]
+pub fn name_of(key: Guid) -> Option<&'static str> {
+    names().get(&key).copied()
+}
+
+/// The GUID of a symbolic name.
+#[must_use]
+pub fn key_of(name: &str) -> Option<Guid> {
+    static KEYS: LazyLock<HashMap<&'static str, Guid>> =
+        LazyLock::new(|| names().iter().map(|(key, name)| (*name, *key)).collect());
+    KEYS.get(name).copied()
 }
 
 /// A GUID as `netsh wfp` prints it: by name, or in braces.
@@ -89,6 +102,8 @@ mod tests {
         let connect = table.by_name("ALE_AUTH_CONNECT_V4").expect("always there").key;
         assert_eq!(Named(connect).to_string(), "FWPM_LAYER_ALE_AUTH_CONNECT_V4");
         assert_eq!(Named(SUBLAYER_UNIVERSAL).to_string(), "FWPM_SUBLAYER_UNIVERSAL");
+        assert_eq!(key_of("FWPM_SUBLAYER_UNIVERSAL"), Some(SUBLAYER_UNIVERSAL));
+        assert_eq!(key_of("FWPM_SUBLAYER_OF_OTHERS"), None);
         let port = layers::condition("IP_REMOTE_PORT").expect("always there");
         assert_eq!(Named(port).to_string(), "FWPM_CONDITION_IP_REMOTE_PORT");
         assert_eq!(Named(Guid(0xab)).to_string(), "{00000000-0000-0000-0000-0000000000ab}");

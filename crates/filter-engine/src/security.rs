@@ -51,6 +51,20 @@ impl Sid {
         Some(Self(bytes.get(..len)?.into()))
     }
 
+    /// Reads `S-1-authority-sub-sub...`, or the two letters of a well-known SID.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let text = SHORT.iter().find(|(_, short)| *short == text).map_or(text, |(long, _)| long);
+        let mut parts = text.strip_prefix("S-1-")?.split('-');
+        let authority = parts.next()?;
+        let authority = match authority.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).ok()?,
+            None => authority.parse().ok()?,
+        };
+        let subs = parts.map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
+        (authority < 1 << 48 && subs.len() <= 15).then(|| Self::new(authority, &subs))
+    }
+
     /// The binary form.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -141,6 +155,57 @@ impl SecurityDescriptor {
         aces.iter().find(speaks).is_some_and(|ace| ace.allow)
     }
 
+    /// Reads SDDL with plain allow and deny entries, whose rights are `CC`, `GA` or a number, and makes the
+    /// self-relative form. `None` for what a filter's descriptor does not have: other rights, flags, object and
+    /// conditional entries.
+    #[must_use]
+    pub fn from_sddl(text: &str) -> Option<Vec<u8>> {
+        let (before, list) = text.split_once("D:").filter(|(before, _)| before.is_empty() || before.contains(':'))?;
+        let owner = before.strip_prefix("O:").map(|rest| rest.split("G:").next().unwrap_or(rest));
+        let group = before.split_once("G:").map(|(_, group)| group);
+        let mut aces = Vec::new();
+        let list = list.trim_start_matches(['P', 'A', 'I', 'R']);
+        for ace in list.split_inclusive(')') {
+            let fields: Vec<&str> = ace.strip_prefix('(')?.strip_suffix(')')?.split(';').collect();
+            let [kind, "", rights, "", "", sid] = fields.as_slice() else { return None };
+            let mask = match *rights {
+                "CC" => FWP_ACTRL_MATCH_FILTER,
+                "GA" => GENERIC_ALL,
+                other => u32::from_str_radix(other.strip_prefix("0x")?, 16).ok()?,
+            };
+            let kind = ["A", "D"].iter().position(|one| one == kind)?;
+            let sid = Sid::from_text(sid)?;
+            aces.extend_from_slice(&[kind as u8, 0]);
+            aces.extend_from_slice(&u16::try_from(8 + sid.bytes().len()).ok()?.to_le_bytes());
+            aces.extend_from_slice(&mask.to_le_bytes());
+            aces.extend_from_slice(sid.bytes());
+        }
+        let count = u16::try_from(list.matches('(').count()).ok()?;
+        let (owner, group) = (
+            owner.map_or(Some(None), |sid| Sid::from_text(sid).map(Some))?,
+            match group {
+                Some(sid) => Some(Sid::from_text(sid)?),
+                None => None,
+            },
+        );
+        let dacl = u16::try_from(8 + aces.len()).ok()?;
+        let mut at = 20 + u32::from(dacl);
+        let mut bytes = vec![1, 0, 0x04, 0x80];
+        for sid in [&owner, &group] {
+            bytes.extend_from_slice(&sid.as_ref().map_or(0, |_| at).to_le_bytes());
+            at += sid.as_ref().map_or(0, |sid| sid.bytes().len() as u32);
+        }
+        bytes.extend_from_slice(&[0, 0, 0, 0, 20, 0, 0, 0, 2, 0]);
+        bytes.extend_from_slice(&dacl.to_le_bytes());
+        bytes.extend_from_slice(&count.to_le_bytes());
+        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend(aces);
+        for sid in [owner, group].into_iter().flatten() {
+            bytes.extend_from_slice(sid.bytes());
+        }
+        Some(bytes)
+    }
+
     /// In SDDL, as `netsh wfp` prints it: `O:LSD:(A;;CC;;;WD)`.
     #[must_use]
     pub fn sddl(&self) -> String {
@@ -167,25 +232,38 @@ impl SecurityDescriptor {
     }
 }
 
-/// A SID as SDDL writes it: by the two letters of a well-known one, or in full ("SID Strings", win32 documentation).
+/// The two letters by which SDDL names a well-known SID ("SID Strings", win32 documentation).
+const SHORT: [(&str, &str); 21] = [
+    ("S-1-1-0", "WD"),
+    ("S-1-3-0", "CO"),
+    ("S-1-3-1", "CG"),
+    ("S-1-3-4", "OW"),
+    ("S-1-5-2", "NU"),
+    ("S-1-5-4", "IU"),
+    ("S-1-5-6", "SU"),
+    ("S-1-5-7", "AN"),
+    ("S-1-5-9", "ED"),
+    ("S-1-5-11", "AU"),
+    ("S-1-5-12", "RC"),
+    ("S-1-5-18", "SY"),
+    ("S-1-5-19", "LS"),
+    ("S-1-5-20", "NS"),
+    ("S-1-5-32-544", "BA"),
+    ("S-1-5-32-545", "BU"),
+    ("S-1-5-32-546", "BG"),
+    ("S-1-5-32-547", "PU"),
+    ("S-1-5-32-556", "NO"),
+    ("S-1-15-2-1", "AC"),
+    ("S-1-5-33", "WR"),
+];
+
+/// A SID as SDDL writes it: by the two letters of a well-known one, or in full.
 fn sddl_sid(sid: &Sid) -> String {
     let full = sid.to_string();
-    let short = match full.as_str() {
-        "S-1-1-0" => "WD",
-        "S-1-3-0" => "CO",
-        "S-1-5-2" => "NU",
-        "S-1-5-4" => "IU",
-        "S-1-5-7" => "AN",
-        "S-1-5-11" => "AU",
-        "S-1-5-18" => "SY",
-        "S-1-5-19" => "LS",
-        "S-1-5-20" => "NS",
-        "S-1-5-32-544" => "BA",
-        "S-1-5-32-545" => "BU",
-        "S-1-15-2-1" => "AC",
-        _ => return full,
-    };
-    short.to_owned()
+    match SHORT.iter().find(|(long, _)| *long == full) {
+        Some((_, short)) => (*short).to_owned(),
+        None => full,
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +321,24 @@ pub(crate) mod tests {
         bytes.extend_from_slice(Sid::new(5, &[19]).bytes());
         assert_eq!(SecurityDescriptor::parse(&bytes).expect("good").sddl(), "O:LSD:(A;;GA;;;SY)");
         assert_eq!(SecurityDescriptor::parse(&bytes[..bytes.len() - 1]), None, "the owner is cut off");
+    }
+
+    #[test]
+    fn sddl_reads_as_it_is_written() {
+        for text in [
+            "D:(A;;CC;;;WD)",
+            "O:LSD:(A;;CC;;;S-1-15-3-1)(D;;GA;;;BA)",
+            "O:SYG:BAD:(A;;0x3;;;S-1-5-21-1-2-3-1001)",
+            "D:",
+        ] {
+            let bytes = SecurityDescriptor::from_sddl(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(SecurityDescriptor::parse(&bytes).expect("good").sddl(), text);
+        }
+        for text in
+            ["", "D", "D:(A;;CC;;;WD", "D:(XA;;CC;;;WD;(x))", "D:(A;;QQ;;;WD)", "D:(A;;CC;;;ZZ)", "x D:(A;;CC;;;WD)"]
+        {
+            assert_eq!(SecurityDescriptor::from_sddl(text), None, "{text}");
+        }
     }
 
     #[test]

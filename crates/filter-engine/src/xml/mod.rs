@@ -15,6 +15,7 @@ mod value;
 pub use events::net_events;
 pub use policy::{action_name, filters};
 pub use state::state;
+pub use value::match_type_name;
 
 use crate::netevent::FileTime;
 use quick_xml::Writer;

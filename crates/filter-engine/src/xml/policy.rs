@@ -58,7 +58,7 @@ pub(super) fn filter<W: Write>(xml: &mut Xml<W>, stored: &StoredFilter, table: &
         let address = field.is_some_and(|field| field.kind == FieldKind::IpAddress);
         xml.element("item", |xml| {
             xml.text("fieldKey", Named(condition.field))?;
-            xml.text("matchType", value::match_type(condition.match_type))?;
+            xml.text("matchType", value::match_type_name(condition.match_type))?;
             xml.element("conditionValue", |xml| xml.value(&condition.value, address))
         })
     })?;

@@ -25,7 +25,8 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 }
 
 /// `FWP_MATCH_*`.
-pub(super) fn match_type(match_type: MatchType) -> &'static str {
+#[must_use]
+pub fn match_type_name(match_type: MatchType) -> &'static str {
     match match_type {
         MatchType::Equal => "FWP_MATCH_EQUAL",
         MatchType::Greater => "FWP_MATCH_GREATER",
