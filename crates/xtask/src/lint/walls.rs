@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sluice", &["sluice-control", "sluice-files", "sluice-host", "sluice-policy", "sluice-protocol"]),
     ("sluice-content", &[]),
     ("sluice-control", &["sluice-files", "sluice-host", "sluice-policy", "sluice-protocol"]),
+    ("sluice-diagnose", &["filter-engine", "sluice-host"]),
     ("sluice-files", &[]),
     ("sluice-host", &["sluice-protocol"]),
     ("sluice-policy", &["sluice-suffixes"]),
