@@ -1,12 +1,16 @@
-//! What was decided and seen, counted per processor so that processors never wait for each other's cache lines.
+//! What was decided and seen, counted per processor so that processors never wait for each other's cache lines. What
+//! living flows have carried is in the flows ([`Traffic`]).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::{
     irql::AtDispatch,
     processor::{Padded, SLOTS},
+    wfp::{FlowSet, Traffic, Way},
 };
 use sluice_protocol::status::{Counter, Counters};
+
+use crate::flow::FlowState;
 
 type Cells = [AtomicU64; Counter::COUNT];
 
@@ -43,14 +47,40 @@ impl PerProcessor {
         self.add(&AtDispatch::raise(), counter, 1);
     }
 
-    /// The sums. Counters that change meanwhile may be from slightly different moments.
-    pub(crate) fn sums(&self) -> Counters {
+    /// Adds what a flow has carried that is no more. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn add_traffic(&self, traffic: &Traffic) {
+        let dispatch = AtDispatch::raise();
+        for (counter, amount) in carried(traffic) {
+            self.add(&dispatch, counter, amount);
+        }
+    }
+
+    /// The sums, with what `flows` have carried so far. Counters that change meanwhile may be from slightly different
+    /// moments: what a flow has carried that ends just now may be missing. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn sums(&self, flows: &'static FlowSet<FlowState>) -> Counters {
         let mut sums = Counters::default();
         for &(counter, _) in Counter::ALL {
             let cells = self.own.iter().map(|Padded(cells)| cells).chain([&self.shared]);
             let values = cells.filter_map(|cells| cells.get(counter as usize));
             *sums.get_mut(counter) = values.map(|cell| cell.load(Ordering::Relaxed)).sum();
         }
+        flows.for_each(|flow| {
+            for (counter, amount) in carried(flow.traffic()) {
+                let sum = sums.get_mut(counter);
+                *sum = sum.saturating_add(amount);
+            }
+        });
         sums
     }
+}
+
+/// What a flow has carried, by the counters of all flows.
+fn carried(traffic: &Traffic) -> [(Counter, u64); 4] {
+    let [sent, received] = [Way::Out, Way::In].map(|way| traffic.total(way));
+    [
+        (Counter::PacketsOut, sent.packets),
+        (Counter::BytesOut, sent.bytes),
+        (Counter::PacketsIn, received.packets),
+        (Counter::BytesIn, received.bytes),
+    ]
 }

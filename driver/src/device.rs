@@ -43,8 +43,8 @@ impl DeviceEvents for Device {
 }
 
 fn status() -> Status {
-    let mut status =
-        Status { protocol_version: PROTOCOL_VERSION, counters: SLUICE.counters.sums(), ..Status::default() };
+    let counters = SLUICE.counters.sums(&SLUICE.flows);
+    let mut status = Status { protocol_version: PROTOCOL_VERSION, counters, ..Status::default() };
     if let Some(policy) = SLUICE.policy.read() {
         status.epoch = policy.epoch;
         status.rules = policy.image.rule_count();

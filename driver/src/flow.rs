@@ -2,12 +2,12 @@
 
 use core::{
     net::IpAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use kernel::{
     shared::Shared,
-    wfp::{Classify, DIRECTION_INBOUND, condition_flag, fields::Fields},
+    wfp::{Call, DIRECTION_INBOUND, FlowSet, InSet, Traffic, condition_flag, fields::Fields},
 };
 use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Identities};
 use sluice_protocol::{Event, event, status::Counter};
@@ -31,7 +31,7 @@ impl FlowKey {
     /// Reads the conversation from a classify; None when the layer left a field out.
     ///
     /// `direction` is given for layers that see only one direction.
-    pub(crate) fn read<F>(request: &Classify<'_, F>, fields: &Fields, direction: Option<Direction>) -> Option<Self> {
+    pub(crate) fn read<F>(request: &Call<'_, F>, fields: &Fields, direction: Option<Direction>) -> Option<Self> {
         let direction = match direction {
             Some(direction) => direction,
             None if request.u32(fields.direction)? == DIRECTION_INBOUND => Direction::Inbound,
@@ -100,7 +100,7 @@ pub(crate) struct Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
-    pub(crate) fn read<F>(request: &Classify<'a, F>, fields: &Fields) -> Self {
+    pub(crate) fn read<F>(request: &Call<'a, F>, fields: &Fields) -> Self {
         Self {
             application: request.blob(fields.application),
             whose: Whose::Told { token: request.token(fields.user), package: request.sid(fields.package) },
@@ -120,18 +120,26 @@ fn octets(address: IpAddr) -> (u8, [u8; 16]) {
     }
 }
 
-/// What is kept for an established flow: the context that WFP passes along with its packets.
+/// What is kept for an established flow: the context that WFP passes along with its packets. What a packet of a
+/// permitted flow touches comes first, so that it is in one cache line.
+#[repr(C)]
 pub(crate) struct FlowState {
-    pub(crate) key: FlowKey,
-    identity: Shared<Identity>,
-    /// The local interface's LUID, 0 when not known.
-    interface: u64,
+    traffic: Traffic,
     /// The generation it was decided under, and in the lowest bit whether that policy revoked it.
-    standing: AtomicU64,
+    standing: AtomicU32,
+    key: KeptKey,
+    /// Its owner and interface.
+    identity: Shared<Identity>,
 }
 
 /// A flow takes 128 bytes of pool: these, what [`kernel::wfp::Flow`] keeps, and the pool's own 16.
 const _: () = assert!(size_of::<kernel::wfp::Flow<FlowState>>() <= 112);
+
+impl InSet for FlowState {
+    fn set() -> &'static FlowSet<Self> {
+        &SLUICE.flows
+    }
+}
 
 /// How the policy treats the packets of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,14 +153,18 @@ pub(crate) enum Standing {
 impl FlowState {
     /// A flow whose connection was permitted. It counts as decided under no policy, so its first packet is decided
     /// under the one in force: a swap between connection and establishment is not missed.
-    pub(crate) fn new(key: FlowKey, identity: Shared<Identity>, interface: Option<u64>) -> Self {
+    pub(crate) fn new(key: &FlowKey, identity: Shared<Identity>) -> Self {
         SLUICE.counters.count(Counter::FlowsOpened);
-        let standing = AtomicU64::new(pack(0, Standing::Permitted));
-        Self { key, identity, interface: interface.unwrap_or(0), standing }
+        let standing = AtomicU32::new(pack(0, Standing::Permitted));
+        Self { traffic: Traffic::new(), standing, key: KeptKey::of(key), identity }
+    }
+
+    pub(crate) fn key(&self) -> FlowKey {
+        self.key.get()
     }
 
     pub(crate) fn owner(&self) -> Owner<'_> {
-        self.identity.owner(Some(self.interface).filter(|luid| *luid != 0))
+        self.identity.owner()
     }
 
     /// 0 when not known.
@@ -160,10 +172,15 @@ impl FlowState {
         self.identity.process_id
     }
 
+    /// How much it has carried.
+    pub(crate) const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// How the flow stands, if it was decided under the policy in force. Any IRQL.
     pub(crate) fn known_standing(&self) -> Option<Standing> {
         let known = self.standing.load(Ordering::Relaxed);
-        (unpack_epoch(known) == SLUICE.policy.epoch()).then(|| unpack_standing(known))
+        (known >> 1 == SLUICE.policy.epoch()).then(|| unpack_standing(known))
     }
 
     /// How the flow stood when it was last decided. Any IRQL.
@@ -179,18 +196,60 @@ impl FlowState {
 
 impl Drop for FlowState {
     fn drop(&mut self) {
+        SLUICE.counters.add_traffic(&self.traffic);
         SLUICE.counters.count(Counter::FlowsClosed);
     }
 }
 
-const fn pack(epoch: u32, standing: Standing) -> u64 {
-    (epoch as u64) << 1 | matches!(standing, Standing::Revoked) as u64
+/// `epoch` is at most [`crate::policy::MAX_EPOCH`], 31 bits.
+const fn pack(epoch: u32, standing: Standing) -> u32 {
+    epoch << 1 | matches!(standing, Standing::Revoked) as u32
 }
 
-const fn unpack_epoch(packed: u64) -> u32 {
-    (packed >> 1) as u32
-}
-
-const fn unpack_standing(packed: u64) -> Standing {
+const fn unpack_standing(packed: u32) -> Standing {
     if packed & 1 == 0 { Standing::Permitted } else { Standing::Revoked }
+}
+
+/// A [`FlowKey`] in 36 bytes instead of 42.
+struct KeptKey {
+    local: [u8; 16],
+    remote: [u8; 16],
+    local_port: u16,
+    remote_port: u16,
+    protocol: u8,
+    /// [`Self::IPV4`], [`Self::INBOUND`], [`Self::LOOPBACK`].
+    flags: u8,
+}
+
+impl KeptKey {
+    const IPV4: u8 = 1;
+    const INBOUND: u8 = 2;
+    const LOOPBACK: u8 = 4;
+
+    /// The key of an established flow, which is not [`Direction::Forward`].
+    fn of(key: &FlowKey) -> Self {
+        let FlowKey { direction, protocol, local, local_port, remote, remote_port, loopback } = *key;
+        let flag = |set, flag| if set { flag } else { 0 };
+        let flags = flag(local.is_ipv4(), Self::IPV4)
+            | flag(direction == Direction::Inbound, Self::INBOUND)
+            | flag(loopback, Self::LOOPBACK);
+        Self { local: octets(local).1, remote: octets(remote).1, local_port, remote_port, protocol, flags }
+    }
+
+    fn get(&self) -> FlowKey {
+        let is = |flag| self.flags & flag != 0;
+        let address = |octets: [u8; 16]| match octets {
+            [a, b, c, d, ..] if is(Self::IPV4) => IpAddr::from([a, b, c, d]),
+            octets => IpAddr::from(octets),
+        };
+        FlowKey {
+            direction: if is(Self::INBOUND) { Direction::Inbound } else { Direction::Outbound },
+            protocol: self.protocol,
+            local: address(self.local),
+            local_port: self.local_port,
+            remote: address(self.remote),
+            remote_port: self.remote_port,
+            loopback: is(Self::LOOPBACK),
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Who owns a flow: kept once for all flows of a process with the same identity, and counted there.
+//! Who owns a flow and over which interface it goes: kept once for all flows of a process that agree in it, and counted
+//! there.
 
 use alloc::vec::Vec;
 
@@ -10,7 +11,7 @@ use kernel::{
 
 use crate::{SLUICE, flow::Owner, whose::Whose};
 
-/// What the layers report about a process; the same for all its flows.
+/// What the layers report about a process; for all its flows over one interface the same.
 #[derive(Debug)]
 pub(crate) struct Identity {
     /// 0 when not known.
@@ -20,6 +21,8 @@ pub(crate) struct Identity {
     /// The SIDs of its token and package, one after the other; empty when not reported. A thread that impersonates has
     /// other SIDs than its process.
     sids: Vec<u8>,
+    /// The local interface's LUID.
+    interface: Option<u64>,
 }
 
 /// Every identity that some flow has.
@@ -34,7 +37,10 @@ impl Identity {
         let application = owner.application.unwrap_or_default();
         let kin = |identity: &Self| identity.process_id == process_id;
         let same = |identity: &Self| {
-            kin(identity) && identity.application == application && owner.whose.is_kept_as(&identity.sids)
+            kin(identity)
+                && identity.interface == owner.interface
+                && identity.application == application
+                && owner.whose.is_kept_as(&identity.sids)
         };
         let wanted = Wanted {
             // Process ids are multiples of 4.
@@ -43,14 +49,15 @@ impl Identity {
             kin: &kin,
             most: SLUICE.limits.flows_per_process(),
         };
-        SLUICE
-            .identities
-            .own(&wanted, || Ok(Self { process_id, application: try_copy(application)?, sids: owner.whose.keep()? }))
+        SLUICE.identities.own(&wanted, || {
+            let (application, sids) = (try_copy(application)?, owner.whose.keep()?);
+            Ok(Self { process_id, application, sids, interface: owner.interface })
+        })
     }
 
-    /// The owner in the form a decision takes, for a flow over `interface`.
-    pub(crate) fn owner(&self, interface: Option<u64>) -> Owner<'_> {
+    /// The owner in the form a decision takes.
+    pub(crate) fn owner(&self) -> Owner<'_> {
         let known = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());
-        Owner { application: known(&self.application), whose: Whose::Kept(&self.sids), interface }
+        Owner { application: known(&self.application), whose: Whose::Kept(&self.sids), interface: self.interface }
     }
 }

@@ -23,6 +23,9 @@ const AUTHORIZED: [u128; 4] = {
     [connect.v4.key, connect.v6.key, accept.v4.key, accept.v6.key]
 };
 
+/// The largest generation, after which 1 comes again: flows keep theirs in 31 bits.
+pub(crate) const MAX_EPOCH: u32 = u32::MAX >> 1;
+
 /// A validated image and its generation.
 pub(crate) struct Policy {
     pub(crate) image: Image<Vec<u8>>,
@@ -64,8 +67,8 @@ impl InForce {
                 return Ok(PolicyReply::refused(self.epoch(), &refusal));
             }
         };
-        // 0 means "no policy": skip it when the count wraps.
-        let epoch = self.epoch().checked_add(1).unwrap_or(1);
+        // 0 means "no policy".
+        let epoch = self.epoch() % MAX_EPOCH + 1;
         let policy = try_box(Policy { image, epoch })?;
         // Flows compare their generation with this one: they are decided again as soon as the new policy can be read,
         // not only when the last reader of the old one is done.

@@ -2,7 +2,7 @@
 
 use kernel::{
     status::{NtResult, NtStatus},
-    wfp::{Answer, Callout, fields::Fields, protocol},
+    wfp::{Answer, Callout, Flow, fields::Fields, protocol},
 };
 use sluice_protocol::{object::Point, status::Counter};
 
@@ -41,8 +41,8 @@ fn track(request: &Request<'_>, fields: &Fields) -> NtResult<()> {
     let process_id = request.process_id().map_or(0, |id| id as u32);
     let ip_version = if key.local.is_ipv4() { 4 } else { 6 };
     let is_tcp = key.protocol == protocol::TCP;
-    let state = FlowState::new(key, Identity::of(process_id, &owner)?, owner.interface);
-    let flow = SLUICE.flows.create(handle, state, SLUICE.limits.flows() as usize)?;
+    let state = FlowState::new(&key, Identity::of(process_id, &owner)?);
+    let flow = Flow::create(handle, state, SLUICE.limits.flows() as usize)?;
     for place in flow_callouts(ip_version, is_tcp) {
         // If one association fails, the others are removed: half a flow would be counted wrong.
         if let Err(status) = flow.associate(place) {

@@ -1,7 +1,7 @@
 //! OUTBOUND_TRANSPORT and INBOUND_TRANSPORT: every packet of the machine passes here.
 
 use kernel::wfp::{
-    Answer, Callout, PacketTotals,
+    Answer, Call, Callout, PacketTotals, Way,
     fields::Fields,
     protocol::{TCP, UDP},
 };
@@ -23,8 +23,12 @@ pub(super) struct Outbound;
 impl Callout for Outbound {
     type Flow = FlowState;
 
+    fn at_once(call: &mut Call<'_, FlowState>) -> bool {
+        pass(call, Way::Out)
+    }
+
     fn classify(request: &mut Request<'_>) {
-        classify(request, const { &fields_at(Point::OutboundTransport) }, Direction::Outbound);
+        classify(request, const { &fields_at(Point::OutboundTransport) }, Direction::Outbound, Way::Out);
     }
 }
 
@@ -34,29 +38,42 @@ pub(super) struct Inbound;
 impl Callout for Inbound {
     type Flow = FlowState;
 
+    fn at_once(call: &mut Call<'_, FlowState>) -> bool {
+        pass(call, Way::In)
+    }
+
     fn classify(request: &mut Request<'_>) {
-        classify(request, const { &fields_at(Point::InboundTransport) }, Direction::Inbound);
+        classify(request, const { &fields_at(Point::InboundTransport) }, Direction::Inbound, Way::In);
     }
 }
 
+/// A packet of a flow that the policy in force is known to permit: counts it and lets it pass. False for all others.
+fn pass(call: &mut Call<'_, FlowState>, way: Way) -> bool {
+    let Some(flow) = call.flow().filter(|flow| flow.known_standing() == Some(Standing::Permitted)) else {
+        return false;
+    };
+    flow.traffic().add(way, totals(call, way));
+    call.answer(Answer::Continue);
+    true
+}
+
+/// What a call shows, without transport headers. Outbound data starts at the transport header, inbound data after it
+/// (documentation of the data offsets at each layer).
+fn totals(call: &Call<'_, FlowState>, way: Way) -> PacketTotals {
+    let PacketTotals { packets, bytes } = call.packets().map_or_else(PacketTotals::default, |list| list.totals());
+    let header = match way {
+        Way::Out => u64::from(call.transport_header_size().unwrap_or(0)),
+        Way::In => 0,
+    };
+    PacketTotals { packets, bytes: bytes.saturating_sub(header * packets) }
+}
+
 /// A packet of a flow with a context is counted, and dropped when the flow is revoked. One without is left to the ALE
-/// layers if it is TCP or UDP (always decided there), and decided here otherwise. IRQL <= DISPATCH_LEVEL.
-fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
+/// layers if it is TCP or UDP (always decided there), and decided here otherwise. DISPATCH_LEVEL.
+fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction, way: Way) {
     let Some(flow) = request.flow() else { return without_flow(request, fields, direction) };
-    let totals = request.packets().map_or_else(PacketTotals::default, |packets| packets.totals());
-    // Outbound data starts at the transport header, inbound data after it (documentation of the data offsets at each
-    // layer).
-    let header = match direction {
-        Direction::Outbound => u64::from(request.transport_header_size().unwrap_or(0)),
-        Direction::Inbound | Direction::Forward => 0,
-    };
-    let bytes = totals.bytes.saturating_sub(header * totals.packets);
-    let (packets_counter, bytes_counter) = match direction {
-        Direction::Outbound => (Counter::PacketsOut, Counter::BytesOut),
-        Direction::Inbound | Direction::Forward => (Counter::PacketsIn, Counter::BytesIn),
-    };
-    SLUICE.counters.add(request.dispatch(), packets_counter, totals.packets);
-    SLUICE.counters.add(request.dispatch(), bytes_counter, bytes);
+    let totals = totals(request, way);
+    flow.traffic().add(way, totals);
     match verdict::standing(request, flow) {
         Standing::Permitted => {
             request.answer(Answer::Continue);
@@ -65,7 +82,7 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
             SLUICE.counters.add(request.dispatch(), Counter::RevokedPackets, totals.packets);
             request.answer(Answer::Block { hard: true });
             // Both ends should learn that the connection is over, instead of retransmitting.
-            flow.reference().abort();
+            flow.abort();
         }
     }
 }

@@ -118,7 +118,8 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
         return standing;
     }
     let Some(policy) = SLUICE.policy.read() else { return flow.last_standing() };
-    let decision = flow.key.decide(&policy, &flow.owner());
+    let key = flow.key();
+    let decision = key.decide(&policy, &flow.owner());
     let epoch = policy.epoch;
     drop(policy);
     let standing = match decision.verdict {
@@ -128,7 +129,7 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
     let before = flow.set_standing(epoch, standing);
     if standing == Standing::Revoked && before == Standing::Permitted {
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
-        let subject = Subject { key: &flow.key, process_id: flow.process_id(), application: flow.owner().application };
+        let subject = Subject { key: &key, process_id: flow.process_id(), application: flow.owner().application };
         subject.record(request, epoch, decision, event::flags::FLOW_REVOKED);
     }
     standing

@@ -8,7 +8,7 @@ use wfp_sys::{
     FWPS_INCOMING_VALUES0, FwpsCalloutRegister3, FwpsCalloutUnregisterById0,
 };
 
-use super::{Classify, Flow, FlowRef, guid};
+use super::{Call, Classify, Flow, FlowRef, InSet, guid};
 use crate::{
     irql::AtDispatch,
     status::{NtResult, NtStatus},
@@ -19,10 +19,16 @@ use crate::{
 /// What a callout does, at one layer or at several.
 pub trait Callout: 'static {
     /// What a flow context holds.
-    type Flow: Send + Sync + 'static;
+    type Flow: InSet;
 
-    /// Decides. Runs at DISPATCH_LEVEL at every layer: the engine calls in the thread of whoever connects or sends, and
-    /// while such a thread is suspended, nothing it holds may make others wait.
+    /// Answers, at the IRQL of the call, what needs nothing that others could wait for, and returns whether it has. Here
+    /// is the path of most packets: it costs no raised IRQL and no call of the kernel.
+    fn at_once(_call: &mut Call<'_, Self::Flow>) -> bool {
+        false
+    }
+
+    /// Decides everything else. Runs at DISPATCH_LEVEL at every layer: the engine calls in the thread of whoever connects
+    /// or sends, and while such a thread is suspended, nothing it holds may make others wait.
     fn classify(request: &mut Classify<'_, Self::Flow>);
 }
 
@@ -145,20 +151,20 @@ unsafe extern "C" fn classify<C: Callout>(
         // SAFETY: the engine passes an array of that many values.
         unsafe { slice::from_raw_parts(values.incomingValue, values.valueCount as usize) }
     };
-    let dispatch = AtDispatch::raise();
     // SAFETY: a context that is not 0 is one that this driver associated for this callout (`Flow::associate`), and WFP
     // does not call flowDeleteFn for it while a classify with it runs.
     let flow = unsafe { (flow_context as *const Flow<C::Flow>).as_ref() };
-    C::classify(&mut Classify {
-        layer: values.layerId,
-        values: fields,
-        metadata,
-        layer_data,
-        filter,
-        flow,
-        dispatch: &dispatch,
-        out,
-    });
+    let mut call = Call { layer: values.layerId, values: fields, metadata, layer_data, filter, flow, out };
+    if !C::at_once(&mut call) {
+        at_dispatch::<C>(call);
+    }
+}
+
+/// Apart, so that what [`Callout::at_once`] answers does not pay for its frame.
+#[inline(never)]
+fn at_dispatch<C: Callout>(call: Call<'_, C::Flow>) {
+    let dispatch = AtDispatch::raise();
+    C::classify(&mut Classify { call, dispatch: &dispatch });
 }
 
 unsafe extern "C" fn notify(
@@ -182,11 +188,19 @@ mod tests {
     use wfp_sys::{FWP_DATA_TYPE_, FWPS_INCOMING_VALUE0};
 
     use super::*;
+    use crate::wfp::FlowSet;
 
     /// What the callout last read.
     static READ: AtomicU32 = AtomicU32::new(0);
 
     struct ReadsTheThirdField;
+
+    impl InSet for () {
+        fn set() -> &'static FlowSet<Self> {
+            static SET: FlowSet<()> = FlowSet::new();
+            &SET
+        }
+    }
 
     impl Callout for ReadsTheThirdField {
         type Flow = ();

@@ -2,6 +2,7 @@
 
 use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::{Deref, DerefMut},
     slice,
 };
 
@@ -21,19 +22,46 @@ use super::{
     token,
 };
 
-/// One call of classifyFn, at DISPATCH_LEVEL. Everything borrowed from it lives until the call returns.
-pub struct Classify<'a, F: 'static> {
+/// One call of classifyFn, at the IRQL it came at: <= DISPATCH_LEVEL. Everything borrowed from it lives until the call
+/// returns.
+pub struct Call<'a, F: 'static> {
     pub(super) layer: u16,
     pub(super) values: &'a [FWPS_INCOMING_VALUE0],
     pub(super) metadata: &'a FWPS_INCOMING_METADATA_VALUES0,
     pub(super) layer_data: *mut core::ffi::c_void,
     pub(super) filter: &'a FWPS_FILTER3,
     pub(super) flow: Option<&'a Flow<F>>,
-    pub(super) dispatch: &'a AtDispatch,
     pub(super) out: &'a mut FWPS_CLASSIFY_OUT0,
 }
 
+/// One call of classifyFn, at DISPATCH_LEVEL.
+pub struct Classify<'a, F: 'static> {
+    pub(super) call: Call<'a, F>,
+    pub(super) dispatch: &'a AtDispatch,
+}
+
 impl<'a, F: 'static> Classify<'a, F> {
+    /// Evidence that the call runs at DISPATCH_LEVEL.
+    #[must_use]
+    pub const fn dispatch(&self) -> &'a AtDispatch {
+        self.dispatch
+    }
+}
+
+impl<'a, F: 'static> Deref for Classify<'a, F> {
+    type Target = Call<'a, F>;
+    fn deref(&self) -> &Call<'a, F> {
+        &self.call
+    }
+}
+
+impl<F: 'static> DerefMut for Classify<'_, F> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.call
+    }
+}
+
+impl<'a, F: 'static> Call<'a, F> {
     /// The run-time layer id.
     #[must_use]
     pub const fn layer(&self) -> u16 {
@@ -44,12 +72,6 @@ impl<'a, F: 'static> Classify<'a, F> {
     #[must_use]
     pub const fn filter_id(&self) -> u64 {
         self.filter.filterId
-    }
-
-    /// Evidence that the call runs at DISPATCH_LEVEL.
-    #[must_use]
-    pub const fn dispatch(&self) -> &'a AtDispatch {
-        self.dispatch
     }
 
     /// The flow context that this driver associated with the flow for this callout.

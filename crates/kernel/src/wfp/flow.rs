@@ -27,11 +27,18 @@ use crate::{
 const SHARDS: usize = 64;
 /// The most callouts of a set: a context keeps one bit for each.
 const CALLOUTS: usize = u32::BITS as usize;
-/// The driver's state for one flow.
+
+/// What flow contexts hold. All of one type are in one set, which a context finds without a pointer of its own.
+pub trait InSet: Send + Sync + Sized + 'static {
+    /// The set of every live context that holds such a value.
+    fn set() -> &'static FlowSet<Self>;
+}
+
+/// The driver's state for one flow. The value comes first: its own order decides what shares a cache line.
+#[repr(C)]
 pub struct Flow<T: 'static> {
     value: T,
     handle: u64,
-    set: &'static FlowSet<T>,
     references: AtomicU32,
     /// One bit for every callout of the set that has the context.
     associated: AtomicU32,
@@ -57,13 +64,13 @@ struct Head<T: 'static>(*mut Flow<T>);
 // SAFETY: the pointers are followed only under the shard's lock, and what they point to is Send + Sync.
 unsafe impl<T: Send + Sync> Send for Head<T> {}
 
-impl<T: Send + Sync + 'static> Default for FlowSet<T> {
+impl<T: InSet> Default for FlowSet<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Send + Sync + 'static> FlowSet<T> {
+impl<T: InSet> FlowSet<T> {
     /// An empty set.
     #[must_use]
     pub const fn new() -> Self {
@@ -87,40 +94,6 @@ impl<T: Send + Sync + 'static> FlowSet<T> {
     fn callout(&self, place: usize) -> Option<CalloutId> {
         let packed = self.callouts.get(place)?.load(Ordering::Acquire);
         (packed != 0).then_some(CalloutId { layer: (packed >> 32) as u16, id: packed as u32 })
-    }
-
-    /// A context for the flow `handle`, associated with nothing yet, unless `most` are live. IRQL <= DISPATCH_LEVEL.
-    ///
-    /// # Errors
-    /// STATUS_QUOTA_EXCEEDED, STATUS_INSUFFICIENT_RESOURCES.
-    pub fn create(&'static self, handle: u64, value: T, most: usize) -> NtResult<FlowRef<T>> {
-        let not_living = |_: &NtStatus| {
-            self.living.fetch_sub(1, Ordering::AcqRel);
-        };
-        if self.living.fetch_add(1, Ordering::AcqRel) >= most {
-            return Err(NtStatus::QUOTA_EXCEEDED).inspect_err(not_living);
-        }
-        let flow = try_box(Flow {
-            value,
-            handle,
-            set: self,
-            references: AtomicU32::new(1),
-            associated: AtomicU32::new(0),
-            links: UnsafeCell::new(Links { previous: null_mut(), next: null_mut() }),
-        })
-        .inspect_err(not_living)?;
-        let flow = NonNull::from(Box::leak(flow));
-        let mut head = self.shard(handle).lock();
-        // SAFETY: both nodes are alive (members of a list are) and their links are guarded by the lock held.
-        unsafe {
-            (*flow.as_ref().links.get()).next = head.0;
-            if let Some(next) = head.0.as_ref() {
-                (*next.links.get()).previous = flow.as_ptr();
-            }
-        }
-        head.0 = flow.as_ptr();
-        drop(head);
-        Ok(FlowRef(flow))
     }
 
     fn shard(&self, handle: u64) -> &SpinLock<Head<T>> {
@@ -187,7 +160,41 @@ unsafe impl<T: Send + Sync> Sync for Flow<T> {}
 // SAFETY: as above, and T: Send.
 unsafe impl<T: Send + Sync> Send for Flow<T> {}
 
-impl<T: Send + Sync + 'static> Flow<T> {
+impl<T: InSet> Flow<T> {
+    /// A context for the flow `handle` in its set, associated with nothing yet, unless `most` are live there. IRQL <= DISPATCH_LEVEL.
+    ///
+    /// # Errors
+    /// STATUS_QUOTA_EXCEEDED, STATUS_INSUFFICIENT_RESOURCES.
+    pub fn create(handle: u64, value: T, most: usize) -> NtResult<FlowRef<T>> {
+        let set = T::set();
+        let not_living = |_: &NtStatus| {
+            set.living.fetch_sub(1, Ordering::AcqRel);
+        };
+        if set.living.fetch_add(1, Ordering::AcqRel) >= most {
+            return Err(NtStatus::QUOTA_EXCEEDED).inspect_err(not_living);
+        }
+        let flow = try_box(Flow {
+            value,
+            handle,
+            references: AtomicU32::new(1),
+            associated: AtomicU32::new(0),
+            links: UnsafeCell::new(Links { previous: null_mut(), next: null_mut() }),
+        })
+        .inspect_err(not_living)?;
+        let flow = NonNull::from(Box::leak(flow));
+        let mut head = set.shard(handle).lock();
+        // SAFETY: both nodes are alive (members of a list are) and their links are guarded by the lock held.
+        unsafe {
+            (*flow.as_ref().links.get()).next = head.0;
+            if let Some(next) = head.0.as_ref() {
+                (*next.links.get()).previous = flow.as_ptr();
+            }
+        }
+        head.0 = flow.as_ptr();
+        drop(head);
+        Ok(FlowRef(flow))
+    }
+
     /// The flow's handle.
     #[must_use]
     pub const fn handle(&self) -> u64 {
@@ -218,7 +225,7 @@ impl<T: Send + Sync + 'static> Flow<T> {
     /// # Errors
     /// The status of FwpsFlowAssociateContext0; STATUS_INVALID_PARAMETER for an index without a callout.
     pub fn associate(&self, place: usize) -> NtResult<()> {
-        let callout = self.set.callout(place).ok_or(NtStatus::INVALID_PARAMETER)?;
+        let callout = T::set().callout(place).ok_or(NtStatus::INVALID_PARAMETER)?;
         let bit = 1 << place;
         if self.associated.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
             return Err(NtStatus::INVALID_PARAMETER);
@@ -240,7 +247,7 @@ impl<T: Send + Sync + 'static> Flow<T> {
         while associated != 0 {
             let place = associated.trailing_zeros();
             associated &= associated - 1;
-            if let Some(callout) = self.set.callout(place as usize) {
+            if let Some(callout) = T::set().callout(place as usize) {
                 // SAFETY: plain numbers. STATUS_PENDING means that flowDeleteFn will run; any failure that the flow is
                 // gone, in which case flowDeleteFn has run or will.
                 let _ = unsafe { FwpsFlowRemoveContext0(self.handle, callout.layer, callout.id) };
@@ -263,12 +270,12 @@ impl<T> Deref for Flow<T> {
 }
 
 /// One count on a [`Flow`].
-pub struct FlowRef<T: Send + Sync + 'static>(NonNull<Flow<T>>);
+pub struct FlowRef<T: InSet>(NonNull<Flow<T>>);
 
 // SAFETY: it gives shared access to a Flow, which is Sync, and may drop it anywhere, because it is Send.
-unsafe impl<T: Send + Sync> Send for FlowRef<T> {}
+unsafe impl<T: InSet> Send for FlowRef<T> {}
 
-impl<T: Send + Sync> FlowRef<T> {
+impl<T: InSet> FlowRef<T> {
     fn into_context(self) -> u64 {
         let context = self.0.as_ptr() as u64;
         core::mem::forget(self);
@@ -282,7 +289,7 @@ impl<T: Send + Sync> FlowRef<T> {
     }
 }
 
-impl<T: Send + Sync> Deref for FlowRef<T> {
+impl<T: InSet> Deref for FlowRef<T> {
     type Target = Flow<T>;
     fn deref(&self) -> &Flow<T> {
         // SAFETY: this count keeps the flow alive.
@@ -290,11 +297,11 @@ impl<T: Send + Sync> Deref for FlowRef<T> {
     }
 }
 
-impl<T: Send + Sync> Drop for FlowRef<T> {
+impl<T: InSet> Drop for FlowRef<T> {
     fn drop(&mut self) {
         if self.references.fetch_sub(1, Ordering::Release) == 1 {
             core::sync::atomic::fence(Ordering::Acquire);
-            let set = self.set;
+            let set = T::set();
             set.unlink(self);
             // SAFETY: the count is zero and can't rise again (try_reference refuses zero), and the flow is no longer in
             // the list; it was leaked from a Box.

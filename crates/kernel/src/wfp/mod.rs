@@ -9,15 +9,17 @@ mod packet;
 mod reauthorize;
 mod stream;
 mod token;
+mod traffic;
 
 pub use answer::{Answer, Outcome};
 pub use callout::{Callout, CalloutEntry, CalloutId, Callouts};
-pub use classify::Classify;
-pub use flow::{Flow, FlowRef, FlowSet};
+pub use classify::{Call, Classify};
+pub use flow::{Flow, FlowRef, FlowSet, InSet};
 pub use packet::{Packet, PacketList, PacketTotals};
 pub use reauthorize::reauthorize;
 pub use stream::{Stream, StreamDirection};
 pub use token::Token;
+pub use traffic::{Traffic, Way};
 
 /// A GUID from its 128 bits read in order.
 const fn guid(bits: u128) -> wdk_sys::GUID {
