@@ -101,6 +101,25 @@ pub struct Outcome {
 /// How many deciding filters an outcome remembers.
 const MOST_REMEMBERED: usize = 16;
 
+/// Whether a decision replaces the one in force.
+pub(crate) enum Replaces {
+    /// The one in force is hard.
+    No,
+    Yes,
+    /// It does although it is hard, because a callout blocks over a permit.
+    Veto,
+}
+
+/// Whether `verdict`, a filter's or a `callout`'s, replaces the decision in force: its verdict, and whether it is hard.
+#[inline]
+pub(crate) fn replaces(in_force: Option<(Verdict, bool)>, verdict: Verdict, callout: bool) -> Replaces {
+    match in_force {
+        Some((Verdict::Permit, true)) if callout && verdict == Verdict::Block => Replaces::Veto,
+        Some((_, true)) => Replaces::No,
+        _ => Replaces::Yes,
+    }
+}
+
 /// The answer of one filter.
 enum Said {
     Nothing,
@@ -188,11 +207,11 @@ impl<'c> Arbiter<'c> {
             let decision = TerminatingFilter { filter_id: filter.id(), sublayer, verdict, callout_id: callout };
             out.terminating.push(decision);
         }
-        let may_write = !(out.decided && out.hard);
-        let veto = !may_write && out.verdict == Verdict::Permit && verdict == Verdict::Block && callout != 0;
-        if !(may_write || veto) {
-            return;
-        }
+        let veto = match replaces(out.decided.then_some((out.verdict, out.hard)), verdict, callout != 0) {
+            Replaces::No => return,
+            Replaces::Yes => false,
+            Replaces::Veto => true,
+        };
         out.vetoed |= veto;
         out.decided = true;
         out.verdict = verdict;

@@ -2,7 +2,8 @@
 //!
 //! [`bfe`] keeps the management objects and gives the engine a snapshot of the filters; [`FilterEngine::classify`]
 //! evaluates them and arbitrates, calls [`callout`]s with the contexts of their [`flow`]s, and records [`netevent`]s,
-//! which [`xml`] writes as `netsh wfp` does. A callout is a [`callout::CalloutFunctions`], whose implementation calls
+//! which [`xml`] writes as `netsh wfp` does. [`explain`] arbitrates with
+//! less than full knowledge. A callout is a [`callout::CalloutFunctions`], whose implementation calls
 //! the driver. Nothing else here depends on drivers or on a machine.
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ pub mod callout;
 mod classify;
 pub mod condition;
 pub mod error;
+pub mod explain;
 mod filter;
 pub mod flow;
 pub mod layers;

@@ -6,6 +6,7 @@
 use super::rig::{LAYER, Rig, Script};
 use crate::Verdict;
 use crate::condition::{Condition, ConditionValue};
+use crate::explain::{Act, Answer, Candidate, Facts, Standing, explain};
 use nt_abi::fwp::consts::*;
 use nt_abi::fwp::value::{Blob, Incoming};
 use proptest::prelude::*;
@@ -287,6 +288,49 @@ fn ask_engine(rig: &Rig, packet: &Packet) -> (Verdict, bool) {
     (outcome.verdict, outcome.decided)
 }
 
+/// What [`explain`] finds for a packet. With `open`, the fields and callouts whose bit is set in it are not known.
+fn explained(rig: &Rig, weights: &[u8], plans: &[FilterPlan], packet: &Packet, open: Option<u32>) -> Vec<Standing> {
+    let hidden = |bit: usize| open.is_some_and(|open| open >> bit & 1 == 1);
+    let mut facts = Facts::new(rig.engine.layers().get(LAYER).expect("there"));
+    for (bit, ((name, make), value)) in FIELDS.iter().zip(packet).enumerate() {
+        match value {
+            _ if hidden(bit) => {}
+            Some(value) => facts.set(name, make(*value)),
+            None => facts.set_empty(name),
+        }
+    }
+    let candidate = |bit: usize, plan: &FilterPlan| Candidate {
+        conditions: plan.asks.iter().map(|(field, ask)| Some(ask.as_condition(rig, *field))).collect(),
+        clears_right: plan.kind == Kind::HardPermit,
+        permits_unregistered: plan.permit_if_unregistered,
+        act: match plan.kind {
+            Kind::Permit | Kind::HardPermit => Act::Permit,
+            Kind::Block => Act::Block,
+            kind => Act::Callout {
+                inspection: kind == Kind::Inspection,
+                answer: match plan.says {
+                    _ if !plan.registered => Answer::Unregistered,
+                    _ if hidden(bit + FIELDS.len()) => Answer::Unknown,
+                    None => Answer::Nothing,
+                    Some(verdict) => Answer::Decides { verdict, hard: plan.insists },
+                },
+            },
+        },
+    };
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|s| std::cmp::Reverse(weights[*s]));
+    let sublayers: Vec<Vec<Candidate>> = order
+        .iter()
+        .map(|s| {
+            let mut own: Vec<(usize, &FilterPlan)> =
+                plans.iter().enumerate().filter(|(_, f)| f.sublayer == *s).collect();
+            own.sort_by_key(|(_, plan)| std::cmp::Reverse(plan.weight));
+            own.into_iter().map(|(bit, plan)| candidate(bit, plan)).collect()
+        })
+        .collect();
+    explain(&facts, &sublayers).pop().map_or_else(|| vec![Standing::default()], |last| last.after)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 400 }, ..ProptestConfig::default() })]
     #[test]
@@ -295,6 +339,25 @@ proptest! {
         build(&rig, &weights, &filters);
         for packet in &packets {
             prop_assert_eq!(ask_engine(&rig, packet), model(&weights, &filters, packet), "packet {:?}", packet);
+        }
+    }
+
+    /// With all known there is one outcome, the engine's; with less known it is among those that are possible.
+    #[test]
+    fn what_is_explained_is_what_the_engine_does(
+        (weights, filters) in policy(),
+        packets in packets(),
+        open in any::<u32>(),
+    ) {
+        let rig = Rig::new();
+        build(&rig, &weights, &filters);
+        for packet in &packets {
+            let happens = ask_engine(&rig, packet);
+            let of = |one: &Standing| (one.verdict, one.decided);
+            let known = explained(&rig, &weights, &filters, packet, None);
+            prop_assert_eq!(known.iter().map(of).collect::<Vec<_>>(), vec![happens], "packet {:?}", packet);
+            let possible = explained(&rig, &weights, &filters, packet, Some(open));
+            prop_assert!(possible.iter().any(|one| of(one) == happens), "{:?} not in {:?}", happens, possible);
         }
     }
 }
