@@ -11,7 +11,7 @@ Exit status:
   1  the machine or the driver refused; for `policy`, see `sluice policy --help`
   2  the command line is not valid, or there is no machine
   3  the driver is not installed or not loaded, or some of its filters are missing
-  4  the policy is not valid, or the driver refused it
+  4  the policy is not valid, or the driver refused it, or it has warnings and --deny-warnings is given
   5  the caller is not an administrator";
 
 /// Installs and controls the Sluicegate network filter driver.
@@ -63,6 +63,9 @@ pub(crate) enum Command {
         /// Only check that the policy is valid: needs no driver and no privileges.
         #[arg(long)]
         check: bool,
+        /// With --check: fail if there are warnings.
+        #[arg(long, requires = "check")]
+        deny_warnings: bool,
         /// Keep running, and load the policy again whenever a schedule in it begins or ends; the file is read only
         /// once.
         #[arg(long, conflicts_with = "check")]

@@ -22,6 +22,9 @@ pub(crate) enum Failure {
     /// `events --count` ran into its timeout.
     #[error("{seen} of the {wanted} events came before the timeout")]
     FewerEvents { seen: u64, wanted: u64 },
+    /// A policy that compiles has warnings.
+    #[error("the policy has {count} warnings, and --deny-warnings allows none")]
+    Warnings { count: usize },
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
@@ -48,7 +51,7 @@ impl Failure {
         match self {
             Self::NoMachine | Self::Usage(_) => 2,
             Self::NoDriver(_) | Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
-            Self::Input { .. } => 4,
+            Self::Input { .. } | Self::Warnings { .. } => 4,
             Self::Control(error) => match error.kind() {
                 Kind::Refused => 1,
                 Kind::Absent => 3,
@@ -71,7 +74,7 @@ impl Failure {
             Self::Control(error) => error.advice(),
             Self::Usage(_) => Some("see `sluice policy --help`".to_owned()),
             Self::Write { .. } => Some("nothing was written".to_owned()),
-            Self::FewerEvents { .. } | Self::Input { .. } | Self::Output(_) => None,
+            Self::FewerEvents { .. } | Self::Warnings { .. } | Self::Input { .. } | Self::Output(_) => None,
         }
     }
 

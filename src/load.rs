@@ -12,14 +12,24 @@ use std::process::ExitCode;
 /// The exit status when the driver has the policy but it is not in force: the same as without the driver.
 const NOT_IN_FORCE: u8 = 3;
 
-pub(crate) fn check(policy: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
+/// `load --check` and `policy check`.
+pub(crate) fn check(policy: &Path, deny_warnings: bool, output: &mut Output) -> Result<ExitCode, Failure> {
     let report = sluice_control::check(policy)?;
     output.warnings(&report.warnings)?;
     output.report(&report, |out| {
-        let (rules, bytes) = (report.rules, report.bytes);
-        writeln!(out, "{GOOD}valid{GOOD:#}: {} with {rules} rules, {bytes} bytes compiled", policy.display())
+        let (rules, bytes, count) = (report.rules, report.bytes, report.warnings.len());
+        let warned = if count > 0 { format!(", {count} warnings") } else { String::new() };
+        writeln!(out, "{GOOD}valid{GOOD:#}: {} with {rules} rules, {bytes} bytes compiled{warned}", policy.display())?;
+        for list in &report.lists {
+            let unit = if list.entries == 1 { "entry" } else { "entries" };
+            writeln!(out, "  list `{}`: {} {unit}", list.name, list.entries)?;
+        }
+        Ok(())
     })?;
-    Ok(ExitCode::SUCCESS)
+    match report.warnings.len() {
+        count if count > 0 && deny_warnings => Err(Failure::Warnings { count }),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 pub(crate) fn load(

@@ -8,24 +8,40 @@ mod install;
 mod load;
 mod machine;
 mod output;
+mod page;
 mod policy;
 mod status;
 
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Color, Command};
 use failure::Failure;
 use output::Output;
 use sluice_control::Shrinking;
 use sluice_control::install::Options;
+use sluice_policy::text::harmless;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let json = std::env::args_os().skip(1).take_while(|one| one != "--").any(|one| one == "--json");
+            return Output::new(json, Color::Auto).usage(&harmless_usage(error));
+        }
+    };
     let mut output = Output::new(cli.json, cli.color);
     match run(&cli, &mut output) {
         Ok(code) => code,
         Err(failure) => output.failure(&failure),
     }
+}
+
+/// What is wrong with the command line, of arguments as they are shown: what clap says of them would act on the terminal,
+/// and clap's way out of that is to leave it out.
+fn harmless_usage(error: clap::Error) -> clap::Error {
+    let shown = |one: OsString| harmless(&one.to_string_lossy()).into_owned();
+    Cli::try_parse_from(std::env::args_os().map(shown)).err().unwrap_or(error)
 }
 
 fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
@@ -36,7 +52,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
             install::install(&*machine::open(cli)?, &options, output)
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
-        Command::Load { policy, check: true, .. } => load::check(policy, output),
+        Command::Load { policy, check: true, deny_warnings, .. } => load::check(policy, *deny_warnings, output),
         Command::Load { policy, watch, accept_shrunk, .. } => {
             let shrinking = if *accept_shrunk { Shrinking::Accepted } else { Shrinking::Refused };
             let load = if *watch { load::watch } else { load::load };

@@ -2,32 +2,22 @@
 
 use crate::cli::Color;
 use crate::failure::Failure;
+pub(crate) use crate::page::{BAD, ERROR, GOOD, LABEL, WARNING};
+use crate::page::{Harmless, Page};
 use anstream::{AutoStream, ColorChoice};
-use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use sluice_control::ControlError;
 use sluice_policy::Diagnostic;
 use std::io::{self, Stderr, Stdout, Write};
 use std::process::ExitCode;
 
-/// Errors.
-pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
-/// Warnings.
-pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-/// Success.
-pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
-/// Refusals.
-pub(crate) const BAD: Style = AnsiColor::Red.on_default();
-/// Labels.
-pub(crate) const LABEL: Style = Style::new().bold();
-
 /// Standard output and standard error, as text or JSON, with colours where wanted.
 pub(crate) struct Output {
     json: bool,
     /// Standard output has something else to carry.
     aside: bool,
-    stdout: AutoStream<Stdout>,
-    stderr: AutoStream<Stderr>,
+    stdout: Page<AutoStream<Stdout>>,
+    stderr: Page<AutoStream<Stderr>>,
 }
 
 impl Output {
@@ -40,8 +30,8 @@ impl Output {
         Self {
             json,
             aside: false,
-            stdout: AutoStream::new(io::stdout(), choice),
-            stderr: AutoStream::new(io::stderr(), choice),
+            stdout: Page::new(AutoStream::new(io::stdout(), choice)),
+            stderr: Page::new(AutoStream::new(io::stderr(), choice)),
         }
     }
 
@@ -56,19 +46,19 @@ impl Output {
         report: &T,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        let out: &mut dyn Write = if self.aside { &mut self.stderr } else { &mut self.stdout };
-        let written = if self.json {
-            serde_json::to_writer(&mut *out, report).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"))
-        } else {
-            text(out)
+        let written = match (self.json, self.aside) {
+            (true, false) => json(self.stdout.stream(), report),
+            (true, true) => json(self.stderr.stream(), report),
+            (false, false) => text(&mut self.stdout).and_then(|()| self.stdout.flush()),
+            (false, true) => text(&mut self.stderr),
         };
-        Ok(written.and_then(|()| out.flush())?)
+        Ok(written?)
     }
 
     /// Prints the warnings of a policy that compiles. In JSON they are part of the report.
     pub(crate) fn warnings(&mut self, warnings: &[Diagnostic]) -> Result<(), Failure> {
         if !self.json && !warnings.is_empty() {
-            writeln!(self.stderr, "{}", sluice_policy::diagnostic::render(warnings, true))?;
+            writeln!(self.stderr.stream(), "{}", sluice_policy::diagnostic::render(warnings, true))?;
         }
         Ok(())
     }
@@ -76,7 +66,7 @@ impl Output {
     /// Prints a message while the command keeps running.
     pub(crate) fn trouble(&mut self, what: &str) -> Result<(), Failure> {
         match self.json {
-            true => writeln!(self.stderr, "{}", serde_json::json!({ "warning": what }))?,
+            true => json(self.stderr.stream(), &serde_json::json!({ "warning": what }))?,
             false => writeln!(self.stderr, "{WARNING}warning{WARNING:#}: {what}")?,
         }
         Ok(())
@@ -90,13 +80,13 @@ impl Output {
             return ExitCode::SUCCESS;
         }
         // When standard error is gone too, only the exit status is left.
-        let _ = if self.json { writeln!(self.stderr, "{}", failure.json()) } else { self.failure_text(failure) };
+        let _ = if self.json { json(self.stderr.stream(), &failure.json()) } else { self.failure_text(failure) };
         ExitCode::from(failure.exit_status())
     }
 
     fn failure_text(&mut self, failure: &Failure) -> io::Result<()> {
         if let Failure::Control(ControlError::Policy(errors)) = failure {
-            write!(self.stderr, "{}", errors.render(true))?;
+            write!(self.stderr.stream(), "{}", errors.render(true))?;
         } else {
             writeln!(self.stderr, "{ERROR}error{ERROR:#}: {failure}")?;
         }
@@ -105,4 +95,39 @@ impl Output {
             None => Ok(()),
         }
     }
+
+    /// Prints what is wrong with the command line, which holds nothing that acts on a terminal, or the help that it asks
+    /// for, and returns the exit status.
+    pub(crate) fn usage(&mut self, error: &clap::Error) -> ExitCode {
+        let text = error.render().to_string();
+        // When the stream is gone, only the exit status is left.
+        let _ = if !error.use_stderr() {
+            write!(self.stdout.stream(), "{}", error.render().ansi())
+        } else if self.json {
+            json(self.stderr.stream(), &usage_json(error, &text))
+        } else {
+            write!(self.stderr.stream(), "{}", error.render().ansi())
+        };
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    }
+}
+
+/// Writes one line of JSON.
+fn json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    let mut line = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut line, Harmless))?;
+    line.push(b'\n');
+    out.write_all(&line).and_then(|()| out.flush())
+}
+
+/// A usage error in the form of every other failure: clap says what is wrong before it says how the command is used.
+fn usage_json(error: &clap::Error, text: &str) -> serde_json::Value {
+    let wrong = text.split("\n\nUsage:").next().unwrap_or_default();
+    let wrong: Vec<&str> = wrong.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let wrong = wrong.join(" ");
+    serde_json::json!({
+        "error": wrong.strip_prefix("error: ").unwrap_or(&wrong),
+        "exit_status": error.exit_code(),
+        "advice": "see `sluice --help`",
+    })
 }

@@ -129,6 +129,9 @@ fn check_says_that_a_policy_is_valid() {
     assert_eq!(text.error, "");
     let report = folder.json(0, &["check", "office.toml"]);
     assert_eq!((&report["rules"], report["warnings"].as_array().map(Vec::len)), (&4.into(), Some(0)));
+    assert_eq!(report["lists"], serde_json::json!([{ "name": "bad", "entries": 2 }]));
+    assert!(text.out.contains("  list `bad`: 2 entries\n"), "{}", text.out);
+    folder.run(0, &["check", "office.toml", "--deny-warnings"]);
     assert_eq!(folder.names(), ["bad.txt", "office.toml"]);
 }
 
@@ -216,9 +219,22 @@ verdict = "block"
 "#,
     )]);
     let text = folder.run(0, &["check", "policy.toml"]);
-    assert!(text.out.ends_with(", 2 warnings\n"), "{}", text.out);
+    assert!(text.out.contains(", 2 warnings\n  list `bad`: 1 entry\n"), "{}", text.out);
     insta::assert_snapshot!(text.error);
     assert_eq!(folder.json(0, &["check", "policy.toml"])["warnings"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn warnings_can_be_denied() {
+    let variable = "action = \"block\"\napplication = '%APPDATA%\\a.exe'\n[[rule]]\naction = \"permit\"\n\
+                    direction = \"outbound\"\nremote-port = 443\n";
+    let folder = Folder::new(&[("odd.toml", &format!("[[rule]]\n{variable}"))]);
+    let text = folder.run(0, &["check", "odd.toml"]);
+    for said in ["`%APPDATA%` is each user's own", "changes nothing: the default permits"] {
+        assert!(text.error.contains(said), "{}", text.error);
+    }
+    let denied = folder.run(4, &["check", "odd.toml", "--deny-warnings"]);
+    assert!(denied.out.starts_with("valid: ") && denied.error.contains("warnings, and --deny-warnings allows none"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ Exit status:
   0  success; `test`: every expectation holds; `diff`: no difference was found
   1  `test`: an expectation fails; `diff`: flows are decided differently; a file cannot be written
   2  the command line is not valid
-  4  the policy, the image or the file to import is not valid, or cannot be read";
+  4  the policy, the image or the file to import is not valid, or cannot be read, or `--deny-warnings` finds any";
 
 /// What to do with a policy.
 #[derive(Debug, Subcommand)]
@@ -21,6 +21,9 @@ pub(crate) enum Command {
     Check {
         /// The policy file (TOML).
         file: PathBuf,
+        /// Fail if there are warnings.
+        #[arg(long)]
+        deny_warnings: bool,
     },
     /// Compile a policy to an image.
     Compile {

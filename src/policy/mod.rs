@@ -10,7 +10,6 @@ pub(crate) use args::{Command, EXIT_STATUS};
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
 use files::{invalid, options};
-use serde_json::json;
 use sluice_control::read_policy_elsewhere;
 use sluice_policy::import::{Source, import, import_complete};
 use sluice_policy::model::{Decider, Moment};
@@ -22,7 +21,7 @@ use std::process::ExitCode;
 /// Runs one of the commands.
 pub(crate) fn run(command: &Command, output: &mut Output) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check { file } => check(file, output),
+        Command::Check { file, deny_warnings } => crate::load::check(file, *deny_warnings, output),
         Command::Compile { file, image, key, drive, alias, at } => {
             compile::compile(file, image, *key, drive, alias, at.at, output)
         }
@@ -45,20 +44,6 @@ fn warnings(policy: &Policy) -> Vec<Diagnostic> {
 fn image(policy: &Policy, options: &CompileOptions<'_>) -> Result<Image<Vec<u8>>, Failure> {
     let bytes = sluice_policy::compile(policy, options).map_err(invalid)?;
     files::validate(&policy.path, bytes)
-}
-
-fn check(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
-    let policy = read_policy_elsewhere(file)?;
-    let bytes = image(&policy, &options(None))?.as_bytes().len();
-    let warnings = warnings(&policy);
-    output.warnings(&warnings)?;
-    let report = json!({ "rules": policy.rules.len(), "bytes": bytes, "warnings": warnings });
-    output.report(&report, |out| {
-        let (rules, count) = (policy.rules.len(), warnings.len());
-        let warned = if count > 0 { format!(", {count} warnings") } else { String::new() };
-        writeln!(out, "{GOOD}valid{GOOD:#}: {} with {rules} rules, {bytes} bytes compiled{warned}", file.display())
-    })?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
@@ -108,7 +93,8 @@ fn difference(
                 format!("{} by {by}", explain::said(decision))
             };
             let (before, after) = (side(&change.old_rule, &change.old), side(&change.new_rule, &change.new));
-            writeln!(out, "{LABEL}{before} -> {after}{LABEL:#}\n  {}", change.example)?;
+            writeln!(out, "{LABEL}{before} -> {after}{LABEL:#}")?;
+            writeln!(out, "  {}", change.example)?;
         }
         let left_out = found.pairs - found.changes.len();
         if left_out > 0 || !found.complete {
@@ -126,16 +112,12 @@ fn test_file(file: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     output.report(&tested, |out| {
         for one in &tested {
             if let Some(failure) = &one.failure {
-                writeln!(out, "{BAD}failed{BAD:#}  {}:{}: {}\n        {failure}", file.display(), one.line, one.flow)?;
+                writeln!(out, "{BAD}failed{BAD:#}  {}:{}: {}", file.display(), one.line, one.flow)?;
+                writeln!(out, "        {failure}")?;
             } else if one.decision.essential.is_some() {
                 let decider = Decider::of(&one.decision, None);
-                writeln!(
-                    out,
-                    "{GOOD}holds{GOOD:#}   {}:{}: {}\n        {decider}",
-                    file.display(),
-                    one.line,
-                    one.flow
-                )?;
+                writeln!(out, "{GOOD}holds{GOOD:#}   {}:{}: {}", file.display(), one.line, one.flow)?;
+                writeln!(out, "        {decider}")?;
             }
         }
         let colour = if failed == 0 { GOOD } else { BAD };
@@ -162,7 +144,7 @@ fn import_file(
         .ok_or_else(|| files::unusable(file, "not a known firewall's export: name its format with --from"))?;
     let imported = if complete { import_complete(source, &text) } else { import(source, &text) };
     let imported = imported.map_err(|error| files::unusable(file, error))?;
-    output.report(&imported, |out| write!(out, "{}", imported.toml))?;
+    output.report(&imported, |out| imported.toml.lines().try_for_each(|line| writeln!(out, "{line}")))?;
     let disabled = imported.toml.lines().filter(|line| *line == "enabled = false").count();
     if !imported.notes.is_empty() {
         output.trouble(&format!(

@@ -24,7 +24,7 @@ pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use policy::{
-    CheckReport, LoadReport, assumed_app_id, check, load, load_image, load_with, local_moment, read_policy,
+    CheckReport, ListReport, LoadReport, assumed_app_id, check, load, load_image, load_with, local_moment, read_policy,
     read_policy_elsewhere, read_policy_with,
 };
 pub use sources::{Moved, Shrinking, Shrunk};

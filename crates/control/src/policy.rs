@@ -10,6 +10,7 @@ use jiff::Zoned;
 use serde::Serialize;
 use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy, assumed_luid, program, schedule};
+use sluice_policy::text::{self, Encoding};
 use sluice_policy::{CompileOptions, Diagnostic, Files, Image, compile_with_warnings, lint, parse};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;
 use sluice_protocol::status::PolicyReply;
@@ -22,8 +23,19 @@ pub struct CheckReport {
     pub rules: u32,
     /// How large its image is, in bytes.
     pub bytes: u64,
+    /// Its lists, by name.
+    pub lists: Vec<ListReport>,
     /// What compiles but is probably a mistake.
     pub warnings: Vec<Diagnostic>,
+}
+
+/// A list of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListReport {
+    /// Its name.
+    pub name: String,
+    /// How many entries were read, those that others cover among them.
+    pub entries: u64,
 }
 
 /// What [`load`] put in force.
@@ -72,7 +84,9 @@ pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
     let policy = read_policy_elsewhere(file)?;
     let (image, found) = image(&policy, &assumed_app_id, None)?;
     let warnings = warnings(&policy, found);
-    Ok(CheckReport { rules: image.rule_count(), bytes: image.as_bytes().len() as u64, warnings })
+    let lists = policy.lists.iter().map(|list| ListReport { name: list.name.clone(), entries: list.entries as u64 });
+    let (rules, bytes) = (image.rule_count(), image.as_bytes().len() as u64);
+    Ok(CheckReport { rules, bytes, lists: lists.collect(), warnings })
 }
 
 /// Reads and compiles a policy for this machine and gives it to the driver.
@@ -248,11 +262,15 @@ pub fn read_policy(file: &Path) -> Result<Policy, ControlError> {
 pub fn read_policy_with(file: &Path, files: &dyn Files) -> Result<Policy, ControlError> {
     let failed = |source| ControlError::PolicyFile { path: file.to_owned(), source };
     let text = sluice_files::read_or_stdin(file, MAX_POLICY_FILE).map_err(failed)?;
+    let invalid = |what: String| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
+    if text::guess(&text) != Encoding::Utf8 {
+        let what = "it is UTF-16, as PowerShell's `>` writes it; save it as UTF-8 (`Out-File -Encoding utf8`)";
+        return Err(invalid(what.to_owned()));
+    }
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
-        let what = format!("line {line}: not UTF-8");
-        failed(std::io::Error::new(std::io::ErrorKind::InvalidData, what))
+        invalid(format!("line {line}: not UTF-8"))
     })?;
     parse(file, &text, files).map_err(ControlError::Policy)
 }
@@ -466,6 +484,11 @@ pub(crate) mod tests {
         latin.write_all(&[0xe9]).unwrap();
         let error = check(latin.path()).unwrap_err();
         assert!(error.to_string().ends_with("line 2: not UTF-8"), "{error}");
+        let wide: Vec<u8> = POLICY.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let mut utf16 = file("");
+        utf16.write_all(&wide).unwrap();
+        let error = check(utf16.path()).unwrap_err();
+        assert!(error.to_string().contains("it is UTF-16"), "{error}");
         let ControlError::Policy(errors) = check(file("[default").path()).unwrap_err() else { panic!() };
         assert_eq!(errors.diagnostics[0].line, 1);
     }

@@ -142,7 +142,10 @@ impl WindowsVersion {
 
 /// An unknown version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown version of Windows `{0}`: expected 7, 8.1, 22h2 or 24h2")]
+#[error(
+    "unknown version of Windows `{0}`: expected 7, 8.1, 22h2 (Windows 10 and 11 as of 22H2; what differs is not what \
+     they are called) or 24h2 (Windows 11)"
+)]
 pub struct UnknownVersion(String);
 
 impl std::str::FromStr for WindowsVersion {

@@ -22,12 +22,30 @@ impl HostError {
         Self { operation: operation.to_owned(), code, message: code::message(code).to_owned() }
     }
 
-    /// The same with a message from the caller.
+    /// The same with a message from the caller. The number that Rust's own messages end with, as in `(os error 5)`, is
+    /// left out: every refusal shows its code.
     #[must_use]
     pub fn with_message(operation: &str, code: u32, message: impl Into<String>) -> Self {
-        Self { operation: operation.to_owned(), code, message: message.into() }
+        let mut message = message.into();
+        if let Some(at) = message.rfind(" (os error ").filter(|_| message.ends_with(')')) {
+            message.truncate(at);
+        }
+        message.truncate(message.trim_end_matches('.').len());
+        Self { operation: operation.to_owned(), code, message }
     }
 }
 
 /// The result of a call over the seam.
 pub type HostResult<T> = Result<T, HostError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_said_once() {
+        let message = "the RPC protocol sequence is not supported. (os error 1764)";
+        let error = HostError::with_message("FwpmEngineOpen0", 1764, message);
+        assert_eq!(error.to_string(), "FwpmEngineOpen0: the RPC protocol sequence is not supported (error 1764)");
+    }
+}

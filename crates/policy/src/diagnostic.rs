@@ -1,5 +1,6 @@
 //! What is wrong with a policy file or a list, and where.
 
+use crate::text::harmless;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 use std::{fmt, ops::Range, path::PathBuf};
@@ -107,6 +108,14 @@ impl Diagnostic {
         self
     }
 
+    /// The excerpt before what is marked, that, and the rest.
+    fn excerpt_parts(&self) -> [&str; 3] {
+        let length = self.excerpt.len();
+        let (before, rest) = self.excerpt.split_at(self.marked.start.min(length));
+        let (marked, after) = rest.split_at(self.marked.end.min(length).saturating_sub(before.len()));
+        [before, marked, after]
+    }
+
     /// The finding with its line, marked, as for a terminal.
     #[must_use]
     pub fn render(&self, colour: bool) -> String {
@@ -114,20 +123,23 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let path = self.file.display().to_string();
-        let length = self.excerpt.len();
-        let marked = self.marked.start.min(length)..self.marked.end.min(length);
-        let mut annotation = AnnotationKind::Primary.span(marked);
-        let label = self.expected.as_ref().map(|expected| format!("expected {expected}"));
+        let path = harmless(&self.file.display().to_string()).into_owned();
+        // A tab is a tab; whatever else would act on the terminal is escaped, and the mark moves with it.
+        let [before, marked, after] =
+            self.excerpt_parts().map(|part| part.split('\t').map(harmless).collect::<Vec<_>>());
+        let [before, marked, after] = [before, marked, after].map(|part| part.join("\t"));
+        let mut annotation = AnnotationKind::Primary.span(before.len()..before.len() + marked.len());
+        let excerpt = before + &marked + &after;
+        let label = self.expected.as_ref().map(|expected| format!("expected {}", harmless(expected)));
         annotation = annotation.label(label);
-        let mut group = level.primary_title(&self.message).element(
-            Snippet::source(&self.excerpt).line_start(self.line).path(path).fold(false).annotation(annotation),
-        );
+        let mut group = level
+            .primary_title(harmless(&self.message))
+            .element(Snippet::source(&excerpt).line_start(self.line).path(path).fold(false).annotation(annotation));
         if !self.key.is_empty() {
-            group = group.element(Level::NOTE.message(format!("key: {}", self.key)));
+            group = group.element(Level::NOTE.message(format!("key: {}", harmless(&self.key))));
         }
         if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help));
+            group = group.element(Level::HELP.message(harmless(help)));
         }
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         renderer.render(&[group]).to_string()

@@ -1,6 +1,29 @@
 //! Decodes bytes of foreign files as text: UTF-8, UTF-16, or a named code page.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
+
+/// Whether a letter acts on nothing: not on a terminal, as control characters do, and not on the letters around it, as
+/// those do that turn text around or cannot be seen.
+#[must_use]
+pub fn is_harmless(letter: char) -> bool {
+    let acts = matches!(letter,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fdd0}'..='\u{fdef}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !letter.is_control() && !acts
+}
+
+/// A text as it is shown: letters that act on something are escaped as in Rust.
+#[must_use]
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_harmless(letter) { shown.push(letter) } else { shown.extend(letter.escape_default()) }
+    }
+    Cow::Owned(shown)
+}
 
 /// A file's text encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +129,9 @@ fn line(bytes: &[u8], at: usize) -> usize {
     bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
-fn guess(bytes: &[u8]) -> Encoding {
+/// The encoding that a file without one is taken to have: UTF-8, or UTF-16 by its mark or its zero bytes.
+#[must_use]
+pub fn guess(bytes: &[u8]) -> Encoding {
     match bytes {
         [0xff, 0xfe, ..] => return Encoding::Utf16Le,
         [0xfe, 0xff, ..] => return Encoding::Utf16Be,

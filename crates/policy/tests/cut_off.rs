@@ -97,7 +97,8 @@ fn whoever_administers_from_afar_is_not_shut_out_in_silence() {
         ),
     ] {
         let found = said(&format!("{head}{}", rule(keys)));
-        let found: Vec<_> = found.into_iter().filter(|one| !one.contains("no name is resolved")).collect();
+        let other = |one: &String| !one.contains("no name is resolved") && !one.contains("changes nothing");
+        let found: Vec<_> = found.into_iter().filter(other).collect();
         assert_eq!(found, expected, "{keys}");
     }
 }

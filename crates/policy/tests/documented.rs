@@ -29,6 +29,37 @@ fn every_example_compiles_and_keeps_its_expectations() {
     assert!(examples >= 7);
 }
 
+/// README's first policy, and what the names of its rules say.
+#[test]
+fn the_example_of_the_readme_does_what_its_rules_say() {
+    let text = include_str!("../../../README.md");
+    let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let (curl, wget) = ("/usr/bin/curl", "/usr/bin/wget");
+    let mut expected = String::new();
+    for (program, remote, rule) in [
+        (curl, "203.0.113.10:80", "curl may talk to the web servers"),
+        (wget, "203.0.113.10:80", "and nothing else may"),
+        (curl, "203.0.113.10:443", "and nothing else may"),
+        (curl, "203.0.113.66:80", "quarantine"),
+        (wget, "[2001:db8:1::66]:443", "quarantine"),
+        (wget, "198.51.100.1:443", "default"),
+    ] {
+        let flow = format!("application = \"{program}\"\nremote = \"{remote}\"\n");
+        expected += &format!("[[expect]]\nrule = \"{rule}\"\nprotocol = \"tcp\"\n{flow}");
+    }
+    let files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    let policy = parse(Path::new("README.md"), &format!("{example}\n{expected}"), &files).unwrap();
+    let mut warnings: Vec<_> = policy.warnings.iter().cloned().chain(lint(&policy)).collect();
+    warnings.retain(|one| one.key != "default.inbound");
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let options = CompileOptions { application: &|path| Ok(path.to_owned()), key: [1; 16], at: None };
+    let tested = test(&policy, &options).unwrap();
+    assert_eq!(tested.len(), 6);
+    for one in tested {
+        assert_eq!(one.failure, None, "{}", one.flow);
+    }
+}
+
 #[test]
 fn the_bound_on_steps_is_the_one_that_holds() {
     let steps = sluice_policy::image::MOST_STEPS;

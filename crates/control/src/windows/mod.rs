@@ -135,10 +135,7 @@ fn refusal(operation: &str, code: u32) -> HostError {
     match code::name(code) {
         Some(_) => HostError::new(operation, code),
         None => {
-            let message = std::io::Error::from_raw_os_error(code.cast_signed()).to_string();
-            // The number is shown with every code.
-            let message = message.split(" (os error").next().unwrap_or_default().trim_end_matches('.').to_owned();
-            HostError::with_message(operation, code, message)
+            HostError::with_message(operation, code, std::io::Error::from_raw_os_error(code.cast_signed()).to_string())
         }
     }
 }

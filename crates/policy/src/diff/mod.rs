@@ -18,7 +18,6 @@ use crate::{
     image::Image,
     model::{FlowSpec, Policy, Rule},
 };
-use overlap::Extent;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
@@ -27,6 +26,7 @@ use std::{
 use witnesses::witnesses;
 
 pub(crate) use essential::essential;
+pub(crate) use overlap::Extent;
 pub(crate) use witnesses::inside;
 
 /// What was found.

@@ -7,7 +7,7 @@ use crate::{
 
 /// A box around what a rule matches: each condition's lowest and highest value. What it leaves out of account
 /// (programs, identities, names) can only make fewer rules overlap.
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// One bit for each direction.
     directions: u8,
     remote: Reach,
@@ -25,7 +25,7 @@ struct Reach {
 }
 
 impl Extent {
-    pub(super) fn of(rule: &Rule) -> Self {
+    pub(crate) fn of(rule: &Rule) -> Self {
         Self {
             directions: match rule.direction {
                 Some(Direction::Outbound) => 1,
@@ -42,7 +42,12 @@ impl Extent {
         }
     }
 
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
+    /// The same of a rule whose addresses do not count.
+    pub(crate) fn anywhere(rule: &Rule) -> Self {
+        Self { remote: Reach::of(None), local: Reach::of(None), ..Self::of(rule) }
+    }
+
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         // A flow has one family on both sides.
         let v4 = meet(self.remote.v4, other.remote.v4) && meet(self.local.v4, other.local.v4);
         (v4 || meet(self.remote.v6, other.remote.v6) && meet(self.local.v6, other.local.v6))

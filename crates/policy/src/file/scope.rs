@@ -10,7 +10,11 @@ use crate::model::{
     address::{self, AddressCollector},
     names,
 };
-use std::{cell::Cell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Address sets every policy has.
 pub(crate) const BUILT_IN: [(&str, &[&str]); 5] = [
@@ -62,6 +66,8 @@ impl Named {
 pub(super) struct Scope {
     named: BTreeMap<String, Named>,
     built_in: BTreeMap<&'static str, Arc<AddressSet>>,
+    /// The groups' names while the groups themselves are read: none of them can be used in another.
+    unread: BTreeSet<String>,
 }
 
 impl Scope {
@@ -73,14 +79,16 @@ impl Scope {
             ranges.iter().filter_map(|text| address::parse_range(text).ok()).for_each(|range| collector.add(range));
             built_in.insert(name, Arc::new(collector.finish()));
         }
-        let mut scope = Self { named: BTreeMap::new(), built_in };
+        let mut scope = Self { named: BTreeMap::new(), built_in, unread: BTreeSet::new() };
         for (name, reader) in root.named(context, "list") {
             let at = reader.at.clone();
             let mut named = lists::read(context, reader, files);
             named.at = Some(at);
             scope.named.insert(name.to_owned(), named);
         }
-        for (name, reader) in root.named(context, "group") {
+        let groups = root.named(context, "group");
+        scope.unread = groups.iter().map(|(name, _)| (*name).to_owned()).collect();
+        for (name, reader) in groups {
             let at = reader.at.clone();
             let mut named = read_group(context, reader, &scope);
             named.at = Some(at.clone());
@@ -88,6 +96,7 @@ impl Scope {
                 context.error(&at, format!("`{name}` is already a list"));
             }
         }
+        scope.unread.clear();
         for name in scope.named.keys().filter(|name| scope.built_in.contains_key(name.as_str())) {
             if let Some(at) = scope.named[name].at.clone() {
                 context.error(&at, format!("`@{name}` has a meaning in every policy; choose another name"));
@@ -114,6 +123,11 @@ impl Scope {
         get: impl Fn(&'s Named) -> Option<&'s T>,
     ) -> Option<&'s T> {
         let name = word.text.trim_start_matches(['!', '@']);
+        if self.unread.contains(name) {
+            let message = format!("`@{name}` is a group, and a group cannot hold another");
+            context.expected(&word.at, message, "a list, or what that group holds; a rule can name both groups");
+            return None;
+        }
         let Some(named) = self.named.get(name) else {
             let near = nearest(name, self.named.keys().map(String::as_str).chain(self.built_in.keys().copied()));
             let hint = near.map_or(String::new(), |near| format!("; did you mean `@{near}`?"));

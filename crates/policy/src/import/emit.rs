@@ -1,6 +1,7 @@
 //! Writes policy files.
 
 use super::{ImportError, Imported};
+use crate::text::is_harmless;
 use std::{
     collections::{BTreeMap, HashSet},
     fmt::Write,
@@ -212,7 +213,7 @@ impl Rule {
 
 /// A TOML string: literal if possible, so that paths stay readable.
 pub(super) fn quoted(text: &str) -> String {
-    let plain = text.chars().all(|letter| letter != '\'' && !letter.is_control());
+    let plain = text.chars().all(|letter| letter != '\'' && is_harmless(letter));
     if plain && text.contains('\\') {
         return format!("'{text}'");
     }
@@ -222,8 +223,10 @@ pub(super) fn quoted(text: &str) -> String {
             '"' | '\\' => quoted.extend(['\\', letter]),
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
-            control if control.is_control() => {
-                let _ = write!(quoted, "\\u{:04X}", control as u32);
+            letter if !is_harmless(letter) => {
+                let number = letter as u32;
+                let _ =
+                    if number > 0xffff { write!(quoted, "\\U{number:08X}") } else { write!(quoted, "\\u{number:04X}") };
             }
             letter => quoted.push(letter),
         }

@@ -1,7 +1,9 @@
-//! Finds rules that can never match, lists that overlap where it matters, tunnels that pass unnoticed, and policies that cut
-//! their machine off.
+//! Finds rules that can never match or change nothing, lists that overlap where it matters, paths that are no program's,
+//! tunnels that pass unnoticed, and policies that cut their machine off.
 
 mod cut_off;
+mod idle;
+mod paths;
 mod tunnels;
 
 use crate::{
@@ -21,6 +23,8 @@ const PAIRS: usize = 4000;
 pub fn lint(policy: &Policy) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     shadowed(policy, &mut found);
+    idle::idle(policy, &mut found);
+    paths::variables(policy, &mut found);
     overlapping(policy, &mut found);
     tunnels::passing(policy, &mut found);
     cut_off::cut_off(policy, &mut found);
