@@ -68,7 +68,7 @@ pub trait Identities: core::fmt::Debug {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Name<'a> {
     /// No content has been seen yet. A rule with a name does not match, and [`Decision::needs_name`] says when one
-    /// might.
+    /// might. It stays so for what is neither TCP nor UDP.
     #[default]
     Unknown,
     /// Content has been seen and has no name, or one that cannot be read. Only rules that say
@@ -198,6 +198,12 @@ impl<'a> Flow<'a> {
         self
     }
 
+    /// Whether its content can have a name: TCP's and UDP's can.
+    #[must_use]
+    pub const fn carries_a_name(&self) -> bool {
+        matches!(self.protocol, 6 | 17)
+    }
+
     /// Visits every known identity of the flow's owner.
     pub fn identities(&self, visit: &mut dyn FnMut(Sid<'_>)) {
         if let Some(user) = self.user {
@@ -252,7 +258,8 @@ pub struct Decision {
     pub essential: Option<Essential>,
     /// The rule, or the default, requests an event.
     pub log: bool,
-    /// [`Name::Unknown`] only: an earlier rule has a condition on the name and would match with the right one, so the
-    /// verdict is provisional until content is seen.
+    /// [`Name::Unknown`] only: an earlier rule has a condition on the name and would match with the right one. The
+    /// verdict is what the flow gets without that rule; until its content is seen, the flow is let through to ask for
+    /// its name. For a blocked flow only rules that permit count: whatever its name, others leave it blocked.
     pub needs_name: bool,
 }

@@ -3,7 +3,7 @@
 use crate::{
     compile::{CompileOptions, resolved_applications},
     essential::Essential,
-    flow::{AppId, Decision, Flow, Headers, Name, embedded_ipv4},
+    flow::{AppId, Decision, Flow, Headers, Name, Verdict, embedded_ipv4},
     model::{Action, AddressSet, NumberSet, Policy, Rule},
 };
 use core::net::Ipv4Addr;
@@ -70,18 +70,18 @@ impl<'p> Reference<'p> {
     /// Decides a flow.
     #[must_use]
     pub fn decide(&self, flow: &Flow<'_>) -> Decision {
-        let mut needs_name = false;
+        let mut waiting = Waiting::default();
         for (index, rule) in self.policy.rules.iter().enumerate() {
             if !self.active[index] || !self.conditions_hold(index, flow) {
                 continue;
             }
             match name_holds(rule, flow) {
-                Some(true) => return decision(rule.action, rule.hard, rule.log, Some(index as u32), needs_name),
+                Some(true) => return decision(rule.action, rule.hard, rule.log, Some(index as u32), waiting),
                 Some(false) => {}
-                None => needs_name = true,
+                None => waiting.add(rule.action),
             }
         }
-        self.default(flow, needs_name)
+        self.default(flow, waiting)
     }
 
     /// The IPv4 address inside the remote one, where the policy asks for it.
@@ -89,11 +89,11 @@ impl<'p> Reference<'p> {
         embedded_ipv4(flow.remote).filter(|_| self.policy.defaults.embedded_ipv4)
     }
 
-    fn default(&self, flow: &Flow<'_>, needs_name: bool) -> Decision {
+    fn default(&self, flow: &Flow<'_>, waiting: Waiting) -> Decision {
         let defaults = self.policy.defaults;
         let essential = if defaults.essential { Essential::of(flow) } else { None };
         let action = if essential.is_some() { Action::Permit } else { defaults.of(flow.direction) };
-        Decision { essential, ..decision(action, action != Action::Permit, defaults.log, None, needs_name) }
+        Decision { essential, ..decision(action, action != Action::Permit, defaults.log, None, waiting) }
     }
 
     /// Decides a flow and explains for every rule up to the deciding one why it did or did not match.
@@ -237,7 +237,13 @@ impl<'p> Reference<'p> {
 fn name_holds(rule: &Rule, flow: &Flow<'_>) -> Option<bool> {
     let Some(names) = &rule.names else { return Some(true) };
     match flow.name {
-        Name::Unknown => None,
+        Name::Unknown => {
+            if flow.carries_a_name() {
+                None
+            } else {
+                Some(false)
+            }
+        }
         Name::Undecidable => Some(rule.undecidable_matches),
         Name::Known(name) => {
             let name = name.strip_suffix(b".").unwrap_or(name).to_ascii_lowercase();
@@ -248,14 +254,30 @@ fn name_holds(rule: &Rule, flow: &Flow<'_>) -> Option<bool> {
 
 fn name_reason(flow: &Flow<'_>) -> String {
     match flow.name {
-        Name::Unknown => "the name is not known yet".to_owned(),
+        Name::Unknown if flow.carries_a_name() => "the name is not known yet".to_owned(),
+        Name::Unknown => "only TCP and UDP carry a name".to_owned(),
         Name::Undecidable => "the name is undecidable".to_owned(),
         Name::Known(name) => format!("`{}` is not among its names", String::from_utf8_lossy(name)),
     }
 }
 
-fn decision(action: Action, hard: bool, log: bool, rule: Option<u32>, needs_name: bool) -> Decision {
+/// What would match with the right name, and comes before what decides.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    any: bool,
+    permits: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, action: Action) {
+        self.any = true;
+        self.permits |= action == Action::Permit;
+    }
+}
+
+fn decision(action: Action, hard: bool, log: bool, rule: Option<u32>, waiting: Waiting) -> Decision {
     let verdict = action.verdict();
+    let needs_name = if verdict == Verdict::Permit { waiting.any } else { waiting.permits };
     Decision {
         verdict,
         hard,

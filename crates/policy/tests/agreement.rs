@@ -454,7 +454,7 @@ fn image_and_language_agree() {
         compiled * 3 > cases() / flows_each * 2
             && by_rule * 4 > decided
             && essential * 50 > decided
-            && waited * 100 > decided
+            && waited * 500 > decided
             && slow > 20,
         "{counts}"
     );

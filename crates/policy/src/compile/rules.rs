@@ -7,7 +7,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    flow::Direction,
+    flow::{Direction, Verdict},
     image::layout::{Dimension, ENTRY_ANY_PROTOCOL, ENTRY_CONDITIONS, EntryTail, TREES, Tree},
     model::{
         AddressSet, NumberSet, Rule,
@@ -24,7 +24,7 @@ pub(super) struct Family<A> {
     /// Whether the latter are wanted.
     pub(super) embedded: bool,
     /// What waits already, whatever the rule: a later one of the same shape never decides whether to wait.
-    waiting: HashSet<(bool, bool, Shape<A>)>,
+    waiting: HashSet<(Tree, bool, Shape<A>)>,
 }
 
 impl<A> Default for Family<A> {
@@ -86,11 +86,17 @@ impl<A: AddressBits> Family<A> {
             if shape.exact {
                 shape.entry.tail.rule = 0;
             }
-            let inbound = direction == Direction::Inbound;
-            if rule.is_for(direction) && self.waiting.insert((inbound, rule.local.is_none(), shape)) {
-                let place = *place.get_or_insert_with(|| self.boxes.push(&waiting));
-                let tree = if inbound { Tree::InboundWaiting } else { Tree::OutboundWaiting };
-                self.put(rule, tree, place);
+            let [waits, permits] = if direction == Direction::Inbound {
+                [Tree::InboundWaiting, Tree::InboundPermitting]
+            } else {
+                [Tree::OutboundWaiting, Tree::OutboundPermitting]
+            };
+            let permits = Some(permits).filter(|_| rule.action.verdict() == Verdict::Permit);
+            for tree in [Some(waits), permits].into_iter().flatten() {
+                if rule.is_for(direction) && self.waiting.insert((tree, rule.local.is_none(), shape)) {
+                    let place = *place.get_or_insert_with(|| self.boxes.push(&waiting));
+                    self.put(rule, tree, place);
+                }
             }
         }
     }

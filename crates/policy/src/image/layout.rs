@@ -10,9 +10,9 @@
 //! 35   options                                  1, zero 4
 //! 40   key of the hashes                        16
 //! 56   roots of the forests                     ROOTS x 8
-//! 224  class of an undecidable name             4
-//! 228  how many labels listed names have        4: bit N for N labels, bit 31 for more
-//! 232  section table                            SECTIONS x (offset 4, length 4)
+//! 272  class of an undecidable name             4
+//! 276  how many labels listed names have        4: bit N for N labels, bit 31 for more
+//! 280  section table                            SECTIONS x (offset 4, length 4)
 //! ```
 
 use super::{
@@ -25,11 +25,11 @@ use crate::flow::Direction;
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 6;
+pub(crate) const VERSION: u32 = 7;
 /// The offset of the roots.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// A tree of a family's forest: the rules that it leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub(crate) enum Tree {
     /// Those of outbound flows.
@@ -40,6 +40,10 @@ pub(crate) enum Tree {
     OutboundWaiting,
     /// Those of inbound flows that wait for a name.
     InboundWaiting,
+    /// Of those that wait in outbound flows, the ones that permit.
+    OutboundPermitting,
+    /// Of those that wait in inbound flows, the ones that permit.
+    InboundPermitting,
     /// Those of forwarded packets.
     Forward,
     /// Those of forwarded packets whose ports cannot be read.
@@ -48,7 +52,7 @@ pub(crate) enum Tree {
     ForwardNoProtocol,
 }
 /// How many there are.
-pub(crate) const TREES: usize = 7;
+pub(crate) const TREES: usize = 9;
 /// As what a flow's addresses are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]

@@ -45,7 +45,7 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> (Decisio
         (known && header.sections.user_slots.length != 0).then(|| Members::of(image, header, flow, &mut budget));
     let members = members.as_ref();
     let mut inside = inside(image, header, flow, &key);
-    let (tree, waiting, ignored) = trees(flow);
+    let (tree, ignored) = tree(flow);
     let view = if matches!(ends, Ends::V4 { .. }) { View::V4 } else { View::V6 };
     let mut search_all = |tree: Tree, best: u32, ignored: Ignored| {
         let best = search_for_all(
@@ -75,12 +75,6 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> (Decisio
         }
     };
     let found = search_all(tree, NONE, ignored);
-    let needs_name =
-        flow.name == Name::Unknown && waiting.is_some_and(|waiting| search_all(waiting, found, IGNORED_NAME) < found);
-
-    if budget.is_overdrawn() {
-        return (over_budget(header, flow.direction), budget.spent());
-    }
     let rule = header.sections.rules.record(image, found).map(RuleRecord::read);
     let default = header.default_of(flow.direction);
     let essential = if rule.is_none() && default & DEFAULT_SPARES_ESSENTIAL != 0 { Essential::of(flow) } else { None };
@@ -89,8 +83,13 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> (Decisio
         (None, Some(_)) => RULE_PERMIT | default & RULE_LOG,
         (None, None) => default,
     };
+    let verdict = if flags & RULE_PERMIT != 0 { Verdict::Permit } else { Verdict::Block };
+    let needs_name = waiting(flow, verdict).is_some_and(|waiting| search_all(waiting, found, IGNORED_NAME) < found);
+    if budget.is_overdrawn() {
+        return (over_budget(header, flow.direction), budget.spent());
+    }
     let decision = Decision {
-        verdict: if flags & RULE_PERMIT != 0 { Verdict::Permit } else { Verdict::Block },
+        verdict,
         hard: flags & RULE_HARD != 0,
         silent: flags & RULE_SILENT != 0,
         rule: rule.map(|_| found),
@@ -171,15 +170,31 @@ const IGNORED_NAME: Ignored = 1 << Dimension::Name as u32;
 const IGNORED_PORTS: Ignored = 1 << Dimension::RemotePort as u32 | 1 << Dimension::LocalPort as u32;
 const IGNORED_PROTOCOL: Ignored = 1 << Dimension::Protocol as u32;
 
-/// The trees of a flow, the second for rules that wait for its name, and what is not asked of the rules in the first.
+/// The tree of a flow, and what is not asked of the rules in it.
 #[inline]
-fn trees(flow: &Flow<'_>) -> (Tree, Option<Tree>, Ignored) {
+fn tree(flow: &Flow<'_>) -> (Tree, Ignored) {
     match (flow.direction, flow.headers) {
-        (Direction::Outbound, _) => (Tree::Outbound, Some(Tree::OutboundWaiting), 0),
-        (Direction::Inbound, _) => (Tree::Inbound, Some(Tree::InboundWaiting), 0),
-        (Direction::Forward, Headers::Whole) => (Tree::Forward, None, 0),
-        (Direction::Forward, Headers::NoPorts) => (Tree::ForwardNoPorts, None, IGNORED_PORTS),
-        (Direction::Forward, Headers::NoProtocol) => (Tree::ForwardNoProtocol, None, IGNORED_PORTS | IGNORED_PROTOCOL),
+        (Direction::Outbound, _) => (Tree::Outbound, 0),
+        (Direction::Inbound, _) => (Tree::Inbound, 0),
+        (Direction::Forward, Headers::Whole) => (Tree::Forward, 0),
+        (Direction::Forward, Headers::NoPorts) => (Tree::ForwardNoPorts, IGNORED_PORTS),
+        (Direction::Forward, Headers::NoProtocol) => (Tree::ForwardNoProtocol, IGNORED_PORTS | IGNORED_PROTOCOL),
+    }
+}
+
+/// The tree of the rules that a flow's name may still make decide otherwise: a flow that is blocked without a name is
+/// only worth a look if one of them permits.
+#[inline]
+fn waiting(flow: &Flow<'_>, verdict: Verdict) -> Option<Tree> {
+    if flow.name != Name::Unknown || !flow.carries_a_name() {
+        return None;
+    }
+    match (flow.direction, verdict) {
+        (Direction::Outbound, Verdict::Permit) => Some(Tree::OutboundWaiting),
+        (Direction::Outbound, Verdict::Block) => Some(Tree::OutboundPermitting),
+        (Direction::Inbound, Verdict::Permit) => Some(Tree::InboundWaiting),
+        (Direction::Inbound, Verdict::Block) => Some(Tree::InboundPermitting),
+        (Direction::Forward, _) => None,
     }
 }
 

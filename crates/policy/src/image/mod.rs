@@ -18,7 +18,7 @@ pub(crate) mod v6;
 mod validate;
 
 use crate::flow::{Decision, Flow};
-use layout::{Header, RuleRecord};
+use layout::{Header, RuleRecord, Tree, View};
 
 pub use budget::{LONGEST_PATH, MOST_SIDS, MOST_STEPS};
 #[cfg(feature = "fuzz")]
@@ -122,6 +122,13 @@ impl<B: StableBytes> Image<B> {
     pub fn asks_for_owners(&self) -> bool {
         let sections = &self.header.sections;
         sections.application_slots.length != 0 || sections.user_slots.length != 0
+    }
+
+    /// Whether a rule asks for a name.
+    #[must_use]
+    pub fn asks_for_names(&self) -> bool {
+        let waits = |view| [Tree::OutboundWaiting, Tree::InboundWaiting].map(|tree| self.header.root(view, tree) != 0);
+        [View::V4, View::V6].map(waits) != [[false; 2]; 2]
     }
 
     /// How many rules the policy has, including those that are disabled or out of schedule.

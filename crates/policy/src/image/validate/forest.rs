@@ -31,8 +31,12 @@ pub(super) fn validate(bytes: &[u8], header: &Header) -> Result<u64, InvalidImag
     // A flow is looked at as IPv4, or as IPv6 and as the IPv4 address inside; and again by what waits for a name.
     let steps = |of: &Steps, view: usize, tree: Tree| of.get(view * TREES + tree as usize).copied().unwrap_or(0);
     let both = |tree| steps(&of4, 0, tree).max(steps(&of6, 0, tree).saturating_add(steps(&of4, 1, tree)));
-    let sum = |tree, waiting| both(tree).saturating_add(both(waiting));
-    let named = sum(Tree::Outbound, Tree::OutboundWaiting).max(sum(Tree::Inbound, Tree::InboundWaiting));
+    let sum = |tree, waiting, permitting| both(tree).saturating_add(both(waiting).max(both(permitting)));
+    let named = sum(Tree::Outbound, Tree::OutboundWaiting, Tree::OutboundPermitting).max(sum(
+        Tree::Inbound,
+        Tree::InboundWaiting,
+        Tree::InboundPermitting,
+    ));
     let forwarded = both(Tree::Forward).max(both(Tree::ForwardNoPorts)).max(both(Tree::ForwardNoProtocol));
     Ok(named.max(forwarded))
 }
