@@ -8,6 +8,7 @@
 //! * [`swap`]: a value that is read on every packet and replaced occasionally; readers never wait.
 //! * [`ring`]: a bounded queue that any processor writes to without waiting.
 //! * [`shared`]: values that many owners share.
+//! * [`stage`]: work that goes on from call to call, in one word.
 //! * [`irql`]: running at DISPATCH_LEVEL, where nobody suspends a thread.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
@@ -47,6 +48,7 @@ pub mod processor;
 pub mod ring;
 pub mod shared;
 pub mod spin;
+pub mod stage;
 pub mod status;
 pub mod swap;
 pub mod text;

@@ -18,13 +18,13 @@ use wfp_sys::{FwpsFlowAbort0, FwpsFlowAssociateContext0, FwpsFlowRemoveContext0}
 use super::CalloutId;
 use crate::{
     memory::try_box,
-    processor::Padded,
     spin::SpinLock,
     status::{NtResult, NtStatus},
 };
 
-/// Lists are split by flow handle, so that processors opening connections rarely meet.
-const SHARDS: usize = 64;
+/// Lists are split by flow handle, so that processors opening connections rarely meet, and a flow is found by its handle
+/// among few.
+const SHARDS: usize = 4096;
 /// The most callouts of a set: a context keeps one bit for each.
 const CALLOUTS: usize = u32::BITS as usize;
 
@@ -43,17 +43,12 @@ pub struct Flow<T: 'static> {
     /// One bit for every callout of the set that has the context.
     associated: AtomicU32,
     /// Guarded by the shard's lock.
-    links: UnsafeCell<Links<T>>,
-}
-
-struct Links<T: 'static> {
-    previous: *mut Flow<T>,
-    next: *mut Flow<T>,
+    next: UnsafeCell<*mut Flow<T>>,
 }
 
 /// Every live flow context of one kind. Kept in a static.
 pub struct FlowSet<T: 'static> {
-    shards: [Padded<SpinLock<Head<T>>>; SHARDS],
+    shards: [SpinLock<Head<T>>; SHARDS],
     living: AtomicUsize,
     /// The callouts that contexts can be associated with: layer id and callout id, packed; 0 is none.
     callouts: [AtomicU64; CALLOUTS],
@@ -75,7 +70,7 @@ impl<T: InSet> FlowSet<T> {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            shards: [const { Padded(SpinLock::new(Head(null_mut()))) }; SHARDS],
+            shards: [const { SpinLock::new(Head(null_mut())) }; SHARDS],
             living: AtomicUsize::new(0),
             callouts: [const { AtomicU64::new(0) }; CALLOUTS],
         }
@@ -98,8 +93,8 @@ impl<T: InSet> FlowSet<T> {
 
     fn shard(&self, handle: u64) -> &SpinLock<Head<T>> {
         // Handles may be pointers or counters: mix them so that both spread.
-        let mixed = handle.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58;
-        &self.shards[mixed as usize % SHARDS].0
+        let mixed = handle.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 52;
+        &self.shards[mixed as usize % SHARDS]
     }
 
     /// Whether no context is live any more. Any IRQL.
@@ -108,14 +103,30 @@ impl<T: InSet> FlowSet<T> {
         self.living.load(Ordering::Acquire) == 0
     }
 
+    /// Whether the flow has a context. IRQL <= DISPATCH_LEVEL.
+    #[must_use]
+    pub fn has(&self, handle: u64) -> bool {
+        let head = self.shard(handle).lock();
+        let mut current = head.0;
+        // SAFETY: members of the list are alive while the lock is held: freeing one takes the lock first.
+        while let Some(flow) = unsafe { current.as_ref() } {
+            if flow.handle == handle && flow.associated.load(Ordering::Acquire) != 0 {
+                return true;
+            }
+            // SAFETY: guarded by the lock held.
+            current = unsafe { *flow.next.get() };
+        }
+        false
+    }
+
     /// Calls `visit` for every flow that lives throughout; no lock is held during the calls. IRQL <= DISPATCH_LEVEL.
     pub fn for_each(&'static self, mut visit: impl FnMut(&Flow<T>)) {
         for shard in &self.shards {
-            let mut current = Self::next(&shard.0, None);
+            let mut current = Self::next(shard, None);
             while let Some(flow) = current {
                 visit(&flow);
                 // The current flow is still in the list, because `flow` keeps it alive.
-                current = Self::next(&shard.0, Some(&flow));
+                current = Self::next(shard, Some(&flow));
             }
         }
     }
@@ -124,8 +135,8 @@ impl<T: InSet> FlowSet<T> {
     fn next(shard: &SpinLock<Head<T>>, after: Option<&FlowRef<T>>) -> Option<FlowRef<T>> {
         let head = shard.lock();
         let mut candidate = match after {
-            // SAFETY: `after` is alive and so in this list; its links are guarded by the lock held.
-            Some(flow) => unsafe { (*flow.links.get()).next },
+            // SAFETY: `after` is alive and so in this list; its link is guarded by the lock held.
+            Some(flow) => unsafe { *flow.next.get() },
             None => head.0,
         };
         // SAFETY: members of the list are alive while the lock is held: freeing one takes the lock first.
@@ -134,28 +145,25 @@ impl<T: InSet> FlowSet<T> {
                 return Some(FlowRef(NonNull::from(flow)));
             }
             // SAFETY: guarded by the lock held.
-            candidate = unsafe { (*flow.links.get()).next };
+            candidate = unsafe { *flow.next.get() };
         }
         None
     }
 
     fn unlink(&self, flow: &Flow<T>) {
         let mut head = self.shard(flow.handle).lock();
-        // SAFETY: the node is a member of this list, its neighbours are alive, and the links are guarded by the lock.
+        let mut place = &raw mut head.0;
+        // SAFETY: the node is a member of this list, whose members are alive and whose links are guarded by the lock held.
         unsafe {
-            let links = &*flow.links.get();
-            match links.previous.as_ref() {
-                Some(previous) => (*previous.links.get()).next = links.next,
-                None => head.0 = links.next,
+            while !core::ptr::eq(*place, flow) {
+                place = (**place).next.get();
             }
-            if let Some(next) = links.next.as_ref() {
-                (*next.links.get()).previous = links.previous;
-            }
+            *place = *flow.next.get();
         }
     }
 }
 
-// SAFETY: the links are guarded by the shard's lock, the rest is atomic, constant or T: Sync.
+// SAFETY: the link is guarded by the shard's lock, the rest is atomic, constant or T: Sync.
 unsafe impl<T: Send + Sync> Sync for Flow<T> {}
 // SAFETY: as above, and T: Send.
 unsafe impl<T: Send + Sync> Send for Flow<T> {}
@@ -178,18 +186,13 @@ impl<T: InSet> Flow<T> {
             handle,
             references: AtomicU32::new(1),
             associated: AtomicU32::new(0),
-            links: UnsafeCell::new(Links { previous: null_mut(), next: null_mut() }),
+            next: UnsafeCell::new(null_mut()),
         })
         .inspect_err(not_living)?;
         let flow = NonNull::from(Box::leak(flow));
         let mut head = set.shard(handle).lock();
-        // SAFETY: both nodes are alive (members of a list are) and their links are guarded by the lock held.
-        unsafe {
-            (*flow.as_ref().links.get()).next = head.0;
-            if let Some(next) = head.0.as_ref() {
-                (*next.links.get()).previous = flow.as_ptr();
-            }
-        }
+        // SAFETY: alive, and its link is guarded by the lock held.
+        unsafe { *flow.as_ref().next.get() = head.0 };
         head.0 = flow.as_ptr();
         drop(head);
         Ok(FlowRef(flow))
@@ -243,7 +246,17 @@ impl<T: InSet> Flow<T> {
     /// Asks WFP to remove every association; flowDeleteFn runs now or, while packets are being classified, soon.
     /// IRQL <= DISPATCH_LEVEL.
     pub fn remove_associations(&self) {
-        let mut associated = self.associated.swap(0, Ordering::AcqRel);
+        self.remove(u32::MAX);
+    }
+
+    /// Asks WFP to remove the association with the callout at this index. It may be the callout that runs: its
+    /// flowDeleteFn then runs after it, and it is not called for the flow again. IRQL <= DISPATCH_LEVEL.
+    pub fn remove_association(&self, place: usize) {
+        self.remove(1_u32.checked_shl(place as u32).unwrap_or(0));
+    }
+
+    fn remove(&self, places: u32) {
+        let mut associated = self.associated.fetch_and(!places, Ordering::AcqRel) & places;
         while associated != 0 {
             let place = associated.trailing_zeros();
             associated &= associated - 1;
@@ -257,9 +270,14 @@ impl<T: InSet> Flow<T> {
 
     /// Ends the flow: the stack resets the connection. IRQL <= DISPATCH_LEVEL.
     pub fn abort(&self) {
-        // SAFETY: a plain number. A failure means that the flow is already gone.
-        let _ = unsafe { FwpsFlowAbort0(self.handle) };
+        abort(self.handle);
     }
+}
+
+/// Ends the flow with this handle: the stack resets the connection. IRQL <= DISPATCH_LEVEL.
+pub fn abort(handle: u64) {
+    // SAFETY: a plain number. A failure means that the flow is already gone.
+    let _ = unsafe { FwpsFlowAbort0(handle) };
 }
 
 impl<T> Deref for Flow<T> {

@@ -14,7 +14,7 @@ mod traffic;
 pub use answer::{Answer, Outcome};
 pub use callout::{Callout, CalloutEntry, CalloutId, Callouts};
 pub use classify::{Call, Classify};
-pub use flow::{Flow, FlowRef, FlowSet, InSet};
+pub use flow::{Flow, FlowRef, FlowSet, InSet, abort};
 pub use packet::{Packet, PacketList, PacketTotals};
 pub use reauthorize::reauthorize;
 pub use stream::{Stream, StreamDirection};
