@@ -363,6 +363,13 @@ impl<C: Classifier> Context<'_, C> {
         if self.direction == Direction::Inbound && tcp.has(tcp_flag::PSH) {
             flags |= stream_flag::RECEIVE_PUSH;
         }
+        // Which byte is urgent is not looked at: all of the segment is shown as urgent.
+        if tcp.has(tcp_flag::URG) {
+            flags |= match self.direction {
+                Direction::Outbound => stream_flag::SEND_EXPEDITED,
+                Direction::Inbound => stream_flag::RECEIVE_EXPEDITED,
+            };
+        }
         let outcome = self.ask_stream(head, &mut source, flags);
         if outcome.stream == StreamAction::DropConnection {
             return Err(Decision::stopped(Verdict::Abort, Layer::Stream, outcome));
