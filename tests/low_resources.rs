@@ -15,8 +15,12 @@ use ntsim::{
 };
 use shim::{layer::Direction, stack::Verdict};
 use sluice_control::{EventOptions, events, install, load_image, status, uninstall};
-use support::{BLOCK_ALL, PERMIT_ALL, Rig, driver};
+use support::{BLOCK_ALL, Rig, driver};
 use wire::{Segment, Wire, udp};
+
+/// Permits everything but a name.
+const NAMES: &str = "[default]\noutbound = \"permit\"\ninbound = \"permit\"\nlog = true\n\
+                     [[rule]]\nname = \"ads\"\naction = \"block\"\nremote-name = \"ads.example\"\n";
 
 /// One life cycle; every step may fail, none may do harm.
 fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), String> {
@@ -36,6 +40,12 @@ fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), Strin
                 wire.send(&mut tcp, Segment::Ack);
                 wire.send(&mut tcp, Segment::Data(b"hello"));
             }
+            let (verdict, mut tcp) = wire.connect("203.0.113.10", 80);
+            if verdict == Verdict::Forward {
+                wire.receive(&mut tcp, Segment::SynAck);
+                wire.send(&mut tcp, Segment::Data(b"GET / HTTP/1.1\r\nHo"));
+                wire.send(&mut tcp, Segment::Data(b"st: news.example\r\n\r\n"));
+            }
             wire.pass(&udp("2001:db8:1::10", 53, Direction::Outbound, b"?"), Direction::Outbound);
         }
         // Having no event is fine too: the point is that asking does no harm.
@@ -53,7 +63,7 @@ fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), Strin
 #[test]
 fn every_failing_call_stack_is_survived() {
     let rig = Rig::install();
-    let (permit, block) = (rig.compile(PERMIT_ALL), rig.compile(BLOCK_ALL));
+    let (permit, block) = (rig.compile(NAMES), rig.compile(BLOCK_ALL));
     rig.uninstall();
     let survey = survey(&Config::default(), |machine| live(machine, &permit, &block)).expect("the life cycle is sound");
     let casualties: Vec<_> = survey.casualties.iter().map(|(site, what)| format!("{site}: {what}")).collect();

@@ -1,18 +1,24 @@
 //! A conversation: how it is identified, and what is kept for it once it is established.
+//!
+//! While its content is looked at for a name ([`crate::inspection`]), it stands [`Standing::Awaited`]; then it is
+//! decided by the name, which is kept for later policies.
 
+use alloc::vec::Vec;
 use core::{
     net::IpAddr,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use kernel::{
+    memory::{try_box, try_copy},
     shared::Shared,
+    stage::{Known, Stage},
     wfp::{Call, DIRECTION_INBOUND, FlowSet, InSet, Traffic, condition_flag, fields::Fields},
 };
-use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Identities};
+use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Identities, Name, Verdict};
 use sluice_protocol::{Event, event, status::Counter};
 
-use crate::{SLUICE, identity::Identity, policy::Policy, whose::Whose};
+use crate::{SLUICE, identity::Identity, inspection::Progress, policy::Policy, whose::Whose};
 
 /// What a decision is made from, except whose conversation it is.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +60,8 @@ impl FlowKey {
     }
 
     /// The policy's decision on it.
-    pub(crate) fn decide(&self, policy: &Policy, owner: &Owner<'_>) -> Decision {
-        let mut flow: PolicyFlow<'_> = self.flow();
+    pub(crate) fn decide(&self, policy: &Policy, owner: &Owner<'_>, name: Name<'_>) -> Decision {
+        let mut flow: PolicyFlow<'_> = self.flow().with_name(name);
         flow.application = owner.application.map(AppId);
         flow.others = owner.whose.is_known().then_some(&owner.whose as &dyn Identities);
         flow.interface = owner.interface;
@@ -125,14 +131,18 @@ fn octets(address: IpAddr) -> (u8, [u8; 16]) {
 #[repr(C)]
 pub(crate) struct FlowState {
     traffic: Traffic,
-    /// The generation it was decided under, and in the lowest bit whether that policy revoked it.
+    /// The generation it was decided under, and in the lowest bits how it stands under that policy.
     standing: AtomicU32,
     key: KeptKey,
     /// Its owner and interface.
     identity: Shared<Identity>,
+    /// The search for its name, and what that found. What was never looked for can no more be found: a flow's beginning
+    /// is seen once.
+    content: Stage<Progress, Vec<u8>>,
 }
 
-/// A flow takes 128 bytes of pool: these, what [`kernel::wfp::Flow`] keeps, and the pool's own 16.
+/// A flow takes 128 bytes of pool: these, what [`kernel::wfp::Flow`] keeps, and the pool's own 16. Beside them are, while
+/// its content is looked at, its progress, and afterwards the name that was found.
 const _: () = assert!(size_of::<kernel::wfp::Flow<FlowState>>() <= 112);
 
 impl InSet for FlowState {
@@ -148,15 +158,30 @@ pub(crate) enum Standing {
     Permitted,
     /// It does not.
     Revoked,
+    /// It decides by the name that the flow's content asks for. Without a name it would come to this.
+    Awaited(Verdict),
+}
+
+impl Standing {
+    /// What a decision makes of the packets of a flow.
+    pub(crate) const fn of(decision: &Decision) -> Self {
+        match (decision.needs_name, decision.verdict) {
+            (true, verdict) => Self::Awaited(verdict),
+            (false, Verdict::Permit) => Self::Permitted,
+            (false, Verdict::Block) => Self::Revoked,
+        }
+    }
 }
 
 impl FlowState {
     /// A flow whose connection was permitted. It counts as decided under no policy, so its first packet is decided
-    /// under the one in force: a swap between connection and establishment is not missed.
-    pub(crate) fn new(key: &FlowKey, identity: Shared<Identity>) -> Self {
+    /// under the one in force: a swap between connection and establishment is not missed. `awaits_name`: its content
+    /// will be looked at from its first byte on.
+    pub(crate) fn new(key: &FlowKey, identity: Shared<Identity>, awaits_name: bool) -> Self {
         SLUICE.counters.count(Counter::FlowsOpened);
         let standing = AtomicU32::new(pack(0, Standing::Permitted));
-        Self { traffic: Traffic::new(), standing, key: KeptKey::of(key), identity }
+        let content = if awaits_name { Stage::begun() } else { Stage::idle() };
+        Self { traffic: Traffic::new(), standing, key: KeptKey::of(key), identity, content }
     }
 
     pub(crate) fn key(&self) -> FlowKey {
@@ -177,15 +202,52 @@ impl FlowState {
         &self.traffic
     }
 
+    /// What is known of the name that its content asks for.
+    pub(crate) fn name(&self) -> Name<'_> {
+        match self.content.known() {
+            Known::NotYet => Name::Unknown,
+            Known::Nothing => Name::Undecidable,
+            Known::Result(name) => Name::Known(name),
+        }
+    }
+
+    /// The search for its name.
+    pub(crate) const fn content(&self) -> &Stage<Progress, Vec<u8>> {
+        &self.content
+    }
+
+    /// Ends the search for its name, and keeps what was found. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn set_name(&self, name: Name<'_>) {
+        let kept = match name {
+            Name::Known(name) => try_copy(name).and_then(try_box).ok(),
+            Name::Unknown | Name::Undecidable => None,
+        };
+        if kept.is_none() && matches!(name, Name::Known(_)) {
+            SLUICE.counters.count(Counter::NamesForgotten);
+        }
+        self.content.end(kept);
+    }
+
     /// How the flow stands, if it was decided under the policy in force. Any IRQL.
     pub(crate) fn known_standing(&self) -> Option<Standing> {
         let known = self.standing.load(Ordering::Relaxed);
-        (known >> 1 == SLUICE.policy.epoch()).then(|| unpack_standing(known))
+        (known >> 2 == SLUICE.policy.epoch()).then(|| unpack_standing(known))
     }
 
-    /// How the flow stood when it was last decided. Any IRQL.
-    pub(crate) fn last_standing(&self) -> Standing {
-        unpack_standing(self.standing.load(Ordering::Relaxed))
+    /// How the flow stood when it was last decided, and a token for [`FlowState::replace_standing`]. Any IRQL.
+    pub(crate) fn last_standing(&self) -> (Standing, u32) {
+        let known = self.standing.load(Ordering::Relaxed);
+        (unpack_standing(known), known)
+    }
+
+    /// Sets how it stands under the policy of generation `epoch`, unless somebody else has decided since `before`. Returns
+    /// how it stands now, and whether that is this call's doing. Any IRQL.
+    pub(crate) fn replace_standing(&self, before: u32, epoch: u32, standing: Standing) -> (Standing, bool) {
+        let new = pack(epoch, standing);
+        match self.standing.compare_exchange(before, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => (standing, true),
+            Err(now) => (unpack_standing(now), false),
+        }
     }
 
     /// Sets how it stands under the policy of generation `epoch`; returns how it stood before. Any IRQL.
@@ -201,13 +263,24 @@ impl Drop for FlowState {
     }
 }
 
-/// `epoch` is at most [`crate::policy::MAX_EPOCH`], 31 bits.
+/// `epoch` is at most [`crate::policy::MAX_EPOCH`], 30 bits.
 const fn pack(epoch: u32, standing: Standing) -> u32 {
-    epoch << 1 | matches!(standing, Standing::Revoked) as u32
+    let standing = match standing {
+        Standing::Permitted => 0,
+        Standing::Revoked => 1,
+        Standing::Awaited(Verdict::Permit) => 2,
+        Standing::Awaited(Verdict::Block) => 3,
+    };
+    epoch << 2 | standing
 }
 
 const fn unpack_standing(packed: u32) -> Standing {
-    if packed & 1 == 0 { Standing::Permitted } else { Standing::Revoked }
+    match packed & 3 {
+        0 => Standing::Permitted,
+        1 => Standing::Revoked,
+        2 => Standing::Awaited(Verdict::Permit),
+        _ => Standing::Awaited(Verdict::Block),
+    }
 }
 
 /// A [`FlowKey`] in 36 bytes instead of 42.

@@ -18,6 +18,7 @@ mod device;
 mod events;
 mod flow;
 mod identity;
+mod inspection;
 mod limits;
 mod policy;
 mod upload;

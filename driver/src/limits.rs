@@ -44,6 +44,12 @@ impl Limits {
         self.flows.load(Ordering::Relaxed)
     }
 
+    /// How many bytes are kept of flows whose content is looked at, all together: a quarter of what flows may take. Any
+    /// IRQL.
+    pub(crate) fn progress_bytes(&self) -> usize {
+        self.flows() as usize * 32
+    }
+
     /// How many of them one process can have. Any IRQL.
     pub(crate) fn flows_per_process(&self) -> u32 {
         self.flows_per_process.load(Ordering::Relaxed)

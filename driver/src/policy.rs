@@ -23,8 +23,8 @@ const AUTHORIZED: [u128; 4] = {
     [connect.v4.key, connect.v6.key, accept.v4.key, accept.v6.key]
 };
 
-/// The largest generation, after which 1 comes again: flows keep theirs in 31 bits.
-pub(crate) const MAX_EPOCH: u32 = u32::MAX >> 1;
+/// The largest generation, after which 1 comes again: flows keep theirs in 30 bits.
+pub(crate) const MAX_EPOCH: u32 = u32::MAX >> 2;
 
 /// A validated image and its generation.
 pub(crate) struct Policy {

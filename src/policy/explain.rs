@@ -53,7 +53,11 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
             Decider::Default => writeln!(out, "  no rule matches: the default decides")?,
             essential => writeln!(out, "  no rule matches, and no default decides: {essential}")?,
         }
-        let provisional = if decided.needs_name { ", until its name is known" } else { "" };
+        let provisional = match (decided.needs_name, decided.verdict) {
+            (false, _) => "",
+            (true, Verdict::Permit) => ", until its name is known",
+            (true, Verdict::Block) => ", but let through until its name is known",
+        };
         let style = |decision: &Decision| if decision.verdict == Verdict::Permit { GOOD } else { BAD };
         let colour = style(&decided);
         if depends.is_empty() {

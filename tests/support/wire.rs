@@ -41,6 +41,7 @@ pub enum Segment {
     SynAck,
     Ack,
     Data(&'static [u8]),
+    Urgent(&'static [u8]),
     Fin,
 }
 
@@ -97,6 +98,11 @@ impl Wire {
             classifier.packet(|classifier| stack.process(classifier, owner, &mut buffer, direction, *now))
         })
         .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
+    }
+
+    /// What the stack sends in its own segments because of the last packet, with their directions.
+    pub fn relayed(&self) -> Vec<(Direction, Vec<u8>)> {
+        self.stack.output.relayed.iter().map(|(direction, buffer)| (*direction, buffer.bytes().to_vec())).collect()
     }
 
     /// Passes on a packet between others, a millisecond after the one before.
@@ -189,12 +195,13 @@ impl Tcp {
             Direction::Inbound => (1, 0),
         };
         let step = ip(ours[me].0, ours[other].0).tcp(ours[me].1, ours[other].1, self.next[me], 0xffff);
-        let data: &[u8] = if let Segment::Data(data) = segment { data } else { &[] };
+        let data: &[u8] = if let Segment::Data(data) | Segment::Urgent(data) = segment { data } else { &[] };
         let step = match segment {
             Segment::Syn => step.syn(),
             Segment::SynAck => step.syn().ack(self.next[other]),
             Segment::Fin => step.fin().ack(self.next[other]),
             Segment::Ack | Segment::Data(_) => step.ack(self.next[other]),
+            Segment::Urgent(data) => step.ack(self.next[other]).urg(data.len() as u16),
         };
         let takes_one = matches!(segment, Segment::Syn | Segment::SynAck | Segment::Fin);
         self.next[me] += data.len() as u32 + u32::from(takes_one);

@@ -88,6 +88,9 @@ pub struct EventLine {
     /// The application's NT path, where the layer reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
+    /// The name that its content asked for, where that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The deciding rule's index in the policy, from 0; `None` where none matched.
     pub rule: Option<u32>,
     /// Why it is beyond the direction's default; otherwise that decided, if no rule did.
@@ -141,6 +144,7 @@ impl From<&Event> for EventLine {
             remote_port: event.remote_port,
             process_id: (event.process_id != 0).then_some(event.process_id),
             application: (!application.is_empty()).then(|| application.to_owned()),
+            name: Some(String::from_utf8_lossy(event.name()).into_owned()).filter(|name| !name.is_empty()),
             rule: Some(event.rule).filter(|rule| !matches!(*rule, RULE_DEFAULT | RULE_ESSENTIAL)),
             essential: essential(event),
             rule_name: None,
@@ -165,7 +169,7 @@ fn essential(event: &Event) -> Option<Essential> {
     if event.rule == RULE_ESSENTIAL { Essential::of(&flow) } else { None }
 }
 
-const NOTES: [(u16, &str); 7] = [
+const NOTES: [(u16, &str); 10] = [
     (flags::HARD, "hard"),
     (flags::REAUTHORIZE, "reauthorized"),
     (flags::FLOW_REVOKED, "flow revoked"),
@@ -173,6 +177,9 @@ const NOTES: [(u16, &str); 7] = [
     (flags::VETO, "veto"),
     (flags::LOOPBACK, "loopback"),
     (flags::APPLICATION_CUT, "application cut"),
+    (flags::AWAITS_NAME, "awaits its name"),
+    (flags::BY_CONTENT, "by content"),
+    (flags::NAME_CUT, "name cut"),
 ];
 
 impl EventLine {
@@ -202,6 +209,9 @@ impl fmt::Display for EventLine {
             },
         }
         write!(f, " filter {} {}", self.filter_id, self.layer)?;
+        if let Some(name) = &self.name {
+            write!(f, " asks for {}", name.escape_debug())?;
+        }
         if let Some(application) = &self.application {
             let cut = if self.notes.contains(&"application cut") { "..." } else { "" };
             write!(f, " {cut}{}", application.escape_debug().to_string().replace("\\\\", "\\"))?;
@@ -401,6 +411,14 @@ mod tests {
             "2024-12-30T02:40:00.123Z block  out tcp 10.0.0.1:50123 192.0.2.7:443 rule 3 filter 66017 \
              ALE_AUTH_CONNECT_V4 \\device\\harddiskvolume1\\windows\\curl.exe pid 4242 [hard]"
         );
+    }
+
+    #[test]
+    fn a_line_says_what_was_asked_for() {
+        let mut event = Event { flags: flags::BY_CONTENT, application_bytes: 0, layer: 20, ..sample() };
+        event.set_name(b"ads.example");
+        let line = EventLine::from(&event).to_string();
+        assert!(line.ends_with(" STREAM_V4 asks for ads.example pid 4242 [by content]"), "{line}");
     }
 
     #[test]

@@ -58,3 +58,16 @@ extern "C" fn KeReleaseSpinLock(lock: *mut usize, _irql: u8) {
     // SAFETY: as above.
     unsafe { AtomicUsize::from_ptr(lock) }.store(0, Ordering::Release);
 }
+
+/// There is never memory.
+#[unsafe(no_mangle)]
+extern "C" fn MmMapLockedPagesSpecifyCache(
+    _mdl: *mut core::ffi::c_void,
+    _mode: i8,
+    _cache: u32,
+    _requested: *mut core::ffi::c_void,
+    _bug_check: u32,
+    _priority: u32,
+) -> *mut core::ffi::c_void {
+    core::ptr::null_mut()
+}

@@ -12,6 +12,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// How many bytes of application path an event carries.
 pub const APPLICATION_BYTES: usize = 152;
 
+/// How many of them may hold the end of a name instead.
+pub const NAME_BYTES: usize = 80;
+
 /// One decision: 256 bytes, little-endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -53,8 +56,10 @@ pub struct Event {
     pub remote: [u8; 16],
     /// How many bytes of [`Event::application`] are used.
     pub application_bytes: u16,
+    /// How many bytes at the end of [`Event::application`] hold the name that the content asked for.
+    pub name_bytes: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// How many events were lost since the previous record, because the ring was full.
     pub lost: u32,
     /// How many decisions of the same source were not recorded because it had used up its budget in an earlier second.
@@ -62,7 +67,8 @@ pub struct Event {
     pub unrecorded: u32,
     /// Zero.
     pub reserved2: [u8; 4],
-    /// The application's NT path in UTF-16LE; its end, when [`flags::APPLICATION_CUT`] is set.
+    /// The application's NT path in UTF-16LE; its end, when [`flags::APPLICATION_CUT`] is set. Behind it, at the end of
+    /// the field, the name; its end, when [`flags::NAME_CUT`] is set.
     pub application: [u8; APPLICATION_BYTES],
 }
 
@@ -91,7 +97,8 @@ impl Event {
             local: [0; 16],
             remote: [0; 16],
             application_bytes: 0,
-            reserved: [0; 2],
+            name_bytes: 0,
+            reserved: 0,
             lost: 0,
             unrecorded: 0,
             reserved2: [0; 4],
@@ -99,9 +106,34 @@ impl Event {
         }
     }
 
+    /// Writes the name that the content asked for, keeping its end when it does not fit. Before the application, which
+    /// gets what room is left.
+    pub fn set_name(&mut self, name: &[u8]) {
+        let start = name.len().saturating_sub(NAME_BYTES);
+        let end = name.get(start..).unwrap_or_default();
+        if start > 0 {
+            self.flags |= flags::NAME_CUT;
+        }
+        // From the last letter on: no length needs to be proved.
+        self.name_bytes = 0;
+        for (place, letter) in self.application.iter_mut().rev().zip(end.iter().rev()) {
+            *place = *letter;
+            self.name_bytes = self.name_bytes.saturating_add(1);
+        }
+    }
+
+    /// The name that the content asked for; empty where there is none.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        let start = APPLICATION_BYTES.saturating_sub(usize::from(self.name_bytes));
+        self.application.get(start..).unwrap_or_default()
+    }
+
     /// Writes the application's path, keeping its end when it does not fit.
     pub fn set_application(&mut self, utf16le: &[u8]) {
-        let start = utf16le.len().saturating_sub(APPLICATION_BYTES);
+        // Whole characters.
+        let room = APPLICATION_BYTES.saturating_sub(usize::from(self.name_bytes)) & !1;
+        let start = utf16le.len().saturating_sub(room);
         let end = utf16le.get(start..).unwrap_or_default();
         if start > 0 {
             self.flags |= flags::APPLICATION_CUT;
@@ -161,6 +193,12 @@ pub mod flags {
     pub const LOOPBACK: u16 = 0x0020;
     /// Only the end of the application's path is in the event.
     pub const APPLICATION_CUT: u16 = 0x0040;
+    /// It is let through only to ask for its name, by which it is decided then.
+    pub const AWAITS_NAME: u16 = 0x0080;
+    /// Decided by what its content asked for; without a name in the event, by that it has none that can be read.
+    pub const BY_CONTENT: u16 = 0x0100;
+    /// Only the end of the name is in the event.
+    pub const NAME_CUT: u16 = 0x0200;
 }
 
 #[cfg(test)]
@@ -183,6 +221,23 @@ mod tests {
         event.set_application(&path);
         assert_eq!(event.application(), [2; APPLICATION_BYTES]);
         assert_ne!(event.flags & flags::APPLICATION_CUT, 0);
+    }
+
+    #[test]
+    fn a_name_shares_the_room_with_the_path() {
+        let mut event = Event::zeroed();
+        event.set_name(b"ads.example");
+        event.set_application(&[7; APPLICATION_BYTES]);
+        assert_eq!((event.name(), event.application().len()), (&b"ads.example"[..], APPLICATION_BYTES - 12));
+        assert_eq!(event.flags, flags::APPLICATION_CUT);
+        let mut event = Event::zeroed();
+        let long: Vec<u8> = (0..200).collect();
+        event.set_name(&long);
+        event.set_application(&[7; 10]);
+        assert_eq!((event.name(), event.application()), (&long[200 - NAME_BYTES..], &[7; 10][..]));
+        assert_eq!(event.flags, flags::NAME_CUT);
+        assert!(Event { name_bytes: 255, ..Event::zeroed() }.name().len() == APPLICATION_BYTES);
+        assert!(Event::zeroed().name().is_empty());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub enum Point {
     Accept,
     /// A conversation is established and gets its flow context.
     Established,
-    /// TCP data in order, both ways.
+    /// TCP data in order, both ways, of a connection whose content is looked at.
     Stream,
     /// A packet about to be sent.
     OutboundTransport,
@@ -51,8 +51,9 @@ pub enum Carried {
     None,
     /// Every established flow.
     EveryFlow,
-    /// TCP's. The layer sees only flows that carry a context (FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW).
-    OnlyTcp,
+    /// TCP's whose content is looked at. The layer sees only flows that carry a context
+    /// (FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW).
+    LookedAtTcp,
 }
 
 /// A layer at which the driver is asked, for IPv4 and IPv6.
@@ -124,7 +125,7 @@ pub const LAYERS: [Layer; 9] = [
         V4 44 0xe1cd9fe7_f4b5_4273_96c0_592e487b8650 V6 46 0xa3b42c97_9f04_4672_b87e_cee9c483257f),
     layer!(Established ALE_FLOW_ESTABLISHED Observe None
         V4 52 0xaf80470a_5596_4c13_9992_539e6fe57967 V6 54 0x7021d2b3_dfa4_406e_afeb_6afaf7e70efd),
-    layer!(Stream STREAM Decide OnlyTcp
+    layer!(Stream STREAM Decide LookedAtTcp
         V4 20 0x3b89653c_c170_49e4_b1cd_e0eeeee19a3e V6 22 0x47c9137a_7ec4_46b3_b6e4_48e926b1eda4),
     layer!(OutboundTransport OUTBOUND_TRANSPORT Decide EveryFlow
         V4 16 0x09e61aea_d214_46e2_9b21_b26b0b2f28c8 V6 18 0xe1735bde_013f_4655_b351_a49e15762df0),

@@ -114,10 +114,18 @@ counters! {
     bytes_out: BytesOut,
     /// The same, received.
     bytes_in: BytesIn,
-    /// Bytes of stream data sent.
-    stream_bytes_out: StreamBytesOut,
-    /// Bytes of stream data received.
-    stream_bytes_in: StreamBytesIn,
+    /// Connections and flows let through so that their content can be asked for a name.
+    names_awaited: NamesAwaited,
+    /// Flows whose content asked for a name.
+    names_found: NamesFound,
+    /// Flows whose content has no name that can be read: rules decided by their `when-undecidable`.
+    names_undecidable: NamesUndecidable,
+    /// Those of them whose content could not be looked at for want of memory, or because too many were looked at.
+    names_not_looked_for: NamesNotLookedFor,
+    /// Names that could not be kept for the next policy, for want of memory: to it they are undecidable.
+    names_forgotten: NamesForgotten,
+    /// Flows ended because of what their content asked for, or because that could not be read.
+    flows_blocked_by_name: FlowsBlockedByName,
     /// Events written to the ring.
     events_written: EventsWritten,
     /// Events lost because the ring was full.

@@ -1,7 +1,7 @@
 //! ALE_AUTH_CONNECT and ALE_AUTH_RECV_ACCEPT: may this connection be?
 
 use kernel::wfp::{Callout, condition_flag, fields::Fields};
-use sluice_policy::{Direction, Verdict};
+use sluice_policy::{Direction, Name, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     SLUICE,
     flow::{FlowState, Owner},
+    inspection,
 };
 
 /// ALE_AUTH_CONNECT.
@@ -35,7 +36,8 @@ impl Callout for Accept {
     }
 }
 
-/// Decides by the policy in force; without one everything passes, undecided. IRQL <= DISPATCH_LEVEL.
+/// Decides by the policy in force; without one everything passes, undecided. A connection whose name may still decide is
+/// let through: what is kept for its flow sees to the rest. IRQL <= DISPATCH_LEVEL.
 fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let flags = request.u32(fields.flags).unwrap_or(0);
     if flags & condition_flag::IS_REAUTHORIZE != 0 {
@@ -43,9 +45,22 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     }
     let Some((key, policy)) = verdict::decidable(request, fields, direction) else { return };
     let owner = Owner::read(request, fields);
-    let decision = key.decide(&policy, &owner);
+    let mut decision = key.decide(&policy, &owner, Name::Unknown);
+    if decision.needs_name && (!inspection::is_possible(&key) || is_tracked(request, flags) == Some(false)) {
+        decision = key.decide(&policy, &owner, Name::Undecidable);
+    }
     let epoch = policy.epoch;
     drop(policy);
+    if decision.verdict == Verdict::Block && !decision.needs_name && is_tracked(request, flags) == Some(true) {
+        // Windows ends the flow before a packet of it could be decided again.
+        SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
+    }
+    if decision.needs_name {
+        SLUICE.counters.add(request.dispatch(), Counter::NamesAwaited, 1);
+        let hard = decision.hard && decision.verdict == Verdict::Permit;
+        // Recorded when it is decided.
+        (decision.verdict, decision.hard, decision.silent, decision.log) = (Verdict::Permit, hard, false, false);
+    }
     let counter = match (direction, decision.verdict) {
         (Direction::Outbound, Verdict::Permit) => Counter::ConnectsPermitted,
         (Direction::Outbound, Verdict::Block) => Counter::ConnectsBlocked,
@@ -53,6 +68,13 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
         (_, Verdict::Block) => Counter::AcceptsBlocked,
     };
     let process_id = request.process_id().map_or(0, |id| id as u32);
-    let subject = Subject { key: &key, process_id, application: owner.application };
+    let subject = Subject { process_id, application: owner.application, ..Subject::packet(&key) };
     verdict::give(request, &subject, epoch, decision, counter, flags);
+}
+
+/// Whether an established flow that Windows asks about again has a context of ours, which knows its name; where it has
+/// none, nobody will look at its content. None for one that is not established.
+fn is_tracked(request: &Request<'_>, flags: u32) -> Option<bool> {
+    let asked_again = flags & condition_flag::IS_REAUTHORIZE != 0;
+    request.flow_handle().filter(|_| asked_again).map(|handle| SLUICE.flows.has(handle))
 }

@@ -2,8 +2,9 @@
 
 use kernel::{
     status::{NtResult, NtStatus},
-    wfp::{Answer, Callout, Flow, fields::Fields, protocol},
+    wfp::{Answer, Callout, Flow, abort},
 };
+use sluice_policy::{Name, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
 use super::{Request, fields_at, flow_callouts, is_closing};
@@ -11,6 +12,7 @@ use crate::{
     SLUICE,
     flow::{FlowKey, FlowState, Owner},
     identity::Identity,
+    inspection,
 };
 
 /// ALE_FLOW_ESTABLISHED.
@@ -19,31 +21,56 @@ pub(super) struct Established;
 impl Callout for Established {
     type Flow = FlowState;
 
-    /// Only observes. A flow that cannot be tracked passes uncounted and keeps the verdict of its connection until
-    /// Windows reauthorizes it, which a new policy triggers.
+    /// A flow that cannot be tracked passes uncounted and keeps the verdict of its connection until Windows reauthorizes
+    /// it, which a new policy triggers. If it was let through only to ask for its name, nobody will: it is decided as one
+    /// without.
     fn classify(request: &mut Request<'_>) {
         request.answer(Answer::Continue);
         if is_closing() {
             return;
         }
-        let Err(status) = track(request, const { &fields_at(Point::Established) }) else { return };
-        SLUICE.counters.add(request.dispatch(), Counter::FlowsUntracked, 1);
-        if status == NtStatus::QUOTA_EXCEEDED {
-            SLUICE.counters.add(request.dispatch(), Counter::FlowsRefused, 1);
+        let fields = const { &fields_at(Point::Established) };
+        let Some(key) = FlowKey::read(request, fields, None) else {
+            return untracked(request, NtStatus::INVALID_PARAMETER);
+        };
+        let owner = Owner::read(request, fields);
+        let awaits_name = awaits_name(&key, &owner);
+        let Err(status) = track(request, key, &owner, awaits_name) else { return };
+        untracked(request, status);
+        if !awaits_name {
+            return;
+        }
+        SLUICE.counters.add(request.dispatch(), Counter::NamesNotLookedFor, 1);
+        SLUICE.counters.add(request.dispatch(), Counter::NamesUndecidable, 1);
+        let Some(policy) = SLUICE.policy.read() else { return };
+        if key.decide(&policy, &owner, Name::Undecidable).verdict == Verdict::Block
+            && let Some(handle) = request.flow_handle()
+        {
+            SLUICE.counters.add(request.dispatch(), Counter::FlowsBlockedByName, 1);
+            abort(handle);
         }
     }
 }
 
-fn track(request: &Request<'_>, fields: &Fields) -> NtResult<()> {
-    let key = FlowKey::read(request, fields, None).ok_or(NtStatus::INVALID_PARAMETER)?;
+/// Whether the flow's name may decide, and can be looked for.
+fn awaits_name(key: &FlowKey, owner: &Owner<'_>) -> bool {
+    let policy = SLUICE.policy.read().filter(|policy| policy.image.asks_for_names() && inspection::is_possible(key));
+    policy.is_some_and(|policy| key.decide(&policy, owner, Name::Unknown).needs_name)
+}
+
+fn untracked(request: &Request<'_>, status: NtStatus) {
+    SLUICE.counters.add(request.dispatch(), Counter::FlowsUntracked, 1);
+    if status == NtStatus::QUOTA_EXCEEDED {
+        SLUICE.counters.add(request.dispatch(), Counter::FlowsRefused, 1);
+    }
+}
+
+fn track(request: &Request<'_>, key: FlowKey, owner: &Owner<'_>, awaits_name: bool) -> NtResult<()> {
     let handle = request.flow_handle().ok_or(NtStatus::INVALID_PARAMETER)?;
-    let owner = Owner::read(request, fields);
     let process_id = request.process_id().map_or(0, |id| id as u32);
-    let ip_version = if key.local.is_ipv4() { 4 } else { 6 };
-    let is_tcp = key.protocol == protocol::TCP;
-    let state = FlowState::new(&key, Identity::of(process_id, &owner)?);
+    let state = FlowState::new(&key, Identity::of(process_id, owner)?, awaits_name);
     let flow = Flow::create(handle, state, SLUICE.limits.flows() as usize)?;
-    for place in flow_callouts(ip_version, is_tcp) {
+    for place in flow_callouts(&key, awaits_name) {
         // If one association fails, the others are removed: half a flow would be counted wrong.
         if let Err(status) = flow.associate(place) {
             flow.remove_associations();

@@ -47,7 +47,7 @@ impl Callout for Forward {
             Verdict::Block => Counter::ForwardsBlocked,
         };
         let flags = request.u32(fields.flags).unwrap_or(0);
-        let subject = Subject { key: &key, process_id: 0, application: None };
+        let subject = Subject::packet(&key);
         verdict::give(request, &subject, epoch, decision, counter, flags);
     }
 }

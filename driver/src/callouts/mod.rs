@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | ALE_AUTH_CONNECT, ALE_AUTH_RECV_ACCEPT | [`connection`] | decides a connection |
 //! | ALE_FLOW_ESTABLISHED | [`established`] | makes the flow context |
-//! | STREAM | [`stream`] | counts TCP data, drops revoked connections |
+//! | STREAM | [`stream`] | asks TCP data for a name, where the policy does, and decides by it |
 //! | OUTBOUND_TRANSPORT, INBOUND_TRANSPORT | [`transport`] | counts packets, drops those of revoked flows, decides packets that have no flow |
 //! | INBOUND_TRANSPORT_DISCARD, OUTBOUND_ICMP_ERROR | [`silence`] | keeps resets and ICMP errors from telling which ports are closed |
 //! | IPFORWARD | [`forward`] | decides packets that are passed on between other machines |
@@ -25,11 +25,15 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use kernel::wdf::ControlDevice;
 use kernel::{
     status::NtResult,
-    wfp::{Callout, CalloutEntry, Callouts, Classify, callout_flag, fields, fields::Fields},
+    wfp::{Callout, CalloutEntry, Callouts, Classify, Flow, callout_flag, fields, fields::Fields, protocol},
 };
 use sluice_protocol::object::{self, CALLOUTS, CalloutObject, Carried, Point};
 
-use crate::{SLUICE, device::Device, flow::FlowState};
+use crate::{
+    SLUICE,
+    device::Device,
+    flow::{FlowKey, FlowState},
+};
 
 /// One of our classify functions.
 type Request<'a> = Classify<'a, FlowState>;
@@ -53,7 +57,7 @@ const fn of<C: Callout>(object: &CalloutObject) -> CalloutEntry {
     assert!(fields::is_layer(object.layer_id, object.name), "the row gives the layer another id than the headers");
     let flags = match object.carried {
         // Only flows with a context of ours are classified there: the rest pay nothing.
-        Carried::OnlyTcp => callout_flag::CONDITIONAL_ON_FLOW,
+        Carried::LookedAtTcp => callout_flag::CONDITIONAL_ON_FLOW,
         Carried::None | Carried::EveryFlow => 0,
     };
     CalloutEntry::of::<C>(object.layer_id, object.callout, flags)
@@ -100,13 +104,23 @@ fn is_closing() -> bool {
 }
 
 /// The indices in the list of the callouts that a flow carries its context to.
-fn flow_callouts(ip_version: u8, is_tcp: bool) -> impl Iterator<Item = usize> {
+fn flow_callouts(key: &FlowKey, looked_at: bool) -> impl Iterator<Item = usize> {
+    let (ip_version, protocol) = (if key.local.is_ipv4() { 4 } else { 6 }, key.protocol);
     CALLOUTS.iter().enumerate().filter_map(move |(place, object)| {
         let carried = match object.carried {
             Carried::None => false,
             Carried::EveryFlow => true,
-            Carried::OnlyTcp => is_tcp,
+            Carried::LookedAtTcp => looked_at && protocol == protocol::TCP,
         };
         (carried && object.ip_version == ip_version).then_some(place)
     })
+}
+
+/// Ends the looking at a flow's content: the layers that only do that are not called for it again.
+fn let_go(flow: &Flow<FlowState>) {
+    CALLOUTS
+        .iter()
+        .enumerate()
+        .filter(|(_, object)| object.carried == Carried::LookedAtTcp)
+        .for_each(|(place, _)| flow.remove_association(place));
 }

@@ -7,7 +7,7 @@
 //! as it does.
 
 use kernel::wfp::{Answer, Callout, condition_flag};
-use sluice_policy::{Decision, Direction, Verdict, packet};
+use sluice_policy::{Decision, Direction, Name, Verdict, packet};
 use sluice_protocol::{object::Point, status::Counter};
 
 use super::{
@@ -44,7 +44,7 @@ impl Callout for Discard {
             return;
         }
         let Some((key, policy)) = verdict::decidable(request, fields, Direction::Inbound) else { return };
-        let decision = key.decide(&policy, &Owner::read(request, fields));
+        let decision = key.decide(&policy, &Owner::read(request, fields), Name::Unknown);
         let epoch = policy.epoch;
         drop(policy);
         if !vanishes(&decision) {
@@ -54,7 +54,7 @@ impl Callout for Discard {
             request.answer(Answer::Block { hard: decision.hard });
             request.absorb();
         } else {
-            let subject = Subject { key: &key, process_id: 0, application: None };
+            let subject = Subject::packet(&key);
             verdict::give(request, &subject, epoch, decision, Counter::DiscardsSilenced, flags);
         }
     }
@@ -73,7 +73,7 @@ impl Callout for IcmpError {
         let silenced = quoted(request).is_some_and(|key| {
             let to_this_machine = request.address(fields.local_address) == Some(key.local);
             let Some(policy) = SLUICE.policy.read().filter(|_| to_this_machine) else { return false };
-            vanishes(&key.decide(&policy, &Owner::read(request, fields)))
+            vanishes(&key.decide(&policy, &Owner::read(request, fields), Name::Unknown))
         });
         if silenced {
             SLUICE.counters.add(request.dispatch(), Counter::IcmpErrorsSilenced, 1);

@@ -5,7 +5,7 @@ use kernel::wfp::{
     fields::Fields,
     protocol::{TCP, UDP},
 };
-use sluice_policy::{Decision, Direction, Verdict};
+use sluice_policy::{Decision, Direction, Name, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
 use super::{
@@ -75,7 +75,7 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction, wa
     let totals = totals(request, way);
     flow.traffic().add(way, totals);
     match verdict::standing(request, flow) {
-        Standing::Permitted => {
+        Standing::Permitted | Standing::Awaited(_) => {
             request.answer(Answer::Continue);
         }
         Standing::Revoked => {
@@ -93,7 +93,7 @@ fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction
         return untracked(request, fields, direction);
     }
     let Some((key, policy)) = verdict::decidable(request, fields, direction) else { return };
-    let decision = key.decide(&policy, &Owner::read(request, fields));
+    let decision = key.decide(&policy, &Owner::read(request, fields), Name::Unknown);
     let epoch = policy.epoch;
     drop(policy);
     let counter = match decision.verdict {
@@ -101,19 +101,19 @@ fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction
         Verdict::Block => Counter::PacketsBlocked,
     };
     let flags = request.u32(fields.flags).unwrap_or(0);
-    let subject = Subject { key: &key, process_id: 0, application: None };
+    let subject = Subject::packet(&key);
     verdict::give(request, &subject, epoch, decision, counter, flags);
 }
 
 /// A packet of TCP or UDP without a context of ours. Before its flow is established the ALE layers decide. An established
 /// flow that was refused a context is decided by its key at each packet, as far as that tells: who owns it and who opened
 /// it is not known here, so a policy that asks for owners is left to the ALE layers, where Windows asks again after a
-/// swap, and the flow must be forbidden whoever opened it.
+/// swap, and the flow must be forbidden whoever opened it. Nobody looks at its content, so its name is undecidable.
 fn untracked(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     match request.flow_handle().and_then(|_| forbidden(request, fields, direction)) {
         Some((key, epoch, decision)) => {
             let flags = request.u32(fields.flags).unwrap_or(0);
-            let subject = Subject { key: &key, process_id: 0, application: None };
+            let subject = Subject::packet(&key);
             verdict::give(request, &subject, epoch, decision, Counter::RevokedPackets, flags);
         }
         None => {
@@ -127,8 +127,8 @@ fn forbidden(request: &Request<'_>, fields: &Fields, direction: Direction) -> Op
     let policy = SLUICE.policy.read().filter(|policy| !policy.image.asks_for_owners())?;
     let key = FlowKey::read(request, fields, Some(direction))?;
     let owner = Owner::read(request, fields);
-    let [outbound, inbound] =
-        [Direction::Outbound, Direction::Inbound].map(|direction| FlowKey { direction, ..key }.decide(&policy, &owner));
+    let [outbound, inbound] = [Direction::Outbound, Direction::Inbound]
+        .map(|direction| FlowKey { direction, ..key }.decide(&policy, &owner, Name::Undecidable));
     let decision = if direction == Direction::Outbound { outbound } else { inbound };
     let forbidden = outbound.verdict == Verdict::Block && inbound.verdict == Verdict::Block;
     forbidden.then_some((key, policy.epoch, decision))

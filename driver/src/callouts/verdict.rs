@@ -5,7 +5,7 @@ use kernel::{
     swap::Guard,
     wfp::{Answer, Flow, Outcome, condition_flag, fields::Fields},
 };
-use sluice_policy::{Decision, Direction, Verdict};
+use sluice_policy::{Decision, Direction, Name, Verdict};
 use sluice_protocol::{Event, event, status::Counter};
 
 use super::Request;
@@ -23,9 +23,21 @@ pub(super) struct Subject<'a> {
     pub(super) process_id: u32,
     /// The application's path as ALE_APP_ID gives it.
     pub(super) application: Option<&'a [u8]>,
+    /// The name that its content asks for; empty when not known.
+    pub(super) name: &'a [u8],
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    /// A packet of which nothing but its headers is known.
+    pub(super) const fn packet(key: &'a FlowKey) -> Self {
+        Self { key, process_id: 0, application: None, name: &[] }
+    }
+
+    /// An established flow.
+    fn of(flow: &'a FlowState, key: &'a FlowKey) -> Self {
+        Self { key, process_id: flow.process_id(), application: flow.owner().application, name: &[] }
+    }
+
     /// Records a decision under the policy of generation `epoch`, taken for `request`, if it is to be recorded.
     fn record(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) {
         let source = match (self.key.direction, self.process_id) {
@@ -55,6 +67,7 @@ impl Subject<'_> {
             flags: flags | if decision.hard { event::flags::HARD } else { 0 },
             ..self.key.event()
         };
+        event.set_name(self.name);
         event.set_application(trim_nul(self.application.unwrap_or_default()));
         event
     }
@@ -102,6 +115,9 @@ pub(super) fn give(
     if decision.silent {
         request.absorb();
     }
+    if decision.needs_name {
+        flags |= event::flags::AWAITS_NAME;
+    }
     if conditions & condition_flag::IS_REAUTHORIZE != 0 {
         flags |= event::flags::REAUTHORIZE;
     }
@@ -117,21 +133,37 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
     if let Some(standing) = flow.known_standing() {
         return standing;
     }
-    let Some(policy) = SLUICE.policy.read() else { return flow.last_standing() };
+    let (last, token) = flow.last_standing();
+    let Some(policy) = SLUICE.policy.read() else { return last };
     let key = flow.key();
-    let decision = key.decide(&policy, &flow.owner());
+    let decision = key.decide(&policy, &flow.owner(), flow.name());
     let epoch = policy.epoch;
     drop(policy);
-    let standing = match decision.verdict {
-        Verdict::Permit => Standing::Permitted,
-        Verdict::Block => Standing::Revoked,
-    };
-    let before = flow.set_standing(epoch, standing);
-    if standing == Standing::Revoked && before == Standing::Permitted {
+    let (standing, ours) = flow.replace_standing(token, epoch, Standing::of(&decision));
+    if ours && standing == Standing::Revoked && last != Standing::Revoked {
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
-        let subject = Subject { key: &key, process_id: flow.process_id(), application: flow.owner().application };
-        subject.record(request, epoch, decision, event::flags::FLOW_REVOKED);
+        Subject::of(flow, &key).record(request, epoch, decision, event::flags::FLOW_REVOKED);
     }
+    standing
+}
+
+/// Decides a flow by what its content asks for, which is known now, and records that. Without a policy it is permitted.
+/// IRQL <= DISPATCH_LEVEL.
+pub(super) fn decide_by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Standing {
+    flow.set_name(name);
+    let Some(policy) = SLUICE.policy.read() else { return Standing::Permitted };
+    let key = flow.key();
+    let decision = key.decide(&policy, &flow.owner(), name);
+    let epoch = policy.epoch;
+    drop(policy);
+    let standing = Standing::of(&decision);
+    let found = if matches!(name, Name::Known(_)) { Counter::NamesFound } else { Counter::NamesUndecidable };
+    SLUICE.counters.add(request.dispatch(), found, 1);
+    if flow.set_standing(epoch, standing) != Standing::Revoked && standing == Standing::Revoked {
+        SLUICE.counters.add(request.dispatch(), Counter::FlowsBlockedByName, 1);
+    }
+    let name = if let Name::Known(name) = name { name } else { &[] };
+    Subject { name, ..Subject::of(flow, &key) }.record(request, epoch, decision, event::flags::BY_CONTENT);
     standing
 }
 

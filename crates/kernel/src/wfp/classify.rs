@@ -222,7 +222,8 @@ impl<'a, F: 'static> Call<'a, F> {
         }
         // SAFETY: at these layers the layer data is a FWPS_STREAM_CALLOUT_IO_PACKET0, lent for the time of the call; the
         // layer id comes from the engine.
-        unsafe { self.layer_data.cast::<FWPS_STREAM_CALLOUT_IO_PACKET0>().as_mut() }.and_then(Stream::new)
+        let packet = unsafe { self.layer_data.cast::<FWPS_STREAM_CALLOUT_IO_PACKET0>().as_mut() }?;
+        Stream::new(packet, self.out)
     }
 
     /// Writes the answer, as far as the rights allow.

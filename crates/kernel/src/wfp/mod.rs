@@ -1,6 +1,7 @@
 //! The Windows Filtering Platform: callouts, what a classify carries and how it is answered, flow contexts.
 
 mod answer;
+mod bytes;
 mod callout;
 mod classify;
 pub mod fields;
