@@ -1,5 +1,6 @@
 //! A host in memory, for tests only: it stores what it is given and fails at the call that a test names.
 
+use sluice_host::listing::{ListedEvent, ListedFilter, Listing};
 use sluice_host::system::{CodeIntegrity, MACHINE_X64, Signature, System, is_driver_file};
 use sluice_host::{
     Callout, Device, Engine, Filter, FilterEntry, Guid, Host, HostError, HostResult, Provider, ServiceConfig,
@@ -425,6 +426,25 @@ impl Engine for Session<'_> {
                 action: Some(filter.action),
             })
             .collect())
+    }
+
+    fn list(&mut self) -> HostResult<Listing> {
+        let filters = self.filters(None)?.into_iter().map(|entry| {
+            let (description, effective_weight) = (String::new(), None);
+            ListedFilter { entry, description, effective_weight, conditions: Vec::new() }
+        });
+        let filters = filters.collect();
+        let objects = self.memory.objects.borrow();
+        let providers = objects.providers.iter().map(|provider| (provider.clone(), 0)).collect();
+        Ok(Listing { providers, sublayers: objects.sublayers.clone(), filters, ..Listing::default() })
+    }
+
+    fn net_events(&mut self) -> HostResult<Vec<ListedEvent>> {
+        Ok(Vec::new())
+    }
+
+    fn options(&mut self) -> HostResult<Vec<(u32, u32)>> {
+        Ok(Vec::new())
     }
 }
 

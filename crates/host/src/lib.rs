@@ -7,6 +7,7 @@
 pub mod code;
 mod error;
 mod guid;
+pub mod listing;
 mod record;
 #[cfg(target_os = "linux")]
 pub mod remote;
@@ -100,6 +101,13 @@ pub trait Engine {
     fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>>;
     /// `FwpmFilterEnum0` over all filters of a provider, or of all providers.
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>>;
+    /// The enumerations of layers, providers, sublayers, callouts and filters, each whole. They are not in one
+    /// transaction: an object that is added or deleted meanwhile may be missing.
+    fn list(&mut self) -> HostResult<listing::Listing>;
+    /// `FwpmNetEventEnum2`: the recorded net events, oldest first.
+    fn net_events(&mut self) -> HostResult<Vec<listing::ListedEvent>>;
+    /// `FwpmEngineGetOption0` for each of [`listing::ENGINE_OPTIONS`] that this Windows has.
+    fn options(&mut self) -> HostResult<Vec<(u32, u32)>>;
 }
 
 /// An open device. Dropping it closes the handle, which cancels pending requests on it.

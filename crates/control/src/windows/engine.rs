@@ -1,16 +1,14 @@
 //! The Base Filtering Engine.
 
-use super::convert::{Arena, action_back, guid, guid_back, weight_back};
-use super::{check, fwpuclnt};
+use super::convert::{Arena, guid};
+use super::{check, enumerate, events, fwpuclnt, listing};
+use sluice_host::listing::{ENGINE_OPTIONS, ListedEvent, Listing};
 use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostResult, Provider, Sublayer, code};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform as wfp;
 use windows_sys::Win32::System::Rpc::RPC_C_AUTHN_DEFAULT;
-use windows_sys::core::{GUID, PWSTR};
-
-/// How many filters one call of the enumeration asks for.
-const PAGE: u32 = 128;
+use windows_sys::core::GUID;
 
 /// An open session.
 pub(super) struct Session(HANDLE);
@@ -130,128 +128,65 @@ impl Engine for Session {
     }
 
     fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
-        let read = |object: &wfp::FWPM_PROVIDER0| Provider {
-            key: guid_back(&object.providerKey),
-            // SAFETY: the names are null or NUL-terminated strings of the object.
-            name: unsafe { text(object.displayData.name) },
-            // SAFETY: as above.
-            description: unsafe { text(object.displayData.description) },
-            persistent: object.flags & wfp::FWPM_PROVIDER_FLAG_PERSISTENT != 0,
-            // SAFETY: as above.
-            service: (!object.serviceName.is_null()).then(|| unsafe { text(object.serviceName) }),
-        };
-        self.get("FwpmProviderGetByKey0", fwpuclnt::FwpmProviderGetByKey0, key, read)
+        self.get("FwpmProviderGetByKey0", fwpuclnt::FwpmProviderGetByKey0, key, listing::provider)
     }
 
     fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
-        let read = |object: &wfp::FWPM_SUBLAYER0| Sublayer {
-            key: guid_back(&object.subLayerKey),
-            // SAFETY: the names are null or NUL-terminated strings of the object.
-            name: unsafe { text(object.displayData.name) },
-            // SAFETY: as above.
-            description: unsafe { text(object.displayData.description) },
-            persistent: object.flags & wfp::FWPM_SUBLAYER_FLAG_PERSISTENT != 0,
-            // SAFETY: providerKey is null or points to a GUID of the object.
-            provider: unsafe { object.providerKey.as_ref() }.map(guid_back),
-            weight: object.weight,
-        };
-        self.get("FwpmSubLayerGetByKey0", fwpuclnt::FwpmSubLayerGetByKey0, key, read)
+        self.get("FwpmSubLayerGetByKey0", fwpuclnt::FwpmSubLayerGetByKey0, key, listing::sublayer)
     }
 
     fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
-        let read = |object: &wfp::FWPM_CALLOUT0| Callout {
-            key: guid_back(&object.calloutKey),
-            // SAFETY: the names are null or NUL-terminated strings of the object.
-            name: unsafe { text(object.displayData.name) },
-            // SAFETY: as above.
-            description: unsafe { text(object.displayData.description) },
-            persistent: object.flags & wfp::FWPM_CALLOUT_FLAG_PERSISTENT != 0,
-            // SAFETY: providerKey is null or points to a GUID of the object.
-            provider: unsafe { object.providerKey.as_ref() }.map(guid_back),
-            layer: guid_back(&object.applicableLayer),
-        };
-        self.get("FwpmCalloutGetByKey0", fwpuclnt::FwpmCalloutGetByKey0, key, read)
+        self.get("FwpmCalloutGetByKey0", fwpuclnt::FwpmCalloutGetByKey0, key, listing::callout)
     }
 
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         // All filters, of which ours are picked here: a template would also have to name one layer.
-        let mut enumeration = Enumeration::open(self.0)?;
         let mut filters = Vec::new();
-        while let Some(page) = enumeration.next_page()? {
-            filters.extend(page.entries().filter(|filter| provider.is_none() || filter.provider == provider));
-        }
+        enumerate::filters(self.0, |filter| {
+            let entry = listing::entry(filter);
+            filters.extend((provider.is_none() || entry.provider == provider).then_some(entry));
+        })?;
         Ok(filters)
     }
-}
 
-/// An enumeration of all filters.
-struct Enumeration {
-    engine: HANDLE,
-    handle: HANDLE,
-}
-
-impl Enumeration {
-    fn open(engine: HANDLE) -> HostResult<Self> {
-        let mut handle = null_mut();
-        // SAFETY: the engine is open; a null template asks for every filter; `handle` outlives the call.
-        let result = unsafe { fwpuclnt::FwpmFilterCreateEnumHandle0(engine, null(), &raw mut handle) };
-        check("FwpmFilterCreateEnumHandle0", result)?;
-        Ok(Self { engine, handle })
+    fn list(&mut self) -> HostResult<Listing> {
+        let mut listing = Listing::default();
+        enumerate::layers(self.0, |layer| listing.layers.push(listing::layer(layer)))?;
+        enumerate::providers(self.0, |provider| listing.providers.push((listing::provider(provider), provider.flags)))?;
+        enumerate::sublayers(self.0, |sublayer| listing.sublayers.push(listing::sublayer(sublayer)))?;
+        enumerate::callouts(self.0, |callout| listing.callouts.push(listing::listed_callout(callout)))?;
+        enumerate::filters(self.0, |filter| listing.filters.push(listing::filter(filter)))?;
+        Ok(listing)
     }
 
-    fn next_page(&mut self) -> HostResult<Option<Page>> {
-        let mut page = Page { entries: null_mut(), count: 0 };
-        // SAFETY: engine and enumeration are open; `page` outlives the call and frees what the call allocates.
-        let result = unsafe {
-            fwpuclnt::FwpmFilterEnum0(self.engine, self.handle, PAGE, &raw mut page.entries, &raw mut page.count)
-        };
-        check("FwpmFilterEnum0", result)?;
-        Ok((page.count > 0).then_some(page))
+    fn net_events(&mut self) -> HostResult<Vec<ListedEvent>> {
+        let mut events = Vec::new();
+        enumerate::net_events(self.0, |event| events.push(events::event(event)))?;
+        Ok(events)
     }
-}
 
-impl Drop for Enumeration {
-    fn drop(&mut self) {
-        // SAFETY: from FwpmFilterCreateEnumHandle0 on this engine, which its session keeps open, and closed only here.
-        unsafe { fwpuclnt::FwpmFilterDestroyEnumHandle0(self.engine, self.handle) };
-    }
-}
-
-/// What one call of the enumeration allocated.
-struct Page {
-    entries: *mut *mut wfp::FWPM_FILTER0,
-    count: u32,
-}
-
-impl Page {
-    fn entries(&self) -> impl Iterator<Item = FilterEntry> {
-        // SAFETY: FwpmFilterEnum0 returned `count` pointers at `entries`, each to a filter, and they live until this
-        // page is dropped, which the iterator's borrow prevents.
-        unsafe { std::slice::from_raw_parts(self.entries, self.count as usize) }.iter().map(|&filter| {
-            // SAFETY: as above; providerKey is null or points to a GUID of the same allocation, the name is null or a
-            // NUL-terminated string of it, and weight and action have the members that their types say.
-            unsafe {
-                let filter = &*filter;
-                FilterEntry {
-                    key: guid_back(&filter.filterKey),
-                    id: filter.filterId,
-                    name: text(filter.displayData.name),
-                    layer: guid_back(&filter.layerKey),
-                    provider: filter.providerKey.as_ref().map(guid_back),
-                    sublayer: guid_back(&filter.subLayerKey),
-                    flags: filter.flags,
-                    weight: weight_back(&filter.weight),
-                    conditions: filter.numFilterConditions,
-                    action: action_back(&filter.action),
-                }
+    fn options(&mut self) -> HostResult<Vec<(u32, u32)>> {
+        let mut options = Vec::new();
+        for (option, ..) in ENGINE_OPTIONS {
+            let mut value: *mut wfp::FWP_VALUE0 = null_mut();
+            // SAFETY: the engine is open; `value` outlives the call.
+            let result =
+                unsafe { fwpuclnt::FwpmEngineGetOption0(self.0, option as wfp::FWPM_ENGINE_OPTION, &raw mut value) };
+            match check("FwpmEngineGetOption0", result) {
+                // An option that this Windows does not have.
+                Err(error) if error.code == code::ERROR_INVALID_PARAMETER => continue,
+                result => result?,
             }
-        })
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        free(&mut self.entries.cast());
+            // SAFETY: the call succeeded: `value` points to a value until it is freed below.
+            if let Some(found) = unsafe { value.as_ref() }
+                && found.r#type == wfp::FWP_UINT32
+            {
+                // SAFETY: the type says that this member is set.
+                options.push((option, unsafe { found.Anonymous.uint32 }));
+            }
+            free(&mut value.cast());
+        }
+        Ok(options)
     }
 }
 
@@ -260,19 +195,4 @@ pub(super) fn free(memory: &mut *mut core::ffi::c_void) {
     // SAFETY: the callers pass memory that an Fwpm function returned and that they do not use afterwards; null is
     // allowed.
     unsafe { fwpuclnt::FwpmFreeMemory0(memory) };
-}
-
-/// The text at `start`.
-///
-/// # Safety
-/// `start` is null or points to a NUL-terminated string.
-unsafe fn text(start: PWSTR) -> String {
-    if start.is_null() {
-        return String::new();
-    }
-    // SAFETY: the caller says that the string ends with a NUL, and the walk stops there.
-    unsafe {
-        let length = (0..).take_while(|&at| *start.add(at) != 0).count();
-        String::from_utf16_lossy(std::slice::from_raw_parts(start, length))
-    }
 }

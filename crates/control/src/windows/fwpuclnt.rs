@@ -44,6 +44,44 @@ system_library! { "fwpuclnt.dll";
         engine: HANDLE, enumeration: HANDLE, wanted: u32, entries: *mut *mut *mut wfp::FWPM_FILTER0, count: *mut u32,
     ) -> u32, or |code| code;
     fn FwpmFilterDestroyEnumHandle0(engine: HANDLE, enumeration: HANDLE) -> u32, or |code| code;
+    fn FwpmProviderCreateEnumHandle0(
+        engine: HANDLE, template: *const wfp::FWPM_PROVIDER_ENUM_TEMPLATE0, enumeration: *mut HANDLE,
+    ) -> u32, or |code| code;
+    fn FwpmProviderEnum0(
+        engine: HANDLE, enumeration: HANDLE, wanted: u32, entries: *mut *mut *mut wfp::FWPM_PROVIDER0, count: *mut u32,
+    ) -> u32, or |code| code;
+    fn FwpmProviderDestroyEnumHandle0(engine: HANDLE, enumeration: HANDLE) -> u32, or |code| code;
+    fn FwpmSubLayerCreateEnumHandle0(
+        engine: HANDLE, template: *const wfp::FWPM_SUBLAYER_ENUM_TEMPLATE0, enumeration: *mut HANDLE,
+    ) -> u32, or |code| code;
+    fn FwpmSubLayerEnum0(
+        engine: HANDLE, enumeration: HANDLE, wanted: u32, entries: *mut *mut *mut wfp::FWPM_SUBLAYER0, count: *mut u32,
+    ) -> u32, or |code| code;
+    fn FwpmSubLayerDestroyEnumHandle0(engine: HANDLE, enumeration: HANDLE) -> u32, or |code| code;
+    fn FwpmCalloutCreateEnumHandle0(
+        engine: HANDLE, template: *const wfp::FWPM_CALLOUT_ENUM_TEMPLATE0, enumeration: *mut HANDLE,
+    ) -> u32, or |code| code;
+    fn FwpmCalloutEnum0(
+        engine: HANDLE, enumeration: HANDLE, wanted: u32, entries: *mut *mut *mut wfp::FWPM_CALLOUT0, count: *mut u32,
+    ) -> u32, or |code| code;
+    fn FwpmCalloutDestroyEnumHandle0(engine: HANDLE, enumeration: HANDLE) -> u32, or |code| code;
+    fn FwpmLayerCreateEnumHandle0(
+        engine: HANDLE, template: *const wfp::FWPM_LAYER_ENUM_TEMPLATE0, enumeration: *mut HANDLE,
+    ) -> u32, or |code| code;
+    fn FwpmLayerEnum0(
+        engine: HANDLE, enumeration: HANDLE, wanted: u32, entries: *mut *mut *mut wfp::FWPM_LAYER0, count: *mut u32,
+    ) -> u32, or |code| code;
+    fn FwpmLayerDestroyEnumHandle0(engine: HANDLE, enumeration: HANDLE) -> u32, or |code| code;
+    fn FwpmNetEventCreateEnumHandle0(
+        engine: HANDLE, template: *const wfp::FWPM_NET_EVENT_ENUM_TEMPLATE0, enumeration: *mut HANDLE,
+    ) -> u32, or |code| code;
+    fn FwpmNetEventEnum2(
+        engine: HANDLE, enumeration: HANDLE, wanted: u32, entries: *mut *mut *mut wfp::FWPM_NET_EVENT2, count: *mut u32,
+    ) -> u32, or |code| code;
+    fn FwpmNetEventDestroyEnumHandle0(engine: HANDLE, enumeration: HANDLE) -> u32, or |code| code;
+    fn FwpmEngineGetOption0(
+        engine: HANDLE, option: wfp::FWPM_ENGINE_OPTION, value: *mut *mut wfp::FWP_VALUE0,
+    ) -> u32, or |code| code;
     fn FwpmFreeMemory0(memory: *mut *mut c_void) -> (), or |_| ();
     fn FwpmGetAppIdFromFileName0(file: PCWSTR, app_id: *mut *mut wfp::FWP_BYTE_BLOB) -> u32, or |code| code;
 }

@@ -7,11 +7,14 @@
 mod convert;
 mod device;
 mod engine;
+mod enumerate;
 mod environment;
+mod events;
 mod files;
 mod fwpuclnt;
 mod interface;
 mod library;
+mod listing;
 mod path;
 mod service;
 mod signature;

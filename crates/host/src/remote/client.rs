@@ -2,6 +2,7 @@
 
 use super::wire::{self, DeviceRequest, EngineRequest, HELLO, Hello, MAX_OUTPUT, Request};
 use crate::Host;
+use crate::listing::{ListedEvent, Listing};
 use crate::system::{Signature, System};
 use crate::{
     Callout, Device, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, ServiceConfig, ServiceState,
@@ -179,6 +180,18 @@ impl Engine for RemoteEngine {
 
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         self.0.call(&EngineRequest::Filters(provider))
+    }
+
+    fn list(&mut self) -> HostResult<Listing> {
+        self.0.call(&EngineRequest::List)
+    }
+
+    fn net_events(&mut self) -> HostResult<Vec<ListedEvent>> {
+        self.0.call(&EngineRequest::NetEvents)
+    }
+
+    fn options(&mut self) -> HostResult<Vec<(u32, u32)>> {
+        self.0.call(&EngineRequest::Options)
     }
 }
 

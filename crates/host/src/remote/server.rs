@@ -210,6 +210,9 @@ fn serve_engine(engine: &mut dyn Engine, stream: &UnixStream) -> io::Result<()> 
             EngineRequest::Sublayer(key) => reply(stream, engine.sublayer(key))?,
             EngineRequest::Callout(key) => reply(stream, engine.callout(key))?,
             EngineRequest::Filters(provider) => reply(stream, engine.filters(provider))?,
+            EngineRequest::List => reply(stream, engine.list())?,
+            EngineRequest::NetEvents => reply(stream, engine.net_events())?,
+            EngineRequest::Options => reply(stream, engine.options())?,
         }
     }
     Ok(())

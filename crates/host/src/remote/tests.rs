@@ -3,6 +3,7 @@
 use super::wire::{self, EngineRequest, HELLO, Hello, Request};
 use super::{RemoteHost, Server, serve};
 use crate::Host;
+use crate::listing::{ListedCondition, ListedEvent, ListedFilter, ListedValue, Listing};
 use crate::system::{CodeIntegrity, MACHINE_X64, Signature, System, Trust};
 use crate::{
     Callout, Condition, ConditionValue, Device, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult,
@@ -201,6 +202,27 @@ impl Engine for RecorderEngine<'_> {
             })
             .collect())
     }
+    fn list(&mut self) -> HostResult<Listing> {
+        let value = ConditionValue::Range {
+            low: Box::new(ConditionValue::Uint16(1)),
+            high: Box::new(ConditionValue::Uint16(9)),
+        };
+        let conditions = [Some(ListedValue::Plain(value)), Some(ListedValue::Sid(vec![1, 2])), None]
+            .map(|value| ListedCondition { field: Guid(9), match_type: 5, data_type: 2, value })
+            .into();
+        let entries = self.filters(None)?.into_iter();
+        let filters = entries.map(|entry| {
+            let (description, effective_weight) = ("of a filter".into(), Some(1 << 60));
+            ListedFilter { entry, description, effective_weight, conditions: Vec::clone(&conditions) }
+        });
+        Ok(Listing { filters: filters.collect(), ..Listing::default() })
+    }
+    fn net_events(&mut self) -> HostResult<Vec<ListedEvent>> {
+        Err(HostError::new("FwpmNetEventEnum2", code::ERROR_ACCESS_DENIED))
+    }
+    fn options(&mut self) -> HostResult<Vec<(u32, u32)>> {
+        Ok(vec![(0, 1)])
+    }
 }
 
 impl Drop for RecorderEngine<'_> {
@@ -378,6 +400,15 @@ fn an_engine_has_a_connection_of_its_own_and_ends_with_it() {
     let [entry] = &engine.filters(Some(Guid(2))).unwrap()[..] else { panic!("one filter") };
     assert_eq!((entry.flags, entry.weight, entry.conditions), (0x11, Some(Weight::Exact(u64::MAX)), 1));
     assert_eq!((entry.sublayer, entry.action), (Guid(4), Some(FilterAction::CalloutUnknown(Guid(6)))));
+    let listing = engine.list().unwrap();
+    let [listed] = &listing.filters[..] else { panic!("one filter") };
+    assert_eq!((&listed.entry, listed.effective_weight), (entry, Some(1 << 60)));
+    let values: Vec<_> = listed.conditions.iter().map(|condition| condition.value.clone()).collect();
+    let ports =
+        ConditionValue::Range { low: Box::new(ConditionValue::Uint16(1)), high: Box::new(ConditionValue::Uint16(9)) };
+    assert_eq!(values, [Some(ListedValue::Plain(ports)), Some(ListedValue::Sid(vec![1, 2])), None]);
+    assert_eq!(engine.net_events().unwrap_err().code, code::ERROR_ACCESS_DENIED);
+    assert_eq!(engine.options(), Ok(vec![(0, 1)]));
     assert_eq!(engine.provider(Guid(9)), Ok(None));
     assert_eq!(engine.provider(Guid(2)).unwrap().unwrap().service.as_deref(), Some("x"));
     assert_eq!(engine.sublayer(Guid(4)).unwrap().unwrap().weight, 7);

@@ -17,7 +17,7 @@ pub(super) const MAX_OUTPUT: usize = sluice_protocol::ioctl::MAX_POLICY_BYTES;
 /// server notices that its client is gone.
 pub(super) const MAX_READ_WAIT: Duration = Duration::from_millis(250);
 /// The first bytes each side sends, followed by the protocol version.
-pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 5 };
+pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 6 };
 
 /// The opening message of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,9 @@ pub(super) enum EngineRequest {
     Sublayer(Guid),
     Callout(Guid),
     Filters(Option<Guid>),
+    List,
+    NetEvents,
+    Options,
 }
 
 /// The requests to an open device.

@@ -8,6 +8,7 @@ pub mod fwpm;
 pub mod fwps;
 mod handle;
 pub mod inject;
+mod listing;
 pub mod pend;
 pub mod redirect;
 pub mod stack;

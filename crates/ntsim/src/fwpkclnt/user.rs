@@ -1,14 +1,13 @@
 //! BFE for a program: the same calls, from a thread that does not run on a simulated processor.
 
+use super::listing;
 use crate::cpu::{self, Bugcheck};
 use crate::machine::Machine;
 use filter_engine::BfeResult;
-use filter_engine::bfe::{self, DisplayData, Session, SessionOptions, Stored, StoredCallout};
+use filter_engine::bfe::{DisplayData, Session, SessionOptions};
 use nt_abi::Irql;
-use nt_abi::fwp::consts;
-use sluice_host::{
-    Callout, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer,
-};
+use sluice_host::listing::{ListedEvent, Listing};
+use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer};
 use std::sync::Arc;
 
 /// A session of a program, through the seam that the Windows implementation shares. Dropping it closes the session.
@@ -114,71 +113,39 @@ impl Engine for UserSession {
 
     fn provider(&mut self, key: Guid) -> HostResult<Option<Provider>> {
         let Some(session) = &self.session else { return Err(closed("FwpmProviderGetByKey0")) };
-        let objects = session.objects();
-        Ok(objects.providers.get(&key).map(|Stored { object, .. }| Provider {
-            key: object.key,
-            name: object.display.name.clone().unwrap_or_default(),
-            description: object.display.description.clone().unwrap_or_default(),
-            persistent: object.flags & consts::FWPM_PROVIDER_FLAG_PERSISTENT != 0,
-            service: object.service.clone(),
-        }))
+        Ok(session.objects().providers.get(&key).map(listing::provider))
     }
 
     fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>> {
         let Some(session) = &self.session else { return Err(closed("FwpmSubLayerGetByKey0")) };
-        let objects = session.objects();
-        Ok(objects.sublayers.get(&key).map(|Stored { object, .. }| Sublayer {
-            key: object.key,
-            name: object.display.name.clone().unwrap_or_default(),
-            description: object.display.description.clone().unwrap_or_default(),
-            persistent: object.flags & consts::FWPM_SUBLAYER_FLAG_PERSISTENT != 0,
-            provider: object.provider,
-            weight: object.weight,
-        }))
+        Ok(session.objects().sublayers.get(&key).map(listing::sublayer))
     }
 
     fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>> {
         let Some(session) = &self.session else { return Err(closed("FwpmCalloutGetByKey0")) };
-        let objects = session.objects();
-        Ok(objects.callouts.get(&key).map(|StoredCallout { stored: Stored { object, .. }, .. }| Callout {
-            key: object.key,
-            name: object.display.name.clone().unwrap_or_default(),
-            description: object.display.description.clone().unwrap_or_default(),
-            persistent: object.flags & consts::FWPM_CALLOUT_FLAG_PERSISTENT != 0,
-            provider: object.provider,
-            layer: object.layer,
-        }))
+        Ok(session.objects().callouts.get(&key).map(|callout| listing::callout(&callout.stored)))
     }
 
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         let Some(session) = &self.session else { return Err(closed("FwpmFilterEnum0")) };
         let objects = session.objects();
         let wanted = objects.filters.values().filter(|f| provider.is_none() || f.filter.provider == provider);
-        Ok(wanted
-            .map(|f| FilterEntry {
-                key: f.filter.key,
-                id: f.id,
-                name: f.filter.display.name.clone().unwrap_or_default(),
-                layer: f.filter.layer,
-                provider: f.filter.provider,
-                sublayer: f.filter.sublayer,
-                flags: f.filter.flags,
-                weight: Some(f.filter.weight),
-                conditions: f.filter.conditions.len() as u32,
-                action: action(&f.filter),
-            })
-            .collect())
+        Ok(wanted.map(|filter| listing::entry(filter)).collect())
     }
-}
 
-/// The action as a program sets it.
-fn action(filter: &bfe::Filter) -> Option<FilterAction> {
-    Some(match filter.action {
-        consts::FWP_ACTION_PERMIT => FilterAction::Permit,
-        consts::FWP_ACTION_BLOCK => FilterAction::Block,
-        consts::FWP_ACTION_CALLOUT_TERMINATING => FilterAction::CalloutTerminating(filter.action_key),
-        consts::FWP_ACTION_CALLOUT_INSPECTION => FilterAction::CalloutInspection(filter.action_key),
-        consts::FWP_ACTION_CALLOUT_UNKNOWN => FilterAction::CalloutUnknown(filter.action_key),
-        _ => return None,
-    })
+    fn list(&mut self) -> HostResult<Listing> {
+        let Some(session) = &self.session else { return Err(closed("FwpmFilterEnum0")) };
+        Ok(listing::listing(&self.machine.wfp.engine, &session.objects()))
+    }
+
+    fn net_events(&mut self) -> HostResult<Vec<ListedEvent>> {
+        Ok(self.machine.wfp.engine.events.to_vec().iter().map(listing::event).collect())
+    }
+
+    fn options(&mut self) -> HostResult<Vec<(u32, u32)>> {
+        let events = &self.machine.wfp.engine.events;
+        // FWPM_NET_EVENT_KEYWORD_CLASSIFY_ALLOW. The other options have no counterpart here.
+        let keywords = if events.collects_allow() { 0x10 } else { 0 };
+        Ok(vec![(0, events.collects().into()), (1, keywords)])
+    }
 }
