@@ -1,11 +1,16 @@
 //! A machine's Windows Filtering Platform as records, wherever they come from.
 //!
 //! [`read`] takes the files of `netsh wfp show state`, `show filters`, `show netevents` and `netsh wfp capture`, of any
-//! version of Windows and any size; [`record`] is what it finds in them.
+//! version of Windows and any size; [`live`] asks an engine through the seam. [`record`] is what they find, and
+//! [`platform`] holds the objects of one machine. [`query`] chooses among them as netsh does.
 #![forbid(unsafe_code)]
 
 pub mod key;
+pub mod live;
+pub mod platform;
+pub mod query;
 pub mod read;
 pub mod record;
 
 pub use key::Key;
+pub use platform::Platform;

@@ -35,6 +35,30 @@ table!(LAYER:
 );
 table!(SESSION: FWPM_SESSION_FLAG_DYNAMIC);
 
+/// Whose flags they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the objects")]
+pub enum FlagsOf {
+    Filter,
+    Provider,
+    Sublayer,
+    Callout,
+    Layer,
+}
+
+/// The names of an object's flags, by ascending bit; the bits without a name together, in hexadecimal.
+#[must_use]
+pub fn flag_names(of: FlagsOf, set: u32) -> Vec<String> {
+    let names = match of {
+        FlagsOf::Filter => FILTER,
+        FlagsOf::Provider => PROVIDER,
+        FlagsOf::Sublayer => SUBLAYER,
+        FlagsOf::Callout => CALLOUT,
+        FlagsOf::Layer => LAYER,
+    };
+    spell(set, names)
+}
+
 /// The names of the flags in `set`, by ascending bit; the bits without a name together, in hexadecimal.
 pub(super) fn spell(set: u32, names: &[(u32, &str)]) -> Vec<String> {
     let mut rest = set;

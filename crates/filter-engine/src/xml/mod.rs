@@ -13,9 +13,10 @@ mod state;
 mod value;
 
 pub use events::net_events;
+pub use flags::{FlagsOf, flag_names};
 pub use policy::{action_name, filters};
 pub use state::state;
-pub use value::match_type_name;
+pub use value::{data_type_name, match_type_name};
 
 use crate::netevent::FileTime;
 use quick_xml::Writer;
@@ -115,7 +116,8 @@ fn is_xml(c: char) -> bool {
 }
 
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`.
-fn time(time: FileTime) -> String {
+#[must_use]
+pub fn time(time: FileTime) -> String {
     const DAY: u64 = 24 * 60 * 60;
     // Days since 0000-03-01 of the proleptic Gregorian calendar: a year then ends with its leap day.
     const TO_1601: u64 = 584_694;

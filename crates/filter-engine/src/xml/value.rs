@@ -3,6 +3,7 @@
 use super::Xml;
 use crate::condition::ConditionValue;
 use crate::security::{SecurityDescriptor, sid_text};
+use nt_abi::fwp::consts;
 use sluice_host::MatchType;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -22,6 +23,36 @@ pub(super) fn wide(bytes: &[u8]) -> String {
 pub(super) fn printable(bytes: &[u8]) -> String {
     let plain = |byte: u8| matches!(byte, 0x20..=0x7E) && !matches!(byte, b'&' | b'<' | b'>');
     bytes.iter().map(|byte| if plain(*byte) { char::from(*byte) } else { '.' }).collect()
+}
+
+/// The name of an `FWP_DATA_TYPE`, or its number.
+#[must_use]
+pub fn data_type_name(data_type: u32) -> String {
+    let name = match data_type {
+        consts::FWP_EMPTY => "EMPTY",
+        consts::FWP_UINT8 => "UINT8",
+        consts::FWP_UINT16 => "UINT16",
+        consts::FWP_UINT32 => "UINT32",
+        consts::FWP_UINT64 => "UINT64",
+        consts::FWP_INT8 => "INT8",
+        consts::FWP_INT16 => "INT16",
+        consts::FWP_INT32 => "INT32",
+        consts::FWP_INT64 => "INT64",
+        consts::FWP_FLOAT => "FLOAT",
+        consts::FWP_DOUBLE => "DOUBLE",
+        consts::FWP_BYTE_ARRAY16_TYPE => "BYTE_ARRAY16_TYPE",
+        consts::FWP_BYTE_BLOB_TYPE => "BYTE_BLOB_TYPE",
+        consts::FWP_SID => "SID",
+        consts::FWP_SECURITY_DESCRIPTOR_TYPE => "SECURITY_DESCRIPTOR_TYPE",
+        consts::FWP_TOKEN_ACCESS_INFORMATION_TYPE => "TOKEN_ACCESS_INFORMATION_TYPE",
+        consts::FWP_UNICODE_STRING_TYPE => "UNICODE_STRING_TYPE",
+        consts::FWP_BYTE_ARRAY6_TYPE => "BYTE_ARRAY6_TYPE",
+        consts::FWP_V4_ADDR_MASK => "V4_ADDR_MASK",
+        consts::FWP_V6_ADDR_MASK => "V6_ADDR_MASK",
+        consts::FWP_RANGE_TYPE => "RANGE_TYPE",
+        other => return format!("FWP_DATA_TYPE {other}"),
+    };
+    format!("FWP_{name}")
 }
 
 /// `FWP_MATCH_*`.
