@@ -4,7 +4,10 @@
 //! is [`crate::fwpkclnt`], and devices are [`crate::nt::io`]. The machine's drive C: is this system's `/`, on
 //! `\device\harddiskvolume1`; a driver's path may be written either way.
 
+mod boot;
 mod drivers;
+
+pub use boot::{Boot, Stage};
 
 use crate::cpu::Bugcheck;
 use crate::fwpkclnt::UserSession;
@@ -87,7 +90,7 @@ impl LocalHost {
     pub fn new(machine: Arc<Machine>) -> Self {
         // CERT_E_UNTRUSTEDROOT: the machine trusts no signer.
         let disk = Disk {
-            drivers: Drivers::default(),
+            drivers: Drivers::on(&machine.disk),
             system: drivers::system(),
             trust: Trust::Nobody(0x800b_0109),
             engine: true,
@@ -129,8 +132,7 @@ impl LocalHost {
     fn image(&self, operation: &str, path: &str) -> HostResult<Vec<u8>> {
         if let Some(name) = drivers::name(path) {
             let disk = self.disk.lock();
-            let content = disk.drivers.read(name).cloned();
-            return content.ok_or_else(|| HostError::new(operation, code::ERROR_FILE_NOT_FOUND));
+            return disk.drivers.read(name).ok_or_else(|| HostError::new(operation, code::ERROR_FILE_NOT_FOUND));
         }
         let path = local_path(path).map_err(|error| HostError { operation: operation.to_owned(), ..error })?;
         sluice_files::read(&path, MAX_FILE).map_err(|error| file_error(operation, &path, &error))
@@ -285,7 +287,7 @@ impl Host for LocalHost {
     }
 
     fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>> {
-        Ok(self.disk.lock().drivers.read(file).cloned())
+        Ok(self.disk.lock().drivers.read(file))
     }
 
     fn write_driver(&self, file: &str, content: &[u8]) -> HostResult<()> {
@@ -314,7 +316,7 @@ impl Host for LocalHost {
 
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
         self.machine.check_running().map_err(|bugcheck| stopped("FwpmEngineOpen0", &bugcheck))?;
-        if !self.disk.lock().engine {
+        if !self.disk.lock().engine || !self.machine.wfp.engine.bfe.is_running() {
             return Err(HostError::new("FwpmEngineOpen0", code::EPT_S_NOT_REGISTERED));
         }
         Ok(Box::new(UserSession::open(&self.machine, false)))

@@ -9,6 +9,9 @@ pub use leak::LeakReport;
 
 use crate::cpu::processor::Processors;
 use crate::cpu::thread::SystemThreads;
+use crate::fwpkclnt::Platform;
+use crate::nt::Executive;
+use crate::nt::io::disk::Disk;
 use crate::nt::pool::Pool;
 use filter_engine::layers::WindowsVersion;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +23,13 @@ use std::time::Duration;
 pub struct Machine {
     id: u64,
     /// The Windows Filtering Platform: BFE's objects, the filter engine, flows, net events.
-    pub wfp: crate::fwpkclnt::Platform,
+    pub wfp: Platform,
     /// The Kernel-Mode Driver Framework.
     pub wdf: crate::wdf::Framework,
     /// The I/O manager: devices, symbolic links, open files.
     pub io: crate::nt::io::IoManager,
+    /// The disk.
+    pub disk: Arc<Disk>,
     /// Pool memory.
     pub pool: Pool,
     /// What drivers print.
@@ -40,7 +45,7 @@ pub struct Machine {
     /// Timers that are set.
     pub timers: crate::nt::ke::timer::Timers,
     /// Objects, processes, the registry and the rest of the executive.
-    pub executive: crate::nt::Executive,
+    pub executive: Executive,
     /// The Network Module Registrar.
     pub nmr: crate::netio::Registrar,
     /// The processors driver code runs on.
@@ -49,7 +54,7 @@ pub struct Machine {
     pub threads: SystemThreads,
     /// NDIS miniport drivers.
     pub miniports: crate::ndis::miniport::Miniports,
-    unload_patience: Duration,
+    config: Config,
     /// The hooks at the import boundary.
     pub hooks: crate::trace::Hooks,
     drivers: driver::Drivers,
@@ -92,12 +97,18 @@ impl Machine {
     /// A machine of this configuration.
     #[must_use]
     pub fn with(config: Config) -> Arc<Self> {
+        let wfp = Platform::of(config.windows);
+        Self::assemble(config, wfp, Arc::default(), Executive::default())
+    }
+
+    fn assemble(config: Config, wfp: Platform, disk: Arc<Disk>, executive: Executive) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            wfp: crate::fwpkclnt::Platform::of(config.windows),
+            wfp,
             wdf: crate::wdf::Framework::new(),
             io: crate::nt::io::IoManager::new(),
+            disk,
             pool: Pool::new(config.special_pool),
             log: crate::nt::log::DebugLog::default(),
             lock_order: crate::verifier::locks::LockOrder::default(),
@@ -105,16 +116,24 @@ impl Machine {
             clock: crate::nt::clock::Clock::default(),
             dispatcher: crate::nt::ke::dispatcher::Dispatcher::default(),
             timers: crate::nt::ke::timer::Timers::default(),
-            executive: crate::nt::Executive::default(),
+            executive,
             nmr: crate::netio::Registrar::default(),
             processors: Processors::new(config.processors),
             threads: SystemThreads::default(),
             miniports: crate::ndis::miniport::Miniports::default(),
-            unload_patience: config.unload_patience,
+            config,
             hooks: crate::trace::Hooks::default(),
             drivers: driver::Drivers::default(),
             stopped: OnceLock::new(),
         })
+    }
+
+    /// The same machine after it was switched off and on: with its disk, its registry, and what its Base Filtering Engine
+    /// keeps, which is not running; without anything else. This one must not be used any more.
+    #[must_use]
+    pub fn restarted(&self) -> Arc<Self> {
+        let executive = Executive { registry: self.executive.registry.copy(), ..Default::default() };
+        Self::assemble(self.config.clone(), self.wfp.restarted(), Arc::clone(&self.disk), executive)
     }
 
     /// A number that is unique in this process.

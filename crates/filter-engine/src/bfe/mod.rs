@@ -4,6 +4,7 @@
 //! commits. A change outside a transaction is a transaction of its own. On commit the callouts of new filters are
 //! notified (notifyFn may refuse), the engine's snapshot is replaced, and the callouts of deleted filters are notified.
 
+mod boot;
 mod check;
 mod objects;
 mod session;
@@ -22,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use sluice_host::Guid;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use transaction::Holder;
 
 /// The engine's store, and the session that changes it.
@@ -33,6 +34,8 @@ pub struct Bfe {
     next_filter: AtomicU64,
     next_order: AtomicU64,
     next_session: AtomicU64,
+    /// Whether it runs: until it does, only boot-time filters are enforced.
+    running: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,7 @@ impl Default for Bfe {
             next_filter: AtomicU64::new(0x1_0001),
             next_order: AtomicU64::new(1),
             next_session: AtomicU64::new(1),
+            running: AtomicBool::new(true),
         }
     }
 }
@@ -73,6 +77,12 @@ impl Bfe {
     #[must_use]
     pub fn objects(&self) -> Objects {
         self.state.lock().objects.clone()
+    }
+
+    /// Whether BFE runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
     }
 
     /// The open sessions.

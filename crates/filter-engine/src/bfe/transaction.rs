@@ -77,7 +77,8 @@ impl Bfe {
         }
         let changed: BTreeSet<LayerId> = added.iter().chain(&removed).map(|filter| filter.layer).collect();
         if !changed.is_empty() {
-            let layers = changed.into_iter().map(|layer| (layer, layer_filters(&objects, layer)));
+            let running = self.is_running();
+            let layers = changed.into_iter().map(|layer| (layer, layer_filters(&objects, layer, running)));
             let new = engine.snapshot.read(|snapshot| snapshot.with(layers));
             engine.snapshot.store(new);
             self.publish(&objects);
@@ -106,9 +107,10 @@ impl Bfe {
     }
 }
 
-/// The filters of one layer, for the engine. Boot-time filters are enforced only until BFE runs, and here it runs.
-fn layer_filters(objects: &Objects, layer: LayerId) -> LayerFilters {
-    let here = objects.filters.values().filter(|f| f.layer == layer && f.lifetime != Lifetime::BootTime);
+/// The filters of one layer, for the engine: the boot-time filters until BFE runs, then all others.
+pub(super) fn layer_filters(objects: &Objects, layer: LayerId, bfe_runs: bool) -> LayerFilters {
+    let of_now = |lifetime| (lifetime == Lifetime::BootTime) != bfe_runs;
+    let here = objects.filters.values().filter(|f| f.layer == layer && of_now(f.lifetime));
     let filters = here.filter_map(|filter| {
         let sublayer = objects.sublayers.get(&filter.filter.sublayer)?;
         Some((sublayer.object.key, sublayer.object.weight, sublayer.order, filter.compiled.clone()))

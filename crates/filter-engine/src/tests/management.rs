@@ -216,6 +216,29 @@ fn a_boot_time_filter_is_kept_but_not_enforced_while_bfe_runs() {
 }
 
 #[test]
+fn after_a_restart_boot_time_filters_hold_until_bfe_runs() {
+    let mut rig = Rig::new();
+    let session = rig.session();
+    let add = |flags, weight, action| {
+        let mut filter = rig.filter(action);
+        (filter.flags, filter.weight) = (flags, Weight::Range(weight));
+        rig.add(&session, filter);
+    };
+    add(FWPM_FILTER_FLAG_BOOTTIME, 1, FWP_ACTION_BLOCK);
+    add(FWPM_FILTER_FLAG_PERSISTENT, 2, FWP_ACTION_PERMIT);
+    add(0, 3, FWP_ACTION_BLOCK);
+    session.close().expect("closes");
+    assert_eq!(rig.classify().verdict, Verdict::Block, "the static filter");
+    rig.engine = rig.engine.restarted().expect("the objects are there again");
+    assert!(!rig.engine.bfe.is_running());
+    assert_eq!(rig.classify().verdict, Verdict::Block, "the boot-time filter");
+    assert_eq!(rig.engine.bfe.objects().filters.len(), 2, "the static filter is gone");
+    rig.engine.start_bfe().expect("BFE starts");
+    assert_eq!(rig.classify().verdict, Verdict::Permit, "the persistent filter");
+    assert!(rig.engine.bfe.is_running());
+}
+
+#[test]
 fn weights_are_as_given_or_lie_in_their_range() {
     let rig = Rig::new();
     let session = rig.session();

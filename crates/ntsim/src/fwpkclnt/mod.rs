@@ -75,6 +75,12 @@ impl Platform {
         }
     }
 
+    /// The platform of the same machine after it was switched off and on; BFE is not running.
+    pub(crate) fn restarted(&self) -> Self {
+        let engine = self.engine.restarted().expect("what one engine has accepted another accepts");
+        Self { engine, ..Self::of(self.engine.layers().version()) }
+    }
+
     /// Classifies a request whose layer data callouts may change (ALE_CONNECT_REDIRECT, ALE_BIND_REDIRECT) and which
     /// they may pend: `token` is the stack's own number for it. For any other indication `token` is 0 and there is no
     /// layer data.

@@ -1,9 +1,10 @@
 //! The machine's System32\drivers, and its code integrity check of drivers' signatures.
 
+use crate::nt::io::disk::Disk;
 use sha2::{Digest, Sha256};
 use sluice_host::system::{CodeIntegrity, MACHINE_X64, Signature, System, Trust, is_driver_file};
 use sluice_host::{HostError, HostResult, code};
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The folder, as user mode writes it.
 pub(super) const FOLDER: &str = r"C:\Windows\System32\drivers";
@@ -42,27 +43,47 @@ pub(super) fn name(path: &str) -> Option<&str> {
     })
 }
 
-/// The files by their names in lower case, each with its content. They exist only in the machine, not on this system's
-/// disk.
-#[derive(Debug, Default)]
+/// The files in the folder, by their names in lower case. They are on the machine's disk, not on this system's.
+#[derive(Debug)]
 pub(super) struct Drivers {
-    files: BTreeMap<String, Vec<u8>>,
+    disk: Arc<Disk>,
     /// The files that the next start of the machine deletes.
     doomed: Vec<String>,
 }
 
+/// A file's path on the machine's disk.
+fn path(name: &str) -> String {
+    format!(r"{NT_FOLDER}\{name}")
+}
+
 impl Drivers {
-    pub(super) fn read(&self, name: &str) -> Option<&Vec<u8>> {
-        self.files.get(&name.to_lowercase())
+    pub(super) fn on(disk: &Arc<Disk>) -> Self {
+        Self { disk: Arc::clone(disk), doomed: Vec::new() }
+    }
+
+    /// The folder after a restart.
+    pub(super) fn after(before: &Self, disk: &Arc<Disk>) -> Self {
+        Self { disk: Arc::clone(disk), doomed: before.doomed.clone() }
+    }
+
+    /// What Windows does at its start.
+    pub(super) fn delete_doomed(&mut self) {
+        for name in self.doomed.drain(..) {
+            self.disk.remove(&path(&name));
+        }
+    }
+
+    pub(super) fn read(&self, name: &str) -> Option<Vec<u8>> {
+        self.disk.read(&path(name)).map(|content| content.to_vec())
     }
 
     pub(super) fn write(&mut self, name: &str, content: &[u8]) -> HostResult<()> {
         const OPERATION: &str = "CreateFileW";
         let name = checked(OPERATION, name)?;
-        if self.files.contains_key(&name) {
+        if self.disk.read(&path(&name)).is_some() {
             return Err(HostError::new(OPERATION, code::ERROR_FILE_EXISTS));
         }
-        self.files.insert(name, content.to_owned());
+        self.disk.write(&path(&name), content);
         Ok(())
     }
 
@@ -73,8 +94,9 @@ impl Drivers {
         if in_use.contains(&to) {
             return Err(HostError::new(OPERATION, code::ERROR_ACCESS_DENIED));
         }
-        let content = self.files.remove(&from).ok_or_else(|| HostError::new(OPERATION, code::ERROR_FILE_NOT_FOUND))?;
-        self.files.insert(to, content);
+        let content = self.disk.remove(&path(&from));
+        let content = content.ok_or_else(|| HostError::new(OPERATION, code::ERROR_FILE_NOT_FOUND))?;
+        self.disk.write(&path(&to), content);
         Ok(())
     }
 
@@ -84,7 +106,7 @@ impl Drivers {
         if in_use.contains(&name) {
             return Err(HostError::new(OPERATION, code::ERROR_ACCESS_DENIED));
         }
-        let deleted = self.files.remove(&name);
+        let deleted = self.disk.remove(&path(&name));
         deleted.map(|_| ()).ok_or_else(|| HostError::new(OPERATION, code::ERROR_FILE_NOT_FOUND))
     }
 
@@ -181,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_file_in_use_can_be_renamed_and_not_replaced() {
-        let mut drivers = Drivers::default();
+        let mut drivers = Drivers::on(&Arc::default());
         drivers.write("A.sys", b"a").unwrap();
         assert_eq!(drivers.write("a.sys", b"b").unwrap_err().code, code::ERROR_FILE_EXISTS);
         drivers.write("b.sys", b"b").unwrap();

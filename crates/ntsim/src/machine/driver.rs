@@ -205,7 +205,7 @@ impl Machine {
         let name = &driver.info.name;
         let range = driver.mapped.range();
         let late = [self.timers.left_in(&range), self.executive.work.left_in(&range)].concat();
-        let threads = self.threads.join_within(self.unload_patience);
+        let threads = self.threads.join_within(self.config.unload_patience);
         let devices = self.io.devices().into_iter().filter(|d| d.driver == *name).map(|d| d.name).collect();
         let report = LeakReport {
             driver: name.clone(),

@@ -19,6 +19,7 @@ pub use file::{OpenFile, PendingIo};
 
 mod access;
 mod buffer;
+pub mod disk;
 mod file;
 pub(crate) mod layout;
 pub mod wdm;

@@ -37,6 +37,7 @@ pub const EXPORTS: &[&[Export]] = &[
     ex::rundown::EXPORTS,
     ex::slist::EXPORTS,
     ex::uuid::EXPORTS,
+    io::disk::EXPORTS,
     io::wdm::cancel::EXPORTS,
     io::wdm::complete::EXPORTS,
     io::wdm::device::EXPORTS,

@@ -1,8 +1,7 @@
 //! Exports of fwpkclnt.sys: the management side for drivers, `Fwpm*`.
 //!
 //! Absent, and therefore unresolved imports: IPsec and IKE, connections, vSwitch events, system ports, security
-//! descriptors of objects, net-event enumeration, and provider contexts of other types than a plain buffer. The state
-//! of BFE is always "running".
+//! descriptors of objects, net-event enumeration, and provider contexts of other types than a plain buffer.
 
 mod enumerate;
 mod read;
@@ -118,6 +117,9 @@ exports! {
     FwpmTransactionCommit0: PASSIVE,
 }
 
+/// What a session gets while BFE does not run; the documentation names no status for it.
+const RPC_SERVER_UNAVAILABLE: NtStatus = NtStatus(0xC002_0017_u32 as i32);
+
 /// A `HANDLE` as drivers hold it.
 type Handle = *mut c_void;
 
@@ -198,7 +200,8 @@ macro_rules! functions {
 
 functions! {
     fn FwpmBfeStateGet0() -> u32 {
-        consts::FWPM_SERVICE_RUNNING
+        let running = cpu::with_machine(|machine| machine.wfp.engine.bfe.is_running());
+        if running { consts::FWPM_SERVICE_RUNNING } else { consts::FWPM_SERVICE_STOPPED }
     }
 
     /// The callback is never called: the state does not change.
@@ -231,6 +234,9 @@ functions! {
                 return Err(BfeError::new(NtStatus::NOT_SUPPORTED, "serverName must be null: the engine is this machine's"));
             }
             enough_memory("FwpmEngineOpen0")?;
+            if !cpu::with_machine(|machine| machine.wfp.engine.bfe.is_running()) {
+                return Err(BfeError::new(RPC_SERVER_UNAVAILABLE, "BFE is not running"));
+            }
             let mut options = SessionOptions { kernel_mode: true, process_id: 4, ..SessionOptions::default() };
             if let Some(raw) = session.as_ref() {
                 if raw.flags & !consts::FWPM_SESSION_FLAG_DYNAMIC != 0 {

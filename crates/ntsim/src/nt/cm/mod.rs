@@ -85,6 +85,12 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// The same keys and values, in another registry.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { keys: Mutex::new(self.keys.lock().clone()) }
+    }
+
     /// Creates a key and those on the way to it; false when it exists.
     pub fn create(&self, path: &str) -> bool {
         let end = canonical(path);

@@ -1,8 +1,10 @@
 //! Kernel handles.
 
 use crate::cpu;
+use crate::nt::io::disk::Opened;
 use core::ops::Range;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The target of a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Target {
     Directory(String),
     /// A symbolic link, by its target.
     SymbolicLink(String),
+    /// A file on the disk.
+    File(Arc<Opened>),
 }
 
 /// The kernel's handle table.
@@ -51,6 +55,7 @@ impl Handles {
                 Target::Key(path) => format!("to key {path}"),
                 Target::Directory(path) => format!("to directory {path}"),
                 Target::SymbolicLink(to) => format!("to the link to {to}"),
+                Target::File(file) => format!("to file {}", file.path),
             };
             format!("handle {handle:#x} {what}, opened by {}", cpu::frame_of(by))
         };

@@ -297,7 +297,7 @@ pub(crate) fn object_of(handle: u64) -> Option<u64> {
         CURRENT_THREAD => Some(cpu::current_processor().thread()),
         _ => match cpu::with_machine(|machine| machine.executive.objects.target(handle))? {
             Target::Object(address) => Some(address),
-            Target::Key(_) | Target::Directory(_) | Target::SymbolicLink(_) => None,
+            Target::Key(_) | Target::Directory(_) | Target::SymbolicLink(_) | Target::File(_) => None,
         },
     }
 }
