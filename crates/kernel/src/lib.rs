@@ -10,6 +10,7 @@
 //! * [`shared`]: values that many owners share.
 //! * [`stage`]: work that goes on from call to call, in one word.
 //! * [`irql`]: running at DISPATCH_LEVEL, where nobody suspends a thread.
+//! * [`file`]: reading a file of the system's disk.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
 //! # In another driver
@@ -42,6 +43,7 @@ static POOL: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;
 
 #[cfg(test)]
 mod doubles;
+pub mod file;
 pub mod irql;
 pub mod memory;
 pub mod processor;

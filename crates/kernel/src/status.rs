@@ -24,6 +24,12 @@ impl NtStatus {
     pub const DEVICE_BUSY: Self = Self(wdk_sys::STATUS_DEVICE_BUSY);
     /// STATUS_UNSUCCESSFUL.
     pub const UNSUCCESSFUL: Self = Self(wdk_sys::STATUS_UNSUCCESSFUL);
+    /// STATUS_OBJECT_NAME_NOT_FOUND (ntstatus.h).
+    pub const OBJECT_NAME_NOT_FOUND: Self = Self(0xC000_0034_u32 as NTSTATUS);
+    /// STATUS_END_OF_FILE (ntstatus.h).
+    pub const END_OF_FILE: Self = Self(0xC000_0011_u32 as NTSTATUS);
+    /// STATUS_FILE_TOO_LARGE (ntstatus.h).
+    pub const FILE_TOO_LARGE: Self = Self(0xC000_0904_u32 as NTSTATUS);
     /// STATUS_QUOTA_EXCEEDED (ntstatus.h).
     pub const QUOTA_EXCEEDED: Self = Self(0xC000_0044_u32 as NTSTATUS);
     /// STATUS_FWP_CALLOUT_NOT_FOUND (ntstatus.h; absent from wdk-sys).

@@ -76,4 +76,14 @@ typedef struct _PROCESSOR_NUMBER {
 typedef struct _SID SID, *PSID;
 typedef struct _ACL ACL, *PACL;
 typedef void *PSECURITY_DESCRIPTOR;
+
+typedef struct _OBJECT_ATTRIBUTES {
+    ULONG Length;
+    HANDLE RootDirectory;
+    PUNICODE_STRING ObjectName;
+    ULONG Attributes;
+    PVOID SecurityDescriptor;
+    PVOID SecurityQualityOfService;
+} OBJECT_ATTRIBUTES, *POBJECT_ATTRIBUTES;
+
 typedef ULONG SECURITY_INFORMATION;
