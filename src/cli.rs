@@ -56,7 +56,7 @@ pub(crate) enum Command {
     },
     /// Remove the filters, the driver, the service and the driver's file, and check that nothing is left.
     Uninstall,
-    /// Compile a policy and put it in force.
+    /// Compile a policy, put it in force, and keep it for the next start of the driver.
     Load {
         /// The policy file (TOML).
         policy: PathBuf,
@@ -73,6 +73,9 @@ pub(crate) enum Command {
         /// Load it although a list has less than half of the entries that it has in the policy in force.
         #[arg(long, conflicts_with = "check")]
         accept_shrunk: bool,
+        /// Put it in force only until the driver is unloaded or Windows restarts; what is kept for the next start stays as it is.
+        #[arg(long, conflicts_with = "check")]
+        once: bool,
     },
     /// Show the service, the filters, the policy in force and the counters.
     Status,

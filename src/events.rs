@@ -30,6 +30,13 @@ pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) 
                     None => writeln!(out, "{line}"),
                 }
             }
+            Item::NotRestored { time, why } => {
+                let time = time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
+                writeln!(
+                    out,
+                    "{time} {BAD}the kept policy was not put in force{BAD:#} when the driver was loaded: {why}"
+                )
+            }
             Item::Lost { count } => {
                 writeln!(out, "{WARNING}{count} events were lost here{WARNING:#}: nobody read them in time")
             }

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, Output, WARNING};
 use sluice_control::watch::LocalClock;
-use sluice_control::{LoadReport, Shrinking};
+use sluice_control::{LoadReport, Loading};
 use sluice_host::Host;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -32,13 +32,8 @@ pub(crate) fn check(policy: &Path, deny_warnings: bool, output: &mut Output) -> 
     }
 }
 
-pub(crate) fn load(
-    host: &dyn Host,
-    policy: &Path,
-    shrinking: Shrinking,
-    output: &mut Output,
-) -> Result<ExitCode, Failure> {
-    let report = sluice_control::load_with(host, policy, shrinking)?;
+pub(crate) fn load(host: &dyn Host, policy: &Path, loading: Loading, output: &mut Output) -> Result<ExitCode, Failure> {
+    let report = sluice_control::load_with(host, policy, loading)?;
     output.warnings(&report.warnings)?;
     loaded(policy, &report, output)?;
     Ok(if report.lacks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_FORCE) })
@@ -47,13 +42,13 @@ pub(crate) fn load(
 pub(crate) fn watch(
     host: &dyn Host,
     policy: &Path,
-    shrinking: Shrinking,
+    loading: Loading,
     output: &mut Output,
 ) -> Result<ExitCode, Failure> {
     let mut failed = None;
     let mut first = true;
     let mut told = String::new();
-    sluice_control::watch(host, policy, shrinking, &mut LocalClock, &mut |report| {
+    sluice_control::watch(host, policy, loading, &mut LocalClock, &mut |report| {
         let said = match report {
             Ok(report) => {
                 told.clear();
@@ -93,7 +88,8 @@ fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(),
             report.lacks.iter().try_for_each(|what| writeln!(out, "  {what}"))?;
             writeln!(out, "  `sluice install` fixes this")?;
         }
-        writeln!(out, "  identity {}, generation {}", report.identity, report.epoch)?;
+        let kept = if report.kept { "kept for the next start" } else { "not kept: it ends with the driver" };
+        writeln!(out, "  identity {}, generation {}, {kept}", report.identity, report.epoch)?;
         if let Some(status) = &report.not_asked_again {
             writeln!(
                 out,

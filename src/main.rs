@@ -16,8 +16,8 @@ use clap::Parser;
 use cli::{Cli, Color, Command};
 use failure::Failure;
 use output::Output;
-use sluice_control::Shrinking;
 use sluice_control::install::Options;
+use sluice_control::{Loading, Shrinking};
 use sluice_policy::text::harmless;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -53,10 +53,10 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
         Command::Load { policy, check: true, deny_warnings, .. } => load::check(policy, *deny_warnings, output),
-        Command::Load { policy, watch, accept_shrunk, .. } => {
+        Command::Load { policy, watch, accept_shrunk, once, .. } => {
             let shrinking = if *accept_shrunk { Shrinking::Accepted } else { Shrinking::Refused };
             let load = if *watch { load::watch } else { load::load };
-            load(&*machine::open(cli)?, policy, shrinking, output)
+            load(&*machine::open(cli)?, policy, Loading { shrinking, once: *once }, output)
         }
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Doctor => doctor::doctor(&*machine::open(cli)?, output),

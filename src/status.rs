@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
 use sluice_control::ControlError;
+use sluice_control::kept::KeptPolicy;
 use sluice_control::status::{DriverState, StatusReport};
 use sluice_host::Host;
 use sluice_host::ServiceState;
@@ -58,10 +59,31 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         line(out, "", format_args!("{:24} filter {}", filter.layer, filter.id))?;
     }
     report.driver.as_ref().map_or(Ok(()), |driver| driver_text(driver, out))?;
+    kept_text(report, out)?;
     for moved in &report.moved {
         line(out, "", format_args!("{BAD}moved{BAD:#} {moved}: `sluice load` it again"))?;
     }
     Ok(())
+}
+
+/// What the next start of the driver brings, and what the last one brought.
+fn kept_text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    match &report.kept {
+        Some(KeptPolicy { damaged: Some(why), .. }) => {
+            line(out, "kept", format_args!("{BAD}damaged{BAD:#}: {why}; `sluice load` replaces it"))?;
+        }
+        Some(_) if report.keeps_what_is_in_force() => line(out, "kept", "the policy in force")?,
+        Some(KeptPolicy { identity, rules, .. }) => {
+            let (identity, rules) = (identity.as_deref().unwrap_or_default(), rules.unwrap_or_default());
+            line(out, "kept", format_args!("{WARNING}another policy{WARNING:#}: {rules} rules, identity {identity}"))?;
+        }
+        None if report.driver.is_some() => line(out, "kept", format_args!("{WARNING}none{WARNING:#}"))?,
+        None => {}
+    }
+    match report.driver.as_ref().map(|driver| driver.at_start.as_str()) {
+        None | Some("none" | "restored") => Ok(()),
+        Some(what) => line(out, "", format_args!("{BAD}{what}{BAD:#} when the driver was loaded")),
+    }
 }
 
 fn driver_text(driver: &DriverState, out: &mut dyn Write) -> io::Result<()> {

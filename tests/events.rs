@@ -21,7 +21,7 @@ fn drain(rig: &Rig) -> (Vec<EventLine>, u64) {
         match item {
             Item::Event(line) => lines.push((**line).clone()),
             Item::Lost { count } => lost += count,
-            Item::Unrecorded { .. } | Item::Elsewhere { .. } => {}
+            Item::Unrecorded { .. } | Item::Elsewhere { .. } | Item::NotRestored { .. } => {}
         }
         ControlFlow::Continue(())
     })

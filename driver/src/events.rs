@@ -118,7 +118,15 @@ impl Events {
                 Spent::Beyond => return SLUICE.counters.add(dispatch, Counter::EventsOverBudget, 1),
             }
         }
-        let mut event = Event { time, unrecorded, ..event() };
+        self.push(dispatch, Event { time, unrecorded, ..event() });
+    }
+
+    /// Records what is no decision, away from the hot path. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn note(&self, event: Event) {
+        self.push(&AtDispatch::raise(), Event { time: time::system_time(), ..event });
+    }
+
+    fn push(&self, dispatch: &AtDispatch, mut event: Event) {
         let pushed = self.ring.push(|place| {
             event.sequence = place + 1;
             event.lost = self.take_lost();

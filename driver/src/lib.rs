@@ -19,6 +19,7 @@ mod events;
 mod flow;
 mod identity;
 mod inspection;
+mod kept;
 mod limits;
 mod policy;
 mod upload;
@@ -33,8 +34,8 @@ use kernel::{
 use sluice_protocol::object::CALLOUTS;
 
 use crate::{
-    counters::PerProcessor, device::Device, events::Events, flow::FlowState, identity::Identities, limits::Limits,
-    policy::InForce, upload::Uploads,
+    counters::PerProcessor, device::Device, events::Events, flow::FlowState, identity::Identities, kept::Kept,
+    limits::Limits, policy::InForce, upload::Uploads,
 };
 
 /// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
@@ -45,6 +46,7 @@ struct Sluice {
     flows: FlowSet<FlowState>,
     identities: Identities,
     limits: Limits,
+    kept: Kept,
     registered: SpinLock<Option<Registered>>,
 }
 
@@ -58,6 +60,7 @@ static SLUICE: Sluice = Sluice {
     flows: FlowSet::new(),
     identities: Identities::new(),
     limits: Limits::new(),
+    kept: Kept::new(),
     registered: SpinLock::new(None),
 };
 
@@ -74,14 +77,18 @@ kernel::driver!(start: start, stop: stop);
 fn start(driver: &Driver) -> NtResult<()> {
     SLUICE.limits.set(driver);
     let device = device::create(driver)?;
+    // First the policy, then the callouts: the first packet that they are asked about is decided by it.
+    SLUICE.kept.restore();
     let result = SLUICE.events.start(&device).and_then(|()| callouts::register(&device));
     let callouts = match result {
         Ok(callouts) => callouts,
         Err(status) => {
             SLUICE.events.stop();
+            SLUICE.policy.clear();
             return Err(status); // the device goes with its owner
         }
     };
+    SLUICE.policy.ask_again_after_start();
     device.open_for_requests();
     *SLUICE.registered.lock() = Some(Registered { callouts, device });
     Ok(())

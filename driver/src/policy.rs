@@ -54,12 +54,32 @@ impl InForce {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Validates `bytes`, puts them in force, and has Windows reauthorize existing connections; a refused image changes
-    /// nothing. PASSIVE_LEVEL.
+    /// [`Self::replace`], and has Windows reauthorize existing connections. PASSIVE_LEVEL.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn load(&self, bytes: Vec<u8>) -> NtResult<PolicyReply> {
+        let mut reply = self.replace(bytes)?;
+        if reply.reason().is_none()
+            && let Err(status) = ask_again()
+        {
+            reply.not_asked_again = status.raw() as u32;
+        }
+        Ok(reply)
+    }
+
+    /// Has Windows reauthorize the connections that are older than the driver, if it started with a policy. PASSIVE_LEVEL.
+    pub(crate) fn ask_again_after_start(&self) {
+        if self.epoch() != 0 {
+            let _ = ask_again(); // counted
+        }
+    }
+
+    /// Validates `bytes` and puts them in force; a refused image changes nothing. PASSIVE_LEVEL.
     ///
     /// # Errors
     /// STATUS_INSUFFICIENT_RESOURCES, and STATUS_DEVICE_BUSY while another policy is being put in force.
-    pub(crate) fn load(&self, bytes: Vec<u8>) -> NtResult<PolicyReply> {
+    pub(crate) fn replace(&self, bytes: Vec<u8>) -> NtResult<PolicyReply> {
         let image = match Image::validate(bytes) {
             Ok(image) => image,
             Err(refusal) => {
@@ -74,14 +94,7 @@ impl InForce {
         // not only when the last reader of the old one is done.
         self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
         SLUICE.counters.count(Counter::PoliciesLoaded);
-        let mut reply = PolicyReply::accepted(epoch);
-        // A connection without a context of ours, because it is older than the driver or there was no memory for one,
-        // is decided again only when Windows asks.
-        if let Err(status) = reauthorize(&AUTHORIZED) {
-            SLUICE.counters.count(Counter::ReauthorizationsRefused);
-            reply.not_asked_again = status.raw() as u32;
-        }
-        Ok(reply)
+        Ok(PolicyReply::accepted(epoch))
     }
 
     /// Drops the policy. PASSIVE_LEVEL.
@@ -89,4 +102,10 @@ impl InForce {
         // Nobody else can replace it: the device is gone.
         let _ = self.policy.replace(None, || self.epoch.store(0, Ordering::Release));
     }
+}
+
+/// A connection without a context of ours, because it is older than the driver or there was no memory for one, is decided
+/// again only when Windows asks.
+fn ask_again() -> NtResult<()> {
+    reauthorize(&AUTHORIZED).inspect_err(|_| SLUICE.counters.count(Counter::ReauthorizationsRefused))
 }

@@ -37,6 +37,7 @@ impl Log {
                 Item::Lost { count } => self.lost += count,
                 Item::Unrecorded { count } => self.unrecorded += count,
                 Item::Elsewhere { count } => self.elsewhere += count,
+                Item::NotRestored { why, .. } => panic!("nothing was kept: {why}"),
             }
             ControlFlow::Continue(())
         })

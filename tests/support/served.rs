@@ -71,7 +71,7 @@ impl Served {
         assert_eq!(self.state(), ServiceState::Absent);
         let filters = self.host.open_engine().unwrap().filters(Some(objects::PROVIDER)).unwrap();
         assert!(filters.is_empty(), "{filters:?}");
-        for file in ["sluice.sys", "sluice-new.sys", "sluice-old.sys"] {
+        for file in ["sluice.sys", "sluice-new.sys", "sluice-old.sys", "sluice.policy", "sluice-new.policy"] {
             assert_eq!(self.host.read_driver(file).unwrap(), None, "{file}");
         }
         for report in self.host.unload_reports() {

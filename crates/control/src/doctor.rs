@@ -6,7 +6,9 @@
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::install::{FILE, IMAGE_PATH, judge_file, leftovers};
+use crate::kept;
 use crate::objects;
+use crate::status::identity;
 use serde::Serialize;
 use sluice_host::{Host, HostError, ServiceState, code};
 use sluice_protocol::SERVICE_NAME;
@@ -120,11 +122,34 @@ impl DoctorReport {
             Ok((_, status)) if status.policy_bytes == 0 => {
                 self.wrong("no policy is in force, so nothing is decided", "sluice load FILE");
             }
-            Ok((_, status)) => self.notes.push(format!("a policy of {} rules is in force", status.rules)),
+            Ok((_, status)) => {
+                self.notes.push(format!("a policy of {} rules is in force", status.rules));
+                self.kept(host, &identity(&status.policy_identity));
+            }
             Err(error) => {
                 let mend = error.advice().unwrap_or_else(|| "sluice install".to_owned());
                 self.wrong(error.to_string(), mend);
             }
+        }
+    }
+}
+
+impl DoctorReport {
+    /// Whether the next start of the driver brings the policy in force.
+    fn kept(&mut self, host: &dyn Host, in_force: &str) {
+        let load = "sluice load FILE";
+        match kept::look(host) {
+            Ok(None) => self.wrong("the policy in force is not kept: the next start of the driver has none", load),
+            Ok(Some(kept)) => match (kept.damaged, kept.identity) {
+                (Some(why), _) => {
+                    self.wrong(format!("the policy that is kept for the next start is damaged: {why}"), load)
+                }
+                (None, Some(identity)) if identity == in_force => {
+                    self.notes.push("it is kept for the next start of the driver".to_owned());
+                }
+                _ => self.wrong("another policy than the one in force is kept for the next start of the driver", load),
+            },
+            Err(error) => self.wrong(error.to_string(), load),
         }
     }
 }
@@ -137,6 +162,7 @@ fn advice(error: HostError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{load, tests::file};
     use crate::testing::{Memory, installed};
     use sluice_host::FilterAction;
     use sluice_host::system::CodeIntegrity;
@@ -147,7 +173,8 @@ mod tests {
 
     fn well() -> Memory {
         let memory = installed();
-        memory.driver.lock().unwrap().status.policy_bytes = 1;
+        let policy = file("[default]\noutbound = \"permit\"\ninbound = \"permit\"\n");
+        load(&memory, policy.path()).unwrap();
         memory
     }
 
@@ -160,7 +187,7 @@ mod tests {
     #[test]
     fn every_damage_is_found_with_its_remedy() {
         type Damage = (&'static str, &'static str, fn(&mut Memory));
-        let damages: [Damage; 11] = [
+        let damages: [Damage; 14] = [
             ("not installed", "sluice install", |memory| *memory = Memory::new()),
             ("not loaded", "sluice install", |memory| {
                 memory.service.borrow_mut().as_mut().unwrap().1 = ServiceState::Stopped;
@@ -181,6 +208,13 @@ mod tests {
                 memory.objects.borrow_mut().filters[0].action = FilterAction::Permit;
             }),
             ("no policy", "sluice load", |memory| memory.driver.lock().unwrap().status.policy_bytes = 0),
+            ("is not kept", "sluice load", |memory| drop(memory.files.borrow_mut().remove(kept::FILE))),
+            ("start is damaged", "sluice load", |memory| {
+                memory.files.borrow_mut().insert(kept::FILE.into(), b"?".to_vec());
+            }),
+            ("another policy", "sluice load", |memory| {
+                memory.driver.lock().unwrap().status.policy_identity = [1; 16];
+            }),
             ("speaks protocol", "same build", |memory| memory.driver.lock().unwrap().status.protocol_version = 99),
         ];
         for (what, mend, damage) in damages {

@@ -107,6 +107,12 @@ pub enum ControlError {
         /// The generation that stays in force, 0 for none.
         epoch: u32,
     },
+    /// The policy is in force, and its file could not be put in place.
+    #[error("the policy is in force but is not kept for the next start: {source}")]
+    NotKept {
+        /// Why not.
+        source: HostError,
+    },
     /// The driver sent an answer that the protocol does not allow.
     #[error("the driver's answer to {request} is not valid: {what}")]
     Answer {
@@ -226,6 +232,9 @@ impl ControlError {
             }
             Self::PolicyRefused { .. } => {
                 "use a sluice command and a sluice.sys from the same build; the policy in force stays in force"
+            }
+            Self::NotKept { .. } => {
+                "load it again; until then a restart brings back the policy that was kept before, or none"
             }
             Self::Answer { .. } => {
                 "use a sluice command and a sluice.sys from the same build; if they are, this is a bug"

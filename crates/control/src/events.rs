@@ -6,6 +6,7 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
+use crate::status;
 use jiff::Timestamp;
 use serde::Serialize;
 use sluice_host::Host;
@@ -44,6 +45,13 @@ pub struct EventOptions {
 pub enum Item {
     /// A decision.
     Event(Box<EventLine>),
+    /// When the driver was loaded, the policy that was kept for it was not put in force.
+    NotRestored {
+        /// When, UTC.
+        time: Timestamp,
+        /// Why not, as `sluice status` says it.
+        why: String,
+    },
     /// This many events were lost here because the ring was full.
     Lost {
         /// How many.
@@ -358,6 +366,14 @@ impl EventStream {
             if event.verdict == verdict::NONE {
                 continue;
             }
+            if event.verdict == verdict::NOT_RESTORED {
+                let (time, why) = (timestamp(event.time), status::at_start(event.rule, event.flow as u32));
+                self.seen += 1;
+                if sink(&Item::NotRestored { time, why }).is_break() || self.seen == self.wanted {
+                    return Ok(ControlFlow::Break(()));
+                }
+                continue;
+            }
             let mut line = EventLine::from(&event);
             if event.epoch > self.names.epoch {
                 refresh(&mut self.names)?;
@@ -494,6 +510,7 @@ mod tests {
                 Item::Lost { count } => ("lost", *count),
                 Item::Unrecorded { count } => ("unrecorded", *count),
                 Item::Elsewhere { count } => ("elsewhere", *count),
+                Item::NotRestored { .. } => ("not restored", 0),
             });
             ControlFlow::Continue(())
         });
@@ -556,7 +573,7 @@ mod tests {
         let mut sink = |item: &Item| {
             lines.extend(match item {
                 Item::Event(line) => Some(line.to_string()),
-                Item::Lost { .. } | Item::Unrecorded { .. } | Item::Elsewhere { .. } => None,
+                _ => None,
             });
             ControlFlow::Continue(())
         };

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod install;
+pub mod kept;
 pub mod objects;
 pub mod policy;
 pub mod sources;
@@ -24,8 +25,8 @@ pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use policy::{
-    CheckReport, ListReport, LoadReport, assumed_app_id, check, load, load_image, load_with, local_moment, read_policy,
-    read_policy_elsewhere, read_policy_with,
+    CheckReport, ListReport, LoadReport, Loading, assumed_app_id, check, load, load_image, load_with, local_moment,
+    read_policy, read_policy_elsewhere, read_policy_with,
 };
 pub use sources::{Moved, Shrinking, Shrunk};
 pub use status::{StatusReport, status};

@@ -3,6 +3,7 @@
 use crate::device::Control;
 use crate::disk::{Disk, MAX_POLICY_FILE};
 use crate::error::ControlError;
+use crate::kept;
 use crate::objects;
 use crate::sources::{self, Moved, Shrinking};
 use crate::status::identity;
@@ -72,8 +73,24 @@ pub struct LoadReport {
     pub moved: Vec<Moved>,
     /// What compiles but is probably a mistake.
     pub warnings: Vec<Diagnostic>,
+    /// Whether it is kept for the next start of the driver.
+    pub kept: bool,
     /// What the installation lacks. The driver has the policy, but the policy is in force only if this is empty.
     pub lacks: Vec<String>,
+}
+
+/// How a policy is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Loading {
+    /// Whether its lists may have shrunk.
+    pub shrinking: Shrinking,
+    /// It is in force until the driver is unloaded, and is not kept for the next start.
+    pub once: bool,
+}
+
+impl Loading {
+    /// A list that shrank is refused, and the policy is kept.
+    pub const DEFAULT: Self = Self { shrinking: Shrinking::Refused, once: false };
 }
 
 /// Reads and compiles a policy and discards the image. Needs no machine: only the form of programs' paths is checked.
@@ -95,15 +112,15 @@ pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
 /// The file cannot be read, its policy does not compile, a list has less than half of the entries that it has in the
 /// policy in force, or the driver is not loaded or refuses the policy. Whatever fails, the policy in force stays in force.
 pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
-    load_with(host, file, Shrinking::Refused)
+    load_with(host, file, Loading::DEFAULT)
 }
 
-/// As [`load`], of a policy whose lists may have shrunk.
+/// As [`load`], in another way.
 ///
 /// # Errors
 /// As there.
-pub fn load_with(host: &dyn Host, file: &Path, shrinking: Shrinking) -> Result<LoadReport, ControlError> {
-    load_at(host, &read_policy(file)?, local_moment(), shrinking)
+pub fn load_with(host: &dyn Host, file: &Path, loading: Loading) -> Result<LoadReport, ControlError> {
+    load_at(host, &read_policy(file)?, local_moment(), loading)
 }
 
 /// Compiles a policy for this machine, with schedules evaluated at `now`, and gives it to the driver.
@@ -111,7 +128,7 @@ pub(crate) fn load_at(
     host: &dyn Host,
     policy: &Policy,
     now: Moment,
-    shrinking: Shrinking,
+    Loading { shrinking, once }: Loading,
 ) -> Result<LoadReport, ControlError> {
     let prepared = prepare(host, policy, now)?;
     let before = match (shrinking, sources::in_force(host)) {
@@ -126,7 +143,7 @@ pub(crate) fn load_at(
             return Err(ControlError::Shrunk(shrunk));
         }
     }
-    let mut report = prepared.load(host)?;
+    let mut report = prepared.load(host, once)?;
     report.moved = before.map_or_else(Vec::new, |before| sources::moved(host, &before));
     report.lacks = lacks(host);
     Ok(report)
@@ -157,11 +174,20 @@ impl Prepared {
         self.image.as_bytes()
     }
 
-    /// Gives it to the driver.
-    pub(crate) fn load(&self, host: &dyn Host) -> Result<LoadReport, ControlError> {
-        let reply = set_image(host, self.image())?;
+    /// Gives it to the driver and, unless it is `once`, keeps it for the next start.
+    pub(crate) fn load(&self, host: &dyn Host, once: bool) -> Result<LoadReport, ControlError> {
+        if !once {
+            kept::write(host, self.image())?;
+        }
+        let reply = set_image(host, self.image()).inspect_err(|_| {
+            // If it stays, the next load deletes it.
+            let _ = kept::discard(host);
+        })?;
+        if !once {
+            kept::place(host).map_err(|source| ControlError::NotKept { source })?;
+        }
         let not_asked_again = (reply.not_asked_again != 0).then(|| format!("NTSTATUS {:#010x}", reply.not_asked_again));
-        Ok(LoadReport { epoch: reply.epoch, not_asked_again, ..self.report.clone() })
+        Ok(LoadReport { epoch: reply.epoch, not_asked_again, kept: !once, ..self.report.clone() })
     }
 }
 
@@ -186,6 +212,7 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
         not_asked_again: None,
         moved: Vec::new(),
         warnings: warnings(policy, found),
+        kept: false,
         lacks: Vec::new(),
     };
     Ok(Prepared { image, report })

@@ -108,8 +108,10 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::policy::tests::{file, machine};
-    use crate::{load, load_image, load_with, status};
+    use crate::{Loading, load, load_image, load_with, status};
     use sluice_policy::CompileOptions;
+
+    const ACCEPTED: Loading = Loading { shrinking: Shrinking::Accepted, ..Loading::DEFAULT };
 
     fn listing(entries: &[&str]) -> tempfile::NamedTempFile {
         file(&format!("[list.bad]\nentries = {entries:?}\n[[rule]]\naction = \"block\"\nremote = \"@bad\"\n"))
@@ -131,7 +133,7 @@ mod tests {
         assert_eq!(error.kind(), Kind::Policy);
         assert!(error.advice().unwrap().contains("--accept-shrunk"));
         assert_eq!(memory.driver.lock().unwrap().policies.len(), 3, "the one in force stays");
-        load_with(&memory, listing(&FIVE[..2]).path(), Shrinking::Accepted).unwrap();
+        load_with(&memory, listing(&FIVE[..2]).path(), ACCEPTED).unwrap();
         // What is in force now has two.
         load(&memory, listing(&FIVE[..1]).path()).unwrap();
         // A list that is not there any more was taken out.
@@ -146,7 +148,7 @@ mod tests {
         memory.driver.lock().unwrap().policies[0][40] ^= 1;
         let error = load(&memory, listing(&FIVE).path()).unwrap_err();
         assert!(error.to_string().contains("checksum"), "{error}");
-        load_with(&memory, listing(&FIVE).path(), Shrinking::Accepted).unwrap();
+        load_with(&memory, listing(&FIVE).path(), ACCEPTED).unwrap();
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
+use crate::kept::{KeptPolicy, look};
 use crate::objects::{self, Change, Foreign, Inspection};
 use crate::sources::{self, Moved};
 use serde::Serialize;
 use sluice_host::{FilterEntry, Guid, Host, ServiceState, code};
-use sluice_protocol::status::Counter;
+use sluice_protocol::status::{Counter, kept};
 use sluice_protocol::{SERVICE_NAME, Status};
 use std::collections::BTreeMap;
 
@@ -31,9 +32,20 @@ pub struct StatusReport {
     pub foreign: Vec<Foreign>,
     /// What the driver reports, when it is loaded.
     pub driver: Option<DriverState>,
+    /// The policy that is kept for the next start of the driver.
+    pub kept: Option<KeptPolicy>,
     /// Drives that are elsewhere than the policy in force has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Moved>,
+}
+
+impl StatusReport {
+    /// Whether the policy in force is the one that is kept.
+    #[must_use]
+    pub fn keeps_what_is_in_force(&self) -> bool {
+        let in_force = self.driver.as_ref().and_then(|driver| driver.policy.as_ref()).map(|policy| &policy.identity);
+        self.kept.as_ref().and_then(|kept| kept.identity.as_ref()) == in_force
+    }
 }
 
 /// One of our filters.
@@ -61,6 +73,9 @@ pub struct DriverState {
     pub protocol_version: u32,
     /// The policy in force.
     pub policy: Option<PolicyState>,
+    /// What became of the kept policy when the driver was loaded: `none` was kept, it was `restored`, `refused` as damaged, or
+    /// `unreadable`, with the NTSTATUS.
+    pub at_start: String,
     /// Its counters by name, since it was loaded.
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -79,17 +94,29 @@ pub struct PolicyState {
 }
 
 impl From<&Status> for DriverState {
-    fn from(status: &Status) -> Self {
+    fn from(report: &Status) -> Self {
         Self {
-            protocol_version: status.protocol_version,
-            policy: (status.policy_bytes != 0).then(|| PolicyState {
-                identity: identity(&status.policy_identity),
-                epoch: status.epoch,
-                rules: status.rules,
-                bytes: status.policy_bytes,
+            protocol_version: report.protocol_version,
+            policy: (report.policy_bytes != 0).then(|| PolicyState {
+                identity: identity(&report.policy_identity),
+                epoch: report.epoch,
+                rules: report.rules,
+                bytes: report.policy_bytes,
             }),
-            counters: Counter::ALL.iter().map(|&(counter, name)| (name, status.counters.get(counter))).collect(),
+            at_start: at_start(report.kept, report.kept_status),
+            counters: Counter::ALL.iter().map(|&(counter, name)| (name, report.counters.get(counter))).collect(),
         }
+    }
+}
+
+/// What became of the kept policy when the driver was loaded, with the NTSTATUS of reading it.
+pub(crate) fn at_start(kept: u32, ntstatus: u32) -> String {
+    match kept {
+        kept::NONE => "none".to_owned(),
+        kept::RESTORED => "restored".to_owned(),
+        kept::REFUSED => "refused".to_owned(),
+        kept::UNREADABLE => format!("unreadable: NTSTATUS {ntstatus:#010x}"),
+        other => format!("unknown: {other}"),
     }
 }
 
@@ -119,6 +146,7 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     // A policy that cannot be looked into says nothing of drives; the rest of the status counts all the same.
     let in_force = driver.as_ref().and_then(|_| sources::in_force(host).ok().flatten());
     Ok(StatusReport {
+        kept: look(host)?,
         moved: in_force.map_or_else(Vec::new, |image| sources::moved(host, &image)),
         service,
         driver_file,

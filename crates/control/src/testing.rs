@@ -6,6 +6,7 @@ use sluice_host::{
     Callout, Device, Engine, Filter, FilterEntry, Guid, Host, HostError, HostResult, Provider, ServiceConfig,
     ServiceState, Sublayer, code,
 };
+use sluice_policy::Image;
 use sluice_protocol::status::PolicyReply;
 use sluice_protocol::upload::Part;
 use sluice_protocol::{DEVICE_PATH, OLDEST_WINDOWS_BUILD, PROTOCOL_VERSION, Status, ioctl};
@@ -475,6 +476,8 @@ impl Device for Handle {
                 let image = std::mem::take(&mut driver.upload);
                 if driver.reply.reason().is_none() {
                     driver.status.policy_bytes = image.len() as u64;
+                    let identity = Image::validate(image.as_slice()).map(|image| image.identity());
+                    driver.status.policy_identity = identity.unwrap_or_default();
                     driver.policies.push(image);
                 }
                 driver.reply.as_bytes().to_vec()

@@ -1,8 +1,7 @@
 //! A policy that follows its schedules: the driver has no clock, so user mode has to swap the image.
 
 use crate::error::ControlError;
-use crate::policy::{LoadReport, load_at, local_moment, missing_interfaces, missing_programs, read_policy};
-use crate::sources::Shrinking;
+use crate::policy::{LoadReport, Loading, load_at, local_moment, missing_interfaces, missing_programs, read_policy};
 use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy};
 use std::ops::ControlFlow;
@@ -44,7 +43,7 @@ impl Clock for LocalClock {
 pub fn watch(
     host: &dyn Host,
     file: &Path,
-    shrinking: Shrinking,
+    loading: Loading,
     clock: &mut dyn Clock,
     loaded: &mut dyn FnMut(Result<&LoadReport, &ControlError>) -> ControlFlow<()>,
 ) -> Result<(), ControlError> {
@@ -52,7 +51,7 @@ pub fn watch(
     let mut first = true;
     loop {
         let now = clock.now();
-        let report = match load_at(host, &policy, now, shrinking) {
+        let report = match load_at(host, &policy, now, loading) {
             Err(error) if first => return Err(error),
             Err(error) => {
                 if loaded(Err(&error)).is_break() {
@@ -125,7 +124,7 @@ mod tests {
     fn watched(text: &str, mut clock: Simulated, loads: usize) -> Vec<String> {
         let memory = machine();
         let mut seen = Vec::new();
-        watch(&memory, file(text).path(), Shrinking::Refused, &mut clock, &mut |report| {
+        watch(&memory, file(text).path(), Loading::DEFAULT, &mut clock, &mut |report| {
             seen.push(report.unwrap().schedules_judged_at.clone().unwrap_or_default());
             if seen.len() == loads { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -153,7 +152,7 @@ mod tests {
         let text = "[[rule]]\nname = \"x\"\naction = \"block\"\ninterface = \"alias:VPN\"\n";
         let mut seen = Vec::new();
         let clock = &mut Simulated { seconds: 0, jump: None };
-        watch(&memory, file(text).path(), Shrinking::Refused, clock, &mut |report| {
+        watch(&memory, file(text).path(), Loading::DEFAULT, clock, &mut |report| {
             seen.push(report.unwrap().missing_interfaces.clone());
             memory.interfaces.borrow_mut().push(("VPN".to_owned(), 53 << 48 | 7));
             ControlFlow::Continue(())
@@ -170,7 +169,7 @@ mod tests {
         watch(
             &memory,
             file(POLICY).path(),
-            Shrinking::Refused,
+            Loading::DEFAULT,
             &mut Simulated { seconds: 12 * 3600, jump: None },
             &mut |report| {
                 seen.push(report.map(|report| report.epoch).map_err(ToString::to_string));
@@ -209,7 +208,7 @@ mod tests {
         watch(
             &memory,
             file(POLICY).path(),
-            Shrinking::Refused,
+            Loading::DEFAULT,
             &mut Simulated { seconds: 12 * 3600, jump: None },
             &mut |_| {
                 loads += 1;

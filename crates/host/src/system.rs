@@ -72,13 +72,15 @@ pub enum Trust {
     Nobody(u32),
 }
 
-/// Whether `name` can be a driver's file in the drivers folder: a plain name that ends with `.sys`.
+/// Whether `name` can be a driver's file in the drivers folder: a plain name that ends with `.sys`, or with `.policy` for
+/// a policy that is kept for the driver.
 ///
 /// The seam takes names, not paths, so that it writes to no other folder.
 #[must_use]
 pub fn is_driver_file(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    name.len() <= 64 && name.strip_suffix(".sys").is_some_and(|stem| !stem.is_empty() && stem.bytes().all(plain))
+    let stem = name.strip_suffix(".sys").or_else(|| name.strip_suffix(".policy"));
+    name.len() <= 64 && stem.is_some_and(|stem| !stem.is_empty() && stem.bytes().all(plain))
 }
 
 #[cfg(test)]
@@ -88,6 +90,7 @@ mod tests {
     #[test]
     fn a_drivers_file_is_a_plain_name() {
         assert!(is_driver_file("sluice.sys") && is_driver_file("sluice-new.sys"));
+        assert!(is_driver_file("sluice.policy") && !is_driver_file(".policy") && !is_driver_file("a.sys.policy"));
         for name in ["", ".sys", "sluice", "sluice.exe", r"..\sluice.sys", "a/b.sys", "a:b.sys", "a.b.sys", "ä.sys"] {
             assert!(!is_driver_file(name), "{name}");
         }

@@ -165,6 +165,10 @@ pub mod verdict {
     pub const PERMIT: u8 = 1;
     /// Blocked.
     pub const BLOCK: u8 = 2;
+    /// No decision: when the driver was loaded, the policy that was kept for it was not put in force.
+    /// [`super::Event::rule`] is why ([`crate::status::kept`]), `flow` the NTSTATUS of reading it; besides these only
+    /// `sequence`, `time` and `lost` are meaningful.
+    pub const NOT_RESTORED: u8 = 3;
 }
 
 /// Values of [`Event::direction`].

@@ -15,7 +15,7 @@ pub use event::Event;
 pub use status::Status;
 
 /// Changes whenever the meaning of a record or an IOCTL changes. The driver reports it in [`Status`].
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Build of the oldest Windows that the driver runs on: the first to export ExAllocatePool2. `cargo xtask check-image` derives
 /// it from the image's imports; the INF, the command and the documents say the same.
@@ -27,6 +27,9 @@ pub const OLDEST_WINDOWS: &str = "Windows 10, version 2004";
 pub const SERVICE_NAME: &str = "Sluice";
 /// The service's display name.
 pub const SERVICE_DISPLAY_NAME: &str = "Sluicegate network filter";
+/// The file of the policy that the driver puts in force when it is loaded, as the kernel names it. Only administrators and
+/// SYSTEM can write in its folder.
+pub const KEPT_POLICY: &str = r"\SystemRoot\System32\drivers\sluice.policy";
 /// The control device's NT name.
 pub const DEVICE_NAME: &str = r"\Device\Sluice";
 /// The symbolic link that makes it visible to user mode.

@@ -14,17 +14,33 @@ pub struct Status {
     pub epoch: u32,
     /// How many rules the policy in force has.
     pub rules: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// What became of the kept policy when the driver was loaded: [`kept`].
+    pub kept: u32,
     /// The size of the image in force, in bytes.
     pub policy_bytes: u64,
     /// The identity of the image in force, zeros without a policy.
     pub policy_identity: [u8; 16],
+    /// With [`kept::UNREADABLE`], the NTSTATUS of reading the file; otherwise 0.
+    pub kept_status: u32,
+    /// Zero.
+    pub reserved: u32,
     /// What was decided and seen.
     pub counters: Counters,
 }
 
-const _: () = assert!(size_of::<Status>() == 40 + size_of::<Counters>());
+const _: () = assert!(size_of::<Status>() == 48 + size_of::<Counters>());
+
+/// Values of [`Status::kept`]: what became of the kept policy ([`crate::KEPT_POLICY`]) when the driver was loaded.
+pub mod kept {
+    /// None was kept.
+    pub const NONE: u32 = 0;
+    /// It was put in force.
+    pub const RESTORED: u32 = 1;
+    /// The file is damaged, or of another version's format: it was refused, as it would be by an upload.
+    pub const REFUSED: u32 = 2;
+    /// The file could not be read, is empty or too long, or there was no memory for it.
+    pub const UNREADABLE: u32 = 3;
+}
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident: $variant:ident),* $(,)?) => {

@@ -9,8 +9,8 @@ use sluice_protocol::{
 use zerocopy::IntoBytes;
 
 #[test]
-fn event_v4() {
-    assert_eq!(PROTOCOL_VERSION, 4);
+fn event_v5() {
+    assert_eq!(PROTOCOL_VERSION, 5);
     let mut event = Event {
         sequence: 0x0102_0304_0506_0708,
         time: 0x1112_1314_1516_1718,
@@ -49,25 +49,28 @@ fn event_v4() {
 }
 
 #[test]
-fn status_v4() {
+fn status_v5() {
     let mut status = Status {
         protocol_version: 1,
         epoch: 2,
         rules: 3,
         policy_bytes: 4,
         policy_identity: [5; 16],
+        kept: 7,
+        kept_status: 8,
         ..Status::default()
     };
     *status.counters.get_mut(Counter::ConnectsBlocked) = 6;
-    let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
+    let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([5; 16]);
+    golden.extend([8, 0, 0, 0, 0, 0, 0, 0]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(40 + 36 * 8, 0);
+    golden.resize(48 + 36 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
 #[test]
-fn policy_reply_v4() {
+fn policy_reply_v5() {
     let reply = PolicyReply::refused(2, &"no");
     let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'n', b'o'];
     golden.resize(256, 0);
@@ -75,7 +78,7 @@ fn policy_reply_v4() {
 }
 
 #[test]
-fn uploads_v4() {
+fn uploads_v5() {
     let begin = upload::Begin { bytes: 0x0102_0304_0506_0708 };
     assert_eq!(begin.as_bytes(), [8, 7, 6, 5, 4, 3, 2, 1]);
     let part = upload::Part { offset: 0x1112_1314_1516_1718 };

@@ -18,6 +18,7 @@ pub use plan::{PolicySource, Step};
 pub use uninstall::{UninstallReport, uninstall};
 
 use crate::error::ControlError;
+use crate::kept;
 use crate::policy::LoadReport;
 use plan::Plan;
 use serde::Serialize;
@@ -132,7 +133,7 @@ pub(crate) fn judge_file(host: &dyn Host) -> Result<Option<Judgement>, ControlEr
 /// Files left by an interrupted installation.
 pub(crate) fn leftovers(host: &dyn Host) -> Result<Vec<&'static str>, ControlError> {
     let mut found = Vec::new();
-    for file in [NEW, OLD] {
+    for file in [NEW, OLD, kept::NEW] {
         if host.read_driver(file).map_err(ControlError::step("reading the drivers folder"))?.is_some() {
             found.push(file);
         }

@@ -5,6 +5,7 @@ use super::check::{self, Judgement, Obstacle};
 use super::{FILE, IMAGE_PATH, NEW, OLD, Options, leftovers};
 use crate::device::Control;
 use crate::error::ControlError;
+use crate::kept;
 use crate::objects::{self, Change, Foreign, Inspection};
 use crate::policy::{self, Prepared};
 use serde::Serialize;
@@ -130,6 +131,8 @@ pub(super) struct Plan {
     pub(super) old: Option<Vec<u8>>,
     /// The policy in force, if the driver that holds it is unloaded or gets another.
     pub(super) running: Option<Vec<u8>>,
+    /// The policy that is kept for the next start.
+    pub(super) kept: Option<Vec<u8>>,
     /// The policy that the caller named.
     pub(super) policy: Option<Prepared>,
     /// The current state of our objects.
@@ -154,6 +157,7 @@ impl Plan {
             content,
             old: None,
             running: None,
+            kept: None,
             policy: None,
             objects: objects(host)?,
         };
@@ -173,6 +177,12 @@ impl Plan {
             return Err(ControlError::Packaged { installed: installed.clone() });
         }
         self.steps.extend(leftovers(host)?.into_iter().map(|file| Step::DeleteLeftover { file }));
+        self.kept = host.read_driver(kept::FILE).map_err(ControlError::step("reading the drivers folder"))?;
+        if self.kept.is_some() && service == ServiceState::Absent {
+            // A new driver must not begin with a policy of an installation that is gone.
+            self.steps.push(Step::DeleteLeftover { file: kept::FILE });
+            self.kept = None;
+        }
         let installed = host.read_driver(FILE).map_err(ControlError::step("reading the drivers folder"))?;
         let copy = installed.as_ref() != Some(&self.content);
         let moved = image_path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH));

@@ -3,6 +3,7 @@
 use super::plan::{Plan, PolicySource, Step};
 use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
 use crate::error::ControlError;
+use crate::kept;
 use crate::objects;
 use crate::policy::{LoadReport, load_image};
 use sluice_host::{FilterEntry, Host, HostResult, ServiceConfig};
@@ -21,6 +22,8 @@ enum Undo {
     Load,
     /// Give the driver the policy it had.
     Policy,
+    /// Keep the policy that was kept before.
+    Keep,
     /// Delete the service.
     DeleteService,
     /// Give the service its old driver file.
@@ -126,8 +129,13 @@ impl Run<'_> {
     fn policy(&mut self, from: PolicySource) -> Result<(), ControlError> {
         match (from, &self.plan.policy, &self.plan.running) {
             (PolicySource::File, Some(policy), _) => {
-                self.outcome.policy = Some(policy.load(self.host)?);
-                self.undo.push(Undo::Policy);
+                // It can fail after the driver has accepted the policy.
+                self.undo.extend([Undo::Keep, Undo::Policy]);
+                self.outcome.policy = Some(policy.load(self.host, false).map_err(|error| match error {
+                    // What is in force now is undone.
+                    ControlError::NotKept { source } => ControlError::step("keeping the policy")(source),
+                    error => error,
+                })?);
             }
             (PolicySource::Running, _, Some(image)) => {
                 load_image(self.host, image)
@@ -179,6 +187,7 @@ impl Run<'_> {
                     .map_err(|error| format!("restoring the driver's policy: {error}")),
                 None => Ok(()),
             },
+            Undo::Keep => named("restoring the kept policy", kept::restore(host, self.plan.kept.as_deref())),
             Undo::DeleteService => named("deleting the service", host.delete_service(SERVICE_NAME)),
             Undo::MoveService(from) => {
                 named("restoring the service's old file", host.set_service_driver(SERVICE_NAME, from))

@@ -259,7 +259,7 @@ fn a_dry_run_lists_what_an_installation_does() {
 #[test]
 fn remains_of_an_interruption_are_found() {
     let setup = setup();
-    for remains in [&[NEW][..], &[OLD], &[NEW, OLD], &[FILE], &[NEW, FILE, OLD]] {
+    for remains in [&[NEW][..], &[OLD], &[NEW, OLD], &[FILE], &[NEW, FILE, OLD], &[kept::NEW, kept::FILE]] {
         let interrupted = || {
             let memory = Memory::new();
             for file in remains {
@@ -332,6 +332,36 @@ fn a_removal_that_fails_half_way_can_be_finished() {
         uninstall(&memory).unwrap();
         assert!(memory.is_clean(), "call {call}, {name}: {memory:?}");
     }
+}
+
+#[test]
+fn a_policy_named_at_the_installation_is_kept_or_nothing_changes() {
+    let setup = setup();
+    let policy = crate::policy::tests::file("[default]\noutbound = \"permit\"\ninbound = \"permit\"\n");
+    let options = |driver| Options { policy: Some(policy.path()), ..options(driver) };
+    let kept = |memory: &Memory| memory.files.borrow().get(kept::FILE).cloned();
+    let memory = Memory::new();
+    install_with(&memory, &options(&setup.driver)).unwrap();
+    assert_eq!(kept(&memory), memory.driver.lock().unwrap().policies.last().cloned());
+    assert!(kept(&memory).is_some());
+    // Another driver takes over what is in force; what is kept stays.
+    load_policy(&memory, b"loaded once");
+    let before = kept(&memory);
+    install(&memory, &setup.newer).unwrap();
+    assert_eq!(
+        (kept(&memory), memory.driver.lock().unwrap().policies.last().unwrap().as_slice()),
+        (before, &b"loaded once"[..])
+    );
+    assert_eq!(uninstall(&memory).unwrap().files_deleted, [kept::FILE, FILE]);
+    assert!(memory.is_clean());
+
+    failing_each(Memory::new, &options(&setup.driver));
+    let with_another = || {
+        let memory = with_policy(&setup);
+        memory.files.borrow_mut().insert(kept::FILE.to_owned(), b"an image".to_vec());
+        memory
+    };
+    failing_each(with_another, &options(&setup.newer));
 }
 
 #[test]

@@ -4,10 +4,14 @@ use super::plan::service_image;
 use super::run::delete_now_or_later;
 use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
 use crate::error::ControlError;
+use crate::kept;
 use crate::objects;
 use serde::Serialize;
 use sluice_host::{Host, HostError, ServiceState, code};
 use sluice_protocol::SERVICE_NAME;
+
+/// Our files in the drivers folder. The kept policy goes before the driver, which without it begins with none.
+const FILES: [&str; 5] = [kept::NEW, kept::FILE, NEW, OLD, FILE];
 
 /// What [`uninstall`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -66,7 +70,7 @@ pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
         }
         report.service_deleted = true;
     }
-    for file in [NEW, OLD, FILE] {
+    for file in FILES {
         delete(host, file, &mut report).map_err(ControlError::step(format!("deleting {file}")))?;
     }
     look(host, image_path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH)), &mut report)?;
@@ -97,7 +101,7 @@ fn look(host: &dyn Host, elsewhere: Option<String>, report: &mut UninstallReport
             .left
             .push("the driver and its service, until the last program that has its device open closes it".to_owned());
     }
-    for file in [NEW, OLD, FILE] {
+    for file in FILES {
         if host.read_driver(file).map_err(failed())?.is_some() {
             report.left.push(format!("the file {file} in the drivers folder, until Windows starts again"));
         }

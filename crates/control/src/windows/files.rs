@@ -3,6 +3,7 @@
 use super::{last_error, refusal, system, wide};
 use sluice_host::system::is_driver_file;
 use sluice_host::{HostError, HostResult, code};
+use sluice_protocol::ioctl::MAX_POLICY_BYTES;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ptr::null;
@@ -11,8 +12,8 @@ use windows_sys::Win32::Storage::FileSystem::{
     MoveFileExW,
 };
 
-/// No driver of ours is larger.
-const MAX_BYTES: u64 = 64 << 20;
+/// No driver of ours is larger, nor any policy.
+const MAX_BYTES: u64 = MAX_POLICY_BYTES as u64;
 
 pub(super) fn read(name: &str) -> HostResult<Option<Vec<u8>>> {
     let path = path("CreateFileW", name)?;
@@ -24,7 +25,7 @@ pub(super) fn read(name: &str) -> HostResult<Option<Vec<u8>>> {
     let mut content = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(|error| failed("ReadFile", &error))?;
     if content.len() as u64 > MAX_BYTES {
-        let what = format!("{name} is longer than the {MAX_BYTES} bytes of any driver of ours");
+        let what = format!("{name} is longer than the {MAX_BYTES} bytes of any file of ours");
         return Err(HostError::with_message("ReadFile", code::ERROR_INVALID_DATA, what));
     }
     Ok(Some(content))
