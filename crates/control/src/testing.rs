@@ -231,6 +231,8 @@ impl Host for Memory {
         let mut service = self.service.borrow_mut();
         let (_, state) = service.as_mut().expect("a service to stop");
         assert_eq!(std::mem::replace(state, ServiceState::StopPending), ServiceState::Running);
+        // What is in force goes with the driver.
+        self.driver.lock().unwrap().policies.clear();
         Ok(())
     }
 
