@@ -59,9 +59,20 @@ impl<'a> AppId<'a> {
 pub struct Sid<'a>(pub &'a [u8]);
 
 /// Identities that a flow's owner has besides its user: the enabled groups and services of the token, and the package.
-pub trait Identities: core::fmt::Debug {
+pub trait Identities {
     /// Visits every one of them. May be called more than once for a flow.
     fn each(&self, visit: &mut dyn FnMut(Sid<'_>));
+}
+
+// Not required of each implementation: its code would be in the driver, from the table of the trait's functions.
+impl core::fmt::Debug for dyn Identities + '_ {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let mut list = f.debug_list();
+        self.each(&mut |sid| {
+            list.entry(&sid);
+        });
+        list.finish()
+    }
 }
 
 /// What is known about the name that the flow's content asks for (TLS SNI, HTTP Host, DNS question).
