@@ -40,6 +40,11 @@ pub trait CalloutFunctions: Send + Sync {
 
     /// flowDeleteFn.
     fn delete_flow_context(&self, layer: LayerId, callout_id: u32, context: u64);
+
+    /// The address of classifyFn, for whoever looks at a driver's code; None where it is not a driver's.
+    fn classify_address(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The arguments of FwpsCalloutRegister.
@@ -120,6 +125,12 @@ impl CalloutSlot {
     #[must_use]
     pub fn registered_flags(&self) -> u32 {
         self.enter(|registration| registration.flags | consts::FWPM_CALLOUT_FLAG_REGISTERED).unwrap_or(0)
+    }
+
+    /// The address of its classifyFn, if a driver has registered it.
+    #[must_use]
+    pub fn classify_address(&self) -> Option<u64> {
+        self.enter(|registration| registration.functions.classify_address()).flatten()
     }
 
     /// How many flows carry a context of this callout.

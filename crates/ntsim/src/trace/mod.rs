@@ -8,6 +8,7 @@
 
 mod record;
 pub(crate) mod signature;
+pub mod times;
 mod value;
 
 pub use record::Form;

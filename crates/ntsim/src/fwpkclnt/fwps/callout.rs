@@ -2,7 +2,7 @@
 
 use super::super::pend::ClassifyContext;
 use crate::cpu;
-use crate::trace::{Argument, Callback};
+use crate::trace::{Argument, Callback, times};
 use crate::verifier::callback::{self, At, Keeps};
 use core::ffi::c_void;
 use core::mem::transmute;
@@ -120,15 +120,18 @@ impl CalloutFunctions for Functions {
         let (layer_data, filter, flow_context) = (c.layer_data.as_ptr(), call.filter.fwps(), call.flow_context);
         let answer: *mut FwpsClassifyOut0 = out;
         let routine = self.classify.address();
-        // SAFETY: a classifyFn of this version (`registration`). The call is counted in, and unregistering waits for
-        // it, so the driver cannot unload before it returns. All pointers are to memory that outlives the call;
-        // `layer_data` is of the layer's type.
-        let classify = || unsafe {
-            match self.classify {
-                ClassifyFn::V0(f) => f(call.fixed, c.metadata, layer_data, filter, flow_context, answer),
-                ClassifyFn::V1(f) => f(call.fixed, c.metadata, layer_data, context, filter, flow_context, answer),
+        let run = || {
+            // SAFETY: a classifyFn of this version (`registration`). The call is counted in, and unregistering waits for
+            // it, so the driver cannot unload before it returns. All pointers are to memory that outlives the call;
+            // `layer_data` is of the layer's type.
+            unsafe {
+                match self.classify {
+                    ClassifyFn::V0(f) => f(call.fixed, c.metadata, layer_data, filter, flow_context, answer),
+                    ClassifyFn::V1(f) => f(call.fixed, c.metadata, layer_data, context, filter, flow_context, answer),
+                }
             }
         };
+        let classify = || times::classify(routine, c.layer, run);
         callback::enter(
             &At("classifyFn", routine),
             Keeps::All,
@@ -174,6 +177,10 @@ impl CalloutFunctions for Functions {
             Callback::new("flowDeleteFn", routine, arguments)
         };
         callback::enter(&At("flowDeleteFn", routine), Keeps::All, describe, call, |()| String::new());
+    }
+
+    fn classify_address(&self) -> Option<u64> {
+        Some(self.classify.address())
     }
 }
 
