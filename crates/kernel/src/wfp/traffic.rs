@@ -68,6 +68,7 @@ impl Traffic {
     }
 
     #[cold]
+    #[inline(never)]
     fn carry(&self, way: Way) {
         let (word, packets, bytes) = self.of(way);
         let full = |now: u64, half: u64| (now & half != 0).then(|| now - half);
