@@ -20,6 +20,7 @@ pub mod layers;
 pub mod marshal;
 pub mod names;
 pub mod netevent;
+pub mod offload;
 mod raw;
 pub mod security;
 mod snapshot;

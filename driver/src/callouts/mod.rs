@@ -55,13 +55,18 @@ const fn entry(object: &CalloutObject) -> CalloutEntry {
 
 const fn of<C: Callout>(object: &CalloutObject) -> CalloutEntry {
     assert!(fields::is_layer(object.layer_id, object.name), "the row gives the layer another id than the headers");
-    let flags = match object.carried {
+    let conditional = match object.carried {
         // Only flows with a context of ours are classified there: the rest pay nothing.
         Carried::LookedAtTcp => callout_flag::CONDITIONAL_ON_FLOW,
         Carried::None | Carried::EveryFlow => 0,
     };
-    CalloutEntry::of::<C>(object.layer_id, object.callout, flags)
+    CalloutEntry::of::<C>(object.layer_id, object.callout, conditional | OFFLOADS)
 }
+
+/// The network card may put segments and datagrams together and cut them: nothing here depends on how large a packet is.
+/// A callout that does not allow it disables it for everything that its filters match (FWPS_CALLOUT3, flags).
+const OFFLOADS: u32 =
+    callout_flag::ALLOW_OFFLOAD | callout_flag::ALLOW_RSC | callout_flag::ALLOW_USO | callout_flag::ALLOW_URO;
 
 /// The field indices of a place's layer.
 const fn fields_at(point: Point) -> Fields {

@@ -5,6 +5,7 @@ use crate::bfe::Session;
 use crate::callout::ClassifyCall;
 use crate::flow::Flow;
 use crate::layers::LayerId;
+use crate::offload::{Offload, Refusal};
 use crate::{Classify, LayerData, Verdict};
 use nt_abi::NtStatus;
 use nt_abi::fwp::consts::*;
@@ -167,6 +168,23 @@ fn a_callout_conditional_on_flow_is_called_only_where_it_has_a_context() {
     engine.flows.associate(flow.id(), LAYER, engine.callouts.by_id(id), tracked.context());
     assert_eq!(rig.classify_flow(LAYER, Some(&flow)).verdict, Verdict::Block);
     engine.flows.terminate(&flow);
+}
+
+#[test]
+fn a_callout_disables_the_offloads_that_it_does_not_allow() {
+    let rig = Rig::new();
+    let session = rig.session();
+    assert_eq!(rig.engine.refused_offloads(), []);
+    let script = Script::says(FWP_ACTION_PERMIT);
+    let all = Offload::ALL.iter().fold(0, |flags, (_, flag)| flags | flag);
+    callout(&rig, &session, all, &script);
+    assert_eq!(rig.engine.refused_offloads(), []);
+    let (key, _) = callout(&rig, &session, FWP_CALLOUT_FLAG_ALLOW_OFFLOAD | FWP_CALLOUT_FLAG_ALLOW_USO, &script);
+    let refusal = |offload| Refusal { offload, layer: LAYER, callout: key };
+    assert_eq!(rig.engine.refused_offloads(), [Offload::TcpReceive, Offload::UdpReceive].map(refusal));
+    let engine = &rig.engine;
+    engine.callouts.unregister(engine.callouts.by_key(key), || {}).expect("it was registered");
+    assert_eq!(engine.refused_offloads(), [], "what is not registered is not called");
 }
 
 #[test]

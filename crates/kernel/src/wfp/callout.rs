@@ -8,7 +8,7 @@ use wfp_sys::{
     FWPS_INCOMING_VALUES0, FwpsCalloutRegister3, FwpsCalloutUnregisterById0,
 };
 
-use super::{Call, Classify, Flow, FlowRef, InSet, guid};
+use super::{Call, Classify, Flow, FlowRef, InSet, callout_flag, guid};
 use crate::{
     irql::AtDispatch,
     status::{NtResult, NtStatus},
@@ -115,18 +115,30 @@ const fn is_gone(unregistered: NtResult<()>) -> bool {
 }
 
 fn register<C: Callout>(device_object: *mut c_void, key: u128, flags: u32) -> NtResult<u32> {
-    let callout = FWPS_CALLOUT3 {
-        calloutKey: guid(key),
-        flags,
-        classifyFn: Some(classify::<C>),
-        notifyFn: Some(notify),
-        flowDeleteFn: Some(flow_delete::<C>),
-    };
-    let mut id = 0;
-    // SAFETY: the device object exists until after unregistration; the structure is copied; the functions live as long
-    // as the image, which the driver's contract keeps mapped until all are unregistered.
-    NtStatus::check(unsafe { FwpsCalloutRegister3(device_object, &raw const callout, &raw mut id) })?;
-    Ok(id)
+    register_with(flags, |flags| {
+        let callout = FWPS_CALLOUT3 {
+            calloutKey: guid(key),
+            flags,
+            classifyFn: Some(classify::<C>),
+            notifyFn: Some(notify),
+            flowDeleteFn: Some(flow_delete::<C>),
+        };
+        let mut id = 0;
+        // SAFETY: the device object exists until after unregistration; the structure is copied; the functions live as
+        // long as the image, which the driver's contract keeps mapped until all are unregistered.
+        NtStatus::check(unsafe { FwpsCalloutRegister3(device_object, &raw const callout, &raw mut id) })?;
+        Ok(id)
+    })
+}
+
+/// Registers with `flags`; where Windows refuses these, without the flags that an older one may not know. They only allow
+/// what it does not do, then.
+fn register_with(flags: u32, mut register: impl FnMut(u32) -> NtResult<u32>) -> NtResult<u32> {
+    const NEWER: u32 = callout_flag::ALLOW_USO | callout_flag::ALLOW_URO;
+    match register(flags) {
+        Err(NtStatus::INVALID_PARAMETER) if flags & NEWER != 0 => register(flags & !NEWER),
+        result => result,
+    }
 }
 
 unsafe extern "C" fn classify<C: Callout>(
@@ -183,6 +195,7 @@ unsafe extern "C" fn flow_delete<C: Callout>(_layer: u16, _callout: u32, flow_co
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
     use wfp_sys::{FWP_DATA_TYPE_, FWPS_INCOMING_VALUE0};
@@ -208,6 +221,26 @@ mod tests {
         fn classify(request: &mut Classify<'_, ()>) {
             READ.store(request.u32(2).unwrap_or(u32::MAX), SeqCst);
         }
+    }
+
+    #[test]
+    fn a_windows_that_does_not_know_a_newer_flag_gets_the_others() {
+        use callout_flag::{ALLOW_RSC, ALLOW_URO, ALLOW_USO, CONDITIONAL_ON_FLOW};
+        let try_all = |known: u32, flags: u32| {
+            let mut tried = std::vec::Vec::new();
+            let result = register_with(flags, |flags| {
+                tried.push(flags);
+                if flags & !known == 0 { Ok(7) } else { Err(NtStatus::INVALID_PARAMETER) }
+            });
+            (result, tried)
+        };
+        let old = CONDITIONAL_ON_FLOW | ALLOW_RSC;
+        let new = old | ALLOW_USO | ALLOW_URO;
+        assert_eq!(try_all(new, new), (Ok(7), std::vec![new]));
+        assert_eq!(try_all(old, new), (Ok(7), std::vec![new, old]));
+        assert_eq!(try_all(0, new), (Err(NtStatus::INVALID_PARAMETER), std::vec![new, old]));
+        assert_eq!(try_all(0, old), (Err(NtStatus::INVALID_PARAMETER), std::vec![old]));
+        assert_eq!(register_with(new, |_| Err(NtStatus::DEVICE_BUSY)), Err(NtStatus::DEVICE_BUSY));
     }
 
     /// The image must not unload under a callout that may still be called.

@@ -50,5 +50,11 @@ pub mod condition_flag {
 
 /// Flags of a callout (FWP_CALLOUT_FLAG_*, fwpsk.h).
 pub mod callout_flag {
-    pub use wfp_sys::FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW as CONDITIONAL_ON_FLOW;
+    pub use wfp_sys::{
+        FWP_CALLOUT_FLAG_ALLOW_OFFLOAD as ALLOW_OFFLOAD, FWP_CALLOUT_FLAG_ALLOW_RSC as ALLOW_RSC,
+        FWP_CALLOUT_FLAG_ALLOW_USO as ALLOW_USO, FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW as CONDITIONAL_ON_FLOW,
+    };
+
+    /// FWP_CALLOUT_FLAG_ALLOW_URO, by its number: the headers of older kits do not have it.
+    pub const ALLOW_URO: u32 = 0x200;
 }
