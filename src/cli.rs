@@ -56,9 +56,10 @@ pub(crate) enum Command {
     },
     /// Remove the filters, the driver, the service and the driver's file, and check that nothing is left.
     Uninstall,
-    /// Compile a policy, put it in force, and keep it for the next start of the driver.
+    /// Compile a policy, test what it expects of itself, put it in force, and keep it for the next start of the driver; or do
+    /// so with a compiled image.
     Load {
-        /// The policy file (TOML).
+        /// The policy file (TOML), or an image that `policy compile` has written.
         policy: PathBuf,
         /// Only check that the policy is valid: needs no driver and no privileges.
         #[arg(long)]
@@ -70,6 +71,9 @@ pub(crate) enum Command {
         /// once.
         #[arg(long, conflicts_with = "check")]
         watch: bool,
+        /// Do not test the expectations written in the policy.
+        #[arg(long, conflicts_with = "check")]
+        no_test: bool,
         /// Load it although a list has less than half of the entries that it has in the policy in force.
         #[arg(long, conflicts_with = "check")]
         accept_shrunk: bool,

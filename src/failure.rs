@@ -88,6 +88,9 @@ impl Failure {
             value["error"] = "the policy is not valid".into();
             value["diagnostics"] = json!(errors.diagnostics);
         }
+        if let Self::Control(ControlError::Expectations { failed, .. }) = self {
+            value["expectations"] = json!(failed);
+        }
         if let Self::Control(ControlError::Obstacles(obstacles)) = self {
             value["obstacles"] = json!(obstacles);
         }

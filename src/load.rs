@@ -100,6 +100,13 @@ fn loaded(policy: &Path, report: &LoadReport, output: &mut Output) -> Result<(),
             let until = report.schedules_change_at.as_deref().map_or("forever".to_owned(), |at| format!("until {at}"));
             writeln!(out, "  {WARNING}schedules were evaluated for {at}{WARNING:#}; the result holds {until}")?;
         }
+        if report.expectations > 0 {
+            writeln!(out, "  what its {} expectations say holds", report.expectations)?;
+        }
+        for moved in &report.differs {
+            let what = "not as on the machine it was compiled for, so rules on it match nothing";
+            writeln!(out, "  {WARNING}{what}{WARNING:#}: {moved}")?;
+        }
         for moved in &report.moved {
             writeln!(out, "  {WARNING}until now rules on it matched nothing{WARNING:#}: {moved}")?;
         }

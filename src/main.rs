@@ -53,14 +53,14 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
         Command::Load { policy, check: true, deny_warnings, .. } => load::check(policy, *deny_warnings, output),
-        Command::Load { policy, watch, accept_shrunk, once, .. } => {
+        Command::Load { policy, watch, accept_shrunk, once, no_test, .. } => {
             let shrinking = if *accept_shrunk { Shrinking::Accepted } else { Shrinking::Refused };
             let load = if *watch { load::watch } else { load::load };
-            load(&*machine::open(cli)?, policy, Loading { shrinking, once: *once }, output)
+            load(&*machine::open(cli)?, policy, Loading { shrinking, once: *once, test: !no_test }, output)
         }
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Doctor => doctor::doctor(&*machine::open(cli)?, output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
-        Command::Policy(command) => policy::run(command, output),
+        Command::Policy(command) => policy::run(command, &|| machine::open(cli), output),
     }
 }

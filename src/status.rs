@@ -7,11 +7,13 @@ use sluice_control::kept::KeptPolicy;
 use sluice_control::status::{DriverState, StatusReport};
 use sluice_host::Host;
 use sluice_host::ServiceState;
+use sluice_protocol::status::Counter;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// The width of the first column.
-const COLUMN: usize = 9;
+const COLUMN: usize = 10;
 
 pub(crate) fn status(host: &dyn Host, output: &mut Output) -> Result<ExitCode, Failure> {
     let report = sluice_control::status(host)?;
@@ -90,18 +92,76 @@ fn driver_text(driver: &DriverState, out: &mut dyn Write) -> io::Result<()> {
     match &driver.policy {
         Some(policy) => {
             line(out, "policy", format_args!("{} rules, {} bytes", policy.rules, policy.bytes))?;
+            if let Some(origin) = &policy.origin {
+                line(out, "", format_args!("from {}", origin.file))?;
+                line(out, "", format_args!("loaded {} by {}", origin.loaded, origin.by))?;
+                if let Some(image) = &origin.image {
+                    line(out, "", format_args!("compiled before, as {image}"))?;
+                }
+            }
             line(out, "", format_args!("identity {}, generation {}", policy.identity, policy.epoch))?;
         }
         None => line(out, "policy", format_args!("{WARNING}none{WARNING:#}: nothing is decided here"))?,
     }
-    let width = driver.counters.keys().map(|name| name.len()).max().unwrap_or(0);
-    for (number, (name, value)) in driver.counters.iter().enumerate() {
-        let label = if number == 0 { "counters" } else { "" };
-        line(out, label, format_args!("{:width$} {value}", name.replace('_', " ")))?;
+    counters_text(&driver.counters, out)
+}
+
+/// The counters that a person looks for together, by how their names begin, in the order in which he asks; the rest comes
+/// last.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("decided", &["connects_", "accepts_", "packets_", "forwards_"]),
+    ("silenced", &["discards_", "icmp_errors_"]),
+    ("decisions", &["decisions_", "fields_", "reauthorizations"]),
+    ("flows", &["flows_", "revoked_", "bytes_", "stream_"]),
+    ("events", &["events_"]),
+    ("policies", &["policies_", "kept_"]),
+];
+
+/// The counters by groups, in the driver's order; those that are 0 are only counted.
+fn counters_text(counters: &BTreeMap<&'static str, u64>, out: &mut dyn Write) -> io::Result<()> {
+    let group = |name: &str| GROUPS.iter().position(|(_, begins)| begins.iter().any(|one| name.starts_with(one)));
+    let counted = || Counter::ALL.iter().filter_map(|(_, name)| Some((*name, *counters.get(name)?)));
+    let width = counted().filter(|(_, value)| *value > 0).map(|(name, _)| name.len()).max().unwrap_or(0);
+    let titles = GROUPS.iter().map(|(title, _)| *title).zip((0..).map(Some)).chain([("other", None)]);
+    for (title, number) in titles {
+        let own = counted().filter(|(name, value)| *value > 0 && group(name) == number);
+        for (place, (name, value)) in own.enumerate() {
+            let label = if place == 0 { title } else { "" };
+            line(out, label, format_args!("{:width$} {value}", name.replace('_', " ")))?;
+        }
     }
-    Ok(())
+    let idle = counted().filter(|(_, value)| *value == 0).count();
+    line(out, "", format_args!("{idle} other counters are 0"))
 }
 
 fn line(out: &mut dyn Write, label: &str, value: impl std::fmt::Display) -> io::Result<()> {
     writeln!(out, "{LABEL}{label:COLUMN$}{LABEL:#}{value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_in_groups_and_zeros_are_left_out() {
+        let mut counters: BTreeMap<&'static str, u64> = Counter::ALL.iter().map(|&(_, name)| (name, 0)).collect();
+        counters.extend([
+            ("events_written", 3),
+            ("accepts_blocked", 1),
+            ("connects_permitted", 12),
+            ("flows_opened", 7),
+        ]);
+        let mut text = crate::page::Page::new(Vec::new());
+        counters_text(&counters, &mut text).unwrap();
+        let text = String::from_utf8(text.stream().clone()).unwrap();
+        let bold = |title: &str| format!("\u{1b}[1m{title:COLUMN$}\u{1b}[0m");
+        let expected = [
+            format!("{}connects permitted 12\n", bold("decided")),
+            format!("{}accepts blocked    1\n", bold("")),
+            format!("{}flows opened       7\n", bold("flows")),
+            format!("{}events written     3\n", bold("events")),
+            format!("{}{} other counters are 0\n", bold(""), Counter::ALL.len() - 4),
+        ];
+        assert_eq!(text, expected.concat());
+    }
 }

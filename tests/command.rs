@@ -152,6 +152,61 @@ fn a_bad_policy_never_replaces_a_good_one() {
 }
 
 #[test]
+fn a_policy_that_does_not_do_what_it_expects_is_not_loaded() {
+    let served = served();
+    served.install();
+    let expect = |verdict: &str| {
+        format!("{QUARANTINE}\n[[rule.expect]]\nremote = \"203.0.113.66:443\"\nverdict = \"{verdict}\"\n")
+    };
+    let right = served.file("right.toml", &expect("block"));
+    let loaded = served.json(0, &["load", &right]);
+    assert_eq!(loaded["expectations"], 1);
+    let wrong = served.file("wrong.toml", &expect("permit"));
+    let refused = served.run(4, &["load", &wrong]).error;
+    assert!(refused.contains("wrong.toml: 1 of 1 expectations fail, in line 13: "), "{refused}");
+    assert!(refused.contains("sluice policy test") && refused.contains("--no-test"), "{refused}");
+    let status = served.json(0, &["status"]);
+    assert_eq!(status["driver"]["policy"]["identity"], loaded["identity"]);
+    served.run(4, &["load", "--watch", &wrong]);
+    served.run(0, &["load", "--no-test", &wrong]);
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
+#[test]
+fn status_says_where_the_policy_came_from_and_images_are_loaded_too() {
+    let served = served();
+    served.install();
+    let policy = served.file("office\u{1b}[2J.toml", QUARANTINE);
+    let shown = policy.replace('\u{1b}', "\\u{1b}");
+    served.run(0, &["load", &policy]);
+    let text = served.run(0, &["status"]).out;
+    assert!(text.contains(&format!("from {shown}\n")) && text.contains(" by "), "{text}");
+    let origin = served.json(0, &["status"])["driver"]["policy"]["origin"].clone();
+    assert_eq!(origin["file"], policy.as_str());
+    assert!(origin["loaded"].as_str().unwrap().ends_with('Z'), "{origin}");
+
+    let image = served.files.path().join("image");
+    let compiled = served.json(0, &["policy", "compile", &policy, "-o", image.to_str().unwrap()]);
+    let loaded = served.json(0, &["load", image.to_str().unwrap()]);
+    assert_eq!(loaded["rules"], 1);
+    let policy_in_force = served.json(0, &["status"])["driver"]["policy"].clone();
+    assert_eq!(policy_in_force["origin"]["file"], image.to_str().unwrap());
+    assert_eq!(policy_in_force["origin"]["image"], compiled["identity"]);
+    assert_eq!(policy_in_force["identity"], loaded["identity"]);
+
+    // What is in force is compared with a policy on disk.
+    assert!(served.run(0, &["policy", "diff", "--in-force", &policy]).out.starts_with("no difference"));
+    let other = served.file("other.toml", &QUARANTINE.replace("203.0.113.66", "203.0.113.67"));
+    let text = served.run(1, &["policy", "diff", &other, "--in-force"]).out;
+    assert!(text.contains("block (hard) by rule `quarantine` -> permit (soft) by the default"), "{text}");
+    served.run(2, &["policy", "diff", &other, &policy, "--in-force"]);
+    served.run(0, &["uninstall"]);
+    served.run(3, &["policy", "diff", &other, "--in-force"]);
+    served.is_clean();
+}
+
+#[test]
 fn programs_are_found_behind_their_links() {
     let served = served();
     served.install();

@@ -51,12 +51,16 @@ pub(crate) enum Command {
         /// The image.
         image: PathBuf,
     },
-    /// Find flows that two policies decide differently.
+    /// Find flows that two policies decide differently, or a policy and the one in force.
     Diff {
-        /// One policy file.
+        /// One policy file; with --in-force the only one.
         old: PathBuf,
         /// The other policy file.
-        new: PathBuf,
+        #[arg(required_unless_present = "in_force", conflicts_with = "in_force")]
+        new: Option<PathBuf>,
+        /// Compare the policy in force on this machine with the file: needs the driver, and an administrator.
+        #[arg(long)]
+        in_force: bool,
         /// Report so many pairs of rules.
         #[arg(long, value_name = "COUNT", default_value_t = 100,
             value_parser = clap::value_parser!(u32).range(1..=sluice_policy::diff::MOST_CHANGES as i64))]

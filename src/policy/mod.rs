@@ -11,22 +11,33 @@ use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
 use files::{invalid, options};
 use sluice_control::read_policy_elsewhere;
+use sluice_host::Host;
 use sluice_policy::import::{Source, import, import_complete};
-use sluice_policy::model::{Decider, Moment};
+use sluice_policy::model::Decider;
 use sluice_policy::text::{Encoding, NotText, decode};
-use sluice_policy::{CompileOptions, Diagnostic, Image, Policy, diff, lint, show, test};
+use sluice_policy::{CompileOptions, Diagnostic, Difference, Image, Policy, diff, lint, show, test};
 use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs one of the commands.
-pub(crate) fn run(command: &Command, output: &mut Output) -> Result<ExitCode, Failure> {
+pub(crate) fn run(
+    command: &Command,
+    machine: &dyn Fn() -> Result<Box<dyn Host>, Failure>,
+    output: &mut Output,
+) -> Result<ExitCode, Failure> {
     match command {
         Command::Check { file, deny_warnings } => crate::load::check(file, *deny_warnings, output),
         Command::Compile { file, image, key, drive, alias, at } => {
             compile::compile(file, image, *key, drive, alias, at.at, output)
         }
         Command::Show { image } => show_image(image, output),
-        Command::Diff { old, new, limit, at } => difference(old, new, *limit as usize, at.at, output),
+        Command::Diff { old, new: Some(new), limit, at, .. } => {
+            let (old, new) = (read_policy_elsewhere(old)?, read_policy_elsewhere(new)?);
+            difference(diff(&old, &new, &options(at.at)).map_err(invalid)?, *limit as usize, output)
+        }
+        Command::Diff { old: file, new: None, limit, at, .. } => {
+            difference(sluice_control::diff_in_force(&*machine()?, file, at.at)?, *limit as usize, output)
+        }
         Command::Explain { file, flow, at } => explain::explain(file, flow, at.at, output),
         Command::Test { file } => test_file(file, output),
         Command::Import { file, from, encoding, complete } => {
@@ -73,14 +84,7 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn difference(
-    old: &Path,
-    new: &Path,
-    limit: usize,
-    at: Option<Moment>,
-    output: &mut Output,
-) -> Result<ExitCode, Failure> {
-    let mut found = diff(&read_policy_elsewhere(old)?, &read_policy_elsewhere(new)?, &options(at)).map_err(invalid)?;
+fn difference(mut found: Difference, limit: usize, output: &mut Output) -> Result<ExitCode, Failure> {
     found.changes.truncate(limit);
     output.report(&found, |out| {
         let rest = if found.complete { "" } else { ", not every overlap of rules among them" };

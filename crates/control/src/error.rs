@@ -5,7 +5,7 @@ use crate::sources::Shrunk;
 use sluice_host::{HostError, code};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,19 @@ pub enum ControlError {
     /// Lists have less than half of the entries that they have in the policy in force.
     #[error("{}", lost(.0))]
     Shrunk(Vec<Shrunk>),
+    /// The policy does not do what it says of itself.
+    #[error("{}", unmet(path, failed, *total))]
+    Expectations {
+        /// The policy file.
+        path: PathBuf,
+        /// The expectations that fail.
+        failed: Vec<sluice_policy::Tested>,
+        /// How many there are.
+        total: usize,
+    },
+    /// There is no policy to compare with.
+    #[error("no policy is in force")]
+    NoPolicy,
     /// The driver checked the policy and refused it.
     #[error("the driver refused the policy: {reason}")]
     PolicyRefused {
@@ -148,6 +161,15 @@ fn lost(lists: &[Shrunk]) -> String {
     format!("{}: less than half are left", what.join("; "))
 }
 
+/// Expectations that fail, in one line with the first of them.
+fn unmet(path: &Path, failed: &[sluice_policy::Tested], total: usize) -> String {
+    let first = failed.first().map_or_else(String::new, |one| {
+        let why = one.failure.as_deref().unwrap_or_default();
+        format!(", in line {}: {}: {why}", one.line, one.flow)
+    });
+    format!("{}: {} of {total} expectations fail{first}", path.display(), failed.len())
+}
+
 /// The kinds of failure that a caller (or an exit status) distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -188,6 +210,7 @@ impl ControlError {
             | Self::Policy(_)
             | Self::PolicySize { .. }
             | Self::Shrunk(_)
+            | Self::Expectations { .. }
             | Self::PolicyRefused { .. } => Kind::Policy,
             Self::Step { source, .. } if is_denied(source.code) => Kind::Rights,
             Self::HalfDone { source, .. } => source.kind(),
@@ -219,7 +242,7 @@ impl ControlError {
             Self::Protocol { .. } => "use a sluice command and a sluice.sys from the same build",
             Self::Random(_) => return None,
             Self::BadImage(_) => "this is a bug: please report it with the policy",
-            Self::PolicyFile { .. } => "give the path of a policy file (TOML)",
+            Self::PolicyFile { .. } => "give the path of a policy file (TOML) or of a compiled image",
             Self::Policy(_) => "correct the file; a policy that is in force stays in force",
             Self::PolicySize { .. } => {
                 "split the lists or merge neighbouring prefixes; the policy in force stays in force"
@@ -227,6 +250,11 @@ impl ControlError {
             Self::Shrunk(_) => {
                 "look whether the list is whole; if it is meant so, load it with --accept-shrunk; the policy in force stays in force"
             }
+            Self::Expectations { .. } => {
+                "correct the rules or what is expected (`sluice policy test` shows all), or load it with --no-test; the policy in \
+                 force stays in force"
+            }
+            Self::NoPolicy => "load one first: `sluice load FILE`",
             Self::PolicyRefused { epoch: 0, .. } => {
                 "use a sluice command and a sluice.sys from the same build; no policy is in force"
             }

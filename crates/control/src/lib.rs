@@ -12,7 +12,10 @@ pub mod events;
 pub mod install;
 pub mod kept;
 pub mod objects;
+mod origin;
 pub mod policy;
+mod program;
+mod read;
 pub mod sources;
 pub mod status;
 pub mod watch;
@@ -25,9 +28,10 @@ pub use error::{ControlError, Kind};
 pub use events::{EventLine, EventOptions, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use policy::{
-    CheckReport, ListReport, LoadReport, Loading, assumed_app_id, check, load, load_image, load_with, local_moment,
-    read_policy, read_policy_elsewhere, read_policy_with,
+    CheckReport, ListReport, LoadReport, Loading, check, diff_in_force, load, load_image, load_with, local_moment,
 };
+pub use program::assumed_app_id;
+pub use read::{read_policy, read_policy_elsewhere, read_policy_with};
 pub use sources::{Moved, Shrinking, Shrunk};
 pub use status::{StatusReport, status};
 pub use watch::watch;

@@ -1,18 +1,20 @@
 //! Loads a policy file into the driver.
 
 use crate::device::Control;
-use crate::disk::{Disk, MAX_POLICY_FILE};
 use crate::error::ControlError;
 use crate::kept;
 use crate::objects;
+use crate::origin;
+use crate::program::{app_id, assumed_app_id, missing_interfaces, missing_programs};
+use crate::read::{Loadable, read_loadable, read_policy, read_policy_elsewhere};
 use crate::sources::{self, Moved, Shrinking};
 use crate::status::identity;
 use jiff::Zoned;
 use serde::Serialize;
 use sluice_host::Host;
-use sluice_policy::model::{Moment, Policy, assumed_luid, program, schedule};
-use sluice_policy::text::{self, Encoding};
-use sluice_policy::{CompileOptions, Diagnostic, Files, Image, compile_with_warnings, lint, parse};
+use sluice_policy::image::Origin;
+use sluice_policy::model::{Moment, Policy, assumed_luid, schedule};
+use sluice_policy::{CompileOptions, Diagnostic, Difference, Image, compile_with_warnings, diff_with_image, lint};
 use sluice_protocol::ioctl::MAX_POLICY_BYTES;
 use sluice_protocol::status::PolicyReply;
 use std::path::Path;
@@ -71,12 +73,40 @@ pub struct LoadReport {
     /// nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Moved>,
+    /// Drives and interfaces that are elsewhere here than a compiled image has them: its rules on them match nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<Moved>,
+    /// How many expectations that the policy has were tested, and hold.
+    pub expectations: usize,
     /// What compiles but is probably a mistake.
     pub warnings: Vec<Diagnostic>,
     /// Whether it is kept for the next start of the driver.
     pub kept: bool,
     /// What the installation lacks. The driver has the policy, but the policy is in force only if this is empty.
     pub lacks: Vec<String>,
+}
+
+impl LoadReport {
+    /// What an image says of itself.
+    fn of(image: &Image<Vec<u8>>) -> Self {
+        Self {
+            identity: identity(&image.identity()),
+            epoch: 0,
+            rules: image.rule_count(),
+            bytes: image.as_bytes().len() as u64,
+            schedules_judged_at: None,
+            schedules_change_at: None,
+            missing_programs: Vec::new(),
+            missing_interfaces: Vec::new(),
+            not_asked_again: None,
+            moved: Vec::new(),
+            differs: Vec::new(),
+            expectations: 0,
+            warnings: Vec::new(),
+            kept: false,
+            lacks: Vec::new(),
+        }
+    }
 }
 
 /// How a policy is loaded.
@@ -86,11 +116,13 @@ pub struct Loading {
     pub shrinking: Shrinking,
     /// It is in force until the driver is unloaded, and is not kept for the next start.
     pub once: bool,
+    /// Whether it is loaded only if the expectations written in it hold.
+    pub test: bool,
 }
 
 impl Loading {
-    /// A list that shrank is refused, and the policy is kept.
-    pub const DEFAULT: Self = Self { shrinking: Shrinking::Refused, once: false };
+    /// A list that shrank and an expectation that fails are refused, and the policy is kept.
+    pub const DEFAULT: Self = Self { shrinking: Shrinking::Refused, once: false, test: true };
 }
 
 /// Reads and compiles a policy and discards the image. Needs no machine: only the form of programs' paths is checked.
@@ -106,11 +138,12 @@ pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
     Ok(CheckReport { rules, bytes, lists: lists.collect(), warnings })
 }
 
-/// Reads and compiles a policy for this machine and gives it to the driver.
+/// Reads and compiles a policy for this machine, or reads a compiled image, and gives it to the driver.
 ///
 /// # Errors
-/// The file cannot be read, its policy does not compile, a list has less than half of the entries that it has in the
-/// policy in force, or the driver is not loaded or refuses the policy. Whatever fails, the policy in force stays in force.
+/// The file cannot be read, its policy does not compile or does not do what its expectations say, a list has less than half
+/// of the entries that it has in the policy in force, or the driver is not loaded or refuses the policy. Whatever fails, the
+/// policy in force stays in force.
 pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
     load_with(host, file, Loading::DEFAULT)
 }
@@ -120,7 +153,10 @@ pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
 /// # Errors
 /// As there.
 pub fn load_with(host: &dyn Host, file: &Path, loading: Loading) -> Result<LoadReport, ControlError> {
-    load_at(host, &read_policy(file)?, local_moment(), loading)
+    match read_loadable(file)? {
+        Loadable::Policy(policy) => load_at(host, &policy, local_moment(), loading),
+        Loadable::Image(image) => prepare_image(host, file, image).put_in_force(host, loading),
+    }
 }
 
 /// Compiles a policy for this machine, with schedules evaluated at `now`, and gives it to the driver.
@@ -128,25 +164,29 @@ pub(crate) fn load_at(
     host: &dyn Host,
     policy: &Policy,
     now: Moment,
-    Loading { shrinking, once }: Loading,
+    loading: Loading,
 ) -> Result<LoadReport, ControlError> {
-    let prepared = prepare(host, policy, now)?;
-    let before = match (shrinking, sources::in_force(host)) {
-        (_, Ok(before)) => before,
-        // What cannot be compared may have shrunk.
-        (Shrinking::Refused, Err(error)) => return Err(error),
-        (Shrinking::Accepted, Err(_)) => None,
-    };
-    if let Some(before) = before.as_ref().filter(|_| shrinking == Shrinking::Refused) {
-        let shrunk = sources::shrunk(before, &prepared.image);
-        if !shrunk.is_empty() {
-            return Err(ControlError::Shrunk(shrunk));
-        }
+    let expectations = if loading.test { expectations_hold(policy)? } else { 0 };
+    let mut prepared = prepare(host, policy, now)?;
+    prepared.report.expectations = expectations;
+    prepared.put_in_force(host, loading)
+}
+
+/// Tests the expectations written in a policy, as `sluice policy test` does; returns how many there are.
+fn expectations_hold(policy: &Policy) -> Result<usize, ControlError> {
+    if policy.expectations.is_empty() && policy.rules.iter().all(|rule| rule.expectations.is_empty()) {
+        return Ok(0);
     }
-    let mut report = prepared.load(host, once)?;
-    report.moved = before.map_or_else(Vec::new, |before| sources::moved(host, &before));
-    report.lacks = lacks(host);
-    Ok(report)
+    // They speak of flows and programs of any machine: a program need not be on this one.
+    let elsewhere = policy.on_machine(|alias| Some(assumed_luid(alias)));
+    let options = CompileOptions { application: &assumed_app_id, key: [0; 16], at: None };
+    let tested = sluice_policy::test(&elsewhere, &options).map_err(ControlError::Policy)?;
+    let total = tested.len();
+    let failed: Vec<_> = tested.into_iter().filter(|one| one.failure.is_some()).collect();
+    if failed.is_empty() {
+        return Ok(total);
+    }
+    Err(ControlError::Expectations { path: policy.path.clone(), failed, total })
 }
 
 /// Why the driver is not asked about everything: what is wrong with its filters.
@@ -169,9 +209,38 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// An image with where it came from noted in it.
+    fn noted(image: Image<Vec<u8>>, origin: &Origin, report: LoadReport) -> Self {
+        // Should the note make it too long, it goes without.
+        let noted = Some(image.with_origin(origin)).filter(|bytes| bytes.len() <= MAX_POLICY_BYTES);
+        let image = noted.and_then(|bytes| Image::validate(bytes).ok()).unwrap_or(image);
+        let (identity, bytes) = (identity(&image.identity()), image.as_bytes().len() as u64);
+        Self { report: LoadReport { identity, bytes, ..report }, image }
+    }
+
     /// The compiled image.
     pub(crate) fn image(&self) -> &[u8] {
         self.image.as_bytes()
+    }
+
+    /// Gives it to the driver, unless a list has shrunk, and looks whether it is in force.
+    fn put_in_force(&self, host: &dyn Host, loading: Loading) -> Result<LoadReport, ControlError> {
+        let before = match (loading.shrinking, sources::in_force(host)) {
+            (_, Ok(before)) => before,
+            // What cannot be compared may have shrunk.
+            (Shrinking::Refused, Err(error)) => return Err(error),
+            (Shrinking::Accepted, Err(_)) => None,
+        };
+        if let Some(before) = before.as_ref().filter(|_| loading.shrinking == Shrinking::Refused) {
+            let shrunk = sources::shrunk(before, &self.image);
+            if !shrunk.is_empty() {
+                return Err(ControlError::Shrunk(shrunk));
+            }
+        }
+        let mut report = self.load(host, loading.once)?;
+        report.moved = before.map_or_else(Vec::new, |before| sources::moved(host, &before));
+        report.lacks = lacks(host);
+        Ok(report)
     }
 
     /// Gives it to the driver and, unless it is `once`, keeps it for the next start.
@@ -193,7 +262,22 @@ impl Prepared {
 
 /// Reads and compiles a policy for this machine.
 pub(crate) fn prepare_file(host: &dyn Host, file: &Path) -> Result<Prepared, ControlError> {
-    prepare(host, &read_policy(file)?, local_moment())
+    match read_loadable(file)? {
+        Loadable::Policy(policy) => {
+            let expectations = expectations_hold(&policy)?;
+            let mut prepared = prepare(host, &policy, local_moment())?;
+            prepared.report.expectations = expectations;
+            Ok(prepared)
+        }
+        Loadable::Image(image) => Ok(prepare_image(host, file, image)),
+    }
+}
+
+/// An image as it was compiled, noted as loaded from `file`.
+fn prepare_image(host: &dyn Host, file: &Path, image: Image<Vec<u8>>) -> Prepared {
+    let report = LoadReport { differs: sources::moved(host, &image), ..LoadReport::of(&image) };
+    let origin = Origin { image: Some(identity(&image.identity())), ..origin::of(file) };
+    Prepared::noted(image, &origin, report)
 }
 
 fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, ControlError> {
@@ -201,42 +285,14 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
     let application = |path: &str| app_id(host, path);
     let (image, found) = image(policy, &application, Some(now))?;
     let report = LoadReport {
-        identity: identity(&image.identity()),
-        epoch: 0,
-        rules: image.rule_count(),
-        bytes: image.as_bytes().len() as u64,
         schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.to_string()),
         schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
         missing_programs: missing_programs(host, policy, now),
         missing_interfaces: missing_interfaces(host, policy, now),
-        not_asked_again: None,
-        moved: Vec::new(),
         warnings: warnings(policy, found),
-        kept: false,
-        lacks: Vec::new(),
+        ..LoadReport::of(&image)
     };
-    Ok(Prepared { image, report })
-}
-
-/// Programs that the rules in force at `now` name and that are not on this machine.
-pub(crate) fn missing_programs(host: &dyn Host, policy: &Policy, now: Moment) -> Vec<String> {
-    let active = policy.rules.iter().filter(|rule| rule.active(&policy.schedules, Some(now)));
-    let programs = active.flat_map(|rule| rule.applications.iter().flatten()).map(|path| path.value.as_str());
-    let missing = |path: &&str| app_id(host, path.strip_suffix(r"\*").unwrap_or(path)).is_err();
-    let mut missing: Vec<String> = programs.filter(missing).map(str::to_owned).collect();
-    missing.sort_unstable();
-    missing.dedup();
-    missing
-}
-
-/// Aliases of interfaces that the rules in force at `now` name and that are not on this machine.
-pub(crate) fn missing_interfaces(host: &dyn Host, policy: &Policy, now: Moment) -> Vec<String> {
-    let active = policy.rules.iter().filter(|rule| rule.active(&policy.schedules, Some(now)));
-    let aliases = active.flat_map(|rule| &rule.aliases).map(|alias| alias.value.clone());
-    let mut missing: Vec<String> = aliases.filter(|alias| host.interface_luid(alias).is_err()).collect();
-    missing.sort_unstable();
-    missing.dedup();
-    missing
+    Ok(Prepared::noted(image, &origin::of(&policy.path), report))
 }
 
 /// This machine's local time, as schedules know it.
@@ -274,40 +330,17 @@ fn warnings(policy: &Policy, compiled: Vec<Diagnostic>) -> Vec<Diagnostic> {
     policy.warnings.iter().cloned().chain(compiled).chain(lint(policy)).collect()
 }
 
-/// Reads a policy, or standard input for `-`, and its lists.
+/// Compares the policy in force with one in a file, compiled for this machine.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8, or is not a valid policy.
-pub fn read_policy(file: &Path) -> Result<Policy, ControlError> {
-    read_policy_with(file, &Disk::default())
-}
-
-/// As [`read_policy`], with the lists from `files`.
-///
-/// # Errors
-/// As [`read_policy`].
-pub fn read_policy_with(file: &Path, files: &dyn Files) -> Result<Policy, ControlError> {
-    let failed = |source| ControlError::PolicyFile { path: file.to_owned(), source };
-    let text = sluice_files::read_or_stdin(file, MAX_POLICY_FILE).map_err(failed)?;
-    let invalid = |what: String| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
-    if text::guess(&text) != Encoding::Utf8 {
-        let what = "it is UTF-16, as PowerShell's `>` writes it; save it as UTF-8 (`Out-File -Encoding utf8`)";
-        return Err(invalid(what.to_owned()));
-    }
-    let text = String::from_utf8(text).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
-        invalid(format!("line {line}: not UTF-8"))
-    })?;
-    parse(file, &text, files).map_err(ControlError::Policy)
-}
-
-/// Reads a policy and its lists away from its machine: interfaces that it names by alias are taken to be there.
-///
-/// # Errors
-/// As [`read_policy`].
-pub fn read_policy_elsewhere(file: &Path) -> Result<Policy, ControlError> {
-    Ok(read_policy(file)?.on_machine(|alias| Some(assumed_luid(alias))))
+/// The file cannot be read, its policy does not compile, the driver cannot be asked, or has no policy.
+pub fn diff_in_force(host: &dyn Host, file: &Path, at: Option<Moment>) -> Result<Difference, ControlError> {
+    let policy = read_policy(file)?.on_machine(|alias| host.interface_luid(alias).ok());
+    let in_force = sources::in_force(host)?.ok_or(ControlError::NoPolicy)?;
+    // What compiling says of a missing program is said when the policy is loaded.
+    let application = |path: &str| app_id(host, path).or_else(|_| assumed_app_id(path));
+    let options = CompileOptions { application: &application, key: [0; 16], at };
+    diff_with_image(in_force, &policy, &options).map_err(ControlError::Policy)
 }
 
 /// Compiles, and validates with the driver's own validator; returns the compiler's warnings too.
@@ -325,49 +358,6 @@ fn image(
         return Err(ControlError::PolicySize { bytes: bytes.len(), limit: MAX_POLICY_BYTES });
     }
     Ok((Image::validate(bytes).map_err(ControlError::BadImage)?, compiled.warnings))
-}
-
-/// The prefix of programs' NT paths.
-const DEVICE: &str = r"\device\";
-
-/// The NT path of a program on this machine.
-pub(crate) fn app_id(host: &dyn Host, path: &str) -> Result<String, String> {
-    if is_nt_path(path) || is_kernel(path) {
-        return Ok(path.to_owned());
-    }
-    let expanded = expanded(path, |name| host.environment(name).map_err(|error| error.to_string()))?;
-    host.app_id(&expanded).map_err(|error| error.to_string())
-}
-
-/// The path with its leading environment variable, as Windows' own firewall writes programs
-/// (`%SystemRoot%\system32\svchost.exe`), replaced by its value. The value is the machine's: one from the caller's
-/// environment could have been set by any of the user's programs.
-fn expanded(path: &str, value: impl Fn(&str) -> Result<Option<String>, String>) -> Result<String, String> {
-    match path.strip_prefix('%').and_then(|rest| rest.split_once('%')) {
-        Some((name, rest)) => match value(name)? {
-            Some(value) => Ok(value + rest),
-            None => Err(format!("the machine has no environment variable `{name}` (a user's variables are ignored)")),
-        },
-        None => Ok(path.to_owned()),
-    }
-}
-
-/// The kernel itself, which has no path.
-fn is_kernel(path: &str) -> bool {
-    path.eq_ignore_ascii_case("system")
-}
-
-/// An NT path that a program path in normal form could have on some machine.
-///
-/// # Errors
-/// None: every such program could be on some machine.
-pub fn assumed_app_id(path: &str) -> Result<String, String> {
-    let folded = program::fold(path);
-    if is_nt_path(path) || is_kernel(path) { Ok(folded) } else { Ok(format!("{DEVICE}{folded}")) }
-}
-
-fn is_nt_path(path: &str) -> bool {
-    path.get(..DEVICE.len()).is_some_and(|start| start.eq_ignore_ascii_case(DEVICE))
 }
 
 #[cfg(test)]
@@ -422,6 +412,69 @@ pub(crate) mod tests {
         assert!(report.warnings[0].message.contains("no environment variable `PATH`"), "{:?}", report.warnings);
         assert_eq!(report.missing_programs.len(), 1);
         assert!(load("%systemroot%").missing_programs.is_empty());
+    }
+
+    #[test]
+    fn a_policy_that_does_not_do_what_it_says_is_not_loaded() {
+        let memory = machine();
+        let expect =
+            "[[expect]]\napplication = 'Q:\\gone.exe'\nremote = \"192.0.2.1:443\"\nprotocol = \"tcp\"\nverdict = ";
+        let report = load(&memory, file(&format!("{POLICY}\n{expect}\"permit\"\n")).path()).unwrap();
+        assert_eq!(report.expectations, 1, "also of a program that is not on this machine");
+        let wrong = file(&format!("{POLICY}\n{expect}\"block\"\n"));
+        let error = load(&memory, wrong.path()).unwrap_err();
+        assert!(error.to_string().contains("1 of 1 expectations fail, in line 11: "), "{error}");
+        assert!(error.to_string().ends_with("expected block, the verdict is permit"), "{error}");
+        assert_eq!(error.kind(), Kind::Policy);
+        assert_eq!(memory.driver.lock().unwrap().policies.len(), 1);
+        let report = load_with(&memory, wrong.path(), Loading { test: false, ..Loading::DEFAULT }).unwrap();
+        assert_eq!(report.expectations, 0);
+    }
+
+    #[test]
+    fn what_is_in_force_says_where_it_came_from() {
+        let memory = machine();
+        let policy = file(POLICY);
+        load(&memory, policy.path()).unwrap();
+        let of_the_last = || {
+            let driver = memory.driver.lock().unwrap();
+            Image::validate(driver.policies.last().unwrap().clone()).unwrap()
+        };
+        let origin = of_the_last().origin().unwrap();
+        assert_eq!((origin.file, origin.image), (policy.path().to_string_lossy().into_owned(), None));
+        assert!(origin.loaded.ends_with('Z') && !origin.by.is_empty());
+
+        // A compiled image is loaded as it is, and keeps the name it had.
+        let application = |path: &str| app_id(&memory, path);
+        let options = CompileOptions { application: &application, key: [7; 16], at: None };
+        let compiled = sluice_policy::compile(&read_policy(policy.path()).unwrap(), &options).unwrap();
+        let own = identity(&Image::validate(compiled.clone()).unwrap().identity());
+        let mut image = file("");
+        image.write_all(&compiled).unwrap();
+        let report = load(&memory, image.path()).unwrap();
+        assert_eq!((report.rules, report.differs.len()), (1, 0));
+        let last = of_the_last();
+        assert_eq!(last.origin().unwrap().image, Some(own));
+        assert_eq!(report.identity, identity(&last.identity()));
+        // One that is damaged is refused.
+        image.as_file().set_len(compiled.len() as u64 - 1).unwrap();
+        assert_eq!(load(&memory, image.path()).unwrap_err().kind(), Kind::Policy);
+    }
+
+    #[test]
+    fn a_policy_is_compared_with_that_in_force() {
+        let memory = machine();
+        let policy = file(POLICY);
+        assert!(matches!(diff_in_force(&memory, policy.path(), None), Err(ControlError::NoPolicy)));
+        load(&memory, policy.path()).unwrap();
+        {
+            let mut driver = memory.driver.lock().unwrap();
+            driver.status.policy_bytes = driver.policies[0].len() as u64;
+        }
+        assert_eq!(diff_in_force(&memory, policy.path(), None).unwrap().pairs, 0);
+        let other = file(&POLICY.replace("\"block\"", "\"permit\""));
+        let found = diff_in_force(&memory, other.path(), None).unwrap();
+        assert_eq!(found.changes[0].old_rule.as_deref(), Some("no curl"));
     }
 
     #[test]
@@ -522,10 +575,6 @@ pub(crate) mod tests {
 
     #[test]
     fn variables_and_the_kernel_are_programs_too() {
-        let value = |name: &str| Ok((name == "SystemRoot").then(|| r"C:\Windows".to_owned()));
-        assert_eq!(expanded(r"%SystemRoot%\a.exe", value).as_deref(), Ok(r"C:\Windows\a.exe"));
-        assert_eq!(expanded(r"C:\a.exe", value).as_deref(), Ok(r"C:\a.exe"));
-        assert!(expanded(r"%Nothing%\a.exe", value).unwrap_err().contains("no environment variable `Nothing`"));
         let memory = machine();
         for (program, known) in [("System", true), (r"%SystemRoot%\a.exe", true), (r"%TEMP%\a.exe", false)] {
             let text = POLICY.replace(r"C:\Windows\System32\CURL.exe", program);

@@ -2,7 +2,7 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::policy::app_id;
+use crate::program::app_id;
 use serde::Serialize;
 use sluice_host::Host;
 use sluice_policy::image::{Source, SourceKind};
@@ -89,7 +89,7 @@ pub(crate) fn shrunk<B: StableBytes, C: StableBytes>(in_force: &Image<B>, new: &
 /// The drives and interfaces that are not as an image has them.
 pub(crate) fn moved<B: StableBytes>(host: &dyn Host, image: &Image<B>) -> Vec<Moved> {
     let now = |source: &Source<'_>| match source.kind {
-        SourceKind::List => None,
+        SourceKind::List | SourceKind::Origin => None,
         SourceKind::Drive => {
             let device = app_id(host, &format!("{}\\", source.name)).ok();
             Some(device.map(|path| program::fold(path.trim_end_matches('\\'))))

@@ -7,6 +7,7 @@ use crate::objects::{self, Change, Foreign, Inspection};
 use crate::sources::{self, Moved};
 use serde::Serialize;
 use sluice_host::{FilterEntry, Guid, Host, ServiceState, code};
+use sluice_policy::image::Origin;
 use sluice_protocol::status::{Counter, kept};
 use sluice_protocol::{SERVICE_NAME, Status};
 use std::collections::BTreeMap;
@@ -91,6 +92,9 @@ pub struct PolicyState {
     pub rules: u32,
     /// How large its image is, in bytes.
     pub bytes: u64,
+    /// Where it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl From<&Status> for DriverState {
@@ -102,6 +106,7 @@ impl From<&Status> for DriverState {
                 epoch: report.epoch,
                 rules: report.rules,
                 bytes: report.policy_bytes,
+                origin: None,
             }),
             at_start: at_start(report.kept, report.kept_status),
             counters: Counter::ALL.iter().map(|&(counter, name)| (name, report.counters.get(counter))).collect(),
@@ -139,12 +144,16 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
         Err(error) if code::is_engine_stopped(error.code) => (Inspection::default(), Some(error.to_string())),
         Err(error) => return Err(ControlError::step("querying the filters")(error)),
     };
-    let driver = match service {
+    let mut driver = match service {
         ServiceState::Running => Some(DriverState::from(&Control::open(host)?.1)),
         _ => None,
     };
-    // A policy that cannot be looked into says nothing of drives; the rest of the status counts all the same.
+    // A policy that cannot be looked into says nothing of drives and of where it came from; the rest of
+    // the status counts all the same.
     let in_force = driver.as_ref().and_then(|_| sources::in_force(host).ok().flatten());
+    if let (Some(policy), Some(image)) = (driver.as_mut().and_then(|driver| driver.policy.as_mut()), &in_force) {
+        policy.origin = image.origin();
+    }
     Ok(StatusReport {
         kept: look(host)?,
         moved: in_force.map_or_else(Vec::new, |image| sources::moved(host, &image)),

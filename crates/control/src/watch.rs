@@ -1,7 +1,9 @@
 //! A policy that follows its schedules: the driver has no clock, so user mode has to swap the image.
 
 use crate::error::ControlError;
-use crate::policy::{LoadReport, Loading, load_at, local_moment, missing_interfaces, missing_programs, read_policy};
+use crate::policy::{LoadReport, Loading, load_at, local_moment};
+use crate::program::{missing_interfaces, missing_programs};
+use crate::read::read_policy;
 use sluice_host::Host;
 use sluice_policy::model::{Moment, Policy};
 use std::ops::ControlFlow;

@@ -52,7 +52,7 @@ pub use self::{
     compile::{CompileOptions, Compiled, compile, compile_with_warnings},
     depends::{Fact, Possible, depends_on, possible},
     diagnostic::{Diagnostic, Errors, Severity, render},
-    diff::{Change, Difference, diff},
+    diff::{Change, Difference, diff, diff_with_image},
     expect::{Tested, test},
     file::{Files, parse, parse_flow},
     lint::lint,

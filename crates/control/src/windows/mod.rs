@@ -21,6 +21,8 @@ mod signature;
 mod system;
 mod token;
 
+pub(crate) use token::user_name;
+
 use sluice_host::system::{Signature, System};
 use sluice_host::{Device, Engine, Host, HostError, HostResult, ServiceConfig, ServiceState, code};
 

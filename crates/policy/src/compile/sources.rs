@@ -2,7 +2,7 @@
 
 use super::CompileOptions;
 use crate::{
-    image::sources::{Source, SourceKind},
+    image::sources::{self, Source, SourceKind},
     model::{Policy, program::fold},
 };
 use std::collections::BTreeMap;
@@ -15,15 +15,9 @@ pub(super) fn write(policy: &Policy, options: &CompileOptions<'_>, records: &mut
         policy.resolved_aliases.iter().map(|(alias, luid)| (alias.clone(), format!("{luid:#x}"))).collect();
     let kinds =
         [(SourceKind::List, lists), (SourceKind::Drive, drives(policy, options)), (SourceKind::Interface, interfaces)];
-    for (kind, sources) in &kinds {
-        for (name, value) in sources {
-            let source = Source { kind: *kind, name, value };
-            for number in [source.kind as u32, source.name.len() as u32, source.value.len() as u32] {
-                records.extend(number.to_le_bytes());
-            }
-            text.extend(source.name.bytes().chain(source.value.bytes()));
-        }
-    }
+    let all =
+        kinds.iter().flat_map(|(kind, named)| named.iter().map(|(name, value)| Source { kind: *kind, name, value }));
+    sources::write(all, records, text);
 }
 
 /// The drives that active rules name programs by, and what they stand for: what is left of a resolved path before the

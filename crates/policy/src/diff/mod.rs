@@ -8,6 +8,7 @@
 
 mod differing;
 mod essential;
+mod in_force;
 mod overlap;
 mod witnesses;
 
@@ -26,6 +27,7 @@ use std::{
 use witnesses::witnesses;
 
 pub(crate) use essential::essential;
+pub use in_force::diff_with_image;
 pub(crate) use overlap::Extent;
 pub(crate) use witnesses::inside;
 
@@ -70,13 +72,7 @@ const BUDGET: usize = 100_000;
 /// # Errors
 /// One of them does not compile.
 pub fn diff(old: &Policy, new: &Policy, options: &CompileOptions<'_>) -> Result<Difference, Errors> {
-    let mut found = Found {
-        images: [image(old, options)?, image(new, options)?],
-        options,
-        seen: HashSet::new(),
-        by_pair: BTreeMap::new(),
-        kept: 0,
-    };
+    let mut found = Found::new([image(old, options)?, image(new, options)?], options);
     let sides = differing::of(old, new, options.at);
     if Direction::ALL.iter().any(|direction| old.defaults.of(*direction) != new.defaults.of(*direction)) {
         witnesses(None, None, &mut |flow| found.try_flow(flow));
@@ -140,7 +136,11 @@ struct Seen {
     example: Option<Box<(FlowSpec, Decision, Decision)>>,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
+    fn new(images: [Image<Vec<u8>>; 2], options: &'a CompileOptions<'a>) -> Self {
+        Self { images, options, seen: HashSet::new(), by_pair: BTreeMap::new(), kept: 0 }
+    }
+
     fn try_flow(&mut self, flow: FlowSpec) {
         let mut hasher = DefaultHasher::new();
         flow.hash(&mut hasher);

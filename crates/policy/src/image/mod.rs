@@ -23,10 +23,14 @@ use layout::{Header, RuleRecord, Tree, View};
 pub use budget::{LONGEST_PATH, MOST_SIDS, MOST_STEPS};
 #[cfg(feature = "fuzz")]
 pub use put_right::put_right;
+#[cfg(feature = "std")]
+pub use sources::Origin;
 pub use sources::{Source, SourceKind};
 pub use validate::{InvalidImage, SlowPart};
 /// The version of the layout that [`Image::validate`] accepts.
 pub const VERSION: u32 = layout::VERSION;
+/// What every image begins with.
+pub const MAGIC: [u8; 8] = layout::MAGIC;
 #[cfg(feature = "std")]
 pub(crate) use validate::checksum;
 #[cfg(test)]

@@ -1,7 +1,10 @@
-//! What an image was made of that may have changed since: read by the command, never to decide.
+//! What an image was made of that may have changed since, and where it came from: read by the command, never to decide.
 
 #[cfg(feature = "std")]
-use super::{Image, StableBytes};
+use super::{
+    Image, StableBytes,
+    layout::{SECTION_ALIGNMENT, SECTION_TABLE, SECTIONS},
+};
 use super::{
     layout::Sections,
     table::{Section, u32_at},
@@ -22,10 +25,12 @@ pub enum SourceKind {
     Drive = 1,
     /// An interface by its alias; the value is its LUID.
     Interface = 2,
+    /// Where the image came from: see [`Origin`].
+    Origin = 3,
 }
 
 impl SourceKind {
-    const ALL: [Self; 3] = [Self::List, Self::Drive, Self::Interface];
+    const ALL: [Self; 4] = [Self::List, Self::Drive, Self::Interface, Self::Origin];
 
     fn of(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
@@ -41,6 +46,46 @@ pub struct Source<'a> {
     pub name: &'a str,
     /// What it was.
     pub value: &'a str,
+}
+
+/// Where the image in force came from: for whoever finds it there and wonders. Nobody vouches for it but who loaded it.
+#[cfg(feature = "std")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Origin {
+    /// The policy file or the compiled image, by its full path.
+    pub file: String,
+    /// When it was loaded, UTC.
+    pub loaded: String,
+    /// Who loaded it.
+    pub by: String,
+    /// The identity of the compiled image that was loaded; none if it was compiled from a policy file at that moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// The most bytes that are noted of each part of an [`Origin`].
+#[cfg(feature = "std")]
+const MOST_ORIGIN: usize = 1024;
+
+#[cfg(feature = "std")]
+impl Origin {
+    /// Its parts by name, none longer than [`MOST_ORIGIN`].
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [("file", &self.file), ("loaded", &self.loaded), ("by", &self.by)];
+        let parts = all.into_iter().chain(self.image.as_ref().map(|image| ("image", image)));
+        parts.map(|(name, text)| (name, &text[..text.floor_char_boundary(MOST_ORIGIN)]))
+    }
+}
+
+/// Writes the records and their texts.
+#[cfg(feature = "std")]
+pub(crate) fn write<'a>(sources: impl Iterator<Item = Source<'a>>, records: &mut Vec<u8>, text: &mut Vec<u8>) {
+    for source in sources {
+        for number in [source.kind as u32, source.name.len() as u32, source.value.len() as u32] {
+            records.extend(number.to_le_bytes());
+        }
+        text.extend(source.name.bytes().chain(source.value.bytes()));
+    }
 }
 
 /// The record at `index` and where the texts behind its own begin; `None` if it is not one.
@@ -77,6 +122,46 @@ impl<B: StableBytes> Image<B> {
             at = end;
             Some(source)
         })
+    }
+
+    /// Where it came from, if whoever loaded it noted that.
+    #[must_use]
+    pub fn origin(&self) -> Option<Origin> {
+        let mut found = None;
+        for source in self.sources().filter(|source| source.kind == SourceKind::Origin) {
+            let origin: &mut Origin = found.get_or_insert_default();
+            match source.name {
+                "file" => source.value.clone_into(&mut origin.file),
+                "loaded" => source.value.clone_into(&mut origin.loaded),
+                "by" => source.value.clone_into(&mut origin.by),
+                "image" => origin.image = Some(source.value.to_owned()),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The bytes of the same image with another origin; the identity is another one then, too.
+    #[must_use]
+    pub fn with_origin(&self, origin: &Origin) -> Vec<u8> {
+        let (mut records, mut text) = (Vec::new(), Vec::new());
+        let kept = self.sources().filter(|source| source.kind != SourceKind::Origin);
+        let parts = origin.parts().map(|(name, value)| Source { kind: SourceKind::Origin, name, value });
+        write(kept.chain(parts), &mut records, &mut text);
+        // They are the last two sections.
+        let at = self.header.sections.sources.offset as usize;
+        let mut image = self.bytes.bytes()[..at].to_vec();
+        for (section, bytes) in [(SECTIONS - 2, records), (SECTIONS - 1, text)] {
+            let place = [image.len() as u32, bytes.len() as u32].map(u32::to_le_bytes).concat();
+            image[SECTION_TABLE + section * 8..][..8].copy_from_slice(&place);
+            image.extend(bytes);
+            image.resize(image.len().next_multiple_of(SECTION_ALIGNMENT), 0);
+        }
+        let length = (image.len() as u32).to_le_bytes();
+        image[12..16].copy_from_slice(&length);
+        let sum = super::checksum(&image);
+        image[16..32].copy_from_slice(&sum);
+        image
     }
 }
 
@@ -131,6 +216,35 @@ mod tests {
                 source(SourceKind::Drive, "C:", r"\device\harddiskvolume3"),
             ]
         );
+    }
+
+    #[test]
+    fn an_image_says_where_it_came_from() {
+        let image = Image::validate(image()).unwrap();
+        assert_eq!(image.origin(), None);
+        let origin = |file: String, image: Option<&str>| Origin {
+            file,
+            loaded: "2026-11-29T17:00:00Z".to_owned(),
+            by: r"CORP\alice".to_owned(),
+            image: image.map(str::to_owned),
+        };
+        let first = origin(r"C:\office.toml".to_owned(), None);
+        let noted = Image::validate(image.with_origin(&first)).unwrap();
+        assert_eq!(noted.origin(), Some(first));
+        assert_ne!(noted.identity(), image.identity());
+        // Another one replaces it, and what the image was made of stays.
+        let second = origin("é".repeat(MOST_ORIGIN), Some("00ff"));
+        let again = Image::validate(noted.with_origin(&second)).unwrap();
+        assert_eq!(again.origin(), Some(origin("é".repeat(MOST_ORIGIN / 2), Some("00ff"))));
+        let made_of = |image: &Image<Vec<u8>>| {
+            let all = image.sources().filter(|one| one.kind != SourceKind::Origin);
+            all.map(|one| (one.name.to_owned(), one.value.to_owned())).collect::<Vec<_>>()
+        };
+        assert_eq!(made_of(&again), made_of(&image));
+        let (with, without) = (again.as_bytes(), image.as_bytes());
+        let sources = Header::read(without).sections.sources.offset as usize;
+        assert_eq!(with[32..SECTION_TABLE], without[32..SECTION_TABLE]);
+        assert_eq!(with[SECTION_TABLE + SECTIONS * 8..sources], without[SECTION_TABLE + SECTIONS * 8..sources]);
     }
 
     #[test]
