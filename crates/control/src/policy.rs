@@ -155,7 +155,7 @@ pub fn load(host: &dyn Host, file: &Path) -> Result<LoadReport, ControlError> {
 pub fn load_with(host: &dyn Host, file: &Path, loading: Loading) -> Result<LoadReport, ControlError> {
     match read_loadable(file)? {
         Loadable::Policy(policy) => load_at(host, &policy, local_moment(), loading),
-        Loadable::Image(image) => prepare_image(host, file, image).put_in_force(host, loading),
+        Loadable::Image(image) => prepare_image(host, file, *image).put_in_force(host, loading),
     }
 }
 
@@ -269,7 +269,7 @@ pub(crate) fn prepare_file(host: &dyn Host, file: &Path) -> Result<Prepared, Con
             prepared.report.expectations = expectations;
             Ok(prepared)
         }
-        Loadable::Image(image) => Ok(prepare_image(host, file, image)),
+        Loadable::Image(image) => Ok(prepare_image(host, file, *image)),
     }
 }
 

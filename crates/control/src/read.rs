@@ -12,7 +12,7 @@ use std::path::Path;
 /// What can be loaded.
 pub(crate) enum Loadable {
     Policy(Policy),
-    Image(Image<Vec<u8>>),
+    Image(Box<Image<Vec<u8>>>),
 }
 
 /// Reads a policy or a compiled image, which begins with bytes that no text has.
@@ -23,7 +23,7 @@ pub(crate) fn read_loadable(file: &Path) -> Result<Loadable, ControlError> {
         return policy_of(file, bytes, &Disk::default()).map(Loadable::Policy);
     }
     let invalid = |error: InvalidImage| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()));
-    Image::validate(bytes).map(Loadable::Image).map_err(invalid)
+    Image::validate(bytes).map(|image| Loadable::Image(Box::new(image))).map_err(invalid)
 }
 
 /// Reads a policy, or standard input for `-`, and its lists.
