@@ -293,7 +293,19 @@ fn the_planted_drivers_are_those_that_are_listed() {
 
 #[test]
 fn the_layers_are_those_of_the_driver() {
-    let words = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"];
+    let words = [
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+        "twenty",
+    ];
     let count = words[CALLOUTS.len() - 10];
     let text = read("docs/sluice.md").replace('\n', " ");
     assert!(Regex::new(&format!("each of {count} +layers")).unwrap().is_match(&text), "docs/sluice.md: {count} layers");

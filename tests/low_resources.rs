@@ -2,6 +2,10 @@
 //! install, policy, connections, a swap that revokes a flow, events, unload. Whatever fails, the machine stays up,
 //! nothing leaks, and a policy in force stays in force.
 
+#[path = "support/hello.rs"]
+mod hello;
+#[path = "support/quic.rs"]
+mod quic;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
@@ -46,6 +50,8 @@ fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), Strin
                 wire.send(&mut tcp, Segment::Data(b"GET / HTTP/1.1\r\nHo"));
                 wire.send(&mut tcp, Segment::Data(b"st: news.example\r\n\r\n"));
             }
+            let hello = quic::initial(0, &quic::crypto(&hello::message("news.example", 1500), 0, 900));
+            wire.pass(&udp("203.0.113.10", 443, Direction::Outbound, &hello), Direction::Outbound);
             wire.pass(&udp("2001:db8:1::10", 53, Direction::Outbound, b"?"), Direction::Outbound);
         }
         // Having no event is fine too: the point is that asking does no harm.

@@ -1,6 +1,8 @@
 //! Rules on names decide by what a flow's first bytes ask for: on the real driver, with TCP clients that send them in
 //! every way there is.
 
+#[path = "support/hello.rs"]
+mod hello;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
@@ -8,6 +10,7 @@ mod wire;
 use std::ops::ControlFlow;
 
 use etherparse::{SlicedPacket, TransportSlice};
+use hello::hello;
 use ntsim::{machine::Machine, wdf::RegistryValue};
 use shim::{layer::Direction, stack::Verdict};
 use sluice_control::{EventLine, EventOptions, Item, events};
@@ -35,19 +38,6 @@ const ONLY: &str = r#"
     action = "permit"
     remote-name = ".good.example"
 "#;
-
-fn sized(size: usize, bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u64).to_be_bytes()[8 - size..], bytes].concat()
-}
-
-/// A ClientHello for a server, in records of at most so many bytes.
-fn hello(server: &str, record: usize) -> Vec<u8> {
-    let entry = [&[0][..], &sized(2, server.as_bytes())].concat();
-    let extension = [&[0, 0][..], &sized(2, &sized(2, &entry))].concat();
-    let start = [&[3, 3][..], &[7; 32], &sized(1, &[9; 32]), &sized(2, &[0x13, 1]), &sized(1, &[0])].concat();
-    let message = [vec![1], sized(3, &[start, sized(2, &extension)].concat())].concat();
-    message.chunks(record).flat_map(|part| [&[22, 3, 1][..], &sized(2, part)].concat()).collect()
-}
 
 fn get(host: &str) -> Vec<u8> {
     format!("GET /secret HTTP/1.1\r\nHost: {host}\r\nCookie: secret\r\n\r\n").into_bytes()

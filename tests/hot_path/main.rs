@@ -41,6 +41,7 @@ const ALSO: &[(Point, &[&[&str]])] = &[
     (Point::Established, &[&LOCK, &POOL, &["FwpsFlowAssociateContext0", "FwpsFlowRemoveContext0", "FwpsFlowAbort0"]]),
     // Only while a flow's name is looked for: what is known so far is kept.
     (Point::Stream, &[&POOL, &["FwpsFlowRemoveContext0", "MmMapLockedPagesSpecifyCache", "memset"]]),
+    (Point::Datagrams, &[&POOL, &["FwpsFlowRemoveContext0", "MmMapLockedPagesSpecifyCache", "memset"]]),
     (Point::OutboundTransport, &[&["FwpsFlowAbort0"]]),
     (Point::InboundTransport, &[&["FwpsFlowAbort0"]]),
     (Point::Forward, &[&["NdisGetDataBuffer"]]),

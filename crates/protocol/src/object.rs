@@ -42,6 +42,8 @@ pub enum Point {
     InboundDiscard,
     /// An ICMP error about to be sent.
     OutboundIcmpError,
+    /// A datagram, both ways, of a flow whose content is looked at.
+    Datagrams,
 }
 
 /// Which flows carry a context of ours to a layer.
@@ -54,6 +56,8 @@ pub enum Carried {
     /// TCP's whose content is looked at. The layer sees only flows that carry a context
     /// (FWP_CALLOUT_FLAG_CONDITIONAL_ON_FLOW).
     LookedAtTcp,
+    /// UDP's whose content is looked at, likewise.
+    LookedAtUdp,
 }
 
 /// A layer at which the driver is asked, for IPv4 and IPv6.
@@ -118,7 +122,7 @@ macro_rules! layer {
 ///
 /// Derived from a row are the driver's callouts and their registration, the contexts of its flows, and the objects that
 /// `install` adds and `status` lists. A new row needs a [`Point`] and a file in the driver's `callouts/`.
-pub const LAYERS: [Layer; 9] = [
+pub const LAYERS: [Layer; 10] = [
     layer!(Connect ALE_AUTH_CONNECT Decide None
         V4 48 0xc38d57d1_05a7_4c33_904f_7fbceee60e82 V6 50 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4),
     layer!(Accept ALE_AUTH_RECV_ACCEPT Decide None
@@ -137,6 +141,8 @@ pub const LAYERS: [Layer; 9] = [
         V4 13 0xac4a9833_f69d_4648_b261_6dc84835ef39 V6 15 0x2a6ff955_3b2b_49d2_9848_ad9d72dcaab7),
     layer!(OutboundIcmpError OUTBOUND_ICMP_ERROR Decide None
         V4 32 0x41390100_564c_4b32_bc1d_718048354d7c V6 34 0x7fb03b60_7b8d_4dfa_badd_980176fc4e12),
+    layer!(Datagrams DATAGRAM_DATA Decide LookedAtUdp
+        V4 24 0x3d08bf4e_45f6_4930_a922_417098e20027 V6 26 0xfa45fe2f_3cba_4427_87fc_57b9a4b10d00),
 ];
 
 /// The row of a place.

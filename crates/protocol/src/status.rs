@@ -142,6 +142,8 @@ counters! {
     names_forgotten: NamesForgotten,
     /// Flows ended because of what their content asked for, or because that could not be read.
     flows_blocked_by_name: FlowsBlockedByName,
+    /// Questions of DNS dropped because of the name asked about, or because that could not be read.
+    datagrams_blocked_by_name: DatagramsBlockedByName,
     /// Events written to the ring.
     events_written: EventsWritten,
     /// Events lost because the ring was full.

@@ -65,7 +65,7 @@ fn status_v5() {
     golden.extend([5; 16]);
     golden.extend([8, 0, 0, 0, 0, 0, 0, 0]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(48 + 36 * 8, 0);
+    golden.resize(48 + 37 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 

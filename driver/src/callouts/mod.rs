@@ -5,6 +5,7 @@
 //! | ALE_AUTH_CONNECT, ALE_AUTH_RECV_ACCEPT | [`connection`] | decides a connection |
 //! | ALE_FLOW_ESTABLISHED | [`established`] | makes the flow context |
 //! | STREAM | [`stream`] | asks TCP data for a name, where the policy does, and decides by it |
+//! | DATAGRAM_DATA | [`datagram`] | the same for UDP |
 //! | OUTBOUND_TRANSPORT, INBOUND_TRANSPORT | [`transport`] | counts packets, drops those of revoked flows, decides packets that have no flow |
 //! | INBOUND_TRANSPORT_DISCARD, OUTBOUND_ICMP_ERROR | [`silence`] | keeps resets and ICMP errors from telling which ports are closed |
 //! | IPFORWARD | [`forward`] | decides packets that are passed on between other machines |
@@ -13,6 +14,7 @@
 //! then asks for.
 
 mod connection;
+mod datagram;
 mod established;
 mod forward;
 mod silence;
@@ -50,6 +52,7 @@ const fn entry(object: &CalloutObject) -> CalloutEntry {
         Point::Forward => of::<forward::Forward>(object),
         Point::InboundDiscard => of::<silence::Discard>(object),
         Point::OutboundIcmpError => of::<silence::IcmpError>(object),
+        Point::Datagrams => of::<datagram::Datagrams>(object),
     }
 }
 
@@ -57,7 +60,7 @@ const fn of<C: Callout>(object: &CalloutObject) -> CalloutEntry {
     assert!(fields::is_layer(object.layer_id, object.name), "the row gives the layer another id than the headers");
     let conditional = match object.carried {
         // Only flows with a context of ours are classified there: the rest pay nothing.
-        Carried::LookedAtTcp => callout_flag::CONDITIONAL_ON_FLOW,
+        Carried::LookedAtTcp | Carried::LookedAtUdp => callout_flag::CONDITIONAL_ON_FLOW,
         Carried::None | Carried::EveryFlow => 0,
     };
     CalloutEntry::of::<C>(object.layer_id, object.callout, conditional | OFFLOADS)
@@ -116,6 +119,7 @@ fn flow_callouts(key: &FlowKey, looked_at: bool) -> impl Iterator<Item = usize> 
             Carried::None => false,
             Carried::EveryFlow => true,
             Carried::LookedAtTcp => looked_at && protocol == protocol::TCP,
+            Carried::LookedAtUdp => looked_at && protocol == protocol::UDP,
         };
         (carried && object.ip_version == ip_version).then_some(place)
     })
@@ -126,6 +130,6 @@ fn let_go(flow: &Flow<FlowState>) {
     CALLOUTS
         .iter()
         .enumerate()
-        .filter(|(_, object)| object.carried == Carried::LookedAtTcp)
+        .filter(|(_, object)| matches!(object.carried, Carried::LookedAtTcp | Carried::LookedAtUdp))
         .for_each(|(place, _)| flow.remove_association(place));
 }

@@ -9,7 +9,7 @@ use super::{Request, let_go, verdict};
 use crate::{
     SLUICE,
     flow::{FlowState, Standing},
-    inspection::stream::{Found, Reader, look},
+    inspection::stream::{Found, Reader},
 };
 
 /// STREAM.
@@ -58,12 +58,12 @@ fn look_at(request: &mut Request<'_>, flow: &Flow<FlowState>, without_name: Verd
         return None;
     };
     let of_client = stream.direction() == client;
-    let mut reader = Reader::default();
+    let mut reader = Reader::new();
     let found = if stream.length() == 0 || !of_client && without_name == Verdict::Permit {
         stream.pass();
         return None;
     } else if of_client {
-        look(flow.content(), &stream, &mut reader)
+        reader.look(flow.content(), &stream)
     } else {
         // Only its name can permit it, and where the server speaks first nobody asks for one.
         Found::All

@@ -151,20 +151,39 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
 /// IRQL <= DISPATCH_LEVEL.
 pub(super) fn decide_by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Standing {
     flow.set_name(name);
-    let Some(policy) = SLUICE.policy.read() else { return Standing::Permitted };
+    let Some((decision, epoch)) = by_content(request, flow, name) else { return Standing::Permitted };
+    let standing = Standing::of(&decision);
+    if flow.set_standing(epoch, standing) != Standing::Revoked && standing == Standing::Revoked {
+        SLUICE.counters.add(request.dispatch(), Counter::FlowsBlockedByName, 1);
+    }
+    standing
+}
+
+/// The same for one datagram of a flow that goes on to be looked at. When it is permitted, so are answers.
+/// IRQL <= DISPATCH_LEVEL.
+pub(super) fn decide_datagram(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Verdict {
+    let Some((decision, epoch)) = by_content(request, flow, name) else { return Verdict::Permit };
+    match decision.verdict {
+        Verdict::Permit => {
+            flow.set_standing(epoch, Standing::Awaited(Verdict::Permit));
+        }
+        Verdict::Block => SLUICE.counters.add(request.dispatch(), Counter::DatagramsBlockedByName, 1),
+    }
+    decision.verdict
+}
+
+/// The decision by what content asks for, counted and recorded, and the generation of its policy.
+fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option<(Decision, u32)> {
+    let policy = SLUICE.policy.read()?;
     let key = flow.key();
     let decision = key.decide(&policy, &flow.owner(), name);
     let epoch = policy.epoch;
     drop(policy);
-    let standing = Standing::of(&decision);
     let found = if matches!(name, Name::Known(_)) { Counter::NamesFound } else { Counter::NamesUndecidable };
     SLUICE.counters.add(request.dispatch(), found, 1);
-    if flow.set_standing(epoch, standing) != Standing::Revoked && standing == Standing::Revoked {
-        SLUICE.counters.add(request.dispatch(), Counter::FlowsBlockedByName, 1);
-    }
     let name = if let Name::Known(name) = name { name } else { &[] };
     Subject { name, ..Subject::of(flow, &key) }.record(request, epoch, decision, event::flags::BY_CONTENT);
-    standing
+    Some((decision, epoch))
 }
 
 /// A UTF-16 path without its terminating NUL.

@@ -2,8 +2,9 @@
 //!
 //! [`sluice_content`] reads; here is what is kept of it between two calls for a flow ([`Progress`]), within a bound for
 //! all of them together. Without room for it a stream's bytes, which are kept back anyway, are read again from the first
-//! one on.
+//! one on; QUIC is not looked at.
 
+pub(crate) mod datagram;
 pub(crate) mod stream;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +15,19 @@ use crate::{SLUICE, flow::FlowKey};
 
 /// Whether a flow's content can be looked at.
 pub(crate) const fn is_possible(key: &FlowKey) -> bool {
-    key.protocol == protocol::TCP
+    matches!(key.protocol, protocol::TCP | protocol::UDP)
 }
 
 /// What is kept of a flow while its name is not known.
 pub(crate) struct Progress {
-    stream: stream::Reading,
+    what: What,
     _room: Room,
+}
+
+#[expect(clippy::large_enum_variant, reason = "it is in a box as a whole, and streams are looked at once, mostly")]
+enum What {
+    Stream(stream::Reading),
+    Quic(datagram::Connection),
 }
 
 /// How many bytes all of them take.

@@ -14,7 +14,10 @@ const CRYPTO: u8 = 0x06;
 const CONNECTION_CLOSE: u8 = 0x1c;
 
 /// Puts the handshake bytes of a payload into the window.
-pub(super) fn read(payload: &mut Payload<'_>, window: &mut Window) -> Result<(), Refused> {
+pub(super) fn read<B: AsRef<[u8]> + AsMut<[u8]>>(
+    payload: &mut Payload<'_>,
+    window: &mut Window<B>,
+) -> Result<(), Refused> {
     // A frame of another type, or one that is cut, ends the connection at the server.
     let broken = Refused::Malformed(Reason::Frame);
     while let Some(kind) = payload.byte() {
@@ -43,7 +46,7 @@ fn acknowledgement(payload: &mut Payload<'_>, counts: bool) -> Option<()> {
     Some(())
 }
 
-fn crypto(payload: &mut Payload<'_>, window: &mut Window) -> Result<(), Refused> {
+fn crypto<B: AsRef<[u8]> + AsMut<[u8]>>(payload: &mut Payload<'_>, window: &mut Window<B>) -> Result<(), Refused> {
     let broken = Refused::Malformed(Reason::Frame);
     let mut offset = payload.integer().ok_or(broken)?;
     let mut length = payload.integer().ok_or(broken)?;

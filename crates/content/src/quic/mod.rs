@@ -80,6 +80,18 @@ impl Identifier {
     }
 }
 
+/// Whether a connection may begin with a datagram that has these first bytes: whether [`Connection::push`] of a new one
+/// could say other than [`Answer::NotThis`].
+#[must_use]
+pub fn may_begin(datagram: &[u8]) -> bool {
+    match header::next(datagram) {
+        Next::Broken if datagram.is_empty() => false,
+        Next::Packet(..) | Next::Broken => true,
+        Next::Unknown(version) => version & 0x0f0f_0f0f == 0x0a0a_0a0a || version >> 8 == 0x00ff_0000,
+        Next::Short => false,
+    }
+}
+
 /// Reads a client's datagrams, from the connection's first one.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -125,7 +137,7 @@ impl Connection {
     ///
     /// A datagram takes at most one pass over its bytes for each of three ways to open them; 32 packets of a connection
     /// are tried.
-    pub fn push(&mut self, datagram: &[u8], window: &mut Window) -> Answer<'_> {
+    pub fn push<B: AsRef<[u8]> + AsMut<[u8]>>(&mut self, datagram: &[u8], window: &mut Window<B>) -> Answer<'_> {
         if !self.answer().is_final() {
             if self.datagrams == 0 {
                 window.clear();
@@ -148,7 +160,7 @@ impl Connection {
         }
     }
 
-    fn datagram(&mut self, datagram: &[u8], window: &mut Window) -> Result<(), Stop> {
+    fn datagram<B: AsRef<[u8]> + AsMut<[u8]>>(&mut self, datagram: &[u8], window: &mut Window<B>) -> Result<(), Stop> {
         let begun = self.datagrams > 0;
         if self.datagrams == MOST_DATAGRAMS {
             return Err(Stop::TooLong);
@@ -188,7 +200,11 @@ impl Connection {
     }
 
     /// Reads an Initial packet. One that cannot be opened is passed over, as a server does.
-    fn initial(&mut self, packet: &Packet<'_>, window: &mut Window) -> Result<(), Stop> {
+    fn initial<B: AsRef<[u8]> + AsMut<[u8]>>(
+        &mut self,
+        packet: &Packet<'_>,
+        window: &mut Window<B>,
+    ) -> Result<(), Stop> {
         if self.packets == MOST_PACKETS {
             return Err(Stop::TooLong);
         }

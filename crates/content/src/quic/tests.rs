@@ -376,3 +376,29 @@ proptest! {
         prop_assert_eq!(read(&datagrams), name(host.as_bytes()));
     }
 }
+
+#[test]
+fn what_no_connection_begins_with_is_told_by_its_first_bytes() {
+    let packet = example(Version::V1);
+    assert!(may_begin(&packet) && may_begin(&packet[..512]) && may_begin(&example(Version::V2)[..20]));
+    assert!(may_begin(&[0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 0]), "a greased version");
+    let question = b"\xc0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+    assert!(!may_begin(question) && !may_begin(b"\x40ab") && !may_begin(b""));
+    // Whatever may not begin one is none.
+    let mut bytes = [0; 40];
+    for seed in 1..20_000_u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for byte in &mut bytes {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            *byte = state as u8;
+        }
+        if seed % 2 == 0 {
+            bytes[1..5].copy_from_slice(&[0, 0, 0, 1]);
+        }
+        if !may_begin(&bytes) {
+            assert_eq!(Connection::new().push(&bytes, &mut Window::new()), Answer::NotThis);
+        }
+    }
+}

@@ -8,10 +8,10 @@ pub const WINDOW: usize = 4096;
 const MOST_RANGES: usize = 32;
 
 /// The memory that a connection needs while its name is not found. It may be of anything before: a connection's first
-/// datagram makes it empty.
+/// datagram makes it empty. Its bytes may be elsewhere, [`WINDOW`] of them.
 #[derive(Clone, Debug)]
-pub struct Window {
-    bytes: [u8; WINDOW],
+pub struct Window<B = [u8; WINDOW]> {
+    bytes: B,
     /// Where each run of bytes begins and ends. No two touch.
     ranges: [(u16, u16); MOST_RANGES],
     count: u8,
@@ -36,9 +36,19 @@ impl Window {
     /// Nothing there yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { bytes: [0; WINDOW], ranges: [(0, 0); MOST_RANGES], count: 0 }
+        Self::on([0; WINDOW])
     }
+}
 
+impl<B> Window<B> {
+    /// Nothing there yet, and these for its bytes. A connection that needs more of them is too long.
+    #[must_use]
+    pub const fn on(bytes: B) -> Self {
+        Self { bytes, ranges: [(0, 0); MOST_RANGES], count: 0 }
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     pub(super) fn clear(&mut self) {
         self.count = 0;
     }
@@ -46,7 +56,7 @@ impl Window {
     /// The bytes from the handshake's first to the first gap.
     pub(super) fn ready(&self) -> &[u8] {
         let end = self.ranges().iter().find(|(start, _)| *start == 0).map_or(0, |(_, end)| *end);
-        self.bytes.get(..usize::from(end)).unwrap_or_default()
+        self.bytes.as_ref().get(..usize::from(end)).unwrap_or_default()
     }
 
     fn ranges(&self) -> &[(u16, u16)] {
@@ -62,11 +72,12 @@ impl Window {
         }
         for (there, until) in self.ranges() {
             let (low, high) = (start.max(usize::from(*there)), end.min(usize::from(*until)));
-            if low < high && self.bytes.get(low..high) != piece.get(low - start..high - start) {
+            if low < high && self.bytes.as_ref().get(low..high) != piece.get(low - start..high - start) {
                 return Err(Refused::Malformed(Reason::Overlap));
             }
         }
-        for (place, byte) in self.bytes.get_mut(start..end).unwrap_or_default().iter_mut().zip(piece) {
+        let places = self.bytes.as_mut().get_mut(start..end).ok_or(Refused::TooLong)?;
+        for (place, byte) in places.iter_mut().zip(piece) {
             *place = *byte;
         }
         if piece.is_empty() { Ok(()) } else { self.join(start as u16, end as u16) }
@@ -112,6 +123,16 @@ mod tests {
         assert_eq!(window.insert(100, &[1]), Err(Refused::TooLong));
         assert_eq!(window.insert(2, &[1]), Ok(()));
         assert_eq!(window.insert(100, &[1]), Ok(()));
+    }
+
+    #[test]
+    fn bytes_that_are_elsewhere_and_too_few_are_too_few() {
+        let mut bytes = [0; 10];
+        let mut window = Window::on(&mut bytes[..]);
+        assert_eq!(window.insert(4, b"efgh"), Ok(()));
+        assert_eq!(window.insert(8, b"ijk"), Err(Refused::TooLong));
+        assert_eq!(window.insert(0, b"abcd"), Ok(()));
+        assert_eq!(window.ready(), b"abcdefgh");
     }
 
     proptest! {

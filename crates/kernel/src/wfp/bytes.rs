@@ -33,7 +33,6 @@ impl<'a> Place<'a> {
     ///
     /// # Safety
     /// The net buffer, its chains and the pages they describe are valid for `'a`.
-    #[cfg(test)]
     pub(super) unsafe fn beginning_of(buffer: &'a NET_BUFFER) -> Self {
         Self { list: null_mut(), lent: PhantomData, ..of_buffer(buffer) }
     }

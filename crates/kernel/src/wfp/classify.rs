@@ -204,10 +204,11 @@ impl<'a, F: 'static> Call<'a, F> {
         self.has(FWPS_METADATA_FIELD_TRANSPORT_HEADER_SIZE).then_some(self.metadata.transportHeaderSize)
     }
 
-    /// The packets, at a transport layer, where packets are passed on and where ICMP errors are sent; None elsewhere.
+    /// The packets, at a transport or datagram layer, where packets are passed on and where ICMP errors are sent; None elsewhere.
     #[must_use]
     pub fn packets(&self) -> Option<PacketList<'a>> {
-        if !is_transport(self.layer) && !is_forward(self.layer) && !is_icmp_error(self.layer) {
+        let layer = self.layer;
+        if !is_transport(layer) && !is_datagram(layer) && !is_forward(layer) && !is_icmp_error(layer) {
             return None;
         }
         // SAFETY: at these layers the layer data is a NET_BUFFER_LIST or null, lent for the time of the call; the layer
@@ -268,6 +269,13 @@ const fn is_transport(layer: u16) -> bool {
     const OUTBOUND_V4: u16 = Layers::FWPS_LAYER_OUTBOUND_TRANSPORT_V4 as u16;
     const OUTBOUND_V6: u16 = Layers::FWPS_LAYER_OUTBOUND_TRANSPORT_V6 as u16;
     matches!(layer, INBOUND_V4 | INBOUND_V6 | OUTBOUND_V4 | OUTBOUND_V6)
+}
+
+/// The datagram layers, whose layer data is a NET_BUFFER_LIST too.
+const fn is_datagram(layer: u16) -> bool {
+    const V4: u16 = Layers::FWPS_LAYER_DATAGRAM_DATA_V4 as u16;
+    const V6: u16 = Layers::FWPS_LAYER_DATAGRAM_DATA_V6 as u16;
+    matches!(layer, V4 | V6)
 }
 
 /// The layers of ICMP errors that are sent, whose layer data is a NET_BUFFER_LIST too.

@@ -2,6 +2,7 @@
 
 use core::{ptr::from_ref, slice};
 
+use super::bytes::Place;
 use wfp_sys::{NET_BUFFER, NET_BUFFER_LIST, NdisGetDataBuffer};
 
 /// A chain of packets, borrowed for the duration of a classify.
@@ -54,6 +55,15 @@ impl Packet<'_> {
     #[must_use]
     pub const fn length(self) -> u32 {
         self.0.DataLength as u32 // the upper half of the union is not the length
+    }
+
+    /// Gives `visit` copies of its bytes from the one at `skip` on, in order and in pieces of 512, until it returns false.
+    /// False when it has not so many, or its pages cannot be mapped for want of memory. IRQL <= DISPATCH_LEVEL.
+    #[must_use]
+    pub fn read(self, skip: u32, visit: impl FnMut(&[u8]) -> bool) -> bool {
+        // SAFETY: the net buffer is lent, so its MDLs and their pages are.
+        let place = unsafe { Place::beginning_of(self.0) };
+        place.copy_pieces(skip as usize, self.length() as usize, visit)
     }
 
     /// Its first bytes, as many as `room` has; all of them where it is shorter. Empty when NDIS cannot map them for want

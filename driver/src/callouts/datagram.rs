@@ -1,0 +1,105 @@
+//! DATAGRAM_DATA: datagrams of flows whose name may decide. Nobody else's come here, as at [`super::stream`].
+
+use kernel::wfp::{Answer, Callout, DIRECTION_INBOUND, Flow, PacketList};
+use sluice_policy::{Direction, Name, Verdict};
+use sluice_protocol::{object::Point, status::Counter};
+
+use super::{Request, fields_at, let_go, verdict};
+use crate::{
+    SLUICE,
+    flow::{FlowKey, FlowState, Standing},
+    inspection::datagram::{Found, Reader},
+};
+
+/// DATAGRAM_DATA.
+pub(super) struct Datagrams;
+
+/// The port of DNS servers. Its flows carry many questions, and each is decided.
+const DNS: u16 = 53;
+/// The size of UDP's header, which outbound data begins with.
+const UDP_HEADER: u32 = 8;
+
+impl Callout for Datagrams {
+    type Flow = FlowState;
+
+    /// A datagram cannot be kept back. One that does not tell the name passes if the flow would without a name, and is
+    /// dropped otherwise: QUIC sends it again.
+    fn classify(request: &mut Request<'_>) {
+        let Some(flow) = request.flow() else {
+            request.answer(Answer::Continue);
+            return;
+        };
+        let verdict = match verdict::standing(request, flow) {
+            Standing::Awaited(without_name) => look_at(request, flow, without_name),
+            Standing::Permitted => {
+                // What was not found until now is not looked for any more.
+                flow.content().end(None);
+                let_go(flow);
+                Verdict::Permit
+            }
+            Standing::Revoked => Verdict::Block,
+        };
+        match verdict {
+            Verdict::Permit => request.answer(Answer::Continue),
+            Verdict::Block => request.answer(Answer::Block { hard: true }),
+        };
+    }
+}
+
+/// The verdict on the datagrams of a flow whose name is not known.
+fn look_at(request: &Request<'_>, flow: &Flow<FlowState>, without_name: Verdict) -> Verdict {
+    let fields = const { &fields_at(Point::Datagrams) };
+    let key = flow.key();
+    let direction = match request.u32(fields.direction) {
+        Some(DIRECTION_INBOUND) => Direction::Inbound,
+        _ => Direction::Outbound,
+    };
+    if direction != key.direction {
+        return without_name; // an answer
+    }
+    let header = match direction {
+        Direction::Outbound => request.transport_header_size().unwrap_or(UDP_HEADER),
+        Direction::Inbound | Direction::Forward => 0,
+    };
+    for packet in request.packets().into_iter().flat_map(PacketList::iter) {
+        let mut reader = Reader::default();
+        let verdict = if is_dns(&key) {
+            let found = reader.ask_dns(packet, header);
+            count(request, found);
+            verdict::decide_datagram(request, flow, reader.name())
+        } else {
+            let found = reader.look(flow.content(), packet, header);
+            count(request, found);
+            match found {
+                Found::NotYet => without_name,
+                Found::All | Found::Unreadable => decide(request, flow, reader.name()),
+            }
+        };
+        if verdict == Verdict::Block {
+            return Verdict::Block;
+        }
+    }
+    Verdict::Permit
+}
+
+fn is_dns(key: &FlowKey) -> bool {
+    let server = if key.direction == Direction::Outbound { key.remote_port } else { key.local_port };
+    server == DNS
+}
+
+fn count(request: &Request<'_>, found: Found) {
+    if found == Found::Unreadable {
+        SLUICE.counters.add(request.dispatch(), Counter::NamesNotLookedFor, 1);
+    }
+}
+
+/// Decides the flow, once for all of its datagrams.
+fn decide(request: &Request<'_>, flow: &Flow<FlowState>, name: Name<'_>) -> Verdict {
+    match verdict::decide_by_content(request, flow, name) {
+        Standing::Revoked | Standing::Awaited(Verdict::Block) => Verdict::Block,
+        Standing::Permitted | Standing::Awaited(Verdict::Permit) => {
+            let_go(flow);
+            Verdict::Permit
+        }
+    }
+}
