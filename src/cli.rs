@@ -11,7 +11,7 @@ Exit status:
   1  the machine or the driver refused; for `policy`, see `sluice policy --help`
   2  the command line is not valid, or there is no machine
   3  the driver is not installed or not loaded, or some of its filters are missing
-  4  the policy is not valid, or the driver refused it, or it has warnings and --deny-warnings is given
+  4  the policy or another file is not valid, or the driver refused it, or it has warnings and --deny-warnings is given
   5  the caller is not an administrator";
 
 /// Installs and controls the Sluicegate network filter driver.
@@ -41,7 +41,6 @@ pub(crate) enum Color {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "each run makes only one")]
 pub(crate) enum Command {
     /// Install the driver, load it and add its filters; replaces an older driver, repairs an incomplete installation.
     Install {
@@ -87,6 +86,8 @@ pub(crate) enum Command {
     Doctor,
     /// Show what the driver decided: the events it holds, and with --follow those to come.
     Events(EventArgs),
+    #[command(flatten)]
+    Platform(crate::platform::Command),
     /// Check, compile, show, compare, explain, test and import policies: needs no driver and no privileges.
     #[command(subcommand, after_help = crate::policy::EXIT_STATUS)]
     Policy(crate::policy::Command),

@@ -13,6 +13,12 @@ pub(crate) enum Failure {
     #[cfg_attr(windows, expect(dead_code, reason = "Windows is a machine"))]
     #[error("this system is not Windows, so there is no machine to act on")]
     NoMachine,
+    /// Neither a machine nor a file was named.
+    #[error("this system is not Windows, so there is no engine to ask")]
+    NoSource,
+    /// A file has no objects of the kind that was asked for.
+    #[error("the file lists no {0}")]
+    NotInFile(&'static str),
     /// `install` was given no driver, and found none where it looks for one.
     #[error("{} does not exist", .0.display())]
     NoDriver(PathBuf),
@@ -49,9 +55,9 @@ impl Failure {
     /// The exit status, as documented in the help.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
-            Self::NoMachine | Self::Usage(_) => 2,
+            Self::NoMachine | Self::NoSource | Self::Usage(_) => 2,
             Self::NoDriver(_) | Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
-            Self::Input { .. } | Self::Warnings { .. } => 4,
+            Self::Input { .. } | Self::NotInFile(_) | Self::Warnings { .. } => 4,
             Self::Control(error) => match error.kind() {
                 Kind::Refused => 1,
                 Kind::Absent => 3,
@@ -71,8 +77,14 @@ impl Failure {
             Self::NoDriver(_) => {
                 Some("put sluice.sys beside this program, or name it: `sluice install PATH`".to_owned())
             }
+            Self::NoSource => {
+                Some("name a file of `netsh wfp`, or the socket of a simulated machine with --machine".to_owned())
+            }
+            Self::NotInFile(_) => {
+                Some("`netsh wfp show state` writes a file that does; `show filters` does not".to_owned())
+            }
             Self::Control(error) => error.advice(),
-            Self::Usage(_) => Some("see `sluice policy --help`".to_owned()),
+            Self::Usage(_) => Some("see `sluice --help`".to_owned()),
             Self::Write { .. } => Some("nothing was written".to_owned()),
             Self::FewerEvents { .. } | Self::Warnings { .. } | Self::Input { .. } | Self::Output(_) => None,
         }

@@ -9,6 +9,7 @@ mod load;
 mod machine;
 mod output;
 mod page;
+mod platform;
 mod policy;
 mod status;
 
@@ -61,6 +62,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Doctor => doctor::doctor(&*machine::open(cli)?, output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
+        Command::Platform(command) => platform::run(cli, command, output),
         Command::Policy(command) => policy::run(command, &|| machine::open(cli), output),
     }
 }

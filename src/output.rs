@@ -15,7 +15,7 @@ use std::process::ExitCode;
 pub(crate) struct Output {
     json: bool,
     /// Standard output has something else to carry.
-    aside: bool,
+    to_stderr: bool,
     stdout: Page<AutoStream<Stdout>>,
     stderr: Page<AutoStream<Stderr>>,
 }
@@ -29,7 +29,7 @@ impl Output {
         };
         Self {
             json,
-            aside: false,
+            to_stderr: false,
             stdout: Page::new(AutoStream::new(io::stdout(), choice)),
             stderr: Page::new(AutoStream::new(io::stderr(), choice)),
         }
@@ -37,7 +37,7 @@ impl Output {
 
     /// From now on reports go to standard error.
     pub(crate) fn report_aside(&mut self) {
-        self.aside = true;
+        self.to_stderr = true;
     }
 
     /// Prints a report: as JSON, or as the text that `text` writes.
@@ -46,7 +46,7 @@ impl Output {
         report: &T,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        let written = match (self.json, self.aside) {
+        let written = match (self.json, self.to_stderr) {
             (true, false) => json(self.stdout.stream(), report),
             (true, true) => json(self.stderr.stream(), report),
             (false, false) => text(&mut self.stdout).and_then(|()| self.stdout.flush()),
@@ -68,6 +68,14 @@ impl Output {
         match self.json {
             true => json(self.stderr.stream(), &serde_json::json!({ "warning": what }))?,
             false => writeln!(self.stderr, "{WARNING}warning{WARNING:#}: {what}")?,
+        }
+        Ok(())
+    }
+
+    /// Says something to a person that is no part of the report.
+    pub(crate) fn aside(&mut self, what: &str) -> Result<(), Failure> {
+        if !self.json {
+            writeln!(self.stderr, "{what}")?;
         }
         Ok(())
     }

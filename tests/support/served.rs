@@ -1,4 +1,5 @@
 //! A machine with nothing installed, served on a socket, and the command that acts on it.
+#![allow(dead_code, reason = "every test program uses a part of this")]
 
 use std::{
     process::{Child, Command, Output, Stdio},

@@ -2,15 +2,18 @@
 //!
 //! [`read`] takes the files of `netsh wfp show state`, `show filters`, `show netevents` and `netsh wfp capture`, of any
 //! version of Windows and any size; [`live`] asks an engine through the seam. [`record`] is what they find, and
-//! [`platform`] holds the objects of one machine. [`query`] chooses among them as netsh does.
+//! [`platform`] holds the objects of one machine. [`query`] chooses among them as netsh does, and [`join`]
+//! finds the filter that an event names.
 #![forbid(unsafe_code)]
 
+pub mod join;
 pub mod key;
 pub mod live;
 pub mod platform;
 pub mod query;
 pub mod read;
 pub mod record;
+pub mod traffic;
 
 pub use key::Key;
 pub use platform::Platform;

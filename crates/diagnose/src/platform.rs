@@ -76,6 +76,7 @@ impl Platform {
         }
         // The heaviest first, as they are evaluated.
         self.sublayers.sort_by_key(|sublayer| std::cmp::Reverse(sublayer.weight));
+        self.callouts.sort_by_key(|callout| callout.id);
         let mut last = HashMap::new();
         for (index, filter) in self.filters.iter().enumerate() {
             last.insert(filter.id, index);

@@ -3,11 +3,11 @@
 
 use crate::Key;
 use crate::record::{Condition, Direction, Filter, NetEvent, Value, match_type};
-use filter_engine::condition::{self, ConditionValue};
+use crate::traffic::Traffic;
+use filter_engine::condition;
 use filter_engine::explain::{Facts, Matching};
 use filter_engine::layers::{Layer, LayerTable, WindowsVersion};
 use filter_engine::security::Sid;
-use filter_engine::token::Token;
 use std::net::IpAddr;
 
 /// What is asked of traffic; `None` asks nothing.
@@ -144,34 +144,18 @@ impl Query {
     }
 
     fn facts<'a>(&self, layer: &'a Layer) -> Facts<'a> {
-        let mut facts = Facts::new(layer);
-        let mut address = |fields: [&str; 2], address: Option<IpAddr>| {
-            for field in fields {
-                match address {
-                    Some(IpAddr::V4(v4)) => facts.set(field, ConditionValue::Uint32(v4.into())),
-                    Some(IpAddr::V6(v6)) => facts.set(field, ConditionValue::ByteArray16(v6.octets())),
-                    None => {}
-                }
-            }
+        let traffic = Traffic {
+            protocol: self.protocol,
+            local: self.local,
+            local_port: self.local_port,
+            remote: self.remote,
+            remote_port: self.remote_port,
+            app: self.app.clone(),
+            token: self.user.as_ref().map(|user| vec![user.clone(), Sid::new(1, &[0])]),
+            direction: self.direction,
+            ..Traffic::default()
         };
-        address(["IP_LOCAL_ADDRESS", "IP_SOURCE_ADDRESS"], self.local);
-        address(["IP_REMOTE_ADDRESS", "IP_DESTINATION_ADDRESS"], self.remote);
-        if let Some(protocol) = self.protocol {
-            facts.set("IP_PROTOCOL", ConditionValue::Uint8(protocol));
-        }
-        if let Some(port) = self.local_port {
-            facts.set("IP_LOCAL_PORT", ConditionValue::Uint16(port));
-        }
-        if let Some(port) = self.remote_port {
-            facts.set("IP_REMOTE_PORT", ConditionValue::Uint16(port));
-        }
-        if let Some(app) = &self.app {
-            facts.set("ALE_APP_ID", ConditionValue::ByteBlob(app_id(app)));
-        }
-        if let Some(user) = &self.user {
-            facts.set_token("ALE_USER_ID", &Token { sids: vec![user.clone(), Sid::new(1, &[0])] });
-        }
-        facts
+        traffic.facts(layer)
     }
 }
 

@@ -47,6 +47,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The line on which a rule begins, from 1.
+    #[must_use]
+    pub fn line_of(&self, rule: usize) -> Option<usize> {
+        let before = self.text.get(..self.rules.get(rule)?.span.start)?;
+        Some(before.bytes().filter(|byte| *byte == b'\n').count() + 1)
+    }
+
     /// The policy with the interfaces that rules name by alias, as a machine has them. What `luid` does not know stays a
     /// name that matches no interface.
     #[must_use]

@@ -26,7 +26,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("shim", &["nt-abi"]),
-    ("sluice", &["sluice-control", "sluice-files", "sluice-host", "sluice-policy", "sluice-protocol"]),
+    (
+        "sluice",
+        &["sluice-control", "sluice-diagnose", "sluice-files", "sluice-host", "sluice-policy", "sluice-protocol"],
+    ),
     ("sluice-content", &[]),
     ("sluice-control", &["sluice-files", "sluice-host", "sluice-policy", "sluice-protocol"]),
     ("sluice-diagnose", &["filter-engine", "sluice-host"]),
