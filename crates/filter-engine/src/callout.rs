@@ -3,6 +3,7 @@
 use crate::classify::Classify;
 use crate::error::{BfeError, BfeResult};
 use crate::filter::CompiledFilter;
+use crate::flow::Flow;
 use crate::layers::LayerId;
 use hazard::Slot;
 use nt_abi::NtStatus;
@@ -131,6 +132,12 @@ impl CalloutSlot {
     #[must_use]
     pub fn classify_address(&self) -> Option<u64> {
         self.enter(|registration| registration.functions.classify_address()).flatten()
+    }
+
+    /// Whether what a flow carries at `layer` can come to this callout; without a registration the filter itself decides.
+    pub(crate) fn is_called_for(&self, layer: LayerId, flow: &Flow) -> bool {
+        let conditional = self.enter(Registration::conditional_on_flow).unwrap_or(false);
+        !conditional || flow.carries(layer, self.id)
     }
 
     /// How many flows carry a context of this callout.

@@ -4,6 +4,7 @@
 //! takes no lock and sees one state of the policy.
 
 use crate::arbitrate::{Arbiter, Outcome, Verdict};
+use crate::filter::CompiledFilter;
 use crate::flow::Flow;
 use crate::layers::LayerId;
 use crate::{FilterEngine, netevent};
@@ -110,6 +111,17 @@ impl FilterEngine {
     #[must_use]
     pub fn has_filters(&self, layer: LayerId) -> bool {
         self.snapshot.read(|snapshot| snapshot.layer(layer).is_some())
+    }
+
+    /// Whether a layer has any filter that may concern a flow: another one than those whose callouts are called only for
+    /// flows with a context of theirs, which this one has not.
+    #[must_use]
+    pub fn concerns(&self, layer: LayerId, flow: &Flow) -> bool {
+        let asks = |filter: &Arc<CompiledFilter>| filter.callout().is_none_or(|slot| slot.is_called_for(layer, flow));
+        self.snapshot.read(|snapshot| {
+            let sublayers = snapshot.layer(layer).into_iter().flat_map(|filters| filters.sublayers.iter());
+            sublayers.flat_map(|sublayer| sublayer.filters.iter()).any(asks)
+        })
     }
 
     /// A number that changes whenever a filter is added to a layer or removed from it: flows authorized under another one

@@ -150,6 +150,13 @@ impl Flow {
         self.enter_slot(slot, key)
     }
 
+    /// Whether the flow carries a context of this callout.
+    pub(crate) fn carries(&self, layer: LayerId, callout_id: u32) -> bool {
+        let key = key_of(layer, callout_id);
+        let live = |state: &AtomicU32| state.load(Ordering::Acquire) & (LIVE | REMOVED) == LIVE;
+        self.slots().iter().any(|slot| slot.key.load(Ordering::Acquire) == key && live(&slot.state))
+    }
+
     #[inline]
     fn enter_slot(&self, index: usize, key: u64) -> Option<Lease> {
         let slot = &self.slots[index];

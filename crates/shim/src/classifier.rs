@@ -175,6 +175,9 @@ pub trait Classifier {
     /// Whether this layer has any filter; if not, the shim permits without a call.
     fn wants(&self, layer: Layer, version: IpVersion) -> bool;
 
+    /// Whether any filter at this layer may concern this flow; if not, the shim permits without a call.
+    fn concerns(&self, layer: Layer, version: IpVersion, flow: &Self::Flow) -> bool;
+
     /// Classifies.
     fn classify(&mut self, indication: Indication<'_, Self::Flow>) -> Outcome;
 

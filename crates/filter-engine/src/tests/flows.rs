@@ -164,9 +164,15 @@ fn a_callout_conditional_on_flow_is_called_only_where_it_has_a_context() {
     let flow = engine.flows.create();
     assert_eq!(rig.classify_flow(LAYER, Some(&flow)).verdict, Verdict::Permit);
     assert_eq!(script.calls(), 0);
+    assert!(engine.has_filters(LAYER) && !engine.concerns(LAYER, &flow));
     let tracked = Arc::new(Tracked::default());
     engine.flows.associate(flow.id(), LAYER, engine.callouts.by_id(id), tracked.context());
+    assert!(engine.concerns(LAYER, &flow));
     assert_eq!(rig.classify_flow(LAYER, Some(&flow)).verdict, Verdict::Block);
+    engine.flows.remove(flow.id(), LAYER, id);
+    assert!(!engine.concerns(LAYER, &flow));
+    rig.add(&session, rig.filter(FWP_ACTION_PERMIT));
+    assert!(engine.concerns(LAYER, &flow), "a filter without a callout concerns every flow");
     engine.flows.terminate(&flow);
 }
 

@@ -461,6 +461,10 @@ impl Classifier for EngineClassifier {
         self.machine.wfp.engine.has_filters(LayerId(layer.id(version)))
     }
 
+    fn concerns(&self, layer: Layer, version: IpVersion, flow: &Arc<Flow>) -> bool {
+        self.machine.wfp.engine.concerns(LayerId(layer.id(version)), flow)
+    }
+
     fn classify(&mut self, indication: Indication<'_, Arc<Flow>>) -> Outcome {
         self.at(indication.irql());
         let Self { machine, slots, identities, injected_lists, .. } = self;

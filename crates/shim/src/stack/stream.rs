@@ -273,7 +273,12 @@ impl<C: Classifier> Context<'_, C> {
             return Ok(());
         }
         let half = connection.half(direction);
-        if !self.classifier.wants(Layer::Stream, self.key.version()) {
+        let version = self.key.version();
+        let asks = match &head.handle {
+            Some(flow) => self.classifier.concerns(Layer::Stream, version, flow),
+            None => self.classifier.wants(Layer::Stream, version),
+        };
+        if !asks {
             if half.next.is_none_or(|next| after(end, next)) {
                 half.next = Some(end);
             }

@@ -47,6 +47,10 @@ impl Classifier for Script {
         !self.unwanted.contains(&layer)
     }
 
+    fn concerns(&self, layer: Layer, version: IpVersion, _: &u64) -> bool {
+        self.wants(layer, version)
+    }
+
     fn classify(&mut self, indication: Indication<'_, u64>) -> Outcome {
         let layer = indication.layer;
         let mut entry = layer.name(indication.version()).to_owned();
