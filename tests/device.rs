@@ -12,7 +12,7 @@ use sluice_host::{Device, Host};
 use sluice_protocol::{
     DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl,
     status::PolicyReply,
-    upload::{Begin, Part},
+    upload::{Begin, Part, Wanted},
 };
 use support::{BLOCK_ALL, PERMIT_ALL, Rig};
 use zerocopy::{FromBytes, IntoBytes};
@@ -38,7 +38,9 @@ fn a_fresh_driver_has_no_policy_and_counted_nothing() {
     let device = device(&rig.host);
     let status = status(&*device);
     assert_eq!(status, Status { protocol_version: PROTOCOL_VERSION, ..Status::default() });
-    assert!(device.control(ioctl::GET_POLICY, &[], &mut [0; 4096]).is_err(), "there is no policy to read");
+    let from_the_start = Wanted { offset: 0, epoch: 0, reserved: 0 };
+    let read = device.control(ioctl::READ_POLICY, from_the_start.as_bytes(), &mut [0; 4096]);
+    assert!(read.is_err(), "there is no policy to read");
     drop(device);
     rig.uninstall();
 }
@@ -60,23 +62,54 @@ fn only_system_and_administrators_open_the_device() {
 fn output_buffers_of_every_length() {
     let rig = Rig::with_policy(PERMIT_ALL);
     let device = device(&rig.host);
-    let image = rig.image();
-    for (code, size) in [(ioctl::GET_STATUS, size_of::<Status>()), (ioctl::GET_POLICY, image.len())] {
-        for length in (0..size + 16).filter(|length| *length < 300 || length + 20 > size) {
-            let mut output = vec![0xaa; length];
-            let answer = device.control(code, &[], &mut output);
-            if length < size {
-                assert!(answer.is_err(), "{code:#x} wrote {answer:?} into {length} bytes");
-                assert!(output.iter().all(|byte| *byte == 0xaa), "{code:#x} touched a buffer it refused");
-            } else {
-                assert_eq!(answer, Ok(size), "{code:#x} with {length} bytes");
-                assert!(output[size..].iter().all(|byte| *byte == 0xaa), "{code:#x} wrote more than it reports");
-            }
+    let size = size_of::<Status>();
+    for length in 0..size + 16 {
+        let mut output = vec![0xaa; length];
+        let answer = device.control(ioctl::GET_STATUS, &[], &mut output);
+        if length < size {
+            assert!(answer.is_err(), "it wrote {answer:?} into {length} bytes");
+            assert!(output.iter().all(|byte| *byte == 0xaa), "it touched a buffer it refused");
+        } else {
+            assert_eq!(answer, Ok(size), "with {length} bytes");
+            assert!(output[size..].iter().all(|byte| *byte == 0xaa), "it wrote more than it reports");
         }
     }
-    let mut output = vec![0; image.len()];
-    device.control(ioctl::GET_POLICY, &[], &mut output).expect("the policy");
-    assert_eq!(output, image, "the driver returns the image it was given");
+    drop(device);
+    rig.uninstall();
+}
+
+#[test]
+fn the_policy_in_force_is_read_in_parts_of_any_size() {
+    let rig = Rig::with_policy(PERMIT_ALL);
+    let device = device(&rig.host);
+    let (image, epoch) = (rig.image(), status(&*device).epoch);
+    assert!(image.len() > 300, "parts of it are smaller");
+    let read = |wanted: Wanted, output: &mut [u8]| device.control(ioctl::READ_POLICY, wanted.as_bytes(), output);
+    let at = |offset: usize| Wanted { offset: offset as u64, epoch, reserved: 0 };
+    for length in [1, 7, 256, image.len(), image.len() + 9, ioctl::MAX_PART_BYTES] {
+        let mut whole = Vec::new();
+        while whole.len() < image.len() {
+            let mut part = vec![0xaa; length];
+            let written = read(at(whole.len()), &mut part).expect("a part");
+            assert_eq!(written, length.min(image.len() - whole.len()));
+            assert!(part[written..].iter().all(|byte| *byte == 0xaa), "it wrote more than it reports");
+            whole.extend_from_slice(&part[..written]);
+        }
+        assert_eq!(whole, image, "the driver returns the image it was given");
+    }
+    for wrong in [
+        at(image.len()),
+        Wanted { offset: u64::MAX, ..at(0) },
+        Wanted { epoch: epoch + 1, ..at(0) },
+        Wanted { epoch: 0, ..at(0) },
+        Wanted { reserved: 1, ..at(0) },
+    ] {
+        let mut part = [0xaa; 64];
+        assert!(read(wrong, &mut part).is_err() && part == [0xaa; 64], "{wrong:?}");
+    }
+    assert!(read(at(0), &mut []).is_err(), "no room");
+    assert!(read(at(0), &mut vec![0; ioctl::MAX_PART_BYTES + 1]).is_err(), "more than a part");
+    assert!(device.control(ioctl::READ_POLICY, &at(0).as_bytes()[..15], &mut [0; 64]).is_err());
     drop(device);
     rig.uninstall();
 }
@@ -146,7 +179,7 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
     let known = [
         ioctl::GET_STATUS,
         ioctl::BEGIN_POLICY,
-        ioctl::GET_POLICY,
+        ioctl::READ_POLICY,
         ioctl::RECORD_ALL,
         ioctl::POLICY_PART,
         ioctl::COMMIT_POLICY,

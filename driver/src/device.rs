@@ -5,8 +5,12 @@ use kernel::{
     utf16,
     wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, FileId, Request},
 };
-use sluice_protocol::{DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, ioctl};
-use zerocopy::IntoBytes;
+use sluice_protocol::{
+    DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status,
+    ioctl::{self, MAX_PART_BYTES},
+    upload::Wanted,
+};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{SLUICE, UPLOADS, upload::Uploads};
 
@@ -26,7 +30,7 @@ impl DeviceEvents for Device {
             ioctl::BEGIN_POLICY => upload(request, Uploads::begin),
             ioctl::POLICY_PART => upload(request, Uploads::part),
             ioctl::COMMIT_POLICY => commit(request),
-            ioctl::GET_POLICY => get_policy(request),
+            ioctl::READ_POLICY => read_policy(request),
             ioctl::RECORD_ALL => record_all(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
         }
@@ -88,9 +92,27 @@ fn record_all(mut request: Request) {
     request.complete(status);
 }
 
-fn get_policy(request: Request) {
-    match SLUICE.policy.read() {
-        Some(policy) => request.complete_with_bytes(policy.image.as_bytes()),
-        None => request.complete(NtStatus::NOT_FOUND),
+fn read_policy(mut request: Request) {
+    let Ok(Wanted { offset, epoch, reserved: 0 }) = Wanted::read_from_bytes(request.input()) else {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    };
+    let Some(policy) = SLUICE.policy.read() else { return request.complete(NtStatus::NOT_FOUND) };
+    if policy.epoch != epoch {
+        return request.complete(NtStatus::REVISION_MISMATCH);
+    }
+    let rest = usize::try_from(offset).ok().and_then(|offset| policy.image.as_bytes().get(offset..));
+    let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    };
+    let written = request.output(1).and_then(|mut output| {
+        if output.room() > MAX_PART_BYTES {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+        output.push(rest.get(..output.room()).unwrap_or(rest));
+        Ok(output.written())
+    });
+    match written {
+        Ok(written) => request.complete_with(written),
+        Err(status) => request.complete(status),
     }
 }

@@ -1,9 +1,9 @@
 //! The driver's control device, with typed requests.
 
 use crate::error::ControlError;
-use sluice_host::{Device, Host, HostError, ServiceState, code};
+use sluice_host::{Device, Host, HostError, HostResult, ServiceState, code};
 use sluice_protocol::status::PolicyReply;
-use sluice_protocol::upload::{Begin, Part};
+use sluice_protocol::upload::{Begin, Part, Wanted};
 use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, SERVICE_NAME, Status, ioctl};
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
@@ -50,31 +50,45 @@ impl Control {
         upload(&*self.0, image)
     }
 
-    /// [`ioctl::GET_POLICY`]: the image in force, `None` without one.
+    /// The image in force, by [`ioctl::READ_POLICY`]; `None` without one.
     ///
     /// # Errors
-    /// The request failed, or the policy was swapped for a larger one each time it was asked for.
+    /// A request failed, or the policy was swapped each time it was asked for.
     pub fn policy(&self) -> Result<Option<Vec<u8>>, ControlError> {
-        /// How often to retry when the policy is swapped between the requests for its size and for its image.
+        /// How often to begin again when the policy is swapped meanwhile.
         const TRIES: usize = 8;
         for _ in 0..TRIES {
-            let bytes = self.status()?.policy_bytes;
-            let Some(size) = usize::try_from(bytes).ok().filter(|&size| size <= ioctl::MAX_POLICY_BYTES) else {
+            let Status { epoch, policy_bytes: bytes, .. } = self.status()?;
+            if usize::try_from(bytes).is_err() || bytes > ioctl::MAX_POLICY_BYTES as u64 {
                 let what = format!("it claims a policy of {bytes} bytes");
                 return Err(ControlError::Answer { request: "the policy", what });
-            };
-            let mut image = vec![0; size];
-            match self.0.control(ioctl::GET_POLICY, &[], &mut image) {
-                Ok(written) => {
-                    image.truncate(written);
-                    return Ok(Some(image));
-                }
+            }
+            match self.parts(epoch, bytes) {
+                Ok(image) => return Ok(Some(image)),
                 Err(error) if error.code == code::ERROR_NOT_FOUND => return Ok(None),
-                Err(error) if error.code == code::ERROR_INSUFFICIENT_BUFFER => {}
+                Err(error) if error.code == code::ERROR_REVISION_MISMATCH => {}
                 Err(error) => return Err(ControlError::step("asking the driver for the policy")(error)),
             }
         }
-        Err(ControlError::Answer { request: "the policy", what: "it grew while it was being read".to_owned() })
+        Err(ControlError::Answer { request: "the policy", what: "it was swapped while it was being read".to_owned() })
+    }
+
+    fn parts(&self, epoch: u32, bytes: u64) -> HostResult<Vec<u8>> {
+        let mut image = Vec::new();
+        loop {
+            let offset = image.len() as u64;
+            let left = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let mut part = vec![0; left.clamp(1, ioctl::MAX_PART_BYTES)];
+            let wanted = Wanted { offset, epoch, reserved: 0 };
+            let written = self.0.control(ioctl::READ_POLICY, wanted.as_bytes(), &mut part)?;
+            let Some(part) = part.get(..written).filter(|part| !part.is_empty()) else {
+                return Err(HostError::new("DeviceIoControl", code::ERROR_BAD_LENGTH));
+            };
+            image.extend_from_slice(part);
+            if image.len() as u64 >= bytes {
+                return Ok(image);
+            }
+        }
     }
 
     /// [`ioctl::RECORD_ALL`], until this is dropped.

@@ -8,14 +8,14 @@ use sluice_host::{
 };
 use sluice_policy::Image;
 use sluice_protocol::status::PolicyReply;
-use sluice_protocol::upload::Part;
+use sluice_protocol::upload::{Part, Wanted};
 use sluice_protocol::{DEVICE_PATH, OLDEST_WINDOWS_BUILD, PROTOCOL_VERSION, Status, ioctl};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// The objects in BFE.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -484,8 +484,12 @@ impl Device for Handle {
                 }
                 driver.reply.as_bytes().to_vec()
             }
-            ioctl::GET_POLICY => match driver.policies.last() {
-                Some(image) => image.clone(),
+            ioctl::READ_POLICY => match driver.policies.last() {
+                Some(image) => {
+                    let wanted = Wanted::read_from_bytes(input).expect("where to read");
+                    let rest = image.iter().skip(usize::try_from(wanted.offset).expect("a place"));
+                    rest.take(output.len()).copied().collect()
+                }
                 None => return Err(HostError::new("DeviceIoControl", code::ERROR_NOT_FOUND)),
             },
             _ => return Err(HostError::new("DeviceIoControl", code::ERROR_INVALID_FUNCTION)),

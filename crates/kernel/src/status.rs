@@ -30,6 +30,8 @@ impl NtStatus {
     pub const END_OF_FILE: Self = Self(0xC000_0011_u32 as NTSTATUS);
     /// STATUS_FILE_TOO_LARGE (ntstatus.h).
     pub const FILE_TOO_LARGE: Self = Self(0xC000_0904_u32 as NTSTATUS);
+    /// STATUS_REVISION_MISMATCH (ntstatus.h).
+    pub const REVISION_MISMATCH: Self = Self(0xC000_0059_u32 as NTSTATUS);
     /// STATUS_QUOTA_EXCEEDED (ntstatus.h).
     pub const QUOTA_EXCEEDED: Self = Self(0xC000_0044_u32 as NTSTATUS);
     /// STATUS_FWP_CALLOUT_NOT_FOUND (ntstatus.h; absent from wdk-sys).

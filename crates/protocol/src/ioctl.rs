@@ -36,12 +36,16 @@ pub const POLICY_PART: u32 = code(0x804, FILE_WRITE_DATA);
 /// which can still follow.
 pub const COMMIT_POLICY: u32 = code(0x805, FILE_WRITE_DATA);
 
-/// The most bytes of an image in one [`POLICY_PART`]: what the I/O manager copies into nonpaged pool at a time.
+/// The most bytes of an image in one [`POLICY_PART`] or [`READ_POLICY`]: what the I/O manager copies into nonpaged pool at a time.
 pub const MAX_PART_BYTES: usize = 256 << 10;
 
-/// Output: the whole image in force. A shorter buffer is STATUS_BUFFER_TOO_SMALL ([`GET_STATUS`] reports the size);
-/// no policy is STATUS_NOT_FOUND.
-pub const GET_POLICY: u32 = code(0x802, FILE_READ_DATA);
+/// Input: an [`crate::upload::Wanted`]. Output: bytes of the image in force from there on, as many as the buffer takes;
+/// [`GET_STATUS`] reports generation and size.
+///
+/// STATUS_NOT_FOUND without a policy, STATUS_REVISION_MISMATCH if another generation is in force.
+/// STATUS_INVALID_PARAMETER for a place beyond the image or a buffer of more than [`MAX_PART_BYTES`],
+/// STATUS_BUFFER_TOO_SMALL for none.
+pub const READ_POLICY: u32 = code(0x802, FILE_READ_DATA);
 
 /// From now on every decision makes an event, whatever `log` and budgets say, until the handle is closed. No input, no
 /// output. STATUS_DEVICE_BUSY while [`MAX_RECORD_ALL`] handles have asked.
@@ -63,7 +67,7 @@ mod tests {
         assert_eq!(BEGIN_POLICY, 0x0012_A004);
         assert_eq!(POLICY_PART, 0x0012_A010);
         assert_eq!(COMMIT_POLICY, 0x0012_A014);
-        assert_eq!(GET_POLICY, 0x0012_6008);
+        assert_eq!(READ_POLICY, 0x0012_6008);
         assert_eq!(RECORD_ALL, 0x0012_600C);
     }
 }

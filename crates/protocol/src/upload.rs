@@ -1,4 +1,4 @@
-//! How an image gets into the driver: announced, in parts, and then put in force.
+//! How an image gets into the driver: announced, in parts, and then put in force; and out again, in parts.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -16,4 +16,16 @@ pub struct Begin {
 pub struct Part {
     /// The part's place in the image: the end of the part before.
     pub offset: u64,
+}
+
+/// The input of [`crate::ioctl::READ_POLICY`]: 16 bytes, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Wanted {
+    /// The place in the image.
+    pub offset: u64,
+    /// The policy's generation, so that parts of two images do not become one.
+    pub epoch: u32,
+    /// 0.
+    pub reserved: u32,
 }

@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 #[test]
 fn event_v5() {
-    assert_eq!(PROTOCOL_VERSION, 5);
+    assert_eq!(PROTOCOL_VERSION, 6);
     let mut event = Event {
         sequence: 0x0102_0304_0506_0708,
         time: 0x1112_1314_1516_1718,
