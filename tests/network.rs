@@ -72,7 +72,12 @@ fn all_pass(rig: &Rig, conversations: &[Conversation], policy: &Policy) {
         let totals = replay(rig, conversation);
         let (name, rules) = (conversation.name, policy.rules.iter().map(|rule| &rule.name).collect::<Vec<_>>());
         // What is kept back until a name is known is sent later, by the stack.
-        assert_eq!(totals.forwarded + totals.relayed, totals.packets, "{name} under {:?} {rules:?}: {totals:?}", policy.defaults);
+        assert_eq!(
+            totals.forwarded + totals.relayed,
+            totals.packets,
+            "{name} under {:?} {rules:?}: {totals:?}",
+            policy.defaults
+        );
     }
 }
 

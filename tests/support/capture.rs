@@ -203,7 +203,7 @@ pub fn everyday() -> Vec<Conversation> {
         );
         let question = Conversation::new("name resolution").then(udp((own, 50_053), (server, 53)));
         all.push(question.then(udp((server, 53), (own, 50_053))));
-        let (us, them) = ((own, 50_002), (server, 443));
+        let (us, them) = ((own, 50_002), (server, 80));
         let large = tcp(us, them, "A", [109, 507], &[7; 1400]);
         let too_big = if six {
             icmp("2001:db8:9::1", own, 2, 0, &large[..1200])
