@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluice_control::objects::Prefix;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,24 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// When Windows loads the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Start {
+    /// With the kernel; the policy follows when the disk can be read
+    Boot,
+    /// While the kernel starts, before any program runs
+    System,
+    /// When `sluice install` or `sc start Sluice` asks for it
+    Demand,
+}
+
+/// What a machine does without its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fail {
+    Open,
+    Closed,
+}
+
 /// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
@@ -49,6 +68,16 @@ pub(crate) enum Command {
         /// A policy file (TOML) to put in force before the first filter asks for it.
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
+        /// When Windows loads the driver [default: as it is installed; system for a new installation]
+        #[arg(long, value_name = "WHEN")]
+        start: Option<Start>,
+        /// What passes while the driver is not loaded, or has no policy: everything, or nothing but loopback, DHCP,
+        /// neighbour discovery and --management [default: as it is installed; open for a new installation]
+        #[arg(long, value_name = "HOW")]
+        fail: Option<Fail>,
+        /// A network that stays reachable then, as 192.0.2.0/24; may be given up to 16 times. Goes with --fail closed.
+        #[arg(long, value_name = "PREFIX", requires = "fail")]
+        management: Vec<Prefix>,
         /// Check the machine and the driver, list the steps, and change nothing.
         #[arg(long)]
         dry_run: bool,

@@ -1,10 +1,12 @@
 //! `sluice install` and `sluice uninstall`.
 
+use crate::cli;
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
 use sluice_control::install::{FILE, InstallReport, Options, Step, install_with};
-use sluice_host::Host;
+use sluice_control::objects::{Fail, MAX_MANAGEMENT, Prefix};
 use sluice_host::system::{Signature, Trust};
+use sluice_host::{Host, StartType};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +16,29 @@ pub(crate) fn beside_this_program() -> Result<PathBuf, Failure> {
     let program = std::env::current_exe()?;
     let path = program.with_file_name(FILE);
     if path.is_file() { Ok(path) } else { Err(Failure::NoDriver(path)) }
+}
+
+/// What a machine is to do without its driver.
+pub(crate) fn fail(fail: Option<cli::Fail>, management: &[Prefix]) -> Result<Option<Fail>, Failure> {
+    match fail {
+        None => Ok(None),
+        Some(cli::Fail::Closed) if management.len() <= MAX_MANAGEMENT => {
+            Ok(Some(Fail::Closed { management: management.to_vec() }))
+        }
+        Some(cli::Fail::Open) if management.is_empty() => Ok(Some(Fail::Open)),
+        Some(cli::Fail::Closed) => {
+            Err(Failure::Usage(format!("--management was given more than {MAX_MANAGEMENT} times")))
+        }
+        Some(cli::Fail::Open) => Err(Failure::Usage("--management goes with --fail closed".to_owned())),
+    }
+}
+
+pub(crate) const fn start_type(start: cli::Start) -> StartType {
+    match start {
+        cli::Start::Boot => StartType::Boot,
+        cli::Start::System => StartType::System,
+        cli::Start::Demand => StartType::Demand,
+    }
 }
 
 pub(crate) fn install(host: &dyn Host, options: &Options<'_>, output: &mut Output) -> Result<ExitCode, Failure> {
@@ -47,7 +72,7 @@ fn text(report: &InstallReport, out: &mut dyn Write) -> io::Result<()> {
     }
     let policy = report.steps.iter().any(|step| matches!(step, Step::LoadPolicy { .. }));
     if !report.dry_run && report.changed() && !policy {
-        writeln!(out, "it permits what other filters permit until `sluice load` gives it a policy")?;
+        writeln!(out, "without a policy it decides nothing: `sluice load` gives it one")?;
     }
     Ok(())
 }

@@ -47,9 +47,16 @@ fn harmless_usage(error: clap::Error) -> clap::Error {
 
 fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Install { driver, policy, dry_run } => {
+        Command::Install { driver, policy, start, fail, management, dry_run } => {
+            let fail = install::fail(*fail, management)?;
             let driver = driver.clone().map_or_else(install::beside_this_program, Ok)?;
-            let options = Options { driver: &driver, policy: policy.as_deref(), dry_run: *dry_run };
+            let options = Options {
+                driver: &driver,
+                policy: policy.as_deref(),
+                start: start.map(install::start_type),
+                fail: fail.as_ref(),
+                dry_run: *dry_run,
+            };
             install::install(&*machine::open(cli)?, &options, output)
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),

@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
 use sluice_control::ControlError;
+use sluice_control::install::start_text;
 use sluice_control::kept::KeptPolicy;
 use sluice_control::status::{DriverState, StatusReport};
 use sluice_host::Host;
@@ -37,6 +38,10 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     line(out, "driver", format_args!("{style}{state}{style:#}"))?;
     if let Some(file) = &report.driver_file {
         line(out, "file", file)?;
+    }
+    if let Some(start) = report.start {
+        line(out, "starts", start_text(start))?;
+        line(out, "fails", &report.fail)?;
     }
     if let Some(why) = &report.filters_unknown {
         line(out, "filters", format_args!("{BAD}unknown{BAD:#}: {why}"))?;

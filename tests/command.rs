@@ -352,7 +352,8 @@ fn a_filter_in_our_place_is_found_and_repaired() {
     let served = served();
     served.install();
     let place = &sluice_protocol::object::CALLOUTS[0];
-    let permit = Filter { action: FilterAction::Permit, provider: None, ..objects::filter(place) };
+    let permit =
+        Filter { action: FilterAction::Permit, provider: None, ..objects::filter(place, &objects::Fail::Open) };
     let heavy = Filter { key: Some(Guid(7)), weight: Weight::Exact(u64::MAX), name: "heavy".into(), ..permit.clone() };
     {
         let mut engine = served.host.open_engine().unwrap();

@@ -185,7 +185,7 @@ fn without_room_quic_is_undecidable() {
         (ONLY.to_owned(), Verdict::Drop),
     ] {
         let machine = Machine::new();
-        machine.wdf.set_parameter("Sluice", "MaxFlows", RegistryValue::dword(10));
+        machine.set_parameter("Sluice", "MaxFlows", RegistryValue::dword(10));
         let rig = Rig::on(machine);
         rig.load(&policy);
         let mut wire = Wire::new(&rig.machine);

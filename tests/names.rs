@@ -389,7 +389,7 @@ fn stream_data_out_of_band_is_not_a_name() {
 fn limited(flows: u32) -> Rig {
     let machine = Machine::new();
     for name in ["MaxFlows", "MaxFlowsPerProcess"] {
-        machine.wdf.set_parameter("Sluice", name, RegistryValue::dword(flows));
+        machine.set_parameter("Sluice", name, RegistryValue::dword(flows));
     }
     Rig::on(machine)
 }

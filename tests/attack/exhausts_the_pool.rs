@@ -19,7 +19,7 @@ const FLOWS: u16 = 1000;
 fn limited(limits: &[(&str, u32)]) -> Rig {
     let machine = Machine::new();
     for (name, value) in limits {
-        machine.wdf.set_parameter("Sluice", name, RegistryValue::dword(*value));
+        machine.set_parameter("Sluice", name, RegistryValue::dword(*value));
     }
     let rig = Rig::on(machine);
     rig.load(PERMIT_ALL);

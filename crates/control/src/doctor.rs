@@ -7,7 +7,7 @@ use crate::device::Control;
 use crate::error::ControlError;
 use crate::install::{FILE, IMAGE_PATH, judge_file, leftovers};
 use crate::kept;
-use crate::objects;
+use crate::objects::{self, Fail};
 use crate::status::identity;
 use serde::Serialize;
 use sluice_host::{Host, HostError, ServiceState, code};
@@ -56,7 +56,7 @@ impl DoctorReport {
         match service {
             ServiceState::Absent => self.wrong("the driver is not installed", "sluice install --policy FILE"),
             ServiceState::Stopped => self
-                .wrong("the driver is installed but not loaded, so its filters permit", "sluice install --policy FILE"),
+                .wrong("the driver is installed but not loaded, so its filters decide alone: they permit, or block on a machine that fails closed", "sluice install --policy FILE"),
             ServiceState::StopPending => {
                 self.wrong("the driver is unloading", "close the programs that have its device open (`sluice events`)");
             }
@@ -87,7 +87,9 @@ impl DoctorReport {
     }
 
     fn filters(&mut self, host: &dyn Host, service: ServiceState) {
-        let objects = match host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine)) {
+        let looked = Fail::declared(host)
+            .and_then(|fail| host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine, &fail)));
+        let objects = match looked {
             Ok(objects) => objects,
             Err(error) if code::is_engine_stopped(error.code) => {
                 return self.wrong("the Base Filtering Engine is stopped", "sc start BFE");

@@ -1,14 +1,16 @@
 //! The objects that make the Base Filtering Engine ask the driver: one provider, one sublayer, and a callout with its
 //! filter for every place in [`sluice_protocol::object::CALLOUTS`].
 //!
-//! All are persistent, so they outlive a restart of the machine. The service is demand-start, so after a restart the
-//! driver may not be loaded: the filters carry FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED, and such a machine has
-//! an unfiltered network instead of none. The provider names no service: at its start BFE skips the persistent objects
+//! All are persistent, so they outlive a restart of the machine. The driver may not be loaded, before its start or when it
+//! does not load: on a machine that fails open the filters carry FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED, and it
+//! then has an unfiltered network instead of none; on one that fails closed ([`Fail`]) they block. The provider names no service: at its start BFE skips the persistent objects
 //! of a provider whose service is not auto-start (FwpmProviderAdd0, remarks), and a driver loaded later would then
 //! never be asked.
 
+mod closed;
 mod inspect;
 
+pub use closed::{Fail, MAX_MANAGEMENT, Prefix};
 pub use inspect::{Change, Foreign, Inspection, inspect};
 
 use sluice_host::{
@@ -67,10 +69,11 @@ pub fn callout(place: &CalloutObject) -> Callout {
 
 /// The filter that calls it, for everything at its layer.
 #[must_use]
-pub fn filter(place: &CalloutObject) -> Filter {
+pub fn filter(place: &CalloutObject, fail: &Fail) -> Filter {
     let key = Guid(place.callout);
     // The flag is for actions that can block; BFE refuses it on an inspection, which is skipped without its callout.
     let (action, without_callout) = match place.role {
+        Role::Decide if fail.blocks_at(place) => (FilterAction::CalloutUnknown(key), 0),
         Role::Decide => (FilterAction::CalloutUnknown(key), FILTER_PERMIT_IF_CALLOUT_UNREGISTERED),
         Role::Observe => (FilterAction::CalloutInspection(key), 0),
     };
@@ -102,11 +105,11 @@ pub fn layer_name(layer: Guid) -> Option<&'static str> {
 ///
 /// # Errors
 /// BFE refused; nothing has changed.
-pub fn write(host: &dyn Host) -> HostResult<Vec<FilterEntry>> {
+pub fn write(host: &dyn Host, fail: &Fail) -> HostResult<Vec<FilterEntry>> {
     let mut engine = host.open_engine()?;
     transaction(&mut *engine, |engine| {
         let removed = remove(engine, true)?;
-        add(engine, &removed.kept)
+        add(engine, fail, &removed.kept)
     })
 }
 
@@ -137,9 +140,18 @@ pub fn remains(host: &dyn Host) -> HostResult<Vec<String>> {
 
 /// The filters of our provider, and those under our keys, whoever owns them.
 fn ours(engine: &mut dyn Engine) -> HostResult<Vec<FilterEntry>> {
-    let mut filters = engine.filters(None)?;
+    let mut filters = all(engine)?;
     filters
         .retain(|entry| entry.provider == Some(PROVIDER) || CALLOUTS.iter().any(|place| place.filter == entry.key.0));
+    Ok(filters)
+}
+
+/// All filters, and the boot-time filters where ours can be.
+fn all(engine: &mut dyn Engine) -> HostResult<Vec<FilterEntry>> {
+    let mut filters = engine.filters(None)?;
+    for place in CALLOUTS.iter().filter(|place| closed::is_gate(place)) {
+        filters.extend(engine.boot_filters(Guid(place.layer))?);
+    }
     Ok(filters)
 }
 
@@ -201,7 +213,7 @@ pub fn remove(engine: &mut dyn Engine, keep_in_use: bool) -> HostResult<Removed>
 ///
 /// # Errors
 /// BFE refused one; the message names it.
-pub fn add(engine: &mut dyn Engine, kept: &[Guid]) -> HostResult<Vec<FilterEntry>> {
+pub fn add(engine: &mut dyn Engine, fail: &Fail, kept: &[Guid]) -> HostResult<Vec<FilterEntry>> {
     if !kept.contains(&PROVIDER) {
         engine.add_provider(&provider()).map_err(naming("the provider"))?;
     }
@@ -210,23 +222,25 @@ pub fn add(engine: &mut dyn Engine, kept: &[Guid]) -> HostResult<Vec<FilterEntry
     }
     let mut filters = Vec::with_capacity(CALLOUTS.len());
     for place in &CALLOUTS {
-        let (callout, filter) = (callout(place), filter(place));
+        let callout = callout(place);
         if !kept.contains(&callout.key) {
             engine.add_callout(&callout).map_err(naming(place.name))?;
         }
-        let id = engine.add_filter(&filter).map_err(naming(place.name))?;
-        filters.push(FilterEntry {
-            key: Guid(place.filter),
-            id,
-            name: filter.name,
-            layer: filter.layer,
-            provider: filter.provider,
-            sublayer: filter.sublayer,
-            flags: filter.flags,
-            weight: Some(filter.weight),
-            conditions: filter.conditions.len() as u32,
-            action: Some(filter.action),
-        });
+        for filter in [filter(place, fail)].into_iter().chain(fail.filters(place)) {
+            let id = engine.add_filter(&filter).map_err(naming(place.name))?;
+            filters.push(FilterEntry {
+                key: filter.key.unwrap_or(Guid(0)),
+                id,
+                name: filter.name,
+                layer: filter.layer,
+                provider: filter.provider,
+                sublayer: filter.sublayer,
+                flags: filter.flags,
+                weight: Some(filter.weight),
+                conditions: filter.conditions.len() as u32,
+                action: Some(filter.action),
+            });
+        }
     }
     Ok(filters)
 }

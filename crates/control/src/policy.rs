@@ -3,7 +3,7 @@
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::kept;
-use crate::objects;
+use crate::objects::{self, Fail};
 use crate::origin;
 use crate::program::{app_id, assumed_app_id, missing_interfaces, missing_programs};
 use crate::read::{Loadable, read_loadable, read_policy, read_policy_elsewhere};
@@ -191,7 +191,9 @@ fn expectations_hold(policy: &Policy) -> Result<usize, ControlError> {
 
 /// Why the driver is not asked about everything: what is wrong with its filters.
 fn lacks(host: &dyn Host) -> Vec<String> {
-    match host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine)) {
+    let looked = Fail::declared(host)
+        .and_then(|fail| host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine, &fail)));
+    match looked {
         Ok(objects) => {
             let missing = objects.missing.iter().map(|what| format!("missing: {what}"));
             missing.chain(objects.changed.iter().map(|change| format!("changed: {change}"))).collect()

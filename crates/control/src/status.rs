@@ -3,10 +3,10 @@
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::kept::{KeptPolicy, look};
-use crate::objects::{self, Change, Foreign, Inspection};
+use crate::objects::{self, Change, Fail, Foreign, Inspection};
 use crate::sources::{self, Moved};
 use serde::Serialize;
-use sluice_host::{FilterEntry, Guid, Host, ServiceState, code};
+use sluice_host::{FilterEntry, Guid, Host, ServiceState, StartType, code};
 use sluice_policy::image::Origin;
 use sluice_protocol::status::{Counter, kept};
 use sluice_protocol::{SERVICE_NAME, Status};
@@ -17,6 +17,10 @@ use std::collections::BTreeMap;
 pub struct StatusReport {
     /// The service.
     pub service: ServiceState,
+    /// When Windows loads the driver.
+    pub start: Option<StartType>,
+    /// What the machine does without the driver or a policy.
+    pub fail: Fail,
     /// The driver file of the service.
     pub driver_file: Option<String>,
     /// Our filters, in the order of the layers.
@@ -121,6 +125,7 @@ pub(crate) fn at_start(kept: u32, ntstatus: u32) -> String {
         kept::RESTORED => "restored".to_owned(),
         kept::REFUSED => "refused".to_owned(),
         kept::UNREADABLE => format!("unreadable: NTSTATUS {ntstatus:#010x}"),
+        kept::LATER => "not read yet".to_owned(),
         other => format!("unknown: {other}"),
     }
 }
@@ -138,7 +143,9 @@ pub fn identity(bytes: &[u8; 16]) -> String {
 pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
     let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
-    let looked = host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine));
+    let fail = Fail::declared(host).map_err(ControlError::step("querying the service"))?;
+    let start = host.service_start(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
+    let looked = host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine, &fail));
     let (objects, filters_unknown) = match looked {
         Ok(objects) => (objects, None),
         Err(error) if code::is_engine_stopped(error.code) => (Inspection::default(), Some(error.to_string())),
@@ -158,6 +165,8 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
         kept: look(host)?,
         moved: in_force.map_or_else(Vec::new, |image| sources::moved(host, &image)),
         service,
+        start,
+        fail,
         driver_file,
         filters: objects.filters.iter().map(FilterLine::from).collect(),
         filters_complete: filters_unknown.is_none() && objects.complete(),

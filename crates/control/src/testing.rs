@@ -3,8 +3,8 @@
 use sluice_host::listing::{ListedEvent, ListedFilter, Listing};
 use sluice_host::system::{CodeIntegrity, MACHINE_X64, Signature, System, is_driver_file};
 use sluice_host::{
-    Callout, Device, Engine, Filter, FilterEntry, Guid, Host, HostError, HostResult, Provider, ServiceConfig,
-    ServiceState, Sublayer, code,
+    Callout, Device, Engine, Filter, FilterEntry, Guid, Host, HostError, HostResult, Parameter, Provider,
+    ServiceConfig, ServiceState, StartType, Sublayer, code,
 };
 use sluice_policy::Image;
 use sluice_protocol::status::PolicyReply;
@@ -73,6 +73,8 @@ pub(crate) struct Memory {
     /// Files that Windows deletes at its next start.
     pub(crate) doomed: RefCell<Vec<String>>,
     pub(crate) service: RefCell<Option<(ServiceConfig, ServiceState)>>,
+    /// The values of its Parameters key.
+    pub(crate) parameters: RefCell<BTreeMap<String, Parameter>>,
     pub(crate) objects: RefCell<Objects>,
     pub(crate) driver: Arc<Mutex<Driver>>,
     /// Every call that changes something, in order.
@@ -101,6 +103,7 @@ impl Memory {
             files: RefCell::default(),
             doomed: RefCell::default(),
             service: RefCell::default(),
+            parameters: RefCell::default(),
             objects: RefCell::default(),
             driver: Arc::default(),
             calls: RefCell::default(),
@@ -118,6 +121,7 @@ impl Memory {
         self.service.borrow().is_none()
             && *self.objects.borrow() == Objects::default()
             && self.files.borrow().is_empty()
+            && self.parameters.borrow().is_empty()
     }
 
     /// The driver in memory keeps its file.
@@ -152,6 +156,30 @@ impl Host for Memory {
 
     fn service_driver(&self, _: &str) -> HostResult<Option<String>> {
         Ok(self.service.borrow().as_ref().map(|(config, _)| config.driver.clone()))
+    }
+
+    fn service_start(&self, _: &str) -> HostResult<Option<StartType>> {
+        Ok(self.service.borrow().as_ref().map(|(config, _)| config.start))
+    }
+
+    fn set_service_start(&self, _: &str, start: StartType) -> HostResult<()> {
+        self.call("ChangeServiceConfigW")?;
+        self.service.borrow_mut().as_mut().expect("a service to change").0.start = start;
+        Ok(())
+    }
+
+    fn service_parameter(&self, _: &str, value: &str) -> HostResult<Option<Parameter>> {
+        Ok(self.parameters.borrow().get(value).cloned())
+    }
+
+    fn set_service_parameter(&self, _: &str, value: &str, to: Option<&Parameter>) -> HostResult<()> {
+        self.call("RegSetKeyValueW")?;
+        assert!(self.service.borrow().is_some(), "a service to change");
+        match to {
+            Some(to) => drop(self.parameters.borrow_mut().insert(value.to_owned(), to.clone())),
+            None => drop(self.parameters.borrow_mut().remove(value)),
+        }
+        Ok(())
     }
 
     fn system(&self) -> HostResult<System> {
@@ -239,6 +267,7 @@ impl Host for Memory {
     fn delete_service(&self, _: &str) -> HostResult<()> {
         self.call("DeleteService")?;
         assert!(self.service.take().is_some(), "a service to delete");
+        self.parameters.borrow_mut().clear();
         Ok(())
     }
 
@@ -313,6 +342,30 @@ impl Session<'_> {
         }
         list(&mut objects).retain(|object| key_of(object) != key);
         Ok(())
+    }
+}
+
+/// FWPM_FILTER_FLAG_BOOTTIME.
+fn is_boot_time(filter: &Filter) -> bool {
+    filter.flags & 2 != 0
+}
+
+impl Session<'_> {
+    fn entries(&self, wanted: impl Fn(&Filter) -> bool) -> Vec<FilterEntry> {
+        let objects = self.memory.objects.borrow();
+        let entry = |(filter, id): (&Filter, u64)| FilterEntry {
+            key: filter.key.expect("our filters have keys"),
+            id,
+            name: filter.name.clone(),
+            layer: filter.layer,
+            provider: filter.provider,
+            sublayer: filter.sublayer,
+            flags: filter.flags,
+            weight: Some(filter.weight),
+            conditions: filter.conditions.len() as u32,
+            action: Some(filter.action),
+        };
+        objects.filters.iter().filter(|filter| wanted(filter)).zip(1001..).map(entry).collect()
     }
 }
 
@@ -412,23 +465,11 @@ impl Engine for Session<'_> {
     }
 
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
-        let objects = self.memory.objects.borrow();
-        let wanted = objects.filters.iter().filter(|filter| provider.is_none() || filter.provider == provider);
-        Ok(wanted
-            .zip(1001..)
-            .map(|(filter, id)| FilterEntry {
-                key: filter.key.expect("our filters have keys"),
-                id,
-                name: filter.name.clone(),
-                layer: filter.layer,
-                provider: filter.provider,
-                sublayer: filter.sublayer,
-                flags: filter.flags,
-                weight: Some(filter.weight),
-                conditions: filter.conditions.len() as u32,
-                action: Some(filter.action),
-            })
-            .collect())
+        Ok(self.entries(|filter| !is_boot_time(filter) && (provider.is_none() || filter.provider == provider)))
+    }
+
+    fn boot_filters(&mut self, layer: Guid) -> HostResult<Vec<FilterEntry>> {
+        Ok(self.entries(|filter| is_boot_time(filter) && filter.layer == layer))
     }
 
     fn list(&mut self) -> HostResult<Listing> {

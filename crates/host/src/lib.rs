@@ -16,8 +16,8 @@ pub mod system;
 pub use error::{HostError, HostResult};
 pub use guid::{Guid, GuidError};
 pub use record::{
-    Callout, Condition, ConditionValue, Filter, FilterAction, FilterEntry, MatchType, Provider, ServiceConfig,
-    ServiceState, Sublayer, Weight,
+    Callout, Condition, ConditionValue, Filter, FilterAction, FilterEntry, MatchType, Parameter, Provider,
+    ServiceConfig, ServiceState, StartType, Sublayer, Weight,
 };
 
 /// A machine as an administrator's program sees it.
@@ -29,6 +29,14 @@ pub trait Host {
     fn service_driver(&self, name: &str) -> HostResult<Option<String>>;
     /// `ChangeServiceConfigW`: another driver file for a service.
     fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()>;
+    /// `QueryServiceConfigW`: when the service's driver is loaded, or `None` when there is no such service.
+    fn service_start(&self, name: &str) -> HostResult<Option<StartType>>;
+    /// `ChangeServiceConfigW`: another start type for a service.
+    fn set_service_start(&self, name: &str, start: StartType) -> HostResult<()>;
+    /// `RegGetValueW`: a value of the service's Parameters key, or `None` when there is no such value.
+    fn service_parameter(&self, name: &str, value: &str) -> HostResult<Option<Parameter>>;
+    /// `RegSetKeyValueW`, or `RegDeleteKeyValueW` for `None`: a value of the Parameters key of a service that exists.
+    fn set_service_parameter(&self, name: &str, value: &str, to: Option<&Parameter>) -> HostResult<()>;
     /// `CreateServiceW`.
     fn create_service(&self, config: &ServiceConfig) -> HostResult<()>;
     /// `StartServiceW`: loads the driver and runs its DriverEntry.
@@ -99,8 +107,10 @@ pub trait Engine {
     fn sublayer(&mut self, key: Guid) -> HostResult<Option<Sublayer>>;
     /// `FwpmCalloutGetByKey0`; `None` when there is no such callout.
     fn callout(&mut self, key: Guid) -> HostResult<Option<Callout>>;
-    /// `FwpmFilterEnum0` over all filters of a provider, or of all providers.
+    /// `FwpmFilterEnum0` over all filters of a provider, or of all providers, except boot-time filters.
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>>;
+    /// `FwpmFilterEnum0` over the boot-time filters of one layer (FWP_FILTER_ENUM_FLAG_BOOTTIME_ONLY).
+    fn boot_filters(&mut self, layer: Guid) -> HostResult<Vec<FilterEntry>>;
     /// The enumerations of layers, providers, sublayers, callouts and filters, each whole. They are not in one
     /// transaction: an object that is added or deleted meanwhile may be missing.
     fn list(&mut self) -> HostResult<listing::Listing>;

@@ -16,7 +16,47 @@ pub enum ServiceState {
     StopPending,
 }
 
-/// A kernel driver service to create (`SERVICE_KERNEL_DRIVER`, demand start).
+/// When a service's driver is loaded (`dwStartType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartType {
+    /// SERVICE_BOOT_START: by the loader, before the disk has a file system.
+    Boot,
+    /// SERVICE_SYSTEM_START: while the kernel starts, before any program runs.
+    System,
+    /// SERVICE_AUTO_START: by the Service Control Manager at its start.
+    Auto,
+    /// SERVICE_DEMAND_START: when somebody asks for it.
+    Demand,
+    /// SERVICE_DISABLED: never.
+    Disabled,
+}
+
+impl StartType {
+    /// The number in winnt.h, which is the service's `Start` in the registry.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The type of a number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        let all = [Self::Boot, Self::System, Self::Auto, Self::Demand, Self::Disabled];
+        all.get(number as usize).copied()
+    }
+}
+
+/// A value of a service's Parameters key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Parameter {
+    /// REG_DWORD.
+    Number(u32),
+    /// REG_SZ.
+    Text(String),
+}
+
+/// A kernel driver service to create (`SERVICE_KERNEL_DRIVER`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceConfig {
     /// The service's name.
@@ -25,6 +65,8 @@ pub struct ServiceConfig {
     pub display_name: String,
     /// The path of the .sys file on the machine.
     pub driver: String,
+    /// When it is loaded.
+    pub start: StartType,
 }
 
 /// `FWPM_PROVIDER0`.

@@ -12,6 +12,7 @@ pub use boot::{Boot, Stage};
 use crate::cpu::Bugcheck;
 use crate::fwpkclnt::UserSession;
 use crate::machine::{DriverState, LeakReport, Machine, UnloadError};
+use crate::nt::cm::{SERVICES, Value, kind};
 use crate::nt::io::OpenFile;
 use crate::pe::{LoadError, MAX_FILE};
 use drivers::Drivers;
@@ -19,7 +20,7 @@ use nt_abi::NtStatus;
 use parking_lot::Mutex;
 use sluice_host::Host;
 use sluice_host::system::{Signature, System, Trust};
-use sluice_host::{Device, Engine, HostError, HostResult, ServiceConfig, ServiceState, code};
+use sluice_host::{Device, Engine, HostError, HostResult, Parameter, ServiceConfig, ServiceState, StartType, code};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -63,8 +64,6 @@ struct Disk {
     drivers: Drivers,
     system: System,
     trust: Trust,
-    /// The Base Filtering Engine is running.
-    engine: bool,
 }
 
 #[derive(Debug, Default)]
@@ -89,12 +88,8 @@ impl LocalHost {
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
         // CERT_E_UNTRUSTEDROOT: the machine trusts no signer.
-        let disk = Disk {
-            drivers: Drivers::on(&machine.disk),
-            system: drivers::system(),
-            trust: Trust::Nobody(0x800b_0109),
-            engine: true,
-        };
+        let disk =
+            Disk { drivers: Drivers::on(&machine.disk), system: drivers::system(), trust: Trust::Nobody(0x800b_0109) };
         Self { machine, services: Arc::default(), disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -108,10 +103,10 @@ impl LocalHost {
         self.disk.lock().trust = trust;
     }
 
-    /// Stops or starts the service BFE. While it is stopped, it answers no calls; its filters stay in force, as on
-    /// Windows.
+    /// Stops or starts the service BFE, and tells the drivers that want to know. While it is stopped, it answers no
+    /// calls; its filters stay in force, as on Windows.
     pub fn set_engine(&self, running: bool) {
-        self.disk.lock().engine = running;
+        self.machine.set_engine(running);
     }
 
     /// The files in the drivers folder that the machine's next start will delete.
@@ -163,6 +158,7 @@ impl LocalHost {
         };
         if delete_pending && !loaded {
             services.by_name.remove(&key);
+            self.machine.executive.registry.remove_all(&key_of(name));
             return None;
         }
         Some((config, delete_pending))
@@ -201,6 +197,9 @@ impl Host for LocalHost {
             return Err(HostError::new(OPERATION, code::ERROR_INVALID_NAME));
         }
         let service = Service { config: config.clone(), delete_pending: false, image: None };
+        let registry = &self.machine.executive.registry;
+        registry.set(&key_of(&config.name), "Start", Value::dword(config.start.number()));
+        registry.set(&key_of(&config.name), "ImagePath", Value::text(&config.driver));
         self.services.lock().by_name.insert(config.name.to_lowercase(), service);
         Ok(())
     }
@@ -258,6 +257,7 @@ impl Host for LocalHost {
             }
         } else {
             services.by_name.remove(&key);
+            self.machine.executive.registry.remove_all(&key_of(name));
         }
         Ok(())
     }
@@ -269,6 +269,45 @@ impl Host for LocalHost {
         }
         if let Some(service) = self.services.lock().by_name.get_mut(&name.to_lowercase()) {
             driver.clone_into(&mut service.config.driver);
+        }
+        Ok(())
+    }
+
+    fn service_start(&self, name: &str) -> HostResult<Option<StartType>> {
+        Ok(self.service(name).map(|(config, _)| config.start))
+    }
+
+    fn set_service_start(&self, name: &str, start: StartType) -> HostResult<()> {
+        self.existing(name)?;
+        if let Some(service) = self.services.lock().by_name.get_mut(&name.to_lowercase()) {
+            service.config.start = start;
+        }
+        self.machine.executive.registry.set(&key_of(name), "Start", Value::dword(start.number()));
+        Ok(())
+    }
+
+    fn service_parameter(&self, name: &str, value: &str) -> HostResult<Option<Parameter>> {
+        let Some(found) = self.machine.executive.registry.get(&parameters_of(name), value) else { return Ok(None) };
+        let unknown = || HostError::new("RegGetValueW", code::ERROR_INVALID_DATA);
+        match (found.kind, found.data.as_slice()) {
+            (kind::REG_DWORD, &[a, b, c, d]) => Ok(Some(Parameter::Number(u32::from_le_bytes([a, b, c, d])))),
+            (kind::REG_SZ, data) => {
+                let units =
+                    data.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).take_while(|unit| *unit != 0);
+                let text = String::from_utf16(&units.collect::<Vec<_>>()).map_err(|_| unknown())?;
+                Ok(Some(Parameter::Text(text)))
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    fn set_service_parameter(&self, name: &str, value: &str, to: Option<&Parameter>) -> HostResult<()> {
+        self.existing(name)?;
+        let (registry, key) = (&self.machine.executive.registry, parameters_of(name));
+        match to {
+            Some(Parameter::Number(number)) => registry.set(&key, value, Value::dword(*number)),
+            Some(Parameter::Text(text)) => registry.set(&key, value, Value::text(text)),
+            None => drop(registry.remove_value(&key, value)),
         }
         Ok(())
     }
@@ -316,7 +355,7 @@ impl Host for LocalHost {
 
     fn open_engine(&self) -> HostResult<Box<dyn Engine + '_>> {
         self.machine.check_running().map_err(|bugcheck| stopped("FwpmEngineOpen0", &bugcheck))?;
-        if !self.disk.lock().engine || !self.machine.wfp.engine.bfe.is_running() {
+        if !self.machine.wfp.engine.bfe.is_running() {
             return Err(HostError::new("FwpmEngineOpen0", code::EPT_S_NOT_REGISTERED));
         }
         Ok(Box::new(UserSession::open(&self.machine, false)))
@@ -370,6 +409,15 @@ impl Device for LocalDevice {
             Err(bugcheck) => Err(stopped(OPERATION, &bugcheck)),
         }
     }
+}
+
+/// A service's key in the registry.
+fn key_of(service: &str) -> String {
+    format!(r"{SERVICES}\{service}")
+}
+
+fn parameters_of(service: &str) -> String {
+    format!(r"{SERVICES}\{service}\Parameters")
 }
 
 /// What a request returned, in the caller's buffer.
@@ -442,7 +490,12 @@ mod tests {
     }
 
     fn config(driver: &str) -> ServiceConfig {
-        ServiceConfig { name: "Test".into(), display_name: "A test".into(), driver: driver.into() }
+        ServiceConfig {
+            name: "Test".into(),
+            display_name: "A test".into(),
+            driver: driver.into(),
+            start: StartType::Demand,
+        }
     }
 
     #[test]

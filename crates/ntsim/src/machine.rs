@@ -11,6 +11,7 @@ use crate::cpu::processor::Processors;
 use crate::cpu::thread::SystemThreads;
 use crate::fwpkclnt::Platform;
 use crate::nt::Executive;
+use crate::nt::cm::{SERVICES, Value};
 use crate::nt::io::disk::Disk;
 use crate::nt::pool::Pool;
 use filter_engine::layers::WindowsVersion;
@@ -136,6 +137,20 @@ impl Machine {
         Self::assemble(self.config.clone(), self.wfp.restarted(), Arc::clone(&self.disk), executive)
     }
 
+    /// Stops or starts the Base Filtering Engine, and tells the drivers that have subscribed to that.
+    pub(crate) fn set_engine(self: &Arc<Self>, running: bool) {
+        use nt_abi::fwp::consts::{FWPM_SERVICE_RUNNING, FWPM_SERVICE_STOPPED};
+        let state = if running {
+            self.wfp.engine.start_bfe().expect("an engine that starts has no sessions");
+            FWPM_SERVICE_RUNNING
+        } else {
+            self.wfp.engine.stop_bfe();
+            FWPM_SERVICE_STOPPED
+        };
+        // A driver that stops the machine there has stopped it: whoever uses it next is told.
+        let _ = crate::cpu::enter(self, nt_abi::Irql::PASSIVE, || crate::fwpkclnt::fwpm::state_changed(state));
+    }
+
     /// A number that is unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -171,6 +186,17 @@ impl Machine {
         self.dispatcher.notify();
         tracing::error!(%first, "the machine has stopped");
         first
+    }
+
+    /// Sets a value of a service's Parameters key.
+    pub fn set_parameter(&self, service: &str, name: &str, value: Value) {
+        self.executive.registry.set(&format!(r"{SERVICES}\{service}\Parameters"), name, value);
+    }
+
+    /// A value of a service's Parameters key.
+    #[must_use]
+    pub fn parameter(&self, service: &str, name: &str) -> Option<Value> {
+        self.executive.registry.get(&format!(r"{SERVICES}\{service}\Parameters"), name)
     }
 
     /// A number that is hard to guess, for security cookies and the like.

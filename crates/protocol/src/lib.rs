@@ -15,7 +15,7 @@ pub use event::Event;
 pub use status::Status;
 
 /// Changes whenever the meaning of a record or an IOCTL changes. The driver reports it in [`Status`].
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// Build of the oldest Windows that the driver runs on: the first to export ExAllocatePool2. `cargo xtask check-image` derives
 /// it from the image's imports; the INF, the command and the documents say the same.
@@ -25,6 +25,15 @@ pub const OLDEST_WINDOWS: &str = "Windows 10, version 2004";
 
 /// The service under which the driver is registered.
 pub const SERVICE_NAME: &str = "Sluice";
+/// The values of the service's Parameters key that an installation writes.
+pub mod parameter {
+    /// REG_DWORD: other than 0 if the driver is not asked about anything while no policy is in force, so that what the
+    /// filters say of a driver that is not there holds.
+    pub const FAIL_CLOSED: &str = "FailClosed";
+    /// REG_SZ: the networks that stay reachable then, separated by spaces.
+    pub const MANAGEMENT: &str = "Management";
+}
+
 /// The service's display name.
 pub const SERVICE_DISPLAY_NAME: &str = "Sluicegate network filter";
 /// The file of the policy that the driver puts in force when it is loaded, as the kernel names it. Only administrators and

@@ -185,6 +185,30 @@ pub struct CalloutObject {
 const CALLOUT_BASE: GuidBits = 0x60ad1b93_635d_4cc4_b275_c9e66f39bf00;
 const FILTER_BASE: GuidBits = 0xa4b6a1d8_2d7b_4b5a_bfa4_3815b2840700;
 
+/// The bases of the filters that a machine that fails closed has besides: 256 numbers for each callout.
+const PASSAGE_BASE: GuidBits = 0x5d2c0f0e_93a7_4f0e_8f0a_6a1f3b7c0000;
+const BOOT_BASE: GuidBits = 0x1f6f6b1c_7a5d_4bb2_9c53_0d9e5e2a0000;
+
+/// filterKey of the filter that lets something pass callout `number` while its driver is not there.
+#[must_use]
+pub const fn passage_filter(number: u8, index: u8) -> GuidBits {
+    PASSAGE_BASE + ((number as u128) << 8) + index as u128
+}
+
+/// filterKey of a boot-time filter at the layer of callout `number`; the one of index 0 blocks what the others do not permit.
+#[must_use]
+pub const fn boot_filter(number: u8, index: u8) -> GuidBits {
+    BOOT_BASE + ((number as u128) << 8) + index as u128
+}
+
+impl CalloutObject {
+    /// Its number, from 1.
+    #[must_use]
+    pub const fn number(&self) -> u8 {
+        (self.callout - CALLOUT_BASE) as u8
+    }
+}
+
 /// Every callout, in the order in which the driver registers them: two for each row of [`LAYERS`].
 pub const CALLOUTS: [CalloutObject; 2 * LAYERS.len()] = {
     let mut callouts = [object(0); 2 * LAYERS.len()];

@@ -22,8 +22,8 @@ pub struct Status {
     pub policy_identity: [u8; 16],
     /// With [`kept::UNREADABLE`], the NTSTATUS of reading the file; otherwise 0.
     pub kept_status: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Other than 0 if the driver is not asked about anything until a policy is in force: the machine fails closed.
+    pub fails_closed: u32,
     /// What was decided and seen.
     pub counters: Counters,
 }
@@ -40,6 +40,8 @@ pub mod kept {
     pub const REFUSED: u32 = 2;
     /// The file could not be read, is empty or too long, or there was no memory for it.
     pub const UNREADABLE: u32 = 3;
+    /// The disk cannot be read yet: Windows is starting, and the driver reads the file when all boot devices are there.
+    pub const LATER: u32 = 4;
 }
 
 macro_rules! counters {

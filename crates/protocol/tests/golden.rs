@@ -9,8 +9,8 @@ use sluice_protocol::{
 use zerocopy::IntoBytes;
 
 #[test]
-fn event_v5() {
-    assert_eq!(PROTOCOL_VERSION, 6);
+fn event_v7() {
+    assert_eq!(PROTOCOL_VERSION, 7);
     let mut event = Event {
         sequence: 0x0102_0304_0506_0708,
         time: 0x1112_1314_1516_1718,
@@ -49,7 +49,7 @@ fn event_v5() {
 }
 
 #[test]
-fn status_v5() {
+fn status_v7() {
     let mut status = Status {
         protocol_version: 1,
         epoch: 2,
@@ -58,19 +58,20 @@ fn status_v5() {
         policy_identity: [5; 16],
         kept: 7,
         kept_status: 8,
+        fails_closed: 9,
         ..Status::default()
     };
     *status.counters.get_mut(Counter::ConnectsBlocked) = 6;
     let mut golden = vec![1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([5; 16]);
-    golden.extend([8, 0, 0, 0, 0, 0, 0, 0]);
+    golden.extend([8, 0, 0, 0, 9, 0, 0, 0]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
     golden.resize(48 + 37 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
 #[test]
-fn policy_reply_v5() {
+fn policy_reply_v7() {
     let reply = PolicyReply::refused(2, &"no");
     let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'n', b'o'];
     golden.resize(256, 0);
@@ -78,7 +79,7 @@ fn policy_reply_v5() {
 }
 
 #[test]
-fn uploads_v5() {
+fn uploads_v7() {
     let begin = upload::Begin { bytes: 0x0102_0304_0506_0708 };
     assert_eq!(begin.as_bytes(), [8, 7, 6, 5, 4, 3, 2, 1]);
     let part = upload::Part { offset: 0x1112_1314_1516_1718 };

@@ -14,16 +14,17 @@ mod uninstall;
 
 pub(crate) use check::Judgement;
 pub use check::Obstacle;
-pub use plan::{PolicySource, Step};
+pub use plan::{PolicySource, Step, start_text};
 pub use uninstall::{UninstallReport, uninstall};
 
 use crate::error::ControlError;
 use crate::kept;
+use crate::objects::Fail;
 use crate::policy::LoadReport;
 use plan::Plan;
 use serde::Serialize;
 use sluice_host::system::{Signature, System};
-use sluice_host::{FilterEntry, Host, ServiceState};
+use sluice_host::{FilterEntry, Host, ServiceState, StartType};
 use sluice_protocol::SERVICE_NAME;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -53,8 +54,21 @@ pub struct Options<'a> {
     pub driver: &'a Path,
     /// The policy to put in force before the filters are added.
     pub policy: Option<&'a Path>,
+    /// When Windows loads the driver; without it as the installation has it, and at system start for a new one.
+    pub start: Option<StartType>,
+    /// What the machine does without the driver or a policy; without it as the installation declares, and open for a new
+    /// one.
+    pub fail: Option<&'a Fail>,
     /// Only report what would be done.
     pub dry_run: bool,
+}
+
+impl<'a> Options<'a> {
+    /// The driver alone, everything else as it is or by default.
+    #[must_use]
+    pub const fn of(driver: &'a Path) -> Self {
+        Self { driver, policy: None, start: None, fail: None, dry_run: false }
+    }
 }
 
 /// What [`install_with`] found and did.
@@ -93,7 +107,7 @@ impl InstallReport {
 /// # Errors
 /// As there.
 pub fn install(host: &dyn Host, driver: &Path) -> Result<InstallReport, ControlError> {
-    install_with(host, &Options { driver, policy: None, dry_run: false })
+    install_with(host, &Options::of(driver))
 }
 
 /// Installs a driver and loads it, replaces an older one, or adds what an installation lacks.

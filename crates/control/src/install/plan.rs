@@ -6,11 +6,11 @@ use super::{FILE, IMAGE_PATH, NEW, OLD, Options, leftovers};
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::kept;
-use crate::objects::{self, Change, Foreign, Inspection};
+use crate::objects::{self, Change, Fail, Foreign, Inspection};
 use crate::policy::{self, Prepared};
 use serde::Serialize;
 use sluice_host::system::{Signature, System};
-use sluice_host::{Host, ServiceState};
+use sluice_host::{Host, ServiceState, StartType};
 use sluice_protocol::SERVICE_NAME;
 use std::fmt;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub enum Step {
         /// The file's name in the drivers folder.
         file: &'static str,
     },
-    /// Unload the loaded driver. Its filters stay, and permit while it is away.
+    /// Unload the loaded driver. Its filters stay, and permit or block while it is away, as is declared.
     UnloadDriver,
     /// Give the new file its name, replacing the old file if there is one.
     PlaceDriver {
@@ -52,6 +52,8 @@ pub enum Step {
     CreateService {
         /// Its ImagePath.
         image_path: &'static str,
+        /// When its driver is loaded.
+        start: StartType,
     },
     /// Give the service another driver file.
     MoveService {
@@ -59,6 +61,20 @@ pub enum Step {
         from: String,
         /// Its ImagePath.
         image_path: &'static str,
+    },
+    /// Give the service another start type.
+    SetStart {
+        /// Its previous one.
+        from: StartType,
+        /// The new one.
+        to: StartType,
+    },
+    /// Declare what the machine does without the driver or a policy.
+    Declare {
+        /// What was declared before.
+        from: Fail,
+        /// What is from now on.
+        to: Fail,
     },
     /// Load the driver.
     LoadDriver,
@@ -97,9 +113,15 @@ impl fmt::Display for Step {
             Self::DeleteLeftover { file } => write!(f, "delete {file}, left by an interrupted installation"),
             Self::CopyDriver { file, bytes } => write!(f, "copy the driver, {bytes} bytes, to {file}"),
             Self::KeepOld { file } => write!(f, "keep the installed driver as {file}"),
-            Self::UnloadDriver => f.write_str("unload the driver; its filters stay and permit in the meantime"),
+            Self::UnloadDriver => f.write_str("unload the driver; its filters stay"),
             Self::PlaceDriver { path } => write!(f, "put the copy in place: {path}"),
-            Self::CreateService { image_path } => write!(f, "create the service {SERVICE_NAME} for {image_path}"),
+            Self::CreateService { image_path, start } => {
+                write!(f, "create the service {SERVICE_NAME} for {image_path}, {}", start_text(*start))
+            }
+            Self::SetStart { from, to } => {
+                write!(f, "have the driver loaded {} instead of {}", start_text(*to), start_text(*from))
+            }
+            Self::Declare { from, to } => write!(f, "declare that the machine fails {to} instead of {from}"),
             Self::MoveService { from, image_path } => write!(f, "point the service to {image_path} instead of {from}"),
             Self::LoadDriver => f.write_str("load the driver"),
             Self::LoadPolicy { from: PolicySource::File, bytes } => {
@@ -114,6 +136,18 @@ impl fmt::Display for Step {
             }
             Self::DeleteOld { file } => write!(f, "delete {file}"),
         }
+    }
+}
+
+/// When a driver of this start type is loaded.
+#[must_use]
+pub const fn start_text(start: StartType) -> &'static str {
+    match start {
+        StartType::Boot => "with the kernel",
+        StartType::System => "while Windows starts",
+        StartType::Auto => "by the Service Control Manager",
+        StartType::Demand => "on demand",
+        StartType::Disabled => "never",
     }
 }
 
@@ -135,6 +169,10 @@ pub(super) struct Plan {
     pub(super) kept: Option<Vec<u8>>,
     /// The policy that the caller named.
     pub(super) policy: Option<Prepared>,
+    /// What is declared for a machine without the driver or a policy.
+    pub(super) declared: Fail,
+    /// What is to be.
+    pub(super) fail: Fail,
     /// The current state of our objects.
     pub(super) objects: Inspection,
 }
@@ -148,6 +186,8 @@ impl Plan {
         let system = host.system().map_err(ControlError::step("querying the machine"))?;
         let signature = host.signature(&path).map_err(ControlError::step("checking the driver's signature"))?;
         let Judgement { obstacles, notes } = check::judge(&system, machine, &signature);
+        let declared = Fail::declared(host).map_err(ControlError::step("querying the service"))?;
+        let fail = options.fail.cloned().unwrap_or_else(|| declared.clone());
         let mut plan = Self {
             system,
             signature,
@@ -159,15 +199,17 @@ impl Plan {
             running: None,
             kept: None,
             policy: None,
-            objects: objects(host)?,
+            objects: objects(host, &fail)?,
+            declared,
+            fail,
         };
         plan.notes.extend(plan.objects.foreign.iter().map(Foreign::to_string));
         plan.policy = options.policy.map(|file| policy::prepare_file(host, file)).transpose()?;
-        plan.steps(host)?;
+        plan.steps(host, options.start)?;
         Ok(plan)
     }
 
-    fn steps(&mut self, host: &dyn Host) -> Result<(), ControlError> {
+    fn steps(&mut self, host: &dyn Host, wanted: Option<StartType>) -> Result<(), ControlError> {
         let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
         if service == ServiceState::StopPending {
             return Err(ControlError::Unloading);
@@ -187,7 +229,9 @@ impl Plan {
         let copy = installed.as_ref() != Some(&self.content);
         let moved = image_path.filter(|path| !path.eq_ignore_ascii_case(IMAGE_PATH));
         let running = service == ServiceState::Running;
-        let unload = running && (copy || moved.is_some());
+        // What is declared is read when the driver starts.
+        let declares = self.fail != self.declared;
+        let unload = running && (copy || moved.is_some() || declares);
         if copy {
             self.steps.push(Step::CopyDriver { file: NEW, bytes: self.content.len() });
             if installed.is_some() {
@@ -210,9 +254,21 @@ impl Plan {
             self.steps.push(Step::PlaceDriver { path: format!(r"{}\{FILE}", self.system.drivers) });
         }
         match (service, moved) {
-            (ServiceState::Absent, _) => self.steps.push(Step::CreateService { image_path: IMAGE_PATH }),
+            (ServiceState::Absent, _) => {
+                let start = wanted.unwrap_or(StartType::System);
+                self.steps.push(Step::CreateService { image_path: IMAGE_PATH, start });
+            }
             (_, Some(from)) => self.steps.push(Step::MoveService { from, image_path: IMAGE_PATH }),
             _ => {}
+        }
+        let start = host.service_start(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
+        if let (Some(from), Some(to)) = (start, wanted)
+            && from != to
+        {
+            self.steps.push(Step::SetStart { from, to });
+        }
+        if declares {
+            self.steps.push(Step::Declare { from: self.declared.clone(), to: self.fail.clone() });
         }
         if unload || !running {
             self.steps.push(Step::LoadDriver);
@@ -241,10 +297,10 @@ pub(super) fn service_image(host: &dyn Host) -> Result<Option<String>, ControlEr
     host.service_driver(SERVICE_NAME).map_err(ControlError::step("querying the service's driver"))
 }
 
-fn objects(host: &dyn Host) -> Result<Inspection, ControlError> {
+fn objects(host: &dyn Host, fail: &Fail) -> Result<Inspection, ControlError> {
     let failed = || ControlError::step("querying the filters");
     let mut engine = host.open_engine().map_err(failed())?;
-    objects::inspect(&mut *engine).map_err(failed())
+    objects::inspect(&mut *engine, fail).map_err(failed())
 }
 
 /// The image the driver decides by now.

@@ -4,9 +4,9 @@ use super::plan::{Plan, PolicySource, Step};
 use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
 use crate::error::ControlError;
 use crate::kept;
-use crate::objects;
+use crate::objects::{self, Fail};
 use crate::policy::{LoadReport, load_image};
-use sluice_host::{FilterEntry, Host, HostResult, ServiceConfig};
+use sluice_host::{FilterEntry, Host, HostResult, ServiceConfig, StartType};
 use sluice_protocol::{SERVICE_DISPLAY_NAME, SERVICE_NAME};
 
 /// How a step is undone.
@@ -26,6 +26,10 @@ enum Undo {
     Keep,
     /// Delete the service.
     DeleteService,
+    /// Give the service its old start type.
+    SetStart(StartType),
+    /// Declare what was declared before.
+    Declare(Fail),
     /// Give the service its old driver file.
     MoveService(String),
 }
@@ -89,11 +93,12 @@ impl Run<'_> {
                 host.rename_driver(NEW, FILE).map_err(failed())?;
                 self.undo.push(if plan.old.is_some() { Undo::Restore } else { Undo::Delete(FILE) });
             }
-            Step::CreateService { image_path } => {
+            Step::CreateService { image_path, start } => {
                 let config = ServiceConfig {
                     name: SERVICE_NAME.to_owned(),
                     display_name: SERVICE_DISPLAY_NAME.to_owned(),
                     driver: (*image_path).to_owned(),
+                    start: *start,
                 };
                 host.create_service(&config).map_err(failed())?;
                 self.undo.push(Undo::DeleteService);
@@ -102,12 +107,21 @@ impl Run<'_> {
                 host.set_service_driver(SERVICE_NAME, IMAGE_PATH).map_err(failed())?;
                 self.undo.push(Undo::MoveService(from.clone()));
             }
+            Step::SetStart { from, to } => {
+                host.set_service_start(SERVICE_NAME, *to).map_err(failed())?;
+                self.undo.push(Undo::SetStart(*from));
+            }
+            Step::Declare { from, to } => {
+                // It is several values.
+                self.undo.push(Undo::Declare(from.clone()));
+                to.declare(host).map_err(failed())?;
+            }
             Step::LoadDriver => {
                 host.start_service(SERVICE_NAME).map_err(failed())?;
                 self.undo.push(Undo::Unload);
             }
             Step::LoadPolicy { from, .. } => self.policy(*from)?,
-            Step::AddFilters { .. } => self.outcome.filters = Some(objects::write(host).map_err(failed())?),
+            Step::AddFilters { .. } => self.outcome.filters = Some(objects::write(host, &plan.fail).map_err(failed())?),
             // The new driver works: an old file that stays is no reason to roll back.
             Step::DeleteOld { file } => {
                 if let Err(error) = delete_now_or_later(host, file) {
@@ -189,6 +203,10 @@ impl Run<'_> {
             },
             Undo::Keep => named("restoring the kept policy", kept::restore(host, self.plan.kept.as_deref())),
             Undo::DeleteService => named("deleting the service", host.delete_service(SERVICE_NAME)),
+            Undo::SetStart(from) => {
+                named("restoring the service's start type", host.set_service_start(SERVICE_NAME, *from))
+            }
+            Undo::Declare(from) => named("restoring how the machine fails", from.declare(host)),
             Undo::MoveService(from) => {
                 named("restoring the service's old file", host.set_service_driver(SERVICE_NAME, from))
             }

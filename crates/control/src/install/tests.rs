@@ -45,6 +45,7 @@ struct State {
     service: Option<(ServiceConfig, ServiceState)>,
     objects: Objects,
     policy: Option<Vec<u8>>,
+    parameters: Vec<(String, sluice_host::Parameter)>,
 }
 
 fn state(memory: &Memory) -> State {
@@ -53,6 +54,7 @@ fn state(memory: &Memory) -> State {
         service: memory.service.borrow().clone(),
         objects: memory.objects.borrow().clone(),
         policy: memory.driver.lock().unwrap().policies.last().cloned(),
+        parameters: memory.parameters.borrow().clone().into_iter().collect(),
     }
 }
 
@@ -88,7 +90,7 @@ fn failing_each(make: impl Fn() -> Memory, options: &Options<'_>) {
 }
 
 fn options<'a>(driver: &'a Path) -> Options<'a> {
-    Options { driver, policy: None, dry_run: false }
+    Options::of(driver)
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn an_installation_makes_everything_and_a_removal_leaves_nothing() {
         [
             Step::CopyDriver { file: NEW, bytes: 0x80 },
             Step::PlaceDriver { path: r"C:\Windows\System32\drivers\sluice.sys".into() },
-            Step::CreateService { image_path: IMAGE_PATH },
+            Step::CreateService { image_path: IMAGE_PATH, start: StartType::System },
             Step::LoadDriver,
             Step::AddFilters { changed: Vec::new() },
         ]
@@ -364,6 +366,55 @@ fn a_policy_named_at_the_installation_is_kept_or_nothing_changes() {
     failing_each(with_another, &options(&setup.newer));
 }
 
+fn closed() -> Fail {
+    Fail::Closed { management: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()] }
+}
+
+#[test]
+fn a_machine_that_fails_closed_is_declared_so_or_nothing_changes() {
+    let setup = setup();
+    let fail = closed();
+    let options = |driver| Options { fail: Some(&fail), start: Some(StartType::Boot), ..options(driver) };
+    let memory = Memory::new();
+    install_with(&memory, &options(&setup.driver)).unwrap();
+    assert_eq!(Fail::declared(&memory).unwrap(), fail);
+    assert_eq!(memory.service_start(SERVICE_NAME).unwrap(), Some(StartType::Boot));
+    let status = crate::status(&memory).unwrap();
+    assert!(status.filters_complete && status.fail == fail, "{:?}", status.changed);
+    // What is not named stays as it is.
+    assert!(!install(&memory, &setup.driver).unwrap().changed());
+    let open = Options { fail: Some(&Fail::Open), ..Options::of(&setup.driver) };
+    let steps = install_with(&memory, &open).unwrap().steps;
+    assert!(matches!(
+        &steps[..],
+        [Step::UnloadDriver, Step::Declare { .. }, Step::LoadDriver, Step::AddFilters { .. }]
+    ));
+    assert_eq!(memory.objects.borrow().filters.len(), CALLOUTS.len());
+    assert!(memory.parameters.borrow().is_empty());
+    uninstall(&memory).unwrap();
+    assert!(memory.is_clean());
+
+    failing_each(Memory::new, &options(&setup.driver));
+    failing_each(|| with_policy(&setup), &options(&setup.driver));
+}
+
+/// What stays when the engine is stopped would block.
+#[test]
+fn a_machine_that_fails_closed_is_not_half_removed() {
+    let setup = setup();
+    let fail = closed();
+    let memory = Memory::new();
+    install_with(&memory, &Options { fail: Some(&fail), ..options(&setup.driver) }).unwrap();
+    let before = state(&memory);
+    memory.engine_stopped.set(true);
+    let error = uninstall(&memory).unwrap_err();
+    assert!(error.advice().unwrap().contains("sc start BFE"), "{error}");
+    assert_eq!(state(&memory), before);
+    memory.engine_stopped.set(false);
+    uninstall(&memory).unwrap();
+    assert!(memory.is_clean());
+}
+
 #[test]
 fn removing_from_an_empty_machine_is_no_error() {
     let memory = Memory::new();
@@ -374,7 +425,7 @@ fn removing_from_an_empty_machine_is_no_error() {
 fn filters_of_another_build_go_too() {
     let setup = setup();
     let memory = installed(&setup);
-    let mut other = objects::filter(&CALLOUTS[0]);
+    let mut other = objects::filter(&CALLOUTS[0], &Fail::Open);
     other.key = Some(Guid(0x1234));
     memory.objects.borrow_mut().filters.push(other);
     assert_eq!(uninstall(&memory).unwrap().objects_removed, 3 + 2 * CALLOUTS.len());

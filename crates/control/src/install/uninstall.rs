@@ -5,7 +5,7 @@ use super::run::delete_now_or_later;
 use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
 use crate::error::ControlError;
 use crate::kept;
-use crate::objects;
+use crate::objects::{self, Fail};
 use serde::Serialize;
 use sluice_host::{Host, HostError, ServiceState, code};
 use sluice_protocol::SERVICE_NAME;
@@ -48,10 +48,11 @@ pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
     let mut report = UninstallReport::default();
     let before = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
     let image_path = service_image(host)?;
+    let fail = Fail::declared(host).map_err(ControlError::step("querying the service"))?;
     match objects::clear(host) {
         Ok(count) => report.objects_removed = count,
-        // The filters permit when the driver is gone, so a stopped engine must not prevent its removal.
-        Err(error) if code::is_engine_stopped(error.code) => report.engine_stopped = true,
+        // The filters permit when the driver is gone, so a stopped engine must not prevent its removal; unless they block.
+        Err(error) if code::is_engine_stopped(error.code) && fail == Fail::Open => report.engine_stopped = true,
         Err(error) => return Err(ControlError::step("removing the filters")(error)),
     }
 

@@ -3,9 +3,9 @@
 //! A key proves nothing about an object: whoever may write to BFE can add a permit under the key of our filter, or a
 //! heavier filter beside it in our sublayer. So every member that matters is compared.
 
-use super::{PROVIDER, SUBLAYER, callout, filter, layer_name, provider, sublayer};
+use super::{Fail, PROVIDER, SUBLAYER, all, callout, filter, layer_name, provider, sublayer};
 use serde::Serialize;
-use sluice_host::{Engine, FilterAction, FilterEntry, Guid, HostResult};
+use sluice_host::{Engine, Filter, FilterAction, FilterEntry, Guid, HostResult};
 use sluice_protocol::object::CALLOUTS;
 use std::fmt::{self, Display};
 
@@ -80,11 +80,11 @@ impl Inspection {
     }
 }
 
-/// Compares all our objects.
+/// Compares all our objects with those of a machine that fails this way.
 ///
 /// # Errors
 /// BFE refused the query.
-pub fn inspect(engine: &mut dyn Engine) -> HostResult<Inspection> {
+pub fn inspect(engine: &mut dyn Engine, fail: &Fail) -> HostResult<Inspection> {
     let mut found = Inspection::default();
     match engine.provider(PROVIDER)? {
         None => found.missing.push("the provider".to_owned()),
@@ -115,25 +115,30 @@ pub fn inspect(engine: &mut dyn Engine) -> HostResult<Inspection> {
             }
         }
     }
-    let all = engine.filters(None)?;
-    for place in &CALLOUTS {
-        let object = format!("the filter {}", place.name);
-        match all.iter().find(|entry| entry.key.0 == place.filter) {
-            None => found.missing.push(object),
+    let all = all(engine)?;
+    let expected: Vec<(String, Filter)> = CALLOUTS
+        .iter()
+        .flat_map(|place| {
+            let others = fail.filters(place).into_iter().map(|filter| (format!("the filter {}", filter.name), filter));
+            [(format!("the filter {}", place.name), filter(place, fail))].into_iter().chain(others)
+        })
+        .collect();
+    for (object, should) in &expected {
+        match all.iter().find(|entry| Some(entry.key) == should.key) {
+            None => found.missing.push(object.clone()),
             Some(is) => {
-                let should = filter(place);
-                found.compare(&object, "action", &action(is.action), &action(Some(should.action)));
-                found.compare(&object, "layerKey", &is.layer, &should.layer);
-                found.compare(&object, "subLayerKey", &is.sublayer, &should.sublayer);
-                found.compare(&object, "providerKey", &is.provider, &should.provider);
-                found.compare(&object, "flags", &(is.flags & !FILTER_INDEXED), &should.flags);
-                found.compare(&object, "weight", &is.weight, &Some(should.weight));
-                found.compare(&object, "numFilterConditions", &(is.conditions as usize), &should.conditions.len());
+                found.compare(object, "action", &action(is.action), &action(Some(should.action)));
+                found.compare(object, "layerKey", &is.layer, &should.layer);
+                found.compare(object, "subLayerKey", &is.sublayer, &should.sublayer);
+                found.compare(object, "providerKey", &is.provider, &should.provider);
+                found.compare(object, "flags", &(is.flags & !FILTER_INDEXED), &should.flags);
+                found.compare(object, "weight", &is.weight, &Some(should.weight));
+                found.compare(object, "numFilterConditions", &(is.conditions as usize), &should.conditions.len());
                 found.filters.push(is.clone());
             }
         }
     }
-    for entry in all.iter().filter(|entry| CALLOUTS.iter().all(|place| place.filter != entry.key.0)) {
+    for entry in all.iter().filter(|entry| expected.iter().all(|(_, should)| should.key != Some(entry.key))) {
         if entry.provider == Some(PROVIDER) {
             let (object, what) = (format!("the filter {}", entry.key), "this build adds no such filter".to_owned());
             found.changed.push(Change { object, what });

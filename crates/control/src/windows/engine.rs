@@ -149,6 +149,12 @@ impl Engine for Session {
         Ok(filters)
     }
 
+    fn boot_filters(&mut self, layer: Guid) -> HostResult<Vec<FilterEntry>> {
+        let mut filters = Vec::new();
+        enumerate::boot_filters(self.0, &guid(layer), |filter| filters.push(listing::entry(filter)))?;
+        Ok(filters)
+    }
+
     fn list(&mut self) -> HostResult<Listing> {
         let mut listing = Listing::default();
         enumerate::layers(self.0, |layer| listing.layers.push(listing::layer(layer)))?;

@@ -6,6 +6,7 @@ use sluice_host::HostResult;
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform as wfp;
+use windows_sys::core::GUID;
 
 /// How many objects one call asks for.
 const PAGE: u32 = 128;
@@ -98,4 +99,22 @@ enumerations! {
     fn filters(FWPM_FILTER0): FwpmFilterCreateEnumHandle0, FwpmFilterEnum0, FwpmFilterDestroyEnumHandle0;
     /// Every recorded net event.
     fn net_events(FWPM_NET_EVENT2): FwpmNetEventCreateEnumHandle0, FwpmNetEventEnum2, FwpmNetEventDestroyEnumHandle0;
+}
+
+/// The boot-time filters of a layer.
+pub(super) fn boot_filters(engine: HANDLE, layer: &GUID, mut each: impl FnMut(&wfp::FWPM_FILTER0)) -> HostResult<()> {
+    let template = wfp::FWPM_FILTER_ENUM_TEMPLATE0 {
+        layerKey: *layer,
+        enumType: wfp::FWP_FILTER_ENUM_OVERLAPPING,
+        flags: wfp::FWP_FILTER_ENUM_FLAG_BOOTTIME_ONLY,
+        actionMask: u32::MAX, // any action
+        ..Default::default()
+    };
+    let mut handle = null_mut();
+    // SAFETY: the engine is open; the template names a layer and no conditions, and with `handle` outlives the call.
+    let result = unsafe { fwpuclnt::FwpmFilterCreateEnumHandle0(engine, &raw const template, &raw mut handle) };
+    check("FwpmFilterCreateEnumHandle0", result)?;
+    let enumeration = Enumeration { engine, handle, destroy: fwpuclnt::FwpmFilterDestroyEnumHandle0 };
+    // SAFETY: the functions belong together.
+    unsafe { enumeration.run("FwpmFilterEnum0", fwpuclnt::FwpmFilterEnum0, &mut each) }
 }

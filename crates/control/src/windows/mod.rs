@@ -15,6 +15,7 @@ mod fwpuclnt;
 mod interface;
 mod library;
 mod listing;
+mod parameters;
 mod path;
 mod service;
 mod signature;
@@ -24,7 +25,9 @@ mod token;
 pub(crate) use token::user_name;
 
 use sluice_host::system::{Signature, System};
-use sluice_host::{Device, Engine, Host, HostError, HostResult, ServiceConfig, ServiceState, code};
+use sluice_host::{
+    Device, Engine, Host, HostError, HostResult, Parameter, ServiceConfig, ServiceState, StartType, code,
+};
 
 /// This machine.
 #[derive(Debug)]
@@ -72,6 +75,22 @@ impl Host for WindowsHost {
 
     fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()> {
         service::set_driver(name, driver)
+    }
+
+    fn service_start(&self, name: &str) -> HostResult<Option<StartType>> {
+        service::start_type(name)
+    }
+
+    fn set_service_start(&self, name: &str, start: StartType) -> HostResult<()> {
+        service::set_start_type(name, start)
+    }
+
+    fn service_parameter(&self, name: &str, value: &str) -> HostResult<Option<Parameter>> {
+        parameters::get(name, value)
+    }
+
+    fn set_service_parameter(&self, name: &str, value: &str, to: Option<&Parameter>) -> HostResult<()> {
+        parameters::set(name, value, to)
     }
 
     fn system(&self) -> HostResult<System> {

@@ -1,13 +1,13 @@
 //! The Service Control Manager.
 
 use super::{last_error, wide};
-use sluice_host::{HostError, HostResult, ServiceConfig, ServiceState, code};
+use sluice_host::{HostError, HostResult, ServiceConfig, ServiceState, StartType, code};
 use std::ptr::{null, null_mut};
 use windows_sys::Win32::Storage::FileSystem::DELETE;
 use windows_sys::Win32::System::Services::{
     ChangeServiceConfigW, CloseServiceHandle, ControlService, CreateServiceW, DeleteService, OpenSCManagerW,
     OpenServiceW, QUERY_SERVICE_CONFIGW, QueryServiceConfigW, QueryServiceStatus, SC_HANDLE, SC_MANAGER_CONNECT,
-    SC_MANAGER_CREATE_SERVICE, SERVICE_CHANGE_CONFIG, SERVICE_CONTROL_STOP, SERVICE_DEMAND_START, SERVICE_ERROR_NORMAL,
+    SC_MANAGER_CREATE_SERVICE, SERVICE_CHANGE_CONFIG, SERVICE_CONTROL_STOP, SERVICE_ERROR_NORMAL,
     SERVICE_KERNEL_DRIVER, SERVICE_NO_CHANGE, SERVICE_QUERY_CONFIG, SERVICE_QUERY_STATUS, SERVICE_START,
     SERVICE_STATUS, SERVICE_STOP, SERVICE_STOP_PENDING, SERVICE_STOPPED, StartServiceW,
 };
@@ -65,7 +65,8 @@ pub(super) fn state(name: &str) -> HostResult<ServiceState> {
     })
 }
 
-pub(super) fn driver(name: &str) -> HostResult<Option<String>> {
+/// Reads a service's configuration; `None` when there is no such service.
+fn configuration<T>(name: &str, read: impl FnOnce(&QUERY_SERVICE_CONFIGW) -> HostResult<T>) -> HostResult<Option<T>> {
     let Some(service) = open_existing(name, SERVICE_QUERY_CONFIG)? else { return Ok(None) };
     let mut buffer = vec![0_u64; MAX_CONFIG_BYTES / size_of::<u64>()];
     let config = buffer.as_mut_ptr().cast::<QUERY_SERVICE_CONFIGW>();
@@ -75,32 +76,56 @@ pub(super) fn driver(name: &str) -> HostResult<Option<String>> {
     if unsafe { QueryServiceConfigW(service.0, config, MAX_CONFIG_BYTES as u32, &raw mut needed) } == 0 {
         return Err(last_error("QueryServiceConfigW"));
     }
-    // SAFETY: the call succeeded: the structure is written and lpBinaryPathName points to a NUL-terminated string in
-    // the same buffer, which lives until the end of this function.
-    let path = unsafe {
-        let start = (*config).lpBinaryPathName.cast_const();
-        let length = (0..MAX_CONFIG_BYTES / 2).take_while(|&at| *start.add(at) != 0).count();
-        String::from_utf16(std::slice::from_raw_parts(start, length))
-    };
-    let path = path.map_err(|_| {
-        HostError::with_message("QueryServiceConfigW", code::ERROR_INVALID_DATA, "the path is not Unicode")
-    })?;
-    Ok(Some(path.strip_prefix(NT_PREFIX).unwrap_or(&path).to_owned()))
+    // SAFETY: the call succeeded: the structure is written; it and the strings it points to are in the buffer, which lives
+    // until the end of this function.
+    read(unsafe { &*config }).map(Some)
+}
+
+pub(super) fn driver(name: &str) -> HostResult<Option<String>> {
+    configuration(name, |config| {
+        // SAFETY: lpBinaryPathName points to a NUL-terminated string that lives as long as the configuration.
+        let path = unsafe {
+            let start = config.lpBinaryPathName.cast_const();
+            let length = (0..MAX_CONFIG_BYTES / 2).take_while(|&at| *start.add(at) != 0).count();
+            String::from_utf16(std::slice::from_raw_parts(start, length))
+        };
+        let path = path.map_err(|_| {
+            HostError::with_message("QueryServiceConfigW", code::ERROR_INVALID_DATA, "the path is not Unicode")
+        })?;
+        Ok(path.strip_prefix(NT_PREFIX).unwrap_or(&path).to_owned())
+    })
+}
+
+pub(super) fn start_type(name: &str) -> HostResult<Option<StartType>> {
+    configuration(name, |config| {
+        StartType::from_number(config.dwStartType).ok_or_else(|| {
+            let what = format!("the start type is {}", config.dwStartType);
+            HostError::with_message("QueryServiceConfigW", code::ERROR_INVALID_DATA, what)
+        })
+    })
 }
 
 pub(super) fn set_driver(name: &str, path: &str) -> HostResult<()> {
+    change(name, None, Some(path))
+}
+
+pub(super) fn set_start_type(name: &str, start: StartType) -> HostResult<()> {
+    change(name, Some(start), None)
+}
+
+fn change(name: &str, start: Option<StartType>, path: Option<&str>) -> HostResult<()> {
     const OPERATION: &str = "ChangeServiceConfigW";
     let service = open(name, SERVICE_CHANGE_CONFIG)?;
-    let path = wide(OPERATION, path)?;
+    let path = path.map(|path| wide(OPERATION, path)).transpose()?;
     // SAFETY: the service is open for this; the path is NUL-terminated and outlives the call; what is null or
     // SERVICE_NO_CHANGE stays as it is.
     let changed = unsafe {
         ChangeServiceConfigW(
             service.0,
             SERVICE_NO_CHANGE,
+            start.map_or(SERVICE_NO_CHANGE, StartType::number),
             SERVICE_NO_CHANGE,
-            SERVICE_NO_CHANGE,
-            path.as_ptr(),
+            path.as_ref().map_or(null(), |path| path.as_ptr()),
             null(),
             null_mut(),
             null(),
@@ -126,7 +151,7 @@ pub(super) fn create(config: &ServiceConfig) -> HostResult<()> {
             display_name.as_ptr(),
             SERVICE_QUERY_STATUS,
             SERVICE_KERNEL_DRIVER,
-            SERVICE_DEMAND_START,
+            config.start.number(),
             SERVICE_ERROR_NORMAL,
             path.as_ptr(),
             null(),

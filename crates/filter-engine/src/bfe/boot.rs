@@ -31,6 +31,11 @@ impl FilterEngine {
         Ok(engine)
     }
 
+    /// BFE stops. Its filters stay in force; it takes no calls.
+    pub fn stop_bfe(&self) {
+        self.bfe.running.store(false, Ordering::Release);
+    }
+
     /// BFE has started: its filters replace the boot-time filters, in one step.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use crate::Host;
 use crate::listing::{ListedEvent, Listing};
 use crate::system::{Signature, System};
 use crate::{
-    Callout, Device, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, ServiceConfig, ServiceState,
-    Sublayer, code,
+    Callout, Device, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Parameter, Provider, ServiceConfig,
+    ServiceState, StartType, Sublayer, code,
 };
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
@@ -64,6 +64,22 @@ impl Host for RemoteHost {
 
     fn set_service_driver(&self, name: &str, driver: &str) -> HostResult<()> {
         self.call(&Request::SetServiceDriver(name.to_owned(), driver.to_owned()))
+    }
+
+    fn service_start(&self, name: &str) -> HostResult<Option<StartType>> {
+        self.call(&Request::ServiceStart(name.to_owned()))
+    }
+
+    fn set_service_start(&self, name: &str, start: StartType) -> HostResult<()> {
+        self.call(&Request::SetServiceStart(name.to_owned(), start))
+    }
+
+    fn service_parameter(&self, name: &str, value: &str) -> HostResult<Option<Parameter>> {
+        self.call(&Request::ServiceParameter(name.to_owned(), value.to_owned()))
+    }
+
+    fn set_service_parameter(&self, name: &str, value: &str, to: Option<&Parameter>) -> HostResult<()> {
+        self.call(&Request::SetServiceParameter(name.to_owned(), value.to_owned(), to.cloned()))
     }
 
     fn system(&self) -> HostResult<System> {
@@ -180,6 +196,10 @@ impl Engine for RemoteEngine {
 
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         self.0.call(&EngineRequest::Filters(provider))
+    }
+
+    fn boot_filters(&mut self, layer: Guid) -> HostResult<Vec<FilterEntry>> {
+        self.0.call(&EngineRequest::BootFilters(layer))
     }
 
     fn list(&mut self) -> HostResult<Listing> {

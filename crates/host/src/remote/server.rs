@@ -162,6 +162,12 @@ fn converse(host: &dyn Host, stream: &UnixStream) -> io::Result<()> {
             Request::StopService(name) => reply(stream, host.stop_service(&name))?,
             Request::DeleteService(name) => reply(stream, host.delete_service(&name))?,
             Request::SetServiceDriver(name, driver) => reply(stream, host.set_service_driver(&name, &driver))?,
+            Request::ServiceStart(name) => reply(stream, host.service_start(&name))?,
+            Request::SetServiceStart(name, start) => reply(stream, host.set_service_start(&name, start))?,
+            Request::ServiceParameter(name, value) => reply(stream, host.service_parameter(&name, &value))?,
+            Request::SetServiceParameter(name, value, to) => {
+                reply(stream, host.set_service_parameter(&name, &value, to.as_ref()))?;
+            }
             Request::System => reply(stream, host.system())?,
             Request::Environment(name) => reply(stream, host.environment(&name))?,
             Request::Signature(path) => reply(stream, host.signature(&path))?,
@@ -210,6 +216,7 @@ fn serve_engine(engine: &mut dyn Engine, stream: &UnixStream) -> io::Result<()> 
             EngineRequest::Sublayer(key) => reply(stream, engine.sublayer(key))?,
             EngineRequest::Callout(key) => reply(stream, engine.callout(key))?,
             EngineRequest::Filters(provider) => reply(stream, engine.filters(provider))?,
+            EngineRequest::BootFilters(layer) => reply(stream, engine.boot_filters(layer))?,
             EngineRequest::List => reply(stream, engine.list())?,
             EngineRequest::NetEvents => reply(stream, engine.net_events())?,
             EngineRequest::Options => reply(stream, engine.options())?,

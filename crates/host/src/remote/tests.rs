@@ -7,7 +7,7 @@ use crate::listing::{ListedCondition, ListedEvent, ListedFilter, ListedValue, Li
 use crate::system::{CodeIntegrity, MACHINE_X64, Signature, System, Trust};
 use crate::{
     Callout, Condition, ConditionValue, Device, Engine, Filter, FilterAction, FilterEntry, Guid, HostError, HostResult,
-    MatchType, Provider, ServiceConfig, ServiceState, Sublayer, Weight, code,
+    MatchType, Parameter, Provider, ServiceConfig, ServiceState, StartType, Sublayer, Weight, code,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ struct Recorder {
     services: Mutex<Vec<ServiceConfig>>,
     filters: Mutex<Vec<Filter>>,
     files: Mutex<BTreeMap<String, Vec<u8>>>,
+    parameters: Mutex<BTreeMap<String, Parameter>>,
     open_engines: AtomicUsize,
     open_devices: Arc<AtomicUsize>,
 }
@@ -62,6 +63,33 @@ impl Host for Recorder {
         let service = services.iter_mut().find(|service| service.name == name);
         service.ok_or_else(|| HostError::new("OpenServiceW", code::ERROR_SERVICE_DOES_NOT_EXIST))?.driver =
             driver.into();
+        Ok(())
+    }
+
+    fn service_start(&self, name: &str) -> HostResult<Option<StartType>> {
+        Ok(self.services.lock().iter().find(|service| service.name == name).map(|service| service.start))
+    }
+
+    fn set_service_start(&self, name: &str, start: StartType) -> HostResult<()> {
+        self.services
+            .lock()
+            .iter_mut()
+            .filter(|service| service.name == name)
+            .for_each(|service| service.start = start);
+        Ok(())
+    }
+
+    fn service_parameter(&self, name: &str, value: &str) -> HostResult<Option<Parameter>> {
+        Ok(self.parameters.lock().get(&format!("{name}/{value}")).cloned())
+    }
+
+    fn set_service_parameter(&self, name: &str, value: &str, to: Option<&Parameter>) -> HostResult<()> {
+        let key = format!("{name}/{value}");
+        let mut parameters = self.parameters.lock();
+        match to {
+            Some(to) => drop(parameters.insert(key, to.clone())),
+            None => drop(parameters.remove(&key)),
+        }
         Ok(())
     }
 
@@ -201,6 +229,9 @@ impl Engine for RecorderEngine<'_> {
                 action: Some(filter.action),
             })
             .collect())
+    }
+    fn boot_filters(&mut self, _: Guid) -> HostResult<Vec<FilterEntry>> {
+        Ok(Vec::new())
     }
     fn list(&mut self) -> HostResult<Listing> {
         let value = ConditionValue::Range {
@@ -353,7 +384,12 @@ fn an_existing_file_is_not_replaced() {
 fn calls_and_refusals_arrive_as_they_were() {
     let bench = bench();
     let host = bench.client();
-    let config = ServiceConfig { name: "Sluice".into(), display_name: "A filter".into(), driver: "/x.sys".into() };
+    let config = ServiceConfig {
+        name: "Sluice".into(),
+        display_name: "A filter".into(),
+        driver: "/x.sys".into(),
+        start: StartType::System,
+    };
     assert_eq!(host.service_state("Sluice"), Ok(ServiceState::Absent));
     host.create_service(&config).unwrap();
     assert_eq!(host.service_state("Sluice"), Ok(ServiceState::Stopped));

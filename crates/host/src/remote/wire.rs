@@ -4,7 +4,7 @@
 //! server answers with the same; from then on each [`Request`] gets one reply, a `Result<T, HostError>` whose `T` the
 //! request implies.
 
-use crate::{Callout, Filter, Guid, Provider, ServiceConfig, Sublayer};
+use crate::{Callout, Filter, Guid, Parameter, Provider, ServiceConfig, StartType, Sublayer};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) const MAX_OUTPUT: usize = sluice_protocol::ioctl::MAX_POLICY_BYTES;
 /// server notices that its client is gone.
 pub(super) const MAX_READ_WAIT: Duration = Duration::from_millis(250);
 /// The first bytes each side sends, followed by the protocol version.
-pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 6 };
+pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 7 };
 
 /// The opening message of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,10 @@ pub(super) enum Request {
     StopService(String),
     DeleteService(String),
     SetServiceDriver(String, String),
+    ServiceStart(String),
+    SetServiceStart(String, StartType),
+    ServiceParameter(String, String),
+    SetServiceParameter(String, String, Option<Parameter>),
     System,
     Environment(String),
     Signature(String),
@@ -70,6 +74,7 @@ pub(super) enum EngineRequest {
     Sublayer(Guid),
     Callout(Guid),
     Filters(Option<Guid>),
+    BootFilters(Guid),
     List,
     NetEvents,
     Options,

@@ -5,7 +5,7 @@ use filter_engine::layers::WindowsVersion;
 use ntsim::host::LocalHost;
 use ntsim::machine::{Config, Machine};
 use sluice_host::Host;
-use sluice_host::{ServiceConfig, ServiceState};
+use sluice_host::{ServiceConfig, ServiceState, StartType};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -103,6 +103,7 @@ impl Rig {
             name: name.clone(),
             display_name: name.clone(),
             driver: driver.to_string_lossy().into_owned(),
+            start: StartType::Demand,
         };
         self.host.create_service(&config).map_err(Failure::new)?;
         self.host.start_service(&name).map_err(Failure::new)?;

@@ -39,6 +39,14 @@ impl<T> Handles<T> {
         self.inner.lock().objects.remove(&handle)
     }
 
+    /// What is behind every handle.
+    pub(super) fn all(&self) -> Vec<T>
+    where
+        T: Copy,
+    {
+        self.inner.lock().objects.values().map(|object| **object).collect()
+    }
+
     /// How many are open.
     pub(super) fn len(&self) -> usize {
         self.inner.lock().objects.len()

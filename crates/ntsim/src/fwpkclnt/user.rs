@@ -4,7 +4,7 @@ use super::listing;
 use crate::cpu::{self, Bugcheck};
 use crate::machine::Machine;
 use filter_engine::BfeResult;
-use filter_engine::bfe::{DisplayData, Session, SessionOptions};
+use filter_engine::bfe::{DisplayData, Lifetime, Session, SessionOptions};
 use nt_abi::Irql;
 use sluice_host::listing::{ListedEvent, Listing};
 use sluice_host::{Callout, Engine, Filter, FilterEntry, Guid, HostError, HostResult, Provider, Sublayer};
@@ -129,7 +129,17 @@ impl Engine for UserSession {
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         let Some(session) = &self.session else { return Err(closed("FwpmFilterEnum0")) };
         let objects = session.objects();
-        let wanted = objects.filters.values().filter(|f| provider.is_none() || f.filter.provider == provider);
+        let wanted = objects
+            .filters
+            .values()
+            .filter(|f| f.lifetime != Lifetime::BootTime && (provider.is_none() || f.filter.provider == provider));
+        Ok(wanted.map(|filter| listing::entry(filter)).collect())
+    }
+
+    fn boot_filters(&mut self, layer: Guid) -> HostResult<Vec<FilterEntry>> {
+        let Some(session) = &self.session else { return Err(closed("FwpmFilterEnum0")) };
+        let objects = session.objects();
+        let wanted = objects.filters.values().filter(|f| f.lifetime == Lifetime::BootTime && f.filter.layer == layer);
         Ok(wanted.map(|filter| listing::entry(filter)).collect())
     }
 

@@ -1,28 +1,49 @@
 //! Switching a machine off and on again.
 //!
 //! What survives is on its disk: files, the registry, the services, and what the Base Filtering Engine keeps. A test can
-//! look at the machine between the stages of its start.
+//! look at the machine between the stages of its start. Sources of their order: "Specifying Driver Load Order" and
+//! IoRegisterBootDriverReinitialization (WDK), "WFP Operation" (win32 documentation).
 
 use super::{LocalHost, Service, Services, drivers::Drivers};
+use crate::cpu;
+use nt_abi::Irql;
 use parking_lot::Mutex;
+use sluice_host::{Host, HostError, StartType};
 use std::sync::Arc;
 
 /// A stage of a machine's start, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// The drivers of type [`StartType::Boot`] are loaded. No file can be read.
+    BootDrivers,
+    /// The disk's file system is mounted, and the boot drivers' reinitialization routines are called.
+    BootDevices,
+    /// The drivers of type [`StartType::System`] are loaded.
+    SystemDrivers,
     /// Windows deletes the files that were to be deleted at its next start.
     SessionManager,
     /// The Base Filtering Engine has started: persistent filters replace the boot-time filters.
     FilterEngine,
+    /// The drivers of type [`StartType::Auto`] are loaded.
+    AutoStart,
 }
 
-const STAGES: [Stage; 2] = [Stage::SessionManager, Stage::FilterEngine];
+const STAGES: [Stage; 6] = [
+    Stage::BootDrivers,
+    Stage::BootDevices,
+    Stage::SystemDrivers,
+    Stage::SessionManager,
+    Stage::FilterEngine,
+    Stage::AutoStart,
+];
 
 /// A machine that is starting. From the beginning it has a network, with the boot-time filters.
 #[derive(Debug)]
 pub struct Boot {
     host: LocalHost,
     next: usize,
+    /// Drivers that did not load, by their services.
+    pub failed: Vec<(String, HostError)>,
 }
 
 impl LocalHost {
@@ -31,10 +52,11 @@ impl LocalHost {
     #[must_use]
     pub fn power_on(&self) -> Boot {
         let machine = self.machine.restarted();
+        machine.disk.set_mounted(false);
         let disk = {
             let disk = self.disk.lock();
             let drivers = Drivers::after(&disk.drivers, &machine.disk);
-            super::Disk { drivers, system: disk.system.clone(), trust: disk.trust, engine: true }
+            super::Disk { drivers, system: disk.system.clone(), trust: disk.trust }
         };
         let services = {
             let services = self.services.lock();
@@ -46,7 +68,7 @@ impl LocalHost {
         };
         let services = Services { by_name: services, reports: Vec::new() };
         let host = LocalHost { machine, services: Arc::new(Mutex::new(services)), disk: Arc::new(Mutex::new(disk)) };
-        Boot { host, next: 0 }
+        Boot { host, next: 0, failed: Vec::new() }
     }
 
     /// Switches the machine off and on again, and waits until it has started.
@@ -67,12 +89,18 @@ impl Boot {
     pub fn step(&mut self) -> Option<Stage> {
         let stage = *STAGES.get(self.next)?;
         self.next += 1;
+        let machine = &self.host.machine;
         match stage {
-            Stage::SessionManager => self.host.disk.lock().drivers.delete_doomed(),
-            Stage::FilterEngine => {
-                let started = self.host.machine.wfp.engine.start_bfe();
-                started.expect("nobody else has a session with an engine that is starting");
+            Stage::BootDrivers => self.load(StartType::Boot),
+            Stage::BootDevices => {
+                machine.disk.set_mounted(true);
+                // A driver that stops the machine has stopped it: whoever uses it next is told.
+                let _ = cpu::enter(machine, Irql::PASSIVE, || machine.executive.boot_routines.run());
             }
+            Stage::SystemDrivers => self.load(StartType::System),
+            Stage::SessionManager => self.host.disk.lock().drivers.delete_doomed(),
+            Stage::FilterEngine => machine.set_engine(true),
+            Stage::AutoStart => self.load(StartType::Auto),
         }
         Some(stage)
     }
@@ -82,5 +110,19 @@ impl Boot {
     pub fn finish(mut self) -> LocalHost {
         while self.step().is_some() {}
         self.host
+    }
+
+    fn load(&mut self, start: StartType) {
+        let names: Vec<String> = {
+            let services = self.host.services.lock();
+            let wanted = services.by_name.values().filter(|service| service.config.start == start);
+            wanted.map(|service| service.config.name.clone()).collect()
+        };
+        for name in names {
+            if let Err(error) = self.host.start_service(&name) {
+                tracing::warn!(name, %error, "a driver did not load at its start type");
+                self.failed.push((name, error));
+            }
+        }
     }
 }

@@ -216,6 +216,7 @@ impl Machine {
             threads,
             others: [late, self.others_left_by(name, &range)].concat(),
         };
+        self.executive.boot_routines.forget(&range);
         self.io.driver_gone(name, driver.object.address() as usize);
         driver.mapped.unload(&file_name(name));
         report

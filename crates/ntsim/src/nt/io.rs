@@ -22,6 +22,7 @@ mod buffer;
 pub mod disk;
 mod file;
 pub(crate) mod layout;
+pub mod reinit;
 pub mod wdm;
 
 /// An open file (`FILE_OBJECT`).

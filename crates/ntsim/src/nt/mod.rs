@@ -38,6 +38,7 @@ pub const EXPORTS: &[&[Export]] = &[
     ex::slist::EXPORTS,
     ex::uuid::EXPORTS,
     io::disk::EXPORTS,
+    io::reinit::EXPORTS,
     io::wdm::cancel::EXPORTS,
     io::wdm::complete::EXPORTS,
     io::wdm::device::EXPORTS,
@@ -88,6 +89,8 @@ pub struct Executive {
     pub events: errorlog::EventLog,
     /// ETW and WMI registrations.
     pub tracing: etw::Tracing,
+    /// What boot drivers have called when Windows has booted.
+    pub boot_routines: io::reinit::BootRoutines,
     /// Queued work items.
     pub work: work::WorkQueue,
     /// Callback objects.

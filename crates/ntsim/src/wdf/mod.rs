@@ -56,9 +56,9 @@ use abi::Handle;
 use handle::HandleTable;
 use object::Object;
 
+pub use crate::nt::cm::Value as RegistryValue;
 pub use bind::EXPORTS;
 pub(crate) use client::Client;
-pub use registry::Value as RegistryValue;
 
 /// The framework's state on one machine.
 pub struct Framework {
@@ -70,7 +70,6 @@ pub struct Framework {
     leaks: Mutex<Vec<(String, String)>>,
     workers: kernel::Workers,
     wheel: wheel::Wheel,
-    registry: registry::Registry,
 }
 
 impl fmt::Debug for Framework {
@@ -99,19 +98,7 @@ impl Framework {
             leaks: Mutex::new(Vec::new()),
             workers: kernel::Workers::default(),
             wheel: wheel::Wheel::default(),
-            registry: registry::Registry::default(),
         }
-    }
-
-    /// Sets a value below a driver's `Parameters` registry key, before or while it is loaded.
-    pub fn set_parameter(&self, driver: &str, name: &str, value: RegistryValue) {
-        self.registry.set_parameter(driver, name, value);
-    }
-
-    /// A value below a driver's `Parameters` registry key.
-    #[must_use]
-    pub fn parameter(&self, driver: &str, name: &str) -> Option<RegistryValue> {
-        self.registry.parameter(driver, name)
     }
 
     /// Whether a driver is bound to the framework.

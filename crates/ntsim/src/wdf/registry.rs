@@ -1,13 +1,8 @@
-//! Registry keys of drivers: what is below `...\Services\<driver>`, served from values the machine was given.
-//!
-//! The framework's own reading of a driver's key is all there is: the rest of the registry does not exist here.
+//! Registry keys as the framework gives them to drivers; the registry is [`crate::nt::cm`].
 
 use core::any::Any;
 use core::ptr;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use super::abi::{Handle, ObjectAttributes, UnicodeString};
 use super::ddi::{self, Function, Globals};
@@ -18,6 +13,8 @@ use super::object::{Allowed, Attributes, Body, Object};
 use super::string;
 use super::violation::Fault;
 use crate::machine::Machine;
+use crate::nt::cm::kind::{REG_DWORD, REG_EXPAND_SZ, REG_SZ};
+use crate::nt::cm::{SERVICES, Value};
 use nt_abi::NtStatus;
 
 /// The functions of this room.
@@ -36,77 +33,6 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     Function::passive("WdfRegistryAssignULong", assign_ulong as *const ()),
     Function::passive("WdfRegistryRemoveValue", remove_value as *const ()),
 ];
-
-/// A registry value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
-    /// `REG_SZ` (1), `REG_BINARY` (3), `REG_DWORD` (4), `REG_MULTI_SZ` (7), ...
-    pub kind: u32,
-    /// The bytes as stored: little-endian numbers, UTF-16 text with its terminator.
-    pub data: Vec<u8>,
-}
-
-const REG_SZ: u32 = 1;
-const REG_EXPAND_SZ: u32 = 2;
-const REG_DWORD: u32 = 4;
-
-impl Value {
-    /// A `REG_DWORD`.
-    #[must_use]
-    pub fn dword(value: u32) -> Self {
-        Self { kind: REG_DWORD, data: value.to_le_bytes().to_vec() }
-    }
-
-    /// A `REG_SZ`.
-    #[must_use]
-    pub fn text(text: &str) -> Self {
-        Self { kind: REG_SZ, data: text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect() }
-    }
-}
-
-/// The keys of all drivers. Paths are lower case: `sluice\parameters`.
-#[derive(Debug, Default)]
-pub(crate) struct Registry {
-    values: Mutex<BTreeMap<(String, String), Value>>,
-    keys: Mutex<BTreeSet<String>>,
-}
-
-impl Registry {
-    /// Sets a value below a driver's `Parameters` key, creating the key.
-    pub(crate) fn set_parameter(&self, driver: &str, name: &str, value: Value) {
-        self.set(&format!("{driver}\\Parameters").to_lowercase(), name, value);
-    }
-
-    /// A value below a driver's `Parameters` key.
-    #[must_use]
-    pub(crate) fn parameter(&self, driver: &str, name: &str) -> Option<Value> {
-        self.get(&format!("{driver}\\Parameters").to_lowercase(), name)
-    }
-
-    fn set(&self, path: &str, name: &str, value: Value) {
-        self.create(path);
-        self.values.lock().insert((path.to_owned(), name.to_lowercase()), value);
-    }
-
-    fn get(&self, path: &str, name: &str) -> Option<Value> {
-        self.values.lock().get(&(path.to_owned(), name.to_lowercase())).cloned()
-    }
-
-    fn create(&self, path: &str) {
-        let mut keys = self.keys.lock();
-        let mut end = 0;
-        // Every key on the way exists too.
-        while let Some(next) = path[end..].find('\\') {
-            keys.insert(path[..end + next].to_owned());
-            end += next + 1;
-        }
-        keys.insert(path.to_owned());
-    }
-
-    fn exists(&self, path: &str) -> bool {
-        self.keys.lock().contains(path)
-    }
-}
 
 /// `WDFKEY`.
 struct Key {
@@ -159,15 +85,12 @@ extern "win64" fn open_parameters(
 ) -> NtStatus {
     ddi::status(|machine| {
         let driver = ddi::object(machine, driver, Kind::Driver)?;
-        let path = format!("{}\\parameters", driver.client().name().to_lowercase());
-        machine.wdf.registry.create(&path);
+        let path = format!("{SERVICES}\\{}\\Parameters", driver.client().name());
+        machine.executive.registry.create(&path);
         // SAFETY: the driver passes pointers as the function documents them.
         unsafe { new_key(machine, globals, attributes, out, path) }
     })
 }
-
-/// Where the services' keys are, in lower case.
-const SERVICES: &str = r"\registry\machine\system\currentcontrolset\services\";
 
 /// The path of a key below another, or of an absolute one.
 ///
@@ -176,9 +99,9 @@ const SERVICES: &str = r"\registry\machine\system\currentcontrolset\services\";
 unsafe fn resolve(machine: &Machine, parent: Handle, name: *const UnicodeString) -> Result<String, Fault> {
     ddi::not_null(name, "WdfRegistryOpenKey", "KeyName")?;
     // SAFETY: the caller's promise.
-    let name = unsafe { string::read_text(name)? }.unwrap_or_default().to_lowercase();
+    let name = unsafe { string::read_text(name)? }.unwrap_or_default();
     if parent.is_null() {
-        return name.strip_prefix(SERVICES).map(str::to_owned).ok_or(Fault::Status(NtStatus::OBJECT_NAME_NOT_FOUND));
+        return if name.starts_with('\\') { Ok(name) } else { Err(NtStatus::OBJECT_NAME_NOT_FOUND.into()) };
     }
     let parent = ddi::object(machine, parent, Kind::Key)?;
     Ok(format!("{}\\{name}", ddi::body::<Key>(&parent)?.path))
@@ -195,7 +118,7 @@ extern "win64" fn open_key(
     ddi::status(|machine| {
         // SAFETY: the driver passes a UNICODE_STRING.
         let path = unsafe { resolve(machine, parent, name)? };
-        if !machine.wdf.registry.exists(&path) {
+        if !machine.executive.registry.exists(&path) {
             return Err(NtStatus::OBJECT_NAME_NOT_FOUND.into());
         }
         // SAFETY: the driver passes pointers as the function documents them.
@@ -219,8 +142,8 @@ extern "win64" fn create_key(
     ddi::status(|machine| {
         // SAFETY: the driver passes a UNICODE_STRING.
         let path = unsafe { resolve(machine, parent, name)? };
-        let existed = machine.wdf.registry.exists(&path);
-        machine.wdf.registry.create(&path);
+        let existed = machine.executive.registry.exists(&path);
+        machine.executive.registry.create(&path);
         if !disposition.is_null() {
             // SAFETY: not null.
             unsafe { disposition.write(if existed { OPENED } else { CREATED }) };
@@ -256,7 +179,7 @@ unsafe fn place(machine: &Machine, key: Handle, name: *const UnicodeString) -> R
 unsafe fn value(machine: &Machine, key: Handle, name: *const UnicodeString) -> Result<Value, Fault> {
     // SAFETY: the caller's promise.
     let (path, name) = unsafe { place(machine, key, name)? };
-    machine.wdf.registry.get(&path, &name).ok_or(Fault::Status(NtStatus::OBJECT_NAME_NOT_FOUND))
+    machine.executive.registry.get(&path, &name).ok_or(Fault::Status(NtStatus::OBJECT_NAME_NOT_FOUND))
 }
 
 extern "win64" fn query_value(
@@ -399,7 +322,7 @@ extern "win64" fn query_ulong(_: Globals, key: Handle, name: *const UnicodeStrin
 unsafe fn assign(machine: &Machine, key: Handle, name: *const UnicodeString, value: Value) -> Result<(), Fault> {
     // SAFETY: the caller's promise.
     let (path, name) = unsafe { place(machine, key, name)? };
-    machine.wdf.registry.set(&path, &name, value);
+    machine.executive.registry.set(&path, &name, value);
     Ok(())
 }
 
@@ -447,7 +370,7 @@ extern "win64" fn remove_value(_: Globals, key: Handle, name: *const UnicodeStri
     ddi::status(|machine| {
         // SAFETY: the driver passes a UNICODE_STRING.
         let (path, name) = unsafe { place(machine, key, name)? };
-        let removed = machine.wdf.registry.values.lock().remove(&(path, name.to_lowercase()));
-        removed.map(drop).ok_or(Fault::Status(NtStatus::OBJECT_NAME_NOT_FOUND))
+        let removed = machine.executive.registry.remove_value(&path, &name);
+        if removed { Ok(()) } else { Err(NtStatus::OBJECT_NAME_NOT_FOUND.into()) }
     })
 }

@@ -186,8 +186,8 @@ fn ulong(key: Handle, name: &str) -> Result<u32, NtStatus> {
 #[test]
 fn parameters_are_what_the_machine_was_given() {
     let rig = Rig::new();
-    rig.machine.wdf.set_parameter("testee", "Depth", RegistryValue::dword(7));
-    rig.machine.wdf.set_parameter("Testee", "Name", RegistryValue::text("sluice"));
+    rig.machine.set_parameter("testee", "Depth", RegistryValue::dword(7));
+    rig.machine.set_parameter("Testee", "Name", RegistryValue::text("sluice"));
     rig.run(|| {
         let key = parameters(&rig);
         assert_eq!(ulong(key, "depth"), Ok(7), "names have no case");
@@ -259,5 +259,5 @@ fn a_driver_writes_values_and_keys_of_its_own() {
         assert_eq!((removed, ulong(key, "Count")), (NtStatus::SUCCESS, Err(NtStatus::OBJECT_NAME_NOT_FOUND)));
     })
     .unwrap();
-    assert_eq!(rig.machine.wdf.parameter("testee", "count"), None);
+    assert_eq!(rig.machine.parameter("testee", "count"), None);
 }

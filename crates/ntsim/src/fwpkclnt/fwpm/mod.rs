@@ -9,6 +9,8 @@ mod read;
 use super::handle::Handles;
 use crate::cpu;
 use crate::export::exports;
+use crate::trace::{Argument, Callback};
+use crate::verifier::callback::{self, At, Keeps};
 use core::ffi::c_void;
 use enumerate::*;
 use filter_engine::bfe::{Session, SessionOptions};
@@ -30,9 +32,34 @@ use std::sync::Arc;
 pub(super) struct Clients {
     engines: Handles<Session>,
     enumerations: Handles<Enumeration>,
-    subscriptions: Handles<()>,
+    subscriptions: Handles<Subscription>,
     /// Memory handed out, by the address that FwpmFreeMemory0 takes.
     memory: Mutex<HashMap<usize, Arena>>,
+}
+
+/// A driver that wants to know when BFE starts and stops.
+#[derive(Clone, Copy, Debug)]
+struct Subscription {
+    /// FWPM_SERVICE_STATE_CHANGE_CALLBACK0.
+    callback: u64,
+    context: u64,
+}
+
+/// Tells every driver that has subscribed that BFE's state is now `state`. Inside [`cpu::enter`], at PASSIVE_LEVEL.
+pub(crate) fn state_changed(state: u32) {
+    for Subscription { callback, context } in cpu::with_machine(|machine| machine.wfp.clients.subscriptions.all()) {
+        let describe =
+            || Callback::new("FWPM_SERVICE_STATE_CHANGE_CALLBACK0", callback, vec![Argument::new("newState", state)]);
+        // SAFETY: the driver subscribed with a function of this type; its faults come back from `cpu::enter`.
+        let call: extern "win64" fn(u64, u32) = unsafe { core::mem::transmute(callback) };
+        callback::enter(
+            &At("the BFE state callback", callback),
+            Keeps::All,
+            describe,
+            || call(context, state),
+            |()| String::new(),
+        );
+    }
 }
 
 impl Default for Clients {
@@ -204,13 +231,14 @@ functions! {
         if running { consts::FWPM_SERVICE_RUNNING } else { consts::FWPM_SERVICE_STOPPED }
     }
 
-    /// The callback is never called: the state does not change.
-    fn FwpmBfeStateSubscribeChanges0(device: Handle, callback: Handle, _context: Handle, out: *mut Handle) -> NtStatus {
+    fn FwpmBfeStateSubscribeChanges0(device: Handle, callback: Handle, context: Handle, out: *mut Handle) -> NtStatus {
         status((|| {
             if device.is_null() || callback.is_null() {
                 return Err(null("deviceObject or callback"));
             }
-            let handle = cpu::with_machine(|machine| machine.wfp.clients.subscriptions.add(()));
+            enough_memory("FwpmBfeStateSubscribeChanges0")?;
+            let subscription = Subscription { callback: callback as u64, context: context as u64 };
+            let handle = cpu::with_machine(|machine| machine.wfp.clients.subscriptions.add(subscription));
             put(out, handle as Handle, "changeHandle")
         })())
     }

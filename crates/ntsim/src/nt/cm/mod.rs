@@ -121,6 +121,13 @@ impl Registry {
         !has_children && keys.remove(&at).is_some()
     }
 
+    /// Deletes a key with everything below it.
+    pub fn remove_all(&self, path: &str) {
+        let at = canonical(path);
+        let inner = format!("{at}\\");
+        self.keys.lock().retain(|path, _| *path != at && !path.starts_with(&inner));
+    }
+
     /// Sets a value, creating the key.
     pub fn set(&self, path: &str, name: &str, value: Value) {
         self.create(path);
