@@ -50,6 +50,7 @@ fn status() -> Status {
     let counters = SLUICE.counters.sums(&SLUICE.flows);
     let mut status = Status { protocol_version: PROTOCOL_VERSION, counters, ..Status::default() };
     SLUICE.kept.report(&mut status);
+    SLUICE.asking.report(&mut status);
     if let Some(policy) = SLUICE.policy.read() {
         status.epoch = policy.epoch;
         status.rules = policy.image.rule_count();

@@ -7,11 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use kernel::{
-    file,
-    status::{NtResult, NtStatus},
-    utf16,
-};
+use kernel::{file::File, status::NtStatus, utf16};
 use sluice_protocol::{
     Event, KEPT_POLICY,
     event::verdict,
@@ -20,6 +16,14 @@ use sluice_protocol::{
 };
 
 use crate::SLUICE;
+
+/// Why nothing was restored.
+enum Failed {
+    /// The file cannot be opened.
+    Open(NtStatus),
+    /// It cannot be read, or there is no memory for it.
+    Read(NtStatus),
+}
 
 /// What became of the kept policy when the driver was loaded.
 pub(crate) struct Kept {
@@ -34,14 +38,26 @@ impl Kept {
         Self { outcome: AtomicU32::new(kept::NONE), status: AtomicU32::new(0) }
     }
 
-    /// Puts the kept policy in force, if there is one that can be. PASSIVE_LEVEL, before the callouts are registered;
-    /// waits for the disk.
-    pub(crate) fn restore(&self) {
+    /// Puts the kept policy in force, if there is one that can be. While Windows starts the disk may not be readable yet:
+    /// for a driver that is loaded `with_the_kernel` the answer is false then, and this is to be called again. PASSIVE_LEVEL,
+    /// before the callouts are registered; waits for the disk.
+    pub(crate) fn restore(&self, with_the_kernel: bool) -> bool {
         let (outcome, status) = match restored() {
             Ok(outcome) => (outcome, 0),
-            Err(NtStatus::OBJECT_NAME_NOT_FOUND) => (kept::NONE, 0),
-            Err(status) => (kept::UNREADABLE, status.raw() as u32),
+            Err(Failed::Open(NtStatus::OBJECT_NAME_NOT_FOUND)) => (kept::NONE, 0),
+            Err(Failed::Open(_)) if with_the_kernel => (kept::LATER, 0),
+            Err(Failed::Open(status) | Failed::Read(status)) => (kept::UNREADABLE, status.raw() as u32),
         };
+        self.said(outcome, status);
+        outcome != kept::LATER
+    }
+
+    /// It was put in force, but nothing asks about it.
+    pub(crate) fn failed(&self, status: NtStatus) {
+        self.said(kept::UNREADABLE, status.raw() as u32);
+    }
+
+    fn said(&self, outcome: u32, status: u32) {
         self.outcome.store(outcome, Ordering::Relaxed);
         self.status.store(status, Ordering::Relaxed);
         if matches!(outcome, kept::REFUSED | kept::UNREADABLE) {
@@ -61,8 +77,8 @@ impl Kept {
     }
 }
 
-fn restored() -> NtResult<u32> {
-    let image = file::read(utf16!(KEPT_POLICY), MAX_POLICY_BYTES)?;
-    let reply = SLUICE.policy.replace(image)?;
+fn restored() -> Result<u32, Failed> {
+    let file = File::open(utf16!(KEPT_POLICY)).map_err(Failed::Open)?;
+    let reply = file.read(MAX_POLICY_BYTES).and_then(|image| SLUICE.policy.replace(image)).map_err(Failed::Read)?;
     Ok(if reply.reason().is_none() { kept::RESTORED } else { kept::REFUSED })
 }

@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod asking;
 mod budget;
 mod callouts;
 mod counters;
@@ -25,16 +26,11 @@ mod policy;
 mod upload;
 mod whose;
 
-use kernel::{
-    spin::SpinLock,
-    status::NtResult,
-    wdf::{ControlDevice, Driver},
-    wfp::{Callouts, FlowSet},
-};
-use sluice_protocol::object::CALLOUTS;
+use kernel::{status::NtResult, utf16, wdf::Driver, wfp::FlowSet};
+use sluice_protocol::parameter::FAIL_CLOSED;
 
 use crate::{
-    counters::PerProcessor, device::Device, events::Events, flow::FlowState, identity::Identities, kept::Kept,
+    asking::Asking, counters::PerProcessor, events::Events, flow::FlowState, identity::Identities, kept::Kept,
     limits::Limits, policy::InForce, upload::Uploads,
 };
 
@@ -47,7 +43,7 @@ struct Sluice {
     identities: Identities,
     limits: Limits,
     kept: Kept,
-    registered: SpinLock<Option<Registered>>,
+    asking: Asking,
 }
 
 /// Apart from the rest, which begins as zeros and takes no room in the file: no upload is not zero.
@@ -61,47 +57,46 @@ static SLUICE: Sluice = Sluice {
     identities: Identities::new(),
     limits: Limits::new(),
     kept: Kept::new(),
-    registered: SpinLock::new(None),
+    asking: Asking::new(),
 };
-
-/// What must be released before the driver goes, in the order of the fields: no callout runs any more when the device
-/// is deleted.
-struct Registered {
-    callouts: Callouts<{ CALLOUTS.len() }>,
-    device: ControlDevice<Device>,
-}
 
 kernel::driver!(start: start, stop: stop);
 
 /// PASSIVE_LEVEL.
 fn start(driver: &Driver) -> NtResult<()> {
     SLUICE.limits.set(driver);
+    let fails_closed = driver.parameter(utf16!(FAIL_CLOSED)).is_some_and(|value| value != 0);
     let device = device::create(driver)?;
     // First the policy, then the callouts: the first packet that they are asked about is decided by it.
-    SLUICE.kept.restore();
-    let result = SLUICE.events.start(&device).and_then(|()| callouts::register(&device));
-    let callouts = match result {
-        Ok(callouts) => callouts,
+    let restored = SLUICE.kept.restore(driver.is_boot_start());
+    let prepared = SLUICE.events.start(&device).and_then(|()| SLUICE.asking.prepare(&device, fails_closed));
+    match prepared {
+        Ok(prepared) => SLUICE.asking.begin(device, prepared),
         Err(status) => {
             SLUICE.events.stop();
             SLUICE.policy.clear();
             return Err(status); // the device goes with its owner
         }
-    };
-    SLUICE.policy.ask_again_after_start();
-    device.open_for_requests();
-    *SLUICE.registered.lock() = Some(Registered { callouts, device });
+    }
+    if !restored {
+        driver.when_booted(booted);
+    }
     Ok(())
+}
+
+/// The disk can be read. PASSIVE_LEVEL, before any program runs.
+fn booted() {
+    SLUICE.kept.restore(false);
+    if SLUICE.policy.epoch() != 0
+        && let Err(status) = SLUICE.asking.with_policy()
+    {
+        SLUICE.policy.clear();
+        SLUICE.kept.failed(status);
+    }
 }
 
 /// PASSIVE_LEVEL, with no handle open to the device.
 fn stop() {
-    let registered = SLUICE.registered.lock().take();
-    if let Some(Registered { callouts, device }) = registered {
-        callouts::close();
-        drop(callouts);
-        SLUICE.events.stop();
-        drop(device);
-    }
+    SLUICE.asking.end();
     SLUICE.policy.clear();
 }

@@ -60,16 +60,19 @@ impl InForce {
     /// As there.
     pub(crate) fn load(&self, bytes: Vec<u8>) -> NtResult<PolicyReply> {
         let mut reply = self.replace(bytes)?;
-        if reply.reason().is_none()
-            && let Err(status) = ask_again()
-        {
+        if reply.reason().is_some() {
+            return Ok(reply);
+        }
+        // It fails only with the first policy: then there is none again.
+        SLUICE.asking.with_policy().inspect_err(|_| self.clear())?;
+        if let Err(status) = ask_again() {
             reply.not_asked_again = status.raw() as u32;
         }
         Ok(reply)
     }
 
-    /// Has Windows reauthorize the connections that are older than the driver, if it started with a policy. PASSIVE_LEVEL.
-    pub(crate) fn ask_again_after_start(&self) {
+    /// Has Windows reauthorize existing connections, if a policy is in force. PASSIVE_LEVEL.
+    pub(crate) fn ask_again(&self) {
         if self.epoch() != 0 {
             let _ = ask_again(); // counted
         }
@@ -99,7 +102,7 @@ impl InForce {
 
     /// Drops the policy. PASSIVE_LEVEL.
     pub(crate) fn clear(&self) {
-        // Nobody else can replace it: the device is gone.
+        // Nobody else can replace it now: requests are handled one at a time, or the device is gone.
         let _ = self.policy.replace(None, || self.epoch.store(0, Ordering::Release));
     }
 }

@@ -25,30 +25,19 @@ const ATTRIBUTES: u32 = 0x40 | 0x200;
 /// How much one read asks for: a part of a large file, so that the file system needs no buffer of the file's size.
 const PART: usize = 1 << 20;
 
-/// The content of a file in nonpaged pool. IRQL = PASSIVE_LEVEL; waits for the disk.
-///
-/// `path` is an NT path, such as `\SystemRoot\System32\drivers\x`: what it begins with leads to the system's own disk
-/// before there are drive letters, as soon as that disk's file system is mounted ("Using Files in a Driver").
-///
-/// # Errors
-/// The status of opening the file, STATUS_OBJECT_NAME_NOT_FOUND if its folder has no such file among them; the status
-/// of reading it; STATUS_FILE_TOO_LARGE if it has more than `most` bytes, STATUS_END_OF_FILE if it has none or became
-/// shorter while it was read; STATUS_INSUFFICIENT_RESOURCES.
-pub fn read<const N: usize>(path: &'static Utf16<N>, most: usize) -> NtResult<Vec<u8>> {
-    let file = File::open(path)?;
-    let length = file.length()?;
-    match usize::try_from(length) {
-        Ok(0) => Err(NtStatus::END_OF_FILE),
-        Ok(length) if length <= most => file.content(length),
-        _ => Err(NtStatus::FILE_TOO_LARGE),
-    }
-}
-
-/// An open file. Dropping it closes the handle.
-struct File(HANDLE);
+/// An open file. Dropping it closes the handle. IRQL = PASSIVE_LEVEL for all of it, in one process.
+#[derive(Debug)]
+pub struct File(HANDLE);
 
 impl File {
-    fn open<const N: usize>(path: &'static Utf16<N>) -> NtResult<Self> {
+    /// Opens a file for reading.
+    ///
+    /// `path` is an NT path, such as `\SystemRoot\System32\drivers\x`: what it begins with leads to the system's own disk
+    /// before there are drive letters, as soon as that disk's file system is mounted ("Using Files in a Driver").
+    ///
+    /// # Errors
+    /// STATUS_OBJECT_NAME_NOT_FOUND if there is the folder but no such file in it, any other status of ZwOpenFile.
+    pub fn open<const N: usize>(path: &'static Utf16<N>) -> NtResult<Self> {
         let mut name = path.as_unicode_string();
         let mut attributes = OBJECT_ATTRIBUTES {
             Length: size_of::<OBJECT_ATTRIBUTES>() as u32,
@@ -61,6 +50,19 @@ impl File {
         let status =
             unsafe { ZwOpenFile(&raw mut handle, ACCESS, &raw mut attributes, &raw mut outcome, SHARE, OPTIONS) };
         NtStatus::check(status).map(|()| Self(handle))
+    }
+
+    /// Its content in nonpaged pool. Waits for the disk.
+    ///
+    /// # Errors
+    /// The status of reading it; STATUS_FILE_TOO_LARGE if it has more than `most` bytes, STATUS_END_OF_FILE if it has none
+    /// or became shorter while it was read; STATUS_INSUFFICIENT_RESOURCES.
+    pub fn read(&self, most: usize) -> NtResult<Vec<u8>> {
+        match usize::try_from(self.length()?) {
+            Ok(0) => Err(NtStatus::END_OF_FILE),
+            Ok(length) if length <= most => self.content(length),
+            _ => Err(NtStatus::FILE_TOO_LARGE),
+        }
     }
 
     fn length(&self) -> NtResult<i64> {

@@ -1,16 +1,18 @@
 //! The driver object.
 
-use core::ptr::null_mut;
+use core::{ffi::c_void, ptr::null_mut};
 
 use wdk_sys::{
-    _WDF_DRIVER_INIT_FLAGS, PCUNICODE_STRING, PDRIVER_OBJECT, PFN_WDF_DRIVER_UNLOAD, WDF_DRIVER_CONFIG, WDFDRIVER,
-    WDFKEY, call_unsafe_wdf_function_binding,
+    _WDF_DRIVER_INIT_FLAGS, PCUNICODE_STRING, PDRIVER_OBJECT, PFN_WDF_DRIVER_UNLOAD, UNICODE_STRING, WDF_DRIVER_CONFIG,
+    WDFDRIVER, WDFKEY, call_unsafe_wdf_function_binding,
+    ntddk::{IoRegisterBootDriverReinitialization, RtlInitUnicodeString},
 };
 
 use super::attributes;
 use crate::{
     status::{NtResult, NtStatus},
     text::Utf16,
+    utf16,
 };
 
 /// KEY_QUERY_VALUE (winnt.h).
@@ -65,6 +67,52 @@ impl Driver {
         self.0
     }
 
+    /// Whether Windows loads the driver with the kernel, before the disk has a file system (SERVICE_BOOT_START).
+    /// IRQL = PASSIVE_LEVEL.
+    #[must_use]
+    pub fn is_boot_start(&self) -> bool {
+        /// SERVICE_BOOT_START (winnt.h), the service's `Start`.
+        const BOOT_START: u32 = 0;
+        let mut path = UNICODE_STRING::default();
+        // SAFETY: the driver object exists, and keeps the path, which ends with a NUL, as long as it does; the string's
+        // header is written. PASSIVE_LEVEL.
+        unsafe {
+            let registry_path = call_unsafe_wdf_function_binding!(WdfDriverGetRegistryPath, self.0);
+            RtlInitUnicodeString(&raw mut path, registry_path);
+        }
+        let mut key: WDFKEY = null_mut();
+        let mut attributes = attributes();
+        // SAFETY: no parent: the path is absolute. The structures outlive the call, which opens a key that is closed below.
+        let status = unsafe {
+            call_unsafe_wdf_function_binding!(
+                WdfRegistryOpenKey,
+                null_mut(),
+                &raw const path,
+                KEY_QUERY_VALUE,
+                &raw mut attributes,
+                &raw mut key
+            )
+        };
+        NtStatus::check(status).is_ok() && number(key, utf16!("Start")) == Some(BOOT_START)
+    }
+
+    /// Has `routine` called once, at PASSIVE_LEVEL, when all boot devices have been started and the system's disk can be
+    /// read. Only for a driver for which [`Self::is_boot_start`] is true, while Windows starts, and at the end of a start
+    /// that succeeds. IRQL = PASSIVE_LEVEL.
+    pub fn when_booted(&self, routine: fn()) {
+        unsafe extern "C" fn booted(_driver: PDRIVER_OBJECT, context: *mut c_void, _count: u32) {
+            // SAFETY: the context is what is passed below, a `fn()`.
+            let routine: fn() = unsafe { core::mem::transmute(context) };
+            routine();
+        }
+        // SAFETY: the driver object exists, and with it that of the I/O manager, which forgets the routine when it is
+        // unloaded; the routine is a function of the image. PASSIVE_LEVEL.
+        unsafe {
+            let object = call_unsafe_wdf_function_binding!(WdfDriverWdmGetDriverObject, self.0);
+            IoRegisterBootDriverReinitialization(object, Some(booted), routine as *mut c_void);
+        }
+    }
+
     /// A REG_DWORD of the service's Parameters key; None when there is none. IRQL = PASSIVE_LEVEL.
     #[must_use]
     pub fn parameter<const N: usize>(&self, name: &'static Utf16<N>) -> Option<u32> {
@@ -81,15 +129,20 @@ impl Driver {
             )
         };
         NtStatus::check(status).ok()?;
-        let name = name.as_unicode_string();
-        let mut value = 0;
-        // SAFETY: the key is open; the name is read and the value written during the call.
-        let status =
-            unsafe { call_unsafe_wdf_function_binding!(WdfRegistryQueryULong, key, &raw const name, &raw mut value) };
-        // SAFETY: opened above, closed once.
-        unsafe { call_unsafe_wdf_function_binding!(WdfRegistryClose, key) };
-        NtStatus::check(status).ok().map(|()| value)
+        number(key, name)
     }
+}
+
+/// A REG_DWORD of an open key, which is closed.
+fn number<const N: usize>(key: WDFKEY, name: &'static Utf16<N>) -> Option<u32> {
+    let name = name.as_unicode_string();
+    let mut value = 0;
+    // SAFETY: the key is open; the name is read and the value written during the call.
+    let status =
+        unsafe { call_unsafe_wdf_function_binding!(WdfRegistryQueryULong, key, &raw const name, &raw mut value) };
+    // SAFETY: the caller has opened it, and it is closed once.
+    unsafe { call_unsafe_wdf_function_binding!(WdfRegistryClose, key) };
+    NtStatus::check(status).ok().map(|()| value)
 }
 
 /// Makes `DriverEntry` and the unload callback from two safe functions: `start: fn(&Driver) -> NtResult<()>` and `stop:
