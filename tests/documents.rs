@@ -13,7 +13,7 @@ use commands::{Bench, dev_verbs, program, read, root, verbs};
 use regex::Regex;
 use sluice_protocol::{
     OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD,
-    object::{CALLOUTS, CalloutObject},
+    object::{CALLOUTS, CalloutObject, Carried, LAYERS, Role},
 };
 
 /// Every document.
@@ -314,6 +314,19 @@ fn the_layers_are_those_of_the_driver() {
     let specification = read("SPECIFICATION.md");
     let listed = first_cells(&specification, "## Per layer");
     assert_eq!(listed, stems, "SPECIFICATION.md, per layer");
+    for layer in &LAYERS {
+        let answers = match layer.role {
+            Role::Decide => "decides",
+            Role::Observe => "observes",
+        };
+        let called = match layer.carried {
+            Carried::None | Carried::EveryFlow => "everything",
+            Carried::LookedAtTcp => "TCP flows whose name may decide",
+            Carried::LookedAtUdp => "UDP flows whose name may decide",
+        };
+        let row = format!("\n| {} | {} | {answers} | {called} |\n", layer.name, layer.about);
+        assert!(read("docs/driver.md").contains(&row), "docs/driver.md has no row{row}");
+    }
     let architecture = read("ARCHITECTURE.md");
     for stem in stems {
         let short = stem.trim_start_matches("ALE_");

@@ -75,6 +75,8 @@ pub struct Layer {
     pub v6: LayerForm,
     /// The name without its FWPM_LAYER_ prefix and its version.
     pub name: &'static str,
+    /// What the driver does there, in a few words.
+    pub about: &'static str,
 }
 
 /// One of the two forms of a layer.
@@ -89,7 +91,7 @@ pub struct LayerForm {
 }
 
 macro_rules! layer {
-    ($point:ident $name:ident + $suffix:ident $role:ident $carried:ident V4 $v4:literal $v4_key:literal V6 $v6:literal $v6_key:literal) => {
+    ($point:ident $name:ident + $suffix:ident $role:ident $carried:ident V4 $v4:literal $v4_key:literal V6 $v6:literal $v6_key:literal $about:literal) => {
         Layer {
             v4: LayerForm {
                 name: concat!(stringify!($name), "_V4_", stringify!($suffix)),
@@ -102,10 +104,10 @@ macro_rules! layer {
                 key: $v6_key,
             },
             name: concat!(stringify!($name), "_", stringify!($suffix)),
-            ..layer!($point $name $role $carried V4 $v4 $v4_key V6 $v6 $v6_key)
+            ..layer!($point $name $role $carried V4 $v4 $v4_key V6 $v6 $v6_key $about)
         }
     };
-    ($point:ident $name:ident $role:ident $carried:ident V4 $v4:literal $v4_key:literal V6 $v6:literal $v6_key:literal) => {
+    ($point:ident $name:ident $role:ident $carried:ident V4 $v4:literal $v4_key:literal V6 $v6:literal $v6_key:literal $about:literal) => {
         Layer {
             point: Point::$point,
             role: Role::$role,
@@ -113,6 +115,7 @@ macro_rules! layer {
             v4: LayerForm { name: concat!(stringify!($name), "_V4"), id: $v4, key: $v4_key },
             v6: LayerForm { name: concat!(stringify!($name), "_V6"), id: $v6, key: $v6_key },
             name: stringify!($name),
+            about: $about,
         }
     };
 }
@@ -124,25 +127,35 @@ macro_rules! layer {
 /// `install` adds and `status` lists. A new row needs a [`Point`] and a file in the driver's `callouts/`.
 pub const LAYERS: [Layer; 10] = [
     layer!(Connect ALE_AUTH_CONNECT Decide None
-        V4 48 0xc38d57d1_05a7_4c33_904f_7fbceee60e82 V6 50 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4),
+        V4 48 0xc38d57d1_05a7_4c33_904f_7fbceee60e82 V6 50 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4
+        "decides a connection that this machine opens"),
     layer!(Accept ALE_AUTH_RECV_ACCEPT Decide None
-        V4 44 0xe1cd9fe7_f4b5_4273_96c0_592e487b8650 V6 46 0xa3b42c97_9f04_4672_b87e_cee9c483257f),
+        V4 44 0xe1cd9fe7_f4b5_4273_96c0_592e487b8650 V6 46 0xa3b42c97_9f04_4672_b87e_cee9c483257f
+        "decides a connection that another machine opens"),
     layer!(Established ALE_FLOW_ESTABLISHED Observe None
-        V4 52 0xaf80470a_5596_4c13_9992_539e6fe57967 V6 54 0x7021d2b3_dfa4_406e_afeb_6afaf7e70efd),
+        V4 52 0xaf80470a_5596_4c13_9992_539e6fe57967 V6 54 0x7021d2b3_dfa4_406e_afeb_6afaf7e70efd
+        "gives the flow its context"),
     layer!(Stream STREAM Decide LookedAtTcp
-        V4 20 0x3b89653c_c170_49e4_b1cd_e0eeeee19a3e V6 22 0x47c9137a_7ec4_46b3_b6e4_48e926b1eda4),
+        V4 20 0x3b89653c_c170_49e4_b1cd_e0eeeee19a3e V6 22 0x47c9137a_7ec4_46b3_b6e4_48e926b1eda4
+        "keeps a client's first bytes back until their name decides"),
     layer!(OutboundTransport OUTBOUND_TRANSPORT Decide EveryFlow
-        V4 16 0x09e61aea_d214_46e2_9b21_b26b0b2f28c8 V6 18 0xe1735bde_013f_4655_b351_a49e15762df0),
+        V4 16 0x09e61aea_d214_46e2_9b21_b26b0b2f28c8 V6 18 0xe1735bde_013f_4655_b351_a49e15762df0
+        "counts the packets of flows, drops revoked flows"),
     layer!(InboundTransport INBOUND_TRANSPORT Decide EveryFlow
-        V4 12 0x5926dfc8_e3cf_4426_a283_dc393f5d0f9d V6 14 0x634a869f_fc23_4b90_b0c1_bf620a36ae6f),
+        V4 12 0x5926dfc8_e3cf_4426_a283_dc393f5d0f9d V6 14 0x634a869f_fc23_4b90_b0c1_bf620a36ae6f
+        "counts the packets of flows, drops revoked flows"),
     layer!(Forward IPFORWARD Decide None
-        V4 8 0xa82acc24_4ee1_4ee1_b465_fd1d25cb10a4 V6 10 0x7b964818_19c7_493a_b71f_832c3684d28c),
+        V4 8 0xa82acc24_4ee1_4ee1_b465_fd1d25cb10a4 V6 10 0x7b964818_19c7_493a_b71f_832c3684d28c
+        "decides each packet that is passed on"),
     layer!(InboundDiscard INBOUND_TRANSPORT + DISCARD Decide None
-        V4 13 0xac4a9833_f69d_4648_b261_6dc84835ef39 V6 15 0x2a6ff955_3b2b_49d2_9848_ad9d72dcaab7),
+        V4 13 0xac4a9833_f69d_4648_b261_6dc84835ef39 V6 15 0x2a6ff955_3b2b_49d2_9848_ad9d72dcaab7
+        "keeps resets of closed ports from a stranger"),
     layer!(OutboundIcmpError OUTBOUND_ICMP_ERROR Decide None
-        V4 32 0x41390100_564c_4b32_bc1d_718048354d7c V6 34 0x7fb03b60_7b8d_4dfa_badd_980176fc4e12),
+        V4 32 0x41390100_564c_4b32_bc1d_718048354d7c V6 34 0x7fb03b60_7b8d_4dfa_badd_980176fc4e12
+        "keeps ICMP errors of closed ports from a stranger"),
     layer!(Datagrams DATAGRAM_DATA Decide LookedAtUdp
-        V4 24 0x3d08bf4e_45f6_4930_a922_417098e20027 V6 26 0xfa45fe2f_3cba_4427_87fc_57b9a4b10d00),
+        V4 24 0x3d08bf4e_45f6_4930_a922_417098e20027 V6 26 0xfa45fe2f_3cba_4427_87fc_57b9a4b10d00
+        "decides by a datagram's question or hello"),
 ];
 
 /// The row of a place.

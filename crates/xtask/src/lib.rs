@@ -3,5 +3,6 @@
 pub mod image;
 pub mod inf;
 pub mod package;
+pub mod picture;
 pub mod process;
 pub mod signature;

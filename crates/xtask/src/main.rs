@@ -17,7 +17,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use xtask::{image, package::PackageError, process};
+use xtask::{image, package::PackageError, picture, process};
 
 use crate::{build::Product, places::Places};
 
@@ -68,6 +68,8 @@ enum Verb {
     },
     /// Checks format, clippy (programs and driver) and the project's own rules
     Lint,
+    /// Draws docs/driver.svg anew
+    Picture,
     /// Checks that Windows would load a driver image and that this project would ship it
     CheckImage {
         /// The .sys file
@@ -134,6 +136,10 @@ fn run(verb: Verb) -> Result<(), Error> {
             Ok(process::run(&mut bench_cargo(&places, names, arguments))?)
         }
         Verb::Lint => lint::run(&places),
+        Verb::Picture => {
+            let file = places.root.join("docs/driver.svg");
+            fs::write(&file, picture::draw()).map_err(Error::file(file))
+        }
         Verb::CheckImage { file } => check_image(&file),
     }
 }
