@@ -26,7 +26,8 @@ pub const EXPORTS: &[&[Export]] = &[
     cm::zw::EXPORTS,
     errorlog::EXPORTS,
     etw::EXPORTS,
-    etw::RECORDER,
+    etw::wpp::EXPORTS,
+    etw::wpp::RECORDER,
     ex::callback::EXPORTS,
     ex::interlocked::EXPORTS,
     ex::lookaside::EXPORTS,
@@ -87,7 +88,7 @@ pub struct Executive {
     pub registry: cm::Registry,
     /// The system event log.
     pub events: errorlog::EventLog,
-    /// ETW and WMI registrations.
+    /// ETW and WMI registrations, and the sessions that listen.
     pub tracing: etw::Tracing,
     /// What boot drivers have called when Windows has booted.
     pub boot_routines: io::reinit::BootRoutines,
