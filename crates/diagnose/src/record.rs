@@ -255,6 +255,15 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
+/// The text in a blob of UTF-16, as a program's path is.
+#[must_use]
+pub fn text_of(value: &ConditionValue) -> Option<String> {
+    match value {
+        ConditionValue::ByteBlob(bytes) => wide(bytes),
+        _ => None,
+    }
+}
+
 /// UTF-16 text, where the bytes are that: a path, without its NUL.
 #[must_use]
 pub fn wide(bytes: &[u8]) -> Option<String> {

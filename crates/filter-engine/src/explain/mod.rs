@@ -77,7 +77,7 @@ pub struct Standing {
     pub hard: bool,
     /// A callout blocked in spite of a hard permit.
     pub vetoed: bool,
-    /// The filter whose decision it is. Where several lead to the same verdict, one of them.
+    /// The filter whose decision it is. Where more than some lead to the same verdict, one of them.
     pub by: Option<Position>,
 }
 
@@ -139,6 +139,9 @@ struct Decision {
     callout: bool,
 }
 
+/// The most standings that are kept apart only by the filter whose decision they are.
+const MOST_TOLD: usize = 12;
+
 /// What a filter can say, given what is in force: `None` leaves the decision to the next filter.
 fn sayings(filter: &Candidate, now: &Standing) -> Vec<Option<Decision>> {
     let says = |verdict, hard| Some(Decision { verdict, hard, callout: false });
@@ -183,7 +186,8 @@ pub fn explain(facts: &Facts<'_>, sublayers: &[Vec<Candidate>]) -> Vec<Stratum> 
         let mut after: Vec<Standing> = Vec::new();
         for now in &standings {
             let mut keep = |standing: Standing| {
-                if !after.iter().any(|one| one.is_like(&standing)) {
+                let told = |one: &Standing| *one == standing || (after.len() >= MOST_TOLD && one.is_like(&standing));
+                if !after.iter().any(told) {
                     after.push(standing);
                 }
             };
