@@ -129,6 +129,70 @@ fn a_file_that_is_not_one_is_refused_with_its_line() {
     assert!(filters.error.contains("lists no callouts"), "{}", filters.error);
 }
 
+#[test]
+fn explain_says_who_decides_and_why() {
+    let state = data("wfpstate.xml");
+    let flow = ["--tcp", "10.0.0.10:50123", "192.0.2.66:443", "--app", r"C:\windows\system32\curl.exe"];
+    insta::assert_snapshot!(shown("100", 0, &[&["explain", &state][..], &flow].concat()).out);
+    let udp = ["--udp", "10.0.0.10:50123", "9.9.9.9:53"];
+    insta::assert_snapshot!(shown("80", 0, &[&["explain", &state][..], &udp].concat()).out);
+
+    let explained = |more: &[&str]| json(&[&["explain", &state], more].concat())["explanation"].clone();
+    assert_eq!(explained(&udp)["result"]["is"], "block", "whatever the callouts say");
+    // A filter on a group of which nothing is known, then with a token that has it and one that has it not.
+    let ssh = ["--tcp", "10.0.0.10:50123", "203.0.113.1:22"];
+    let of_ssh = |more: &[&str]| {
+        let explanation = explained(&[&ssh[..], more].concat());
+        let layers = explanation["layers"].as_array().unwrap().clone();
+        let connect = layers.into_iter().find(|layer| layer["layer"] == "ALE_AUTH_CONNECT_V4").unwrap();
+        let sublayers = connect["sublayers"].as_array().unwrap().clone();
+        let firewall = sublayers.into_iter().find(|one| one["sublayer"] == "MPSSVC_WF").unwrap();
+        let filters = firewall["filters"].as_array().unwrap().clone();
+        filters.iter().find(|filter| filter["id"] == 70003).map(|filter| filter["matches"].clone())
+    };
+    assert_eq!(of_ssh(&[]), Some(false.into()), "it may match");
+    assert_eq!(of_ssh(&["--user", "S-1-5-32-544"]), Some(true.into()));
+    assert_eq!(of_ssh(&["--user", "S-1-5-32-545"]), None);
+    // Without callouts in the file, nothing is taken to be unregistered.
+    let filters = json(&[&["explain", &data("filters.xml")], &ssh[..]].concat());
+    assert!(filters.to_string().contains("unknown: callout"), "{filters}");
+
+    let policy = tempfile::tempdir().unwrap();
+    let path = policy.path().join("policy.toml");
+    std::fs::write(&path, POLICY).unwrap();
+    let with = ["--tcp", "10.0.0.10:50123", "203.0.113.66:25", "--policy", path.to_str().unwrap()];
+    assert_eq!(explained(&with)["result"]["at"], "ALE_AUTH_CONNECT_V4");
+    let other =
+        ["--tcp", "10.0.0.10:50123", "203.0.113.67:25", "--policy", path.to_str().unwrap(), "--app", r"C:\x.exe"];
+    assert_eq!(explained(&other)["result"]["is"], "permit");
+}
+
+#[test]
+fn the_picture_is_svg_and_never_over_what_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.xml");
+    let text =
+        std::fs::read_to_string(data("wfpstate.xml")).unwrap().replace("Block curl", "&lt;b&gt; &amp; \u{1b}[2J");
+    std::fs::write(&state, text).unwrap();
+    let picture = folder.path().join("picture.svg");
+    let flow = ["--tcp", "10.0.0.10:50123", "192.0.2.66:443"];
+    let run = |status, svg: &str| {
+        shown("80", status, &[&["explain", state.to_str().unwrap(), "--svg", svg], &flow[..]].concat())
+    };
+    run(0, picture.to_str().unwrap());
+    let svg = std::fs::read_to_string(&picture).unwrap();
+    let package = sxd_document::parser::parse(&svg).expect("well formed");
+    let root = package.as_document().root().children()[0].element().unwrap();
+    assert_eq!(root.name().local_part(), "svg");
+    assert!(svg.contains("ALE_AUTH_CONNECT_V4 (connect)") && svg.contains("&lt;b&gt; &amp; "), "{svg}");
+    assert!(!svg.contains('\u{1b}'));
+    let before = std::fs::read(&state).unwrap();
+    run(1, state.to_str().unwrap());
+    assert_eq!(std::fs::read(&state).unwrap(), before);
+    let both = run(0, "-");
+    assert!(both.out.starts_with("<svg") && both.error.contains("depends"), "{}", both.error);
+}
+
 /// A reader that has seen enough closes the pipe, and nobody complains.
 #[test]
 fn a_closed_pipe_is_quiet() {
@@ -192,6 +256,14 @@ fn a_live_engine_is_shown_like_a_file() {
     assert!(!events.out.contains("203.0.113.67"), "{}", events.out);
     let none = served.run(0, &["netevents", "remoteaddr=203.0.113.67"]);
     assert_eq!((none.out.as_str(), none.error.trim()), ("", "no such event"));
+
+    // What is explained is what happened.
+    let explained = |remote: &str| {
+        let flow = ["explain", "--tcp", "10.0.0.1:50000", remote, "--policy", &policy];
+        served.json(0, &flow)["explanation"]["result"].clone()
+    };
+    assert_eq!(explained("203.0.113.66:443")["at"], "ALE_AUTH_CONNECT_V4");
+    assert_eq!(explained("203.0.113.67:443")["is"], "permit");
 
     let callouts = served.json(0, &["callouts"]);
     let registered = callouts["callouts"].as_array().unwrap().iter().all(|one| {

@@ -172,9 +172,9 @@ pub(super) fn paragraph(
         None => write!(out, "{label}")?,
     }
     let mut used = start + label.width();
+    let mut space = usize::from(!label.is_empty());
     let text = harmless(text);
     for word in text.split(' ') {
-        let space = usize::from(used > start);
         if used + space + word.width() > limit && used > indent {
             writeln!(out)?;
             write!(out, "{:indent$}{word}", "")?;
@@ -183,6 +183,7 @@ pub(super) fn paragraph(
             write!(out, "{:space$}{word}", "")?;
             used += space + word.width();
         }
+        space = 1;
     }
     writeln!(out)
 }
@@ -209,6 +210,15 @@ mod tests {
         assert!(narrow.iter().all(|line| line.width() <= 40));
         // Narrower than it can be, it is as narrow as it can be.
         assert_eq!(lines(1)[0], "    7  short   a lon…");
+    }
+
+    #[test]
+    fn a_paragraph_keeps_its_words_apart() {
+        let mut out = Vec::new();
+        paragraph(&mut out, "  ", ("then", None), &"word ".repeat(60), 30).expect("memory");
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(text.split_whitespace().filter(|word| *word == "word").count(), 60, "{text}");
+        assert!(text.starts_with("  then word word"), "{text}");
     }
 
     #[test]

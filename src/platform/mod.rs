@@ -1,5 +1,6 @@
 //! The verbs that show any machine's Filtering Platform, from its live engine or from a file of `netsh wfp`.
 
+mod explain;
 mod filters;
 mod layout;
 mod lists;
@@ -10,13 +11,14 @@ mod source;
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::output::Output;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use sluice_diagnose::query::{CONDITIONS, Query};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What to show. Each verb takes a file, or asks the engine of the machine.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "each run makes only one")]
 pub(crate) enum Command {
     /// Show how many objects the Filtering Platform has, of whom, and in what state.
     State(Source),
@@ -40,6 +42,9 @@ pub(crate) enum Command {
     Netevents(EventArgs),
     /// Show the options of the live engine.
     Options,
+    /// Explain a flow: every layer it passes, every sublayer by weight, every filter that matches, who decides and why,
+    /// and what would change it.
+    Explain(ExplainArgs),
 }
 
 /// Where objects come from.
@@ -86,6 +91,31 @@ pub(crate) struct EventArgs {
     /// Also show what was allowed, where the events have it.
     #[arg(long)]
     all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A file of `netsh wfp show state` or `show filters`, or of `netsh wfp capture` [default: the live engine].
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    flow: crate::policy::Flow,
+    /// The profile of the network.
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<Profile>,
+    /// The policy (TOML) by which our driver decides; without it, what its callouts say is unknown.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Also draw the arbitration into this file, to paste into a ticket.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// A network's profile, with the number that ORIGINAL_PROFILE_ID has for it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Profile {
+    Public = 1,
+    Private = 2,
+    Domain = 3,
 }
 
 /// The conditions, as the help shows them.
@@ -150,6 +180,7 @@ pub(crate) fn run(cli: &Cli, command: &Command, output: &mut Output) -> Result<E
         Command::Sublayers(source) => lists::sublayers(&source::platform(cli, source.file.as_deref())?, output)?,
         Command::Netevents(args) => return netevents::netevents(cli, args, output),
         Command::Options => lists::options(cli, output)?,
+        Command::Explain(args) => return explain::run(cli, args, output),
     }
     Ok(ExitCode::SUCCESS)
 }

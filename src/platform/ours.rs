@@ -34,7 +34,7 @@ pub(super) fn is_ours(filter: &Filter) -> bool {
 }
 
 /// A path without its drive or volume, which differ between what policies and machines say.
-fn volume_free(path: &str) -> String {
+pub(super) fn volume_free(path: &str) -> String {
     let folded = path.to_lowercase();
     let rest = match folded.strip_prefix(r"\device\") {
         Some(rest) => rest.split_once('\\').map(|(_, rest)| rest),

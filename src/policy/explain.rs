@@ -98,7 +98,7 @@ pub(super) fn said(decision: &Decision) -> String {
     format!("{action} ({})", if decision.hard { "hard" } else { "soft" })
 }
 
-fn spec(flow: &Flow) -> Result<FlowSpec, String> {
+pub(crate) fn spec(flow: &Flow) -> Result<FlowSpec, String> {
     let ends = [("tcp", &flow.tcp), ("udp", &flow.udp), ("icmp", &flow.icmp)];
     let named = ends.into_iter().find_map(|(protocol, ends)| ends.as_deref().map(|ends| (protocol, ends)));
     let other = flow.protocol.as_deref().and_then(|words| words.split_first().map(|(one, ends)| (one.as_str(), ends)));

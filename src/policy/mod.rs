@@ -5,7 +5,8 @@ mod compile;
 mod explain;
 mod files;
 
-pub(crate) use args::{Command, EXIT_STATUS};
+pub(crate) use args::{Command, EXIT_STATUS, Flow};
+pub(crate) use explain::spec as flow_spec;
 
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output};
