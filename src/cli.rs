@@ -113,7 +113,7 @@ pub(crate) enum Command {
     Status,
     /// Report what is wrong with the installation, and the command that fixes it.
     Doctor,
-    /// Show what the driver decided: the events it holds, and with --follow those to come.
+    /// Show what the driver decided: the latest events, which it holds, and with --follow those to come.
     Events(EventArgs),
     #[command(flatten)]
     Platform(crate::platform::Command),
@@ -136,6 +136,37 @@ pub(crate) struct EventArgs {
     /// Show every decision while this runs, not only those that rules and defaults log.
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Only those that come from now on, and not what the driver holds.
+    #[arg(long)]
+    pub(crate) new: bool,
+    /// Only decisions with this verdict.
+    #[arg(long, value_name = "VERDICT")]
+    pub(crate) verdict: Option<EventVerdict>,
+    /// Only decisions of the rule with this name; `default` and `essential` are those of no rule.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) rule: Option<String>,
+    /// Only decisions about programs in whose path this text is.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) application: Option<String>,
+}
+
+/// Which decisions to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventVerdict {
+    /// Those that permit.
+    Permit,
+    /// Those that block.
+    Block,
+}
+
+impl EventVerdict {
+    /// The word that events have for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Block => "block",
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

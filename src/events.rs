@@ -3,15 +3,20 @@
 use crate::cli::EventArgs;
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, Output, WARNING};
-use sluice_control::{EventOptions, Item};
+use sluice_control::{EventFilter, EventOptions, Item};
 use sluice_host::Host;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) -> Result<ExitCode, Failure> {
     let mut failed = None;
-    let EventArgs { follow, count, timeout, all } = *options;
-    let wanted = EventOptions { follow, count, timeout, all };
+    let filter = EventFilter {
+        verdict: options.verdict.map(|verdict| verdict.word().to_owned()),
+        rule: options.rule.clone(),
+        application: options.application.clone(),
+    };
+    let EventArgs { follow, count, timeout, all, new, .. } = *options;
+    let wanted = EventOptions { follow, count, timeout, all, new, filter };
     let seen = sluice_control::events(host, &wanted, &mut |item| {
         let printed = output.report(item, |out| match item {
             Item::Event(event) => {
@@ -38,7 +43,7 @@ pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) 
                 )
             }
             Item::Lost { count } => {
-                writeln!(out, "{WARNING}{count} events were lost here{WARNING:#}: nobody read them in time")
+                writeln!(out, "{WARNING}{count} events were lost here{WARNING:#}: they came faster than they were read")
             }
             Item::Unrecorded { count } => {
                 writeln!(
@@ -46,7 +51,6 @@ pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) 
                     "{WARNING}{count} decisions were not recorded{WARNING:#}: too many of one source in a second"
                 )
             }
-            Item::Elsewhere { count } => writeln!(out, "{count} events went to another reader"),
         });
         match printed {
             Ok(()) => ControlFlow::Continue(()),

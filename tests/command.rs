@@ -105,8 +105,10 @@ fn events_say_what_was_decided_as_text_and_as_json() {
     assert_eq!(text.out.lines().count(), 1, "{}", text.out);
 
     // A waiting reader is told at once.
-    let reader =
-        served.command(&["events", "--count", "1", "--timeout", "20", "--json"]).stdout(Stdio::piped()).spawn();
+    let reader = served
+        .command(&["events", "--new", "--count", "1", "--timeout", "20", "--json"])
+        .stdout(Stdio::piped())
+        .spawn();
     let reader = thread::spawn(move || reader.unwrap().wait_with_output().unwrap());
     let start = Instant::now();
     while !reader.is_finished() {
@@ -124,8 +126,11 @@ fn events_say_what_was_decided_as_text_and_as_json() {
     let connect = filters.as_array().unwrap().iter().find(|filter| filter["layer"] == "ALE_AUTH_CONNECT_V4").unwrap();
     assert_eq!(event["filter_id"], connect["id"]);
 
-    served.run(0, &["events"]);
-    let text = served.run(1, &["events", "--count", "2", "--timeout", "0.2"]);
+    // The driver still has the first, and every reader gets it.
+    let of_rule = ["events", "--rule", "quarantine", "--verdict", "block"];
+    assert!(served.run(0, &of_rule).out.contains(" 203.0.113.66:443 "));
+    assert_eq!(served.run(0, &["events", "--verdict", "permit"]).out, "");
+    let text = served.run(1, &["events", "--new", "--count", "2", "--timeout", "0.2"]);
     assert!(text.error.contains("0 of the 2 events came before the timeout"), "{}", text.error);
     wire.finish();
     served.run(0, &["uninstall"]);

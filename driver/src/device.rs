@@ -12,7 +12,7 @@ use sluice_protocol::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{SLUICE, UPLOADS, upload::Uploads};
+use crate::{PAST, SLUICE, UPLOADS, upload::Uploads};
 
 /// Creates the device; nobody can open it before `open_for_requests`. PASSIVE_LEVEL.
 pub(crate) fn create(driver: &Driver) -> NtResult<ControlDevice<Device>> {
@@ -32,6 +32,8 @@ impl DeviceEvents for Device {
             ioctl::COMMIT_POLICY => commit(request),
             ioctl::READ_POLICY => read_policy(request),
             ioctl::RECORD_ALL => record_all(request),
+            ioctl::TAKE_EVENTS => SLUICE.events.take(request),
+            ioctl::RULE_NAMES => rule_names(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
         }
     }
@@ -41,7 +43,7 @@ impl DeviceEvents for Device {
     }
 
     fn closed(file: FileId) {
-        SLUICE.events.unwatch(file);
+        SLUICE.events.forget(file);
         UPLOADS.abandon(file);
     }
 }
@@ -115,5 +117,23 @@ fn read_policy(mut request: Request) {
     match written {
         Ok(written) => request.complete_with(written),
         Err(status) => request.complete(status),
+    }
+}
+
+fn rule_names(mut request: Request) {
+    let Ok(epoch) = <[u8; 4]>::try_from(request.input()).map(u32::from_le_bytes) else {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    };
+    // Copied first: a request is not completed with the lock held.
+    let found = PAST.with(epoch, |names| {
+        request.output(names.len()).map(|mut output| {
+            output.push(names);
+            output.written()
+        })
+    });
+    match found {
+        Some(Ok(written)) => request.complete_with(written),
+        Some(Err(status)) => request.complete(status),
+        None => request.complete(NtStatus::NOT_FOUND),
     }
 }

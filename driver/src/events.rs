@@ -2,21 +2,27 @@
 //!
 //! Recorded are decisions whose rule or default says `log`, as far as the budget of their source allows
 //! ([`crate::budget`]), and every decision while a reader asks for all. A recorded decision is pushed into a bounded
-//! ring and never waits: a full ring refuses it. The next record that fits says how many were refused; when a reader
-//! has emptied the ring, a record that says only that. Readers wait in a manual queue; a DPC completes them with what
-//! the ring holds. The hot path queues that DPC only when it is armed, once per batch.
+//! ring and never waits: it overwrites the oldest. Every reader, which is an open handle of the device, has its own place
+//! in the ring, so each gets every event, and one that is slow costs the others nothing: what was overwritten before it
+//! came there is lost to it alone, and its next record says how many that were. Reads wait in a manual queue of their
+//! reader; a DPC completes them with what the ring holds. The hot path queues that DPC only when it is armed, once per
+//! batch.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kernel::{
     irql::AtDispatch,
-    ring::Ring,
+    ring::{Ring, Seen},
     spin::SpinLock,
     status::{NtResult, NtStatus},
     time,
     wdf::{ControlDevice, Dpc, FileId, ManualQueue, Request, Routine},
 };
-use sluice_protocol::{Event, ioctl::MAX_RECORD_ALL, status::Counter};
+use sluice_protocol::{
+    Event,
+    ioctl::{MAX_READERS, MAX_RECORD_ALL},
+    status::Counter,
+};
 use zerocopy::IntoBytes;
 
 use crate::{
@@ -31,49 +37,64 @@ const WORDS: usize = size_of::<Event>() / 8;
 
 type Words = [u64; WORDS];
 
-/// The ring and those who wait for it.
+/// A file that reads events.
+#[derive(Clone, Copy)]
+struct Reader {
+    /// Its file; 0 is a free slot.
+    file: usize,
+    /// The position of the next event for it.
+    at: u64,
+    /// How many events it has lost that no record has told it of.
+    lost: u64,
+    /// Whether a read may wait in its queue.
+    waits: bool,
+}
+
+impl Reader {
+    const NONE: Self = Self { file: 0, at: 0, lost: 0, waits: false };
+}
+
+/// The ring and those who read it.
 pub(crate) struct Events {
     ring: Ring<CAPACITY, WORDS>,
-    /// Events that the ring refused and no record has reported yet.
-    lost: AtomicU64,
     budgets: Budgets,
     /// The files that asked for every decision; 0 is a free slot.
     watchers: [AtomicUsize; MAX_RECORD_ALL],
     /// Whether there is any.
     watched: AtomicBool,
-    readers: ManualQueue,
+    /// The readers. Held by the one DPC that delivers, too, so that events reach each reader in order.
+    readers: SpinLock<[Reader; MAX_READERS]>,
+    /// The reads of each that wait.
+    queues: [ManualQueue; MAX_READERS],
     delivery: Dpc,
-    /// A reader waits and the ring was empty: the next event must queue the DPC.
+    /// A reader waits and has had all events: the next one must queue the DPC.
     armed: AtomicBool,
-    /// Held by the one DPC that delivers, so that events reach readers in order.
-    delivering: SpinLock<()>,
 }
 
 impl Events {
     pub(crate) const fn new() -> Self {
         Self {
             ring: Ring::new(),
-            lost: AtomicU64::new(0),
             budgets: Budgets::new(),
             watchers: [const { AtomicUsize::new(0) }; MAX_RECORD_ALL],
             watched: AtomicBool::new(false),
-            readers: ManualQueue::new(),
+            readers: SpinLock::new([Reader::NONE; MAX_READERS]),
+            queues: [const { ManualQueue::new() }; MAX_READERS],
             delivery: Dpc::new(),
             armed: AtomicBool::new(false),
-            delivering: SpinLock::new(()),
         }
     }
 
-    /// Creates the queue and the DPC. PASSIVE_LEVEL.
+    /// Creates the queues and the DPC. PASSIVE_LEVEL.
     pub(crate) fn start(&self, device: &ControlDevice<Device>) -> NtResult<()> {
-        self.readers.create(device)?;
+        self.queues.iter().try_for_each(|queue| queue.create(device))?;
         self.delivery.create::<Deliver, _>(device)
     }
 
     /// Undoes `start`, before the device is deleted; readers still waiting are cancelled with it. PASSIVE_LEVEL.
     pub(crate) fn stop(&self) {
         self.delivery.forget();
-        self.readers.forget();
+        self.queues.iter().for_each(ManualQueue::forget);
     }
 
     /// Records every decision until `file` is closed. PASSIVE_LEVEL.
@@ -90,8 +111,11 @@ impl Events {
         Ok(())
     }
 
-    /// `file` is closed. PASSIVE_LEVEL.
-    pub(crate) fn unwatch(&self, file: FileId) {
+    /// `file` is closed, and no read of it waits any more. PASSIVE_LEVEL.
+    pub(crate) fn forget(&self, file: FileId) {
+        for reader in self.readers.lock().iter_mut().filter(|reader| reader.file == file.get()) {
+            *reader = Reader::NONE;
+        }
         for slot in &self.watchers {
             let _ = slot.compare_exchange(file.get(), 0, Ordering::SeqCst, Ordering::SeqCst);
         }
@@ -129,83 +153,117 @@ impl Events {
     fn push(&self, dispatch: &AtDispatch, mut event: Event) {
         let pushed = self.ring.push(|place| {
             event.sequence = place + 1;
-            event.lost = self.take_lost();
             let words: Words = zerocopy::transmute!(event);
             words
         });
-        if !pushed {
-            self.lost.fetch_add(1, Ordering::SeqCst);
-            SLUICE.counters.add(dispatch, Counter::EventsDropped, 1);
-            return;
+        // What is not written is lost to each of the readers, and counted there.
+        if pushed {
+            SLUICE.counters.add(dispatch, Counter::EventsWritten, 1);
         }
-        SLUICE.counters.add(dispatch, Counter::EventsWritten, 1);
         if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
             self.delivery.queue();
         }
     }
 
-    /// How many lost events no record has reported yet; the caller reports them.
-    fn take_lost(&self) -> u32 {
-        if self.lost.load(Ordering::Relaxed) == 0 {
-            return 0;
-        }
-        let lost = self.lost.swap(0, Ordering::SeqCst);
-        let told = u32::try_from(lost).unwrap_or(u32::MAX);
-        if lost > u64::from(told) {
-            self.lost.fetch_add(lost - u64::from(told), Ordering::SeqCst);
-        }
-        told
-    }
-
-    /// Whether there is nothing for a reader.
-    fn is_empty(&self) -> bool {
-        self.ring.is_empty() && self.lost.load(Ordering::SeqCst) == 0
-    }
-
-    /// Lets a read wait for events. PASSIVE_LEVEL.
+    /// Lets a read wait for events. A reader begins with the oldest that the ring holds. PASSIVE_LEVEL.
     pub(crate) fn wait(&self, mut request: Request) {
-        match request.output(size_of::<Event>()) {
-            Ok(_) => {
-                self.readers.add(request);
-                self.delivery.queue();
-            }
-            Err(_) => request.complete(NtStatus::BUFFER_TOO_SMALL),
+        if request.output(size_of::<Event>()).is_err() {
+            return request.complete(NtStatus::BUFFER_TOO_SMALL);
+        }
+        let Some(file) = request.file() else { return request.complete(NtStatus::INVALID_DEVICE_REQUEST) };
+        let Some(slot) = self.slot(file) else { return request.complete(NtStatus::DEVICE_BUSY) };
+        let Some(queue) = self.queues.get(slot) else { return request.complete(NtStatus::DEVICE_BUSY) };
+        // In the queue before anybody looks for it there; and the file is open as long as it waits.
+        queue.add(request);
+        if let Some(reader) = self.readers.lock().get_mut(slot).filter(|reader| reader.file == file.get()) {
+            reader.waits = true;
+        }
+        self.delivery.queue();
+    }
+
+    /// Completes a request with the events that there are for its file, which may be none. PASSIVE_LEVEL.
+    pub(crate) fn take(&self, mut request: Request) {
+        if request.output(size_of::<Event>()).is_err() {
+            return request.complete(NtStatus::BUFFER_TOO_SMALL);
+        }
+        let Some(slot) = request.file().and_then(|file| self.slot(file)) else {
+            return request.complete(NtStatus::DEVICE_BUSY);
+        };
+        match self.readers.lock().get_mut(slot) {
+            Some(reader) => self.fill(reader, request),
+            None => request.complete(NtStatus::DEVICE_BUSY),
         }
     }
 
-    /// Completes waiting readers with what there is. DISPATCH_LEVEL.
+    /// The slot of a reader, which it has from its first read on; none if there are too many.
+    fn slot(&self, file: FileId) -> Option<usize> {
+        let mut readers = self.readers.lock();
+        let of = |file: usize, readers: &[Reader]| readers.iter().position(|reader| reader.file == file);
+        if let Some(slot) = of(file.get(), &*readers) {
+            return Some(slot);
+        }
+        let slot = of(0, &*readers)?;
+        *readers.get_mut(slot)? = Reader { file: file.get(), at: self.ring.oldest(), ..Reader::NONE };
+        Some(slot)
+    }
+
+    /// Completes waiting reads with what there is. DISPATCH_LEVEL.
     fn deliver(&self) {
-        let _one_at_a_time = self.delivering.lock();
+        let mut readers = self.readers.lock();
         loop {
-            if self.is_empty() {
-                self.armed.store(true, Ordering::SeqCst);
-                // An event that came before the flag was set would wait for the next one: check again.
-                if self.is_empty() || !self.armed.swap(false, Ordering::SeqCst) {
-                    return;
+            for (reader, queue) in readers.iter_mut().zip(&self.queues).filter(|(reader, _)| reader.file != 0) {
+                while self.has_news(reader) {
+                    let Some(request) = queue.take() else {
+                        reader.waits = false;
+                        break;
+                    };
+                    self.fill(reader, request);
                 }
             }
-            let Some(request) = self.readers.take() else { return };
-            self.fill(request);
+            let waiting = |reader: &&Reader| reader.file != 0 && reader.waits;
+            if !readers.iter().any(|reader| waiting(&reader)) {
+                return;
+            }
+            self.armed.store(true, Ordering::SeqCst);
+            // An event that came before the flag was set would wait for the next one: look again.
+            let missed = readers.iter().filter(waiting).any(|reader| self.has_news(reader));
+            if !missed || !self.armed.swap(false, Ordering::SeqCst) {
+                return;
+            }
         }
     }
 
-    /// Completes one read with as many events as fit, at least one: there is something, and nobody else takes it.
-    fn fill(&self, mut request: Request) {
+    /// Whether there is something for a reader.
+    fn has_news(&self, reader: &Reader) -> bool {
+        reader.lost != 0 || self.ring.head() > reader.at
+    }
+
+    /// Completes a request with as many events as fit; at least one record if there is news, since nobody else takes it.
+    fn fill(&self, reader: &mut Reader, mut request: Request) {
         let written = request.output(size_of::<Event>()).map(|mut output| {
             while output.room() >= size_of::<Event>() {
-                if let Some(words) = self.ring.pop() {
-                    output.push(words.as_bytes());
-                    continue;
+                match self.ring.read(reader.at) {
+                    Seen::Record(words) => {
+                        let mut event: Event = zerocopy::transmute!(words);
+                        event.lost = reader.tell();
+                        output.push(event.as_bytes());
+                        reader.at += 1;
+                    }
+                    Seen::Lost(next) => {
+                        let lost = next.saturating_sub(reader.at);
+                        reader.lost = reader.lost.saturating_add(lost);
+                        reader.at = next;
+                        SLUICE.counters.add(&AtDispatch::raise(), Counter::EventsDropped, lost);
+                    }
+                    // At DISPATCH_LEVEL: it takes a few instructions.
+                    Seen::Writing => core::hint::spin_loop(),
+                    // What was lost after the last record: no later event may come to report it.
+                    Seen::Nothing if reader.lost != 0 => {
+                        let (time, lost) = (time::system_time(), reader.tell());
+                        output.push(Event { time, lost, ..Event::zeroed() }.as_bytes());
+                    }
+                    Seen::Nothing => break,
                 }
-                // What was lost after the last record: no later event may come to report it.
-                let lost = self.take_lost();
-                if lost != 0 {
-                    output.push(Event { time: time::system_time(), lost, ..Event::zeroed() }.as_bytes());
-                } else if output.written() != 0 {
-                    break;
-                }
-                // Otherwise another processor has taken a slot and is filling it, at DISPATCH_LEVEL.
-                core::hint::spin_loop();
             }
             output.written()
         });
@@ -213,6 +271,15 @@ impl Events {
             Ok(written) => request.complete_with(written),
             Err(status) => request.complete(status),
         }
+    }
+}
+
+impl Reader {
+    /// How many lost events no record has told it of yet, as many as a record can say; this one tells it.
+    fn tell(&mut self) -> u32 {
+        let told = u32::try_from(self.lost).unwrap_or(u32::MAX);
+        self.lost -= u64::from(told);
+        told
     }
 }
 

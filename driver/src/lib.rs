@@ -22,6 +22,7 @@ mod identity;
 mod inspection;
 mod kept;
 mod limits;
+mod past;
 mod policy;
 mod upload;
 mod whose;
@@ -31,7 +32,7 @@ use sluice_protocol::parameter::FAIL_CLOSED;
 
 use crate::{
     asking::Asking, counters::PerProcessor, events::Events, flow::FlowState, identity::Identities, kept::Kept,
-    limits::Limits, policy::InForce, upload::Uploads,
+    limits::Limits, past::Past, policy::InForce, upload::Uploads,
 };
 
 /// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
@@ -48,6 +49,9 @@ struct Sluice {
 
 /// Apart from the rest, which begins as zeros and takes no room in the file: no upload is not zero.
 static UPLOADS: Uploads = Uploads::new();
+
+/// Apart for the same reason.
+static PAST: Past = Past::new();
 
 static SLUICE: Sluice = Sluice {
     policy: InForce::new(),

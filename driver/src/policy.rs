@@ -15,7 +15,7 @@ use sluice_protocol::{
     status::{Counter, PolicyReply},
 };
 
-use crate::SLUICE;
+use crate::{PAST, SLUICE};
 
 /// The layers at which Windows asks about connections, and reauthorizes them.
 const AUTHORIZED: [u128; 4] = {
@@ -93,6 +93,9 @@ impl InForce {
         // 0 means "no policy".
         let epoch = self.epoch() % MAX_EPOCH + 1;
         let policy = try_box(Policy { image, epoch })?;
+        if let Some(before) = self.read() {
+            PAST.keep(before.epoch, &before.image);
+        }
         // Flows compare their generation with this one: they are decided again as soon as the new policy can be read,
         // not only when the last reader of the old one is done.
         self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
@@ -104,6 +107,7 @@ impl InForce {
     pub(crate) fn clear(&self) {
         // Nobody else can replace it now: requests are handled one at a time, or the device is gone.
         let _ = self.policy.replace(None, || self.epoch.store(0, Ordering::Release));
+        PAST.clear();
     }
 }
 

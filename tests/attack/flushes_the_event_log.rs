@@ -8,8 +8,7 @@ use std::{
 };
 
 use shim::stack::Verdict;
-use sluice_control::{EventLine, EventOptions, Item, device::Control, events};
-use sluice_protocol::status::Counter;
+use sluice_control::{EventLine, EventReader, Item};
 
 use crate::{
     support::Rig,
@@ -19,35 +18,40 @@ use crate::{
 /// More events than the ring holds.
 const FLOOD: u32 = 5000;
 
-/// The events that a reader sees.
-#[derive(Default)]
+/// A reader, and the events that it has seen.
 struct Log {
+    reader: EventReader,
     events: Vec<EventLine>,
     lost: u64,
     unrecorded: u64,
-    elsewhere: u64,
 }
 
 impl Log {
-    /// Adds what the ring holds now.
-    fn read(&mut self, rig: &Rig) {
-        events(&rig.host, &EventOptions::default(), &mut |item| {
+    /// A reader whose place is where the events begin; `all`: every decision makes one as long as it is there.
+    fn open(rig: &Rig, all: bool) -> Self {
+        let reader = EventReader::open(&rig.host, all).expect("the device opens");
+        let mut log = Self { reader, events: Vec::new(), lost: 0, unrecorded: 0 };
+        log.read();
+        log
+    }
+
+    /// Adds what there is for it now.
+    fn read(&mut self) {
+        let Self { reader, events, lost, unrecorded } = self;
+        let mut sink = |item: &Item| {
             match item {
-                Item::Event(line) => self.events.push((**line).clone()),
-                Item::Lost { count } => self.lost += count,
-                Item::Unrecorded { count } => self.unrecorded += count,
-                Item::Elsewhere { count } => self.elsewhere += count,
+                Item::Event(line) => {
+                    let before = events.last().map_or(0, |event: &EventLine| event.sequence);
+                    assert!(line.sequence > before, "in the order of their numbers");
+                    events.push((**line).clone());
+                }
+                Item::Lost { count } => *lost += count,
+                Item::Unrecorded { count } => *unrecorded += count,
                 Item::NotRestored { why, .. } => panic!("nothing was kept: {why}"),
             }
             ControlFlow::Continue(())
-        })
-        .expect("events");
-    }
-
-    fn of(rig: &Rig) -> Self {
-        let mut log = Self::default();
-        log.read(rig);
-        log
+        };
+        reader.drain(&mut sink).expect("events");
     }
 
     fn about(&self, remote: &str) -> usize {
@@ -67,12 +71,14 @@ const QUARANTINE: &str = "[[rule]]\nname = \"quarantine\"\naction = \"block\"\nr
 fn with_decisions_that_nobody_asked_to_log() {
     let rig = Rig::with_policy(&format!("[default]\ninbound = \"block\"\n{QUARANTINE}"));
     let mut wire = Wire::new(&rig.machine);
+    let mut log = Log::open(&rig, false);
     for port in 0..FLOOD {
         knock(&mut wire, "198.51.100.9", port as u16);
     }
     assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
-    let log = Log::of(&rig);
+    log.read();
     assert_eq!((log.events.len(), log.about("203.0.113.66"), log.lost), (1, 1, 0));
+    drop(log);
     rig.uninstall();
 }
 
@@ -80,16 +86,18 @@ fn with_decisions_that_nobody_asked_to_log() {
 fn from_one_address_that_is_logged() {
     let rig = Rig::with_policy(&format!("[default]\ninbound = \"block\"\nlog = true\n{QUARANTINE}"));
     let mut wire = Wire::new(&rig.machine);
+    let mut log = Log::open(&rig, false);
     for port in 0..FLOOD {
         knock(&mut wire, "198.51.100.9", port as u16);
     }
     assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
-    let log = Log::of(&rig);
+    log.read();
     assert_eq!((log.about("203.0.113.66"), log.lost), (1, 0), "the local block is there");
     let (recorded, refused) = (log.about("198.51.100.9") as u64, rig.counter("events_over_budget"));
     assert_eq!(recorded + refused, u64::from(FLOOD), "what is not recorded is counted");
     assert!(recorded >= 32 && refused > 0, "{recorded} recorded, {refused} refused");
     assert!(log.unrecorded <= refused);
+    drop(log);
     rig.uninstall();
 }
 
@@ -97,52 +105,41 @@ fn from_one_address_that_is_logged() {
 fn from_many_addresses_that_are_logged() {
     let rig = Rig::with_policy(&format!("[default]\ninbound = \"block\"\nlog = true\n{QUARANTINE}"));
     let mut wire = Wire::new(&rig.machine);
-    let mut log = Log::default();
+    let mut log = Log::open(&rig, false);
     for n in 0..3 * FLOOD {
         knock(&mut wire, &format!("198.18.{}.{}", n / 250, n % 250 + 1), 22);
         if n % 1000 == 0 {
-            log.read(&rig); // so that the duration of the flood does not matter
+            log.read(); // so that the duration of the flood does not matter
         }
     }
     assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse);
-    log.read(&rig);
+    log.read();
     assert_eq!((log.about("203.0.113.66"), log.lost), (1, 0));
     let recorded = log.events.len() as u64 - 1;
     assert_eq!(recorded + rig.counter("events_over_budget"), u64::from(3 * FLOOD));
+    drop(log);
     rig.uninstall();
-}
-
-/// Asks for every decision until it is dropped.
-fn watch(rig: &Rig) -> Control {
-    let (watcher, _) = Control::open(&rig.host).expect("the device opens");
-    watcher.record_all().expect("every decision");
-    watcher
 }
 
 #[test]
 fn so_that_events_are_lost_unseen() {
     let rig = Rig::with_policy("[default]\noutbound = \"block\"\n");
-    let watcher = watch(&rig);
+    let mut log = Log::open(&rig, true);
     let mut wire = Wire::new(&rig.machine);
-    for _ in 0..FLOOD {
-        wire.connect("203.0.113.66", 443);
+    // Twice: what is lost is told before the events that are left.
+    for round in 1..=2 {
+        for _ in 0..FLOOD {
+            wire.connect("203.0.113.66", 443);
+        }
+        log.read();
+        assert!(log.lost > 0, "the driver holds more than {FLOOD}");
+        assert_eq!(log.events.len() as u64 + log.lost, round * u64::from(FLOOD));
+        assert_eq!(rig.counter("events_dropped"), log.lost);
     }
-    // Reading begins with a full ring and ends after the loss.
-    let log = Log::of(&rig);
-    let dropped = rig.counter("events_dropped");
-    assert!(dropped > 0, "the ring holds more than {FLOOD}");
-    assert_eq!((log.events.len() as u64 + dropped, log.lost), (u64::from(FLOOD), dropped));
-    // Lost again; the next event that fits reports it.
-    for _ in 0..FLOOD {
-        wire.connect("203.0.113.66", 443);
-    }
-    let mut one = [0; 256];
-    assert_eq!(watcher.read(&mut one, std::time::Duration::from_secs(20)).expect("an event"), one.len());
     wire.connect("203.0.113.66", 80);
-    let log = Log::of(&rig);
-    assert_eq!(log.lost, rig.counter("events_dropped") - dropped);
-    assert_eq!(log.events.last().map(|event| event.remote_port), Some(80));
-    drop(watcher);
+    log.read();
+    assert_eq!(log.events.last().map(|event| event.remote_port), Some(80), "the latest is never the one that is lost");
+    drop(log);
     rig.uninstall();
 }
 
@@ -150,16 +147,16 @@ fn so_that_events_are_lost_unseen() {
 fn so_that_events_come_out_of_order() {
     const EACH: u32 = 20_000;
     let rig = Rig::with_policy("[default]\noutbound = \"block\"\n");
-    let watcher = watch(&rig);
     let stop = AtomicBool::new(false);
-    let log = thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut log = Log::default();
-            while !stop.load(Ordering::Relaxed) {
-                log.read(&rig);
-            }
-            log.read(&rig);
-            log
+    let mut logs = [Log::open(&rig, true), Log::open(&rig, false)];
+    thread::scope(|scope| {
+        let readers = logs.each_mut().map(|log| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    log.read();
+                }
+                log.read();
+            })
         });
         let writers = [1, 2, 3].map(|_| {
             scope.spawn(|| {
@@ -171,18 +168,23 @@ fn so_that_events_come_out_of_order() {
         });
         writers.into_iter().for_each(|writer| writer.join().expect("a writer"));
         stop.store(true, Ordering::Relaxed);
-        reader.join().expect("the reader")
+        readers.into_iter().for_each(|reader| reader.join().expect("a reader"));
     });
-    for (event, number) in log.events.iter().zip(1..) {
-        assert_eq!(event.sequence, number, "in the order of their numbers, with no gap");
+    for log in &logs {
+        assert_eq!(
+            log.events.len() as u64 + log.lost,
+            u64::from(3 * EACH),
+            "each has every event, or knows that it has not"
+        );
     }
-    assert_eq!(log.elsewhere, 0);
-    assert_eq!(log.lost, rig.counter("events_dropped"));
-    assert_eq!(log.events.len() as u64 + log.lost, u64::from(3 * EACH));
-    drop(watcher);
+    assert_eq!(logs.iter().map(|log| log.lost).sum::<u64>(), rig.counter("events_dropped"));
+    let [asked, mut other] = logs;
+    drop(asked);
     let mut wire = Wire::new(&rig.machine);
+    let before = other.events.len();
     wire.connect("203.0.113.66", 443);
-    assert!(Log::of(&rig).events.is_empty(), "nobody asks for every decision any more");
-    assert!(Counter::ALL.iter().any(|(_, name)| *name == "events_over_budget"));
+    other.read();
+    assert_eq!(other.events.len(), before, "nobody asks for every decision any more");
+    drop(other);
     rig.uninstall();
 }

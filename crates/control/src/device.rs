@@ -91,12 +91,37 @@ impl Control {
         }
     }
 
+    /// [`ioctl::RULE_NAMES`]: the rules' names of a policy that is no longer in force, `None` if they are not kept.
+    ///
+    /// # Errors
+    /// The request failed, or the answer is no list of names.
+    pub fn rule_names(&self, epoch: u32) -> Result<Option<Vec<String>>, ControlError> {
+        let mut names = vec![0; ioctl::MAX_RULE_NAMES_BYTES];
+        match self.0.control(ioctl::RULE_NAMES, &epoch.to_le_bytes(), &mut names) {
+            Ok(written) => {
+                let names = listed(names.get(..written).unwrap_or_default());
+                let what = || "it is no list of names".to_owned();
+                names.map(Some).ok_or_else(|| ControlError::Answer { request: "the rules' names", what: what() })
+            }
+            Err(error) if error.code == code::ERROR_NOT_FOUND => Ok(None),
+            Err(error) => Err(ControlError::step("asking the driver for the rules' names")(error)),
+        }
+    }
+
     /// [`ioctl::RECORD_ALL`], until this is dropped.
     ///
     /// # Errors
     /// The driver refused: too many handles ask already.
     pub fn record_all(&self) -> Result<(), ControlError> {
         self.ask("every decision", ioctl::RECORD_ALL, &mut []).map(drop)
+    }
+
+    /// [`ioctl::TAKE_EVENTS`]: the events that there are, without waiting.
+    ///
+    /// # Errors
+    /// The request failed.
+    pub fn take_events(&self, output: &mut [u8]) -> Result<usize, ControlError> {
+        self.ask("events", ioctl::TAKE_EVENTS, output)
     }
 
     /// Reads events; 0 bytes when none came within `timeout`.
@@ -134,6 +159,18 @@ pub fn upload(device: &dyn Device, image: &[u8]) -> Result<PolicyReply, ControlE
     Ok(reply)
 }
 
+/// The names that [`ioctl::RULE_NAMES`] gives.
+fn listed(mut bytes: &[u8]) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        names.push(str::from_utf8(name).ok()?.to_owned());
+        bytes = rest;
+    }
+    Some(names)
+}
+
 /// Why there is no device.
 fn absence(host: &dyn Host, error: HostError) -> ControlError {
     match host.service_state(SERVICE_NAME) {
@@ -151,4 +188,18 @@ fn whole<T: FromBytes>(request: &'static str, written: usize) -> Result<(), Cont
         return Ok(());
     }
     Err(ControlError::Answer { request, what: format!("{written} bytes instead of {}", size_of::<T>()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_listed_with_their_lengths() {
+        assert_eq!(listed(&[]), Some(Vec::new()));
+        assert_eq!(listed(&[1, 0, 0, 0, b'a', 0, 0, 0, 0]), Some(vec!["a".to_owned(), String::new()]));
+        for damaged in [&[1, 0, 0][..], &[2, 0, 0, 0, b'a'], &[1, 0, 0, 0, 0xff], &[255, 255, 255, 255, 1]] {
+            assert_eq!(listed(damaged), None, "{damaged:?}");
+        }
+    }
 }

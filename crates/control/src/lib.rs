@@ -25,7 +25,7 @@ pub mod windows;
 pub use disk::Disk;
 pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{ControlError, Kind};
-pub use events::{EventLine, EventOptions, Item, events};
+pub use events::{EventFilter, EventLine, EventOptions, EventReader, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use policy::{
     CheckReport, ListReport, LoadReport, Loading, check, diff_in_force, load, load_image, load_with, local_moment,

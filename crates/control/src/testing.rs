@@ -35,12 +35,21 @@ pub(crate) struct Driver {
     pub(crate) upload: Vec<u8>,
     pub(crate) policies: Vec<Vec<u8>>,
     pub(crate) reads: VecDeque<Vec<u8>>,
+    /// The rule names of one policy that is no longer in force.
+    pub(crate) past: Option<(u32, Vec<u8>)>,
 }
 
 impl Default for Driver {
     fn default() -> Self {
         let reply = PolicyReply::accepted(1);
-        Self { status: Status::default(), reply, upload: Vec::new(), policies: Vec::new(), reads: VecDeque::new() }
+        Self {
+            status: Status::default(),
+            reply,
+            upload: Vec::new(),
+            policies: Vec::new(),
+            reads: VecDeque::new(),
+            past: None,
+        }
     }
 }
 
@@ -532,6 +541,11 @@ impl Device for Handle {
                     rest.take(output.len()).copied().collect()
                 }
                 None => return Err(HostError::new("DeviceIoControl", code::ERROR_NOT_FOUND)),
+            },
+            ioctl::TAKE_EVENTS => driver.reads.pop_front().unwrap_or_default(),
+            ioctl::RULE_NAMES => match &driver.past {
+                Some((epoch, names)) if epoch.to_le_bytes() == input => names.clone(),
+                _ => return Err(HostError::new("DeviceIoControl", code::ERROR_NOT_FOUND)),
             },
             _ => return Err(HostError::new("DeviceIoControl", code::ERROR_INVALID_FUNCTION)),
         };

@@ -4,8 +4,8 @@
 //! shorter than one event is STATUS_BUFFER_TOO_SMALL.
 //!
 //! A decision is recorded when its rule, or the default that decided, says `log`, as far as the source's budget allows;
-//! while a handle has asked for [`crate::ioctl::RECORD_ALL`] every decision is. Events are lost when nobody reads and
-//! the ring is full: the newest, because the ring keeps the oldest.
+//! while a handle has asked for [`crate::ioctl::RECORD_ALL`] every decision is. Each handle gets every event, from the oldest
+//! that the driver holds at its first read. A handle that reads too slowly loses the oldest, and is told how many.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -19,8 +19,8 @@ pub const NAME_BYTES: usize = 80;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Event {
-    /// The event's sequence number, counted from 1 since the driver was loaded. Numbers that one reader does not see
-    /// went to another reader. 0 in a record of [`verdict::NONE`].
+    /// The event's sequence number, counted from 1 since the driver was loaded, without gaps and the same for every
+    /// reader. 0 in a record of [`verdict::NONE`].
     pub sequence: u64,
     /// When, in 100 ns since 1601-01-01 UTC (FILETIME).
     pub time: u64,
@@ -60,7 +60,7 @@ pub struct Event {
     pub name_bytes: u8,
     /// Zero.
     pub reserved: u8,
-    /// How many events were lost since the previous record, because the ring was full.
+    /// How many events this reader has lost since the previous record, because it was slower than they came.
     pub lost: u32,
     /// How many decisions of the same source were not recorded because it had used up its budget in an earlier second.
     /// Sources may share a budget.

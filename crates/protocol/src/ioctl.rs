@@ -51,6 +51,26 @@ pub const READ_POLICY: u32 = code(0x802, FILE_READ_DATA);
 /// output. STATUS_DEVICE_BUSY while [`MAX_RECORD_ALL`] handles have asked.
 pub const RECORD_ALL: u32 = code(0x803, FILE_READ_DATA);
 
+/// No input. Output: events as a read returns them, up to as many as fit, but without waiting: none when there are none. A
+/// buffer shorter than one event is STATUS_BUFFER_TOO_SMALL, too many readers are STATUS_DEVICE_BUSY.
+pub const TAKE_EVENTS: u32 = code(0x807, FILE_READ_DATA);
+
+/// Input: a generation (u32, little-endian). Output: the names of the rules of the policy that had it and is no longer in
+/// force, in their order, each as its length (u32, little-endian) and that many bytes of UTF-8.
+///
+/// STATUS_NOT_FOUND if they are not kept: the policy is in force, had longer names than [`MAX_RULE_NAMES_BYTES`], or
+/// [`MAX_PAST_POLICIES`] others came after it. STATUS_BUFFER_TOO_SMALL for a shorter buffer than they need.
+pub const RULE_NAMES: u32 = code(0x806, FILE_READ_DATA);
+
+/// How many policies that are no longer in force have their rules' names kept.
+pub const MAX_PAST_POLICIES: usize = 8;
+
+/// The most bytes that are kept of a policy's names.
+pub const MAX_RULE_NAMES_BYTES: usize = 256 << 10;
+
+/// How many handles can read events at a time. A read of another one is STATUS_DEVICE_BUSY.
+pub const MAX_READERS: usize = 16;
+
 /// How many handles can ask for [`RECORD_ALL`] at a time.
 pub const MAX_RECORD_ALL: usize = 8;
 
@@ -69,5 +89,7 @@ mod tests {
         assert_eq!(COMMIT_POLICY, 0x0012_A014);
         assert_eq!(READ_POLICY, 0x0012_6008);
         assert_eq!(RECORD_ALL, 0x0012_600C);
+        assert_eq!(RULE_NAMES, 0x0012_6018);
+        assert_eq!(TAKE_EVENTS, 0x0012_601C);
     }
 }

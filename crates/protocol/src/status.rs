@@ -148,7 +148,7 @@ counters! {
     datagrams_blocked_by_name: DatagramsBlockedByName,
     /// Events written to the ring.
     events_written: EventsWritten,
-    /// Events lost because the ring was full.
+    /// Events that readers lost because they were slower than the events came, of all readers together.
     events_dropped: EventsDropped,
     /// Decisions not recorded because their source had used up its budget for the second.
     events_over_budget: EventsOverBudget,
