@@ -106,13 +106,15 @@ pub(super) fn give(
         Verdict::Permit => Answer::Permit { hard: decision.hard },
         Verdict::Block => Answer::Block { hard: decision.hard },
     };
-    let (counter, mut flags) = match request.answer(answer) {
+    let outcome = request.answer(answer);
+    let (counter, mut flags) = match outcome {
         Outcome::Written => (counter, 0),
         Outcome::Veto => (counter, event::flags::VETO),
         Outcome::NoRight => (Counter::DecisionsWithoutRight, event::flags::NO_RIGHT),
     };
     SLUICE.counters.add(request.dispatch(), counter, 1);
-    if decision.silent {
+    // Another's block stays as loud as it is.
+    if decision.silent && outcome != Outcome::NoRight {
         request.absorb();
     }
     if decision.needs_name {
