@@ -249,6 +249,49 @@ fn a_flow_that_a_new_policy_forbids_ends_at_its_next_packet() {
     }
 }
 
+/// A connection ends and another program opens one with the same addresses and ports: nothing of the first is left.
+#[test]
+fn a_reused_port_does_not_inherit_a_verdict() {
+    const ONE_PROGRAM: &str = r#"
+        [default]
+        outbound = "permit"
+        inbound = "permit"
+
+        [[rule]]
+        name = "one program"
+        action = "block"
+        application = '\device\harddiskvolume1\blocked.exe'
+    "#;
+    let rig = Rig::with_policy(ONE_PROGRAM);
+    let program = |name: &str| Wire::of_program(&rig.machine, 7000, &format!(r"\device\harddiskvolume1\{name}.exe"));
+    let (mut blocked, mut permitted) = (program("blocked"), program("permitted"));
+    let same = || wire::Tcp::new("203.0.113.10", 443, 51_000);
+    for _ in 0..3 {
+        assert_eq!(blocked.send(&mut same(), Segment::Syn), Verdict::Refuse);
+        let mut tcp = same();
+        for (segment, outbound) in [(Segment::Syn, true), (Segment::SynAck, false), (Segment::Ack, true)] {
+            let verdict =
+                if outbound { permitted.send(&mut tcp, segment) } else { permitted.receive(&mut tcp, segment) };
+            assert_eq!(verdict, Verdict::Forward);
+        }
+        assert_eq!(permitted.send(&mut tcp, Segment::Data(b"mine")), Verdict::Forward);
+        permitted.finish();
+    }
+    assert_eq!(rig.counter("flows_opened"), 3);
+    assert_eq!(rig.counter("flows_closed"), 3);
+    // The other way round: a flow that a policy revoked does not take the next one with it.
+    let mut doomed = same();
+    for (segment, outbound) in [(Segment::Syn, true), (Segment::SynAck, false), (Segment::Ack, true)] {
+        let _ = if outbound { permitted.send(&mut doomed, segment) } else { permitted.receive(&mut doomed, segment) };
+    }
+    rig.load(BLOCK_ALL);
+    assert_eq!(permitted.send(&mut doomed, Segment::Data(b"late")), Verdict::Abort);
+    rig.load(PERMIT_ALL);
+    assert_eq!(permitted.send(&mut same(), Segment::Syn), Verdict::Forward);
+    permitted.finish();
+    rig.uninstall();
+}
+
 #[test]
 fn unload_with_flows_alive_leaves_nothing() {
     let rig = Rig::with_policy(PERMIT_ALL);
