@@ -6,7 +6,7 @@ mod cuts;
 use libfuzzer_sys::fuzz_target;
 use sluice_content::{
     Answer,
-    dns::{Message, Query, Text, framed},
+    dns::{self, Message, Query, Text, framed},
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -24,6 +24,9 @@ fuzz_target!(|input: &[u8]| {
         if let Answer::Name(name, _) = query.answer() {
             assert_eq!(first, Some(Ok(name.to_vec())));
         }
+        let (mut addresses, answers) = (0, usize::from(message.record_count(dns::Section::Answer)));
+        let told = message.addresses(&mut |_, _| addresses += 1);
+        assert!(addresses <= answers * 9 && (told.is_ok() || addresses == 0));
         if message.check().is_ok() {
             assert!(
                 message.questions().all(|question| question.is_ok()) && message.records().all(|record| record.is_ok())

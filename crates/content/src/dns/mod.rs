@@ -8,6 +8,7 @@
 //! cannot prove away. `simple-dns` and `hickory-proto` put names and records on a heap, and `dns-parser` needs the
 //! standard library. None reads a question that is cut.
 
+mod answer;
 mod name;
 mod query;
 #[cfg(test)]
