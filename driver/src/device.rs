@@ -8,11 +8,12 @@ use kernel::{
 use sluice_protocol::{
     DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status,
     ioctl::{self, MAX_PART_BYTES},
+    names,
     upload::Wanted,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{PAST, SLUICE, UPLOADS, upload::Uploads};
+use crate::{PAST, SLUICE, UPLOADS, learned, upload::Uploads};
 
 /// Creates the device; nobody can open it before `open_for_requests`. PASSIVE_LEVEL.
 pub(crate) fn create(driver: &Driver) -> NtResult<ControlDevice<Device>> {
@@ -34,6 +35,8 @@ impl DeviceEvents for Device {
             ioctl::RECORD_ALL => record_all(request),
             ioctl::TAKE_EVENTS => SLUICE.events.take(request),
             ioctl::RULE_NAMES => rule_names(request),
+            ioctl::GET_NAMES => names(request),
+            ioctl::FORGET_NAMES => forget_names(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
         }
     }
@@ -81,6 +84,47 @@ fn commit(mut request: Request) {
         Ok(reply) => request.complete_with_bytes(reply.as_bytes()),
         Err(status) => request.complete(status),
     }
+}
+
+fn names(mut request: Request) {
+    let Ok(from) = names::From::read_from_bytes(request.input()) else {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    };
+    let now = learned::now();
+    let written = request.output(size_of::<names::Record>()).map(|mut output| {
+        SLUICE.learned.list(from.number, |number, entry| {
+            if output.room() < size_of::<names::Record>() {
+                return false;
+            }
+            let mut record = names::Record {
+                number,
+                address: entry.address.to_be_bytes(),
+                seconds: u32::try_from(entry.ends.saturating_sub(now)).unwrap_or(u32::MAX),
+                name_bytes: 0,
+                reserved: [0; 3],
+                name: [0; names::LONGEST],
+            };
+            for (place, letter) in record.name.iter_mut().zip(entry.name.as_bytes()) {
+                *place = *letter;
+                record.name_bytes = record.name_bytes.saturating_add(1);
+            }
+            output.push(record.as_bytes());
+            true
+        });
+        output.written()
+    });
+    match written {
+        Ok(written) => request.complete_with(written),
+        Err(status) => request.complete(status),
+    }
+}
+
+fn forget_names(mut request: Request) {
+    if !request.input().is_empty() {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    }
+    SLUICE.learned.forget();
+    request.complete(NtStatus::SUCCESS);
 }
 
 fn record_all(mut request: Request) {

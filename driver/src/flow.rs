@@ -175,12 +175,12 @@ impl Standing {
 
 impl FlowState {
     /// A flow whose connection was permitted. It counts as decided under no policy, so its first packet is decided
-    /// under the one in force: a swap between connection and establishment is not missed. `awaits_name`: its content
-    /// will be looked at from its first byte on.
-    pub(crate) fn new(key: &FlowKey, identity: Shared<Identity>, awaits_name: bool) -> Self {
+    /// under the one in force: a swap between connection and establishment is not missed. `looked_at`: its content will
+    /// be looked at from its first byte on.
+    pub(crate) fn new(key: &FlowKey, identity: Shared<Identity>, looked_at: bool) -> Self {
         SLUICE.counters.count(Counter::FlowsOpened);
         let standing = AtomicU32::new(pack(0, Standing::Permitted));
-        let content = if awaits_name { Stage::begun() } else { Stage::idle() };
+        let content = if looked_at { Stage::begun() } else { Stage::idle() };
         Self { traffic: Traffic::new(), standing, key: KeptKey::of(key), identity, content }
     }
 

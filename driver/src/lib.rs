@@ -21,6 +21,7 @@ mod flow;
 mod identity;
 mod inspection;
 mod kept;
+mod learned;
 mod limits;
 mod past;
 mod policy;
@@ -32,7 +33,7 @@ use sluice_protocol::parameter::FAIL_CLOSED;
 
 use crate::{
     asking::Asking, counters::PerProcessor, events::Events, flow::FlowState, identity::Identities, kept::Kept,
-    limits::Limits, past::Past, policy::InForce, upload::Uploads,
+    learned::Learned, limits::Limits, past::Past, policy::InForce, upload::Uploads,
 };
 
 /// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
@@ -45,6 +46,7 @@ struct Sluice {
     limits: Limits,
     kept: Kept,
     asking: Asking,
+    learned: Learned,
 }
 
 /// Apart from the rest, which begins as zeros and takes no room in the file: no upload is not zero.
@@ -62,6 +64,7 @@ static SLUICE: Sluice = Sluice {
     limits: Limits::new(),
     kept: Kept::new(),
     asking: Asking::new(),
+    learned: Learned::new(),
 };
 
 kernel::driver!(start: start, stop: stop);
@@ -79,6 +82,7 @@ fn start(driver: &Driver) -> NtResult<()> {
         Err(status) => {
             SLUICE.events.stop();
             SLUICE.policy.clear();
+            SLUICE.learned.clear();
             return Err(status); // the device goes with its owner
         }
     }
@@ -103,4 +107,5 @@ fn booted() {
 fn stop() {
     SLUICE.asking.end();
     SLUICE.policy.clear();
+    SLUICE.learned.clear();
 }

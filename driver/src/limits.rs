@@ -44,6 +44,11 @@ impl Limits {
         self.flows.load(Ordering::Relaxed)
     }
 
+    /// How many names of addresses are remembered, 129 bytes each: at most 65,536. Any IRQL.
+    pub(crate) fn learned(&self) -> usize {
+        (self.flows() as usize / 4).min(1 << 16)
+    }
+
     /// How many bytes are kept of flows whose content is looked at, all together: a quarter of what flows may take. Any
     /// IRQL.
     pub(crate) fn progress_bytes(&self) -> usize {

@@ -92,6 +92,9 @@ impl InForce {
         };
         // 0 means "no policy".
         let epoch = self.epoch() % MAX_EPOCH + 1;
+        if image.asks_for_names() {
+            SLUICE.learned.prepare();
+        }
         let policy = try_box(Policy { image, epoch })?;
         if let Some(before) = self.read() {
             PAST.keep(before.epoch, &before.image);

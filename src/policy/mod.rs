@@ -68,7 +68,8 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
         let beyond = if shown.essential { "; essential traffic passes" } else { "" };
         let embedded = if shown.embedded_ipv4 { "; embedded IPv4 is seen" } else { "" };
         write!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}, forward {forward}")?;
-        writeln!(out, "{beyond}{embedded}")?;
+        let shared = if shown.shared_permit { "; shared addresses follow a name that permits" } else { "" };
+        writeln!(out, "{beyond}{embedded}{shared}")?;
         writeln!(out, "{LABEL}rules{LABEL:#}")?;
         for (index, rule) in shown.rules.iter().enumerate() {
             let strength = if rule.said.hard { "hard" } else { "soft" };

@@ -28,3 +28,21 @@ pub(crate) fn question(id: u16, name: &str) -> Vec<u8> {
     bytes.extend([0, 0, 1, 0, 1]);
     bytes
 }
+
+/// An answer to [`question`], with these records: owner, type, seconds, data.
+pub(crate) fn answer(id: u16, name: &str, records: &[(&str, u16, u32, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = question(id, name);
+    (bytes[2], bytes[3], bytes[7]) = (0x81, 0x80, records.len() as u8);
+    for (owner, kind, seconds, data) in records {
+        bytes.extend(labels(owner));
+        bytes.extend([&kind.to_be_bytes()[..], &[0, 1], &seconds.to_be_bytes(), &sized(2, data)].concat());
+    }
+    bytes
+}
+
+/// A name as DNS has it.
+pub(crate) fn labels(name: &str) -> Vec<u8> {
+    let mut bytes: Vec<u8> = name.split('.').flat_map(|label| sized(1, label.as_bytes())).collect();
+    bytes.push(0);
+    bytes
+}

@@ -23,6 +23,8 @@ pub struct Shown {
     pub default_forward: Said,
     /// Whether the IPv4 address inside a remote IPv6 one counts.
     pub embedded_ipv4: bool,
+    /// Whether an address with names of several rules follows one that permits.
+    pub shared_permit: bool,
     /// The rules in order.
     pub rules: Vec<ShownRule>,
     /// The parts that are not empty.
@@ -96,6 +98,7 @@ pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
             .all(|one| header.default_of(*one) & DEFAULT_SPARES_ESSENTIAL != 0),
         default_forward: said(header.defaults[2]),
         embedded_ipv4: header.options & OPTION_EMBEDDED != 0,
+        shared_permit: header.options & OPTION_SHARED_PERMIT != 0,
         rules: rules.collect(),
         sections: parts
             .filter(|((section, _), _)| section.length > 0)

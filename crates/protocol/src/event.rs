@@ -203,6 +203,8 @@ pub mod flags {
     pub const BY_CONTENT: u16 = 0x0100;
     /// Only the end of the name is in the event.
     pub const NAME_CUT: u16 = 0x0200;
+    /// The name is one that an answer of DNS gave the address.
+    pub const LEARNED: u16 = 0x0400;
 }
 
 #[cfg(test)]

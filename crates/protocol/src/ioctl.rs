@@ -74,6 +74,14 @@ pub const MAX_READERS: usize = 16;
 /// How many handles can ask for [`RECORD_ALL`] at a time.
 pub const MAX_RECORD_ALL: usize = 8;
 
+/// Input: a [`crate::names::From`]. Output: as many [`crate::names::Record`]s as fit, from that number on, in order; none
+/// when there are no more. A buffer shorter than one record is STATUS_BUFFER_TOO_SMALL, another input is
+/// STATUS_INVALID_PARAMETER.
+pub const GET_NAMES: u32 = code(0x810, FILE_READ_DATA);
+
+/// Forgets every learned name. No input, no output.
+pub const FORGET_NAMES: u32 = code(0x811, FILE_WRITE_DATA);
+
 /// The largest image the driver takes, in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 << 20;
 
@@ -91,5 +99,7 @@ mod tests {
         assert_eq!(RECORD_ALL, 0x0012_600C);
         assert_eq!(RULE_NAMES, 0x0012_6018);
         assert_eq!(TAKE_EVENTS, 0x0012_601C);
+        assert_eq!(GET_NAMES, 0x0012_6040);
+        assert_eq!(FORGET_NAMES, 0x0012_A044);
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod event;
 pub mod ioctl;
+pub mod names;
 pub mod object;
 pub mod status;
 pub mod upload;

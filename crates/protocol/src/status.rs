@@ -144,6 +144,12 @@ counters! {
     names_forgotten: NamesForgotten,
     /// Flows ended because of what their content asked for, or because that could not be read.
     flows_blocked_by_name: FlowsBlockedByName,
+    /// Addresses with names learned from answers to this machine's questions.
+    names_learned: NamesLearned,
+    /// Addresses that such answers have and that could not be kept.
+    names_not_learned: NamesNotLearned,
+    /// Connections decided by a learned name: refused, or permitted where nothing can be read from them.
+    decided_by_learned_name: DecidedByLearnedName,
     /// Questions of DNS dropped because of the name asked about, or because that could not be read.
     datagrams_blocked_by_name: DatagramsBlockedByName,
     /// Events written to the ring.

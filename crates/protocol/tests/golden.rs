@@ -3,6 +3,7 @@
 use sluice_protocol::{
     Event, PROTOCOL_VERSION, Status,
     event::{RULE_DEFAULT, direction, flags, verdict},
+    names,
     status::{Counter, PolicyReply},
     upload,
 };
@@ -66,7 +67,7 @@ fn status_v7() {
     golden.extend([5; 16]);
     golden.extend([8, 0, 0, 0, 9, 0, 0, 0]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(48 + 37 * 8, 0);
+    golden.resize(48 + 40 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
@@ -84,4 +85,24 @@ fn uploads_v7() {
     assert_eq!(begin.as_bytes(), [8, 7, 6, 5, 4, 3, 2, 1]);
     let part = upload::Part { offset: 0x1112_1314_1516_1718 };
     assert_eq!(part.as_bytes(), [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
+}
+
+#[test]
+fn names_v5() {
+    let mut record = names::Record {
+        number: 0x0102_0304_0506_0708,
+        address: [9; 16],
+        seconds: 0x1112_1314,
+        name_bytes: 3,
+        reserved: [0; 3],
+        name: [0; names::LONGEST],
+    };
+    record.name[..3].copy_from_slice(b"a.b");
+    let mut golden = vec![8, 7, 6, 5, 4, 3, 2, 1];
+    golden.extend([9; 16]);
+    golden.extend([0x14, 0x13, 0x12, 0x11, 3, 0, 0, 0, b'a', b'.', b'b']);
+    golden.resize(136, 0);
+    assert_eq!(record.as_bytes(), golden);
+    assert_eq!(record.name(), b"a.b");
+    assert_eq!(names::From { number: 7 }.as_bytes(), [7, 0, 0, 0, 0, 0, 0, 0]);
 }

@@ -12,6 +12,7 @@ use crate::{
     SLUICE,
     flow::{FlowState, Owner},
     inspection,
+    learned::Kept,
 };
 
 /// ALE_AUTH_CONNECT.
@@ -37,7 +38,8 @@ impl Callout for Accept {
 }
 
 /// Decides by the policy in force; without one everything passes, undecided. A connection whose name may still decide is
-/// let through: what is kept for its flow sees to the rest. IRQL <= DISPATCH_LEVEL.
+/// let through: what is kept for its flow sees to the rest. Where DNS has told the names of the address, one that is
+/// blocked is refused here. IRQL <= DISPATCH_LEVEL.
 fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let flags = request.u32(fields.flags).unwrap_or(0);
     if flags & condition_flag::IS_REAUTHORIZE != 0 {
@@ -46,12 +48,20 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let Some((key, policy)) = verdict::decidable(request, fields, direction) else { return };
     let owner = Owner::read(request, fields);
     let mut decision = key.decide(&policy, &owner, Name::Unknown);
-    if decision.needs_name && (!inspection::is_possible(&key) || is_tracked(request, flags) == Some(false)) {
-        decision = key.decide(&policy, &owner, Name::Undecidable);
+    let mut learned = None;
+    let tracked = is_tracked(request, flags);
+    if decision.needs_name && tracked != Some(true) {
+        let unreadable = tracked == Some(false) || !inspection::is_possible(&key);
+        let by_name = SLUICE.learned.decide(&key, &policy, &owner, &decision);
+        match by_name.filter(|(by_name, _)| unreadable || by_name.verdict == Verdict::Block) {
+            Some((by_name, name)) => (decision, learned) = (by_name, Some(name)),
+            None if unreadable => decision = key.decide(&policy, &owner, Name::Undecidable),
+            None => {}
+        }
     }
     let epoch = policy.epoch;
     drop(policy);
-    if decision.verdict == Verdict::Block && !decision.needs_name && is_tracked(request, flags) == Some(true) {
+    if decision.verdict == Verdict::Block && !decision.needs_name && tracked == Some(true) {
         // Windows ends the flow before a packet of it could be decided again.
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
     }
@@ -68,7 +78,8 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
         (_, Verdict::Block) => Counter::AcceptsBlocked,
     };
     let process_id = request.process_id().map_or(0, |id| id as u32);
-    let subject = Subject { process_id, application: owner.application, ..Subject::packet(&key) };
+    let name = learned.as_ref().map_or(&[][..], Kept::as_bytes);
+    let subject = Subject { process_id, application: owner.application, name, ..Subject::packet(&key) };
     verdict::give(request, &subject, epoch, decision, counter, flags);
 }
 

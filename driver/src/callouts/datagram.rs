@@ -8,14 +8,16 @@ use super::{Request, fields_at, let_go, verdict};
 use crate::{
     SLUICE,
     flow::{FlowKey, FlowState, Standing},
-    inspection::datagram::{Found, Reader},
+    inspection::{
+        datagram::{Found, Reader},
+        dns::{self, teaches},
+        is_dns,
+    },
 };
 
 /// DATAGRAM_DATA.
 pub(super) struct Datagrams;
 
-/// The port of DNS servers. Its flows carry many questions, and each is decided.
-const DNS: u16 = 53;
 /// The size of UDP's header, which outbound data begins with.
 const UDP_HEADER: u32 = 8;
 
@@ -29,8 +31,10 @@ impl Callout for Datagrams {
             request.answer(Answer::Continue);
             return;
         };
+        let (key, seen) = (flow.key(), Seen::of(request));
         let verdict = match verdict::standing(request, flow) {
-            Standing::Awaited(without_name) => look_at(request, flow, without_name),
+            Standing::Awaited(without_name) => look_at(request, flow, &key, seen, without_name),
+            Standing::Permitted if teaches(&key) && asks_for_names() => Verdict::Permit,
             Standing::Permitted => {
                 // What was not found until now is not looked for any more.
                 flow.content().end(None);
@@ -39,6 +43,9 @@ impl Callout for Datagrams {
             }
             Standing::Revoked => Verdict::Block,
         };
+        if verdict == Verdict::Permit && teaches(&key) {
+            learn(request, flow, &key, seen);
+        }
         match verdict {
             Verdict::Permit => request.answer(Answer::Continue),
             Verdict::Block => request.answer(Answer::Block { hard: true }),
@@ -46,24 +53,56 @@ impl Callout for Datagrams {
     }
 }
 
-/// The verdict on the datagrams of a flow whose name is not known.
-fn look_at(request: &Request<'_>, flow: &Flow<FlowState>, without_name: Verdict) -> Verdict {
+/// Which way the datagrams go, and how many bytes come before their data.
+#[derive(Clone, Copy)]
+struct Seen {
+    direction: Direction,
+    header: u32,
+}
+
+impl Seen {
+    fn of(request: &Request<'_>) -> Self {
+        let fields = const { &fields_at(Point::Datagrams) };
+        match request.u32(fields.direction) {
+            Some(DIRECTION_INBOUND) => Self { direction: Direction::Inbound, header: 0 },
+            _ => Self { direction: Direction::Outbound, header: request.transport_header_size().unwrap_or(UDP_HEADER) },
+        }
+    }
+}
+
+fn asks_for_names() -> bool {
+    SLUICE.policy.read().is_some_and(|policy| policy.image.asks_for_names())
+}
+
+/// Notes questions, and learns from answers of the server that was asked.
+fn learn(request: &Request<'_>, flow: &Flow<FlowState>, key: &FlowKey, Seen { direction, header }: Seen) {
     let fields = const { &fields_at(Point::Datagrams) };
-    let key = flow.key();
-    let direction = match request.u32(fields.direction) {
-        Some(DIRECTION_INBOUND) => Direction::Inbound,
-        _ => Direction::Outbound,
-    };
+    let server = request.address(fields.remote_address).zip(request.u16(fields.remote_port));
+    if server != Some((key.remote, key.remote_port)) {
+        return;
+    }
+    for packet in request.packets().into_iter().flat_map(PacketList::iter) {
+        match direction {
+            Direction::Inbound => dns::answer(flow.content(), request.dispatch(), packet),
+            Direction::Outbound | Direction::Forward => dns::ask(flow.content(), packet, header),
+        }
+    }
+}
+
+/// The verdict on the datagrams of a flow whose name is not known.
+fn look_at(
+    request: &Request<'_>,
+    flow: &Flow<FlowState>,
+    key: &FlowKey,
+    Seen { direction, header }: Seen,
+    without_name: Verdict,
+) -> Verdict {
     if direction != key.direction {
         return without_name; // an answer
     }
-    let header = match direction {
-        Direction::Outbound => request.transport_header_size().unwrap_or(UDP_HEADER),
-        Direction::Inbound | Direction::Forward => 0,
-    };
     for packet in request.packets().into_iter().flat_map(PacketList::iter) {
         let mut reader = Reader::default();
-        let verdict = if is_dns(&key) {
+        let verdict = if is_dns(key) {
             let found = reader.ask_dns(packet, header);
             count(request, found);
             verdict::decide_datagram(request, flow, reader.name())
@@ -80,11 +119,6 @@ fn look_at(request: &Request<'_>, flow: &Flow<FlowState>, without_name: Verdict)
         }
     }
     Verdict::Permit
-}
-
-fn is_dns(key: &FlowKey) -> bool {
-    let server = if key.direction == Direction::Outbound { key.remote_port } else { key.local_port };
-    server == DNS
 }
 
 fn count(request: &Request<'_>, found: Found) {

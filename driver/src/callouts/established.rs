@@ -34,8 +34,8 @@ impl Callout for Established {
             return untracked(request, NtStatus::INVALID_PARAMETER);
         };
         let owner = Owner::read(request, fields);
-        let awaits_name = awaits_name(&key, &owner);
-        let Err(status) = track(request, key, &owner, awaits_name) else { return };
+        let (awaits_name, learns) = purposes(&key, &owner);
+        let Err(status) = track(request, key, &owner, awaits_name || learns) else { return };
         untracked(request, status);
         if !awaits_name {
             return;
@@ -43,7 +43,7 @@ impl Callout for Established {
         SLUICE.counters.add(request.dispatch(), Counter::NamesNotLookedFor, 1);
         SLUICE.counters.add(request.dispatch(), Counter::NamesUndecidable, 1);
         let Some(policy) = SLUICE.policy.read() else { return };
-        if key.decide(&policy, &owner, Name::Undecidable).verdict == Verdict::Block
+        if SLUICE.learned.or_undecidable(&key, &policy, &owner).0.verdict == Verdict::Block
             && let Some(handle) = request.flow_handle()
         {
             SLUICE.counters.add(request.dispatch(), Counter::FlowsBlockedByName, 1);
@@ -52,10 +52,12 @@ impl Callout for Established {
     }
 }
 
-/// Whether the flow's name may decide, and can be looked for.
-fn awaits_name(key: &FlowKey, owner: &Owner<'_>) -> bool {
+/// Whether the flow's name may decide and can be looked for; and whether names can be learned from it.
+fn purposes(key: &FlowKey, owner: &Owner<'_>) -> (bool, bool) {
     let policy = SLUICE.policy.read().filter(|policy| policy.image.asks_for_names() && inspection::is_possible(key));
-    policy.is_some_and(|policy| key.decide(&policy, owner, Name::Unknown).needs_name)
+    policy.map_or((false, false), |policy| {
+        (key.decide(&policy, owner, Name::Unknown).needs_name, inspection::dns::teaches(key))
+    })
 }
 
 fn untracked(request: &Request<'_>, status: NtStatus) {
@@ -65,12 +67,12 @@ fn untracked(request: &Request<'_>, status: NtStatus) {
     }
 }
 
-fn track(request: &Request<'_>, key: FlowKey, owner: &Owner<'_>, awaits_name: bool) -> NtResult<()> {
+fn track(request: &Request<'_>, key: FlowKey, owner: &Owner<'_>, looked_at: bool) -> NtResult<()> {
     let handle = request.flow_handle().ok_or(NtStatus::INVALID_PARAMETER)?;
     let process_id = request.process_id().map_or(0, |id| id as u32);
-    let state = FlowState::new(&key, Identity::of(process_id, owner)?, awaits_name);
+    let state = FlowState::new(&key, Identity::of(process_id, owner)?, looked_at);
     let flow = Flow::create(handle, state, SLUICE.limits.flows() as usize)?;
-    for place in flow_callouts(&key, awaits_name) {
+    for place in flow_callouts(&key, looked_at) {
         // If one association fails, the others are removed: half a flow would be counted wrong.
         if let Err(status) = flow.associate(place) {
             flow.remove_associations();

@@ -120,6 +120,10 @@ pub(super) fn give(
     if decision.needs_name {
         flags |= event::flags::AWAITS_NAME;
     }
+    if !subject.name.is_empty() {
+        SLUICE.counters.add(request.dispatch(), Counter::DecidedByLearnedName, 1);
+        flags |= event::flags::LEARNED;
+    }
     if conditions & condition_flag::IS_REAUTHORIZE != 0 {
         flags |= event::flags::REAUTHORIZE;
     }
@@ -138,7 +142,11 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
     let (last, token) = flow.last_standing();
     let Some(policy) = SLUICE.policy.read() else { return last };
     let key = flow.key();
-    let decision = key.decide(&policy, &flow.owner(), flow.name());
+    let owner = flow.owner();
+    let decision = match flow.name() {
+        Name::Undecidable => SLUICE.learned.or_undecidable(&key, &policy, &owner).0,
+        name => key.decide(&policy, &owner, name),
+    };
     let epoch = policy.epoch;
     drop(policy);
     let (standing, ours) = flow.replace_standing(token, epoch, Standing::of(&decision));
@@ -177,14 +185,26 @@ pub(super) fn decide_datagram(request: &Request<'_>, flow: &FlowState, name: Nam
 /// The decision by what content asks for, counted and recorded, and the generation of its policy.
 fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option<(Decision, u32)> {
     let policy = SLUICE.policy.read()?;
-    let key = flow.key();
-    let decision = key.decide(&policy, &flow.owner(), name);
+    let (key, owner) = (flow.key(), flow.owner());
+    let (decision, learned) = match name {
+        Name::Undecidable => SLUICE.learned.or_undecidable(&key, &policy, &owner),
+        name => (key.decide(&policy, &owner, name), None),
+    };
     let epoch = policy.epoch;
     drop(policy);
     let found = if matches!(name, Name::Known(_)) { Counter::NamesFound } else { Counter::NamesUndecidable };
     SLUICE.counters.add(request.dispatch(), found, 1);
-    let name = if let Name::Known(name) = name { name } else { &[] };
-    Subject { name, ..Subject::of(flow, &key) }.record(request, epoch, decision, event::flags::BY_CONTENT);
+    let mut flags = event::flags::BY_CONTENT;
+    let name = match (name, &learned) {
+        (Name::Known(name), _) => name,
+        (_, Some(learned)) => {
+            SLUICE.counters.add(request.dispatch(), Counter::DecidedByLearnedName, 1);
+            flags |= event::flags::LEARNED;
+            learned.as_bytes()
+        }
+        (_, None) => &[],
+    };
+    Subject { name, ..Subject::of(flow, &key) }.record(request, epoch, decision, flags);
     Some((decision, epoch))
 }
 

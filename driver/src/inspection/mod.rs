@@ -1,15 +1,17 @@
-//! Looking at what flows carry, for the name that it asks for.
+//! Looking at what flows carry, for the name that it asks for, and at answers for the names that addresses have.
 //!
 //! [`sluice_content`] reads; here is what is kept of it between two calls for a flow ([`Progress`]), within a bound for
 //! all of them together. Without room for it a stream's bytes, which are kept back anyway, are read again from the first
 //! one on; QUIC is not looked at.
 
 pub(crate) mod datagram;
+pub(crate) mod dns;
 pub(crate) mod stream;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::wfp::protocol;
+use sluice_policy::Direction;
 
 use crate::{SLUICE, flow::FlowKey};
 
@@ -18,16 +20,25 @@ pub(crate) const fn is_possible(key: &FlowKey) -> bool {
     matches!(key.protocol, protocol::TCP | protocol::UDP)
 }
 
+/// The port of DNS servers. Its flows carry many questions: each is decided by itself, and answers teach names.
+const DNS: u16 = 53;
+
+/// Whether a flow carries questions of DNS.
+pub(crate) fn is_dns(key: &FlowKey) -> bool {
+    let server = if key.direction == Direction::Outbound { key.remote_port } else { key.local_port };
+    key.protocol == protocol::UDP && server == DNS
+}
+
 /// What is kept of a flow while its name is not known.
 pub(crate) struct Progress {
     what: What,
     _room: Room,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it is in a box as a whole, and streams are looked at once, mostly")]
 enum What {
     Stream(stream::Reading),
     Quic(datagram::Connection),
+    Dns(dns::Questions),
 }
 
 /// How many bytes all of them take.

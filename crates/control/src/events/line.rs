@@ -117,7 +117,7 @@ fn essential(event: &Event) -> Option<Essential> {
     if event.rule == RULE_ESSENTIAL { Essential::of(&flow) } else { None }
 }
 
-const NOTES: [(u16, &str); 10] = [
+const NOTES: [(u16, &str); 11] = [
     (flags::HARD, "hard"),
     (flags::REAUTHORIZE, "reauthorized"),
     (flags::FLOW_REVOKED, "flow revoked"),
@@ -128,6 +128,7 @@ const NOTES: [(u16, &str); 10] = [
     (flags::AWAITS_NAME, "awaits its name"),
     (flags::BY_CONTENT, "by content"),
     (flags::NAME_CUT, "name cut"),
+    (flags::LEARNED, "learned"),
 ];
 
 impl EventLine {

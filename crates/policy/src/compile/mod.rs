@@ -117,8 +117,10 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     let spares = if policy.defaults.essential { DEFAULT_SPARES_ESSENTIAL } else { 0 };
     let default = |action| flags(action, action != Action::Permit, policy.defaults.log);
     let [outbound, inbound] = [policy.defaults.outbound, policy.defaults.inbound].map(|one| default(one) | spares);
-    let embedded = if policy.defaults.embedded_ipv4 { OPTION_EMBEDDED } else { 0 };
-    let defaults = [outbound, inbound, default(policy.defaults.forward), embedded];
+    let option = |set, option| if set { option } else { 0 };
+    let wanted = option(policy.defaults.embedded_ipv4, OPTION_EMBEDDED)
+        | option(policy.defaults.shared_permit, OPTION_SHARED_PERMIT);
+    let defaults = [outbound, inbound, default(policy.defaults.forward), wanted];
     let names = [resolved.undecidable, resolved.name_depths];
     let image = writer.finish(defaults, options.key, roots, names).map_err(whole)?;
     match Image::validate(&image[..]) {

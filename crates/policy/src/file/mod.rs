@@ -97,6 +97,7 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
         log: false,
         essential: true,
         embedded_ipv4: false,
+        shared_permit: shared_permit(context, root),
     };
     let Some(item) = root.take("default") else { return defaults };
     let Some(table) = item.value.as_table() else {
@@ -128,6 +129,19 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
     }
     reader.finish(context);
     defaults
+}
+
+/// `shared` of the table `names`.
+fn shared_permit(context: &mut Context<'_>, root: &mut Reader<'_>) -> bool {
+    let Some(item) = root.take("names") else { return false };
+    let Some(table) = item.value.as_table() else {
+        context.expected(&item.at, "this is not a table", "a table with `shared`");
+        return false;
+    };
+    let mut reader = Reader::new(table, item.at.span, item.at.key);
+    let shared = reader.take("shared").and_then(|item| item.choice(context, &[("block", false), ("permit", true)]));
+    reader.finish(context);
+    shared.unwrap_or(false)
 }
 
 fn schedules(context: &mut Context<'_>, root: &mut Reader<'_>) -> Vec<Schedule> {

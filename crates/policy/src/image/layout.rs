@@ -72,6 +72,10 @@ pub(crate) const ROOTS: usize = VIEWS * TREES;
 pub(crate) const ROOTS_V6: usize = View::V6 as usize * TREES;
 /// The option that IPv4 addresses inside remote IPv6 ones are looked at.
 pub(crate) const OPTION_EMBEDDED: u8 = 1;
+/// The option that an address with names of several rules follows one that permits.
+pub(crate) const OPTION_SHARED_PERMIT: u8 = 2;
+/// All options.
+pub(crate) const OPTIONS: u8 = OPTION_EMBEDDED | OPTION_SHARED_PERMIT;
 /// Where the class of undecidable names stands.
 pub(crate) const UNDECIDABLE: usize = ROOT_TABLE + ROOTS * 8;
 /// Where the numbers of labels stand.

@@ -18,7 +18,7 @@ pub(crate) mod v6;
 mod validate;
 
 use crate::flow::{Decision, Flow};
-use layout::{Header, RuleRecord, Tree, View};
+use layout::{Header, OPTION_SHARED_PERMIT, RuleRecord, Tree, View};
 
 pub use budget::{LONGEST_PATH, MOST_SIDS, MOST_STEPS};
 #[cfg(feature = "fuzz")]
@@ -133,6 +133,12 @@ impl<B: StableBytes> Image<B> {
     pub fn asks_for_names(&self) -> bool {
         let waits = |view| [Tree::OutboundWaiting, Tree::InboundWaiting].map(|tree| self.header.root(view, tree) != 0);
         [View::V4, View::V6].map(waits) != [[false; 2]; 2]
+    }
+
+    /// Whether an address with names of several rules follows one that permits, and not one that blocks.
+    #[must_use]
+    pub fn shared_addresses_permit(&self) -> bool {
+        self.header.options & OPTION_SHARED_PERMIT != 0
     }
 
     /// How many rules the policy has, including those that are disabled or out of schedule.

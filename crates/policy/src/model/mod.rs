@@ -114,6 +114,8 @@ pub struct Defaults {
     pub essential: bool,
     /// Whether the IPv4 address inside a remote IPv6 one counts as a remote address too.
     pub embedded_ipv4: bool,
+    /// Whether an address that DNS gave to names of several rules follows one that permits, and not one that blocks.
+    pub shared_permit: bool,
 }
 
 impl Defaults {

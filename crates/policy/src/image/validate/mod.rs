@@ -118,7 +118,7 @@ pub(super) fn validate(bytes: &[u8]) -> Result<Header, InvalidImage> {
     layout(bytes, sections)?;
     let known = header.defaults.iter().all(|flags| flags & !DEFAULT_FLAGS == 0);
     require(known, "defaults", 0, "only known flags are set")?;
-    require(header.options & !OPTION_EMBEDDED == 0, "options", 0, "only known options are set")?;
+    require(header.options & !OPTIONS == 0, "options", 0, "only known options are set")?;
     lists(bytes, sections)?;
     rules(bytes, sections)?;
     entries(bytes, sections)?;
