@@ -115,6 +115,12 @@ pub(crate) enum Command {
     Doctor,
     /// Show what the driver decided: the latest events, which it holds, and with --follow those to come.
     Events(EventArgs),
+    /// Show the names of addresses that the driver has learned from answers of DNS.
+    Names {
+        /// Forget all of them.
+        #[arg(long)]
+        flush: bool,
+    },
     #[command(flatten)]
     Platform(crate::platform::Command),
     /// Check, compile, show, compare, explain, test and import policies: needs no driver and no privileges.

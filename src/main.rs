@@ -7,6 +7,7 @@ mod failure;
 mod install;
 mod load;
 mod machine;
+mod names;
 mod output;
 mod page;
 mod platform;
@@ -69,6 +70,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Doctor => doctor::doctor(&*machine::open(cli)?, output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
+        Command::Names { flush } => names::names(&*machine::open(cli)?, *flush, output),
         Command::Platform(command) => platform::run(cli, command, output),
         Command::Policy(command) => policy::run(command, &|| machine::open(cli), output),
     }

@@ -2,6 +2,7 @@
 
 use crate::error::ControlError;
 use sluice_host::{Device, Host, HostError, HostResult, ServiceState, code};
+use sluice_protocol::names::{self, Record};
 use sluice_protocol::status::PolicyReply;
 use sluice_protocol::upload::{Begin, Part, Wanted};
 use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, SERVICE_NAME, Status, ioctl};
@@ -122,6 +123,40 @@ impl Control {
     /// The request failed.
     pub fn take_events(&self, output: &mut [u8]) -> Result<usize, ControlError> {
         self.ask("events", ioctl::TAKE_EVENTS, output)
+    }
+
+    /// [`ioctl::GET_NAMES`], as often as it takes.
+    ///
+    /// # Errors
+    /// The driver refused, or its answer is no whole number of records in order.
+    pub fn names(&self) -> Result<Vec<Record>, ControlError> {
+        const AT_ONCE: usize = 512;
+        let (mut all, mut next) = (Vec::<Record>::new(), 0);
+        loop {
+            let mut output = vec![0; AT_ONCE * size_of::<Record>()];
+            let asking = ControlError::step("asking the driver for names");
+            let from = names::From { number: next };
+            let written = self.0.control(ioctl::GET_NAMES, from.as_bytes(), &mut output).map_err(asking)?;
+            let part = output.get(..written).and_then(|bytes| <[Record]>::ref_from_bytes(bytes).ok());
+            let in_order = |part: &&[Record]| {
+                part.iter().try_fold(next, |from, one| (one.number >= from).then_some(one.number + 1)).is_some()
+            };
+            let Some(part) = part.filter(in_order) else {
+                let what = format!("{written} bytes that are no records in order");
+                return Err(ControlError::Answer { request: "names", what });
+            };
+            let Some(last) = part.last() else { return Ok(all) };
+            next = last.number + 1;
+            all.extend(part);
+        }
+    }
+
+    /// [`ioctl::FORGET_NAMES`].
+    ///
+    /// # Errors
+    /// The driver refused.
+    pub fn forget_names(&self) -> Result<(), ControlError> {
+        self.ask("no more names", ioctl::FORGET_NAMES, &mut []).map(drop)
     }
 
     /// Reads events; 0 bytes when none came within `timeout`.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod install;
 pub mod kept;
+mod names;
 pub mod objects;
 mod origin;
 pub mod policy;
@@ -27,6 +28,7 @@ pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{ControlError, Kind};
 pub use events::{EventFilter, EventLine, EventOptions, EventReader, Item, events};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
+pub use names::{LearnedName, forget_names, names};
 pub use policy::{
     CheckReport, ListReport, LoadReport, Loading, check, diff_in_force, load, load_image, load_with, local_moment,
 };
