@@ -167,6 +167,55 @@ fn explain_says_who_decides_and_why() {
     assert_eq!(explained(&other)["result"]["is"], "permit");
 }
 
+/// Net events and audits of the same drops, with a state in which two of the numbers are others'.
+#[test]
+fn why_answers_for_every_drop() {
+    let state = data("wfpstate.xml");
+    insta::assert_snapshot!(shown("100", 0, &["why", &data("netevents.xml"), "--state", &state]).out);
+    insta::assert_snapshot!(shown("100", 0, &["why", &data("security.xml"), "--state", &state]).out);
+
+    let answers = |file: &str, more: &[&str]| -> Vec<Value> {
+        let text = shown("80", 0, &[&["why", file, "--json"], more].concat());
+        text.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let found = answers(&data("security.xml"), &["--state", &state]);
+    let audits: Vec<_> = found.iter().map(|one| one["audit"].as_u64().unwrap()).collect();
+    assert_eq!(audits, [5157, 5152, 5157, 5031]);
+    // The audit of the packet names its source first, which is the other machine here.
+    assert_eq!(found[1]["now"]["outcomes"][0]["by"], 70109);
+    let without = shown("80", 0, &["why", &data("security.xml")]);
+    assert!(without.error.contains("--state FILE"), "{}", without.error);
+
+    // A filter that is gone, and one that its origin names.
+    let folder = tempfile::tempdir().unwrap();
+    let moved = folder.path().join("moved.xml");
+    std::fs::write(&moved, std::fs::read_to_string(&state).unwrap().replace(">70001<", ">80001<")).unwrap();
+    let found = answers(&data("security.xml"), &["--state", moved.to_str().unwrap()]);
+    assert_eq!((&found[0]["identity"]["is"], &found[0]["named_like_origin"][0]), (&"gone".into(), &80001.into()));
+
+    // Drops that are alike are one answer.
+    let events = std::fs::read_to_string(data("netevents.xml")).unwrap();
+    let (start, rest) = events.split_once("<netEvents>").unwrap();
+    let (items, end) = rest.rsplit_once("</netEvents>").unwrap();
+    let many = folder.path().join("many.xml");
+    let again = items.replace(">50123<", ">50999<").replace("10:11:12.345", "10:59:12.345");
+    std::fs::write(&many, format!("{start}<netEvents>{items}{again}</netEvents>{end}")).unwrap();
+    let found = answers(many.to_str().unwrap(), &[]);
+    assert_eq!(
+        (found.len(), &found[0]["count"], &found[0]["last"]),
+        (6, &2.into(), &"2026-03-01T10:59:12.345Z".into())
+    );
+}
+
+#[test]
+fn an_event_log_that_is_damaged_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("security.evtx");
+    std::fs::write(&path, b"ElfFile\0 and nothing else").unwrap();
+    let text = shown("80", 4, &["why", path.to_str().unwrap(), "--state", &data("wfpstate.xml")]);
+    assert!(text.error.contains("not an event log") && text.error.lines().count() == 1, "{}", text.error);
+}
+
 #[test]
 fn the_picture_is_svg_and_never_over_what_was_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -256,6 +305,9 @@ fn a_live_engine_is_shown_like_a_file() {
     assert!(!events.out.contains("203.0.113.67"), "{}", events.out);
     let none = served.run(0, &["netevents", "remoteaddr=203.0.113.67"]);
     assert_eq!((none.out.as_str(), none.error.trim()), ("", "no such event"));
+
+    let why = served.run(0, &["why", "--policy", &policy]);
+    assert!(why.out.contains("its callout blocked") && why.out.contains("policy.toml:6"), "{}", why.out);
 
     // What is explained is what happened.
     let explained = |remote: &str| {

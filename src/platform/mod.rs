@@ -7,6 +7,7 @@ mod lists;
 mod netevents;
 mod ours;
 mod source;
+mod why;
 
 use crate::cli::Cli;
 use crate::failure::Failure;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     /// Explain a flow: every layer it passes, every sublayer by weight, every filter that matches, who decides and why,
     /// and what would change it.
     Explain(ExplainArgs),
+    /// Answer for each kind of drop why it was dropped: of net events, or of the audits in a Security log.
+    Why(WhyArgs),
 }
 
 /// Where objects come from.
@@ -108,6 +111,19 @@ pub(crate) struct ExplainArgs {
     /// Also draw the arbitration into this file, to paste into a ticket.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// A file of `netsh wfp show netevents` or of `netsh wfp capture`, or the Security log: .evtx, or XML of
+    /// `wevtutil qe Security /f:xml` [default: the live engine's net events].
+    file: Option<PathBuf>,
+    /// A file of `netsh wfp show state` or `show filters` of the same machine, which names the filters.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// The policy (TOML) that was in force: names the rule for each decision of our driver.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
 }
 
 /// A network's profile, with the number that ORIGINAL_PROFILE_ID has for it.
@@ -180,6 +196,7 @@ pub(crate) fn run(cli: &Cli, command: &Command, output: &mut Output) -> Result<E
         Command::Sublayers(source) => lists::sublayers(&source::platform(cli, source.file.as_deref())?, output)?,
         Command::Netevents(args) => return netevents::netevents(cli, args, output),
         Command::Options => lists::options(cli, output)?,
+        Command::Why(args) => return why::why(cli, args, output),
         Command::Explain(args) => return explain::run(cli, args, output),
     }
     Ok(ExitCode::SUCCESS)

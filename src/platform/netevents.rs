@@ -9,12 +9,10 @@ use crate::output::{BAD, GOOD, Output, WARNING};
 use serde::Serialize;
 use sluice_diagnose::join::{Identity, filter_of};
 use sluice_diagnose::query::protocol_name;
-use sluice_diagnose::read::{Item, read};
 use sluice_diagnose::record::{Ends, Filter, NetEvent};
 use sluice_diagnose::{Platform, live};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 /// An event with what is known about it.
@@ -24,7 +22,7 @@ pub(super) struct Joined<'a> {
     event: &'a NetEvent,
     layer: Option<String>,
     filter: Option<&'a Filter>,
-    identity: Identity,
+    pub(super) identity: Identity,
     sublayer: Option<String>,
     sublayer_weight: Option<u16>,
     provider: Option<String>,
@@ -61,13 +59,7 @@ pub(super) fn join<'a>(platform: Option<&'a Platform>, rules: Option<&Rules>, ev
 pub(super) fn netevents(cli: &Cli, args: &EventArgs, output: &mut Output) -> Result<ExitCode, Failure> {
     let (file, query) = understood(&args.words)?;
     let rules = args.policy.as_deref().map(Rules::read).transpose()?;
-    // The state is read first: a capture's own, where no other is named. Standard input can be read only once.
-    let platform = match (&args.state, &file) {
-        (Some(state), _) => Some(source::platform(cli, Some(state))?),
-        (None, Some(file)) if file.as_os_str() == sluice_files::STDIN => None,
-        (None, Some(file)) => Some(source::platform(cli, Some(file))?).filter(|platform| !platform.filters.is_empty()),
-        (None, None) => Some(source::platform(cli, None)?),
-    };
+    let platform = source::state(cli, args.state.as_deref(), file.as_deref())?;
     let mut shown = 0_u64;
     let mut show = |event: &NetEvent, output: &mut Output| -> Result<(), Failure> {
         if (args.all || event.kind.is_drop()) && query.takes_event(event) {
@@ -78,22 +70,7 @@ pub(super) fn netevents(cli: &Cli, args: &EventArgs, output: &mut Output) -> Res
         Ok(())
     };
     match &file {
-        Some(path) => {
-            let mut failed = None;
-            source::with_xml(path, |xml| {
-                read(xml, &mut |item| {
-                    let (Item::Event(event) | Item::Audit(_, event)) = item else { return ControlFlow::Continue(()) };
-                    match show(&event, output) {
-                        Ok(()) => ControlFlow::Continue(()),
-                        Err(failure) => {
-                            failed = Some(failure);
-                            ControlFlow::Break(())
-                        }
-                    }
-                })
-            })?;
-            failed.map_or(Ok(()), Err)?;
-        }
+        Some(path) => source::each_event(path, output, &mut |_, event, output| show(&event, output))?,
         None => {
             let events = source::with_engine(cli, "asking for the net events", |engine| live::events(engine))?;
             events.iter().try_for_each(|event| show(event, output))?;
@@ -131,7 +108,15 @@ pub(super) fn traffic(event: &NetEvent) -> String {
     format!("{way}{protocol} {local} {arrow} {remote}{}{loopback}", app.unwrap_or_default())
 }
 
-impl Joined<'_> {
+impl<'a> Joined<'a> {
+    pub(super) fn event(&self) -> &'a NetEvent {
+        self.event
+    }
+
+    pub(super) fn filter(&self) -> Option<&'a Filter> {
+        self.filter
+    }
+
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let event = self.event;
         let style = if event.kind.is_drop() { BAD } else { GOOD };

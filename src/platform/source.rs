@@ -3,11 +3,14 @@
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::machine;
-use sluice_diagnose::read::{Cabinet, ReadError, is_cabinet};
+use crate::output::Output;
+use sluice_diagnose::read::{Cabinet, Item, ReadError, is_cabinet, is_log, read, read_log};
+use sluice_diagnose::record::NetEvent;
 use sluice_diagnose::{Platform, live};
 use sluice_host::{Engine, HostResult};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,17 @@ pub(super) fn platform(cli: &Cli, file: Option<&Path>) -> Result<Platform, Failu
     match file {
         Some(path) => with_xml(path, |xml| Platform::read(xml, &mut |_| {})),
         None => with_engine(cli, "listing the engine's objects", |engine| live::platform(engine)),
+    }
+}
+
+/// The objects that events are joined to: of the file that is named for that, of a capture with the events, or of the
+/// machine that the events are of. `None` when there are none; standard input can be read only once.
+pub(super) fn state(cli: &Cli, named: Option<&Path>, events: Option<&Path>) -> Result<Option<Platform>, Failure> {
+    match (named, events) {
+        (Some(named), _) => platform(cli, Some(named)).map(Some),
+        (None, None) => platform(cli, None).map(Some),
+        (None, Some(path)) if path.as_os_str() == sluice_files::STDIN || is_log(&begins(path)?) => Ok(None),
+        (None, Some(path)) => Ok(Some(platform(cli, Some(path))?).filter(|platform| !platform.filters.is_empty())),
     }
 }
 
@@ -53,6 +67,51 @@ pub(super) fn with_xml<T>(path: &Path, read: impl FnOnce(&mut dyn Read) -> Resul
         read(&mut progress).map_err(|error| error.to_string())
     };
     result.map_err(unusable)
+}
+
+/// Takes an event, with the number of the audit that it is.
+type EachEvent<'a> = &'a mut dyn FnMut(Option<u32>, NetEvent, &mut Output) -> Result<(), Failure>;
+
+/// Shows the events of a file to `each`: net events, or the audits of a Security log with their numbers.
+pub(super) fn each_event(path: &Path, output: &mut Output, each: EachEvent<'_>) -> Result<(), Failure> {
+    let mut failed = None;
+    let mut pass = |item| {
+        let (audit, event) = match item {
+            Item::Event(event) => (None, event),
+            Item::Audit(number, event) => (Some(number), event),
+            _ => return ControlFlow::Continue(()),
+        };
+        match each(audit, event, output) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    };
+    let unusable = |problem: String| Failure::Input { path: path.to_owned(), problem };
+    let mut unread = 0;
+    if path.as_os_str() != sluice_files::STDIN && is_log(&begins(path)?) {
+        let file = sluice_files::open(path).map_err(|error| unusable(error.to_string()))?;
+        let log = read_log(Progress::new(file, path), &mut pass);
+        unread = log.map_err(|error| unusable(error.to_string()))?;
+    } else {
+        with_xml(path, |xml| read(xml, &mut pass))?;
+    }
+    if unread > 0 {
+        output.trouble(&format!("{unread} records of {} cannot be read and were left out", path.display()))?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// The first bytes of a file.
+fn begins(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut start = [0; 8];
+    let read = sluice_files::open(path).and_then(|mut file| read_up_to(&mut file, &mut start));
+    match read {
+        Ok(read) => Ok(start[..read].to_vec()),
+        Err(error) => Err(Failure::Input { path: path.to_owned(), problem: error.to_string() }),
+    }
 }
 
 fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {

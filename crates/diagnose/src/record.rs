@@ -368,7 +368,7 @@ impl EventKind {
 }
 
 /// Which way traffic goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "they say it")]
 pub enum Direction {

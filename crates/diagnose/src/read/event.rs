@@ -95,7 +95,7 @@ fn direction(text: &str) -> Option<Direction> {
 }
 
 /// The audits that tell of a drop: packet, connection, application that must not listen, and the firewall's own.
-pub(crate) const AUDITS: [(u32, &str); 8] = [
+const AUDITS: [(u32, &str); 8] = [
     (5031, "the firewall kept a program from accepting connections"),
     (5150, "a packet was blocked"),
     (5151, "a packet was blocked by a more restrictive filter"),
@@ -105,6 +105,12 @@ pub(crate) const AUDITS: [(u32, &str); 8] = [
     (5157, "a connection was blocked"),
     (5159, "a program was kept from binding a port"),
 ];
+
+/// What an audit is about.
+#[must_use]
+pub fn audit_name(number: u32) -> Option<&'static str> {
+    AUDITS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
 
 /// An `Event` of the Security log; `None` when it is no audit of a drop.
 pub(super) fn audit(node: &Node) -> Result<Option<(u32, NetEvent)>, ReadError> {

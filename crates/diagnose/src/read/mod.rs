@@ -9,12 +9,15 @@ mod cabinet;
 mod convert;
 mod document;
 mod event;
+mod log;
 mod meter;
 mod text;
 mod tree;
 
 pub use cabinet::{Cabinet, CabinetError, is_cabinet};
 pub use document::{Item, read};
+pub use event::audit_name;
+pub use log::{is_log, read_log};
 
 use std::fmt;
 
