@@ -3,10 +3,13 @@
 //!
 //! `SLUICE_POLICIES` sets how many policies are tried; a failure names its seed.
 
+#[path = "support/hello.rs"]
+mod hello;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
 
+use hello::{hello, question};
 use ntsim::host::nt_path;
 use serde_json::Value;
 use shim::{flow::Owner, layer::Direction, stack::Verdict};
@@ -43,6 +46,8 @@ impl Random {
 
 const PROGRAMS: [&str; 4] = ["one.exe", "Two.exe", "deep/three.exe", "deep/er/four.exe"];
 const REMOTES: [&str; 4] = ["203.0.113.10", "203.0.113.66", "2001:db8:1::10", "2001:db8:1::66"];
+/// What flows ask for: two names that rules list and one that none does, and nothing that can be read.
+const NAMES: [&str; 4] = ["a.example", "x.b.example", "c.example", "undecidable"];
 const PORTS: [u16; 3] = [53, 80, 443];
 /// What the token of a Unix user has in ntsim.
 const EVERY_USER: [&str; 2] = ["S-1-5-32-545", "S-1-5-11"];
@@ -110,9 +115,15 @@ fn policy(random: &mut Random, programs: &Programs) -> String {
                 *random.pick(&["@bad", "203.0.113.0/24", "2001:db8:1::10", "!203.0.113.10", "ipv6", "@private"]);
             key("remote", format!("{remote:?}"));
         }
-        match random.below(6) {
+        match random.below(8) {
             0 => key("protocol", "\"udp\"".to_owned()),
             1 => key("remote-port", "[53, \"400-500\"]".to_owned()),
+            4 | 5 => {
+                key("remote-name", format!("{:?}", random.pick(&[".a.example", ".b.example", "*.b.example"])));
+                if random.chance(30) {
+                    key("when-undecidable", "\"match\"".to_owned());
+                }
+            }
             2 => key("local-port", "[80, \"!40000\"]".to_owned()),
             3 => key("icmp-type", "[8, 128]".to_owned()),
             _ => {}
@@ -138,6 +149,7 @@ struct Case {
     remote: &'static str,
     port: u16,
     protocol: &'static str,
+    name: &'static str,
 }
 
 impl Case {
@@ -149,17 +161,57 @@ impl Case {
             remote: *random.pick(&REMOTES),
             port: *random.pick(&PORTS),
             protocol: *random.pick(&["tcp", "tcp", "udp", "icmp"]),
+            name: *random.pick(&NAMES),
         }
     }
 
-    /// What becomes of its first packet on the driver.
+    /// What it asks for; only TCP and UDP ask.
+    fn name(&self) -> Option<&'static str> {
+        (self.protocol != "icmp").then_some(self.name)
+    }
+
+    /// What a client of it says first.
+    fn first_words(&self) -> &'static [u8] {
+        Box::leak(match (self.protocol, self.name) {
+            (_, "undecidable") => b"SSH-2.0-client\r\n".to_vec().into_boxed_slice(),
+            ("udp", name) => question(1, name).into(),
+            (_, name) if self.port == 443 => hello(name, 100).into(),
+            (_, name) => format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n").into_bytes().into(),
+        })
+    }
+
+    /// The verdict on a connection and on what its client says first.
+    fn talks(&self, wire: &mut Wire) -> Verdict {
+        let (mut tcp, client) = match self.direction {
+            Direction::Outbound => (Tcp::new(self.remote, self.port, 50_000), Direction::Outbound),
+            Direction::Inbound => (Tcp::new(self.remote, 50_000, self.port), Direction::Inbound),
+        };
+        let server = client.reverse();
+        let steps = [
+            (Segment::Syn, client),
+            (Segment::SynAck, server),
+            (Segment::Ack, client),
+            (Segment::Data(self.first_words()), client),
+        ];
+        for (segment, direction) in steps {
+            let packet = tcp.packet(segment, direction);
+            match wire.pass(&packet, direction).verdict {
+                Verdict::Forward | Verdict::Relayed => {}
+                stopped => return stopped,
+            }
+        }
+        Verdict::Forward
+    }
+
+    /// What becomes of its first packets on the driver.
     fn happens(&self, rig: &Rig, programs: &Programs) -> &'static str {
         let owner = Owner { pid: 7, app_id: nt_path(&programs.path(self.program)).into(), uid: self.uid };
         let mut wire = Wire::of_owner(&rig.machine, owner);
         let verdict = match (self.protocol, self.direction) {
-            ("tcp", Direction::Outbound) => wire.send(&mut Tcp::new(self.remote, self.port, 50_000), Segment::Syn),
-            ("tcp", Direction::Inbound) => wire.receive(&mut Tcp::new(self.remote, 50_000, self.port), Segment::Syn),
-            ("udp", direction) => wire.pass(&udp(self.remote, self.port, direction, b"data"), direction).verdict,
+            ("tcp", _) => self.talks(&mut wire),
+            ("udp", direction) => {
+                wire.pass(&udp(self.remote, self.port, direction, self.first_words()), direction).verdict
+            }
             (_, _) => wire.pass(&ping(self.remote), Direction::Outbound).verdict,
         };
         wire.finish();
@@ -208,6 +260,9 @@ impl Case {
         if self.is_inbound() {
             command.arg("--inbound");
         }
+        if let Some(name) = self.name() {
+            command.args(["--name", name]);
+        }
         serde_json::from_slice(&succeeded(command.output().unwrap()).stdout).unwrap()
     }
 
@@ -220,6 +275,9 @@ impl Case {
              application = '{}'\ninterface = \"luid:0x6008000000000\"\nverdict = {verdict:?}\nrule = {rule:?}\n",
             programs.on_drive(self.program)
         );
+        if let Some(name) = self.name() {
+            writeln!(text, "remote-name = {name:?}").unwrap();
+        }
         if self.uid.is_some() {
             writeln!(text, "user = {:?}", self.users()).unwrap();
         }

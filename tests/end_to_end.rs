@@ -190,6 +190,44 @@ fn a_megabyte_arrives_whole_both_ways() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "same\n", "{output:?}");
 }
 
+/// curl and dig ask for names; openssl's server writes down every hello that it receives.
+#[test]
+fn names_that_real_clients_ask_for_decide() {
+    const POLICY: &str = "[[rule]]\nname = \"ads\"\naction = \"block\"\nremote-name = \".ads.example\"\n";
+    let folder = TempDir::new().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (key, certificate, log) = (at("key"), at("certificate"), at("log"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-subj", "/CN=test", "-keyout", &key, "-out", &certificate])
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        eprintln!("SKIPPED: there is no openssl");
+        return;
+    }
+    let tls = format!("openssl s_server -accept 443 -cert {certificate} -key {key} -www -msg >{log} 2>&1");
+    let ask = |host: &str| {
+        format!(
+            "{CURL} -o /dev/null -H 'Host: {host}' http://203.0.113.10/ 2>/dev/null; echo http $?
+             {CURL} -o /dev/null -k --resolve {host}:443:203.0.113.10 https://{host}/ 2>/dev/null; echo tls $?
+             {CURL} -o /dev/null -k --resolve '{host}:443:[2001:db8:1::10]' https://{host}/ 2>/dev/null; echo tls6 $?
+             dig +tries=1 +time=1 @203.0.113.10 {host} 2>&1 | grep -q 'timed out'; echo dns $?\n"
+        )
+    };
+    let script = format!("{}{}grep -c ', ClientHello' {log}", ask("news.example"), ask("www.ads.example"));
+    let Some((output, _)) = behind_the_driver(POLICY, &[&web_server(), &tls], &script) else { return };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    // 35, 52 and 56 are curl's words for a connection that ended in the handshake, before and within the answer. Nobody
+    // serves DNS: a question that arrives is refused, and only one that does not is waited for.
+    let lines: Vec<&str> = stdout.lines().collect();
+    let [http, tls, tls6, dns, blocked @ .., hellos] = &lines[..] else { panic!("{output:?}") };
+    assert_eq!([*http, *tls, *tls6, *dns], ["http 0", "tls 0", "tls6 0", "dns 1"], "{output:?}");
+    for line in &blocked[..3] {
+        assert!(["35", "52", "56"].iter().any(|code| line.ends_with(code)), "{output:?}");
+    }
+    assert_eq!((blocked[3], *hellos), ("dns 0", "2"), "the blocked hellos have not arrived: {output:?}");
+}
+
 #[test]
 fn the_demo_ends_well() {
     if behind_the_driver(QUARANTINE, &[], "true").is_none() {

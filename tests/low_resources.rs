@@ -52,6 +52,15 @@ fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), Strin
             }
             let hello = quic::initial(0, &quic::crypto(&hello::message("news.example", 1500), 0, 900));
             wire.pass(&udp("203.0.113.10", 443, Direction::Outbound, &hello), Direction::Outbound);
+            for (message, direction) in [
+                (hello::question(1, "news.example"), Direction::Outbound),
+                (
+                    hello::answer(1, "news.example", &[("news.example", 1, 60, vec![203, 0, 113, 10])]),
+                    Direction::Inbound,
+                ),
+            ] {
+                wire.pass(&udp("203.0.113.53", 53, direction, &message), direction);
+            }
             wire.pass(&udp("2001:db8:1::10", 53, Direction::Outbound, b"?"), Direction::Outbound);
         }
         // Having no event is fine too: the point is that asking does no harm.
