@@ -10,6 +10,7 @@
 //! * [`shared`]: values that many owners share.
 //! * [`stage`]: work that goes on from call to call, in one word.
 //! * [`irql`]: running at DISPATCH_LEVEL, where nobody suspends a thread.
+//! * [`etw`]: events for Event Tracing for Windows.
 //! * [`file`]: reading a file of the system's disk.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
@@ -43,6 +44,7 @@ static POOL: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;
 
 #[cfg(test)]
 mod doubles;
+pub mod etw;
 pub mod file;
 pub mod irql;
 pub mod memory;

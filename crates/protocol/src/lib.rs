@@ -10,6 +10,7 @@ pub mod ioctl;
 pub mod names;
 pub mod object;
 pub mod status;
+pub mod trace;
 pub mod upload;
 
 pub use event::Event;

@@ -25,7 +25,7 @@ pub use token::Token;
 pub use traffic::{Traffic, Way};
 
 /// A GUID from its 128 bits read in order.
-const fn guid(bits: u128) -> wdk_sys::GUID {
+pub(crate) const fn guid(bits: u128) -> wdk_sys::GUID {
     let bytes = (bits as u64).to_be_bytes();
     wdk_sys::GUID { Data1: (bits >> 96) as u32, Data2: (bits >> 80) as u16, Data3: (bits >> 64) as u16, Data4: bytes }
 }
