@@ -84,6 +84,10 @@ pub(crate) enum Command {
     },
     /// Remove the filters, the driver, the service and the driver's file, and check that nothing is left.
     Uninstall,
+    /// Switch the filters on again, or repair them; does nothing if they are on.
+    Enable,
+    /// Switch the filters off: nothing is decided here until `enable`, also after a restart. Driver and policy stay.
+    Disable,
     /// Compile a policy, test what it expects of itself, put it in force, and keep it for the next start of the driver; or do
     /// so with a compiled image.
     Load {
@@ -123,6 +127,16 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Platform(crate::platform::Command),
+    /// Print a shell's completions of this command line.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page (roff): of this program, or of one of its verbs.
+    Man {
+        /// The verb, as in `policy diff`.
+        verb: Vec<String>,
+    },
     /// Check, compile, show, compare, explain, test and import policies: needs no driver and no privileges.
     #[command(subcommand, after_help = crate::policy::EXIT_STATUS)]
     Policy(crate::policy::Command),

@@ -7,12 +7,14 @@ mod failure;
 mod install;
 mod load;
 mod machine;
+mod manual;
 mod names;
 mod output;
 mod page;
 mod platform;
 mod policy;
 mod status;
+mod switch;
 
 use clap::Parser;
 use cli::{Cli, Color, Command};
@@ -61,6 +63,10 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
             install::install(&*machine::open(cli)?, &options, output)
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
+        Command::Enable => switch::enable(&*machine::open(cli)?, output),
+        Command::Disable => switch::disable(&*machine::open(cli)?, output),
+        Command::Completions { shell } => manual::completions(*shell, output),
+        Command::Man { verb } => manual::page(verb, output),
         Command::Load { policy, check: true, deny_warnings, .. } => load::check(policy, *deny_warnings, output),
         Command::Load { policy, watch, accept_shrunk, once, no_test, .. } => {
             let shrinking = if *accept_shrunk { Shrinking::Accepted } else { Shrinking::Refused };

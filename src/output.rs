@@ -55,6 +55,12 @@ impl Output {
         Ok(written?)
     }
 
+    /// Prints a text of this program's own, as it is.
+    pub(crate) fn text(&mut self, text: &[u8]) -> Result<(), Failure> {
+        let out = self.stdout.stream();
+        Ok(out.write_all(text).and_then(|()| out.flush())?)
+    }
+
     /// Prints the warnings of a policy that compiles. In JSON they are part of the report.
     pub(crate) fn warnings(&mut self, warnings: &[Diagnostic]) -> Result<(), Failure> {
         if !self.json && !warnings.is_empty() {

@@ -45,6 +45,8 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     }
     if let Some(why) = &report.filters_unknown {
         line(out, "filters", format_args!("{BAD}unknown{BAD:#}: {why}"))?;
+    } else if report.disabled {
+        line(out, "filters", format_args!("{WARNING}switched off{WARNING:#}; `sluice enable` switches them on"))?;
     } else if report.filters_complete {
         line(out, "filters", format_args!("{GOOD}{}{GOOD:#}", report.filters.len()))?;
     } else if report.filters.is_empty() {
@@ -113,11 +115,12 @@ fn driver_text(driver: &DriverState, out: &mut dyn Write) -> io::Result<()> {
 
 /// The counters that a person looks for together, by how their names begin, in the order in which he asks; the rest comes
 /// last.
-const GROUPS: [(&str, &[&str]); 6] = [
-    ("decided", &["connects_", "accepts_", "packets_", "forwards_"]),
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("decided", &["connects_", "accepts_", "packets_permitted", "packets_blocked", "forwards_"]),
     ("silenced", &["discards_", "icmp_errors_"]),
     ("decisions", &["decisions_", "fields_", "reauthorizations"]),
-    ("flows", &["flows_", "revoked_", "bytes_", "stream_"]),
+    ("flows", &["flows_", "revoked_", "packets_", "bytes_"]),
+    ("names", &["names_", "decided_by_learned_", "datagrams_"]),
     ("events", &["events_"]),
     ("policies", &["policies_", "kept_"]),
 ];

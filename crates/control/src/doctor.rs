@@ -101,7 +101,10 @@ impl DoctorReport {
                 self.wrong(format!("{} filters remain without a driver", objects.filters.len()), "sluice uninstall");
             }
         } else {
-            for what in &objects.missing {
+            if objects.disabled() {
+                self.wrong("the filters are switched off, so nothing is decided", "sluice enable");
+            }
+            for what in objects.missing.iter().filter(|_| !objects.disabled()) {
                 self.wrong(format!("{what} is missing"), "sluice install");
             }
             for change in &objects.changed {

@@ -19,6 +19,7 @@ mod program;
 mod read;
 pub mod sources;
 pub mod status;
+mod switch;
 pub mod watch;
 #[cfg(windows)]
 pub mod windows;
@@ -36,6 +37,7 @@ pub use program::assumed_app_id;
 pub use read::{read_policy, read_policy_elsewhere, read_policy_with};
 pub use sources::{Moved, Shrinking, Shrunk};
 pub use status::{StatusReport, status};
+pub use switch::{SwitchReport, disable, enable};
 pub use watch::watch;
 
 #[cfg(test)]

@@ -122,6 +122,19 @@ pub fn clear(host: &dyn Host) -> HostResult<usize> {
     transaction(&mut *engine, |engine| remove(engine, false)).map(|removed| removed.count)
 }
 
+/// Removes all our filters and no other object, in one transaction, and returns how many there were.
+///
+/// # Errors
+/// BFE refused; nothing has changed.
+pub(crate) fn remove_filters(host: &dyn Host) -> HostResult<usize> {
+    let mut engine = host.open_engine()?;
+    transaction(&mut *engine, |engine| {
+        let filters = ours(engine)?;
+        filters.iter().try_for_each(|filter| engine.delete_filter(filter.key))?;
+        Ok(filters.len())
+    })
+}
+
 /// The existing objects under our keys, and filters of our provider.
 ///
 /// # Errors

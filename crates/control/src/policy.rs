@@ -195,6 +195,9 @@ fn lacks(host: &dyn Host) -> Vec<String> {
         .and_then(|fail| host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine, &fail)));
     match looked {
         Ok(objects) => {
+            if objects.disabled() {
+                return vec!["the filters are switched off: `sluice enable` switches them on".to_owned()];
+            }
             let missing = objects.missing.iter().map(|what| format!("missing: {what}"));
             missing.chain(objects.changed.iter().map(|change| format!("changed: {change}"))).collect()
         }

@@ -29,6 +29,8 @@ pub struct StatusReport {
     pub filters_unknown: Option<String>,
     /// Whether all our objects are present and as we add them.
     pub filters_complete: bool,
+    /// Whether the filters are switched off (`sluice disable`): nothing else is missing.
+    pub disabled: bool,
     /// Objects of ours that are missing.
     pub missing: Vec<String>,
     /// Objects under our keys that are not as we add them.
@@ -169,6 +171,7 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
         fail,
         driver_file,
         filters: objects.filters.iter().map(FilterLine::from).collect(),
+        disabled: objects.disabled(),
         filters_complete: filters_unknown.is_none() && objects.complete(),
         filters_unknown,
         missing: objects.missing,

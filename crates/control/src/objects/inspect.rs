@@ -12,6 +12,9 @@ use std::fmt::{self, Display};
 /// FWPM_FILTER_FLAG_INDEXED: BFE sets it by itself.
 const FILTER_INDEXED: u32 = 0x40;
 
+/// How the name of a filter begins.
+const FILTER: &str = "the filter";
+
 /// What [`inspect`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Inspection {
@@ -72,6 +75,13 @@ impl Inspection {
         self.missing.is_empty() && self.changed.is_empty()
     }
 
+    /// Whether it is as `disable` leaves it: nothing but filters is missing, and all of them are.
+    #[must_use]
+    pub fn disabled(&self) -> bool {
+        let filters = self.missing.iter().all(|what| what.starts_with(FILTER));
+        self.filters.is_empty() && self.changed.is_empty() && !self.missing.is_empty() && filters
+    }
+
     fn compare<T: PartialEq + fmt::Debug>(&mut self, object: &str, member: &str, is: &T, should: &T) {
         if is != should {
             let what = format!("{member} is {is:?} instead of {should:?}");
@@ -119,8 +129,8 @@ pub fn inspect(engine: &mut dyn Engine, fail: &Fail) -> HostResult<Inspection> {
     let expected: Vec<(String, Filter)> = CALLOUTS
         .iter()
         .flat_map(|place| {
-            let others = fail.filters(place).into_iter().map(|filter| (format!("the filter {}", filter.name), filter));
-            [(format!("the filter {}", place.name), filter(place, fail))].into_iter().chain(others)
+            let others = fail.filters(place).into_iter().map(|filter| (format!("{FILTER} {}", filter.name), filter));
+            [(format!("{FILTER} {}", place.name), filter(place, fail))].into_iter().chain(others)
         })
         .collect();
     for (object, should) in &expected {
@@ -140,7 +150,7 @@ pub fn inspect(engine: &mut dyn Engine, fail: &Fail) -> HostResult<Inspection> {
     }
     for entry in all.iter().filter(|entry| expected.iter().all(|(_, should)| should.key != Some(entry.key))) {
         if entry.provider == Some(PROVIDER) {
-            let (object, what) = (format!("the filter {}", entry.key), "this build adds no such filter".to_owned());
+            let (object, what) = (format!("{FILTER} {}", entry.key), "this build adds no such filter".to_owned());
             found.changed.push(Change { object, what });
             found.filters.push(entry.clone());
         } else if entry.sublayer == SUBLAYER {
