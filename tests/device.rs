@@ -10,7 +10,7 @@ use ntsim::host::LocalHost;
 use sluice_control::{device::upload, load_image};
 use sluice_host::{Device, Host};
 use sluice_protocol::{
-    DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl,
+    DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl, names,
     status::PolicyReply,
     upload::{Begin, Part, Wanted},
 };
@@ -183,6 +183,8 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
         ioctl::RECORD_ALL,
         ioctl::POLICY_PART,
         ioctl::COMMIT_POLICY,
+        ioctl::TAKE_EVENTS,
+        ioctl::RULE_NAMES,
     ];
     let strangers = (0..8).flat_map(|function| (0..4).map(move |access| 0x0012_2000 | access << 14 | function << 2));
     for code in strangers.chain([0, 1, u32::MAX, 0x0012_6ffc]).filter(|code| !known.contains(code)) {
@@ -192,6 +194,13 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
         }
     }
     assert!(device.control(ioctl::RECORD_ALL, &[0], &mut []).is_err(), "it takes no input");
+    assert!(device.control(ioctl::FORGET_NAMES, &[0], &mut []).is_err(), "it takes no input");
+    for length in 0..300 {
+        let input = device.control(ioctl::GET_NAMES, &vec![0; length], &mut [0; 4096]);
+        assert_eq!(input.is_ok(), length == size_of::<names::From>(), "{length} bytes in");
+        let output = device.control(ioctl::GET_NAMES, &[0; 8], &mut vec![0; length]);
+        assert_eq!(output.is_ok(), length >= size_of::<names::Record>(), "{length} bytes out");
+    }
     drop(device);
     rig.uninstall();
 }

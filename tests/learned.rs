@@ -264,3 +264,38 @@ fn names_are_bounded() {
     wire.finish();
     rig.uninstall();
 }
+
+/// Over TCP a message is behind its length, in whatever segments.
+#[test]
+fn names_are_learned_over_tcp_too() {
+    let resolver = "[[rule]]\nname = \"resolver\"\naction = \"permit\"\nremote-port = 53\n";
+    let first = ADS.replace("    [[rule]]", &format!("    {resolver}    [[rule]]"));
+    for policy in [ADS, &first] {
+        let rig = Rig::with_policy(policy);
+        let mut wire = Wire::new(&rig.machine);
+        let mut tcp = wire.establish(RESOLVERS[0], 53);
+        let mut say = |wire: &mut Wire, message: Vec<u8>, direction: Direction, size: usize| {
+            let bytes = hello::sized(2, &message);
+            let mut verdict = Verdict::Forward;
+            for piece in bytes.chunks(size) {
+                let packet = tcp.packet(Segment::Data(Box::leak(piece.into())), direction);
+                verdict = wire.pass(&packet, direction).verdict;
+            }
+            verdict
+        };
+        for (id, name, size) in [(1, "one.example", 1000), (2, "two.example", 7), (3, "three.example", 1)] {
+            let records = [record(name, "198.51.100.1"), record(name, "198.51.100.2")];
+            say(&mut wire, question(id, name), Direction::Outbound, size);
+            say(&mut wire, answer(id + 1, name, &records), Direction::Inbound, size);
+            say(&mut wire, answer(id, name, &records), Direction::Inbound, size);
+        }
+        assert_eq!(listed(&rig).len(), 6, "{policy}");
+        if policy == ADS {
+            let mut other = wire.establish(RESOLVERS[0], 53);
+            let asked = hello::sized(2, &question(4, "www.ads.example"));
+            assert_eq!(wire.send(&mut other, Segment::Data(Box::leak(asked.into()))), Verdict::Abort);
+        }
+        wire.finish();
+        rig.uninstall();
+    }
+}

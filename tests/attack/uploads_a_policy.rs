@@ -59,6 +59,8 @@ fn large(rig: &Rig, first: u32) -> Vec<u8> {
 fn and_a_large_image_is_in_pool_once() {
     let rig = Rig::install();
     let (old, new) = (large(&rig, 1), large(&rig, 300_000));
+    // The first policy that asks for names brings the table of learned ones.
+    rig.load("[[rule]]\naction = \"block\"\nremote-name = \"a.example\"\n");
     let device = device(&rig);
     let before = pool(&rig);
     assert_eq!(upload(&*device, &old).expect("it loads").reason(), None);

@@ -4,7 +4,7 @@ use kernel::wfp::{Answer, Callout, DIRECTION_INBOUND, Flow, PacketList};
 use sluice_policy::{Direction, Name, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
-use super::{Request, fields_at, let_go, verdict};
+use super::{Request, asks_for_names, fields_at, let_go, verdict};
 use crate::{
     SLUICE,
     flow::{FlowKey, FlowState, Standing},
@@ -68,10 +68,6 @@ impl Seen {
             _ => Self { direction: Direction::Outbound, header: request.transport_header_size().unwrap_or(UDP_HEADER) },
         }
     }
-}
-
-fn asks_for_names() -> bool {
-    SLUICE.policy.read().is_some_and(|policy| policy.image.asks_for_names())
 }
 
 /// Notes questions, and learns from answers of the server that was asked.

@@ -125,6 +125,11 @@ fn flow_callouts(key: &FlowKey, looked_at: bool) -> impl Iterator<Item = usize> 
     })
 }
 
+/// Whether the policy in force asks for names: then answers of DNS are read.
+fn asks_for_names() -> bool {
+    SLUICE.policy.read().is_some_and(|policy| policy.image.asks_for_names())
+}
+
 /// Ends the looking at a flow's content: the layers that only do that are not called for it again.
 fn let_go(flow: &Flow<FlowState>) {
     CALLOUTS

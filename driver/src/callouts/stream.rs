@@ -1,15 +1,18 @@
-//! STREAM: TCP data in order, of connections whose name may decide. Nobody else's comes here: the callout is conditional
+//! STREAM: TCP data in order, of connections whose name may decide, or whose answers tell names. Nobody else's comes here: the callout is conditional
 //! on the context that [`super::established`] gives these, and a connection that is decided gives it back.
 
 use kernel::wfp::{Answer, Callout, Flow, StreamDirection};
 use sluice_policy::{Direction, Verdict};
 use sluice_protocol::status::Counter;
 
-use super::{Request, let_go, verdict};
+use super::{Request, asks_for_names, let_go, verdict};
 use crate::{
     SLUICE,
     flow::{FlowState, Standing},
-    inspection::stream::{Found, Reader},
+    inspection::{
+        dns,
+        stream::{Found, Reader},
+    },
 };
 
 /// STREAM.
@@ -33,8 +36,14 @@ impl Callout for Stream {
             },
             standing => standing,
         };
+        let teaches = dns::teaches(&flow.key()) && asks_for_names();
+        let dispatch = request.dispatch();
         match (standing, request.stream()) {
             (Standing::Revoked, Some(mut stream)) => stream.drop_connection(),
+            (_, Some(mut stream)) if teaches => {
+                stream.pass();
+                dns::observe(flow.content(), dispatch, &stream);
+            }
             (_, stream) => {
                 if let Some(mut stream) = stream {
                     stream.pass();
@@ -76,5 +85,9 @@ fn look_at(request: &mut Request<'_>, flow: &Flow<FlowState>, without_name: Verd
         Found::All => {}
         Found::Unreadable => SLUICE.counters.add(request.dispatch(), Counter::NamesNotLookedFor, 1),
     }
-    Some(verdict::decide_by_content(request, flow, reader.name()))
+    Some(if dns::teaches(&flow.key()) {
+        verdict::decide_and_go_on(request, flow, reader.name())
+    } else {
+        verdict::decide_by_content(request, flow, reader.name())
+    })
 }

@@ -161,6 +161,11 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
 /// IRQL <= DISPATCH_LEVEL.
 pub(super) fn decide_by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Standing {
     flow.set_name(name);
+    decide_and_go_on(request, flow, name)
+}
+
+/// The same for a connection that goes on to be looked at, by the first that it asks for. IRQL <= DISPATCH_LEVEL.
+pub(super) fn decide_and_go_on(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Standing {
     let Some((decision, epoch)) = by_content(request, flow, name) else { return Standing::Permitted };
     let standing = Standing::of(&decision);
     if flow.set_standing(epoch, standing) != Standing::Revoked && standing == Standing::Revoked {

@@ -76,7 +76,7 @@ impl Reader {
             Self::Dns(query) => query.answer(),
             Self::Quic(progress) => match &progress.what {
                 What::Quic(connection) => connection.connection.answer(),
-                What::Stream(_) | What::Dns(_) => return Name::Undecidable,
+                What::Stream(_) | What::Dns(_) | What::DnsStream(_) => return Name::Undecidable,
             },
         };
         if let Answer::Name(name, _) = answer { Name::Known(name) } else { Name::Undecidable }

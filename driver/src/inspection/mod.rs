@@ -39,6 +39,7 @@ enum What {
     Stream(stream::Reading),
     Quic(datagram::Connection),
     Dns(dns::Questions),
+    DnsStream(dns::Dialogue),
 }
 
 /// How many bytes all of them take.

@@ -60,7 +60,7 @@ impl Reader {
         // Another processor may have it; then, and where nothing could be kept, reading begins again.
         self.kept = content.take().filter(|kept| match &kept.what {
             What::Stream(reading) => reading.seen <= stream.length(),
-            What::Quic(_) | What::Dns(_) => false,
+            What::Quic(_) | What::Dns(_) | What::DnsStream(_) => false,
         });
         let reading = match self.kept.as_mut().map(|kept| &mut kept.what) {
             Some(What::Stream(reading)) => reading,
