@@ -4,6 +4,8 @@
 
 #[path = "support/hello.rs"]
 mod hello;
+#[path = "support/passing.rs"]
+mod passing;
 #[path = "support/quic.rs"]
 mod quic;
 mod support;
@@ -17,8 +19,15 @@ use ntsim::{
     machine::{Config, Machine},
     verifier::low_resources::survey,
 };
+use passing::{BY_POLICY, ESSENTIAL, POLICY, closed, passes};
 use shim::{layer::Direction, stack::Verdict};
-use sluice_control::{EventOptions, events, install, load_image, status, uninstall};
+use sluice_control::{
+    EventOptions, events, install,
+    install::{Options, install_with},
+    load_image, status, uninstall,
+};
+use sluice_host::Host;
+use sluice_protocol::{KEPT_POLICY, SERVICE_NAME};
 use support::{BLOCK_ALL, Rig, driver};
 use wire::{Segment, Wire, udp};
 
@@ -73,6 +82,49 @@ fn live(machine: &Arc<Machine>, permit: &[u8], block: &[u8]) -> Result<(), Strin
         return Err(format!("it left behind: {report}"));
     }
     machine.stopped().map_or(Ok(()), |bugcheck| Err(bugcheck.to_string()))
+}
+
+/// The start of a machine that fails closed, without a policy and with a kept one. Whatever fails, nothing passes that is
+/// not by the policy, once the filters are there.
+fn start_closed(machine: &Arc<Machine>, policy: &[u8]) -> Result<(), String> {
+    let host = LocalHost::new(machine.clone());
+    let (fail, driver) = (closed(), driver());
+    let installed = install_with(&host, &Options { fail: Some(&fail), ..Options::of(&driver) }).is_ok();
+    let is_closed = |when: &str| match passes(&host) {
+        ESSENTIAL | BY_POLICY => Ok(()),
+        now => {
+            if installed {
+                Err(format!("{when} it is open: {now:?}"))
+            } else {
+                Ok(())
+            }
+        }
+    };
+    is_closed("without a policy")?;
+    let _ = host.stop_service(SERVICE_NAME);
+    machine.disk.write(KEPT_POLICY, policy);
+    let _ = host.start_service(SERVICE_NAME);
+    is_closed("with a kept policy")?;
+    machine.low_resources.disable();
+    uninstall(&host).map_err(|error| format!("it does not uninstall: {error}"))?;
+    if let Some(report) = host.unload_reports().iter().find(|report| !report.is_clean()) {
+        return Err(format!("it left behind: {report}"));
+    }
+    machine.stopped().map_or(Ok(()), |bugcheck| Err(bugcheck.to_string()))
+}
+
+#[test]
+fn a_machine_that_fails_closed_stays_closed_whatever_fails_at_its_start() {
+    let rig = Rig::install();
+    let policy = rig.compile(POLICY);
+    rig.uninstall();
+    let survey = survey(&Config::default(), |machine| start_closed(machine, &policy)).expect("the start is sound");
+    let casualties: Vec<_> = survey.casualties.iter().map(|(site, what)| format!("{site}: {what}")).collect();
+    assert!(casualties.is_empty(), "{}", casualties.join("\n"));
+    let imports: Vec<_> = survey.failed.iter().map(|site| site.import.as_str()).collect();
+    for import in ["ZwOpenFile", "ZwReadFile", "FwpmBfeStateSubscribeChanges0", "FwpsCalloutRegister"] {
+        assert!(imports.contains(&import), "{import} never failed: {imports:?}");
+    }
 }
 
 #[test]

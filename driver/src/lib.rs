@@ -72,10 +72,12 @@ kernel::driver!(start: start, stop: stop);
 /// PASSIVE_LEVEL.
 fn start(driver: &Driver) -> NtResult<()> {
     SLUICE.limits.set(driver);
-    let fails_closed = driver.parameter(utf16!(FAIL_CLOSED)).is_some_and(|value| value != 0);
+    // What cannot be read may say closed: then the driver does not load, and the filters do as is declared.
+    let fails_closed = driver.parameter(utf16!(FAIL_CLOSED))?.is_some_and(|value| value != 0);
+    let boot_start = driver.is_boot_start()?;
     let device = device::create(driver)?;
     // First the policy, then the callouts: the first packet that they are asked about is decided by it.
-    let restored = SLUICE.kept.restore(driver.is_boot_start());
+    let restored = SLUICE.kept.restore(boot_start);
     let prepared = SLUICE.events.start(&device).and_then(|()| SLUICE.asking.prepare(&device, fails_closed));
     match prepared {
         Ok(prepared) => SLUICE.asking.begin(device, prepared),

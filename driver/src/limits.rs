@@ -33,8 +33,8 @@ impl Limits {
             SystemSize::Medium => 64 << 10,
             SystemSize::Large => 256 << 10,
         };
-        let flows = driver.parameter(utf16!(MAX_FLOWS)).unwrap_or(share);
-        let of_one = driver.parameter(utf16!(MAX_FLOWS_PER_PROCESS)).unwrap_or(flows / 4);
+        let flows = driver.parameter(utf16!(MAX_FLOWS)).ok().flatten().unwrap_or(share);
+        let of_one = driver.parameter(utf16!(MAX_FLOWS_PER_PROCESS)).ok().flatten().unwrap_or(flows / 4);
         self.flows.store(flows, Ordering::Relaxed);
         self.flows_per_process.store(of_one, Ordering::Relaxed);
     }

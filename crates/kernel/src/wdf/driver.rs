@@ -69,8 +69,10 @@ impl Driver {
 
     /// Whether Windows loads the driver with the kernel, before the disk has a file system (SERVICE_BOOT_START).
     /// IRQL = PASSIVE_LEVEL.
-    #[must_use]
-    pub fn is_boot_start(&self) -> bool {
+    ///
+    /// # Errors
+    /// The service's key cannot be read.
+    pub fn is_boot_start(&self) -> NtResult<bool> {
         /// SERVICE_BOOT_START (winnt.h), the service's `Start`.
         const BOOT_START: u32 = 0;
         let mut path = UNICODE_STRING::default();
@@ -93,7 +95,8 @@ impl Driver {
                 &raw mut key
             )
         };
-        NtStatus::check(status).is_ok() && number(key, utf16!("Start")) == Some(BOOT_START)
+        NtStatus::check(status)?;
+        Ok(number(key, utf16!("Start"))? == Some(BOOT_START))
     }
 
     /// Has `routine` called once, at PASSIVE_LEVEL, when all boot devices have been started and the system's disk can be
@@ -114,8 +117,10 @@ impl Driver {
     }
 
     /// A REG_DWORD of the service's Parameters key; None when there is none. IRQL = PASSIVE_LEVEL.
-    #[must_use]
-    pub fn parameter<const N: usize>(&self, name: &'static Utf16<N>) -> Option<u32> {
+    ///
+    /// # Errors
+    /// The key or the value cannot be read, or is of another type: what it says is not known.
+    pub fn parameter<const N: usize>(&self, name: &'static Utf16<N>) -> NtResult<Option<u32>> {
         let mut key: WDFKEY = null_mut();
         let mut attributes = attributes();
         // SAFETY: the driver object exists; the structures outlive the call, which opens a key that is closed below.
@@ -128,13 +133,13 @@ impl Driver {
                 &raw mut key
             )
         };
-        NtStatus::check(status).ok()?;
+        NtStatus::check(status)?;
         number(key, name)
     }
 }
 
 /// A REG_DWORD of an open key, which is closed.
-fn number<const N: usize>(key: WDFKEY, name: &'static Utf16<N>) -> Option<u32> {
+fn number<const N: usize>(key: WDFKEY, name: &'static Utf16<N>) -> NtResult<Option<u32>> {
     let name = name.as_unicode_string();
     let mut value = 0;
     // SAFETY: the key is open; the name is read and the value written during the call.
@@ -142,7 +147,11 @@ fn number<const N: usize>(key: WDFKEY, name: &'static Utf16<N>) -> Option<u32> {
         unsafe { call_unsafe_wdf_function_binding!(WdfRegistryQueryULong, key, &raw const name, &raw mut value) };
     // SAFETY: the caller has opened it, and it is closed once.
     unsafe { call_unsafe_wdf_function_binding!(WdfRegistryClose, key) };
-    NtStatus::check(status).ok().map(|()| value)
+    match NtStatus::check(status) {
+        Ok(()) => Ok(Some(value)),
+        Err(NtStatus::OBJECT_NAME_NOT_FOUND) => Ok(None),
+        Err(status) => Err(status),
+    }
 }
 
 /// Makes `DriverEntry` and the unload callback from two safe functions: `start: fn(&Driver) -> NtResult<()>` and `stop:
