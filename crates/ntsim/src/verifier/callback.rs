@@ -197,6 +197,7 @@ mod tests {
     const POINTERS: &[(&str, usize, &str)] = &[
         ("cpu/seh/mod.rs", 1, "a handler: part of a routine that runs"),
         ("cpu/seh/scope.rs", 2, "filters and __finally: part of a routine that runs"),
+        ("fwpkclnt/fwpm/mod.rs", 1, ""),
         ("fwpkclnt/fwps/callout.rs", 4, ""),
         ("fwpkclnt/inject.rs", 1, ""),
         ("machine/driver.rs", 2, ""),
@@ -206,6 +207,7 @@ mod tests {
         ("nt/cm/query.rs", 1, ""),
         ("nt/ex/callback.rs", 1, ""),
         ("nt/ex/lookaside.rs", 1, ""),
+        ("nt/io/reinit.rs", 1, ""),
         ("nt/io/wdm/cancel.rs", 15, "one DRIVER_CANCEL; a cancel-safe queue's take its lock and return with it"),
         ("nt/io/wdm/complete.rs", 1, ""),
         ("nt/io/wdm/irp.rs", 1, ""),
