@@ -259,7 +259,7 @@ impl Trial {
 
     fn looked_at(&mut self, arguments: &[String]) {
         match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            ["install", _] => {
+            ["install", _] | ["install", "--start", "demand", _] => {
                 assert_eq!(self.ours("$FilterQuery"), object::CALLOUTS.len());
                 assert_eq!(self.ours("$CalloutQuery"), object::CALLOUTS.len());
             }
@@ -291,7 +291,7 @@ fn its_commands_do_on_the_real_driver_what_its_steps_say() {
             said,
             [
                 "install --dry-run sluice.sys",
-                "install sluice.sys",
+                "install --start demand sluice.sys",
                 "status --json",
                 "install sluice.sys",
                 "status --json",

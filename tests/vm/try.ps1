@@ -46,7 +46,7 @@ $OldestBuild = 19041
 $ServiceName = 'Sluice'
 $ProviderKey = 'b24b702c-4e2a-4a61-9888-2076da07973f'
 # How many layers have a callout and a filter of ours.
-$LayerCount = 18
+$LayerCount = 20
 # Where a blocked connect() is dropped: the layer as `sluice status` names it, and its run-time id.
 $ConnectLayer = @{ IPv4 = 'ALE_AUTH_CONNECT_V4'; IPv6 = 'ALE_AUTH_CONNECT_V6' }
 $ConnectLayerId = @{ IPv4 = '48'; IPv6 = '50' }
@@ -537,7 +537,8 @@ function Test-Driver([System.Net.IPAddress[]] $Bad, [System.Net.IPAddress[]] $Go
     }
     Invoke-Step 'sluice install' -Essential {
         Set-Memory 'Installed' 'yes'
-        [void] (Invoke-Expecting 0 'sluice' @('install', (Join-Path $PSScriptRoot 'sluice.sys')))
+        # On demand: a driver that stops Windows must not do so at every start.
+        [void] (Invoke-Expecting 0 'sluice' @('install', '--start', 'demand', (Join-Path $PSScriptRoot 'sluice.sys')))
     }
     Invoke-Step 'sluice status' -Essential {
         $text = Invoke-Expecting 0 'sluice' @('status', '--json')
