@@ -115,8 +115,11 @@ pub(crate) enum Command {
     },
     /// Show the service, the filters, the policy in force and the counters.
     Status,
-    /// Report what is wrong with the installation, and the command that fixes it.
-    Doctor,
+    /// Report what is wrong with the installation, and the command that fixes it; warn of other products' filters.
+    Doctor {
+        /// Only look at the filters in a file of `netsh wfp show state` or `show filters`, of any machine.
+        file: Option<PathBuf>,
+    },
     /// Show what the driver decided: the latest events, which it holds, and with --follow those to come.
     Events(EventArgs),
     /// Show the names of addresses that the driver has learned from answers of DNS.

@@ -1,15 +1,44 @@
 //! `sluice doctor`.
 
+use crate::cli::Cli;
 use crate::failure::Failure;
-use crate::output::{BAD, GOOD, Output};
-use sluice_host::Host;
+use crate::machine;
+use crate::output::{BAD, GOOD, Output, WARNING};
+use crate::platform::platform_of;
+use serde_json::json;
+use sluice_control::DoctorReport;
+use sluice_diagnose::neighbours::{Warning, warnings};
+use sluice_diagnose::{Key, live};
+use sluice_host::{Guid, ServiceState};
+use sluice_protocol::object::PROVIDER;
+use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) fn doctor(host: &dyn Host, output: &mut Output) -> Result<ExitCode, Failure> {
-    let report = sluice_control::doctor(host)?;
-    output.report(&report, |out| {
+/// Examines this installation, or, in a file of netsh, only the filters of the machine that wrote it.
+pub(crate) fn doctor(cli: &Cli, file: Option<&Path>, output: &mut Output) -> Result<ExitCode, Failure> {
+    let ours = Key::Guid(Guid(PROVIDER));
+    if let Some(file) = file {
+        let warnings = warnings(&platform_of(cli, file)?, &ours, &|_| None);
+        return said(&DoctorReport::default(), &warnings, output);
+    }
+    let host = machine::open(cli)?;
+    let report = sluice_control::doctor(&*host)?;
+    // What keeps the engine from answering is a finding of the report.
+    let platform = host.open_engine().and_then(|mut engine| live::platform(&mut *engine)).ok();
+    let exists = |service: &str| host.service_state(service).ok().map(|state| state != ServiceState::Absent);
+    let warnings = platform.map_or_else(Vec::new, |platform| warnings(&platform, &ours, &exists));
+    said(&report, &warnings, output)
+}
+
+fn said(report: &DoctorReport, warnings: &[Warning], output: &mut Output) -> Result<ExitCode, Failure> {
+    let whole = json!({ "findings": report.findings, "notes": report.notes, "warnings": warnings });
+    output.report(&whole, |out| {
         for note in &report.notes {
             writeln!(out, "{GOOD}note{GOOD:#}   {note}")?;
+        }
+        for warning in warnings {
+            writeln!(out, "{WARNING}warns{WARNING:#}  {}", warning.what)?;
+            writeln!(out, "       {}", warning.mend)?;
         }
         for finding in &report.findings {
             writeln!(out, "{BAD}wrong{BAD:#}  {}", finding.what)?;

@@ -74,7 +74,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
             load(&*machine::open(cli)?, policy, Loading { shrinking, once: *once, test: !no_test }, output)
         }
         Command::Status => status::status(&*machine::open(cli)?, output),
-        Command::Doctor => doctor::doctor(&*machine::open(cli)?, output),
+        Command::Doctor { file } => doctor::doctor(cli, file.as_deref(), output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
         Command::Names { flush } => names::names(&*machine::open(cli)?, *flush, output),
         Command::Platform(command) => platform::run(cli, command, output),

@@ -12,6 +12,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use served::{Text, ended, served, sluice};
+use sluice_host::{Filter, FilterAction, Guid, Host, Provider, Sublayer, Weight};
+use sluice_protocol::object::CALLOUTS;
 use wire::Wire;
 
 /// A file of our own text in the form of netsh's.
@@ -240,6 +242,61 @@ fn the_picture_is_svg_and_never_over_what_was_read() {
     assert_eq!(std::fs::read(&state).unwrap(), before);
     let both = run(0, "-");
     assert!(both.out.starts_with("<svg") && both.error.contains("depends"), "{}", both.error);
+}
+
+#[test]
+fn the_doctor_warns_of_other_products() {
+    let text = shown("80", 0, &["doctor", &data("wfpstate.xml")]).out;
+    insta::assert_snapshot!(text);
+
+    // On a machine: a heavier sublayer of a product whose service is gone.
+    let served = served();
+    served.install();
+    let (provider, sublayer) = (Guid(0x2222), Guid(0x3333));
+    {
+        let mut engine = served.host.open_engine().unwrap();
+        let (name, description) = ("Gone product".to_owned(), String::new());
+        let service = Some("gone".into());
+        engine
+            .add_provider(&Provider {
+                key: provider,
+                name: name.clone(),
+                description: description.clone(),
+                persistent: false,
+                service,
+            })
+            .unwrap();
+        let weight = u16::MAX;
+        let (key, provider) = (sublayer, Some(provider));
+        engine
+            .add_sublayer(&Sublayer {
+                key,
+                name: name.clone(),
+                description: description.clone(),
+                persistent: false,
+                provider,
+                weight,
+            })
+            .unwrap();
+        let filter = Filter {
+            key: None,
+            name,
+            description,
+            flags: 0,
+            provider,
+            layer: Guid(CALLOUTS[0].layer),
+            sublayer,
+            weight: Weight::Auto,
+            conditions: Vec::new(),
+            action: FilterAction::Block,
+        };
+        engine.add_filter(&filter).unwrap();
+    }
+    let report = served.json(1, &["doctor"]);
+    let kinds: Vec<_> =
+        report["warnings"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["rival", "orphan"], "{report}");
+    assert_eq!(report["findings"].as_array().unwrap().len(), 1, "only the missing policy is wrong: {report}");
 }
 
 /// A reader that has seen enough closes the pipe, and nobody complains.

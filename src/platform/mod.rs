@@ -13,8 +13,9 @@ use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::output::Output;
 use clap::{Args, Subcommand, ValueEnum};
+use sluice_diagnose::Platform;
 use sluice_diagnose::query::{CONDITIONS, Query};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What to show. Each verb takes a file, or asks the engine of the machine.
@@ -178,6 +179,11 @@ fn understood(words: &[Word]) -> Result<(Option<PathBuf>, Query), Failure> {
         }
     }
     Ok((file, query))
+}
+
+/// The objects in a file of netsh.
+pub(crate) fn platform_of(cli: &Cli, file: &Path) -> Result<Platform, Failure> {
+    source::platform(cli, Some(file))
 }
 
 /// Runs one of the verbs.

@@ -7,8 +7,10 @@
 //! the right to change it.
 
 mod facts;
+mod never;
 
 pub use facts::{Facts, Matching};
+pub use never::contradiction;
 
 use crate::Verdict;
 use crate::arbitrate::{Replaces, replaces};
