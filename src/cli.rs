@@ -122,6 +122,8 @@ pub(crate) enum Command {
     },
     /// Show what the driver decided: the latest events, which it holds, and with --follow those to come.
     Events(EventArgs),
+    /// Show the flows that live now: who talks with whom, how much each way, and what the policy says of it.
+    Flows,
     /// Show the names of addresses that the driver has learned from answers of DNS.
     Names {
         /// Forget all of them.

@@ -4,6 +4,7 @@ mod cli;
 mod doctor;
 mod events;
 mod failure;
+mod flows;
 mod install;
 mod load;
 mod machine;
@@ -63,6 +64,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
             install::install(&*machine::open(cli)?, &options, output)
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
+        Command::Flows => flows::flows(&*machine::open(cli)?, output),
         Command::Enable => switch::enable(&*machine::open(cli)?, output),
         Command::Disable => switch::disable(&*machine::open(cli)?, output),
         Command::Completions { shell } => manual::completions(*shell, output),

@@ -6,14 +6,14 @@ use kernel::{
     wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, FileId, Request},
 };
 use sluice_protocol::{
-    DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status,
+    DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, flows,
     ioctl::{self, MAX_PART_BYTES},
     names,
     upload::Wanted,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{PAST, SLUICE, UPLOADS, learned, upload::Uploads};
+use crate::{PAST, SLUICE, UPLOADS, learned, listing, upload::Uploads};
 
 /// Creates the device; nobody can open it before `open_for_requests`. PASSIVE_LEVEL.
 pub(crate) fn create(driver: &Driver) -> NtResult<ControlDevice<Device>> {
@@ -36,6 +36,7 @@ impl DeviceEvents for Device {
             ioctl::TAKE_EVENTS => SLUICE.events.take(request),
             ioctl::RULE_NAMES => rule_names(request),
             ioctl::GET_NAMES => names(request),
+            ioctl::FLOWS => flows(request),
             ioctl::FORGET_NAMES => forget_names(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
         }
@@ -111,6 +112,20 @@ fn names(mut request: Request) {
             output.push(record.as_bytes());
             true
         });
+        output.written()
+    });
+    match written {
+        Ok(written) => request.complete_with(written),
+        Err(status) => request.complete(status),
+    }
+}
+
+fn flows(mut request: Request) {
+    let Ok(from) = flows::From::read_from_bytes(request.input()) else {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    };
+    let written = request.output(size_of::<flows::Record>()).map(|mut output| {
+        listing::list(from.number, &mut output);
         output.written()
     });
     match written {

@@ -23,6 +23,7 @@ mod inspection;
 mod kept;
 mod learned;
 mod limits;
+mod listing;
 mod past;
 mod policy;
 mod upload;

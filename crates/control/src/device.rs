@@ -2,10 +2,12 @@
 
 use crate::error::ControlError;
 use sluice_host::{Device, Host, HostError, HostResult, ServiceState, code};
+use sluice_protocol::flows;
 use sluice_protocol::names::{self, Record};
 use sluice_protocol::status::PolicyReply;
 use sluice_protocol::upload::{Begin, Part, Wanted};
 use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, SERVICE_NAME, Status, ioctl};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -89,6 +91,41 @@ impl Control {
             if image.len() as u64 >= bytes {
                 return Ok(image);
             }
+        }
+    }
+
+    /// [`ioctl::FLOWS`], until there are no more: each flow that lives throughout is in it once.
+    ///
+    /// # Errors
+    /// A request failed, or its answer is no list of flows in order.
+    pub fn flows(&self) -> Result<Vec<flows::Record>, ControlError> {
+        const AT_ONCE: usize = 1024;
+        let mut all = BTreeMap::new();
+        let mut from = 0;
+        loop {
+            let mut output = vec![0; AT_ONCE * size_of::<flows::Record>()];
+            let asking = ControlError::step("asking the driver for flows");
+            let input = flows::From { number: from };
+            let written = self.0.control(ioctl::FLOWS, input.as_bytes(), &mut output).map_err(asking)?;
+            let part = output.get(..written).and_then(|bytes| <[flows::Record]>::ref_from_bytes(bytes).ok());
+            let in_order = |part: &&[flows::Record]| {
+                part.iter()
+                    .try_fold(from, |least, one| (one.number >= least).then(|| one.number.saturating_add(1)))
+                    .is_some()
+            };
+            let Some(part) = part.filter(in_order) else {
+                return Err(ControlError::Answer {
+                    request: "flows",
+                    what: "it is no list of flows in order".to_owned(),
+                });
+            };
+            let Some(last) = part.last() else { return Ok(all.into_values().collect()) };
+            all.extend(part.iter().map(|one| (one.flow.flow, *one)));
+            // The last list may have more, and places in it may have changed: again from its beginning, unless it fills an
+            // answer alone.
+            let list = last.number >> flows::PLACE_BITS << flows::PLACE_BITS;
+            let whole = part.len() < AT_ONCE || list <= from;
+            from = if whole { last.number.saturating_add(1) } else { list };
         }
     }
 

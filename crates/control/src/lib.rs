@@ -9,6 +9,7 @@ mod disk;
 pub mod doctor;
 pub mod error;
 pub mod events;
+mod flows;
 pub mod install;
 pub mod kept;
 mod names;
@@ -28,6 +29,7 @@ pub use disk::Disk;
 pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{ControlError, Kind};
 pub use events::{EventFilter, EventLine, EventOptions, EventReader, Item, events};
+pub use flows::{FlowLine, flows};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use names::{LearnedName, forget_names, names};
 pub use policy::{

@@ -82,6 +82,12 @@ pub const GET_NAMES: u32 = code(0x810, FILE_READ_DATA);
 /// Forgets every learned name. No input, no output.
 pub const FORGET_NAMES: u32 = code(0x811, FILE_WRITE_DATA);
 
+/// Input: a [`crate::flows::From`]. Output: as many [`crate::flows::Record`]s as fit, from that place on, in order; none when
+/// there are no more. A buffer shorter than one record is STATUS_BUFFER_TOO_SMALL, another input is
+/// STATUS_INVALID_PARAMETER. Flows begin and end between two requests: one can be in two answers, and in a list that is
+/// longer than an answer one can be in none.
+pub const FLOWS: u32 = code(0x812, FILE_READ_DATA);
+
 /// The largest image the driver takes, in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 << 20;
 
@@ -100,6 +106,7 @@ mod tests {
         assert_eq!(RULE_NAMES, 0x0012_6018);
         assert_eq!(TAKE_EVENTS, 0x0012_601C);
         assert_eq!(GET_NAMES, 0x0012_6040);
+        assert_eq!(FLOWS, 0x0012_6048);
         assert_eq!(FORGET_NAMES, 0x0012_A044);
     }
 }

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod event;
+pub mod flows;
 pub mod ioctl;
 pub mod names;
 pub mod object;

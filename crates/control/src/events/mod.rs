@@ -199,11 +199,11 @@ const REMEMBERED: usize = 16;
 
 /// The rule names of the policies that decided, by generation; none of those that the driver does not have any more.
 #[derive(Default)]
-struct RuleNames(BTreeMap<u32, Option<Vec<String>>>);
+pub(crate) struct RuleNames(BTreeMap<u32, Option<Vec<String>>>);
 
 impl RuleNames {
     /// Reads the names of a generation, once as long as few others are asked for: of the policy in force, or of one before it.
-    fn learn(&mut self, device: &Control, epoch: u32) -> Result<(), ControlError> {
+    pub(crate) fn learn(&mut self, device: &Control, epoch: u32) -> Result<(), ControlError> {
         /// How often to retry after a swap.
         const TRIES: usize = 4;
         while self.0.len() >= REMEMBERED {
@@ -230,7 +230,8 @@ impl RuleNames {
         Ok(())
     }
 
-    fn name(&self, line: &EventLine) -> Option<String> {
+    /// The name of the rule that decided.
+    pub(crate) fn name(&self, line: &EventLine) -> Option<String> {
         self.0.get(&line.epoch)?.as_ref()?.get(line.rule? as usize).cloned()
     }
 }

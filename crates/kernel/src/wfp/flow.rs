@@ -131,6 +131,27 @@ impl<T: InSet> FlowSet<T> {
         }
     }
 
+    /// Calls `visit` for flows from a place on, until it says that it has had enough; no lock is held during the calls. A
+    /// place is a list's number in the upper half and the flow's in the list in the lower, which changes when flows of the
+    /// list begin and end. IRQL <= DISPATCH_LEVEL.
+    pub fn for_each_from(&'static self, from: u64, mut visit: impl FnMut(u64, &Flow<T>) -> bool) {
+        let mut skipped = from & u64::from(u32::MAX);
+        let first = usize::try_from(from >> u32::BITS).unwrap_or(usize::MAX);
+        for (list, shard) in (0_u64..).zip(&self.shards).skip(first) {
+            let mut place = 0;
+            let mut current = Self::next(shard, None);
+            while let Some(flow) = current {
+                if place >= skipped && !visit(list << u32::BITS | place, &flow) {
+                    return;
+                }
+                place += 1;
+                // The current flow is still in the list, because `flow` keeps it alive.
+                current = Self::next(shard, Some(&flow));
+            }
+            skipped = 0;
+        }
+    }
+
     /// The first flow after `after`, or of the list, that is not about to be freed.
     fn next(shard: &SpinLock<Head<T>>, after: Option<&FlowRef<T>>) -> Option<FlowRef<T>> {
         let head = shard.lock();

@@ -1,0 +1,37 @@
+//! Live flows, as the driver keeps them.
+
+use crate::Event;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The input of [`crate::ioctl::FLOWS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct From {
+    /// The first [`Record::number`] that is wanted.
+    pub number: u64,
+}
+
+/// One live flow: 296 bytes, little-endian, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Record {
+    /// Whose it is and how the policy in force decides it, in the form of a decision. `sequence`, `time`, `filter_id`, `layer`,
+    /// `lost` and `unrecorded` are 0; `verdict` is [`crate::event::verdict::NONE`] without a policy.
+    pub flow: Event,
+    /// Its place: that of its list in the upper half, and its own in the list in the lower. Places grow, with gaps; in a list
+    /// they change when flows begin and end.
+    pub number: u64,
+    /// Packets that this machine sent.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Packets that it received.
+    pub packets_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+}
+
+const _: () = assert!(size_of::<Record>() == 296);
+
+/// The lower half of [`Record::number`].
+pub const PLACE_BITS: u32 = 32;
