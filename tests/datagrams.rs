@@ -197,3 +197,38 @@ fn without_room_quic_is_undecidable() {
         rig.uninstall();
     }
 }
+
+/// Segmentation offload shows datagrams that are sent at once as one, which the network card cuts.
+#[test]
+fn datagrams_that_are_sent_at_once_hide_nothing_from_each_other() {
+    let rig = Rig::with_policy(ADS);
+    let mut wire = Wire::new(&rig.machine);
+    let at_once = |server: &str| hellos(server)[1].concat();
+    assert_eq!(send(&mut wire, REMOTES[0], 443, &at_once("www.ads.example")), Verdict::Drop);
+    assert_eq!(send(&mut wire, REMOTES[1], 443, &at_once("news.example")), Verdict::Forward);
+    wire.finish();
+    rig.uninstall();
+
+    let rig = Rig::with_policy(ONLY);
+    let mut wire = Wire::new(&rig.machine);
+    assert_eq!(send(&mut wire, REMOTES[0], 443, &at_once("www.good.example")), Verdict::Forward);
+    assert_eq!(send(&mut wire, REMOTES[1], 443, &at_once("bad.example")), Verdict::Drop);
+    let [good, bad] = ["good.example", "bad.example"].map(|name| question(1, name));
+    // An option of EDNS for padding (RFC 7830), as long as it needs to be.
+    let padded = |length: u16| {
+        let mut padded = good.clone();
+        padded[11] += 1;
+        padded.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+        padded.extend((length + 4).to_be_bytes());
+        padded.extend([0, 12]);
+        padded.extend(length.to_be_bytes());
+        padded.resize(padded.len() + usize::from(length), 0);
+        padded
+    };
+    for first in [good.clone(), padded(20), padded(700)] {
+        assert_eq!(send(&mut wire, REMOTES[0], 53, &first), Verdict::Forward, "{}", first.len());
+        assert_eq!(send(&mut wire, REMOTES[0], 53, &[&first[..], &bad].concat()), Verdict::Drop, "{}", first.len());
+    }
+    wire.finish();
+    rig.uninstall();
+}

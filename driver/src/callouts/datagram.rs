@@ -96,25 +96,26 @@ fn look_at(
     if direction != key.direction {
         return without_name; // an answer
     }
+    let mut verdict = Verdict::Permit;
     for packet in request.packets().into_iter().flat_map(PacketList::iter) {
         let mut reader = Reader::default();
-        let verdict = if is_dns(key) {
+        if is_dns(key) {
             let found = reader.ask_dns(packet, header);
             count(request, found);
-            verdict::decide_datagram(request, flow, reader.name())
-        } else {
-            let found = reader.look(flow.content(), packet, header);
-            count(request, found);
-            match found {
-                Found::NotYet => without_name,
-                Found::All | Found::Unreadable => decide(request, flow, reader.name()),
+            if verdict::decide_datagram(request, flow, reader.name()) == Verdict::Block {
+                return Verdict::Block;
             }
-        };
-        if verdict == Verdict::Block {
-            return Verdict::Block;
+            continue;
+        }
+        let found = reader.look(flow.content(), packet, header);
+        count(request, found);
+        match found {
+            // The next of them may tell the rest.
+            Found::NotYet => verdict = without_name,
+            Found::All | Found::Unreadable => return decide(request, flow, reader.name()),
         }
     }
-    Verdict::Permit
+    verdict
 }
 
 fn count(request: &Request<'_>, found: Found) {

@@ -66,8 +66,9 @@ const fn of<C: Callout>(object: &CalloutObject) -> CalloutEntry {
     CalloutEntry::of::<C>(object.layer_id, object.callout, conditional | OFFLOADS)
 }
 
-/// The network card may put segments and datagrams together and cut them: nothing here depends on how large a packet is.
-/// A callout that does not allow it disables it for everything that its filters match (FWPS_CALLOUT3, flags).
+/// The network card may put segments and datagrams together and cut them: packets are only counted, and [`datagram`] takes
+/// several in one for what they are. A callout that does not allow it disables it for everything that its filters match
+/// (FWPS_CALLOUT3, flags).
 const OFFLOADS: u32 =
     callout_flag::ALLOW_OFFLOAD | callout_flag::ALLOW_RSC | callout_flag::ALLOW_USO | callout_flag::ALLOW_URO;
 
