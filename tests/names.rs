@@ -14,6 +14,8 @@ use hello::hello;
 use ntsim::{machine::Machine, wdf::RegistryValue};
 use shim::{layer::Direction, stack::Verdict};
 use sluice_control::{EventLine, EventOptions, Item, events};
+use sluice_host::Host;
+use sluice_protocol::object::{CALLOUTS, Point};
 use support::Rig;
 use wire::{Segment, Tcp, Wire};
 
@@ -445,4 +447,21 @@ fn a_connection_older_than_the_driver_has_no_name() {
         wire.finish();
         rig.uninstall();
     }
+}
+
+/// A connection may be let through for its name to be looked for. Whoever lets it through must not be there before those
+/// that look, or it passes unseen while the driver starts.
+#[test]
+fn who_lets_connections_through_is_registered_last() {
+    let rig = Rig::with_policy(ONLY);
+    let listed = rig.host.open_engine().unwrap().list().unwrap().callouts;
+    // The engine numbers callouts as they are registered.
+    let number = |key: u128| listed.iter().find(|listed| listed.callout.key.0 == key).expect("registered").id;
+    let numbers = |lets_through: bool| {
+        let chosen =
+            CALLOUTS.iter().filter(move |one| matches!(one.point, Point::Connect | Point::Accept) == lets_through);
+        chosen.map(|one| number(one.callout))
+    };
+    assert!(numbers(true).min() > numbers(false).max());
+    rig.uninstall();
 }

@@ -121,7 +121,7 @@ macro_rules! layer {
 }
 
 /// Every layer, one row each. Rows keep their order, because our objects' GUIDs are numbered by it; new ones go at the
-/// end.
+/// end. Those of connections come first: they let some through for others to see to, so they are registered last.
 ///
 /// Derived from a row are the driver's callouts and their registration, the contexts of its flows, and the objects that
 /// `install` adds and `status` lists. A new row needs a [`Point`] and a file in the driver's `callouts/`.
@@ -222,7 +222,7 @@ impl CalloutObject {
     }
 }
 
-/// Every callout, in the order in which the driver registers them: two for each row of [`LAYERS`].
+/// Every callout; the driver registers the last one first. Two for each row of [`LAYERS`].
 pub const CALLOUTS: [CalloutObject; 2 * LAYERS.len()] = {
     let mut callouts = [object(0); 2 * LAYERS.len()];
     let mut at = 1;

@@ -22,20 +22,19 @@ impl Callout for Established {
     type Flow = FlowState;
 
     /// A flow that cannot be tracked passes uncounted and keeps the verdict of its connection until Windows reauthorizes
-    /// it, which a new policy triggers. If it was let through only to ask for its name, nobody will: it is decided as one
-    /// without.
+    /// it, which a new policy triggers; so does one that begins while the driver goes. If it was let through only to ask
+    /// for its name, nobody will: it is decided as one without.
     fn classify(request: &mut Request<'_>) {
         request.answer(Answer::Continue);
-        if is_closing() {
-            return;
-        }
         let fields = const { &fields_at(Point::Established) };
         let Some(key) = FlowKey::read(request, fields, None) else {
             return untracked(request, NtStatus::INVALID_PARAMETER);
         };
         let owner = Owner::read(request, fields);
         let (awaits_name, learns) = purposes(&key, &owner);
-        let Err(status) = track(request, key, &owner, awaits_name || learns) else { return };
+        let tracked =
+            if is_closing() { Err(NtStatus::DEVICE_BUSY) } else { track(request, key, &owner, awaits_name || learns) };
+        let Err(status) = tracked else { return };
         untracked(request, status);
         if !awaits_name {
             return;

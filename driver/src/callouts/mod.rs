@@ -91,11 +91,9 @@ const ENTRIES: [CalloutEntry; CALLOUTS.len()] = {
 /// Set during unload: no new flow context is made.
 static CLOSING: AtomicBool = AtomicBool::new(false);
 
-/// Registers every callout. PASSIVE_LEVEL.
+/// Registers every callout, those last that let a connection through for the others to see to. PASSIVE_LEVEL.
 pub(crate) fn register(device: &ControlDevice<Device>) -> NtResult<Callouts<{ CALLOUTS.len() }>> {
-    let callouts = Callouts::register(device, &ENTRIES, release_flows)?;
-    SLUICE.flows.set_callouts(callouts.ids());
-    Ok(callouts)
+    Callouts::register(device, &ENTRIES, |place, callout| SLUICE.flows.set_callout(place, callout), release_flows)
 }
 
 /// Stops making flow contexts and removes the existing ones, before the callouts are unregistered. PASSIVE_LEVEL.

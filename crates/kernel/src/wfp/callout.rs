@@ -58,7 +58,7 @@ impl CalloutEntry {
     }
 }
 
-/// Registered callouts. Dropping unregisters them and waits until none of their functions runs or will run.
+/// Registered callouts. Dropping unregisters them, the first one first, and waits until none of their functions runs or will run.
 /// IRQL = PASSIVE_LEVEL.
 #[derive(Debug)]
 pub struct Callouts<const N: usize> {
@@ -67,34 +67,41 @@ pub struct Callouts<const N: usize> {
 }
 
 impl<const N: usize> Callouts<N> {
-    /// Registers every entry. `release_flows` asks WFP to remove all flow contexts; it is called at unload, because a
-    /// callout with contexts cannot be unregistered.
+    /// Registers every entry, the last one first: each is asked only when those behind it are, too. `registered` is told of
+    /// each at its index, before the next is registered. `release_flows` asks WFP to remove all flow contexts; it is called
+    /// at unload, because a callout with contexts cannot be unregistered.
     ///
     /// # Errors
     /// The status of FwpsCalloutRegister3; callouts already registered are then unregistered.
     pub fn register<E: DeviceEvents>(
         device: &ControlDevice<E>,
         entries: &[CalloutEntry; N],
+        registered: impl FnMut(usize, CalloutId),
         release_flows: fn(),
     ) -> NtResult<Self> {
         let object = device.wdm_object();
         let mut this = Self { ids: [CalloutId { layer: 0, id: 0 }; N], release_flows };
-        for (slot, entry) in this.ids.iter_mut().zip(entries) {
-            *slot = CalloutId { layer: entry.layer, id: (entry.register)(object, entry.key, entry.flags)? };
-        }
+        register_all(&mut this.ids, entries, object, registered)?;
         Ok(this)
     }
+}
 
-    /// The registered callouts, in the entries' order.
-    #[must_use]
-    pub const fn ids(&self) -> &[CalloutId; N] {
-        &self.ids
+fn register_all<const N: usize>(
+    ids: &mut [CalloutId; N],
+    entries: &[CalloutEntry; N],
+    object: *mut c_void,
+    mut registered: impl FnMut(usize, CalloutId),
+) -> NtResult<()> {
+    for (place, (slot, entry)) in ids.iter_mut().zip(entries).enumerate().rev() {
+        *slot = CalloutId { layer: entry.layer, id: (entry.register)(object, entry.key, entry.flags)? };
+        registered(place, *slot);
     }
+    Ok(())
 }
 
 impl<const N: usize> Drop for Callouts<N> {
     fn drop(&mut self) {
-        for callout in self.ids.iter().rev().filter(|callout| callout.id != 0) {
+        for callout in self.ids.iter().filter(|callout| callout.id != 0) {
             loop {
                 // SAFETY: a plain number, at PASSIVE_LEVEL.
                 let status = NtStatus::check(unsafe { FwpsCalloutUnregisterById0(callout.id) });

@@ -76,11 +76,10 @@ impl<T: InSet> FlowSet<T> {
         }
     }
 
-    /// Sets the callouts that contexts can be associated with; [`Flow::associate`] refers to them by index.
+    /// Sets a callout that contexts can be associated with; [`Flow::associate`] refers to it by its index, below 32.
     /// Any IRQL.
-    pub fn set_callouts<const N: usize>(&self, callouts: &[CalloutId; N]) {
-        const { assert!(N <= CALLOUTS, "a context keeps a bit for each callout") };
-        for (slot, callout) in self.callouts.iter().zip(callouts) {
+    pub fn set_callout(&self, place: usize, callout: CalloutId) {
+        if let Some(slot) = self.callouts.get(place) {
             slot.store(u64::from(callout.layer) << 32 | u64::from(callout.id), Ordering::Release);
         }
     }
@@ -243,7 +242,7 @@ impl<T: InSet> Flow<T> {
         false
     }
 
-    /// Makes WFP pass this context to the callout at index `place` of [`FlowSet::set_callouts`] with every packet of
+    /// Makes WFP pass this context to the callout at index `place` of [`FlowSet::set_callout`] with every packet of
     /// the flow; once for each callout. IRQL <= DISPATCH_LEVEL.
     ///
     /// # Errors
