@@ -144,8 +144,8 @@ impl DoctorReport {
     fn kept(&mut self, host: &dyn Host, in_force: &str) {
         let load = "sluice load FILE";
         match kept::look(host) {
-            Ok(None) => self.wrong("the policy in force is not kept: the next start of the driver has none", load),
-            Ok(Some(kept)) => match (kept.damaged, kept.identity) {
+            None => self.wrong("the policy in force is not kept: the next start of the driver has none", load),
+            Some(kept) => match (kept.damaged, kept.identity) {
                 (Some(why), _) => {
                     self.wrong(format!("the policy that is kept for the next start is damaged: {why}"), load)
                 }
@@ -154,7 +154,6 @@ impl DoctorReport {
                 }
                 _ => self.wrong("another policy than the one in force is kept for the next start of the driver", load),
             },
-            Err(error) => self.wrong(error.to_string(), load),
         }
     }
 }

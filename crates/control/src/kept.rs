@@ -18,7 +18,7 @@ pub(crate) const NEW: &str = "sluice-new.policy";
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeptPolicy {
-    /// How large its image is, in bytes.
+    /// How large its image is, in bytes; 0 when it cannot be read.
     pub bytes: u64,
     /// Its identity, as `sluice load` printed it; none when it is damaged.
     pub identity: Option<String>,
@@ -29,24 +29,23 @@ pub struct KeptPolicy {
     pub damaged: Option<String>,
 }
 
-/// Looks at the kept policy; `None` when there is none.
-///
-/// # Errors
-/// The file cannot be read.
-pub(crate) fn look(host: &dyn Host) -> Result<Option<KeptPolicy>, ControlError> {
-    let content = host.read_driver(FILE).map_err(ControlError::step("reading the kept policy"))?;
-    Ok(content.map(|content| {
-        let bytes = content.len() as u64;
-        match Image::validate(content) {
-            Ok(image) => KeptPolicy {
-                bytes,
-                identity: Some(identity(&image.identity())),
-                rules: Some(image.rule_count()),
-                damaged: None,
-            },
-            Err(why) => KeptPolicy { bytes, identity: None, rules: None, damaged: Some(why.to_string()) },
-        }
-    }))
+/// Looks at the kept policy; `None` when there is none. What cannot be read is damaged.
+pub(crate) fn look(host: &dyn Host) -> Option<KeptPolicy> {
+    let damaged = |bytes, why| KeptPolicy { bytes, identity: None, rules: None, damaged: Some(why) };
+    let content = match host.read_driver(FILE) {
+        Ok(content) => content?,
+        Err(error) => return Some(damaged(0, error.to_string())),
+    };
+    let bytes = content.len() as u64;
+    Some(match Image::validate(content) {
+        Ok(image) => KeptPolicy {
+            bytes,
+            identity: Some(identity(&image.identity())),
+            rules: Some(image.rule_count()),
+            damaged: None,
+        },
+        Err(why) => damaged(bytes, why.to_string()),
+    })
 }
 
 /// Writes an image beside the kept one, and flushes it.
@@ -77,7 +76,8 @@ pub(crate) fn restore(host: &dyn Host, image: Option<&[u8]>) -> HostResult<()> {
 }
 
 fn delete(host: &dyn Host, file: &str) -> HostResult<()> {
-    if host.read_driver(file)?.is_some() { host.delete_driver(file) } else { Ok(()) }
+    // One that cannot be read is deleted all the same.
+    if matches!(host.read_driver(file), Ok(None)) { Ok(()) } else { host.delete_driver(file) }
 }
 
 #[cfg(test)]
@@ -172,12 +172,14 @@ mod tests {
     #[test]
     fn a_damaged_file_is_seen() {
         let memory = machine();
-        assert_eq!(look(&memory).unwrap(), None);
+        assert_eq!(look(&memory), None);
         let report = load(&memory, file(FIRST).path()).unwrap();
-        let found = look(&memory).unwrap().unwrap();
+        let found = look(&memory).unwrap();
         assert_eq!((found.identity, found.rules, found.damaged), (Some(report.identity), Some(0), None));
         memory.files.borrow_mut().get_mut(FILE).unwrap().pop();
-        let found = look(&memory).unwrap().unwrap();
+        let found = look(&memory).unwrap();
         assert!(found.identity.is_none() && found.damaged.is_some(), "{found:?}");
+        memory.unreadable.set(Some(FILE));
+        assert!(look(&memory).unwrap().damaged.unwrap().contains("too long"));
     }
 }

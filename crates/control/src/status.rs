@@ -164,7 +164,7 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
         policy.origin = image.origin();
     }
     Ok(StatusReport {
-        kept: look(host)?,
+        kept: look(host),
         moved: in_force.map_or_else(Vec::new, |image| sources::moved(host, &image)),
         service,
         start,

@@ -81,6 +81,8 @@ pub(crate) struct Memory {
     pub(crate) files: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Files that Windows deletes at its next start.
     pub(crate) doomed: RefCell<Vec<String>>,
+    /// A file that cannot be read, if it is there.
+    pub(crate) unreadable: Cell<Option<&'static str>>,
     pub(crate) service: RefCell<Option<(ServiceConfig, ServiceState)>>,
     /// The values of its Parameters key.
     pub(crate) parameters: RefCell<BTreeMap<String, Parameter>>,
@@ -111,6 +113,7 @@ impl Memory {
             signature: Signature::None,
             files: RefCell::default(),
             doomed: RefCell::default(),
+            unreadable: Cell::new(None),
             service: RefCell::default(),
             parameters: RefCell::default(),
             objects: RefCell::default(),
@@ -204,6 +207,9 @@ impl Host for Memory {
     }
 
     fn read_driver(&self, file: &str) -> HostResult<Option<Vec<u8>>> {
+        if self.unreadable.get() == Some(file) && self.files.borrow().contains_key(file) {
+            return Err(HostError::with_message("ReadFile", code::ERROR_INVALID_DATA, "too long"));
+        }
         Ok(self.files.borrow().get(file).cloned())
     }
 

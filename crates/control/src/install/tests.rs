@@ -354,6 +354,8 @@ fn a_policy_named_at_the_installation_is_kept_or_nothing_changes() {
         (kept(&memory), memory.driver.lock().unwrap().policies.last().unwrap().as_slice()),
         (before, &b"loaded once"[..])
     );
+    // Whatever somebody has put in its place.
+    memory.unreadable.set(Some(kept::FILE));
     assert_eq!(uninstall(&memory).unwrap().files_deleted, [kept::FILE, FILE]);
     assert!(memory.is_clean());
 

@@ -81,9 +81,10 @@ pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
 /// Deletes one of our files. The file of a driver that stays loaded is renamed first: a deletion at Windows' next start
 /// goes by name, and must not hit a driver installed since.
 fn delete(host: &dyn Host, file: &str, report: &mut UninstallReport) -> Result<(), HostError> {
-    if host.read_driver(file)?.is_none() {
+    if matches!(host.read_driver(file), Ok(None)) {
         return Ok(());
     }
+    // One that cannot be read is deleted all the same.
     if report.waiting && file == FILE {
         host.rename_driver(FILE, OLD)?;
         host.delete_driver_at_restart(OLD)?;
@@ -103,7 +104,7 @@ fn look(host: &dyn Host, elsewhere: Option<String>, report: &mut UninstallReport
             .push("the driver and its service, until the last program that has its device open closes it".to_owned());
     }
     for file in FILES {
-        if host.read_driver(file).map_err(failed())?.is_some() {
+        if !matches!(host.read_driver(file), Ok(None)) {
             report.left.push(format!("the file {file} in the drivers folder, until Windows starts again"));
         }
     }
