@@ -4,7 +4,7 @@ use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::machine;
 use crate::output::{BAD, GOOD, Output, WARNING};
-use crate::platform::platform_of;
+use crate::platform::{paragraph, platform_of};
 use serde_json::json;
 use sluice_control::DoctorReport;
 use sluice_diagnose::neighbours::{Warning, warnings};
@@ -37,8 +37,8 @@ fn said(report: &DoctorReport, warnings: &[Warning], output: &mut Output) -> Res
             writeln!(out, "{GOOD}note{GOOD:#}   {note}")?;
         }
         for warning in warnings {
-            writeln!(out, "{WARNING}warns{WARNING:#}  {}", warning.what)?;
-            writeln!(out, "       {}", warning.mend)?;
+            paragraph(out, "", ("warns ", Some(WARNING)), &warning.what, 7)?;
+            paragraph(out, "      ", ("", None), &format!(" {}", warning.mend), 7)?;
         }
         for finding in &report.findings {
             writeln!(out, "{BAD}wrong{BAD:#}  {}", finding.what)?;

@@ -247,6 +247,7 @@ fn the_picture_is_svg_and_never_over_what_was_read() {
 #[test]
 fn the_doctor_warns_of_other_products() {
     let text = shown("80", 0, &["doctor", &data("wfpstate.xml")]).out;
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     insta::assert_snapshot!(text);
 
     // On a machine: a heavier sublayer of a product whose service is gone.

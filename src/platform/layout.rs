@@ -156,7 +156,7 @@ fn shortened(text: &str, width: usize) -> String {
 
 /// Writes a paragraph whose lines after the first are indented by `indent`. It begins with `lead` and then the label,
 /// with its style.
-pub(super) fn paragraph(
+pub(crate) fn paragraph(
     out: &mut dyn Write,
     lead: &str,
     (label, style): (&str, Option<Style>),

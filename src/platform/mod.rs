@@ -9,6 +9,8 @@ mod ours;
 mod source;
 mod why;
 
+pub(crate) use layout::paragraph;
+
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::output::Output;
