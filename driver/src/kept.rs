@@ -61,6 +61,7 @@ impl Kept {
         self.outcome.store(outcome, Ordering::Relaxed);
         self.status.store(status, Ordering::Relaxed);
         if matches!(outcome, kept::REFUSED | kept::UNREADABLE) {
+            SLUICE.trace.not_restored(outcome, status);
             SLUICE.events.note(Event {
                 verdict: verdict::NOT_RESTORED,
                 rule: outcome,
@@ -70,9 +71,14 @@ impl Kept {
         }
     }
 
+    /// [`kept`]. Any IRQL.
+    pub(crate) fn outcome(&self) -> u32 {
+        self.outcome.load(Ordering::Relaxed)
+    }
+
     /// Adds it to what the driver reports. Any IRQL.
     pub(crate) fn report(&self, status: &mut Status) {
-        status.kept = self.outcome.load(Ordering::Relaxed);
+        status.kept = self.outcome();
         status.kept_status = self.status.load(Ordering::Relaxed);
     }
 }

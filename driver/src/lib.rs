@@ -16,6 +16,7 @@ mod budget;
 mod callouts;
 mod counters;
 mod device;
+mod etw;
 mod events;
 mod flow;
 mod identity;
@@ -33,8 +34,8 @@ use kernel::{status::NtResult, utf16, wdf::Driver, wfp::FlowSet};
 use sluice_protocol::parameter::FAIL_CLOSED;
 
 use crate::{
-    asking::Asking, counters::PerProcessor, events::Events, flow::FlowState, identity::Identities, kept::Kept,
-    learned::Learned, limits::Limits, past::Past, policy::InForce, upload::Uploads,
+    asking::Asking, counters::PerProcessor, etw::Trace, events::Events, flow::FlowState, identity::Identities,
+    kept::Kept, learned::Learned, limits::Limits, past::Past, policy::InForce, upload::Uploads,
 };
 
 /// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
@@ -48,6 +49,7 @@ struct Sluice {
     kept: Kept,
     asking: Asking,
     learned: Learned,
+    trace: Trace,
 }
 
 /// Apart from the rest, which begins as zeros and takes no room in the file: no upload is not zero.
@@ -66,12 +68,18 @@ static SLUICE: Sluice = Sluice {
     kept: Kept::new(),
     asking: Asking::new(),
     learned: Learned::new(),
+    trace: Trace::new(),
 };
 
 kernel::driver!(start: start, stop: stop);
 
 /// PASSIVE_LEVEL.
 fn start(driver: &Driver) -> NtResult<()> {
+    SLUICE.trace.begin();
+    begin(driver).inspect(|()| SLUICE.trace.started()).inspect_err(|status| SLUICE.trace.failed(*status))
+}
+
+fn begin(driver: &Driver) -> NtResult<()> {
     SLUICE.limits.set(driver);
     // What cannot be read may say closed: then the driver does not load, and the filters do as is declared.
     let fails_closed = driver.parameter(utf16!(FAIL_CLOSED))?.is_some_and(|value| value != 0);
@@ -109,6 +117,7 @@ fn booted() {
 /// PASSIVE_LEVEL, with no handle open to the device.
 fn stop() {
     SLUICE.asking.end();
+    SLUICE.trace.end();
     SLUICE.policy.clear();
     SLUICE.learned.clear();
 }

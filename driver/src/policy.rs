@@ -83,11 +83,14 @@ impl InForce {
     /// # Errors
     /// STATUS_INSUFFICIENT_RESOURCES, and STATUS_DEVICE_BUSY while another policy is being put in force.
     pub(crate) fn replace(&self, bytes: Vec<u8>) -> NtResult<PolicyReply> {
+        let size = bytes.len();
         let image = match Image::validate(bytes) {
             Ok(image) => image,
             Err(refusal) => {
                 SLUICE.counters.count(Counter::PoliciesRefused);
-                return Ok(PolicyReply::refused(self.epoch(), &refusal));
+                let reply = PolicyReply::refused(self.epoch(), &refusal);
+                SLUICE.trace.policy_refused(&reply, size);
+                return Ok(reply);
             }
         };
         // 0 means "no policy".
@@ -95,6 +98,7 @@ impl InForce {
         if image.asks_for_names() {
             SLUICE.learned.prepare();
         }
+        let rules = image.rule_count();
         let policy = try_box(Policy { image, epoch })?;
         if let Some(before) = self.read() {
             PAST.keep(before.epoch, &before.image);
@@ -103,6 +107,7 @@ impl InForce {
         // not only when the last reader of the old one is done.
         self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
         SLUICE.counters.count(Counter::PoliciesLoaded);
+        SLUICE.trace.policy_loaded(epoch, rules, size);
         Ok(PolicyReply::accepted(epoch))
     }
 
@@ -117,5 +122,8 @@ impl InForce {
 /// A connection without a context of ours, because it is older than the driver or there was no memory for one, is decided
 /// again only when Windows asks.
 fn ask_again() -> NtResult<()> {
-    reauthorize(&AUTHORIZED).inspect_err(|_| SLUICE.counters.count(Counter::ReauthorizationsRefused))
+    reauthorize(&AUTHORIZED).inspect_err(|status| {
+        SLUICE.counters.count(Counter::ReauthorizationsRefused);
+        SLUICE.trace.reauthorization_refused(*status);
+    })
 }

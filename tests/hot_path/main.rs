@@ -26,6 +26,8 @@ const ALWAYS: &[&str] = &[
     "KeLowerIrql",
     "KeRaiseIrqlToDpcLevel",
     "KeQuerySystemTimePrecise",
+    // Only while a trace session listens to decisions; any IRQL ("EtwWriteTransfer").
+    "EtwWriteTransfer",
     "memcmp",
     "memcpy",
 ];

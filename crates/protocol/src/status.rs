@@ -164,6 +164,8 @@ counters! {
     policies_refused: PoliciesRefused,
     /// Policies put in force for which the filter engine refused to reauthorize the existing connections.
     reauthorizations_refused: ReauthorizationsRefused,
+    /// 1 if Windows refused to register the driver as an event provider: no trace session gets its events.
+    tracing_refused: TracingRefused,
 }
 
 /// The answer to [`crate::ioctl::COMMIT_POLICY`]: 256 bytes, little-endian.

@@ -67,7 +67,7 @@ fn status_v7() {
     golden.extend([5; 16]);
     golden.extend([8, 0, 0, 0, 9, 0, 0, 0]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(48 + 40 * 8, 0);
+    golden.resize(48 + 41 * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 

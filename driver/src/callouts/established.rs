@@ -61,6 +61,7 @@ fn purposes(key: &FlowKey, owner: &Owner<'_>) -> (bool, bool) {
 
 fn untracked(request: &Request<'_>, status: NtStatus) {
     SLUICE.counters.add(request.dispatch(), Counter::FlowsUntracked, 1);
+    SLUICE.trace.flow_untracked(status, request.process_id().map_or(0, |id| id as u32));
     if status == NtStatus::QUOTA_EXCEEDED {
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRefused, 1);
     }

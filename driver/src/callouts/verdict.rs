@@ -40,6 +40,9 @@ impl<'a> Subject<'a> {
 
     /// Records a decision under the policy of generation `epoch`, taken for `request`, if it is to be recorded.
     fn record(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) {
+        if SLUICE.trace.wants_decisions() {
+            SLUICE.trace.decision(&self.event(request, epoch, decision, flags));
+        }
         let source = match (self.key.direction, self.process_id) {
             (Direction::Outbound, process @ 1..) => Source::Process(process),
             (Direction::Forward, _) => Source::Remote(self.key.local),
