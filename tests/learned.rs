@@ -182,6 +182,23 @@ fn a_learned_name_stands_in_for_one_that_cannot_be_read() {
     rig.uninstall();
 }
 
+/// A session lasts longer than what DNS told when it began.
+#[test]
+fn a_new_policy_decides_by_the_learned_name_that_permitted() {
+    let rig = Rig::with_policy(ONLY);
+    let mut wire = Wire::new(&rig.machine);
+    resolve(&mut wire, 1, "git.good.example", &["198.51.100.5"]);
+    let mut ssh = wire.establish("198.51.100.5", 22);
+    assert_eq!(wire.receive(&mut ssh, Segment::Data(b"SSH-2.0-server\r\n")), Verdict::Forward);
+    forget_names(&rig.host).unwrap();
+    rig.load(ONLY);
+    assert_eq!(wire.send(&mut ssh, Segment::Data(b"SSH-2.0-client\r\n")), Verdict::Forward);
+    rig.load(&ONLY.replace(".good.example", ".other.example"));
+    assert_ne!(wire.send(&mut ssh, Segment::Data(b"more")), Verdict::Forward);
+    wire.finish();
+    rig.uninstall();
+}
+
 #[test]
 fn an_address_of_several_names_follows_the_strictest_unless_shared() {
     for shared in [false, true] {

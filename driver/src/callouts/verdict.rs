@@ -13,6 +13,7 @@ use crate::{
     SLUICE,
     budget::Source,
     flow::{FlowKey, FlowState, Standing},
+    learned::Kept,
     policy::Policy,
 };
 
@@ -163,13 +164,20 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
 /// Decides a flow by what its content asks for, which is known now, and records that. Without a policy it is permitted.
 /// IRQL <= DISPATCH_LEVEL.
 pub(super) fn decide_by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Standing {
-    flow.set_name(name);
-    decide_and_go_on(request, flow, name)
+    let decided = by_content(request, flow, name);
+    // What DNS told is forgotten while the flow goes on.
+    let learned = decided.as_ref().and_then(|(_, _, learned)| learned.as_ref());
+    flow.set_name(learned.map_or(name, |learned| Name::Known(learned.as_bytes())));
+    stands(request, flow, decided)
 }
 
 /// The same for a connection that goes on to be looked at, by the first that it asks for. IRQL <= DISPATCH_LEVEL.
 pub(super) fn decide_and_go_on(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Standing {
-    let Some((decision, epoch)) = by_content(request, flow, name) else { return Standing::Permitted };
+    stands(request, flow, by_content(request, flow, name))
+}
+
+fn stands(request: &Request<'_>, flow: &FlowState, decided: Option<Decided>) -> Standing {
+    let Some((decision, epoch, _)) = decided else { return Standing::Permitted };
     let standing = Standing::of(&decision);
     if flow.set_standing(epoch, standing) != Standing::Revoked && standing == Standing::Revoked {
         SLUICE.counters.add(request.dispatch(), Counter::FlowsBlockedByName, 1);
@@ -180,7 +188,7 @@ pub(super) fn decide_and_go_on(request: &Request<'_>, flow: &FlowState, name: Na
 /// The same for one datagram of a flow that goes on to be looked at. When it is permitted, so are answers.
 /// IRQL <= DISPATCH_LEVEL.
 pub(super) fn decide_datagram(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Verdict {
-    let Some((decision, epoch)) = by_content(request, flow, name) else { return Verdict::Permit };
+    let Some((decision, epoch, _)) = by_content(request, flow, name) else { return Verdict::Permit };
     match decision.verdict {
         Verdict::Permit => {
             flow.set_standing(epoch, Standing::Awaited(Verdict::Permit));
@@ -190,8 +198,11 @@ pub(super) fn decide_datagram(request: &Request<'_>, flow: &FlowState, name: Nam
     decision.verdict
 }
 
-/// The decision by what content asks for, counted and recorded, and the generation of its policy.
-fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option<(Decision, u32)> {
+/// A decision, the generation of its policy, and the name that DNS told, if that decided.
+type Decided = (Decision, u32, Option<Kept>);
+
+/// The decision by what content asks for, counted and recorded.
+fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option<Decided> {
     let policy = SLUICE.policy.read()?;
     let (key, owner) = (flow.key(), flow.owner());
     let (decision, learned) = match name {
@@ -213,7 +224,7 @@ fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option
         (_, None) => &[],
     };
     Subject { name, ..Subject::of(flow, &key) }.record(request, epoch, decision, flags);
-    Some((decision, epoch))
+    Some((decision, epoch, learned))
 }
 
 /// A UTF-16 path without its terminating NUL.
