@@ -13,13 +13,14 @@
 //! | `ghash` 0.5.1 with `polyval` 0.6.2 | PCLMULQDQ and SSE2, else integers | taken |
 //! | `ghash` 0.6 with `polyval` 0.7 | PCLMULQDQ in code compiled for AVX | refused |
 //! | `sha2` 0.10.9, its SHA-256 alone | SHA, SSSE3 and SSE4.1, else integers | taken |
-//! | `hkdf` 0.12 | none of its own | taken |
+//! | `hkdf` 0.12, `hmac` 0.12 | none of their own | taken |
 //! | `aes-gcm` | as `aes` and `ghash`; it decrypts in place, so it needs a copy of each packet | refused |
 //!
 //! The linked code is searched for both (`tests/no_panic.rs`). On ARM64 the software forms run unless the build asks for
 //! more (`aes_armv8`, `polyval_armv8`).
 
 use hkdf::Hkdf;
+use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::header::Version;
@@ -59,7 +60,10 @@ impl Keys {
             Version::V1 => (&SALT_V1, [b"quic key", b"quic iv", b"quic hp"]),
             Version::V2 => (&SALT_V2, [b"quicv2 key", b"quicv2 iv", b"quicv2 hp"]),
         };
-        let initial = Hkdf::<Sha256>::new(Some(salt), destination);
+        // HKDF-Extract. Hkdf::extract is the same, and can panic for all that the compiler for ARM64 sees.
+        let mut initial = Hmac::<Sha256>::new_from_slice(salt).ok()?;
+        initial.update(destination);
+        let initial = Hkdf::<Sha256>::from_prk(&initial.finalize().into_bytes()).ok()?;
         let secret = Hkdf::<Sha256>::from_prk(&expand::<32>(&initial, b"client in")).ok()?;
         let [key, iv, header] = labels;
         Some(Self { version, key: expand(&secret, key), iv: expand(&secret, iv), header: expand(&secret, header) })
