@@ -44,8 +44,9 @@ impl Kept {
     pub(crate) fn restore(&self, with_the_kernel: bool) -> bool {
         let (outcome, status) = match restored() {
             Ok(outcome) => (outcome, 0),
-            Err(Failed::Open(NtStatus::OBJECT_NAME_NOT_FOUND)) => (kept::NONE, 0),
+            // That there is none is not sure before the disk is there: which status tells that is not documented.
             Err(Failed::Open(_)) if with_the_kernel => (kept::LATER, 0),
+            Err(Failed::Open(NtStatus::OBJECT_NAME_NOT_FOUND)) => (kept::NONE, 0),
             Err(Failed::Open(status) | Failed::Read(status)) => (kept::UNREADABLE, status.raw() as u32),
         };
         self.said(outcome, status);

@@ -7,7 +7,7 @@
 use crate::error::ControlError;
 use crate::status::identity;
 use serde::Serialize;
-use sluice_host::{Host, HostResult};
+use sluice_host::{Host, HostError, HostResult, code};
 use sluice_policy::Image;
 
 /// The kept image's name in the drivers folder.
@@ -55,8 +55,14 @@ pub(crate) fn write(host: &dyn Host, image: &[u8]) -> Result<(), ControlError> {
     host.write_driver(NEW, image).map_err(failed())
 }
 
-/// Puts what was written in place of the kept one.
-pub(crate) fn place(host: &dyn Host) -> HostResult<()> {
+/// Puts `image`, which was written, in place of the kept one.
+///
+/// # Errors
+/// A call failed, or another program has written another image meanwhile, which the driver may not have accepted.
+pub(crate) fn place(host: &dyn Host, image: &[u8]) -> HostResult<()> {
+    if host.read_driver(NEW)?.as_deref() != Some(image) {
+        return Err(HostError::new("keeping the policy beside another load", code::ERROR_BUSY));
+    }
     host.rename_driver(NEW, FILE)
 }
 
@@ -70,7 +76,7 @@ pub(crate) fn restore(host: &dyn Host, image: Option<&[u8]>) -> HostResult<()> {
     discard(host)?;
     match image {
         _ if host.read_driver(FILE)?.as_deref() == image => Ok(()),
-        Some(image) => host.write_driver(NEW, image).and_then(|()| place(host)),
+        Some(image) => host.write_driver(NEW, image).and_then(|()| place(host, image)),
         None => delete(host, FILE),
     }
 }
@@ -167,6 +173,18 @@ mod tests {
         without.files.replace(memory.files.borrow().clone());
         without.files.borrow_mut().remove(NEW);
         without
+    }
+
+    /// Two programs load at once: only what its own driver request accepted is kept.
+    #[test]
+    fn an_image_of_another_load_is_not_put_in_place() {
+        let memory = machine();
+        load(&memory, file(FIRST).path()).unwrap();
+        let first = kept(&memory).unwrap();
+        write(&memory, b"ours").unwrap();
+        write(&memory, b"another's").unwrap();
+        assert_eq!(place(&memory, b"ours").unwrap_err().code, code::ERROR_BUSY);
+        assert_eq!(memory.files.borrow().get(FILE), Some(&first));
     }
 
     #[test]

@@ -258,7 +258,7 @@ impl Prepared {
             let _ = kept::discard(host);
         })?;
         if !once {
-            kept::place(host).map_err(|source| ControlError::NotKept { source })?;
+            kept::place(host, self.image()).map_err(|source| ControlError::NotKept { source })?;
         }
         let not_asked_again = (reply.not_asked_again != 0).then(|| format!("NTSTATUS {:#010x}", reply.not_asked_again));
         Ok(LoadReport { epoch: reply.epoch, not_asked_again, kept: !once, ..self.report.clone() })
