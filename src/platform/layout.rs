@@ -206,7 +206,7 @@ mod tests {
     fn the_widest_text_gives_way_and_numbers_stand_right() {
         assert_eq!(lines(80)[0], "    7  short                a long text of many letters");
         let narrow = lines(40);
-        assert_eq!(narrow, ["    7  short            a long text of…", "70123  a name that is…"]);
+        assert_eq!(narrow, ["    7  short             a long text of…", "70123  a name that is …"]);
         assert!(narrow.iter().all(|line| line.width() <= 40));
         // Narrower than it can be, it is as narrow as it can be.
         assert_eq!(lines(1)[0], "    7  short   a lon…");

@@ -205,6 +205,7 @@ mod tests {
         ("ndis/miniport.rs", 2, ""),
         ("netio/nmr.rs", 4, ""),
         ("nt/cm/query.rs", 1, ""),
+        ("nt/etw/mod.rs", 1, ""),
         ("nt/ex/callback.rs", 1, ""),
         ("nt/ex/lookaside.rs", 1, ""),
         ("nt/io/reinit.rs", 1, ""),
