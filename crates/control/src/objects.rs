@@ -241,18 +241,7 @@ pub fn add(engine: &mut dyn Engine, fail: &Fail, kept: &[Guid]) -> HostResult<Ve
         }
         for filter in [filter(place, fail)].into_iter().chain(fail.filters(place)) {
             let id = engine.add_filter(&filter).map_err(naming(place.name))?;
-            filters.push(FilterEntry {
-                key: filter.key.unwrap_or(Guid(0)),
-                id,
-                name: filter.name,
-                layer: filter.layer,
-                provider: filter.provider,
-                sublayer: filter.sublayer,
-                flags: filter.flags,
-                weight: Some(filter.weight),
-                conditions: filter.conditions.len() as u32,
-                action: Some(filter.action),
-            });
+            filters.push(FilterEntry::of(&filter, id));
         }
     }
     Ok(filters)

@@ -370,15 +370,7 @@ impl Session<'_> {
         let objects = self.memory.objects.borrow();
         let entry = |(filter, id): (&Filter, u64)| FilterEntry {
             key: filter.key.expect("our filters have keys"),
-            id,
-            name: filter.name.clone(),
-            layer: filter.layer,
-            provider: filter.provider,
-            sublayer: filter.sublayer,
-            flags: filter.flags,
-            weight: Some(filter.weight),
-            conditions: filter.conditions.len() as u32,
-            action: Some(filter.action),
+            ..FilterEntry::of(filter, id)
         };
         objects.filters.iter().filter(|filter| wanted(filter)).zip(1001..).map(entry).collect()
     }

@@ -282,3 +282,23 @@ pub struct FilterEntry {
     /// action; `None` for one that no program can give a filter.
     pub action: Option<FilterAction>,
 }
+
+impl FilterEntry {
+    /// The entry of a filter that was added as this one and got the filterId `id`; without a key of its own its key is
+    /// zero here.
+    #[must_use]
+    pub fn of(filter: &Filter, id: u64) -> Self {
+        Self {
+            key: filter.key.unwrap_or(Guid(0)),
+            id,
+            name: filter.name.clone(),
+            layer: filter.layer,
+            provider: filter.provider,
+            sublayer: filter.sublayer,
+            flags: filter.flags,
+            weight: Some(filter.weight),
+            conditions: filter.conditions.len() as u32,
+            action: Some(filter.action),
+        }
+    }
+}

@@ -180,7 +180,7 @@ fn bits(test: &Test, data_type: u32, value: u64, known: u64) -> Holds {
 }
 
 /// A value as classify would read it.
-fn read(value: &ConditionValue) -> Read<'_> {
+pub(crate) fn read(value: &ConditionValue) -> Read<'_> {
     use ConditionValue as C;
     let kind = value.data_type();
     match value {

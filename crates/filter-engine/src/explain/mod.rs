@@ -6,7 +6,7 @@
 //! it carries the set of those that are possible, which has few members, because a state is the verdict in force and
 //! the right to change it.
 
-mod facts;
+pub(crate) mod facts;
 mod never;
 
 pub use facts::{Facts, Matching};

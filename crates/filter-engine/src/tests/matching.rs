@@ -1,6 +1,7 @@
 //! Every match type against every data type, through the arena's `FWP_VALUE0`, as a driver would see it too.
 
 use crate::condition::{ConditionValue, Test, compile};
+use crate::explain::facts::read;
 use crate::layers::{Field, FieldKind, FieldType};
 use crate::security::tests::descriptor;
 use crate::{security::Sid, token::Token};
@@ -29,28 +30,6 @@ const ALL: [MatchType; 13] = [
 
 fn field(data_type: FieldType) -> Field {
     Field { name: "A_FIELD", key: Guid(1), data_type, kind: FieldKind::RawData }
-}
-
-/// The value as a layer carries it.
-fn read(value: &C) -> Read<'_> {
-    let kind = value.data_type();
-    match value {
-        C::Uint8(v) => Read::Unsigned(kind, (*v).into()),
-        C::Uint16(v) => Read::Unsigned(kind, (*v).into()),
-        C::Uint32(v) => Read::Unsigned(kind, (*v).into()),
-        C::Uint64(v) => Read::Unsigned(kind, *v),
-        C::Int8(v) => Read::Signed(kind, (*v).into()),
-        C::Int16(v) => Read::Signed(kind, (*v).into()),
-        C::Int32(v) => Read::Signed(kind, (*v).into()),
-        C::Int64(v) => Read::Signed(kind, *v),
-        C::Float(v) => Read::Float(kind, (*v).into()),
-        C::Double(v) => Read::Float(kind, *v),
-        C::ByteArray16(v) => Read::Bytes16(v),
-        C::ByteArray6(v) => Read::Bytes6(v),
-        C::ByteBlob(v) | C::Sid(v) | C::SecurityDescriptor(v) => Read::Bytes(kind, v),
-        C::UnicodeString(v) => Read::Text(v),
-        C::Empty | C::V4AddrMask { .. } | C::V6AddrMask { .. } | C::Range { .. } => Read::Empty,
-    }
 }
 
 fn passes(test: &Test, value: &C) -> bool {

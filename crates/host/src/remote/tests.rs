@@ -215,20 +215,7 @@ impl Engine for RecorderEngine<'_> {
     fn filters(&mut self, provider: Option<Guid>) -> HostResult<Vec<FilterEntry>> {
         let filters = self.0.filters.lock();
         let ours = filters.iter().filter(|filter| provider.is_none() || filter.provider == provider);
-        Ok(ours
-            .map(|filter| FilterEntry {
-                key: filter.key.unwrap_or(Guid(0)),
-                id: 1,
-                name: filter.name.clone(),
-                layer: filter.layer,
-                provider: filter.provider,
-                sublayer: filter.sublayer,
-                flags: filter.flags,
-                weight: Some(filter.weight),
-                conditions: filter.conditions.len() as u32,
-                action: Some(filter.action),
-            })
-            .collect())
+        Ok(ours.map(|filter| FilterEntry::of(filter, 1)).collect())
     }
     fn boot_filters(&mut self, _: Guid) -> HostResult<Vec<FilterEntry>> {
         Ok(Vec::new())
