@@ -18,8 +18,9 @@ use kernel::{
     time,
     wdf::{ControlDevice, Dpc, FileId, ManualQueue, Request, Routine},
 };
+use sluice_policy::{Decision, Verdict};
 use sluice_protocol::{
-    Event,
+    Event, event,
     ioctl::{MAX_READERS, MAX_RECORD_ALL},
     status::Counter,
 };
@@ -290,4 +291,17 @@ impl Routine for Deliver {
     fn run() {
         SLUICE.events.deliver();
     }
+}
+
+/// Says in `event` what a policy decided: the verdict, and the rule or what stands for one.
+pub(crate) fn set_decision(event: &mut Event, decision: &Decision) {
+    event.rule = match (decision.rule, decision.essential) {
+        (Some(rule), _) => rule,
+        (None, Some(_)) => event::RULE_ESSENTIAL,
+        (None, None) => event::RULE_DEFAULT,
+    };
+    event.verdict = match decision.verdict {
+        Verdict::Permit => event::verdict::PERMIT,
+        Verdict::Block => event::verdict::BLOCK,
+    };
 }

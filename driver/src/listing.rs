@@ -1,15 +1,11 @@
 //! The live flows, for whoever asks which there are. Nobody waits for that: a list is locked from one flow to the next.
 
 use kernel::{wdf::Output, wfp::Way};
-use sluice_policy::{Decision, Name, Verdict};
-use sluice_protocol::{
-    Event,
-    event::{RULE_DEFAULT, RULE_ESSENTIAL, flags, verdict},
-    flows::Record,
-};
+use sluice_policy::Name;
+use sluice_protocol::{Event, event::flags, flows::Record};
 use zerocopy::IntoBytes;
 
-use crate::{SLUICE, flow::FlowState};
+use crate::{SLUICE, events::set_decision, flow::FlowState};
 
 /// Writes as many flows as fit, from this place on. PASSIVE_LEVEL.
 pub(crate) fn list(from: u64, output: &mut Output<'_>) {
@@ -27,8 +23,8 @@ fn record(number: u64, handle: u64, flow: &FlowState) -> Record {
     let mut event = Event { flow: handle, process_id: flow.process_id(), ..key.event() };
     if let Some(policy) = SLUICE.policy.read() {
         let decision = key.decide(&policy, &flow.owner(), name);
-        (event.epoch, event.rule) = (policy.epoch, rule(&decision));
-        event.verdict = if decision.verdict == Verdict::Permit { verdict::PERMIT } else { verdict::BLOCK };
+        event.epoch = policy.epoch;
+        set_decision(&mut event, &decision);
         if decision.needs_name {
             event.flags |= flags::AWAITS_NAME;
         }
@@ -46,8 +42,4 @@ fn record(number: u64, handle: u64, flow: &FlowState) -> Record {
         packets_in: back.packets,
         bytes_in: back.bytes,
     }
-}
-
-fn rule(decision: &Decision) -> u32 {
-    decision.rule.unwrap_or(if decision.essential.is_some() { RULE_ESSENTIAL } else { RULE_DEFAULT })
 }

@@ -5,7 +5,7 @@ use sluice_policy::{Direction, Name, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
 use super::{
-    Request, fields_at,
+    Request, fields_at, process_id,
     verdict::{self, Subject},
 };
 use crate::{
@@ -77,7 +77,7 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
         (_, Verdict::Permit) => Counter::AcceptsPermitted,
         (_, Verdict::Block) => Counter::AcceptsBlocked,
     };
-    let process_id = request.process_id().map_or(0, |id| id as u32);
+    let process_id = process_id(request);
     let name = learned.as_ref().map_or(&[][..], Kept::as_bytes);
     let subject = Subject { process_id, application: owner.application, name, ..Subject::packet(&key) };
     verdict::give(request, &subject, epoch, decision, counter, flags);

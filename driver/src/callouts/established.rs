@@ -7,7 +7,7 @@ use kernel::{
 use sluice_policy::{Name, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
-use super::{Request, fields_at, flow_callouts, is_closing};
+use super::{Request, fields_at, flow_callouts, is_closing, process_id};
 use crate::{
     SLUICE,
     flow::{FlowKey, FlowState, Owner},
@@ -61,7 +61,7 @@ fn purposes(key: &FlowKey, owner: &Owner<'_>) -> (bool, bool) {
 
 fn untracked(request: &Request<'_>, status: NtStatus) {
     SLUICE.counters.add(request.dispatch(), Counter::FlowsUntracked, 1);
-    SLUICE.trace.flow_untracked(status, request.process_id().map_or(0, |id| id as u32));
+    SLUICE.trace.flow_untracked(status, process_id(request));
     if status == NtStatus::QUOTA_EXCEEDED {
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRefused, 1);
     }
@@ -69,7 +69,7 @@ fn untracked(request: &Request<'_>, status: NtStatus) {
 
 fn track(request: &Request<'_>, key: FlowKey, owner: &Owner<'_>, looked_at: bool) -> NtResult<()> {
     let handle = request.flow_handle().ok_or(NtStatus::INVALID_PARAMETER)?;
-    let process_id = request.process_id().map_or(0, |id| id as u32);
+    let process_id = process_id(request);
     let state = FlowState::new(&key, Identity::of(process_id, owner)?, looked_at);
     let flow = Flow::create(handle, state, SLUICE.limits.flows() as usize)?;
     for place in flow_callouts(&key, looked_at) {

@@ -72,6 +72,11 @@ const fn of<C: Callout>(object: &CalloutObject) -> CalloutEntry {
 const OFFLOADS: u32 =
     callout_flag::ALLOW_OFFLOAD | callout_flag::ALLOW_RSC | callout_flag::ALLOW_USO | callout_flag::ALLOW_URO;
 
+/// The process that a call is about; 0 when the layer does not report it.
+fn process_id(request: &Request<'_>) -> u32 {
+    request.process_id().map_or(0, |id| id as u32)
+}
+
 /// The field indices of a place's layer.
 const fn fields_at(point: Point) -> Fields {
     let layer = object::layer(point);

@@ -1,5 +1,6 @@
-//! STREAM: TCP data in order, of connections whose name may decide, or whose answers tell names. Nobody else's comes here: the callout is conditional
-//! on the context that [`super::established`] gives these, and a connection that is decided gives it back.
+//! STREAM: TCP data in order, of connections whose name may decide, or whose answers tell names. Nobody else's comes
+//! here: the callout is conditional on the context that [`super::established`] gives these, and a connection that is
+//! decided gives it back.
 
 use kernel::wfp::{Answer, Callout, Flow, StreamDirection};
 use sluice_policy::{Direction, Verdict};

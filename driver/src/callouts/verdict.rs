@@ -12,6 +12,7 @@ use super::Request;
 use crate::{
     SLUICE,
     budget::Source,
+    events::set_decision,
     flow::{FlowKey, FlowState, Standing},
     learned::Kept,
     policy::Policy,
@@ -58,19 +59,11 @@ impl<'a> Subject<'a> {
             flow: request.flow().map(Flow::handle).or_else(|| request.flow_handle()).unwrap_or(0),
             process_id: self.process_id,
             epoch,
-            rule: match (decision.rule, decision.essential) {
-                (Some(rule), _) => rule,
-                (None, Some(_)) => event::RULE_ESSENTIAL,
-                (None, None) => event::RULE_DEFAULT,
-            },
             layer: request.layer(),
-            verdict: match decision.verdict {
-                Verdict::Permit => event::verdict::PERMIT,
-                Verdict::Block => event::verdict::BLOCK,
-            },
             flags: flags | if decision.hard { event::flags::HARD } else { 0 },
             ..self.key.event()
         };
+        set_decision(&mut event, &decision);
         event.set_name(self.name);
         event.set_application(trim_nul(self.application.unwrap_or_default()));
         event
