@@ -271,8 +271,10 @@ mod tests {
             .map(|_| {
                 let (current, stop) = (current.clone(), stop.clone());
                 std::thread::spawn(move || {
-                    let mut read = 0u64;
-                    while !stop.load(Ordering::Relaxed) {
+                    let mut read = 0;
+                    loop {
+                        // Before the value is read: who starts when all is over reads the last one.
+                        let last = stop.load(Ordering::Acquire);
                         let pointer = current.load(Ordering::Acquire);
                         let held = hold(pointer);
                         if current.load(Ordering::Acquire) == pointer {
@@ -281,8 +283,10 @@ mod tests {
                             read += 1;
                         }
                         drop(held);
+                        if last {
+                            break read;
+                        }
                     }
-                    read
                 })
             })
             .collect();
@@ -295,9 +299,8 @@ mod tests {
             let old = unsafe { Arc::from_raw(old.cast_const()) };
             old.store(DEAD, Ordering::Relaxed);
         }
-        stop.store(true, Ordering::Relaxed);
-        let read: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
-        assert!(read > 0);
+        stop.store(true, Ordering::Release);
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
         // SAFETY: from `into_raw`; all readers have ended.
         drop(unsafe { Arc::from_raw(current.load(Ordering::Relaxed).cast_const()) });
     }
