@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod read;
+mod rotate;
 mod write;
 
 pub use read::{STDIN, open, read, read_or_stdin};
+pub use rotate::{Lines, Written};
 pub use write::{STDOUT, is_stdout, not_over, replace};
