@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluice_bundle::PublicKey;
 use sluice_control::objects::Prefix;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use std::time::Duration;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  success
-  1  the machine or the driver refused; for `policy`, see `sluice policy --help`
+  1  the machine or the driver refused; `apply --check`: something would change; for `policy`, see `sluice policy --help`
   2  the command line is not valid, or there is no machine
   3  the driver is not installed or not loaded, or some of its filters are missing
-  4  the policy or another file is not valid, or the driver refused it, or it has warnings and --deny-warnings is given
+  4  the policy, bundle or another file is not valid, or the driver or the trusted key refuses it, or it has warnings and --deny-warnings is given
   5  the caller is not an administrator";
 
 /// Installs and controls the Sluicegate network filter driver.
@@ -78,6 +79,10 @@ pub(crate) enum Command {
         /// A network that stays reachable then, as 192.0.2.0/24; may be given up to 16 times. Goes with --fail closed.
         #[arg(long, value_name = "PREFIX", requires = "fail")]
         management: Vec<Prefix>,
+        /// From now on put only bundles in force that this key has signed: a file (PEM), or `ed25519:` and 64 hexadecimal
+        /// digits.
+        #[arg(long, value_name = "KEY", value_parser = crate::bundle::public_key, conflicts_with = "policy")]
+        trust: Option<PublicKey>,
         /// Check the machine and the driver, list the steps, and change nothing.
         #[arg(long)]
         dry_run: bool,
@@ -194,7 +199,7 @@ impl EventVerdict {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected seconds, as in 2 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("expected seconds, as in 2 or 0.5: {error}"))
 }

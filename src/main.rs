@@ -1,5 +1,6 @@
 //! The `sluice` command: installs the Sluicegate driver, loads policies into it, and shows what it does.
 
+mod bundle;
 mod cli;
 mod doctor;
 mod events;
@@ -22,7 +23,7 @@ use cli::{Cli, Color, Command};
 use failure::Failure;
 use output::Output;
 use sluice_control::install::Options;
-use sluice_control::{Loading, Shrinking};
+use sluice_control::{ApplyOptions, Loading, Shrinking};
 use sluice_policy::text::harmless;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -51,7 +52,7 @@ fn harmless_usage(error: clap::Error) -> clap::Error {
 
 fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Install { driver, policy, start, fail, management, dry_run } => {
+        Command::Install { driver, policy, start, fail, management, trust, dry_run } => {
             let fail = install::fail(*fail, management)?;
             let driver = driver.clone().map_or_else(install::beside_this_program, Ok)?;
             let options = Options {
@@ -60,6 +61,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
                 start: start.map(install::start_type),
                 fail: fail.as_ref(),
                 dry_run: *dry_run,
+                trust: trust.as_ref(),
             };
             install::install(&*machine::open(cli)?, &options, output)
         }

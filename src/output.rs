@@ -130,8 +130,7 @@ impl Output {
 fn json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     let mut line = Vec::new();
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut line, Harmless))?;
-    line.push(b'\n');
-    out.write_all(&line).and_then(|()| out.flush())
+    String::from_utf8(line).map_err(io::Error::other)
 }
 
 /// A usage error in the form of every other failure: clap says what is wrong before it says how the command is used.

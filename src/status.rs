@@ -2,10 +2,10 @@
 
 use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
-use sluice_control::ControlError;
 use sluice_control::install::start_text;
 use sluice_control::kept::KeptPolicy;
 use sluice_control::status::{DriverState, StatusReport};
+use sluice_control::{AppliedBundle, ControlError};
 use sluice_host::Host;
 use sluice_host::ServiceState;
 use sluice_protocol::status::Counter;
@@ -69,6 +69,19 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     }
     report.driver.as_ref().map_or(Ok(()), |driver| driver_text(driver, out))?;
     kept_text(report, out)?;
+    if let Some(key) = &report.trusted {
+        line(out, "trusts", format_args!("only bundles that {key} has signed"))?;
+    }
+    match &report.bundle {
+        Some(AppliedBundle { damaged: Some(why), .. }) => {
+            line(out, "bundle", format_args!("{BAD}damaged{BAD:#}: {why}; `sluice apply` one with --allow-rollback"))?;
+        }
+        Some(bundle) => {
+            let AppliedBundle { policy, version, signer, .. } = bundle;
+            line(out, "bundle", format_args!("version {version} of {policy}, signed by {signer}"))?;
+        }
+        None => {}
+    }
     for moved in &report.moved {
         line(out, "", format_args!("{BAD}moved{BAD:#} {moved}: `sluice load` it again"))?;
     }

@@ -91,6 +91,8 @@ const STAND_INS: &[(&str, &str)] = &[
     ("OLD", "office.toml"),
     ("NEW", "office.toml"),
     ("IMAGE", "office.image"),
+    ("BUNDLE", "office.bundle"),
+    ("KEY", "fleet.pub"),
     ("PATH", "target/sluice/x86_64/sluice.sys"),
     ("EVENTS", "5"),
     ("SECONDS", "1"),
@@ -112,6 +114,11 @@ impl Bench {
         let compiled =
             bench.run("sluice", &["policy", "compile", "office.toml", "-o", "office.image"].map(str::to_owned));
         assert!(compiled.status.success(), "README's example: {compiled:?}");
+        for line in ["keygen fleet.key", "make office.toml --version 1 --key fleet.key -o office.bundle"] {
+            let words: Vec<String> = ["bundle"].into_iter().chain(line.split(' ')).map(str::to_owned).collect();
+            let made = bench.run("sluice", &words);
+            assert!(made.status.success(), "{line}: {made:?}");
+        }
         bench
     }
 
@@ -226,9 +233,16 @@ impl Bench {
         let output = self.run(name, arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         let refused = output.status.code() == Some(2) && (stderr.contains("Usage:") || stderr.contains("'--help'"));
-        let policy = name == "sluice" && (arguments[0] == "policy" || arguments.iter().any(|word| word == "--check"));
-        // The FILE used here is a policy, which cannot be imported.
-        let tells = policy && arguments.get(1).is_none_or(|verb| verb != "import");
+        let checks = || arguments.iter().any(|word| word == "--check");
+        let anywhere = match arguments[0].as_str() {
+            "policy" | "bundle" => true,
+            "load" => checks(),
+            _ => false,
+        };
+        // The FILE used here is a policy, which cannot be imported; and the keys of Bench::new are there.
+        let tells = name == "sluice"
+            && anywhere
+            && arguments.get(1).is_none_or(|verb| !["import", "keygen"].contains(&verb.as_str()));
         let failed = tells && !output.status.success() && !missing(arguments, self.folder.path());
         (refused || failed).then(|| format!("{name} {}: {}: {stderr}", arguments.join(" "), output.status))
     }

@@ -72,7 +72,15 @@ impl Served {
         assert_eq!(self.state(), ServiceState::Absent);
         let filters = self.host.open_engine().unwrap().filters(Some(objects::PROVIDER)).unwrap();
         assert!(filters.is_empty(), "{filters:?}");
-        for file in ["sluice.sys", "sluice-new.sys", "sluice-old.sys", "sluice.policy", "sluice-new.policy"] {
+        for file in [
+            "sluice.sys",
+            "sluice-new.sys",
+            "sluice-old.sys",
+            "sluice.policy",
+            "sluice-new.policy",
+            "sluice.bundle",
+            "sluice-new.bundle",
+        ] {
             assert_eq!(self.host.read_driver(file).unwrap(), None, "{file}");
         }
         for report in self.host.unload_reports() {

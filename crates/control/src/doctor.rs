@@ -3,6 +3,7 @@
 //! Only looks. Each question is asked separately, so that one that cannot be answered (the filter engine is stopped,
 //! the driver is from another build) does not hide the others.
 
+use crate::apply;
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::install::{FILE, IMAGE_PATH, judge_file, leftovers};
@@ -130,6 +131,7 @@ impl DoctorReport {
             Ok((_, status)) => {
                 self.notes.push(format!("a policy of {} rules is in force", status.rules));
                 self.kept(host, &identity(&status.policy_identity));
+                self.bundle(host);
             }
             Err(error) => {
                 let mend = error.advice().unwrap_or_else(|| "sluice install".to_owned());
@@ -154,6 +156,21 @@ impl DoctorReport {
                 }
                 _ => self.wrong("another policy than the one in force is kept for the next start of the driver", load),
             },
+        }
+    }
+}
+
+impl DoctorReport {
+    /// Whether what is in force is the bundle that was applied last, and of whom the machine trusts.
+    fn bundle(&mut self, host: &dyn Host) {
+        const APPLY: &str = "sluice apply BUNDLE";
+        match apply::unlike_its_bundle(host) {
+            Ok(None) => {}
+            Ok(Some(what)) => self.wrong(what, APPLY),
+            Err(error) => {
+                let mend = error.advice().unwrap_or_else(|| APPLY.to_owned());
+                self.wrong(error.to_string(), mend);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::install::Obstacle;
 use crate::sources::Shrunk;
+use sluice_bundle::{InvalidBundle, PublicKey, TooLarge};
 use sluice_host::{HostError, code};
 use std::fmt;
 use std::io;
@@ -112,6 +113,56 @@ pub enum ControlError {
     /// There is no policy to compare with.
     #[error("no policy is in force")]
     NoPolicy,
+    /// A bundle cannot be read.
+    #[error("bundle {}: {source}", path.display())]
+    BundleFile {
+        /// The file.
+        path: PathBuf,
+        /// The file system's error.
+        source: io::Error,
+    },
+    /// A file is no bundle, or was changed after it was signed.
+    #[error("bundle {}: {source}", path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: InvalidBundle,
+    },
+    /// Something does not fit a bundle.
+    #[error("no bundle was made: {0}")]
+    NoBundle(#[from] TooLarge),
+    /// A bundle was given where a policy is loaded.
+    #[error("{} is a bundle", .0.display())]
+    BundleToLoad(PathBuf),
+    /// The machine takes only what a key has signed.
+    #[error("this machine takes only bundles that {trusted} has signed, and this is {}", whose(signer.as_ref()))]
+    Untrusted {
+        /// The key.
+        trusted: Box<PublicKey>,
+        /// Who has signed this, if it is a bundle.
+        signer: Option<Box<PublicKey>>,
+    },
+    /// A bundle is older than the one that was applied.
+    #[error("the bundle has version {version}, and version {applied} has been applied")]
+    Older {
+        /// Its version.
+        version: u64,
+        /// The applied one's.
+        applied: u64,
+    },
+    /// Two bundles have one version.
+    #[error("another bundle of version {version} has been applied: each content needs a version of its own")]
+    SameVersion {
+        /// The version.
+        version: u64,
+    },
+    /// There is no bundle to keep in force.
+    #[error("no bundle has been applied")]
+    NoBundleApplied,
+    /// Which version was applied is not known.
+    #[error("the bundle that was applied last is damaged, so its version is not known: {0}")]
+    KeptBundle(InvalidBundle),
     /// The driver checked the policy and refused it.
     #[error("the driver refused the policy: {reason}")]
     PolicyRefused {
@@ -159,6 +210,11 @@ fn list(obstacles: &[Obstacle]) -> String {
 fn lost(lists: &[Shrunk]) -> String {
     let what: Vec<String> = lists.iter().map(ToString::to_string).collect();
     format!("{}: less than half are left", what.join("; "))
+}
+
+/// Who has signed what was not admitted.
+fn whose(signer: Option<&Box<PublicKey>>) -> String {
+    signer.map_or_else(|| "no bundle".to_owned(), |signer| format!("signed by {signer}"))
 }
 
 /// Expectations that fail, in one line with the first of them.
@@ -211,6 +267,14 @@ impl ControlError {
             | Self::PolicySize { .. }
             | Self::Shrunk(_)
             | Self::Expectations { .. }
+            | Self::BundleFile { .. }
+            | Self::Bundle { .. }
+            | Self::NoBundle(_)
+            | Self::BundleToLoad(_)
+            | Self::Untrusted { .. }
+            | Self::Older { .. }
+            | Self::SameVersion { .. }
+            | Self::KeptBundle(_)
             | Self::PolicyRefused { .. } => Kind::Policy,
             Self::Step { source, .. } if is_denied(source.code) => Kind::Rights,
             Self::HalfDone { source, .. } => source.kind(),
@@ -253,6 +317,23 @@ impl ControlError {
             Self::Expectations { .. } => {
                 "correct the rules or what is expected (`sluice policy test` shows all), or load it with --no-test; the policy in \
                  force stays in force"
+            }
+            Self::BundleFile { .. } => "give the path of a bundle that `sluice bundle make` has written",
+            Self::Bundle { .. } => {
+                "copy it again, or make it again with `sluice bundle make`; the policy in force stays in force"
+            }
+            Self::NoBundle(_) => return None,
+            Self::NoBundleApplied => "apply one (`sluice apply BUNDLE`), or name a policy file with --policy",
+            Self::BundleToLoad(_) => "apply it: `sluice apply BUNDLE`",
+            Self::Untrusted { .. } => {
+                "sign it with that key (`sluice bundle make`) and apply it; `sluice trust` says whom this machine trusts; the \
+                 policy in force stays in force"
+            }
+            Self::Older { .. } | Self::KeptBundle(_) => {
+                "if it is meant so, apply it with --allow-rollback; the policy in force stays in force"
+            }
+            Self::SameVersion { .. } => {
+                "make it again with a higher version, or apply it with --allow-rollback; the policy in force stays in force"
             }
             Self::NoPolicy => "load one first: `sluice load FILE`",
             Self::PolicyRefused { epoch: 0, .. } => {

@@ -48,36 +48,60 @@ pub(crate) fn look(host: &dyn Host) -> Option<KeptPolicy> {
     })
 }
 
-/// Writes an image beside the kept one, and flushes it.
-pub(crate) fn write(host: &dyn Host, image: &[u8]) -> Result<(), ControlError> {
-    let failed = || ControlError::step("writing the policy to keep");
-    discard(host).map_err(failed())?;
-    host.write_driver(NEW, image).map_err(failed())
+/// The bundle that was applied last ([`apply`](crate::apply)): what a machine has is never older.
+pub const BUNDLE_FILE: &str = "sluice.bundle";
+/// A bundle that is not in place yet.
+pub(crate) const BUNDLE_NEW: &str = "sluice-new.bundle";
+
+/// A file in the drivers folder that is replaced whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    file: &'static str,
+    new: &'static str,
 }
 
-/// Puts `image`, which was written, in place of the kept one.
-///
-/// # Errors
-/// A call failed, or another program has written another image meanwhile, which the driver may not have accepted.
-pub(crate) fn place(host: &dyn Host, image: &[u8]) -> HostResult<()> {
-    if host.read_driver(NEW)?.as_deref() != Some(image) {
-        return Err(HostError::new("keeping the policy beside another load", code::ERROR_BUSY));
+/// Where the policy's image is kept.
+pub(crate) const POLICY: Place = Place { file: FILE, new: NEW };
+/// Where the applied bundle is kept.
+pub(crate) const BUNDLE: Place = Place { file: BUNDLE_FILE, new: BUNDLE_NEW };
+
+impl Place {
+    /// Writes what is to be kept beside what is, and flushes it.
+    pub(crate) fn write(self, host: &dyn Host, content: &[u8]) -> Result<(), ControlError> {
+        let failed = || ControlError::step("writing the policy to keep");
+        self.discard(host).map_err(failed())?;
+        host.write_driver(self.new, content).map_err(failed())
     }
-    host.rename_driver(NEW, FILE)
-}
 
-/// Deletes what was written and not put in place, or was left by an interruption.
-pub(crate) fn discard(host: &dyn Host) -> HostResult<()> {
-    delete(host, NEW)
-}
+    /// Puts `content`, which was written, in place.
+    ///
+    /// # Errors
+    /// A call failed, or another program has written something else meanwhile, which the driver may not have accepted.
+    pub(crate) fn place(self, host: &dyn Host, content: &[u8]) -> HostResult<()> {
+        if host.read_driver(self.new)?.as_deref() != Some(content) {
+            return Err(HostError::new("keeping the policy beside another load", code::ERROR_BUSY));
+        }
+        host.rename_driver(self.new, self.file)
+    }
 
-/// Keeps this image again, or none, after a later step has failed.
-pub(crate) fn restore(host: &dyn Host, image: Option<&[u8]>) -> HostResult<()> {
-    discard(host)?;
-    match image {
-        _ if host.read_driver(FILE)?.as_deref() == image => Ok(()),
-        Some(image) => host.write_driver(NEW, image).and_then(|()| place(host, image)),
-        None => delete(host, FILE),
+    /// Deletes what was written and not put in place, or was left by an interruption.
+    pub(crate) fn discard(self, host: &dyn Host) -> HostResult<()> {
+        delete(host, self.new)
+    }
+
+    /// Keeps this content again, or none, after a later step has failed.
+    pub(crate) fn restore(self, host: &dyn Host, content: Option<&[u8]>) -> HostResult<()> {
+        self.discard(host)?;
+        match content {
+            _ if self.read(host)?.as_deref() == content => Ok(()),
+            Some(content) => host.write_driver(self.new, content).and_then(|()| self.place(host, content)),
+            None => delete(host, self.file),
+        }
+    }
+
+    /// What is kept.
+    pub(crate) fn read(self, host: &dyn Host) -> HostResult<Option<Vec<u8>>> {
+        host.read_driver(self.file)
     }
 }
 
@@ -181,9 +205,9 @@ mod tests {
         let memory = machine();
         load(&memory, file(FIRST).path()).unwrap();
         let first = kept(&memory).unwrap();
-        write(&memory, b"ours").unwrap();
-        write(&memory, b"another's").unwrap();
-        assert_eq!(place(&memory, b"ours").unwrap_err().code, code::ERROR_BUSY);
+        POLICY.write(&memory, b"ours").unwrap();
+        POLICY.write(&memory, b"another's").unwrap();
+        assert_eq!(POLICY.place(&memory, b"ours").unwrap_err().code, code::ERROR_BUSY);
         assert_eq!(memory.files.borrow().get(FILE), Some(&first));
     }
 

@@ -4,6 +4,8 @@
 //! Every verb takes the host first, changes all or nothing, and returns a report that a program can read; printing is
 //! up to the command. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
 
+mod apply;
+mod bundle;
 pub mod device;
 mod disk;
 pub mod doctor;
@@ -23,10 +25,13 @@ pub mod status;
 mod switch;
 pub mod watch;
 #[cfg(windows)]
+pub mod trust;
 pub mod windows;
 
 pub use disk::Disk;
 pub use doctor::{DoctorReport, Finding, doctor};
+pub use apply::{AppliedBundle, ApplyOptions, ApplyReport, apply};
+pub use bundle::{CheckedBundle, Making, check_bundle, make_bundle, read_bundle};
 pub use error::{ControlError, Kind};
 pub use events::{EventFilter, EventLine, EventOptions, EventReader, Item, events};
 pub use flows::{FlowLine, flows};

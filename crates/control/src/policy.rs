@@ -9,8 +9,10 @@ use crate::program::{app_id, assumed_app_id, missing_interfaces, missing_program
 use crate::read::{Loadable, read_loadable, read_policy, read_policy_elsewhere};
 use crate::sources::{self, Moved, Shrinking};
 use crate::status::identity;
+use crate::trust;
 use jiff::Zoned;
 use serde::Serialize;
+use sluice_bundle::PublicKey;
 use sluice_host::Host;
 use sluice_policy::image::Origin;
 use sluice_policy::model::{Moment, Policy, assumed_luid, schedule};
@@ -131,7 +133,7 @@ impl Loading {
 /// The file cannot be read, or its policy does not compile.
 pub fn check(file: &Path) -> Result<CheckReport, ControlError> {
     let policy = read_policy_elsewhere(file)?;
-    let (image, found) = image(&policy, &assumed_app_id, None)?;
+    let (image, found) = image(&policy, &assumed_app_id, None, EXAMINED_KEY)?;
     let warnings = warnings(&policy, found);
     let lists = policy.lists.iter().map(|list| ListReport { name: list.name.clone(), entries: list.entries as u64 });
     let (rules, bytes) = (image.rule_count(), image.as_bytes().len() as u64);
@@ -173,7 +175,7 @@ pub(crate) fn load_at(
 }
 
 /// Tests the expectations written in a policy, as `sluice policy test` does; returns how many there are.
-fn expectations_hold(policy: &Policy) -> Result<usize, ControlError> {
+pub(crate) fn expectations_hold(policy: &Policy) -> Result<usize, ControlError> {
     if policy.expectations.is_empty() && policy.rules.iter().all(|rule| rule.expectations.is_empty()) {
         return Ok(0);
     }
@@ -190,7 +192,7 @@ fn expectations_hold(policy: &Policy) -> Result<usize, ControlError> {
 }
 
 /// Why the driver is not asked about everything: what is wrong with its filters.
-fn lacks(host: &dyn Host) -> Vec<String> {
+pub(crate) fn lacks(host: &dyn Host) -> Vec<String> {
     let looked = Fail::declared(host)
         .and_then(|fail| host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine, &fail)));
     match looked {
@@ -211,6 +213,8 @@ pub(crate) struct Prepared {
     image: Image<Vec<u8>>,
     /// The report of loading it, except what the driver answers.
     report: LoadReport,
+    /// Who has signed the bundle that it is from.
+    signer: Option<PublicKey>,
 }
 
 impl Prepared {
@@ -220,7 +224,7 @@ impl Prepared {
         let noted = Some(image.with_origin(origin)).filter(|bytes| bytes.len() <= MAX_POLICY_BYTES);
         let image = noted.and_then(|bytes| Image::validate(bytes).ok()).unwrap_or(image);
         let (identity, bytes) = (identity(&image.identity()), image.as_bytes().len() as u64);
-        Self { report: LoadReport { identity, bytes, ..report }, image }
+        Self { report: LoadReport { identity, bytes, ..report }, image, signer: None }
     }
 
     /// The compiled image.
@@ -228,8 +232,13 @@ impl Prepared {
         self.image.as_bytes()
     }
 
+    /// It is from a bundle that this key has signed.
+    pub(crate) fn signed(self, signer: PublicKey) -> Self {
+        Self { signer: Some(signer), ..self }
+    }
+
     /// Gives it to the driver, unless a list has shrunk, and looks whether it is in force.
-    fn put_in_force(&self, host: &dyn Host, loading: Loading) -> Result<LoadReport, ControlError> {
+    pub(crate) fn put_in_force(&self, host: &dyn Host, loading: Loading) -> Result<LoadReport, ControlError> {
         let before = match (loading.shrinking, sources::in_force(host)) {
             (_, Ok(before)) => before,
             // What cannot be compared may have shrunk.
@@ -249,16 +258,25 @@ impl Prepared {
     }
 
     /// Gives it to the driver and, unless it is `once`, keeps it for the next start.
+    ///
+    /// # Errors
+    /// The machine trusts a key, and it is of no bundle that this key has signed; or the driver refuses it. Nothing has
+    /// changed then.
     pub(crate) fn load(&self, host: &dyn Host, once: bool) -> Result<LoadReport, ControlError> {
+        trust::admits(host, self.signer.as_ref())?;
         if !once {
-            kept::write(host, self.image())?;
+            kept::POLICY.write(host, self.image())?;
         }
         let reply = set_image(host, self.image()).inspect_err(|_| {
             // If it stays, the next load deletes it.
-            let _ = kept::discard(host);
+            let _ = kept::POLICY.discard(host);
         })?;
         if !once {
-            kept::place(host, self.image()).map_err(|source| ControlError::NotKept { source })?;
+            kept::POLICY.place(host, self.image()).map_err(|source| ControlError::NotKept { source })?;
+        }
+        if self.signer.is_none() && !once {
+            // What holds now is no bundle's, and the service must not bring that back.
+            kept::BUNDLE.restore(host, None).map_err(|source| ControlError::NotKept { source })?;
         }
         let not_asked_again = (reply.not_asked_again != 0).then(|| format!("NTSTATUS {:#010x}", reply.not_asked_again));
         Ok(LoadReport { epoch: reply.epoch, not_asked_again, kept: !once, ..self.report.clone() })
@@ -286,9 +304,20 @@ fn prepare_image(host: &dyn Host, file: &Path, image: Image<Vec<u8>>) -> Prepare
 }
 
 fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, ControlError> {
+    prepare_with(host, policy, now, drawn_key()?, &origin::of(&policy.path))
+}
+
+/// Compiles for this machine, with this key and noted as from there.
+pub(crate) fn prepare_with(
+    host: &dyn Host,
+    policy: &Policy,
+    now: Moment,
+    key: [u8; 16],
+    origin: &Origin,
+) -> Result<Prepared, ControlError> {
     let policy = &policy.on_machine(|alias| host.interface_luid(alias).ok());
     let application = |path: &str| app_id(host, path);
-    let (image, found) = image(policy, &application, Some(now))?;
+    let (image, found) = image(policy, &application, Some(now), key)?;
     let report = LoadReport {
         schedules_judged_at: (!policy.schedules.is_empty()).then(|| now.to_string()),
         schedules_change_at: schedule::next_change(policy, now).map(|minutes| now.after(minutes).to_string()),
@@ -297,7 +326,7 @@ fn prepare(host: &dyn Host, policy: &Policy, now: Moment) -> Result<Prepared, Co
         warnings: warnings(policy, found),
         ..LoadReport::of(&image)
     };
-    Ok(Prepared::noted(image, &origin::of(&policy.path), report))
+    Ok(Prepared::noted(image, origin, report))
 }
 
 /// This machine's local time, as schedules know it.
@@ -348,14 +377,23 @@ pub fn diff_in_force(host: &dyn Host, file: &Path, at: Option<Moment>) -> Result
     diff_with_image(in_force, &policy, &options).map_err(ControlError::Policy)
 }
 
+/// A key for the hashes of an image, which nobody must guess once it decides.
+pub(crate) fn drawn_key() -> Result<[u8; 16], ControlError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(ControlError::Random)?;
+    Ok(key)
+}
+
+/// The key of an image that is only looked at, so that the same policy makes the same image.
+pub(crate) const EXAMINED_KEY: [u8; 16] = [0x5a; 16];
+
 /// Compiles, and validates with the driver's own validator; returns the compiler's warnings too.
-fn image(
+pub(crate) fn image(
     policy: &Policy,
     application: &dyn Fn(&str) -> Result<String, String>,
     at: Option<Moment>,
+    key: [u8; 16],
 ) -> Result<(Image<Vec<u8>>, Vec<Diagnostic>), ControlError> {
-    let mut key = [0; 16];
-    getrandom::fill(&mut key).map_err(ControlError::Random)?;
     let compiled =
         compile_with_warnings(policy, &CompileOptions { application, key, at }).map_err(ControlError::Policy)?;
     let bytes = compiled.image;

@@ -19,6 +19,9 @@ pub(crate) enum Loadable {
 pub(crate) fn read_loadable(file: &Path) -> Result<Loadable, ControlError> {
     let failed = |source| ControlError::PolicyFile { path: file.to_owned(), source };
     let bytes = sluice_files::read_or_stdin(file, MAX_POLICY_BYTES as u64).map_err(failed)?;
+    if bytes.starts_with(&sluice_bundle::MAGIC) {
+        return Err(ControlError::BundleToLoad(file.to_owned()));
+    }
     if !bytes.starts_with(&MAGIC) {
         return policy_of(file, bytes, &Disk::default()).map(Loadable::Policy);
     }
@@ -44,7 +47,7 @@ pub fn read_policy_with(file: &Path, files: &dyn Files) -> Result<Policy, Contro
 }
 
 /// The policy that a file's bytes are.
-fn policy_of(file: &Path, text: Vec<u8>, files: &dyn Files) -> Result<Policy, ControlError> {
+pub(crate) fn policy_of(file: &Path, text: Vec<u8>, files: &dyn Files) -> Result<Policy, ControlError> {
     let failed = |source| ControlError::PolicyFile { path: file.to_owned(), source };
     if text.len() as u64 > MAX_POLICY_FILE {
         let what = format!("it is longer than the {} MiB that are read", MAX_POLICY_FILE >> 20);

@@ -1,10 +1,12 @@
 //! What is installed and in force.
 
+use crate::apply::{AppliedBundle, applied};
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::kept::{KeptPolicy, look};
 use crate::objects::{self, Change, Fail, Foreign, Inspection};
 use crate::sources::{self, Moved};
+use crate::trust;
 use serde::Serialize;
 use sluice_host::{FilterEntry, Guid, Host, ServiceState, StartType, code};
 use sluice_policy::image::Origin;
@@ -41,6 +43,12 @@ pub struct StatusReport {
     pub driver: Option<DriverState>,
     /// The policy that is kept for the next start of the driver.
     pub kept: Option<KeptPolicy>,
+    /// The key whose bundles alone the machine takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<String>,
+    /// The bundle that was applied last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<AppliedBundle>,
     /// Drives that are elsewhere than the policy in force has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Moved>,
@@ -165,6 +173,8 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     }
     Ok(StatusReport {
         kept: look(host),
+        trusted: trust::trusted(host)?.map(|key| key.to_string()),
+        bundle: applied(host),
         moved: in_force.map_or_else(Vec::new, |image| sources::moved(host, &image)),
         service,
         start,

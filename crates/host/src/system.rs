@@ -79,7 +79,7 @@ pub enum Trust {
 #[must_use]
 pub fn is_driver_file(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let stem = name.strip_suffix(".sys").or_else(|| name.strip_suffix(".policy"));
+    let stem = [".sys", ".policy", ".bundle"].iter().find_map(|suffix| name.strip_suffix(suffix));
     name.len() <= 64 && stem.is_some_and(|stem| !stem.is_empty() && stem.bytes().all(plain))
 }
 
@@ -90,6 +90,7 @@ mod tests {
     #[test]
     fn a_drivers_file_is_a_plain_name() {
         assert!(is_driver_file("sluice.sys") && is_driver_file("sluice-new.sys"));
+        assert!(is_driver_file("sluice.bundle") && !is_driver_file("sluicebundle"));
         assert!(is_driver_file("sluice.policy") && !is_driver_file(".policy") && !is_driver_file("a.sys.policy"));
         for name in ["", ".sys", "sluice", "sluice.exe", r"..\sluice.sys", "a/b.sys", "a:b.sys", "a.b.sys", "ä.sys"] {
             assert!(!is_driver_file(name), "{name}");

@@ -36,6 +36,9 @@ pub mod parameter {
     /// REG_SZ: the networks that stay reachable then, separated by spaces.
     pub const MANAGEMENT: &str = "Management";
 }
+    /// REG_SZ: the public key, `ed25519:` and 64 hexadecimal digits, whose bundles alone `sluice` puts in force. The driver
+    /// does not read it.
+    pub const TRUSTED_KEY: &str = "TrustedKey";
 
 /// The service's display name.
 pub const SERVICE_DISPLAY_NAME: &str = "Sluicegate network filter";

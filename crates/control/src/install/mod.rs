@@ -23,6 +23,7 @@ use crate::objects::Fail;
 use crate::policy::LoadReport;
 use plan::Plan;
 use serde::Serialize;
+use sluice_bundle::PublicKey;
 use sluice_host::system::{Signature, System};
 use sluice_host::{FilterEntry, Host, ServiceState, StartType};
 use sluice_protocol::SERVICE_NAME;
@@ -59,6 +60,8 @@ pub struct Options<'a> {
     /// What the machine does without the driver or a policy; without it as the installation declares, and open for a new
     /// one.
     pub fail: Option<&'a Fail>,
+    /// The key whose bundles alone the machine is to take from now on; as it is without one.
+    pub trust: Option<&'a PublicKey>,
     /// Only report what would be done.
     pub dry_run: bool,
 }
@@ -67,7 +70,7 @@ impl<'a> Options<'a> {
     /// The driver alone, everything else as it is or by default.
     #[must_use]
     pub const fn of(driver: &'a Path) -> Self {
-        Self { driver, policy: None, start: None, fail: None, dry_run: false }
+        Self { driver, policy: None, start: None, fail: None, trust: None, dry_run: false }
     }
 }
 
@@ -147,7 +150,7 @@ pub(crate) fn judge_file(host: &dyn Host) -> Result<Option<Judgement>, ControlEr
 /// Files left by an interrupted installation.
 pub(crate) fn leftovers(host: &dyn Host) -> Result<Vec<&'static str>, ControlError> {
     let mut found = Vec::new();
-    for file in [NEW, OLD, kept::NEW] {
+    for file in [NEW, OLD, kept::NEW, kept::BUNDLE_NEW] {
         if host.read_driver(file).map_err(ControlError::step("reading the drivers folder"))?.is_some() {
             found.push(file);
         }

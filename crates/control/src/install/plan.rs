@@ -8,7 +8,9 @@ use crate::error::ControlError;
 use crate::kept;
 use crate::objects::{self, Change, Fail, Foreign, Inspection};
 use crate::policy::{self, Prepared};
+use crate::trust;
 use serde::Serialize;
+use sluice_bundle::PublicKey;
 use sluice_host::system::{Signature, System};
 use sluice_host::{Host, ServiceState, StartType};
 use sluice_protocol::SERVICE_NAME;
@@ -76,6 +78,13 @@ pub enum Step {
         /// What is from now on.
         to: Fail,
     },
+    /// Trust a key: only bundles that it has signed are put in force.
+    Trust {
+        /// The key that was trusted before.
+        from: Option<String>,
+        /// The one that is from now on.
+        to: String,
+    },
     /// Load the driver.
     LoadDriver,
     /// Load a policy into the driver.
@@ -122,6 +131,10 @@ impl fmt::Display for Step {
                 write!(f, "have the driver loaded {} instead of {}", start_text(*to), start_text(*from))
             }
             Self::Declare { from, to } => write!(f, "declare that the machine fails {to} instead of {from}"),
+            Self::Trust { from, to } => {
+                write!(f, "take only bundles that {to} has signed")?;
+                from.as_ref().map_or(Ok(()), |from| write!(f, ", instead of those of {from}"))
+            }
             Self::MoveService { from, image_path } => write!(f, "point the service to {image_path} instead of {from}"),
             Self::LoadDriver => f.write_str("load the driver"),
             Self::LoadPolicy { from: PolicySource::File, bytes } => {
@@ -173,6 +186,10 @@ pub(super) struct Plan {
     pub(super) declared: Fail,
     /// What is to be.
     pub(super) fail: Fail,
+    /// The key that is trusted.
+    pub(super) trusted: Option<PublicKey>,
+    /// The one that is to be.
+    pub(super) trust: Option<PublicKey>,
     /// The current state of our objects.
     pub(super) objects: Inspection,
 }
@@ -202,7 +219,12 @@ impl Plan {
             objects: objects(host, &fail)?,
             declared,
             fail,
+            trusted: trust::trusted(host)?,
+            trust: options.trust.copied(),
         };
+        if let (Some(trusted), true) = (plan.trust.or(plan.trusted), options.policy.is_some()) {
+            return Err(ControlError::Untrusted { trusted: Box::new(trusted), signer: None });
+        }
         plan.notes.extend(plan.objects.foreign.iter().map(Foreign::to_string));
         plan.policy = options.policy.map(|file| policy::prepare_file(host, file)).transpose()?;
         plan.steps(host, options.start)?;
@@ -220,10 +242,15 @@ impl Plan {
         }
         self.steps.extend(leftovers(host)?.into_iter().map(|file| Step::DeleteLeftover { file }));
         self.kept = host.read_driver(kept::FILE).map_err(ControlError::step("reading the drivers folder"))?;
-        if self.kept.is_some() && service == ServiceState::Absent {
+        if service == ServiceState::Absent {
             // A new driver must not begin with a policy of an installation that is gone.
-            self.steps.push(Step::DeleteLeftover { file: kept::FILE });
-            self.kept = None;
+            if self.kept.take().is_some() {
+                self.steps.push(Step::DeleteLeftover { file: kept::FILE });
+            }
+            let bundle = kept::BUNDLE.read(host).map_err(ControlError::step("reading the drivers folder"))?;
+            if bundle.is_some() {
+                self.steps.push(Step::DeleteLeftover { file: kept::BUNDLE_FILE });
+            }
         }
         let installed = host.read_driver(FILE).map_err(ControlError::step("reading the drivers folder"))?;
         let copy = installed.as_ref() != Some(&self.content);
@@ -269,6 +296,9 @@ impl Plan {
         }
         if declares {
             self.steps.push(Step::Declare { from: self.declared.clone(), to: self.fail.clone() });
+        }
+        if let Some(to) = self.trust.filter(|to| self.trusted != Some(*to)) {
+            self.steps.push(Step::Trust { from: self.trusted.map(|from| from.to_string()), to: to.to_string() });
         }
         if unload || !running {
             self.steps.push(Step::LoadDriver);

@@ -6,6 +6,8 @@ use crate::error::ControlError;
 use crate::kept;
 use crate::objects::{self, Fail};
 use crate::policy::{LoadReport, load_image};
+use crate::trust;
+use sluice_bundle::PublicKey;
 use sluice_host::{FilterEntry, Host, HostResult, ServiceConfig, StartType};
 use sluice_protocol::{SERVICE_DISPLAY_NAME, SERVICE_NAME};
 
@@ -30,6 +32,8 @@ enum Undo {
     SetStart(StartType),
     /// Declare what was declared before.
     Declare(Fail),
+    /// Trust whom the machine trusted before.
+    Trust(Option<PublicKey>),
     /// Give the service its old driver file.
     MoveService(String),
 }
@@ -116,6 +120,10 @@ impl Run<'_> {
                 self.undo.push(Undo::Declare(from.clone()));
                 to.declare(host).map_err(failed())?;
             }
+            Step::Trust { .. } => {
+                trust::set(host, plan.trust.as_ref()).map_err(failed())?;
+                self.undo.push(Undo::Trust(plan.trusted));
+            }
             Step::LoadDriver => {
                 host.start_service(SERVICE_NAME).map_err(failed())?;
                 self.undo.push(Undo::Unload);
@@ -201,12 +209,13 @@ impl Run<'_> {
                     .map_err(|error| format!("restoring the driver's policy: {error}")),
                 None => Ok(()),
             },
-            Undo::Keep => named("restoring the kept policy", kept::restore(host, self.plan.kept.as_deref())),
+            Undo::Keep => named("restoring the kept policy", kept::POLICY.restore(host, self.plan.kept.as_deref())),
             Undo::DeleteService => named("deleting the service", host.delete_service(SERVICE_NAME)),
             Undo::SetStart(from) => {
                 named("restoring the service's start type", host.set_service_start(SERVICE_NAME, *from))
             }
             Undo::Declare(from) => named("restoring how the machine fails", from.declare(host)),
+            Undo::Trust(before) => named("restoring the trusted key", trust::set(host, before.as_ref())),
             Undo::MoveService(from) => {
                 named("restoring the service's old file", host.set_service_driver(SERVICE_NAME, from))
             }

@@ -11,7 +11,7 @@ use sluice_host::{Host, HostError, ServiceState, code};
 use sluice_protocol::SERVICE_NAME;
 
 /// Our files in the drivers folder. The kept policy goes before the driver, which without it begins with none.
-const FILES: [&str; 5] = [kept::NEW, kept::FILE, NEW, OLD, FILE];
+const FILES: [&str; 7] = [kept::NEW, kept::FILE, kept::BUNDLE_NEW, kept::BUNDLE_FILE, NEW, OLD, FILE];
 
 /// What [`uninstall`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

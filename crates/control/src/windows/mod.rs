@@ -19,6 +19,7 @@ mod parameters;
 mod path;
 mod service;
 mod signature;
+mod secret;
 mod system;
 mod token;
 

@@ -121,6 +121,17 @@ impl<B: StableBytes> Image<B> {
         names::class(self.bytes.bytes(), &self.header, name)
     }
 
+    /// The key of its hashes. A policy that is compiled again with it is the same image if nothing has changed.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub fn key(&self) -> [u8; 16] {
+        let mut key = [0; 16];
+        let (low, high) = key.split_at_mut(8);
+        low.copy_from_slice(&self.header.key[0].to_le_bytes());
+        high.copy_from_slice(&self.header.key[1].to_le_bytes());
+        key
+    }
+
     /// Whether a rule asks for a program, a user, a group, a service or a package.
     #[must_use]
     pub fn asks_for_owners(&self) -> bool {
