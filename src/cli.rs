@@ -118,6 +118,35 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "check")]
         once: bool,
     },
+    /// Put a bundle's policy in force, and keep it for the next start of the driver; says nothing if it is.
+    Apply {
+        /// The bundle, as `sluice bundle make` has written it.
+        bundle: PathBuf,
+        /// Only look: exit with 1 and say what would change, or with 0 if nothing would.
+        #[arg(long)]
+        check: bool,
+        /// Apply it although it is older than the one that was applied, or has its version and other content.
+        #[arg(long)]
+        allow_rollback: bool,
+        /// Apply it although a list has less than half of the entries that it has in the policy in force.
+        #[arg(long)]
+        accept_shrunk: bool,
+    },
+    /// Say or change whose bundles alone are put in force on this machine.
+    Trust {
+        /// The public key: a file (PEM), or `ed25519:` and 64 hexadecimal digits.
+        #[arg(value_parser = crate::bundle::public_key)]
+        key: Option<PublicKey>,
+        /// Take again what any administrator loads.
+        #[arg(long, conflicts_with = "key")]
+        remove: bool,
+    },
+    /// Keep the policy in force up to date, and write decisions down: as a Windows service, or here.
+    #[command(subcommand)]
+    Service(crate::service::Command),
+    /// Make, show and verify signed bundles, and the keys for them: needs no driver and no privileges.
+    #[command(subcommand, after_help = crate::bundle::EXIT_STATUS)]
+    Bundle(crate::bundle::Command),
     /// Show the service, the filters, the policy in force and the counters.
     Status,
     /// Report what is wrong with the installation, and the command that fixes it; warn of other products' filters.

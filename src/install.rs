@@ -118,6 +118,9 @@ pub(crate) fn uninstall(host: &dyn Host, output: &mut Output) -> Result<ExitCode
             return writeln!(out, "Sluicegate is not installed");
         }
         writeln!(out, "{GOOD}uninstalled{GOOD:#}")?;
+        if report.keeper_removed {
+            writeln!(out, "  the service that kept the policy up to date was stopped and deleted")?;
+        }
         if report.objects_removed > 0 {
             writeln!(
                 out,

@@ -15,6 +15,7 @@ mod output;
 mod page;
 mod platform;
 mod policy;
+mod service;
 mod status;
 mod switch;
 
@@ -60,8 +61,8 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
                 policy: policy.as_deref(),
                 start: start.map(install::start_type),
                 fail: fail.as_ref(),
-                dry_run: *dry_run,
                 trust: trust.as_ref(),
+                dry_run: *dry_run,
             };
             install::install(&*machine::open(cli)?, &options, output)
         }
@@ -77,6 +78,14 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
             let load = if *watch { load::watch } else { load::load };
             load(&*machine::open(cli)?, policy, Loading { shrinking, once: *once, test: !no_test }, output)
         }
+        Command::Apply { bundle, check, allow_rollback, accept_shrunk } => {
+            let shrinking = if *accept_shrunk { Shrinking::Accepted } else { Shrinking::Refused };
+            let options = ApplyOptions { rollback: *allow_rollback, shrinking, check: *check };
+            bundle::apply(&*machine::open(cli)?, bundle, options, output)
+        }
+        Command::Trust { key, remove } => bundle::trust_key(&*machine::open(cli)?, key.as_ref(), *remove, output),
+        Command::Service(command) => service::run(cli, command, output),
+        Command::Bundle(command) => bundle::run(command, output),
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Doctor { file } => doctor::doctor(cli, file.as_deref(), output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),

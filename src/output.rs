@@ -128,6 +128,12 @@ impl Output {
 
 /// Writes one line of JSON.
 fn json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    let line = json_line(value)? + "\n";
+    out.write_all(line.as_bytes()).and_then(|()| out.flush())
+}
+
+/// One line of JSON in which nothing acts on a terminal, without its end.
+pub(crate) fn json_line(value: &impl Serialize) -> io::Result<String> {
     let mut line = Vec::new();
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut line, Harmless))?;
     String::from_utf8(line).map_err(io::Error::other)

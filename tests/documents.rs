@@ -12,7 +12,8 @@ use std::{collections::BTreeSet, fs, process::Command};
 use commands::{Bench, dev_verbs, program, read, root, verbs};
 use regex::Regex;
 use sluice_protocol::{
-    OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD,
+    KEEPER_NAME, OLDEST_WINDOWS, OLDEST_WINDOWS_BUILD,
+    eventlog::{ENTRIES, Entry, SOURCE},
     object::{CALLOUTS, CalloutObject, Carried, LAYERS, Role},
 };
 
@@ -332,6 +333,18 @@ fn the_layers_are_those_of_the_driver() {
         let short = stem.trim_start_matches("ALE_");
         assert!(architecture.contains(short), "ARCHITECTURE.md does not say where {stem} is decided");
     }
+}
+
+#[test]
+fn the_events_of_the_event_log_are_those_that_are_documented() {
+    let text = read("docs/fleet.md");
+    assert!(text.contains(&format!("source {SOURCE}")) && text.contains(&format!("@Name='{SOURCE}'")));
+    for Entry { id, level, about } in ENTRIES {
+        let level = ["", "", "error", "warning", "information"][usize::from(level)];
+        let row = format!("\n| {id} | {level} | {about} |\n");
+        assert!(text.contains(&row), "docs/fleet.md has no row{row}");
+    }
+    assert!(text.contains(&format!("(`{KEEPER_NAME}`")), "the service's name");
 }
 
 /// The oldest Windows is the same everywhere.

@@ -20,20 +20,22 @@ mod origin;
 pub mod policy;
 mod program;
 mod read;
+mod secret;
+pub mod service;
 pub mod sources;
 pub mod status;
 mod switch;
+pub mod trust;
 pub mod watch;
 #[cfg(windows)]
-pub mod trust;
 pub mod windows;
 
-pub use disk::Disk;
-pub use doctor::{DoctorReport, Finding, doctor};
 pub use apply::{AppliedBundle, ApplyOptions, ApplyReport, apply};
 pub use bundle::{CheckedBundle, Making, check_bundle, make_bundle, read_bundle};
+pub use disk::Disk;
+pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{ControlError, Kind};
-pub use events::{EventFilter, EventLine, EventOptions, EventReader, Item, events};
+pub use events::{EventFilter, EventLine, EventOptions, EventReader, Item, events, utc_now};
 pub use flows::{FlowLine, flows};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
 pub use names::{LearnedName, forget_names, names};
@@ -42,6 +44,8 @@ pub use policy::{
 };
 pub use program::assumed_app_id;
 pub use read::{read_policy, read_policy_elsewhere, read_policy_with};
+pub use secret::write_secret;
+pub use service::remove as remove_service;
 pub use sources::{Moved, Shrinking, Shrunk};
 pub use status::{StatusReport, status};
 pub use switch::{SwitchReport, disable, enable};

@@ -154,7 +154,10 @@ impl Memory {
 }
 
 impl Host for Memory {
-    fn service_state(&self, _: &str) -> HostResult<ServiceState> {
+    fn service_state(&self, name: &str) -> HostResult<ServiceState> {
+        if name != sluice_protocol::SERVICE_NAME {
+            return Ok(ServiceState::Absent);
+        }
         let mut service = self.service.borrow_mut();
         let Some((_, state)) = &mut *service else { return Ok(ServiceState::Absent) };
         if *state == ServiceState::StopPending {

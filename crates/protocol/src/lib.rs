@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod event;
+pub mod eventlog;
 pub mod flows;
 pub mod ioctl;
 pub mod names;
@@ -35,11 +36,18 @@ pub mod parameter {
     pub const FAIL_CLOSED: &str = "FailClosed";
     /// REG_SZ: the networks that stay reachable then, separated by spaces.
     pub const MANAGEMENT: &str = "Management";
-}
     /// REG_SZ: the public key, `ed25519:` and 64 hexadecimal digits, whose bundles alone `sluice` puts in force. The driver
     /// does not read it.
     pub const TRUSTED_KEY: &str = "TrustedKey";
+}
 
+/// The name of the service, a program of user mode, that keeps the policy up to date.
+pub const KEEPER_NAME: &str = "SluiceService";
+/// Its display name.
+pub const KEEPER_DISPLAY_NAME: &str = "Sluicegate policy and decisions";
+/// What it does.
+pub const KEEPER_DESCRIPTION: &str =
+    "Keeps the network filter's policy up to date and writes its decisions down. The filter decides without it, too.";
 /// The service's display name.
 pub const SERVICE_DISPLAY_NAME: &str = "Sluicegate network filter";
 /// The file of the policy that the driver puts in force when it is loaded, as the kernel names it. Only administrators and

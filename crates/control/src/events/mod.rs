@@ -98,6 +98,12 @@ pub enum Item {
     },
 }
 
+/// The time now, as events have it.
+#[must_use]
+pub fn utc_now() -> String {
+    Timestamp::now().to_string()
+}
+
 /// Reads events and passes them to `sink` in order until `options` or the sink stop it. Returns how many.
 ///
 /// # Errors

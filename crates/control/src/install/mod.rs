@@ -160,9 +160,15 @@ pub(crate) fn leftovers(host: &dyn Host) -> Result<Vec<&'static str>, ControlErr
 
 /// Waits for the driver to unload; `false` if it has not by then.
 fn unloaded(host: &dyn Host) -> Result<bool, ControlError> {
+    stopped(host, SERVICE_NAME)
+}
+
+/// Waits for a service to stop; `false` if it has not by then.
+pub(crate) fn stopped(host: &dyn Host, service: &str) -> Result<bool, ControlError> {
     let start = Instant::now();
     loop {
-        let state = host.service_state(SERVICE_NAME).map_err(ControlError::step("waiting for the unload"))?;
+        let state =
+            host.service_state(service).map_err(ControlError::step(format!("waiting for {service} to stop")))?;
         if state != ServiceState::StopPending {
             return Ok(true);
         }

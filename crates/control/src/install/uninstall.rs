@@ -6,6 +6,7 @@ use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
 use crate::error::ControlError;
 use crate::kept;
 use crate::objects::{self, Fail};
+use crate::service;
 use serde::Serialize;
 use sluice_host::{Host, HostError, ServiceState, code};
 use sluice_protocol::SERVICE_NAME;
@@ -20,6 +21,8 @@ pub struct UninstallReport {
     pub objects_removed: usize,
     /// The driver was loaded and has been unloaded, or its unload is pending.
     pub driver_unloaded: bool,
+    /// The service that keeps the policy up to date existed, and was stopped and deleted.
+    pub keeper_removed: bool,
     /// The service existed and was deleted, or marked for deletion.
     pub service_deleted: bool,
     /// The driver's files that were deleted.
@@ -36,7 +39,11 @@ impl UninstallReport {
     /// Whether there was anything to remove.
     #[must_use]
     pub fn changed(&self) -> bool {
-        self.objects_removed > 0 || self.driver_unloaded || self.service_deleted || !self.files_deleted.is_empty()
+        self.keeper_removed
+            || self.objects_removed > 0
+            || self.driver_unloaded
+            || self.service_deleted
+            || !self.files_deleted.is_empty()
     }
 }
 
@@ -45,7 +52,8 @@ impl UninstallReport {
 /// # Errors
 /// A step failed; those before it remain done, and another call continues from there.
 pub fn uninstall(host: &dyn Host) -> Result<UninstallReport, ControlError> {
-    let mut report = UninstallReport::default();
+    // It has the driver's device open, and would load the policy again.
+    let mut report = UninstallReport { keeper_removed: service::remove(host)?, ..UninstallReport::default() };
     let before = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
     let image_path = service_image(host)?;
     let fail = Fail::declared(host).map_err(ControlError::step("querying the service"))?;

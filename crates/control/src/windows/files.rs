@@ -79,7 +79,8 @@ fn path(operation: &str, name: &str) -> HostResult<String> {
     Ok(format!(r"{}\drivers\{name}", system::folder()?))
 }
 
-fn failed(operation: &str, error: &io::Error) -> HostError {
+/// What the file system says, as a refusal.
+pub(super) fn failed(operation: &str, error: &io::Error) -> HostError {
     match error.raw_os_error() {
         Some(code) => refusal(operation, code.cast_unsigned()),
         None => HostError::with_message(operation, code::ERROR_GEN_FAILURE, error.to_string()),

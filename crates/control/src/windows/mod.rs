@@ -9,20 +9,24 @@ mod device;
 mod engine;
 mod enumerate;
 mod environment;
+mod eventlog;
 mod events;
 mod files;
 mod fwpuclnt;
 mod interface;
+pub mod keeper;
 mod library;
 mod listing;
 mod parameters;
 mod path;
+mod secret;
 mod service;
 mod signature;
-mod secret;
 mod system;
 mod token;
 
+pub use eventlog::EventLog;
+pub(crate) use secret::new_secret_file;
 pub(crate) use token::user_name;
 
 use sluice_host::system::{Signature, System};
