@@ -115,6 +115,8 @@ impl From<&host::ConditionValue> for ConditionValue {
             H::Uint64(v) => Self::Uint64(*v),
             H::ByteArray16(v) => Self::ByteArray16(*v),
             H::ByteBlob(v) => Self::ByteBlob(v.clone()),
+            H::Sid(v) => Self::Sid(v.clone()),
+            H::SecurityDescriptor(v) => Self::SecurityDescriptor(v.clone()),
             H::V4AddrMask { addr, mask } => Self::V4AddrMask { addr: *addr, mask: *mask },
             H::V6AddrMask { addr, prefix_length } => Self::V6AddrMask { addr: *addr, prefix_length: *prefix_length },
             H::Range { low, high } => {
@@ -135,32 +137,15 @@ pub struct Condition {
     pub value: ConditionValue,
 }
 
-/// Every `FWP_MATCH_TYPE`, by number.
-const MATCH_TYPES: [MatchType; 13] = [
-    MatchType::Equal,
-    MatchType::Greater,
-    MatchType::Less,
-    MatchType::GreaterOrEqual,
-    MatchType::LessOrEqual,
-    MatchType::Range,
-    MatchType::FlagsAllSet,
-    MatchType::FlagsAnySet,
-    MatchType::FlagsNoneSet,
-    MatchType::EqualCaseInsensitive,
-    MatchType::NotEqual,
-    MatchType::Prefix,
-    MatchType::NotPrefix,
-];
-
 /// Every `FWP_MATCH_TYPE`.
 pub fn match_types() -> impl Iterator<Item = MatchType> {
-    MATCH_TYPES.into_iter()
+    (0..).map_while(match_type)
 }
 
 /// `FWP_MATCH_TYPE` from its number.
 #[must_use]
 pub fn match_type(number: u32) -> Option<MatchType> {
-    MATCH_TYPES.get(number as usize).copied()
+    MatchType::from_number(number)
 }
 
 /// One compiled comparison; an interval test wherever possible.

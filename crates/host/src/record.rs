@@ -153,6 +153,29 @@ pub enum MatchType {
     NotPrefix = 12,
 }
 
+impl MatchType {
+    /// The match of a number in fwptypes.h.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        const ALL: [MatchType; 13] = [
+            MatchType::Equal,
+            MatchType::Greater,
+            MatchType::Less,
+            MatchType::GreaterOrEqual,
+            MatchType::LessOrEqual,
+            MatchType::Range,
+            MatchType::FlagsAllSet,
+            MatchType::FlagsAnySet,
+            MatchType::FlagsNoneSet,
+            MatchType::EqualCaseInsensitive,
+            MatchType::NotEqual,
+            MatchType::Prefix,
+            MatchType::NotPrefix,
+        ];
+        ALL.get(number as usize).copied()
+    }
+}
+
 /// `FWP_CONDITION_VALUE0`: the types that a filter of ours or of a test can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of FWP_DATA_TYPE")]
@@ -164,6 +187,10 @@ pub enum ConditionValue {
     Uint64(u64),
     ByteArray16([u8; 16]),
     ByteBlob(Vec<u8>),
+    /// In binary form.
+    Sid(Vec<u8>),
+    /// Self-relative: it matches a token that its list grants FWP_ACTRL_MATCH_FILTER.
+    SecurityDescriptor(Vec<u8>),
     /// Host order, as FWP_V4_ADDR_AND_MASK has it.
     V4AddrMask {
         addr: u32,
@@ -195,6 +222,8 @@ fn range_end<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Box<Co
         Uint64(u64),
         ByteArray16([u8; 16]),
         ByteBlob(Vec<u8>),
+        Sid(Vec<u8>),
+        SecurityDescriptor(Vec<u8>),
         V4AddrMask { addr: u32, mask: u32 },
         V6AddrMask { addr: [u8; 16], prefix_length: u8 },
     }
@@ -206,6 +235,8 @@ fn range_end<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Box<Co
         End::Uint64(value) => ConditionValue::Uint64(value),
         End::ByteArray16(value) => ConditionValue::ByteArray16(value),
         End::ByteBlob(value) => ConditionValue::ByteBlob(value),
+        End::Sid(value) => ConditionValue::Sid(value),
+        End::SecurityDescriptor(value) => ConditionValue::SecurityDescriptor(value),
         End::V4AddrMask { addr, mask } => ConditionValue::V4AddrMask { addr, mask },
         End::V6AddrMask { addr, prefix_length } => ConditionValue::V6AddrMask { addr, prefix_length },
     }))
@@ -277,8 +308,8 @@ pub struct FilterEntry {
     pub flags: u32,
     /// weight, as it was given when the filter was added; `None` for a type that is not a weight.
     pub weight: Option<Weight>,
-    /// numFilterConditions.
-    pub conditions: u32,
+    /// filterCondition; `None` for one of a type that [`ConditionValue`] does not have, or of another match.
+    pub conditions: Vec<Option<Condition>>,
     /// action; `None` for one that no program can give a filter.
     pub action: Option<FilterAction>,
 }
@@ -297,7 +328,7 @@ impl FilterEntry {
             sublayer: filter.sublayer,
             flags: filter.flags,
             weight: Some(filter.weight),
-            conditions: filter.conditions.len() as u32,
+            conditions: filter.conditions.iter().cloned().map(Some).collect(),
             action: Some(filter.action),
         }
     }

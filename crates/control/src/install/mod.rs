@@ -22,10 +22,10 @@ use crate::kept;
 use crate::objects::Fail;
 use crate::policy::LoadReport;
 use plan::Plan;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sluice_bundle::PublicKey;
 use sluice_host::system::{Signature, System};
-use sluice_host::{FilterEntry, Host, ServiceState, StartType};
+use sluice_host::{FilterAction, FilterEntry, Guid, Host, ServiceState, StartType, Weight};
 use sluice_protocol::SERVICE_NAME;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -94,7 +94,31 @@ pub struct InstallReport {
     /// The policy that was put in force from a file.
     pub policy: Option<LoadReport>,
     /// Our filters, with the ids that appear in net events.
+    #[serde(serialize_with = "counted")]
     pub filters: Vec<FilterEntry>,
+}
+
+/// Filters, of whose conditions a report only says how many there are.
+fn counted<S: Serializer>(filters: &[FilterEntry], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Counted<'f> {
+        key: Guid,
+        id: u64,
+        name: &'f str,
+        layer: Guid,
+        provider: Option<Guid>,
+        sublayer: Guid,
+        flags: u32,
+        weight: Option<Weight>,
+        conditions: usize,
+        action: Option<FilterAction>,
+    }
+    serializer.collect_seq(filters.iter().map(|filter| {
+        let FilterEntry { key, id, name, layer, provider, sublayer, flags, weight, conditions, action } = filter;
+        let (key, id, layer, provider, sublayer) = (*key, *id, *layer, *provider, *sublayer);
+        let (flags, weight, conditions, action) = (*flags, *weight, conditions.len(), *action);
+        Counted { key, id, name, layer, provider, sublayer, flags, weight, conditions, action }
+    }))
 }
 
 impl InstallReport {

@@ -498,6 +498,24 @@ fn the_file_of_a_driver_that_stays_loaded_goes_at_the_next_start() {
 
 /// What an attacker puts in place of our objects, and the text that reports it.
 #[test]
+fn a_condition_that_says_something_else_is_seen() {
+    let setup = setup();
+    let memory = Memory::new();
+    let fail = Fail::Closed { management: vec!["192.0.2.0/24".parse().unwrap()] };
+    install_with(&memory, &Options { fail: Some(&fail), ..Options::of(&setup.driver) }).unwrap();
+    assert!(crate::status(&memory).unwrap().filters_complete);
+    for filter in &mut memory.objects.borrow_mut().filters {
+        for condition in &mut filter.conditions {
+            if let sluice_host::ConditionValue::V4AddrMask { mask, .. } = &mut condition.value {
+                *mask = 0; // everybody administers
+            }
+        }
+    }
+    let changed = crate::status(&memory).unwrap().changed;
+    assert!(changed.len() > 1 && changed.iter().all(|one| one.what.contains("filterCondition")), "{changed:?}");
+}
+
+#[test]
 fn what_is_not_as_we_add_it_is_seen_and_mended() {
     type Damage = (&'static str, fn(&mut Objects));
     let damages: [Damage; 12] = [
@@ -507,7 +525,7 @@ fn what_is_not_as_we_add_it_is_seen_and_mended() {
         ("providerKey is None", |objects| objects.filters[3].provider = None),
         ("flags", |objects| objects.filters[4].flags = 0),
         ("weight", |objects| objects.filters[5].weight = Weight::Range(0)),
-        ("numFilterConditions", |objects| {
+        ("filterCondition is not as added", |objects| {
             objects.filters[6].conditions.push(sluice_host::Condition {
                 field: Guid(1),
                 match_type: sluice_host::MatchType::Equal,

@@ -5,12 +5,12 @@
 
 use super::{Fail, PROVIDER, SUBLAYER, all, callout, filter, layer_name, provider, sublayer};
 use serde::Serialize;
-use sluice_host::{Engine, Filter, FilterAction, FilterEntry, Guid, HostResult};
+use sluice_host::{Condition, Engine, Filter, FilterAction, FilterEntry, Guid, HostResult};
 use sluice_protocol::object::CALLOUTS;
 use std::fmt::{self, Display};
 
 /// FWPM_FILTER_FLAG_INDEXED: BFE sets it by itself.
-const FILTER_INDEXED: u32 = 0x40;
+pub(crate) const FILTER_INDEXED: u32 = 0x40;
 
 /// How the name of a filter begins.
 const FILTER: &str = "the filter";
@@ -143,7 +143,13 @@ pub fn inspect(engine: &mut dyn Engine, fail: &Fail) -> HostResult<Inspection> {
                 found.compare(object, "providerKey", &is.provider, &should.provider);
                 found.compare(object, "flags", &(is.flags & !FILTER_INDEXED), &should.flags);
                 found.compare(object, "weight", &is.weight, &Some(should.weight));
-                found.compare(object, "numFilterConditions", &(is.conditions as usize), &should.conditions.len());
+                let conditions: Vec<_> = should.conditions.iter().cloned().map(Some).collect();
+                if spoken(&is.conditions) != spoken(&conditions) {
+                    let (is, should) = (is.conditions.len(), conditions.len());
+                    let what =
+                        format!("filterCondition is not as added: {is} conditions, of which there should be {should}");
+                    found.changed.push(Change { object: object.clone(), what });
+                }
                 found.filters.push(is.clone());
             }
         }
@@ -165,6 +171,13 @@ pub fn inspect(engine: &mut dyn Engine, fail: &Fail) -> HostResult<Inspection> {
         }
     }
     Ok(found)
+}
+
+/// What conditions say: neither their order on different fields nor that of alternatives means anything.
+pub(crate) fn spoken(conditions: &[Option<Condition>]) -> Vec<String> {
+    let mut all: Vec<String> = conditions.iter().map(|one| format!("{one:?}")).collect();
+    all.sort_unstable();
+    all
 }
 
 fn action(action: Option<FilterAction>) -> String {

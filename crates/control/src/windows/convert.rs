@@ -209,6 +209,10 @@ impl Arena {
                 (wfp::FWP_BYTE_ARRAY16_TYPE, Union { byteArray16: value })
             }
             ConditionValue::ByteBlob(bytes) => (wfp::FWP_BYTE_BLOB_TYPE, Union { byteBlob: self.blob(bytes)? }),
+            ConditionValue::Sid(bytes) => (wfp::FWP_SID, Union { sid: self.keep_slice(bytes.clone()).cast() }),
+            ConditionValue::SecurityDescriptor(bytes) => {
+                (wfp::FWP_SECURITY_DESCRIPTOR_TYPE, Union { sd: self.blob(bytes)? })
+            }
         };
         Ok(wfp::FWP_CONDITION_VALUE0 { r#type: kind, Anonymous: union })
     }
@@ -227,8 +231,12 @@ impl Arena {
                 (wfp::FWP_BYTE_ARRAY16_TYPE, Union { byteArray16: value })
             }
             ConditionValue::ByteBlob(bytes) => (wfp::FWP_BYTE_BLOB_TYPE, Union { byteBlob: self.blob(bytes)? }),
-            ConditionValue::V4AddrMask { .. } | ConditionValue::V6AddrMask { .. } | ConditionValue::Range { .. } => {
-                let what = "a range's ends are plain values, not masks or ranges";
+            ConditionValue::Sid(_)
+            | ConditionValue::SecurityDescriptor(_)
+            | ConditionValue::V4AddrMask { .. }
+            | ConditionValue::V6AddrMask { .. }
+            | ConditionValue::Range { .. } => {
+                let what = "a range's ends are plain values that have an order";
                 return Err(HostError::with_message("FwpmFilterAdd0", code::FWP_E_TYPE_MISMATCH, what));
             }
         };

@@ -3,7 +3,7 @@
 
 use super::convert::{action_back, guid_back, weight_back};
 use sluice_host::listing::{ListedCallout, ListedCondition, ListedFilter, ListedLayer, ListedValue};
-use sluice_host::{Callout, ConditionValue, FilterEntry, Provider, Sublayer};
+use sluice_host::{Callout, Condition, ConditionValue, FilterEntry, MatchType, Provider, Sublayer};
 use windows_sys::Win32::NetworkManagement::WindowsFilteringPlatform as wfp;
 use windows_sys::Win32::Security::{GetLengthSid, IsValidSid, SID};
 use windows_sys::core::PWSTR;
@@ -82,7 +82,7 @@ pub(super) fn entry(filter: &wfp::FWPM_FILTER0) -> FilterEntry {
             sublayer: guid_back(&filter.subLayerKey),
             flags: filter.flags,
             weight: weight_back(&filter.weight),
-            conditions: filter.numFilterConditions,
+            conditions: slice(filter.filterCondition, filter.numFilterConditions).iter().map(known).collect(),
             action: action_back(&filter.action),
         }
     }
@@ -102,6 +102,18 @@ pub(super) fn filter(filter: &wfp::FWPM_FILTER0) -> ListedFilter {
         effective_weight,
         conditions: slice(filter.filterCondition, filter.numFilterConditions).iter().map(condition).collect(),
     }
+}
+
+/// A condition as the seam's filters have it; `None` for another.
+fn known(condition: &wfp::FWPM_FILTER_CONDITION0) -> Option<Condition> {
+    let value = match condition_value(&condition.conditionValue)? {
+        ListedValue::Plain(plain) => plain,
+        ListedValue::Sid(sid) => ConditionValue::Sid(sid),
+        ListedValue::SecurityDescriptor(descriptor) => ConditionValue::SecurityDescriptor(descriptor),
+        ListedValue::Signed(_) | ListedValue::Bytes6(_) | ListedValue::Text(_) => return None,
+    };
+    let match_type = MatchType::from_number(condition.matchType as u32)?;
+    Some(Condition { field: guid_back(&condition.fieldKey), match_type, value })
 }
 
 fn condition(condition: &wfp::FWPM_FILTER_CONDITION0) -> ListedCondition {

@@ -17,7 +17,7 @@ pub(super) const MAX_OUTPUT: usize = sluice_protocol::ioctl::MAX_POLICY_BYTES;
 /// server notices that its client is gone.
 pub(super) const MAX_READ_WAIT: Duration = Duration::from_millis(250);
 /// The first bytes each side sends, followed by the protocol version.
-pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 7 };
+pub(super) const HELLO: Hello = Hello { magic: *b"ntsim-host", version: 8 };
 
 /// The opening message of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

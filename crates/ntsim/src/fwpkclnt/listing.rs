@@ -90,7 +90,14 @@ pub(super) fn entry(stored: &StoredFilter) -> FilterEntry {
         sublayer: filter.sublayer,
         flags: filter.flags,
         weight: Some(filter.weight),
-        conditions: filter.conditions.len() as u32,
+        conditions: filter
+            .conditions
+            .iter()
+            .map(|one| {
+                let value = plain(&one.value)?;
+                Some(host::Condition { field: one.field, match_type: one.match_type, value })
+            })
+            .collect(),
         action: action(filter),
     }
 }
@@ -143,6 +150,8 @@ fn plain(value: &ConditionValue) -> Option<host::ConditionValue> {
         C::Uint64(v) => H::Uint64(*v),
         C::ByteArray16(v) => H::ByteArray16(*v),
         C::ByteBlob(v) => H::ByteBlob(v.clone()),
+        C::Sid(v) => H::Sid(v.clone()),
+        C::SecurityDescriptor(v) => H::SecurityDescriptor(v.clone()),
         C::V4AddrMask { addr, mask } => H::V4AddrMask { addr: *addr, mask: *mask },
         C::V6AddrMask { addr, prefix_length } => H::V6AddrMask { addr: *addr, prefix_length: *prefix_length },
         C::Range { low, high } => H::Range { low: Box::new(plain(low)?), high: Box::new(plain(high)?) },
