@@ -98,6 +98,14 @@ pub(crate) enum Command {
     Load {
         /// The policy file (TOML), or an image that `policy compile` has written.
         policy: PathBuf,
+        /// Without the driver: make filters of Windows of the rules, as far as those can express them, and list the rest. They
+        /// last until `unload` or `uninstall`; another load replaces them in one transaction.
+        #[arg(long, conflicts_with_all = ["watch", "accept_shrunk", "once", "deny_warnings"])]
+        native: bool,
+        /// With --native: leave out rules that block and that no filter expresses. What they block is then decided by the
+        /// rules after them, so more may pass than the policy says.
+        #[arg(long, requires = "native")]
+        leave_out_blocks: bool,
         /// Only check that the policy is valid: needs no driver and no privileges.
         #[arg(long)]
         check: bool,
@@ -147,6 +155,8 @@ pub(crate) enum Command {
     /// Make, show and verify signed bundles, and the keys for them: needs no driver and no privileges.
     #[command(subcommand, after_help = crate::bundle::EXIT_STATUS)]
     Bundle(crate::bundle::Command),
+    /// Remove the filters that `load --native` has added.
+    Unload,
     /// Show the service, the filters, the policy in force and the counters.
     Status,
     /// Report what is wrong with the installation, and the command that fixes it; warn of other products' filters.

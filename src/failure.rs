@@ -86,7 +86,11 @@ impl Failure {
             Self::Control(error) => error.advice(),
             Self::Usage(_) => Some("see `sluice --help`".to_owned()),
             Self::Write { .. } => Some("nothing was written".to_owned()),
-            Self::FewerEvents { .. } | Self::Warnings { .. } | Self::Input { .. } | Self::Output(_) => None,
+            Self::Netsh(_)
+            | Self::FewerEvents { .. }
+            | Self::Warnings { .. }
+            | Self::Input { .. }
+            | Self::Output(_) => None,
         }
     }
 
@@ -102,6 +106,9 @@ impl Failure {
         }
         if let Self::Control(ControlError::Expectations { failed, .. }) = self {
             value["expectations"] = json!(failed);
+        }
+        if let Self::Control(ControlError::NotExpressible(rules)) = self {
+            value["left_out"] = json!(rules);
         }
         if let Self::Control(ControlError::Obstacles(obstacles)) = self {
             value["obstacles"] = json!(obstacles);

@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod manual;
 mod names;
+mod native;
 mod output;
 mod page;
 mod platform;
@@ -24,6 +25,7 @@ use cli::{Cli, Color, Command};
 use failure::Failure;
 use output::Output;
 use sluice_control::install::Options;
+use sluice_control::native::NativeOptions;
 use sluice_control::{ApplyOptions, Loading, Shrinking};
 use sluice_policy::text::harmless;
 use std::ffi::OsString;
@@ -72,6 +74,15 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Disable => switch::disable(&*machine::open(cli)?, output),
         Command::Completions { shell } => manual::completions(*shell, output),
         Command::Man { verb } => manual::page(verb, output),
+        Command::Load { policy, native: true, leave_out_blocks, check, no_test, .. } => {
+            let options = NativeOptions { leave_out_blocks: *leave_out_blocks, test: !no_test };
+            if *check {
+                native::check(policy, options, output)
+            } else {
+                native::load(&*machine::open(cli)?, policy, options, output)
+            }
+        }
+        Command::Unload => native::unload(&*machine::open(cli)?, output),
         Command::Load { policy, check: true, deny_warnings, .. } => load::check(policy, *deny_warnings, output),
         Command::Load { policy, watch, accept_shrunk, once, no_test, .. } => {
             let shrinking = if *accept_shrunk { Shrinking::Accepted } else { Shrinking::Refused };

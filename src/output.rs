@@ -104,6 +104,9 @@ impl Output {
         } else {
             writeln!(self.stderr, "{ERROR}error{ERROR:#}: {failure}")?;
         }
+        if let Failure::Control(ControlError::NotExpressible(rules)) = failure {
+            rules.iter().skip(1).try_for_each(|rule| writeln!(self.stderr, "  {rule}"))?;
+        }
         match failure.advice() {
             Some(advice) => writeln!(self.stderr, "  {advice}"),
             None => Ok(()),

@@ -4,6 +4,8 @@ use crate::failure::Failure;
 use crate::output::{BAD, GOOD, LABEL, Output, WARNING};
 use sluice_control::install::start_text;
 use sluice_control::kept::KeptPolicy;
+use sluice_control::native::NativeState;
+use sluice_control::objects::Fail;
 use sluice_control::status::{DriverState, StatusReport};
 use sluice_control::{AppliedBundle, ControlError};
 use sluice_host::Host;
@@ -19,6 +21,11 @@ const COLUMN: usize = 10;
 pub(crate) fn status(host: &dyn Host, output: &mut Output) -> Result<ExitCode, Failure> {
     let report = sluice_control::status(host)?;
     output.report(&report, |out| text(&report, out))?;
+    // Filters that decide without the driver are whole without it.
+    if report.native.as_ref().is_some_and(|native| native.changed.is_empty()) && report.service == ServiceState::Absent
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
     // The same exit statuses as a verb that needs the driver.
     let absent = match report.service {
         ServiceState::Absent => ControlError::NotInstalled,
@@ -42,6 +49,13 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(start) = report.start {
         line(out, "starts", start_text(start))?;
         line(out, "fails", &report.fail)?;
+        if report.fails_otherwise() {
+            let how = if report.fail == Fail::Open { "closed" } else { "open" };
+            line(out, "", format_args!("{WARNING}the loaded driver fails {how}{WARNING:#} until it is loaded again"))?;
+        }
+    }
+    if let Some(native) = &report.native {
+        native_text(native, out)?;
     }
     if let Some(why) = &report.filters_unknown {
         line(out, "filters", format_args!("{BAD}unknown{BAD:#}: {why}"))?;
@@ -49,6 +63,8 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         line(out, "filters", format_args!("{WARNING}switched off{WARNING:#}; `sluice enable` switches them on"))?;
     } else if report.filters_complete {
         line(out, "filters", format_args!("{GOOD}{}{GOOD:#}", report.filters.len()))?;
+    } else if report.filters.is_empty() && report.native.is_some() {
+        // Theirs are above.
     } else if report.filters.is_empty() {
         line(out, "filters", format_args!("{BAD}none{BAD:#}"))?;
     } else {
@@ -84,6 +100,20 @@ fn text(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     }
     for moved in &report.moved {
         line(out, "", format_args!("{BAD}moved{BAD:#} {moved}: `sluice load` it again"))?;
+    }
+    Ok(())
+}
+
+/// The filters that decide without the driver.
+fn native_text(native: &NativeState, out: &mut dyn Write) -> io::Result<()> {
+    let style = if native.changed.is_empty() { GOOD } else { BAD };
+    line(out, "native", format_args!("{style}{} filters decide without the driver{style:#}", native.filters))?;
+    line(out, "", format_args!("from {}", native.policy))?;
+    for (layer, count) in &native.layers {
+        line(out, "", format_args!("{layer:24} {count} filters"))?;
+    }
+    for what in &native.changed {
+        line(out, "", format_args!("{BAD}changed{BAD:#} {what}; `sluice load --native` mends it"))?;
     }
     Ok(())
 }

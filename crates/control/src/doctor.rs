@@ -8,6 +8,7 @@ use crate::device::Control;
 use crate::error::ControlError;
 use crate::install::{FILE, IMAGE_PATH, judge_file, leftovers};
 use crate::kept;
+use crate::native::{self, NativeState};
 use crate::objects::{self, Fail};
 use crate::status::identity;
 use serde::Serialize;
@@ -39,6 +40,13 @@ pub struct Finding {
 pub fn doctor(host: &dyn Host) -> Result<DoctorReport, ControlError> {
     let mut report = DoctorReport::default();
     let service = host.service_state(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
+    // Why it cannot be asked is found below.
+    let native = host.open_engine().and_then(|mut engine| native::state(&mut *engine)).ok().flatten();
+    if let Some(native) = native.filter(|_| service == ServiceState::Absent) {
+        report.native(&native);
+        report.filters(host, service);
+        return Ok(report);
+    }
     report.driver(host, service)?;
     report.file(host, service)?;
     report.filters(host, service);
@@ -51,6 +59,14 @@ pub fn doctor(host: &dyn Host) -> Result<DoctorReport, ControlError> {
 impl DoctorReport {
     fn wrong(&mut self, what: impl Into<String>, mend: impl Into<String>) {
         self.findings.push(Finding { what: what.into(), mend: mend.into() });
+    }
+
+    /// Filters that decide without the driver.
+    fn native(&mut self, native: &NativeState) {
+        self.notes.push(format!("{} filters decide without the driver: {}", native.filters, native.policy));
+        for what in &native.changed {
+            self.wrong(what.clone(), "sluice load --native FILE");
+        }
     }
 
     fn driver(&mut self, host: &dyn Host, service: ServiceState) -> Result<(), ControlError> {

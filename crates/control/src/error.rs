@@ -110,6 +110,12 @@ pub enum ControlError {
         /// How many there are.
         total: usize,
     },
+    /// Rules that block and that no filter of Windows expresses.
+    #[error("{}", inexpressible(.0))]
+    NotExpressible(Vec<crate::native::LeftOut>),
+    /// The driver is installed, and decides by its own policy.
+    #[error("the driver is installed, and its policy decides")]
+    DriverPresent,
     /// There is no policy to compare with.
     #[error("no policy is in force")]
     NoPolicy,
@@ -226,6 +232,15 @@ fn unmet(path: &Path, failed: &[sluice_policy::Tested], total: usize) -> String 
     format!("{}: {} of {total} expectations fail{first}", path.display(), failed.len())
 }
 
+/// Rules that block and cannot be filters, in one line with the first of them.
+fn inexpressible(left: &[crate::native::LeftOut]) -> String {
+    let first = left.first().map_or_else(String::new, |one| format!(": {one}"));
+    match left.len() {
+        1 => format!("a rule that blocks cannot be a filter of Windows{first}"),
+        count => format!("{count} rules that block cannot be filters of Windows, the first{first}"),
+    }
+}
+
 /// The kinds of failure that a caller (or an exit status) distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -266,6 +281,7 @@ impl ControlError {
             | Self::Policy(_)
             | Self::PolicySize { .. }
             | Self::Shrunk(_)
+            | Self::NotExpressible(_)
             | Self::Expectations { .. }
             | Self::BundleFile { .. }
             | Self::Bundle { .. }
@@ -334,6 +350,13 @@ impl ControlError {
             }
             Self::SameVersion { .. } => {
                 "make it again with a higher version, or apply it with --allow-rollback; the policy in force stays in force"
+            }
+            Self::NotExpressible(_) => {
+                "change them, or install the driver; with --leave-out-blocks they are left out, and what they block is decided by \
+                 the rules after them; nothing has changed"
+            }
+            Self::DriverPresent => {
+                "load it into the driver: `sluice load FILE`, or remove the driver: `sluice uninstall`"
             }
             Self::NoPolicy => "load one first: `sluice load FILE`",
             Self::PolicyRefused { epoch: 0, .. } => {

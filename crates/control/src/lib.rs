@@ -15,6 +15,7 @@ mod flows;
 pub mod install;
 pub mod kept;
 mod names;
+pub mod native;
 pub mod objects;
 mod origin;
 pub mod policy;

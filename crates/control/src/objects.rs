@@ -8,11 +8,15 @@
 //! never be asked.
 
 mod closed;
+pub(crate) mod field;
 mod inspect;
 
+pub(crate) use closed::IS_LOOPBACK;
 pub use closed::{Fail, MAX_MANAGEMENT, Prefix};
 pub use inspect::{Change, Foreign, Inspection, inspect};
+pub(crate) use inspect::{FILTER_INDEXED, spoken};
 
+use crate::native;
 use sluice_host::{
     Callout, Engine, Filter, FilterAction, FilterEntry, Guid, Host, HostError, HostResult, Provider, Sublayer, Weight,
     code,
@@ -20,7 +24,7 @@ use sluice_host::{
 use sluice_protocol::object::{self, CALLOUTS, CalloutObject, Role};
 
 /// FWPM_FILTER_FLAG_PERSISTENT (fwpmtypes.h).
-const FILTER_PERSISTENT: u32 = 0x01;
+pub(crate) const FILTER_PERSISTENT: u32 = 0x01;
 /// FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED.
 const FILTER_PERMIT_IF_CALLOUT_UNREGISTERED: u32 = 0x10;
 
@@ -108,18 +112,23 @@ pub fn layer_name(layer: Guid) -> Option<&'static str> {
 pub fn write(host: &dyn Host, fail: &Fail) -> HostResult<Vec<FilterEntry>> {
     let mut engine = host.open_engine()?;
     transaction(&mut *engine, |engine| {
+        // The driver takes over from filters that decided without it.
+        native::remove(engine)?;
         let removed = remove(engine, true)?;
         add(engine, fail, &removed.kept)
     })
 }
 
-/// Removes all our objects in one transaction, and returns how many there were.
+/// Removes all our objects in one transaction, those of `load --native` too, and returns how many there were.
 ///
 /// # Errors
 /// BFE refused; nothing has changed.
 pub fn clear(host: &dyn Host) -> HostResult<usize> {
     let mut engine = host.open_engine()?;
-    transaction(&mut *engine, |engine| remove(engine, false)).map(|removed| removed.count)
+    transaction(&mut *engine, |engine| {
+        let without_driver = native::remove(engine)?.objects();
+        remove(engine, false).map(|removed| removed.count + without_driver)
+    })
 }
 
 /// Removes all our filters and no other object, in one transaction, and returns how many there were.
@@ -135,7 +144,7 @@ pub(crate) fn remove_filters(host: &dyn Host) -> HostResult<usize> {
     })
 }
 
-/// The existing objects under our keys, and filters of our provider.
+/// The existing objects under our keys, and filters of our provider; not those of `load --native`.
 ///
 /// # Errors
 /// BFE refused.
@@ -169,7 +178,10 @@ fn all(engine: &mut dyn Engine) -> HostResult<Vec<FilterEntry>> {
 }
 
 /// Runs `body` in a transaction: committed when it succeeds, aborted when it fails.
-fn transaction<T>(engine: &mut dyn Engine, body: impl FnOnce(&mut dyn Engine) -> HostResult<T>) -> HostResult<T> {
+pub(crate) fn transaction<T>(
+    engine: &mut dyn Engine,
+    body: impl FnOnce(&mut dyn Engine) -> HostResult<T>,
+) -> HostResult<T> {
     engine.begin()?;
     match body(engine).and_then(|value| engine.commit().map(|()| value)) {
         Ok(value) => Ok(value),

@@ -4,6 +4,7 @@ use crate::apply::{AppliedBundle, applied};
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::kept::{KeptPolicy, look};
+use crate::native::{self, NativeState};
 use crate::objects::{self, Change, Fail, Foreign, Inspection};
 use crate::sources::{self, Moved};
 use crate::trust;
@@ -39,6 +40,9 @@ pub struct StatusReport {
     pub changed: Vec<Change>,
     /// Filters in our sublayer that are not ours.
     pub foreign: Vec<Foreign>,
+    /// The filters of `load --native`, which decide without the driver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeState>,
     /// What the driver reports, when it is loaded.
     pub driver: Option<DriverState>,
     /// The policy that is kept for the next start of the driver.
@@ -55,6 +59,12 @@ pub struct StatusReport {
 }
 
 impl StatusReport {
+    /// Whether the loaded driver fails in another way than is declared: it reads the declaration when it is loaded.
+    #[must_use]
+    pub fn fails_otherwise(&self) -> bool {
+        self.driver.as_ref().is_some_and(|driver| driver.fails_closed != matches!(self.fail, Fail::Closed { .. }))
+    }
+
     /// Whether the policy in force is the one that is kept.
     #[must_use]
     pub fn keeps_what_is_in_force(&self) -> bool {
@@ -86,6 +96,8 @@ impl From<&FilterEntry> for FilterLine {
 pub struct DriverState {
     /// The protocol it speaks.
     pub protocol_version: u32,
+    /// Whether it is asked about nothing until a policy is in force, as was declared when it was loaded.
+    pub fails_closed: bool,
     /// The policy in force.
     pub policy: Option<PolicyState>,
     /// What became of the kept policy when the driver was loaded: `none` was kept, it was `restored`, `refused` as damaged, or
@@ -115,6 +127,7 @@ impl From<&Status> for DriverState {
     fn from(report: &Status) -> Self {
         Self {
             protocol_version: report.protocol_version,
+            fails_closed: report.fails_closed != 0,
             policy: (report.policy_bytes != 0).then(|| PolicyState {
                 identity: identity(&report.policy_identity),
                 epoch: report.epoch,
@@ -155,10 +168,13 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
     let driver_file = host.service_driver(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
     let fail = Fail::declared(host).map_err(ControlError::step("querying the service"))?;
     let start = host.service_start(SERVICE_NAME).map_err(ControlError::step("querying the service"))?;
-    let looked = host.open_engine().and_then(|mut engine| objects::inspect(&mut *engine, &fail));
-    let (objects, filters_unknown) = match looked {
-        Ok(objects) => (objects, None),
-        Err(error) if code::is_engine_stopped(error.code) => (Inspection::default(), Some(error.to_string())),
+    let looked = host.open_engine().and_then(|mut engine| {
+        let native = native::state(&mut *engine)?;
+        Ok((objects::inspect(&mut *engine, &fail)?, native))
+    });
+    let ((objects, native), filters_unknown) = match looked {
+        Ok(found) => (found, None),
+        Err(error) if code::is_engine_stopped(error.code) => ((Inspection::default(), None), Some(error.to_string())),
         Err(error) => return Err(ControlError::step("querying the filters")(error)),
     };
     let mut driver = match service {
@@ -187,6 +203,7 @@ pub fn status(host: &dyn Host) -> Result<StatusReport, ControlError> {
         missing: objects.missing,
         changed: objects.changed,
         foreign: objects.foreign,
+        native,
         driver,
     })
 }
@@ -216,6 +233,9 @@ mod tests {
             driver.status.counters.connects_blocked = 7;
         }
         let report = status(&memory).unwrap();
+        assert!(!report.fails_otherwise());
+        memory.driver.lock().unwrap().status.fails_closed = 1;
+        assert!(status(&memory).unwrap().fails_otherwise(), "it was loaded when closed was declared");
         assert!(report.filters_complete);
         assert_eq!(report.filters[0].layer, "ALE_AUTH_CONNECT_V4");
         assert_eq!(report.filters[0].id, 1001);

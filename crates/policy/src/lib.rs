@@ -49,7 +49,7 @@ pub mod text;
 
 #[cfg(feature = "std")]
 pub use self::{
-    compile::{CompileOptions, Compiled, compile, compile_with_warnings},
+    compile::{CompileOptions, Compiled, compile, compile_with_warnings, resolved_applications},
     depends::{Fact, Possible, depends_on, possible},
     diagnostic::{Diagnostic, Errors, Severity, render},
     diff::{Change, Difference, diff, diff_with_image},

@@ -214,6 +214,23 @@ pub const fn boot_filter(number: u8, index: u8) -> GuidBits {
     BOOT_BASE + ((number as u128) << 8) + index as u128
 }
 
+/// The objects of `load --native`: filters that decide by themselves, without the driver.
+pub mod native {
+    use super::GuidBits;
+
+    /// Their provider.
+    pub const PROVIDER: GuidBits = 0x3f0c9a52_6d1e_4b27_9a44_5b6e0c1d7f10;
+    /// Their sublayer.
+    pub const SUBLAYER: GuidBits = 0x3f0c9a52_6d1e_4b27_9a44_5b6e0c1d7f11;
+    const FILTER_BASE: GuidBits = 0x8a1d5e30_2c47_4f9b_b6e2_000000000000;
+
+    /// filterKey of the filter with this number.
+    #[must_use]
+    pub const fn filter(number: u32) -> GuidBits {
+        FILTER_BASE + number as u128
+    }
+}
+
 impl CalloutObject {
     /// Its number, from 1.
     #[must_use]

@@ -6,6 +6,7 @@ use super::{FILE, IMAGE_PATH, NEW, OLD, Options, leftovers};
 use crate::device::Control;
 use crate::error::ControlError;
 use crate::kept;
+use crate::native::{self, NativeState};
 use crate::objects::{self, Change, Fail, Foreign, Inspection};
 use crate::policy::{self, Prepared};
 use crate::trust;
@@ -226,9 +227,26 @@ impl Plan {
             return Err(ControlError::Untrusted { trusted: Box::new(trusted), signer: None });
         }
         plan.notes.extend(plan.objects.foreign.iter().map(Foreign::to_string));
+        let without_driver = host.open_engine().and_then(|mut engine| native::state(&mut *engine));
+        if let Some(state) = without_driver.map_err(ControlError::step("querying the filters"))? {
+            plan.without_driver(&state, options.policy.is_some());
+        }
         plan.policy = options.policy.map(|file| policy::prepare_file(host, file)).transpose()?;
         plan.steps(host, options.start)?;
         Ok(plan)
+    }
+
+    /// What the driver takes over from; it must not begin by letting everything pass.
+    fn without_driver(&mut self, state: &NativeState, policy: bool) {
+        self.notes.push(format!("the {} filters of `load --native` go when the driver's are added", state.filters));
+        if !policy {
+            self.obstacles.push(Obstacle {
+                what: "filters of `load --native` are in force, and the driver without a policy lets everything pass"
+                    .to_owned(),
+                remedy: "name the policy: `sluice install --policy FILE`, or remove the filters first: `sluice unload`"
+                    .to_owned(),
+            });
+        }
     }
 
     fn steps(&mut self, host: &dyn Host, wanted: Option<StartType>) -> Result<(), ControlError> {

@@ -5,6 +5,7 @@ use super::run::delete_now_or_later;
 use super::{FILE, IMAGE_PATH, NEW, OLD, unloaded};
 use crate::error::ControlError;
 use crate::kept;
+use crate::native;
 use crate::objects::{self, Fail};
 use crate::service;
 use serde::Serialize;
@@ -127,6 +128,10 @@ fn look(host: &dyn Host, elsewhere: Option<String>, report: &mut UninstallReport
         );
     } else {
         report.left.extend(objects::remains(host).map_err(failed())?);
+        let without_driver = host.open_engine().and_then(|mut engine| native::state(&mut *engine));
+        if let Some(state) = without_driver.map_err(failed())? {
+            report.left.push(format!("{} filters of `load --native`", state.filters));
+        }
     }
     Ok(())
 }

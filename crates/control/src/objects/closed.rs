@@ -6,6 +6,7 @@
 //! driver is not there, and ask the driver when it is. Until the Base Filtering Engine has started there are no such
 //! filters, so the same is said once more by boot-time filters, which name no callout.
 
+use super::field;
 use super::{FILTER_PERMIT_IF_CALLOUT_UNREGISTERED, FILTER_PERSISTENT, PROVIDER, SUBLAYER, name};
 use serde::{Serialize, Serializer};
 use sluice_host::{
@@ -26,20 +27,8 @@ const REACHABLE: Weight = Weight::Range(8);
 /// How many management prefixes there can be.
 pub const MAX_MANAGEMENT: usize = 16;
 
-/// FWPM_CONDITION_* (fwpmu.h).
-mod field {
-    use sluice_host::Guid;
-
-    pub(super) const FLAGS: Guid = Guid(0x632ce23b_5167_435c_86d7_e903684aa80c);
-    pub(super) const PROTOCOL: Guid = Guid(0x3971ef2b_623e_4f9a_8cb1_6e79b806b9a7);
-    /// The ICMP type, too (FWPM_CONDITION_ICMP_TYPE).
-    pub(super) const LOCAL_PORT: Guid = Guid(0x0c1ba1af_5765_453f_af22_a8f791ac775b);
-    pub(super) const REMOTE_PORT: Guid = Guid(0xc35a604d_d22b_4e1a_91b4_68f674ee674b);
-    pub(super) const REMOTE_ADDRESS: Guid = Guid(0xb235ae9a_1d64_49b8_a44c_5ff3d9095045);
-}
-
 /// FWP_CONDITION_FLAG_IS_LOOPBACK (fwptypes.h).
-const IS_LOOPBACK: u32 = 0x1;
+pub(crate) const IS_LOOPBACK: u32 = 0x1;
 
 /// What the machine does while the driver is not there, or has no policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -27,7 +27,8 @@ use crate::{
 use std::fmt;
 pub(crate) use writer::Writer;
 
-pub(crate) use resolve::{resolved_applications, utf16};
+pub use resolve::resolved_applications;
+pub(crate) use resolve::utf16;
 
 /// What compiling needs besides the policy.
 pub struct CompileOptions<'a> {

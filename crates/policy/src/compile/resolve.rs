@@ -289,8 +289,10 @@ fn as_written(path: &str, options: &CompileOptions<'_>) -> String {
     path.to_owned()
 }
 
-/// The programs each active rule names, as the kernel would report them.
-pub(crate) fn resolved_applications(policy: &Policy, options: &CompileOptions<'_>) -> Vec<Vec<Vec<u8>>> {
+/// By rule, the programs that it names if it is active, as the kernel would report them: UTF-16LE in lower case without the
+/// NUL; directories end in a backslash.
+#[must_use]
+pub fn resolved_applications(policy: &Policy, options: &CompileOptions<'_>) -> Vec<Vec<Vec<u8>>> {
     let resolve = |rule: &Rule| {
         if rule.applications.is_none() || !rule.active(&policy.schedules, options.at) {
             return Vec::new();
