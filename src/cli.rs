@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_bundle::PublicKey;
 use sluice_control::objects::Prefix;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -176,6 +177,9 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Platform(crate::platform::Command),
+    /// Connect to endpoints that a policy blocks and permits, and check each against what Windows and the driver recorded.
+    /// Connects only to what --to and --allow name.
+    Verify(VerifyArgs),
     /// Print a shell's completions of this command line.
     Completions {
         /// The shell.
@@ -217,6 +221,25 @@ pub(crate) struct EventArgs {
     /// Only decisions about programs in whose path this text is.
     #[arg(long, value_name = "TEXT")]
     pub(crate) application: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The policy file (TOML) [default: the file that the policy in force was loaded from].
+    pub(crate) policy: Option<PathBuf>,
+    /// An endpoint to connect to by TCP, as 192.0.2.7:443; may be given more than once.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) to: Vec<SocketAddr>,
+    /// A network to which connections may be made, as 192.0.2.0/24; may be given more than once. The policy's expectations
+    /// and rules name the endpoints in it.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) allow: Vec<Prefix>,
+    /// How long to wait for each connection, in seconds.
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, default_value = "3")]
+    pub(crate) timeout: Duration,
+    /// List the endpoints and what is expected of each; connect to none.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Which decisions to show.

@@ -19,6 +19,7 @@ mod policy;
 mod service;
 mod status;
 mod switch;
+mod verify;
 
 use clap::Parser;
 use cli::{Cli, Color, Command};
@@ -102,6 +103,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
         Command::Names { flush } => names::names(&*machine::open(cli)?, *flush, output),
         Command::Platform(command) => platform::run(cli, command, output),
+        Command::Verify(arguments) => verify::run(cli, arguments, output),
         Command::Policy(command) => policy::run(command, &|| machine::open(cli), output),
     }
 }

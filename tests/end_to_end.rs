@@ -239,3 +239,40 @@ fn the_demo_ends_well() {
     assert_eq!(stdout.matches(" block ").count(), 2, "{stdout}");
     assert_eq!(stdout.matches(" permit ").count(), 2, "{stdout}");
 }
+
+#[test]
+fn verify_finds_each_endpoint_decided_by_the_rule_that_says_so() {
+    let sluice = env!("CARGO_BIN_EXE_sluice");
+    let policy = format!(
+        "{QUARANTINE}\n[[rule]]\nname = \"web\"\naction = \"permit\"\nremote = \"203.0.113.10\"\nremote-port = 80\n"
+    );
+    let script = format!("'{sluice}' verify --json --allow 203.0.113.0/24 --allow 2001:db8:1::/64; echo status $?");
+    let Some((output, _)) = behind_the_driver(&policy, &[&web_server()], &script) else { return };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let (report, status) = stdout.split_once('\n').expect("a report and a status");
+    let report: serde_json::Value = serde_json::from_str(report).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let all: Vec<_> = report["verified"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            (
+                text(&one["remote"]),
+                text(&one["decided"]["verdict"]),
+                text(&one["decided"]["rule"]),
+                text(&one["judgement"]),
+            )
+        })
+        .collect();
+    let row = |remote: &str, verdict: &str, rule: &str| {
+        (remote.to_owned(), verdict.to_owned(), format!("rule `{rule}`"), "as_expected".to_owned())
+    };
+    let expected = [
+        row("203.0.113.66:443", "block", "quarantine"),
+        row("[2001:db8:1::66]:443", "block", "quarantine"),
+        row("203.0.113.10:80", "permit", "web"),
+    ];
+    assert_eq!(all, expected, "{report:#}");
+    assert_eq!(status.trim(), "status 0");
+}

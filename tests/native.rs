@@ -373,3 +373,32 @@ fn the_command_loads_shows_and_unloads_filters() {
     assert!(served.json(3, &["status"]).get("native").is_none());
     served.is_clean();
 }
+
+#[test]
+fn verify_connects_to_what_is_allowed_and_to_nothing_else() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let remote = listener.local_addr().unwrap();
+    let served = served::served();
+    let policy = served.file("office.toml", &OFFICE.replace("PORT", &remote.port().to_string()));
+    served.run(0, &["load", "--native", &policy]);
+
+    let refused = served.run(2, &["verify", &policy]).error;
+    assert!(refused.contains("no connection is allowed"), "{refused}");
+    let listed = served.json(0, &["verify", &policy, "--dry-run", "--to", "192.0.2.1:443"]);
+    assert_eq!(listed["endpoints"][1]["remote"], remote.to_string());
+    assert_eq!((&listed["endpoints"][0]["allowed"], &listed["endpoints"][1]["allowed"]), (&true.into(), &false.into()));
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody connected");
+
+    let verified = served.json(0, &["verify", &policy, "--allow", "127.0.0.0/8"]);
+    let [one] = verified["verified"].as_array().unwrap().as_slice() else { panic!("{verified}") };
+    assert_eq!((&one["happened"], &one["judgement"]), (&"connected".into(), &"as_expected".into()));
+    assert!(one["by"].as_str().unwrap().contains("here"), "{one}");
+    assert!(listener.accept().is_ok());
+
+    // This connection is not decided by the simulated machine, so a policy that blocks it is not what happens.
+    let blocks =
+        served.file("blocks.toml", "[[rule]]\nname = \"none\"\naction = \"block\"\nremote = \"127.0.0.0/8\"\n");
+    let text = served.run(1, &["verify", &blocks, "--to", &remote.to_string()]).out;
+    assert!(text.contains("otherwise") && text.contains("0 of 1 as expected"), "{text}");
+}

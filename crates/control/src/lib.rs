@@ -27,6 +27,7 @@ pub mod sources;
 pub mod status;
 mod switch;
 pub mod trust;
+pub mod verify;
 pub mod watch;
 #[cfg(windows)]
 pub mod windows;

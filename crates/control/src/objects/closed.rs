@@ -215,6 +215,18 @@ impl Prefix {
         if self.address.is_ipv4() { 4 } else { 6 }
     }
 
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
+            IpAddr::V6(address) => (u128::from(address), 128),
+        };
+        let ((own, width), (other, other_width)) = (bits(self.address), bits(address));
+        // A length is at least 1.
+        width == other_width && (own ^ other) >> (width - u32::from(self.length)) == 0
+    }
+
     fn condition(&self) -> ConditionValue {
         match self.address {
             IpAddr::V4(address) => ConditionValue::V4AddrMask {
