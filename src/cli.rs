@@ -167,6 +167,8 @@ pub(crate) enum Command {
     },
     /// Show what the driver decided: the latest events, which it holds, and with --follow those to come.
     Events(EventArgs),
+    /// Show what the driver does now, again and again: rates, who talks most, what is blocked, how often each rule decides.
+    Top(TopArgs),
     /// Show the flows that live now: who talks with whom, how much each way, and what the policy says of it.
     Flows,
     /// Show the names of addresses that the driver has learned from answers of DNS.
@@ -224,6 +226,16 @@ pub(crate) struct EventArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Look twice, print one picture and stop.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How long to wait between two looks, in seconds.
+    #[arg(short, long, value_name = "SECONDS", value_parser = interval, default_value = "1")]
+    pub(crate) interval: Duration,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// The policy file (TOML) [default: the file that the policy in force was loaded from].
     pub(crate) policy: Option<PathBuf>,
@@ -264,6 +276,15 @@ impl EventVerdict {
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected seconds, as in 2 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("expected seconds, as in 2 or 0.5: {error}"))
+}
+
+/// From a tenth of a second to an hour.
+fn interval(text: &str) -> Result<Duration, String> {
+    let wanted = Duration::from_millis(100)..=Duration::from_secs(3600);
+    seconds(text)
+        .ok()
+        .filter(|time| wanted.contains(time))
+        .ok_or_else(|| "expected seconds, from 0.1 to 3600".to_owned())
 }
 
 #[cfg(test)]

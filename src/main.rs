@@ -19,6 +19,7 @@ mod policy;
 mod service;
 mod status;
 mod switch;
+mod top;
 mod verify;
 
 use clap::Parser;
@@ -70,6 +71,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
             install::install(&*machine::open(cli)?, &options, output)
         }
         Command::Uninstall => install::uninstall(&*machine::open(cli)?, output),
+        Command::Top(options) => top::top(&*machine::open(cli)?, options, cli.json, output),
         Command::Flows => flows::flows(&*machine::open(cli)?, output),
         Command::Enable => switch::enable(&*machine::open(cli)?, output),
         Command::Disable => switch::disable(&*machine::open(cli)?, output),

@@ -55,6 +55,8 @@ const WORDS: &[&str] = &[
     "--dry-run",
     "--to",
     "--allow",
+    "top",
+    "--once",
     "enable",
     "disable",
     "completions",
