@@ -179,6 +179,9 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Platform(crate::platform::Command),
+    /// Capture net events and the engine's state into a cabinet by Windows' own `netsh wfp capture`; `why` reads it.
+    #[command(subcommand)]
+    Capture(Capture),
     /// Connect to endpoints that a policy blocks and permits, and check each against what Windows and the driver recorded.
     /// Connects only to what --to and --allow name.
     Verify(VerifyArgs),
@@ -223,6 +226,18 @@ pub(crate) struct EventArgs {
     /// Only decisions about programs in whose path this text is.
     #[arg(long, value_name = "TEXT")]
     pub(crate) application: Option<String>,
+}
+
+/// What to do with a capture.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Capture {
+    /// Begin; only one capture can run at a time.
+    Start {
+        /// The cabinet to write when it is stopped [default: wfpdiag.cab]. It must not exist.
+        file: Option<PathBuf>,
+    },
+    /// End, and write the cabinet.
+    Stop,
 }
 
 #[derive(Debug, Args)]

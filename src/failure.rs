@@ -31,6 +31,9 @@ pub(crate) enum Failure {
     /// A policy that compiles has warnings.
     #[error("the policy has {count} warnings, and --deny-warnings allows none")]
     Warnings { count: usize },
+    /// netsh could not be run, or failed.
+    #[error("netsh wfp capture: {0}")]
+    Netsh(String),
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
@@ -56,7 +59,7 @@ impl Failure {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::NoMachine | Self::NoSource | Self::Usage(_) => 2,
-            Self::NoDriver(_) | Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
+            Self::Netsh(_) | Self::NoDriver(_) | Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
             Self::Input { .. } | Self::NotInFile(_) | Self::Warnings { .. } => 4,
             Self::Control(error) => match error.kind() {
                 Kind::Refused => 1,

@@ -1,6 +1,7 @@
 //! The `sluice` command: installs the Sluicegate driver, loads policies into it, and shows what it does.
 
 mod bundle;
+mod capture;
 mod cli;
 mod doctor;
 mod events;
@@ -105,6 +106,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
         Command::Names { flush } => names::names(&*machine::open(cli)?, *flush, output),
         Command::Platform(command) => platform::run(cli, command, output),
+        Command::Capture(what) => capture::capture(&*machine::open(cli)?, what, output),
         Command::Verify(arguments) => verify::run(cli, arguments, output),
         Command::Policy(command) => policy::run(command, &|| machine::open(cli), output),
     }
