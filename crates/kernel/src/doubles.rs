@@ -4,14 +4,47 @@ extern crate std;
 
 use std::{
     cell::Cell,
+    sync::OnceLock,
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
     thread,
+    time::Instant,
 };
 
 static THREADS: AtomicU32 = AtomicU32::new(0);
 
 std::thread_local! {
     static PROCESSOR: Cell<u32> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
+    /// How often the clock has been read, where it does not run by itself.
+    static READ: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// xorshift64.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % bound
+    }
+}
+
+/// From now on the clock goes on for this thread with every fourth reading of it, and not by itself.
+pub(crate) fn script_clock() {
+    READ.with(|read| read.set(Some(1000)));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn KeQueryInterruptTimePrecise(counter: *mut u64) -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let time = match READ.with(|read| read.replace(read.get().map(|count| count + 1))) {
+        Some(count) => count / 4,
+        None => START.get_or_init(Instant::now).elapsed().as_nanos() as u64 / 100,
+    };
+    // SAFETY: the tested code passes a word to write.
+    unsafe { counter.write(time) };
+    time
 }
 
 /// Every thread is its own processor, and moves to another one from time to time.

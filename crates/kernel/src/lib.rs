@@ -6,7 +6,7 @@
 //! * [`wdf`]: the control device, its queues and requests, DPCs.
 //! * [`wfp`]: callouts, what a classify carries and how it is answered, flow contexts.
 //! * [`swap`]: a value that is read on every packet and replaced occasionally; readers never wait.
-//! * [`ring`]: a bounded queue that any processor writes to without waiting.
+//! * [`rings`]: a bounded queue for each processor, read as one.
 //! * [`shared`]: values that many owners share.
 //! * [`stage`]: work that goes on from call to call, in one word.
 //! * [`irql`]: running at DISPATCH_LEVEL, where nobody suspends a thread.
@@ -50,6 +50,7 @@ pub mod irql;
 pub mod memory;
 pub mod processor;
 pub mod ring;
+pub mod rings;
 pub mod shared;
 pub mod spin;
 pub mod stage;

@@ -19,6 +19,15 @@ pub fn slot() -> usize {
     number() % SLOTS
 }
 
+/// How many processors are active now, in all groups. Any IRQL.
+#[must_use]
+pub fn active() -> usize {
+    const ALL_PROCESSOR_GROUPS: u16 = 0xffff;
+    // SAFETY: KeQueryActiveProcessorCountEx takes a number and may be called at any IRQL (wdm.h).
+    let count = unsafe { wdk_sys::ntddk::KeQueryActiveProcessorCountEx(ALL_PROCESSOR_GROUPS) };
+    count as usize
+}
+
 /// The number of the current processor. Any IRQL.
 pub(crate) fn number() -> usize {
     // SAFETY: KeGetCurrentProcessorNumberEx takes an optional out parameter and may be called at any IRQL (wdm.h).

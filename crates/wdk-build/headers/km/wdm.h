@@ -138,6 +138,7 @@ KIRQL KeGetCurrentIrql(VOID);
 KIRQL KeRaiseIrqlToDpcLevel(VOID);
 VOID KeLowerIrql(KIRQL NewIrql);
 ULONG KeGetCurrentProcessorNumberEx(PPROCESSOR_NUMBER ProcNumber);
+ULONG KeQueryActiveProcessorCountEx(USHORT GroupNumber);
 ULONG KeQueryMaximumProcessorCountEx(USHORT GroupNumber);
 ULONG64 KeQueryInterruptTimePrecise(PULONG64 QpcTimeStamp);
 VOID KeQuerySystemTimePrecise(PLARGE_INTEGER CurrentTime);
