@@ -3,11 +3,11 @@
 use kernel::{
     status::{NtResult, NtStatus},
     utf16,
-    wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, FileId, Request},
+    wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, FileId, Output, Request},
 };
 use sluice_protocol::{
     DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, flows,
-    ioctl::{self, MAX_PART_BYTES},
+    ioctl::{self, From, MAX_PART_BYTES},
     names,
     upload::Wanted,
 };
@@ -34,9 +34,10 @@ impl DeviceEvents for Device {
             ioctl::READ_POLICY => read_policy(request),
             ioctl::RECORD_ALL => record_all(request),
             ioctl::TAKE_EVENTS => SLUICE.events.take(request),
+            ioctl::FILTER_EVENTS => SLUICE.events.want(request),
             ioctl::RULE_NAMES => rule_names(request),
-            ioctl::GET_NAMES => names(request),
-            ioctl::FLOWS => flows(request),
+            ioctl::GET_NAMES => listed::<names::Record>(request, names),
+            ioctl::FLOWS => listed::<flows::Record>(request, listing::list),
             ioctl::FORGET_NAMES => forget_names(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
         }
@@ -87,51 +88,39 @@ fn commit(mut request: Request) {
     }
 }
 
-fn names(mut request: Request) {
-    let Ok(from) = names::From::read_from_bytes(request.input()) else {
+/// Writes records from the number on that the input asks for.
+fn listed<R>(mut request: Request, list: impl FnOnce(u64, &mut Output<'_>)) {
+    let Ok(From { number }) = From::read_from_bytes(request.input()) else {
         return request.complete(NtStatus::INVALID_PARAMETER);
     };
-    let now = learned::now();
-    let written = request.output(size_of::<names::Record>()).map(|mut output| {
-        SLUICE.learned.list(from.number, |number, entry| {
-            if output.room() < size_of::<names::Record>() {
-                return false;
-            }
-            let mut record = names::Record {
-                number,
-                address: entry.address.to_be_bytes(),
-                seconds: u32::try_from(entry.ends.saturating_sub(now)).unwrap_or(u32::MAX),
-                name_bytes: 0,
-                reserved: [0; 3],
-                name: [0; names::LONGEST],
-            };
-            for (place, letter) in record.name.iter_mut().zip(entry.name.as_bytes()) {
-                *place = *letter;
-                record.name_bytes = record.name_bytes.saturating_add(1);
-            }
-            output.push(record.as_bytes());
-            true
-        });
+    let written = request.output(size_of::<R>()).map(|mut output| {
+        list(number, &mut output);
         output.written()
     });
-    match written {
-        Ok(written) => request.complete_with(written),
-        Err(status) => request.complete(status),
-    }
+    request.answer(written);
 }
 
-fn flows(mut request: Request) {
-    let Ok(from) = flows::From::read_from_bytes(request.input()) else {
-        return request.complete(NtStatus::INVALID_PARAMETER);
-    };
-    let written = request.output(size_of::<flows::Record>()).map(|mut output| {
-        listing::list(from.number, &mut output);
-        output.written()
+fn names(from: u64, output: &mut Output<'_>) {
+    let now = learned::now();
+    SLUICE.learned.list(from, |number, entry| {
+        if output.room() < size_of::<names::Record>() {
+            return false;
+        }
+        let mut record = names::Record {
+            number,
+            address: entry.address.to_be_bytes(),
+            seconds: u32::try_from(entry.ends.saturating_sub(now)).unwrap_or(u32::MAX),
+            name_bytes: 0,
+            reserved: [0; 3],
+            name: [0; names::LONGEST],
+        };
+        for (place, letter) in record.name.iter_mut().zip(entry.name.as_bytes()) {
+            *place = *letter;
+            record.name_bytes = record.name_bytes.saturating_add(1);
+        }
+        output.push(record.as_bytes());
+        true
     });
-    match written {
-        Ok(written) => request.complete_with(written),
-        Err(status) => request.complete(status),
-    }
 }
 
 fn forget_names(mut request: Request) {
@@ -173,10 +162,7 @@ fn read_policy(mut request: Request) {
         output.push(rest.get(..output.room()).unwrap_or(rest));
         Ok(output.written())
     });
-    match written {
-        Ok(written) => request.complete_with(written),
-        Err(status) => request.complete(status),
-    }
+    request.answer(written);
 }
 
 fn rule_names(mut request: Request) {

@@ -80,6 +80,7 @@ fn start(driver: &Driver) -> NtResult<()> {
 }
 
 fn begin(driver: &Driver) -> NtResult<()> {
+    SLUICE.events.prepare();
     SLUICE.limits.set(driver);
     // What cannot be read may say closed: then the driver does not load, and the filters do as is declared.
     let fails_closed = driver.parameter(utf16!(FAIL_CLOSED))?.is_some_and(|value| value != 0);

@@ -25,6 +25,7 @@ const ALWAYS: &[&str] = &[
     "KeGetCurrentProcessorNumberEx",
     "KeLowerIrql",
     "KeRaiseIrqlToDpcLevel",
+    "KeQueryInterruptTimePrecise",
     "KeQuerySystemTimePrecise",
     // Only while a trace session listens to decisions; any IRQL ("EtwWriteTransfer").
     "EtwWriteTransfer",

@@ -2,8 +2,9 @@
 
 use crate::error::ControlError;
 use sluice_host::{Device, Host, HostError, HostResult, ServiceState, code};
+use sluice_protocol::filter::Filter;
 use sluice_protocol::flows;
-use sluice_protocol::names::{self, Record};
+use sluice_protocol::names::Record;
 use sluice_protocol::status::PolicyReply;
 use sluice_protocol::upload::{Begin, Part, Wanted};
 use sluice_protocol::{DEVICE_PATH, PROTOCOL_VERSION, SERVICE_NAME, Status, ioctl};
@@ -28,21 +29,26 @@ impl Control {
             Err(error) => return Err(ControlError::step("opening the driver's device")(error)),
         };
         let status = device.status()?;
-        if status.protocol_version != PROTOCOL_VERSION {
-            return Err(ControlError::Protocol { driver: status.protocol_version, ours: PROTOCOL_VERSION });
-        }
         Ok((device, status))
     }
 
     /// [`ioctl::GET_STATUS`].
     ///
     /// # Errors
-    /// The driver refused or its answer has another length.
+    /// The driver refused, speaks another protocol, or its answer has another length.
     pub fn status(&self) -> Result<Status, ControlError> {
-        let mut status = Status::default();
-        let written = self.ask("the status", ioctl::GET_STATUS, status.as_mut_bytes())?;
+        // A driver of another version has more counters, or fewer; it says which version first.
+        let mut answer = vec![0; 4 * size_of::<Status>()];
+        let written = self.ask("the status", ioctl::GET_STATUS, &mut answer)?;
+        let answer = answer.get(..written).unwrap_or_default();
+        if let Some(version) = answer.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+            && version != PROTOCOL_VERSION
+        {
+            return Err(ControlError::Protocol { driver: version, ours: PROTOCOL_VERSION });
+        }
         whole::<Status>("the status", written)?;
-        Ok(status)
+        Status::read_from_bytes(answer)
+            .map_err(|_| ControlError::Answer { request: "the status", what: "it is none".to_owned() })
     }
 
     /// Uploads an image and puts it in force ([`upload`]).
@@ -105,7 +111,7 @@ impl Control {
         loop {
             let mut output = vec![0; AT_ONCE * size_of::<flows::Record>()];
             let asking = ControlError::step("asking the driver for flows");
-            let input = flows::From { number: from };
+            let input = ioctl::From { number: from };
             let written = self.0.control(ioctl::FLOWS, input.as_bytes(), &mut output).map_err(asking)?;
             let part = output.get(..written).and_then(|bytes| <[flows::Record]>::ref_from_bytes(bytes).ok());
             let in_order = |part: &&[flows::Record]| {
@@ -162,6 +168,15 @@ impl Control {
         self.ask("events", ioctl::TAKE_EVENTS, output)
     }
 
+    /// [`ioctl::FILTER_EVENTS`].
+    ///
+    /// # Errors
+    /// The request failed.
+    pub fn filter_events(&self, filter: &Filter) -> Result<(), ControlError> {
+        let asking = ControlError::step("telling the driver which events are wanted");
+        self.0.control(ioctl::FILTER_EVENTS, filter.as_bytes(), &mut []).map(drop).map_err(asking)
+    }
+
     /// [`ioctl::GET_NAMES`], as often as it takes.
     ///
     /// # Errors
@@ -172,7 +187,7 @@ impl Control {
         loop {
             let mut output = vec![0; AT_ONCE * size_of::<Record>()];
             let asking = ControlError::step("asking the driver for names");
-            let from = names::From { number: next };
+            let from = ioctl::From { number: next };
             let written = self.0.control(ioctl::GET_NAMES, from.as_bytes(), &mut output).map_err(asking)?;
             let part = output.get(..written).and_then(|bytes| <[Record]>::ref_from_bytes(bytes).ok());
             let in_order = |part: &&[Record]| {
@@ -265,6 +280,31 @@ fn whole<T: FromBytes>(request: &'static str, written: usize) -> Result<(), Cont
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_driver_of_another_version_is_told_by_its_version_whatever_the_length_of_its_status() {
+        struct Other(Vec<u8>);
+        impl Device for Other {
+            fn control(&self, _: u32, _: &[u8], output: &mut [u8]) -> HostResult<usize> {
+                output[..self.0.len()].copy_from_slice(&self.0);
+                Ok(self.0.len())
+            }
+            fn read(&self, _: &mut [u8], _: Duration) -> HostResult<usize> {
+                Ok(0)
+            }
+        }
+        let ours = size_of::<Status>();
+        for length in [ours - 8, ours, ours + 40] {
+            let mut status = vec![0; length];
+            status[0] = 200;
+            let error = Control(Box::new(Other(status))).status().unwrap_err();
+            assert!(matches!(error, ControlError::Protocol { driver: 200, ours: PROTOCOL_VERSION }), "{error}");
+        }
+        let mut short = PROTOCOL_VERSION.to_le_bytes().to_vec();
+        short.push(0);
+        let error = Control(Box::new(Other(short))).status().unwrap_err();
+        assert!(error.to_string().contains("5 bytes"), "{error}");
+    }
 
     #[test]
     fn names_are_listed_with_their_lengths() {

@@ -49,7 +49,6 @@ pub mod file;
 pub mod irql;
 pub mod memory;
 pub mod processor;
-pub mod ring;
 pub mod rings;
 pub mod shared;
 pub mod spin;

@@ -5,7 +5,8 @@
 //!
 //! A decision is recorded when its rule, or the default that decided, says `log`, as far as the source's budget allows;
 //! while a handle has asked for [`crate::ioctl::RECORD_ALL`] every decision is. Each handle gets every event, from the oldest
-//! that the driver holds at its first read. A handle that reads too slowly loses the oldest, and is told how many.
+//! that the driver holds at its first read, in the order of time; or those that it has asked for
+//! ([`crate::ioctl::FILTER_EVENTS`]). A handle that reads too slowly loses the oldest, and is told how many.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -19,10 +20,12 @@ pub const NAME_BYTES: usize = 80;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Event {
-    /// The event's sequence number, counted from 1 since the driver was loaded, without gaps and the same for every
-    /// reader. 0 in a record of [`verdict::NONE`].
+    /// The event's number, counted from 1 since the driver was loaded: one more than that of the reader's event before it
+    /// and what `lost` says. The same for every reader that has lost nothing; without a filter there are no other gaps.
+    /// 0 in a record of [`verdict::NONE`].
     pub sequence: u64,
-    /// When, in 100 ns since 1601-01-01 UTC (FILETIME).
+    /// When, in 100 ns since 1601-01-01 UTC (FILETIME), to within a millisecond. Events come in the order of time, which
+    /// shows here unless the system's clock is set back.
     pub time: u64,
     /// The WFP filter that called the callout (filterId in net events).
     pub filter_id: u64,
@@ -60,13 +63,17 @@ pub struct Event {
     pub name_bytes: u8,
     /// Zero.
     pub reserved: u8,
-    /// How many events this reader has lost since the previous record, because it was slower than they came.
+    /// How many events of the same `ring` this reader has lost right before this one, because it was slower than they came.
+    /// Whether its filter would have wanted them is not known.
     pub lost: u32,
     /// How many decisions of the same source were not recorded because it had used up its budget in an earlier second.
     /// Sources may share a budget.
     pub unrecorded: u32,
+    /// The ring that the event was written to: that of its processor, where there are not more than 64. With
+    /// [`verdict::NONE`] the losses are of all rings.
+    pub ring: u16,
     /// Zero.
-    pub reserved2: [u8; 4],
+    pub reserved2: [u8; 2],
     /// The application's NT path in UTF-16LE; its end, when [`flags::APPLICATION_CUT`] is set. Behind it, at the end of
     /// the field, the name; its end, when [`flags::NAME_CUT`] is set.
     pub application: [u8; APPLICATION_BYTES],
@@ -101,7 +108,8 @@ impl Event {
             reserved: 0,
             lost: 0,
             unrecorded: 0,
-            reserved2: [0; 4],
+            ring: 0,
+            reserved2: [0; 2],
             application: [0; APPLICATION_BYTES],
         }
     }

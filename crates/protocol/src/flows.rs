@@ -3,14 +3,6 @@
 use crate::Event;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The input of [`crate::ioctl::FLOWS`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct From {
-    /// The first [`Record::number`] that is wanted.
-    pub number: u64,
-}
-
 /// One live flow: 296 bytes, little-endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

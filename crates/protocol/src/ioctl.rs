@@ -2,6 +2,8 @@
 //!
 //! Source: the CTL_CODE macro of devioctl.h.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 const FILE_DEVICE_NETWORK: u32 = 0x12;
 const METHOD_BUFFERED: u32 = 0;
 const FILE_READ_DATA: u32 = 1;
@@ -55,6 +57,15 @@ pub const RECORD_ALL: u32 = code(0x803, FILE_READ_DATA);
 /// buffer shorter than one event is STATUS_BUFFER_TOO_SMALL, too many readers are STATUS_DEVICE_BUSY.
 pub const TAKE_EVENTS: u32 = code(0x807, FILE_READ_DATA);
 
+/// Input: a [`crate::filter::Filter`]. No output. From now on the caller's handle gets only the events that this filter wants,
+/// and a read waits for one of them; again with another filter, or with [`crate::filter::Filter::ALL`]. An input that is none
+/// is STATUS_INVALID_PARAMETER, too many readers are STATUS_DEVICE_BUSY; nothing changes then.
+pub const FILTER_EVENTS: u32 = code(0x808, FILE_READ_DATA);
+
+/// How many events the rings hold together: 4 MiB. Each has an equal share, of as many as there are processors rounded up to
+/// a power of two; 64 at most.
+pub const EVENTS_HELD: usize = 16_384;
+
 /// Input: a generation (u32, little-endian). Output: the names of the rules of the policy that had it and is no longer in
 /// force, in their order, each as its length (u32, little-endian) and that many bytes of UTF-8.
 ///
@@ -74,15 +85,23 @@ pub const MAX_READERS: usize = 16;
 /// How many handles can ask for [`RECORD_ALL`] at a time.
 pub const MAX_RECORD_ALL: usize = 8;
 
-/// Input: a [`crate::names::From`]. Output: as many [`crate::names::Record`]s as fit, from that number on, in order; none
+/// Input: a [`From`]. Output: as many [`crate::names::Record`]s as fit, from that number on, in order; none
 /// when there are no more. A buffer shorter than one record is STATUS_BUFFER_TOO_SMALL, another input is
 /// STATUS_INVALID_PARAMETER.
 pub const GET_NAMES: u32 = code(0x810, FILE_READ_DATA);
 
+/// The input of [`GET_NAMES`] and [`FLOWS`]: 8 bytes, little-endian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct From {
+    /// The first number of a record that is wanted.
+    pub number: u64,
+}
+
 /// Forgets every learned name. No input, no output.
 pub const FORGET_NAMES: u32 = code(0x811, FILE_WRITE_DATA);
 
-/// Input: a [`crate::flows::From`]. Output: as many [`crate::flows::Record`]s as fit, from that place on, in order; none when
+/// Input: a [`From`]. Output: as many [`crate::flows::Record`]s as fit, from that place on, in order; none when
 /// there are no more. A buffer shorter than one record is STATUS_BUFFER_TOO_SMALL, another input is
 /// STATUS_INVALID_PARAMETER. Flows begin and end between two requests: one can be in two answers, and in a list that is
 /// longer than an answer one can be in none.
@@ -105,6 +124,7 @@ mod tests {
         assert_eq!(RECORD_ALL, 0x0012_600C);
         assert_eq!(RULE_NAMES, 0x0012_6018);
         assert_eq!(TAKE_EVENTS, 0x0012_601C);
+        assert_eq!(FILTER_EVENTS, 0x0012_6020);
         assert_eq!(GET_NAMES, 0x0012_6040);
         assert_eq!(FLOWS, 0x0012_6048);
         assert_eq!(FORGET_NAMES, 0x0012_A044);

@@ -7,6 +7,7 @@
 
 pub mod event;
 pub mod eventlog;
+pub mod filter;
 pub mod flows;
 pub mod ioctl;
 pub mod names;
@@ -19,7 +20,7 @@ pub use event::Event;
 pub use status::Status;
 
 /// Changes whenever the meaning of a record or an IOCTL changes. The driver reports it in [`Status`].
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// Build of the oldest Windows that the driver runs on: the first to export ExAllocatePool2. `cargo xtask check-image` derives
 /// it from the image's imports; the INF, the command and the documents say the same.

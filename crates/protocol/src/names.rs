@@ -5,14 +5,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The longest name that the driver keeps, in bytes.
 pub const LONGEST: usize = 104;
 
-/// The input of [`crate::ioctl::GET_NAMES`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct From {
-    /// The first [`Record::number`] that is wanted.
-    pub number: u64,
-}
-
 /// One name of one address: 136 bytes, little-endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

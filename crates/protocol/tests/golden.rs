@@ -3,15 +3,15 @@
 use sluice_protocol::{
     Event, PROTOCOL_VERSION, Status,
     event::{RULE_DEFAULT, direction, flags, verdict},
-    names,
+    filter::{Filter, by_rule},
+    ioctl, names,
     status::{Counter, PolicyReply},
     upload,
 };
 use zerocopy::IntoBytes;
 
 #[test]
-fn event_v7() {
-    assert_eq!(PROTOCOL_VERSION, 7);
+fn event_v8() {
     let mut event = Event {
         sequence: 0x0102_0304_0506_0708,
         time: 0x1112_1314_1516_1718,
@@ -30,6 +30,7 @@ fn event_v7() {
         remote_port: 443,
         lost: 0x6162_6364,
         unrecorded: 0x7172_7374,
+        ring: 0x8182,
         ..Event::zeroed()
     };
     event.local[..4].copy_from_slice(&[10, 0, 0, 1]);
@@ -44,9 +45,15 @@ fn event_v7() {
     golden.extend([48, 0, 2, 1, 6, 4, 0x21, 0, 0x50, 0xc3, 0xbb, 0x01]);
     golden.extend([10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     golden.extend([203, 0, 113, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    golden.extend([4, 0, 0, 0, 0x64, 0x63, 0x62, 0x61, 0x74, 0x73, 0x72, 0x71, 0, 0, 0, 0, b'a', 0, b'b', 0]);
+    golden.extend([4, 0, 0, 0, 0x64, 0x63, 0x62, 0x61, 0x74, 0x73, 0x72, 0x71, 0x82, 0x81, 0, 0, b'a', 0, b'b', 0]);
     golden.resize(256, 0);
     assert_eq!(event.as_bytes(), golden);
+}
+
+/// A counter more or less is another version: a command of the other one reads a status of another length.
+#[test]
+fn counters_v8() {
+    assert_eq!((PROTOCOL_VERSION, Counter::COUNT), (8, 41));
 }
 
 #[test]
@@ -67,7 +74,7 @@ fn status_v7() {
     golden.extend([5; 16]);
     golden.extend([8, 0, 0, 0, 9, 0, 0, 0]);
     golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-    golden.resize(48 + 41 * 8, 0);
+    golden.resize(48 + Counter::COUNT * 8, 0);
     assert_eq!(status.as_bytes(), golden);
 }
 
@@ -104,5 +111,20 @@ fn names_v5() {
     golden.resize(136, 0);
     assert_eq!(record.as_bytes(), golden);
     assert_eq!(record.name(), b"a.b");
-    assert_eq!(names::From { number: 7 }.as_bytes(), [7, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(ioctl::From { number: 7 }.as_bytes(), [7, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn filter_v8() {
+    let filter = Filter {
+        verdicts: 1 << verdict::BLOCK,
+        directions: 1 << direction::OUTBOUND,
+        by_rule: by_rule::OF_GENERATION,
+        epoch: 0x0102_0304,
+        rule: 0x1112_1314,
+        ..Filter::ALL.with_application("a".encode_utf16())
+    };
+    let mut golden = vec![4, 2, 1, 1, 4, 3, 2, 1, 0x14, 0x13, 0x12, 0x11, 0, 0, 0, 0, b'a'];
+    golden.resize(128, 0);
+    assert_eq!(filter.as_bytes(), golden);
 }

@@ -102,16 +102,21 @@ impl Request {
         }
     }
 
+    /// Completes it with that many bytes of the output, or with the status.
+    pub fn answer(self, written: NtResult<usize>) {
+        match written {
+            Ok(written) => self.complete_with(written),
+            Err(status) => self.complete(status),
+        }
+    }
+
     /// Completes it with one record, or with STATUS_BUFFER_TOO_SMALL.
     pub fn complete_with_bytes(mut self, bytes: &[u8]) {
         let written = self.output(bytes.len()).map(|mut output| {
             output.push(bytes);
             output.written()
         });
-        match written {
-            Ok(written) => self.complete_with(written),
-            Err(status) => self.complete(status),
-        }
+        self.answer(written);
     }
 }
 
