@@ -223,6 +223,9 @@ pub(crate) struct EventArgs {
     /// Only decisions of the rule with this name; `default` and `essential` are those of no rule.
     #[arg(long, value_name = "NAME")]
     pub(crate) rule: Option<String>,
+    /// Only decisions about traffic of this direction.
+    #[arg(long, value_name = "DIRECTION")]
+    pub(crate) direction: Option<EventDirection>,
     /// Only decisions about programs in whose path this text is.
     #[arg(long, value_name = "TEXT")]
     pub(crate) application: Option<String>,
@@ -284,6 +287,28 @@ impl EventVerdict {
         match self {
             Self::Permit => "permit",
             Self::Block => "block",
+        }
+    }
+}
+
+/// Directions of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventDirection {
+    /// What this machine began.
+    Out,
+    /// What another machine began.
+    In,
+    /// What was to be passed on.
+    Forward,
+}
+
+impl EventDirection {
+    /// The word that events have for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::In => "in",
+            Self::Forward => "forward",
         }
     }
 }

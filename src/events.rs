@@ -14,6 +14,7 @@ pub(crate) fn events(host: &dyn Host, options: &EventArgs, output: &mut Output) 
         verdict: options.verdict.map(|verdict| verdict.word().to_owned()),
         rule: options.rule.clone(),
         application: options.application.clone(),
+        direction: options.direction.map(|direction| direction.word().to_owned()),
     };
     let EventArgs { follow, count, timeout, all, new, .. } = *options;
     let wanted = EventOptions { follow, count, timeout, all, new, filter };

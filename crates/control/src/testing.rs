@@ -543,6 +543,7 @@ impl Device for Handle {
                 }
                 None => return Err(HostError::new("DeviceIoControl", code::ERROR_NOT_FOUND)),
             },
+            ioctl::FILTER_EVENTS => Vec::new(),
             ioctl::TAKE_EVENTS => driver.reads.pop_front().unwrap_or_default(),
             ioctl::RULE_NAMES => match &driver.past {
                 Some((epoch, names)) if epoch.to_le_bytes() == input => names.clone(),

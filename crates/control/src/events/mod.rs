@@ -1,11 +1,14 @@
 //! The driver's decisions as they are made.
 //!
 //! A read on the device waits in the driver until there is an event (an inverted call), so following is free while
-//! nothing happens. Every reader gets every event, from the oldest that the driver holds. What it holds is bounded: a
-//! reader that is too slow loses the oldest, and an [`Item::Lost`] in their place says how many.
+//! nothing happens. Every reader gets every event that it wants, from the oldest that the driver holds, in the order of
+//! time. What the driver holds is bounded: a reader that is too slow loses the oldest, and an [`Item::Lost`] in their
+//! place says how many.
 
+mod filter;
 mod line;
 
+pub use filter::EventFilter;
 pub use line::EventLine;
 
 use crate::device::Control;
@@ -42,35 +45,6 @@ pub struct EventOptions {
     pub new: bool,
     /// Which events to pass on.
     pub filter: EventFilter,
-}
-
-/// Which decisions a reader wants: those that meet every condition given. What is no decision is passed on always.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventFilter {
-    /// `permit` or `block`.
-    pub verdict: Option<String>,
-    /// The deciding rule's name, or `default`, or `essential`.
-    pub rule: Option<String>,
-    /// A part of the application's path; letters' case does not count.
-    pub application: Option<String>,
-}
-
-impl EventFilter {
-    fn passes(&self, line: &EventLine) -> bool {
-        let decider = match (&line.rule_name, line.rule, line.essential) {
-            (Some(name), ..) => name,
-            (None, Some(_), _) => "",
-            (None, None, Some(_)) => "essential",
-            (None, None, None) => "default",
-        };
-        let holds = |wanted: &Option<String>, holds: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(holds);
-        holds(&self.verdict, &|verdict| verdict == line.verdict)
-            && holds(&self.rule, &|rule| rule == decider)
-            && holds(&self.application, &|part| {
-                let path = line.application.as_deref().unwrap_or_default();
-                path.to_lowercase().contains(&part.to_lowercase())
-            })
-    }
 }
 
 /// What the sink receives.
@@ -114,12 +88,12 @@ pub fn events(
     sink: &mut dyn FnMut(&Item) -> ControlFlow<()>,
 ) -> Result<u64, ControlError> {
     let mut reader = EventReader::open(host, options.all)?;
+    reader.want(&options.filter)?;
     if options.new {
         reader.drain(&mut |_| ControlFlow::Continue(()))?;
         reader.stream.seen = 0;
     }
     reader.stream.wanted = options.count.unwrap_or(u64::MAX);
-    reader.stream.filter = options.filter.clone();
     let waits = options.follow || options.count.is_some() || options.timeout.is_some();
     let start = Instant::now();
     while reader.stream.seen < reader.stream.wanted {
@@ -138,6 +112,8 @@ pub struct EventReader {
     device: Control,
     stream: EventStream,
     buffer: Vec<u8>,
+    /// The generation for whose rules the driver was asked, if it was.
+    asked: Option<u32>,
 }
 
 /// What one read brought.
@@ -159,7 +135,30 @@ impl EventReader {
         if all {
             device.record_all()?;
         }
-        Ok(Self { device, stream: EventStream::new(u64::MAX), buffer: vec![0; BATCH * size_of::<Event>()] })
+        Ok(Self { device, stream: EventStream::new(u64::MAX), buffer: vec![0; BATCH * size_of::<Event>()], asked: None })
+    }
+
+    /// From now on reads only events that pass `filter`; the driver does not wake this reader for others, or once after a new
+    /// policy.
+    ///
+    /// # Errors
+    /// A request failed.
+    pub fn want(&mut self, filter: &EventFilter) -> Result<(), ControlError> {
+        self.stream.filter = filter.clone();
+        self.stream.latest = self.device.status()?.epoch;
+        self.ask_for_wanted()
+    }
+
+    /// Tells the driver what is wanted under the latest policy that is known.
+    fn ask_for_wanted(&mut self) -> Result<(), ControlError> {
+        let epoch = self.stream.latest;
+        if self.stream.filter.rule.is_some() {
+            self.stream.names.learn(&self.device, epoch)?;
+        }
+        let names = self.stream.names.0.get(&epoch).and_then(|names| names.as_deref());
+        self.device.filter_events(&self.stream.filter.for_driver(epoch, names))?;
+        self.asked = Some(epoch);
+        Ok(())
     }
 
     /// Reads once, waiting so long for events.
@@ -187,6 +186,9 @@ impl EventReader {
     fn pass_on(&mut self, read: usize, sink: &mut dyn FnMut(&Item) -> ControlFlow<()>) -> Result<Batch, ControlError> {
         let names = |names: &mut RuleNames, epoch: u32| names.learn(&self.device, epoch);
         let flow = self.stream.take(self.buffer.get(..read).unwrap_or_default(), names, sink)?;
+        if self.stream.filter.rule.is_some() && self.asked.is_some_and(|asked| asked < self.stream.latest) {
+            self.ask_for_wanted()?;
+        }
         Ok(Batch { records: read / size_of::<Event>(), flow })
     }
 
@@ -248,11 +250,13 @@ struct EventStream {
     wanted: u64,
     filter: EventFilter,
     names: RuleNames,
+    /// The latest generation whose decision was read.
+    latest: u32,
 }
 
 impl EventStream {
     fn new(wanted: u64) -> Self {
-        Self { seen: 0, wanted, filter: EventFilter::default(), names: RuleNames::default() }
+        Self { seen: 0, wanted, filter: EventFilter::default(), names: RuleNames::default(), latest: 0 }
     }
 
     /// What is missing before `event`, if anything.
@@ -291,6 +295,7 @@ impl EventStream {
                 }
                 continue;
             }
+            self.latest = self.latest.max(event.epoch);
             let mut line = EventLine::from(&event);
             if line.rule.is_some() && !self.names.0.contains_key(&event.epoch) {
                 learn(&mut self.names, event.epoch)?;
@@ -459,7 +464,7 @@ mod tests {
         assert_eq!(events_of(EventFilter { rule: some("default"), ..EventFilter::default() }), 1);
         assert_eq!(events_of(EventFilter { application: some("CURL"), ..EventFilter::default() }), 3);
         assert_eq!(events_of(EventFilter { application: some("wget"), ..EventFilter::default() }), 0);
-        let both = EventFilter { verdict: some("permit"), rule: some("no such"), application: None };
+        let both = EventFilter { verdict: some("permit"), rule: some("no such"), ..EventFilter::default() };
         assert_eq!(events_of(both), 0);
     }
 }
