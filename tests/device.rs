@@ -10,7 +10,7 @@ use ntsim::host::LocalHost;
 use sluice_control::{device::upload, load_image};
 use sluice_host::{Device, Host};
 use sluice_protocol::{
-    DEVICE_PATH, Event, PROTOCOL_VERSION, Status, ioctl, names,
+    DEVICE_PATH, Event, PROTOCOL_VERSION, Status, filter::Filter, ioctl, names,
     status::PolicyReply,
     upload::{Begin, Part, Wanted},
 };
@@ -185,8 +185,9 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
         ioctl::COMMIT_POLICY,
         ioctl::TAKE_EVENTS,
         ioctl::RULE_NAMES,
+        ioctl::FILTER_EVENTS,
     ];
-    let strangers = (0..8).flat_map(|function| (0..4).map(move |access| 0x0012_2000 | access << 14 | function << 2));
+    let strangers = (0..9).flat_map(|function| (0..4).map(move |access| 0x0012_2000 | access << 14 | function << 2));
     for code in strangers.chain([0, 1, u32::MAX, 0x0012_6ffc]).filter(|code| !known.contains(code)) {
         for length in [0, 1, 7, 8, 255, 256, 257, 4096] {
             let answer = device.control(code, &vec![0; length], &mut vec![0; length]);
@@ -195,9 +196,14 @@ fn unknown_codes_are_refused_with_buffers_of_every_length() {
     }
     assert!(device.control(ioctl::RECORD_ALL, &[0], &mut []).is_err(), "it takes no input");
     assert!(device.control(ioctl::FORGET_NAMES, &[0], &mut []).is_err(), "it takes no input");
+    let filter = |filter: &[u8]| device.control(ioctl::FILTER_EVENTS, filter, &mut []);
+    for length in 0..300 {
+        assert_eq!(filter(&vec![0; length]).is_ok(), length == size_of::<Filter>(), "{length} bytes of a filter");
+    }
+    assert!(filter(Filter { by_rule: 2, ..Filter::ALL }.as_bytes()).is_err(), "there is no such condition");
     for length in 0..300 {
         let input = device.control(ioctl::GET_NAMES, &vec![0; length], &mut [0; 4096]);
-        assert_eq!(input.is_ok(), length == size_of::<names::From>(), "{length} bytes in");
+        assert_eq!(input.is_ok(), length == size_of::<ioctl::From>(), "{length} bytes in");
         let output = device.control(ioctl::GET_NAMES, &[0; 8], &mut vec![0; length]);
         assert_eq!(output.is_ok(), length >= size_of::<names::Record>(), "{length} bytes out");
     }

@@ -5,6 +5,7 @@ use std::{
     ops::ControlFlow,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use shim::stack::Verdict;
@@ -41,8 +42,11 @@ impl Log {
         let mut sink = |item: &Item| {
             match item {
                 Item::Event(line) => {
-                    let before = events.last().map_or(0, |event: &EventLine| event.sequence);
-                    assert!(line.sequence > before, "in the order of their numbers");
+                    if let Some(before) = events.last() {
+                        let before: &EventLine = before;
+                        assert!(line.sequence > before.sequence, "in the order of their numbers");
+                        assert!(line.time >= before.time, "in the order of time");
+                    }
                     events.push((**line).clone());
                 }
                 Item::Lost { count } => *lost += count,
@@ -117,6 +121,38 @@ fn from_many_addresses_that_are_logged() {
     assert_eq!((log.about("203.0.113.66"), log.lost), (1, 0));
     let recorded = log.events.len() as u64 - 1;
     assert_eq!(recorded + rig.counter("events_over_budget"), u64::from(3 * FLOOD));
+    drop(log);
+    rig.uninstall();
+}
+
+/// A source does not have a budget for each processor that it comes to.
+#[test]
+fn from_one_address_that_comes_to_many_processors() {
+    let rig = Rig::with_policy("[default]\ninbound = \"block\"\nlog = true\n");
+    let mut log = Log::open(&rig, false);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let mut wire = Wire::new(&rig.machine);
+                for port in 0..FLOOD {
+                    knock(&mut wire, "198.51.100.9", port as u16);
+                }
+            });
+        }
+    });
+    let seconds = start.elapsed().as_secs() + 2;
+    log.read();
+    let recorded = log.events.len() as u64;
+    assert!(recorded <= 32 * seconds, "{recorded} in at most {seconds} seconds");
+    assert_eq!(recorded + rig.counter("events_over_budget"), u64::from(6 * FLOOD));
+    // Its next event, in another second, tells of all that no event has told of.
+    rig.machine.clock.push(Duration::from_secs(1));
+    knock(&mut Wire::new(&rig.machine), "198.51.100.9", 1);
+    log.read();
+    assert_eq!(log.events.len() as u64, recorded + 1);
+    assert_eq!(log.unrecorded, rig.counter("events_over_budget"));
+    assert_eq!(log.lost, 0);
     drop(log);
     rig.uninstall();
 }

@@ -4,7 +4,7 @@
 //! started), and the performance counter, which ticks at 10 MHz as on every machine with an invariant TSC since
 //! Windows 10. All run with the host's clocks; a test can push them forward.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// 100 ns units in a second; also the frequency of the performance counter.
@@ -17,11 +17,13 @@ const EPOCH_DIFFERENCE: u64 = 11_644_473_600;
 pub struct Clock {
     started: Instant,
     pushed: AtomicU64,
+    /// By how much the system time was set forward, or back.
+    set: AtomicI64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { started: Instant::now(), pushed: AtomicU64::new(0) }
+        Self { started: Instant::now(), pushed: AtomicU64::new(0), set: AtomicI64::new(0) }
     }
 }
 
@@ -40,7 +42,14 @@ impl Clock {
     #[must_use]
     pub fn system_time(&self) -> u64 {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        EPOCH_DIFFERENCE * PER_SECOND + units(since_1970) + self.pushed()
+        let unset = EPOCH_DIFFERENCE * PER_SECOND + units(since_1970) + self.pushed();
+        unset.saturating_add_signed(self.set.load(Ordering::Acquire))
+    }
+
+    /// Sets the system time forward by so many 100 ns, or back, as an administrator or a time service does. The other scales
+    /// go on.
+    pub fn set(&self, by: i64) {
+        self.set.fetch_add(by, Ordering::AcqRel);
     }
 
     /// Interrupt time, in 100 ns since the machine started.
