@@ -52,6 +52,7 @@ pub struct Wire {
     stack: Stack<Arc<Flow>>,
     owner: OneProcess,
     now: Duration,
+    irql: Irql,
 }
 
 impl Wire {
@@ -75,7 +76,14 @@ impl Wire {
             stack: Stack::new(Config { pick_up: false }),
             owner: OneProcess { owner: Arc::new(Owner { pid: PID, app_id: APP_ID.into(), uid }), closed: Vec::new() },
             now: Duration::ZERO,
+            irql: Irql::PASSIVE,
         }
+    }
+
+    /// The same, with packets that come at another IRQL.
+    #[allow(dead_code, reason = "most tests that include this file send at PASSIVE_LEVEL")]
+    pub fn at(self, irql: Irql) -> Self {
+        Self { irql, ..self }
     }
 
     /// Everything on it belongs to `owner`.
@@ -93,8 +101,8 @@ impl Wire {
     pub fn pass(&mut self, bytes: &[u8], direction: Direction) -> Decision {
         self.now += Duration::from_millis(1);
         let mut buffer = PacketBuffer::copy_of(bytes);
-        let Self { machine, classifier, stack, owner, now } = self;
-        cpu::enter(machine, Irql::PASSIVE, || {
+        let Self { machine, classifier, stack, owner, now, irql } = self;
+        cpu::enter(machine, *irql, || {
             classifier.packet(|classifier| stack.process(classifier, owner, &mut buffer, direction, *now))
         })
         .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
@@ -110,8 +118,8 @@ impl Wire {
     pub fn forward(&mut self, bytes: &[u8]) -> Decision {
         self.now += Duration::from_millis(1);
         let mut buffer = PacketBuffer::copy_of(bytes);
-        let Self { machine, classifier, stack, owner, now } = self;
-        cpu::enter(machine, Irql::PASSIVE, || {
+        let Self { machine, classifier, stack, owner, now, irql } = self;
+        cpu::enter(machine, *irql, || {
             classifier.packet(|classifier| stack.forward(classifier, owner, &mut buffer, *now))
         })
         .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
