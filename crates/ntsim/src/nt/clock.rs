@@ -19,11 +19,13 @@ pub struct Clock {
     pushed: AtomicU64,
     /// By how much the system time was set forward, or back.
     set: AtomicI64,
+    /// How often [`Clock::read`] was called.
+    readings: AtomicU64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { started: Instant::now(), pushed: AtomicU64::new(0), set: AtomicI64::new(0) }
+        Self { started: Instant::now(), pushed: AtomicU64::new(0), set: AtomicI64::new(0), readings: AtomicU64::new(0) }
     }
 }
 
@@ -56,6 +58,18 @@ impl Clock {
     #[must_use]
     pub fn interrupt_time(&self) -> u64 {
         units(self.started.elapsed()) + self.pushed()
+    }
+
+    /// A time since the machine started that goes on by a microsecond with each call of this, and not by itself.
+    pub(crate) fn read(&self) -> u64 {
+        10 * (1 + self.readings.fetch_add(1, Ordering::AcqRel)) + self.pushed()
+    }
+
+    /// The system time at which such a time began.
+    pub(crate) fn started_at(&self) -> u64 {
+        /// 2024-01-01 in FILETIME.
+        const BEGIN: u64 = 133_485_408_000_000_000;
+        BEGIN.saturating_add_signed(self.set.load(Ordering::Acquire))
     }
 
     /// Moves every scale forward. What waits for a time that is then past finds out within a millisecond or two.

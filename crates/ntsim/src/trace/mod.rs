@@ -43,9 +43,14 @@ impl Hooks {
     }
 
     /// Lets a [`Schedule`](crate::cpu::baton::Schedule) decide who runs, at every call of a driver that is loaded
-    /// from now on.
+    /// from now on. The clock that drivers read goes on by their readings alone.
     pub fn schedule(&self) {
         self.scheduled.store(true, Ordering::Release);
+    }
+
+    /// Whether a schedule decides who runs.
+    pub(crate) fn is_scheduled(&self) -> bool {
+        self.scheduled.load(Ordering::Acquire)
     }
 
     /// The tracer.
@@ -56,7 +61,7 @@ impl Hooks {
 
     /// Whether an import gets a hooked gate.
     pub(crate) fn wants(&self, module: &str, name: &str) -> bool {
-        self.scheduled.load(Ordering::Acquire) || self.tracer.get().is_some_and(|tracer| tracer.wants(module, name))
+        self.is_scheduled() || self.tracer.get().is_some_and(|tracer| tracer.wants(module, name))
     }
 }
 

@@ -28,12 +28,19 @@ pub const HAL_EXPORTS: &[Export] =
 /// 15.625 ms in 100 ns units: the clock interrupt of x64 Windows.
 const TIME_INCREMENT: u32 = 156_250;
 
+/// Where calls are repeatable ([`crate::trace::Hooks::schedule`]), so is what a driver reads of the clock.
 fn interrupt_time() -> u64 {
-    cpu::with_machine(|machine| machine.clock.interrupt_time())
+    cpu::with_machine(|machine| match machine.hooks.is_scheduled() {
+        true => machine.clock.read(),
+        false => machine.clock.interrupt_time(),
+    })
 }
 
 unsafe extern "win64" fn KeQuerySystemTimePrecise(time: *mut u64) {
-    let now = cpu::with_machine(|machine| machine.clock.system_time());
+    let now = cpu::with_machine(|machine| match machine.hooks.is_scheduled() {
+        true => machine.clock.started_at() + machine.clock.read(),
+        false => machine.clock.system_time(),
+    });
     // SAFETY: the page demands a LARGE_INTEGER to write.
     unsafe { time.write(now) };
 }
