@@ -10,7 +10,9 @@ use ntsim::host::LocalHost;
 use sluice_control::{device::upload, load_image};
 use sluice_host::{Device, Host};
 use sluice_protocol::{
-    DEVICE_PATH, Event, PROTOCOL_VERSION, Status, filter::Filter, ioctl, names,
+    DEVICE_PATH, Event, PROTOCOL_VERSION, Status,
+    filter::Filter,
+    ioctl, names,
     status::PolicyReply,
     upload::{Begin, Part, Wanted},
 };

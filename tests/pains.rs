@@ -42,9 +42,12 @@ fn a_flow_context_that_wfp_still_holds_is_not_freed() {
                 while !stop.load(Ordering::Relaxed) {
                     let mut wire = Wire::new(&rig.machine);
                     let (mut verdict, mut tcp) = wire.connect(REMOTE, 443);
-                    for (inbound, segment) in [(true, Segment::SynAck), (false, Segment::Ack), (false, Segment::Data(b"x"))] {
+                    for (inbound, segment) in
+                        [(true, Segment::SynAck), (false, Segment::Ack), (false, Segment::Data(b"x"))]
+                    {
                         if verdict == Verdict::Forward {
-                            verdict = if inbound { wire.receive(&mut tcp, segment) } else { wire.send(&mut tcp, segment) };
+                            verdict =
+                                if inbound { wire.receive(&mut tcp, segment) } else { wire.send(&mut tcp, segment) };
                         }
                     }
                     wire.finish();
@@ -138,7 +141,8 @@ fn a_reauthorization_is_not_ignored() {
     let rig = Rig::with_policy(PERMIT_ALL);
     let mut wire = Wire::new(&rig.machine);
     // A connection of which the driver keeps nothing: it is decided when Windows asks, and only then.
-    let outbound = |wire: &mut Wire| wire.pass(&udp(REMOTE, 99, Direction::Outbound, b"x"), Direction::Outbound).verdict;
+    let outbound =
+        |wire: &mut Wire| wire.pass(&udp(REMOTE, 99, Direction::Outbound, b"x"), Direction::Outbound).verdict;
     assert_eq!(outbound(&mut wire), Verdict::Forward);
     let before = rig.counter("reauthorizations");
     rig.load(BLOCK_ALL);

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use kernel::{
+    irql::AtDispatch,
     memory::try_box,
     status::NtResult,
     swap::{Guard, Swap},
@@ -47,6 +48,11 @@ impl InForce {
     /// The policy in force. IRQL <= DISPATCH_LEVEL.
     pub(crate) fn read(&self) -> Option<Guard<'_, Policy>> {
         self.policy.read()
+    }
+
+    /// The same, where the processor is known.
+    pub(crate) fn read_at(&self, dispatch: &AtDispatch) -> Option<Guard<'_, Policy>> {
+        self.policy.read_at(dispatch)
     }
 
     /// The generation in force. A flow decided under another one must be decided again. Any IRQL.

@@ -25,6 +25,7 @@ use core::{
 };
 
 use crate::{
+    irql::AtDispatch,
     processor::{self, Padded, SLOTS},
     status::{NtResult, NtStatus},
     time,
@@ -68,11 +69,19 @@ impl<T> Swap<T> {
 
     /// The current value, which lives at least as long as the guard; None when there is none. IRQL <= DISPATCH_LEVEL.
     pub fn read(&self) -> Option<Guard<'_, T>> {
-        let slot = processor::slot();
+        self.read_in(processor::slot())
+    }
+
+    /// The same where the processor is known: one call of the kernel less.
+    pub fn read_at(&self, dispatch: &AtDispatch) -> Option<Guard<'_, T>> {
+        self.read_in(dispatch.processor() % SLOTS)
+    }
+
+    fn read_in(&self, slot: usize) -> Option<Guard<'_, T>> {
         loop {
             let generation = self.generation.load(Ordering::SeqCst);
             let place = &self.places[generation & 1];
-            let readers = &place.readers[slot].0;
+            let readers = &place.readers[slot % SLOTS].0;
             readers.fetch_add(1, Ordering::SeqCst);
             if self.generation.load(Ordering::SeqCst) == generation {
                 let value = place.value.load(Ordering::Acquire);

@@ -90,9 +90,8 @@ impl Filter {
     /// be more than asked for: of another generation, or of a path that is alike only in what [`fold`] leaves.
     #[must_use]
     pub fn wants(&self, event: &Event) -> bool {
-        let among = |wanted: u8, value: u8| {
-            wanted == 0 || 1_u8.checked_shl(value.into()).is_none_or(|bit| wanted & bit != 0)
-        };
+        let among =
+            |wanted: u8, value: u8| wanted == 0 || 1_u8.checked_shl(value.into()).is_none_or(|bit| wanted & bit != 0);
         if !matches!(event.verdict, verdict::PERMIT | verdict::BLOCK) {
             return true;
         }

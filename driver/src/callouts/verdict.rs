@@ -77,7 +77,7 @@ pub(super) fn decidable<'a>(
     fields: &Fields,
     direction: Direction,
 ) -> Option<(FlowKey, Guard<'static, Policy>)> {
-    let policy = SLUICE.policy.read();
+    let policy = SLUICE.policy.read_at(request.dispatch());
     let key = FlowKey::read(request, fields, Some(direction));
     if key.is_none() && policy.is_some() {
         SLUICE.counters.add(request.dispatch(), Counter::FieldsMissing, 1);
@@ -137,7 +137,7 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
         return standing;
     }
     let (last, token) = flow.last_standing();
-    let Some(policy) = SLUICE.policy.read() else { return last };
+    let Some(policy) = SLUICE.policy.read_at(request.dispatch()) else { return last };
     let key = flow.key();
     let owner = flow.owner();
     let decision = match flow.name() {
@@ -196,7 +196,7 @@ type Decided = (Decision, u32, Option<Kept>);
 
 /// The decision by what content asks for, counted and recorded.
 fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option<Decided> {
-    let policy = SLUICE.policy.read()?;
+    let policy = SLUICE.policy.read_at(request.dispatch())?;
     let (key, owner) = (flow.key(), flow.owner());
     let (decision, learned) = match name {
         Name::Undecidable => SLUICE.learned.or_undecidable(&key, &policy, &owner),

@@ -101,8 +101,12 @@ mod tests {
         ];
         let mut refused = 0;
         for filter in &filters {
-            for (rule, epoch) in [0, 1, 2, 3, RULE_DEFAULT, RULE_ESSENTIAL].into_iter().flat_map(|rule| [(rule, 2), (rule, 3)]) {
-                for (verdict, direction) in [(verdict::PERMIT, direction::INBOUND), (verdict::BLOCK, direction::OUTBOUND)] {
+            for (rule, epoch) in
+                [0, 1, 2, 3, RULE_DEFAULT, RULE_ESSENTIAL].into_iter().flat_map(|rule| [(rule, 2), (rule, 3)])
+            {
+                for (verdict, direction) in
+                    [(verdict::PERMIT, direction::INBOUND), (verdict::BLOCK, direction::OUTBOUND)]
+                {
                     let event = Event { rule, epoch, verdict, direction, ..sample() };
                     let mut line = EventLine::from(&event);
                     line.rule_name = line.rule.filter(|_| epoch == 2).map(|rule| names[rule as usize].clone());

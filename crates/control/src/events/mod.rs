@@ -135,7 +135,12 @@ impl EventReader {
         if all {
             device.record_all()?;
         }
-        Ok(Self { device, stream: EventStream::new(u64::MAX), buffer: vec![0; BATCH * size_of::<Event>()], asked: None })
+        Ok(Self {
+            device,
+            stream: EventStream::new(u64::MAX),
+            buffer: vec![0; BATCH * size_of::<Event>()],
+            asked: None,
+        })
     }
 
     /// From now on reads only events that pass `filter`; the driver does not wake this reader for others, or once after a new

@@ -1,9 +1,7 @@
 extern crate std;
 use super::*;
 use crate::doubles;
-use std::{
-    sync::Arc, sync::atomic::AtomicBool, sync::mpsc, thread, time::Duration, vec, vec::Vec,
-};
+use std::{sync::Arc, sync::atomic::AtomicBool, sync::mpsc, thread, time::Duration, vec, vec::Vec};
 
 fn all<const P: usize, const W: usize>(rings: &Rings<P, W>, cursor: &mut Cursor) -> Vec<Seen<W>> {
     let mut merge = rings.merge();
