@@ -10,7 +10,6 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// This is not Windows and no simulated machine was named.
-    #[cfg_attr(windows, expect(dead_code, reason = "Windows is a machine"))]
     #[error("this system is not Windows, so there is no machine to act on")]
     NoMachine,
     /// Neither a machine nor a file was named.

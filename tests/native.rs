@@ -375,6 +375,48 @@ fn the_command_loads_shows_and_unloads_filters() {
 }
 
 #[test]
+fn a_drop_is_joined_to_its_filter_and_the_rule_with_its_line() {
+    let served = served::served();
+    let text = "[default]\noutbound = \"permit\"\n\n[[rule]]\nname = \"quarantine\"\naction = \"block\"\nremote = \"203.0.113.66\"\n";
+    let policy = served.file("policy.toml", text);
+    served.run(0, &["load", "--native", &policy]);
+    let mut wire = Wire::new(&served.machine);
+    assert_eq!(wire.connect("203.0.113.66", 443).0, Answered::Refuse);
+    wire.finish();
+    let event = served.json(0, &["netevents", "remoteaddr=203.0.113.66", "--policy", &policy]);
+    assert_eq!(
+        (&event["filter"]["name"], &event["rule"]["line"]),
+        (&"Sluicegate native, rule `quarantine`".into(), &4.into())
+    );
+    assert_eq!(event["filter"]["description"], format!("{policy}:4"));
+
+    // A sublayer above theirs wins over them, too.
+    let mut engine = served.host.open_engine().unwrap();
+    let key = sluice_host::Guid(7);
+    engine
+        .add_sublayer(&sluice_host::Sublayer {
+            key,
+            name: "rival".into(),
+            description: String::new(),
+            persistent: false,
+            provider: None,
+            weight: u16::MAX,
+        })
+        .unwrap();
+    let mut filter = native::translate(
+        &sluice_control::read_policy(Path::new(&policy)).unwrap(),
+        &CompileOptions { application: &|path: &str| Ok(path.to_owned()), key: [0; 16], at: None },
+    )
+    .filters
+    .remove(0);
+    (filter.key, filter.flags, filter.provider, filter.sublayer) = (None, 0, None, key);
+    engine.add_filter(&filter).unwrap();
+    drop(engine);
+    let warnings = served.json(0, &["doctor"])["warnings"].to_string();
+    assert!(warnings.contains("rival") && warnings.contains("is evaluated before ours"), "{warnings}");
+}
+
+#[test]
 fn verify_connects_to_what_is_allowed_and_to_nothing_else() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let remote = listener.local_addr().unwrap();

@@ -6,7 +6,7 @@ use sluice_control::read_policy_elsewhere;
 use sluice_diagnose::record::{Direction as Way, Ends, Filter, NetEvent};
 use sluice_policy::model::Decider;
 use sluice_policy::{AppId, CompileOptions, Direction, Flow, Policy, Reference, Verdict};
-use sluice_protocol::object::PROVIDER;
+use sluice_protocol::object::{PROVIDER, native};
 use std::path::{Path, PathBuf};
 
 /// A policy whose rules are asked.
@@ -28,9 +28,13 @@ pub(super) struct Ruling {
     pub(super) verdict: &'static str,
 }
 
-/// Whether a filter is one of ours.
+/// Whether a filter is one of ours: of the driver, or of `load --native`.
 pub(super) fn is_ours(filter: &Filter) -> bool {
-    filter.provider.as_ref().and_then(sluice_diagnose::Key::guid).is_some_and(|key| key.0 == PROVIDER)
+    filter
+        .provider
+        .as_ref()
+        .and_then(sluice_diagnose::Key::guid)
+        .is_some_and(|key| matches!(key.0, PROVIDER | native::PROVIDER))
 }
 
 /// A path without its drive or volume, which differ between what policies and machines say.
