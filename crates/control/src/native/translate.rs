@@ -10,7 +10,7 @@ use super::essential;
 use crate::objects::FILTER_PERSISTENT;
 use serde::Serialize;
 use sluice_host::{Condition, Filter, FilterAction, Guid, Weight};
-use sluice_policy::model::{Action, Policy, Rule};
+use sluice_policy::model::{Action, Defaults, Policy, Rule};
 use sluice_policy::{CompileOptions, Direction, resolved_applications};
 use sluice_protocol::object::{self, Layer, Point, native};
 use std::path::PathBuf;
@@ -27,8 +27,9 @@ pub const MOST_CONDITIONS: usize = 65_536;
 /// The heaviest filter's weight; each one after it weighs one less.
 const HEAVIEST: u64 = 1 << 32;
 
-/// Where a direction is decided: at the layers of connections, or of packets that are passed on.
-const PLACES: [(Direction, Point); 3] =
+/// Where each direction is decided: at the layers of connections, or of packets that are passed on. A direction without a
+/// place would make its rules vanish.
+const PLACES: [(Direction, Point); Direction::ALL.len()] =
     [(Direction::Outbound, Point::Connect), (Direction::Inbound, Point::Accept), (Direction::Forward, Point::Forward)];
 
 /// A rule that no filter can express.
@@ -205,7 +206,10 @@ fn product(groups: &[Group]) -> Vec<Vec<Condition>> {
 /// What filters do in another way than the driver.
 fn notes(policy: &Policy) -> Vec<String> {
     let rules = || policy.rules.iter().filter(|rule| rule.enabled);
-    let defaults = [policy.defaults.outbound, policy.defaults.inbound, policy.defaults.forward];
+    // All by name: a new default does not compile until it is a filter, or noted.
+    let Defaults { outbound, inbound, forward, log, essential: _, embedded_ipv4: _, shared_permit: _ } =
+        policy.defaults;
+    let defaults = [outbound, inbound, forward];
     let mut notes = Vec::new();
     if rules().any(|rule| rule.action == Action::Drop) || defaults.contains(&Action::Drop) {
         notes.push("`drop` is `block` here: only the driver keeps closed ports from answering".to_owned());
@@ -213,7 +217,7 @@ fn notes(policy: &Policy) -> Vec<String> {
     if rules().any(|rule| rule.action != Action::Permit && !rule.hard) {
         notes.push("a soft block is hard here, as every filter's block is".to_owned());
     }
-    if rules().any(|rule| rule.log) || policy.defaults.log {
+    if rules().any(|rule| rule.log) || log {
         notes.push("`log` has no effect: there are no events without the driver; Windows records what is dropped (`sluice netevents`)".to_owned());
     }
     notes
