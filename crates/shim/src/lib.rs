@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod classifier;
+pub mod coalesce;
 mod extension;
 pub mod flow;
 pub mod fragment;
