@@ -75,22 +75,22 @@ impl FlowKey {
 
     /// An event for it, which the caller completes.
     pub(crate) fn event(&self) -> Event {
-        let (ip_version, local) = octets(self.local);
-        let (_, remote) = octets(self.remote);
-        Event {
-            direction: match self.direction {
-                Direction::Outbound => event::direction::OUTBOUND,
-                Direction::Inbound => event::direction::INBOUND,
-                Direction::Forward => event::direction::FORWARD,
-            },
-            protocol: self.protocol,
-            ip_version,
-            local_port: self.local_port,
-            remote_port: self.remote_port,
-            local,
-            remote,
-            ..Event::zeroed()
-        }
+        let mut event = Event::zeroed();
+        self.write(&mut event);
+        event
+    }
+
+    /// Writes it into an event of zeros.
+    pub(crate) fn write(&self, event: &mut Event) {
+        (event.ip_version, event.local) = octets(self.local);
+        (_, event.remote) = octets(self.remote);
+        event.direction = match self.direction {
+            Direction::Outbound => event::direction::OUTBOUND,
+            Direction::Inbound => event::direction::INBOUND,
+            Direction::Forward => event::direction::FORWARD,
+        };
+        event.protocol = self.protocol;
+        (event.local_port, event.remote_port) = (self.local_port, self.remote_port);
     }
 }
 

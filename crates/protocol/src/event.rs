@@ -146,7 +146,9 @@ impl Event {
         if start > 0 {
             self.flags |= flags::APPLICATION_CUT;
         }
-        if let Some(space) = self.application.get_mut(..end.len()) {
+        if !end.is_empty() // packets have none
+            && let Some(space) = self.application.get_mut(..end.len())
+        {
             space.copy_from_slice(end);
             self.application_bytes = end.len() as u16;
         }

@@ -43,30 +43,32 @@ impl<'a> Subject<'a> {
     /// Records a decision under the policy of generation `epoch`, taken for `request`, if it is to be recorded.
     fn record(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) {
         if SLUICE.trace.wants_decisions() {
-            SLUICE.trace.decision(&self.event(request, epoch, decision, flags));
+            let mut event = Event::zeroed();
+            self.write(&mut event, request, epoch, decision, flags);
+            SLUICE.trace.decision(&event);
         }
         let source = match (self.key.direction, self.process_id) {
             (Direction::Outbound, process @ 1..) => Source::Process(process),
             (Direction::Forward, _) => Source::Remote(self.key.local),
             _ => Source::Remote(self.key.remote),
         };
-        SLUICE.events.record(request.dispatch(), decision.log, source, || self.event(request, epoch, decision, flags));
+        SLUICE.events.record(request.dispatch(), decision.log, source, |event| {
+            self.write(event, request, epoch, decision, flags);
+        });
     }
 
-    fn event(&self, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) -> Event {
-        let mut event = Event {
-            filter_id: request.filter_id(),
-            flow: request.flow().map(Flow::handle).or_else(|| request.flow_handle()).unwrap_or(0),
-            process_id: self.process_id,
-            epoch,
-            layer: request.layer(),
-            flags: flags | if decision.hard { event::flags::HARD } else { 0 },
-            ..self.key.event()
-        };
-        set_decision(&mut event, &decision);
+    /// Says in an event of zeros what was decided.
+    fn write(&self, event: &mut Event, request: &Request<'_>, epoch: u32, decision: Decision, flags: u16) {
+        self.key.write(event);
+        event.filter_id = request.filter_id();
+        event.flow = request.flow().map(Flow::handle).or_else(|| request.flow_handle()).unwrap_or(0);
+        event.process_id = self.process_id;
+        event.epoch = epoch;
+        event.layer = request.layer();
+        event.flags = flags | if decision.hard { event::flags::HARD } else { 0 };
+        set_decision(event, &decision);
         event.set_name(self.name);
         event.set_application(trim_nul(self.application.unwrap_or_default()));
-        event
     }
 }
 

@@ -115,14 +115,14 @@ impl Events {
         }
     }
 
-    /// Records a decision of `source` if it is to be recorded: `log` is what its rule says. `event` makes the event,
-    /// without its number and time.
-    pub(crate) fn record(&self, dispatch: &AtDispatch, log: bool, source: Source, event: impl FnOnce() -> Event) {
+    /// Records a decision of `source` if it is to be recorded: `log` is what its rule says. `write` makes the event of one of
+    /// zeros, without its number and time.
+    pub(crate) fn record(&self, dispatch: &AtDispatch, log: bool, source: Source, write: impl FnOnce(&mut Event)) {
         let watched = self.flags.0.watched.load(Ordering::Relaxed);
         if !log && !watched {
             return;
         }
-        self.push(dispatch, |now| {
+        self.push(dispatch, |now, place| {
             let unrecorded = match watched {
                 true => 0,
                 false => match self.budgets.spend(dispatch, source, now) {
@@ -130,19 +130,28 @@ impl Events {
                     Spent::Beyond => return None,
                 },
             };
-            Some(Event { unrecorded, ..event() })
+            let event = place.insert(Event::zeroed());
+            write(event);
+            event.unrecorded = unrecorded;
+            Some(event)
         });
     }
 
     /// Records what is no decision, away from the hot path. IRQL <= DISPATCH_LEVEL.
     pub(crate) fn note(&self, event: Event) {
-        self.push(&AtDispatch::raise(), |_| Some(event));
+        self.push(&AtDispatch::raise(), |_, place| Some(place.insert(event)));
     }
 
-    fn push(&self, dispatch: &AtDispatch, make: impl FnOnce(u64) -> Option<Event>) {
-        let pushed = self.rings.push(dispatch, |now| {
-            let event = Event { time: self.wall.at(now), ..make(now)? };
-            Some::<Words>(zerocopy::transmute!(event))
+    /// Records the event that `make` puts in its place, if it does. An event of 256 bytes is not moved.
+    #[inline]
+    fn push(&self, dispatch: &AtDispatch, make: impl FnOnce(u64, &mut Option<Event>) -> Option<&mut Event>) {
+        let mut place = None;
+        let of_place = &mut place;
+        let pushed = self.rings.push(dispatch, move |now| {
+            let event = make(now, of_place)?;
+            event.time = self.wall.at(now);
+            let words: &Words = zerocopy::transmute_ref!(&*event);
+            Some(words)
         });
         let counter = if pushed { Counter::EventsWritten } else { Counter::EventsOverBudget };
         SLUICE.counters.add(dispatch, counter, 1);

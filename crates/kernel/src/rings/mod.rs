@@ -128,13 +128,15 @@ impl<const PLACES: usize, const W: usize> Rings<PLACES, W> {
         &self.places[(ring * size as usize + (position & (size - 1)) as usize) & (PLACES - 1)]
     }
 
-    /// Appends the record that `fill` makes for a time ([`time::interrupt_time`]), if it makes one; whether it did. Its
-    /// first word is replaced by that time. IRQL = DISPATCH_LEVEL.
-    pub fn push(&self, dispatch: &AtDispatch, fill: impl FnOnce(u64) -> Option<[u64; W]>) -> bool {
+    /// Appends the record that `fill` makes for a time ([`time::interrupt_time`]), if it makes one; whether it did. It is
+    /// copied from where it was made, once, and its first word is replaced by that time. IRQL = DISPATCH_LEVEL.
+    #[inline]
+    pub fn push<'r>(&self, dispatch: &AtDispatch, fill: impl FnOnce(u64) -> Option<&'r [u64; W]>) -> bool {
         self.push_from(dispatch.processor(), fill)
     }
 
-    fn push_from(&self, processor: usize, fill: impl FnOnce(u64) -> Option<[u64; W]>) -> bool {
+    #[inline]
+    fn push_from<'r>(&self, processor: usize, fill: impl FnOnce(u64) -> Option<&'r [u64; W]>) -> bool {
         let count = self.count();
         let mut number = if processor < count { processor } else { processor % count };
         // SeqCst: whoever finds the ring unclaimed after it has announced itself is seen by this writer afterwards.
@@ -153,11 +155,11 @@ impl<const PLACES: usize, const W: usize> Rings<PLACES, W> {
             let position = ring.head.load(Ordering::Relaxed);
             // The words come after the claim: a reader that sees one of them sees that, too.
             fence(Ordering::Release);
-            let Place(words) = self.place(number, position);
-            for (word, value) in words.iter().zip(record) {
-                word.store(value, Ordering::Relaxed);
+            let Place(place) = self.place(number, position);
+            for (word, value) in place.iter().zip(record) {
+                word.store(*value, Ordering::Relaxed);
             }
-            if let Some(word) = words.first() {
+            if let Some(word) = place.first() {
                 word.store(time, Ordering::Relaxed);
             }
             ring.latest.store(time, Ordering::Relaxed);

@@ -3,6 +3,16 @@ use super::*;
 use crate::doubles;
 use std::{sync::Arc, sync::atomic::AtomicBool, sync::mpsc, thread, time::Duration, vec, vec::Vec};
 
+impl<const P: usize, const W: usize> Rings<P, W> {
+    fn put(&self, processor: usize, fill: impl FnOnce(u64) -> Option<[u64; W]>) -> bool {
+        let mut record = None;
+        self.push_from(processor, |time| {
+            record = fill(time);
+            record.as_ref()
+        })
+    }
+}
+
 fn all<const P: usize, const W: usize>(rings: &Rings<P, W>, cursor: &mut Cursor) -> Vec<Seen<W>> {
     let mut merge = rings.merge();
     let mut found = Vec::new();
@@ -19,9 +29,9 @@ fn a_reader_finds_the_latest_of_each_ring_and_knows_what_it_has_lost() {
     rings.split(64); // two places each
     let mut slow = rings.oldest();
     for value in 0..5 {
-        rings.push_from(7, |_| Some([0, value]));
+        rings.put(7, |_| Some([0, value]));
     }
-    rings.push_from(9, |_| Some([0, 5]));
+    rings.put(9, |_| Some([0, 5]));
     let found = |cursor: &mut Cursor| {
         let seen = all(&rings, cursor).into_iter();
         seen.map(|seen| (seen.ring, seen.record[1], seen.lost, seen.number)).collect::<Vec<_>>()
@@ -34,9 +44,9 @@ fn a_reader_finds_the_latest_of_each_ring_and_knows_what_it_has_lost() {
 #[test]
 fn what_is_not_made_takes_no_place() {
     let rings = Rings::<128, 2>::new();
-    assert!(!rings.push_from(0, |_| None));
+    assert!(!rings.put(0, |_| None));
     assert!(!rings.has_news(&Cursor::START));
-    assert!(rings.push_from(0, |_| Some([0, 3])));
+    assert!(rings.put(0, |_| Some([0, 3])));
     let found = all(&rings, &mut rings.oldest());
     assert_eq!(found.iter().map(|seen| (seen.number, seen.record[1])).collect::<Vec<_>>(), [(1, 3)]);
 }
@@ -45,8 +55,8 @@ fn what_is_not_made_takes_no_place() {
 fn a_ring_that_is_being_written_to_is_passed_over_for_the_next() {
     let rings = Rings::<128, 2>::new();
     rings.split(2);
-    rings.push_from(1, |_| {
-        rings.push_from(1, |_| Some([0, 2]));
+    rings.put(1, |_| {
+        rings.put(1, |_| Some([0, 2]));
         Some([0, 1])
     });
     // The outer one has read the clock first.
@@ -63,7 +73,7 @@ fn a_record_that_is_still_being_written_holds_later_ones_back() {
     let first = {
         let rings = rings.clone();
         thread::spawn(move || {
-            rings.push_from(0, |_| {
+            rings.put(0, |_| {
                 claimed.send(()).unwrap();
                 may_go_on.recv().unwrap();
                 Some([0, 1])
@@ -71,7 +81,7 @@ fn a_record_that_is_still_being_written_holds_later_ones_back() {
         })
     };
     is_claimed.recv().unwrap();
-    rings.push_from(1, |_| Some([0, 2]));
+    rings.put(1, |_| Some([0, 2]));
     let reader = {
         let rings = rings.clone();
         thread::spawn(move || rings.merge().next(&Cursor::START).map(|seen| seen.record[1]))
@@ -116,7 +126,7 @@ fn readers_find_what_a_naive_model_finds() {
             let among = if random.below(4) == 0 { processors } else { 1.max(processors / 8) };
             let processor = random.below(among);
             let mut at = 0;
-            rings.push_from(processor, |time| {
+            rings.put(processor, |time| {
                 at = time;
                 Some([0, value])
             });
@@ -199,7 +209,8 @@ fn readers_lose_only_what_they_know_of_and_read_nothing_torn_or_out_of_order() {
                 let rings = rings.clone();
                 thread::spawn(move || {
                     for number in 0..EACH {
-                        rings.push(&AtDispatch::raise(), |_| Some([0, writer, number, writer ^ number]));
+                        let record = [0, writer, number, writer ^ number];
+                        rings.push(&AtDispatch::raise(), |_| Some(&record));
                     }
                 })
             })
