@@ -3,21 +3,21 @@
 //! `./dev bench decide`, or `SLUICE_SYS=a.sys cargo bench --bench decide` for another build of the driver, with
 //! `SLUICE_IMAGE=a.img` if its images are of another version. The time is that of the engine's classify call including the
 //! driver; the engine's share is the same for every driver (crates/ntsim/benches/classify.rs). Cases take turns in each
-//! round; the medians of the rounds are printed.
+//! round; the medians of the rounds are printed. The second column is the driver's classifyFn alone, timed apart
+//! ([`ntsim::trace::times`]), with its calls of the simulated kernel; its last line is a function that only returns.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+#[path = "support/calls.rs"]
+mod calls;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{env, fs, hint::black_box, time::Instant};
+use std::{env, fs, time::Instant};
 
-use filter_engine::{Classify, LayerData, layers::LayerId};
-use nt_abi::{
-    Irql,
-    fwp::{FwpsIncomingMetadataValues0, consts::FWPS_METADATA_FIELD_FLOW_HANDLE, value::Incoming},
-};
-use ntsim::cpu;
-use shim::layer::Direction;
+use calls::Layer;
+use filter_engine::layers::LayerId;
+use nt_abi::Irql;
+use ntsim::{cpu, trace::times};
 use sluice_control::device::upload;
 use sluice_host::Host;
 use sluice_protocol::DEVICE_PATH;
@@ -42,39 +42,13 @@ fn main() {
     assert_eq!(reply.reason(), None, "the policy is in force");
     let machine = &rig.machine;
     let flow = machine.wfp.engine.flows.create();
-    let metadata = FwpsIncomingMetadataValues0 {
-        current_metadata_values: FWPS_METADATA_FIELD_FLOW_HANDLE,
-        flow_handle: flow.id(),
-        ..Default::default()
-    };
     let layers = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_AUTH_CONNECT_V4, LayerId::OUTBOUND_TRANSPORT_V4];
-    let tables = layers.map(|layer| machine.wfp.engine.layers().get(layer).expect("a layer of the table"));
-    let mut values = tables.map(|table| Incoming::new(table.fields.len()));
-    for (table, incoming) in tables.iter().zip(&mut values) {
-        let at = |name| table.field_index(name).expect("a field of the layer");
-        incoming.u8(at("IP_PROTOCOL"), 6);
-        incoming.u32(at("IP_LOCAL_ADDRESS"), 0x0A4D_0002);
-        incoming.u32(at("IP_REMOTE_ADDRESS"), 0xC000_0207);
-        incoming.u16(at("IP_REMOTE_PORT"), 443);
-        incoming.u16(at("IP_LOCAL_PORT"), 50_000);
-        // Without its direction a flow gets no context, and its packets are no decided flow's.
-        if let Some(direction) = table.field_index("DIRECTION") {
-            incoming.u32(direction, Direction::Outbound as u32);
-        }
-    }
+    let layers = layers.map(|layer| Layer::new(machine, layer));
     let time = |place: usize, irql: Irql, calls: u32| {
-        let call = Classify {
-            layer: layers[place],
-            values: values[place].values(),
-            metadata: &metadata,
-            layer_data: LayerData::None,
-            flow: Some(&flow),
-            request: None,
-        };
         let elapsed = cpu::enter(machine, irql, || {
             let start = Instant::now();
             for _ in 0..calls {
-                black_box(&machine.wfp.classify(black_box(&call), 0, None));
+                layers[place].classify(machine, &flow);
             }
             start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
         });
@@ -87,14 +61,24 @@ fn main() {
         ("a decided flow's packet at PASSIVE_LEVEL", 2, Irql::PASSIVE),
         ("a decided flow's packet at DISPATCH_LEVEL", 2, Irql::DISPATCH),
     ];
-    let mut samples = vec![Vec::new(); cases.len()];
+    let alone = |place: usize, irql: Irql| {
+        let timing = times::start();
+        time(place, irql, CALLS);
+        let taken = timing.taken();
+        let row = taken.iter().find(|row| row.layer == layers[place].id).expect("the driver was called");
+        row.nanoseconds / row.calls as f64
+    };
+    let mut samples = vec![[Vec::new(), Vec::new()]; cases.len()];
     for _ in 0..ROUNDS {
-        for ((_, place, irql), samples) in cases.iter().zip(&mut samples) {
-            samples.push(time(*place, *irql, CALLS));
+        for ((_, place, irql), [whole, driver]) in cases.iter().zip(&mut samples) {
+            whole.push(time(*place, *irql, CALLS));
+            driver.push(alone(*place, *irql));
         }
     }
-    println!("{:<44} {:>8}", "case", "ns/call");
+    println!("{:<44} {:>8} {:>10}", "case", "ns/call", "classifyFn");
     for ((name, ..), samples) in cases.iter().zip(samples) {
-        println!("{name:<44} {:>8.1}", median(samples));
+        let [whole, driver] = samples.map(median);
+        println!("{name:<44} {whole:>8.1} {driver:>10.1}");
     }
+    println!("{:<44} {:>8} {:>10.1}", "nothing", "", times::start().floor());
 }

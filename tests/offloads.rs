@@ -43,11 +43,9 @@ fn received(policy: &str, bytes: &[u8], size: usize, card: bool) -> (Outcome, us
     assert!(!refused.iter().any(|refusal| refusal.offload == Offload::TcpReceive), "the card may: {refused:?}");
     let mut wire = Wire::new(&rig.machine);
     let mut tcp = Tcp::new("203.0.113.10", 50_000, 80);
-    for (segment, direction) in [
-        (Segment::Syn, Direction::Inbound),
-        (Segment::SynAck, Direction::Outbound),
-        (Segment::Ack, Direction::Inbound),
-    ] {
+    for (segment, direction) in
+        [(Segment::Syn, Direction::Inbound), (Segment::SynAck, Direction::Outbound), (Segment::Ack, Direction::Inbound)]
+    {
         let packet = tcp.packet(segment, direction);
         assert_eq!(wire.pass(&packet, direction).verdict, Verdict::Forward);
     }

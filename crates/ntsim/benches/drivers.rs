@@ -81,6 +81,7 @@ fn main() {
         let all = |round: &Round| round.calls.iter().map(|(_, calls, each)| calls * each).sum::<f64>();
         println!("{name:<16} {replay:>14.0} {:>24.1}", median(rounds.iter().map(|(_, timed)| all(timed))));
     }
+    println!("\na classifyFn that only returns: {:.1} ns", times::start().floor());
     println!("\n{:<16} {:<30} {:>14} {:>10}", "driver", "layer", "calls/packet", "ns/call");
     for ((name, machine), rounds) in machines.iter().zip(&rounds) {
         let Some((_, first)) = rounds.first() else { continue };

@@ -86,8 +86,7 @@ mod tests {
     #[test]
     fn segments_that_follow_each_other_are_one_packet() {
         for v6 in [false, true] {
-            let packets =
-                [segment(v6, 10, false, b"ab"), segment(v6, 12, false, b"c"), segment(v6, 13, true, b"de")];
+            let packets = [segment(v6, 10, false, b"ab"), segment(v6, 12, false, b"c"), segment(v6, 13, true, b"de")];
             let joined = coalesce(packets.iter().map(Vec::as_slice));
             assert_eq!(shown(&packets), [(10, b"abcde".to_vec())]);
             let packet = Packet::parse(&joined[0]).unwrap();
