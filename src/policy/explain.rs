@@ -55,10 +55,15 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
         }
         let provisional = match (decided.needs_name, decided.verdict) {
             (false, _) => "",
+            (true, _) if decided.asks.is_some() => ", and if permitted, until its name is known",
             (true, Verdict::Permit) => ", until its name is known",
             (true, Verdict::Block) => ", but let through until its name is known",
         };
-        let style = |decision: &Decision| if decision.verdict == Verdict::Permit { GOOD } else { BAD };
+        let style = |decision: &Decision| match (decision.asks, decision.verdict) {
+            (Some(_), _) => LABEL,
+            (None, Verdict::Permit) => GOOD,
+            (None, Verdict::Block) => BAD,
+        };
         let colour = style(&decided);
         if depends.is_empty() {
             writeln!(out, "{colour}{}{colour:#}{provisional}", said(&decided))?;
@@ -90,12 +95,13 @@ pub(super) fn explain(file: &Path, flow: &Flow, at: Option<Moment>, output: &mut
 
 /// A decision in words.
 pub(super) fn said(decision: &Decision) -> String {
-    let action = match (decision.verdict, decision.silent) {
-        (Verdict::Permit, _) => "permit",
-        (Verdict::Block, false) => "block",
-        (Verdict::Block, true) => "drop",
-    };
-    format!("{action} ({})", if decision.hard { "hard" } else { "soft" })
+    if let Some(seconds) = decision.asks {
+        return format!(
+            "ask ({seconds} s, then {})",
+            if decision.verdict == Verdict::Permit { "permit" } else { "block" }
+        );
+    }
+    format!("{} ({})", decision.word(), if decision.hard { "hard" } else { "soft" })
 }
 
 pub(crate) fn spec(flow: &Flow) -> Result<FlowSpec, String> {

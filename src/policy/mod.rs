@@ -16,7 +16,7 @@ use sluice_host::Host;
 use sluice_policy::import::{Source, import, import_complete};
 use sluice_policy::model::Decider;
 use sluice_policy::text::{Encoding, NotText, decode};
-use sluice_policy::{CompileOptions, Diagnostic, Difference, Image, Policy, diff, lint, show, test};
+use sluice_policy::{CompileOptions, Diagnostic, Difference, Image, Policy, Verdict, diff, lint, show, test};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -72,7 +72,11 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
         writeln!(out, "{beyond}{embedded}{shared}")?;
         writeln!(out, "{LABEL}rules{LABEL:#}")?;
         for (index, rule) in shown.rules.iter().enumerate() {
-            let strength = if rule.said.hard { "hard" } else { "soft" };
+            let strength = match (rule.said.answer_within, rule.said.when_unanswered) {
+                (Some(seconds), Some(Verdict::Permit)) => format!("{seconds} s, then permit"),
+                (Some(seconds), _) => format!("{seconds} s, then block"),
+                (None, _) => if rule.said.hard { "hard" } else { "soft" }.to_owned(),
+            };
             let log = if rule.said.log { ", logged" } else { "" };
             let idle = if rule.entries == 0 { ", never used" } else { "" };
             writeln!(out, "{index:>6}  {:<6}  {strength}{log}{idle}  {}", rule.said.action, rule.name)?;

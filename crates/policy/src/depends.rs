@@ -116,7 +116,7 @@ pub fn possible(policy: &Policy, options: &CompileOptions<'_>, flow: &FlowSpec) 
 /// the same.
 #[must_use]
 pub fn depends_on(possible: &[Possible]) -> Vec<Fact> {
-    let said = |one: &Possible| (one.decision.verdict, one.decision.silent, one.decision.hard);
+    let said = |one: &Possible| (one.decision.verdict, one.decision.asks, one.decision.silent, one.decision.hard);
     let others = possible.iter().filter(|one| said(one) != said(&possible[0]));
     let mut facts: Vec<Fact> = others.flat_map(|one| one.assumed.iter().copied()).collect();
     facts.sort_unstable();

@@ -3,7 +3,7 @@
 use crate::{
     compile::{CompileOptions, compile},
     diagnostic::{Diagnostic, Errors, Severity},
-    flow::{Decision, Verdict},
+    flow::Decision,
     image::Image,
     model::{Action, Decider, Expectation, FlowSpec, Moment, Policy},
 };
@@ -67,11 +67,7 @@ pub fn test(policy: &Policy, options: &CompileOptions<'_>) -> Result<Vec<Tested>
 
 fn failure(expectation: &Expectation, decision: &Decision, rule: Option<&str>) -> Option<String> {
     let mut wrong = Vec::new();
-    let word = match (decision.verdict, decision.silent) {
-        (Verdict::Permit, _) => Action::Permit.word(),
-        (Verdict::Block, false) => Action::Block.word(),
-        (Verdict::Block, true) => Action::Drop.word(),
-    };
+    let word = decision.word();
     if let Some(expected) = expectation.verdict.map(Action::word).filter(|expected| *expected != word) {
         wrong.push(format!("expected {expected}, the verdict is {word}"));
     }

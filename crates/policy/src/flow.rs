@@ -41,6 +41,9 @@ pub enum Verdict {
     Block,
 }
 
+/// How many seconds a rule may give whoever answers.
+pub const ANSWER_SECONDS: core::ops::RangeInclusive<u8> = 1..=240;
+
 /// An application as `FWPS_FIELD_ALE_AUTH_CONNECT_V4_ALE_APP_ID` carries it: the UTF-16LE bytes of the image's NT path
 /// in lower case (`\device\harddiskvolume3\windows\system32\svchost.exe`), with or without the terminating NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,6 +257,10 @@ impl<'a> Flow<'a> {
 pub struct Decision {
     /// Permit or block.
     pub verdict: Verdict,
+    /// The rule asks: how many seconds an answer may take. [`Decision::verdict`] is what holds without one, and wherever
+    /// nobody can be asked.
+    #[cfg_attr(feature = "std", serde(skip_serializing_if = "Option::is_none"))]
+    pub asks: Option<u8>,
     /// The verdict takes away the right of filters of lower weight to override it (`FWPS_RIGHT_ACTION_WRITE` cleared).
     pub hard: bool,
     /// A block that the program is not notified of, where the layer allows that (`action = "drop"`).
@@ -273,4 +280,26 @@ pub struct Decision {
     /// verdict is what the flow gets without that rule; until its content is seen, the flow is let through to ask for
     /// its name. For a blocked flow only rules that permit count: whatever its name, others leave it blocked.
     pub needs_name: bool,
+}
+
+impl Decision {
+    /// The action that a policy has for it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match (self.asks, self.verdict, self.silent) {
+            (Some(_), ..) => "ask",
+            (None, Verdict::Permit, _) => "permit",
+            (None, Verdict::Block, false) => "block",
+            (None, Verdict::Block, true) => "drop",
+        }
+    }
+
+    /// What an answer makes of a decision that asks, or that there is none. A block is hard, and a permit soft; what is
+    /// blocked is not let through to ask for its name.
+    #[must_use]
+    pub fn settled(self, answer: Option<Verdict>) -> Self {
+        let verdict = answer.unwrap_or(self.verdict);
+        let blocked = verdict == Verdict::Block;
+        Self { verdict, hard: blocked, asks: None, needs_name: self.needs_name && !blocked, ..self }
+    }
 }

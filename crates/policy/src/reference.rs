@@ -3,7 +3,7 @@
 use crate::{
     compile::{CompileOptions, resolved_applications},
     essential::Essential,
-    flow::{AppId, Decision, Flow, Headers, Name, Verdict, embedded_ipv4},
+    flow::{AppId, Decision, Flow, Headers, Name, embedded_ipv4},
     model::{Action, AddressSet, NumberSet, Policy, Rule},
 };
 use core::net::Ipv4Addr;
@@ -271,15 +271,16 @@ struct Waiting {
 impl Waiting {
     fn add(&mut self, action: Action) {
         self.any = true;
-        self.permits |= action == Action::Permit;
+        self.permits |= action.may_permit();
     }
 }
 
 fn decision(action: Action, hard: bool, log: bool, rule: Option<u32>, waiting: Waiting) -> Decision {
     let verdict = action.verdict();
-    let needs_name = if verdict == Verdict::Permit { waiting.any } else { waiting.permits };
+    let needs_name = if action.may_permit() { waiting.any } else { waiting.permits };
     Decision {
         verdict,
+        asks: if let Action::Ask(ask) = action { Some(ask.within) } else { None },
         hard,
         silent: action == Action::Drop,
         rule,

@@ -1,6 +1,6 @@
 //! The contents of an image, for people.
 
-use crate::flow::Direction;
+use crate::flow::{Direction, Verdict};
 use crate::image::{Image, StableBytes, layout::*};
 use serde::Serialize;
 
@@ -34,8 +34,14 @@ pub struct Shown {
 /// What a rule or default does.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Said {
-    /// `permit`, `block` or `drop`.
+    /// `permit`, `block`, `drop` or `ask`.
     pub action: &'static str,
+    /// What holds without an answer, of a rule that asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_unanswered: Option<Verdict>,
+    /// How many seconds an answer may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_within: Option<u8>,
     /// Hard or soft.
     pub hard: bool,
     /// Whether it is logged.
@@ -84,7 +90,17 @@ pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
     let rules = entries.into_iter().enumerate().map(|(index, entries)| {
         let record = sections.rules.record(bytes, index as u32).map(RuleRecord::read).unwrap_or_default();
         let name = image.rule_name(index as u32).unwrap_or_default().to_owned();
-        ShownRule { name, said: said(record.flags), entries, conditions: record.condition_count }
+        let mut said = said(record.flags);
+        if record.flags & RULE_ASKS != 0 {
+            let unanswered = if record.flags & RULE_PERMIT != 0 { Verdict::Permit } else { Verdict::Block };
+            said = Said {
+                action: "ask",
+                when_unanswered: Some(unanswered),
+                answer_within: Some(record.answer_seconds),
+                ..said
+            };
+        }
+        ShownRule { name, said, entries, conditions: record.condition_count }
     });
     let parts = sections.all().into_iter().zip(SECTION_NAMES).zip(RECORD_SIZES);
     Shown {
@@ -117,5 +133,6 @@ fn said(flags: u8) -> Said {
         (false, false) => "block",
         (false, true) => "drop",
     };
-    Said { action, hard: flags & RULE_HARD != 0, log: flags & RULE_LOG != 0 }
+    let (hard, log) = (flags & RULE_HARD != 0, flags & RULE_LOG != 0);
+    Said { action, when_unanswered: None, answer_within: None, hard, log }
 }

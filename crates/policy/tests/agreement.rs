@@ -207,9 +207,19 @@ impl Generator {
     }
 
     fn rule(&mut self) {
-        let mut text = format!("[[rule]]\naction = \"{}\"\n", self.random.pick(&["permit", "block", "drop"]));
+        let asks = self.random.chance(15);
+        let action = if asks { "ask" } else { self.random.pick(&["permit", "block", "drop"]) };
+        let mut text = format!("[[rule]]\naction = \"{action}\"\n");
         let mut key = |name: &str, value: String| writeln!(text, "{name} = {value}").unwrap();
-        if self.random.chance(20) {
+        if asks {
+            key("direction", "\"outbound\"".to_owned());
+            if self.random.chance(50) {
+                key("when-unanswered", format!("{:?}", self.random.pick(&["permit", "block"])));
+            }
+            if self.random.chance(50) {
+                key("answer-within", format!("\"{}s\"", 1 + self.random.below(240)));
+            }
+        } else if self.random.chance(20) {
             key("strength", format!("{:?}", self.random.pick(&["hard", "soft"])));
         }
         if self.random.chance(20) {
@@ -221,10 +231,10 @@ impl Generator {
         if self.random.chance(8) {
             key("schedule", "\"office\"".to_owned());
         }
-        let forward = self.random.chance(25);
+        let forward = !asks && self.random.chance(25);
         if forward {
             key("direction", "\"forward\"".to_owned());
-        } else if self.random.chance(50) {
+        } else if !asks && self.random.chance(50) {
             key("direction", format!("{:?}", self.random.pick(&["outbound", "inbound", "both"])));
         }
         let before = text.len();

@@ -21,6 +21,7 @@ mod writer;
 
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
+    flow::Verdict,
     image::{Image, InvalidImage, MOST_STEPS, SlowPart, layout::*},
     model::{Action, Moment, Policy},
 };
@@ -83,7 +84,7 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     for (index, rule) in policy.rules.iter().enumerate() {
         let conditions = resolved.conditions.get(&index);
         let flags = flags(rule.action, rule.hard, rule.log);
-        let number = writer.rule(&rule.name, flags, conditions.map_or(&[], Vec::as_slice));
+        let number = writer.rule(&rule.name, rule.action, flags, conditions.map_or(&[], Vec::as_slice));
         if let Some(conditions) = conditions {
             boxes4.add(rule, number, conditions, resolved.by_set[index], |set| &set.v4);
             boxes6.add(rule, number, conditions, resolved.by_set[index], |set| &set.v6);
@@ -160,6 +161,8 @@ fn flags(action: Action, hard: bool, log: bool) -> u8 {
         Action::Permit => RULE_PERMIT,
         Action::Block => 0,
         Action::Drop => RULE_SILENT,
+        Action::Ask(ask) if ask.unanswered == Verdict::Permit => RULE_ASKS | RULE_PERMIT,
+        Action::Ask(_) => RULE_ASKS,
     };
     if hard {
         flags |= RULE_HARD;

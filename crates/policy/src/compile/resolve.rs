@@ -255,10 +255,10 @@ fn applications(
                 set.insert(utf16(&(resolved + end)));
             }
             Err(error) => {
-                // A missing program is permitted nothing; one to block is blocked if it appears.
+                // A missing program is permitted nothing; one to block, or to ask about, is met if it appears.
                 let (done, blocked) = match rule.action {
                     Action::Permit => ("the rule does not match it", None),
-                    Action::Block | Action::Drop => {
+                    Action::Block | Action::Drop | Action::Ask(_) => {
                         ("its path is used as written", Some(as_written(inner, options) + end))
                     }
                 };

@@ -7,7 +7,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    flow::{Direction, Verdict},
+    flow::Direction,
     image::layout::{Dimension, ENTRY_ANY_PROTOCOL, ENTRY_CONDITIONS, EntryTail, TREES, Tree},
     model::{
         AddressSet, NumberSet, Rule,
@@ -91,7 +91,7 @@ impl<A: AddressBits> Family<A> {
             } else {
                 [Tree::OutboundWaiting, Tree::OutboundPermitting]
             };
-            let permits = Some(permits).filter(|_| rule.action.verdict() == Verdict::Permit);
+            let permits = Some(permits).filter(|_| rule.action.may_permit());
             for tree in [Some(waits), permits].into_iter().flatten() {
                 if rule.is_for(direction) && self.waiting.insert((tree, rule.local.is_none(), shape)) {
                     let place = *place.get_or_insert_with(|| self.boxes.push(&waiting));

@@ -2,7 +2,7 @@
 
 use crate::{
     image::{budget::in_list, layout::*},
-    model::NumberSet,
+    model::{Action, NumberSet},
 };
 use std::collections::HashMap;
 
@@ -18,7 +18,10 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Adds a rule and returns its number.
-    pub(crate) fn rule(&mut self, name: &str, flags: u8, conditions: &[(Dimension, NumberSet)]) -> u32 {
+    ///
+    /// # Panics
+    /// The name is longer than a policy file's may be.
+    pub(crate) fn rule(&mut self, name: &str, action: Action, flags: u8, conditions: &[(Dimension, NumberSet)]) -> u32 {
         // A condition is a range, or a list of them.
         let range = |set: &NumberSet| match set.ranges() {
             [(low, high)] if *high <= u64::from(u32::MAX) => Some((*low as u32, *high as u32)),
@@ -27,7 +30,8 @@ impl Writer {
         let steps = |(_, set): &(Dimension, NumberSet)| range(set).map_or(in_list(set.ranges().len() as u32), |_| 1);
         let record = RuleRecord {
             name: self.parts.rule_names.len() as u32,
-            name_length: name.len() as u16,
+            name_length: u8::try_from(name.len()).expect("names have at most 255 bytes"),
+            answer_seconds: if let Action::Ask(ask) = action { ask.within } else { 0 },
             flags,
             conditions: self.conditions,
             condition_count: conditions.len() as u8,

@@ -150,7 +150,8 @@ impl<'a> Found<'a> {
         let [old, new] = &self.images;
         let decided = flow.with(self.options.application, |one| (old.decide(one), new.decide(one)));
         let Ok((before, after)) = decided else { return };
-        if (before.verdict, before.silent, before.hard) == (after.verdict, after.silent, after.hard) {
+        let said = |one: &Decision| (one.verdict, one.asks, one.silent, one.hard);
+        if said(&before) == said(&after) {
             return;
         }
         let pair = [before, after].map(|one| (one.rule, one.essential.is_some()));

@@ -11,7 +11,8 @@ mod values;
 
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
-    model::{Action, Defaults, Moment, Policy, Schedule, schedule},
+    flow::Verdict,
+    model::{Action, Ask, Defaults, Moment, Policy, Schedule, schedule},
 };
 use reader::{Context, Reader};
 use std::{io, path::Path, sync::Arc};
@@ -36,7 +37,12 @@ impl Files for std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
 }
 
 /// The words of [`Action`].
-const ACTIONS: [(&str, Action); 3] = [("permit", Action::Permit), ("block", Action::Block), ("drop", Action::Drop)];
+const ACTIONS: [(&str, Action); 4] = [
+    ("permit", Action::Permit),
+    ("block", Action::Block),
+    ("drop", Action::Drop),
+    ("ask", Action::Ask(Ask { unanswered: Verdict::Block, within: 30 })),
+];
 
 /// Reads a policy. `path` names it in diagnostics, and list files are relative to it.
 ///
@@ -110,13 +116,13 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
     };
     let mut reader = Reader::new(table, item.at.span, item.at.key);
     if let Some(item) = reader.take("outbound") {
-        defaults.outbound = item.choice(context, &ACTIONS).unwrap_or(defaults.outbound);
+        defaults.outbound = default(context, &item).unwrap_or(defaults.outbound);
     }
     if let Some(item) = reader.take("inbound") {
-        defaults.inbound = item.choice(context, &ACTIONS).unwrap_or(defaults.inbound);
+        defaults.inbound = default(context, &item).unwrap_or(defaults.inbound);
     }
     if let Some(item) = reader.take("forward") {
-        defaults.forward = item.choice(context, &ACTIONS).unwrap_or(defaults.forward);
+        defaults.forward = default(context, &item).unwrap_or(defaults.forward);
     }
     if let Some(item) = reader.take("log") {
         defaults.log = item.flag(context).unwrap_or(defaults.log);
@@ -129,6 +135,20 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
     }
     reader.finish(context);
     defaults
+}
+
+/// What a direction's default does: everything that a rule can but ask, since how that goes on is said in a rule.
+fn default(context: &mut Context<'_>, item: &reader::Item<'_>) -> Option<Action> {
+    if item.value.as_str() == Some("ask") {
+        context.expected(
+            &item.at,
+            "a default cannot ask",
+            "`permit`, `block` or `drop`, and a last rule with `action = \"ask\"` and `direction = \"outbound\"`",
+        );
+        return None;
+    }
+    let [answers @ .., _] = &ACTIONS;
+    item.choice(context, answers)
 }
 
 /// `shared` of the table `names`.

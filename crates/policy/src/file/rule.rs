@@ -7,7 +7,7 @@ use super::{
     values,
 };
 use crate::{
-    flow::Direction,
+    flow::{ANSWER_SECONDS, Direction, Verdict},
     model::{Action, Located, NumberSet, Rule, Schedule},
 };
 use std::collections::HashMap;
@@ -57,17 +57,22 @@ fn rule(
     let action = match reader.take("action") {
         Some(item) => item.choice(context, &ACTIONS).unwrap_or(Action::Block),
         None => {
-            context.expected(&at, "the rule has no `action`", "`permit`, `block` or `drop`");
+            context.expected(&at, "the rule has no `action`", "`permit`, `block`, `drop` or `ask`");
             Action::Block
         }
     };
-    let hard = reader.take("strength").and_then(|item| item.choice(context, &[("hard", true), ("soft", false)]));
+    let action = asking(context, &mut reader, action);
+    let strength = reader.take("strength");
+    if let Some(item) = strength.as_ref().filter(|_| matches!(action, Action::Ask(_))) {
+        context.expected(&item.at, "a rule that asks has no `strength`", "no such key: a block is hard, a permit soft");
+    }
+    let hard = strength.and_then(|item| item.choice(context, &[("hard", true), ("soft", false)]));
     let mut aliases = Vec::new();
     let mut rule = Rule {
         name,
         note: reader.take("note").and_then(|item| item.text(context)).map(str::to_owned),
         action,
-        hard: hard.unwrap_or(action != Action::Permit),
+        hard: hard.unwrap_or(action.verdict() == Verdict::Block),
         log: reader.take("log").and_then(|item| item.flag(context)).unwrap_or(false),
         enabled: reader.take("enabled").and_then(|item| item.flag(context)).unwrap_or(true),
         direction: reader.take("direction").and_then(|item| item.choice(context, &DIRECTIONS)).flatten(),
@@ -108,6 +113,13 @@ fn rule(
     if rule.direction == Some(Direction::Forward) {
         only_addresses_and_ports(context, &rule, &at);
     }
+    if matches!(rule.action, Action::Ask(_)) && rule.direction != Some(Direction::Outbound) {
+        context.expected(
+            &At { key: format!("{}.direction", at.key), span: at.span.clone() },
+            "only connections that this machine opens can be held until somebody answers",
+            "`direction = \"outbound\"` beside `action = \"ask\"`",
+        );
+    }
     if let Some(item) = undecidable {
         rule.undecidable_matches = item.choice(context, &[("skip", false), ("match", true)]).unwrap_or(false);
         let unreadable = rule.direction == Some(Direction::Forward) && rule.protocols.is_some();
@@ -124,6 +136,34 @@ fn rule(
     }
     reader.finish(context);
     rule
+}
+
+/// What a rule that asks says besides; no other may.
+fn asking(context: &mut Context<'_>, reader: &mut Reader<'_>, action: Action) -> Action {
+    let (unanswered, within) = (reader.take("when-unanswered"), reader.take("answer-within"));
+    let Action::Ask(mut ask) = action else {
+        for item in [unanswered, within].into_iter().flatten() {
+            context.expected(&item.at, "the rule does not ask", "`action = \"ask\"` beside it");
+        }
+        return action;
+    };
+    if let Some(item) = unanswered {
+        let choices = [("block", Verdict::Block), ("permit", Verdict::Permit)];
+        ask.unanswered = item.choice(context, &choices).unwrap_or(ask.unanswered);
+    }
+    if let Some(item) = within
+        && let Some(text) = item.text(context)
+    {
+        match values::seconds(text).filter(|seconds| ANSWER_SECONDS.contains(seconds)) {
+            Some(seconds) => ask.within = seconds,
+            None => context.expected(
+                &item.at,
+                format!("`{text}` is not a time to answer in"),
+                "from one second (`1s`) to four minutes (`240s`, `4m`)",
+            ),
+        }
+    }
+    Action::Ask(ask)
 }
 
 /// The interfaces that are told without their machine; the aliases of others.

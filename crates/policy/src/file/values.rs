@@ -234,3 +234,13 @@ pub(super) fn endpoint(text: &str) -> Option<(IpAddr, u16)> {
     }
     text.parse().ok().map(|address: IpAddr| (address.to_canonical(), 0))
 }
+
+/// Whole seconds or minutes: `30s`, `2m`.
+pub(super) fn seconds(text: &str) -> Option<u8> {
+    let (number, each) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s')?, 1),
+    };
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse::<u8>().ok().filter(|_| digits)?.checked_mul(each)
+}

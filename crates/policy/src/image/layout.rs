@@ -25,7 +25,7 @@ use crate::flow::Direction;
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 7;
+pub(crate) const VERSION: u32 = 8;
 /// The offset of the roots.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// A tree of a family's forest: the rules that it leads to.
@@ -95,13 +95,17 @@ pub(crate) const RULE_HARD: u8 = 2;
 pub(crate) const RULE_SILENT: u8 = 4;
 /// An event is requested.
 pub(crate) const RULE_LOG: u8 = 8;
+/// It asks; the verdict is what holds without an answer.
+pub(crate) const RULE_ASKS: u8 = 32;
 /// All flags of a rule.
-pub(crate) const RULE_FLAGS: u8 = 15;
+pub(crate) const RULE_FLAGS: u8 = DECIDER_FLAGS | RULE_ASKS;
+/// Those that a default has too.
+const DECIDER_FLAGS: u8 = 15;
 
 /// Of a default: it does not decide what is [`crate::essential`].
 pub(crate) const DEFAULT_SPARES_ESSENTIAL: u8 = 16;
 /// All flags of a default.
-pub(crate) const DEFAULT_FLAGS: u8 = RULE_FLAGS | DEFAULT_SPARES_ESSENTIAL;
+pub(crate) const DEFAULT_FLAGS: u8 = DECIDER_FLAGS | DEFAULT_SPARES_ESSENTIAL;
 
 /// The entry matches every protocol.
 pub(crate) const ENTRY_ANY_PROTOCOL: u8 = 1;
@@ -326,11 +330,13 @@ impl Header {
     }
 }
 
-/// A rule: the place of its name, its flags, the place of its conditions and the most steps these take.
+/// A rule: the place of its name, how many seconds an answer may take (0 if it does not ask), its flags, the place of its
+/// conditions and the most steps these take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RuleRecord {
     pub(crate) name: u32,
-    pub(crate) name_length: u16,
+    pub(crate) name_length: u8,
+    pub(crate) answer_seconds: u8,
     pub(crate) flags: u8,
     pub(crate) conditions: u32,
     pub(crate) condition_count: u8,
@@ -344,7 +350,8 @@ impl RuleRecord {
     pub(crate) fn read(bytes: &[u8; Self::SIZE]) -> Self {
         Self {
             name: u32_at(bytes, 0),
-            name_length: u16_at(bytes, 4),
+            name_length: bytes[4],
+            answer_seconds: bytes[5],
             flags: bytes[6],
             condition_count: bytes[7],
             conditions: u32_at(bytes, 8),
@@ -355,8 +362,7 @@ impl RuleRecord {
     #[cfg(feature = "std")]
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.extend(self.name.to_le_bytes());
-        out.extend(self.name_length.to_le_bytes());
-        out.extend([self.flags, self.condition_count]);
+        out.extend([self.name_length, self.answer_seconds, self.flags, self.condition_count]);
         out.extend(self.conditions.to_le_bytes());
         out.extend(self.steps.to_le_bytes());
     }

@@ -84,12 +84,16 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> (Decisio
         (None, None) => default,
     };
     let verdict = if flags & RULE_PERMIT != 0 { Verdict::Permit } else { Verdict::Block };
-    let needs_name = waiting(flow, verdict).is_some_and(|waiting| search_all(waiting, found, IGNORED_NAME) < found);
+    let asks = rule.filter(|_| flags & RULE_ASKS != 0).map(|rule| rule.answer_seconds);
+    // An answer may permit.
+    let waiting = waiting(flow, if asks.is_some() { Verdict::Permit } else { verdict });
+    let needs_name = waiting.is_some_and(|waiting| search_all(waiting, found, IGNORED_NAME) < found);
     if budget.is_overdrawn() {
         return (over_budget(header, flow.direction), budget.spent());
     }
     let decision = Decision {
         verdict,
+        asks,
         hard: flags & RULE_HARD != 0,
         silent: flags & RULE_SILENT != 0,
         rule: rule.map(|_| found),
@@ -106,6 +110,7 @@ pub(super) fn decide(image: &[u8], header: &Header, flow: &Flow<'_>) -> (Decisio
 fn over_budget(header: &Header, direction: Direction) -> Decision {
     Decision {
         verdict: Verdict::Block,
+        asks: None,
         hard: true,
         silent: false,
         rule: None,

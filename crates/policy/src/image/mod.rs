@@ -146,6 +146,16 @@ impl<B: StableBytes> Image<B> {
         [View::V4, View::V6].map(waits) != [[false; 2]; 2]
     }
 
+    /// Whether a rule asks.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        let bytes = self.bytes.bytes();
+        (0..self.rule_count()).any(|rule| {
+            let record = self.header.sections.rules.record::<{ RuleRecord::SIZE }>(bytes, rule).map(RuleRecord::read);
+            record.is_some_and(|record| record.flags & layout::RULE_ASKS != 0)
+        })
+    }
+
     /// Whether an address with names of several rules follows one that permits, and not one that blocks.
     #[must_use]
     pub fn shared_addresses_permit(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::{
     diagnostic::Diagnostic,
     diff::{essential, inside},
     flow::{Direction, Verdict},
-    model::{Action, AddressSet, Decider, Expectation, FlowSpec, Policy, Rule, SidBuf, program::fold},
+    model::{AddressSet, Decider, Expectation, FlowSpec, Policy, Rule, SidBuf, program::fold},
     reference::Reference,
 };
 use std::{
@@ -45,7 +45,10 @@ pub(super) fn cut_off(policy: &Policy, found: &mut Vec<Diagnostic>) {
         flow.with(options.application, |flow| reference.decide(flow)).expect("its program is a path of any machine")
     };
     let closed = |service: &Service| {
-        let permitted = |flow: &FlowSpec| decide(flow).verdict == Verdict::Permit;
+        let permitted = |flow: &FlowSpec| {
+            let decision = decide(flow);
+            decision.verdict == Verdict::Permit || decision.asks.is_some()
+        };
         let open = service.plain().iter().any(permitted)
             || policy.rules.iter().filter_map(|rule| service.flow_of(rule)).take(TRIES).any(|flow| permitted(&flow));
         (!open && !service.is_meant_closed(policy)).then(|| {
@@ -124,7 +127,7 @@ impl Service {
         let other_ports = if self.direction == Direction::Outbound { &rule.local_ports } else { &rule.remote_ports };
         let has = |set: &Option<crate::model::NumberSet>, value| set.as_ref().is_none_or(|set| set.contains(value));
         let serves = rule.enabled
-            && rule.action == Action::Permit
+            && rule.action.may_permit()
             && rule.direction.is_none_or(|direction| direction == self.direction)
             && has(&rule.protocols, self.protocol.into())
             && has(ports, self.port.into());

@@ -33,6 +33,13 @@ impl SidBuf {
         (bytes[1] > 0).then_some(Self { bytes })
     }
 
+    /// Reads the binary form.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let [1, count @ 1..=15, ..] = *bytes else { return None };
+        (bytes.len() == 8 + 4 * usize::from(count)).then(|| Self { bytes: bytes.to_vec() })
+    }
+
     /// The SID in a service's token: `S-1-5-80` and the SHA-1 of the name in upper case, as UTF-16LE.
     #[must_use]
     pub fn of_service(name: &str) -> Option<Self> {
@@ -159,6 +166,10 @@ mod tests {
         let sid = SidBuf::parse("S-1-5-21-1-2-4294967295-1001").unwrap();
         assert_eq!(sid.bytes()[..12], [1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0]);
         assert_eq!(sid.to_string(), "S-1-5-21-1-2-4294967295-1001");
+        assert_eq!(SidBuf::from_bytes(sid.bytes()), Some(sid.clone()));
+        for wrong in [&sid.bytes()[..11], &[], &[2, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 5]] {
+            assert_eq!(SidBuf::from_bytes(wrong), None);
+        }
         assert_eq!(SidBuf::parse("system").unwrap().to_string(), "S-1-5-18");
         assert_eq!(SidBuf::parse("administrators").unwrap().to_string(), "S-1-5-32-544");
         for wrong in ["", "S-1", "S-1-", "S-1-5", "S-1-5-x", "S-1-5-4294967296", "S-2-5-1", "S-1-5-+1"] {

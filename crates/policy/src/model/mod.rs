@@ -139,16 +139,40 @@ pub enum Action {
     Block,
     /// Discard silently where the layer allows.
     Drop,
+    /// Ask the program that answers, and hold the connection until it has.
+    Ask(Ask),
+}
+
+/// What a rule that asks says besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ask {
+    /// What holds without an answer.
+    pub unanswered: Verdict,
+    /// How many seconds an answer may take: one of [`crate::flow::ANSWER_SECONDS`].
+    pub within: u8,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self { unanswered: Verdict::Block, within: 30 }
+    }
 }
 
 impl Action {
-    /// Permit or block.
+    /// Permit or block; of a rule that asks, what holds without an answer.
     #[must_use]
     pub fn verdict(self) -> Verdict {
         match self {
             Self::Permit => Verdict::Permit,
             Self::Block | Self::Drop => Verdict::Block,
+            Self::Ask(ask) => ask.unanswered,
         }
+    }
+
+    /// Whether a flow can pass by it.
+    #[must_use]
+    pub fn may_permit(self) -> bool {
+        matches!(self, Self::Permit | Self::Ask(_))
     }
 
     /// The word the file uses.
@@ -158,6 +182,7 @@ impl Action {
             Self::Permit => "permit",
             Self::Block => "block",
             Self::Drop => "drop",
+            Self::Ask(_) => "ask",
         }
     }
 }

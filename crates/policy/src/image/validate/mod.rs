@@ -14,6 +14,7 @@ use super::{
     names,
     table::u32_at,
 };
+use crate::flow::ANSWER_SECONDS;
 use core::fmt;
 
 /// Why bytes are not an image.
@@ -198,6 +199,10 @@ fn rules(bytes: &[u8], sections: &Sections) -> Result<(), InvalidImage> {
         let readable = name.is_some_and(|name| core::str::from_utf8(name).is_ok());
         require(readable, "rules", index, "the name is UTF-8")?;
         require(record.flags & !RULE_FLAGS == 0, "rules", index, "only known flags are set")?;
+        let asks = record.flags & RULE_ASKS != 0;
+        let in_time = if asks { ANSWER_SECONDS.contains(&record.answer_seconds) } else { record.answer_seconds == 0 };
+        require(in_time, "rules", index, "a rule that asks says how long an answer may take, and no other does")?;
+        require(!asks || record.flags & RULE_SILENT == 0, "rules", index, "a rule that asks is not silent")?;
         require(record.conditions == condition_end, "rules", index, "conditions follow each other")?;
         condition_end = condition_end.saturating_add(u32::from(record.condition_count));
     }

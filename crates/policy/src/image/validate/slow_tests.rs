@@ -9,7 +9,7 @@ use crate::{
         forest::{Cut, ROOM, Word},
         layout::*,
     },
-    model::NumberSet,
+    model::{Action, NumberSet},
 };
 use std::{collections::BTreeMap, path::Path};
 
@@ -31,7 +31,7 @@ impl Deep {
         let mut writer = Writer::default();
         let list = NumberSet::from_ranges((0..1000).map(|place| (place * 10, place * 10 + 8)).collect());
         let conditions = vec![(Dimension::RemotePort, list); self.conditions.into()];
-        writer.rule("slow", 0, &conditions);
+        writer.rule("slow", Action::Block, 0, &conditions);
         for _ in 0..self.leaf {
             let flags = ENTRY_ANY_PROTOCOL | if self.conditions == 0 { 0 } else { ENTRY_CONDITIONS };
             // No flow of the tests comes from there: every entry is compared.
