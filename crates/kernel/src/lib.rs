@@ -12,6 +12,7 @@
 //! * [`irql`]: running at DISPATCH_LEVEL, where nobody suspends a thread.
 //! * [`etw`]: events for Event Tracing for Windows.
 //! * [`file`]: reading a file of the system's disk.
+//! * [`process`]: what is known of a process by its number, and when it ends.
 //! * [`spin`], [`status`], [`memory`], [`time`], [`processor`]: locks, NTSTATUS, fallible allocation, clocks.
 //!
 //! # In another driver
@@ -48,6 +49,7 @@ pub mod etw;
 pub mod file;
 pub mod irql;
 pub mod memory;
+pub mod process;
 pub mod processor;
 pub mod rings;
 pub mod shared;

@@ -5,12 +5,14 @@ mod dpc;
 mod driver;
 mod queue;
 mod request;
+mod timer;
 
 pub use device::{ControlDevice, DeviceConfig, DeviceEvents};
 pub use dpc::{Dpc, Routine};
 pub use driver::Driver;
 pub use queue::ManualQueue;
 pub use request::{FileId, Output, Request};
+pub use timer::Timer;
 
 use wdk_sys::{_WDF_EXECUTION_LEVEL, _WDF_SYNCHRONIZATION_SCOPE, WDF_OBJECT_ATTRIBUTES};
 

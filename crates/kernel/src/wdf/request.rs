@@ -2,7 +2,7 @@
 
 use core::{mem::ManuallyDrop, num::NonZeroUsize, ptr::null_mut, slice};
 
-use wdk_sys::{PVOID, WDFFILEOBJECT, WDFREQUEST, call_unsafe_wdf_function_binding};
+use wdk_sys::{PVOID, WDFFILEOBJECT, WDFREQUEST, call_unsafe_wdf_function_binding, ntddk::IoGetRequestorProcessId};
 
 use crate::status::{NtResult, NtStatus};
 
@@ -33,6 +33,14 @@ impl Request {
         // SAFETY: the request is ours and not completed.
         let file = unsafe { call_unsafe_wdf_function_binding!(WdfRequestGetFileObject, self.0) };
         FileId::of(file)
+    }
+
+    /// The process whose thread sent it; None when that is not known.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        // SAFETY: the request is ours and not completed, and so is its IRP; IRQL <= DISPATCH_LEVEL.
+        let id = unsafe { IoGetRequestorProcessId(call_unsafe_wdf_function_binding!(WdfRequestWdmGetIrp, self.0)) };
+        (id != 0).then_some(id)
     }
 
     /// The caller's input, copied by the I/O manager (METHOD_BUFFERED); empty when there is none.

@@ -244,8 +244,15 @@ NTSTATUS EtwWriteTransfer(REGHANDLE RegHandle, PCEVENT_DESCRIPTOR EventDescripto
                           LPCGUID RelatedActivityId, ULONG UserDataCount, PEVENT_DATA_DESCRIPTOR UserData);
 
 /* ---- Io, Ps, Rtl, Dbg ---- */
+typedef VOID (*PCREATE_PROCESS_NOTIFY_ROUTINE)(HANDLE ParentId, HANDLE ProcessId, BOOLEAN Create);
+
 PEPROCESS IoGetCurrentProcess(VOID);
+ULONG IoGetRequestorProcessId(PIRP Irp);
 HANDLE PsGetCurrentProcessId(VOID);
+LONGLONG PsGetProcessCreateTimeQuadPart(PEPROCESS Process);
+NTSTATUS PsLookupProcessByProcessId(HANDLE ProcessId, PEPROCESS *Process);
+NTSTATUS PsSetCreateProcessNotifyRoutine(PCREATE_PROCESS_NOTIFY_ROUTINE NotifyRoutine, BOOLEAN Remove);
+LONG_PTR ObfDereferenceObject(PVOID Object);
 VOID RtlInitUnicodeString(PUNICODE_STRING DestinationString, PCWSTR SourceString);
 VOID RtlCopyUnicodeString(PUNICODE_STRING DestinationString, PCUNICODE_STRING SourceString);
 ULONG DbgPrint(PCSTR Format, ...);
