@@ -61,8 +61,8 @@ pub struct Event {
     pub application_bytes: u16,
     /// How many bytes at the end of [`Event::application`] hold the name that the content asked for.
     pub name_bytes: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Where a rule asks: who has answered, or why nobody was asked ([`asked`]).
+    pub asked: u8,
     /// How many events of the same `ring` this reader has lost right before this one, because it was slower than they came.
     /// Whether its filter would have wanted them is not known.
     pub lost: u32,
@@ -105,7 +105,7 @@ impl Event {
             remote: [0; 16],
             application_bytes: 0,
             name_bytes: 0,
-            reserved: 0,
+            asked: 0,
             lost: 0,
             unrecorded: 0,
             ring: 0,
@@ -189,6 +189,28 @@ pub mod direction {
     pub const INBOUND: u8 = 2;
     /// The packet was to be passed on: its source stands as local, its destination as remote.
     pub const FORWARD: u8 = 3;
+}
+
+/// Values of [`Event::asked`]. From [`asked::TIMED_OUT`] on, what holds without an answer has decided.
+pub mod asked {
+    /// No rule asks.
+    pub const NO: u8 = 0;
+    /// It was answered.
+    pub const ANSWERED: u8 = 1;
+    /// An answer for the life of the process was remembered.
+    pub const REMEMBERED: u8 = 2;
+    /// The program that answers connects itself.
+    pub const OWN: u8 = 3;
+    /// Nobody answered in time.
+    pub const TIMED_OUT: u8 = 4;
+    /// Whoever answered has left, or the process has ended, while it was open.
+    pub const DROPPED: u8 = 5;
+    /// Nobody was there to answer.
+    pub const NOBODY: u8 = 6;
+    /// Too many questions were open, or memory was short.
+    pub const NO_ROOM: u8 = 7;
+    /// The connection could not be held: Windows asked about it again, or it came to its rule only after it was established.
+    pub const TOO_LATE: u8 = 8;
 }
 
 /// Bits of [`Event::flags`].

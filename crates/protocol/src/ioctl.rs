@@ -107,6 +107,26 @@ pub const FORGET_NAMES: u32 = code(0x811, FILE_WRITE_DATA);
 /// longer than an answer one can be in none.
 pub const FLOWS: u32 = code(0x812, FILE_READ_DATA);
 
+/// The caller's program answers what rules ask, until its handle is closed. No input, no output. Its own connections are
+/// permitted where a rule asks: those of the process whose thread sends this request.
+///
+/// STATUS_DEVICE_BUSY while another handle answers. Asking again changes nothing.
+pub const ANSWER_QUESTIONS: u32 = code(0x820, FILE_WRITE_DATA);
+
+/// Input: an [`crate::ask::From`]. Output: as many [`crate::ask::Question`]s as fit, from that number on, in order; none when there
+/// are no more. Whoever may read can look at them. A question that is not among them any more is closed: answered, out of
+/// time, of a process that has ended, or decided by a new policy. A buffer shorter than one record is
+/// STATUS_BUFFER_TOO_SMALL, another input is STATUS_INVALID_PARAMETER.
+pub const OPEN_QUESTIONS: u32 = code(0x821, FILE_READ_DATA);
+
+/// Input: an [`crate::ask::Answer`]. No output. Answers a question, once.
+///
+/// STATUS_NOT_FOUND for a number that is no open question's; STATUS_INVALID_DEVICE_REQUEST from a handle that does not
+/// answer; STATUS_INVALID_PARAMETER for other values than those there are; STATUS_INSUFFICIENT_RESOURCES, and the question
+/// stays open, when no more answers for the life of a process can be remembered, or Windows does not tell the driver of
+/// processes that end.
+pub const ANSWER: u32 = code(0x822, FILE_WRITE_DATA);
+
 /// The largest image the driver takes, in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 << 20;
 
@@ -128,5 +148,8 @@ mod tests {
         assert_eq!(GET_NAMES, 0x0012_6040);
         assert_eq!(FLOWS, 0x0012_6048);
         assert_eq!(FORGET_NAMES, 0x0012_A044);
+        assert_eq!(ANSWER_QUESTIONS, 0x0012_A080);
+        assert_eq!(OPEN_QUESTIONS, 0x0012_6084);
+        assert_eq!(ANSWER, 0x0012_A088);
     }
 }

@@ -5,6 +5,7 @@
 //! driver and a command of different builds cannot disagree unnoticed. [`PROTOCOL_VERSION`] changes with them.
 #![cfg_attr(not(test), no_std)]
 
+pub mod ask;
 pub mod event;
 pub mod eventlog;
 pub mod filter;
@@ -20,7 +21,7 @@ pub use event::Event;
 pub use status::Status;
 
 /// Changes whenever the meaning of a record or an IOCTL changes. The driver reports it in [`Status`].
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// Build of the oldest Windows that the driver runs on: the first to export ExAllocatePool2. `cargo xtask check-image` derives
 /// it from the image's imports; the INF, the command and the documents say the same.

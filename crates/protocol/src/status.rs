@@ -152,6 +152,22 @@ counters! {
     decided_by_learned_name: DecidedByLearnedName,
     /// Questions of DNS dropped because of the name asked about, or because that could not be read.
     datagrams_blocked_by_name: DatagramsBlockedByName,
+    /// Questions that rules have asked.
+    questions_asked: QuestionsAsked,
+    /// Questions that were answered.
+    questions_answered: QuestionsAnswered,
+    /// Questions that nobody answered in time.
+    questions_timed_out: QuestionsTimedOut,
+    /// Questions that ended otherwise: whoever answers has left, the process has ended, or a new policy decides.
+    questions_dropped: QuestionsDropped,
+    /// Connections held until a question is answered.
+    connections_held: ConnectionsHeld,
+    /// Connections that were not asked about, because nobody was there to answer.
+    not_asked_for_nobody: NotAskedForNobody,
+    /// Connections that were not asked about, because too many questions were open, or memory was short.
+    not_asked_for_want_of_room: NotAskedForWantOfRoom,
+    /// Connections that were not asked about, because they could not be held: Windows asks about them again, or refused.
+    not_asked_too_late: NotAskedTooLate,
     /// Events written to the ring.
     events_written: EventsWritten,
     /// Events that readers lost because they were slower than the events came, of all readers together.
