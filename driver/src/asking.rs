@@ -84,8 +84,11 @@ impl Asking {
         let registered = self.registered.lock().take();
         if let Some(Registered { engine, callouts, device }) = registered {
             drop(engine);
+            // While the callouts still decide what Windows asks about again.
+            SLUICE.questions.close();
             callouts::close();
             drop(callouts);
+            SLUICE.questions.stop();
             SLUICE.events.stop();
             drop(device);
         }

@@ -6,7 +6,7 @@ use kernel::{
     wdf::{ControlDevice, DeviceConfig, DeviceEvents, Driver, FileId, Output, Request},
 };
 use sluice_protocol::{
-    DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, flows,
+    DEVICE_NAME, DEVICE_SDDL, PROTOCOL_VERSION, SYMBOLIC_LINK, Status, ask, flows,
     ioctl::{self, From, MAX_PART_BYTES},
     names,
     upload::Wanted,
@@ -39,6 +39,9 @@ impl DeviceEvents for Device {
             ioctl::GET_NAMES => listed::<names::Record>(request, names),
             ioctl::FLOWS => listed::<flows::Record>(request, listing::list),
             ioctl::FORGET_NAMES => forget_names(request),
+            ioctl::ANSWER_QUESTIONS => answer_questions(request),
+            ioctl::OPEN_QUESTIONS => listed::<ask::Question>(request, questions),
+            ioctl::ANSWER => answer(request),
             _ => request.complete(NtStatus::INVALID_DEVICE_REQUEST),
         }
     }
@@ -49,6 +52,7 @@ impl DeviceEvents for Device {
 
     fn closed(file: FileId) {
         SLUICE.events.forget(file);
+        SLUICE.questions.forget(file);
         UPLOADS.abandon(file);
     }
 }
@@ -129,6 +133,28 @@ fn forget_names(mut request: Request) {
     }
     SLUICE.learned.forget();
     request.complete(NtStatus::SUCCESS);
+}
+
+fn answer_questions(mut request: Request) {
+    if !request.input().is_empty() {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    }
+    let who = request.file().zip(request.process_id()).ok_or(NtStatus::INVALID_DEVICE_REQUEST);
+    let done = who.and_then(|(file, process)| SLUICE.questions.answers(file, process));
+    request.complete(done.err().unwrap_or(NtStatus::SUCCESS));
+}
+
+fn questions(from: u64, output: &mut Output<'_>) {
+    SLUICE.questions.list(from, output);
+}
+
+fn answer(mut request: Request) {
+    let Ok(answer) = ask::Answer::read_from_bytes(request.input()) else {
+        return request.complete(NtStatus::INVALID_PARAMETER);
+    };
+    let file = request.file().ok_or(NtStatus::INVALID_DEVICE_REQUEST);
+    let done = file.and_then(|file| SLUICE.questions.answer(file, &answer));
+    request.complete(done.err().unwrap_or(NtStatus::SUCCESS));
 }
 
 fn record_all(mut request: Request) {

@@ -176,12 +176,12 @@ impl Standing {
 impl FlowState {
     /// A flow whose connection was permitted. It counts as decided under no policy, so its first packet is decided
     /// under the one in force: a swap between connection and establishment is not missed. `looked_at`: its content will
-    /// be looked at from its first byte on.
-    pub(crate) fn new(key: &FlowKey, identity: Shared<Identity>, looked_at: bool) -> Self {
+    /// be looked at from its first byte on. `answered`: its connection was permitted by whoever was asked about it.
+    pub(crate) fn new(key: &FlowKey, identity: Shared<Identity>, looked_at: bool, answered: bool) -> Self {
         SLUICE.counters.count(Counter::FlowsOpened);
         let standing = AtomicU32::new(pack(0, Standing::Permitted));
         let content = if looked_at { Stage::begun() } else { Stage::idle() };
-        Self { traffic: Traffic::new(), standing, key: KeptKey::of(key), identity, content }
+        Self { traffic: Traffic::new(), standing, key: KeptKey::of(key, answered), identity, content }
     }
 
     pub(crate) fn key(&self) -> FlowKey {
@@ -190,6 +190,11 @@ impl FlowState {
 
     pub(crate) fn owner(&self) -> Owner<'_> {
         self.identity.owner()
+    }
+
+    /// Whether its connection was permitted by whoever was asked about it.
+    pub(crate) const fn is_answered(&self) -> bool {
+        self.key.flags & KeptKey::ANSWERED != 0
     }
 
     /// 0 when not known.
@@ -290,7 +295,7 @@ struct KeptKey {
     local_port: u16,
     remote_port: u16,
     protocol: u8,
-    /// [`Self::IPV4`], [`Self::INBOUND`], [`Self::LOOPBACK`].
+    /// [`Self::IPV4`], [`Self::INBOUND`], [`Self::LOOPBACK`], [`Self::ANSWERED`].
     flags: u8,
 }
 
@@ -298,14 +303,16 @@ impl KeptKey {
     const IPV4: u8 = 1;
     const INBOUND: u8 = 2;
     const LOOPBACK: u8 = 4;
+    const ANSWERED: u8 = 8;
 
     /// The key of an established flow, which is not [`Direction::Forward`].
-    fn of(key: &FlowKey) -> Self {
+    fn of(key: &FlowKey, answered: bool) -> Self {
         let FlowKey { direction, protocol, local, local_port, remote, remote_port, loopback } = *key;
         let flag = |set, flag| if set { flag } else { 0 };
         let flags = flag(local.is_ipv4(), Self::IPV4)
             | flag(direction == Direction::Inbound, Self::INBOUND)
-            | flag(loopback, Self::LOOPBACK);
+            | flag(loopback, Self::LOOPBACK)
+            | flag(answered, Self::ANSWERED);
         Self { local: octets(local).1, remote: octets(remote).1, local_port, remote_port, protocol, flags }
     }
 

@@ -53,6 +53,9 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// No name.
+    pub(crate) const NONE: Self = Self { bytes: [0; LONGEST], length: 0 };
+
     /// The name, if it fits.
     pub(crate) fn of(name: &[u8]) -> Option<Self> {
         let mut kept = Self { bytes: [0; LONGEST], length: 0 };
@@ -205,6 +208,15 @@ impl Learned {
 }
 
 impl Learned {
+    /// A name that DNS has told of an address. DISPATCH_LEVEL.
+    pub(crate) fn name_of(&self, address: IpAddr) -> Option<Kept> {
+        let mut entries = [None; NAMES];
+        let table = self.table.read()?;
+        let (address, now) = (number(address), now());
+        copy(table.bucket(address)?, &mut entries, |there, ends| there == address && ends > now);
+        entries.iter().flatten().max_by_key(|entry| entry.ends).map(|entry| entry.name)
+    }
+
     /// The decision on a flow that has no name that can be read: by the names of its address, or as one without.
     /// DISPATCH_LEVEL.
     pub(crate) fn or_undecidable(&self, key: &FlowKey, policy: &Policy, owner: &Owner<'_>) -> (Decision, Option<Kept>) {

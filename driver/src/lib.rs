@@ -3,7 +3,7 @@
 //! The path of a decision: [`callouts`] (one file per place in the stack) reads what the filter engine passes,
 //! [`flow::FlowKey`] identifies the conversation, [`policy`] looks it up in the image in force, the verdict goes back
 //! with the rights honoured, and [`counters`] and [`events`] record what happened ([`budget`] bounds what one source
-//! may record). [`device`] is the control device for user mode.
+//! may record). What a rule asks about is held in [`questions`]. [`device`] is the control device for user mode.
 //!
 //! There is no `unsafe` here: what touches the kernel is in the `kernel` crate.
 #![no_std]
@@ -27,6 +27,7 @@ mod limits;
 mod listing;
 mod past;
 mod policy;
+mod questions;
 mod upload;
 mod whose;
 
@@ -35,7 +36,7 @@ use sluice_protocol::parameter::FAIL_CLOSED;
 
 use crate::{
     asking::Asking, counters::PerProcessor, etw::Trace, events::Events, flow::FlowState, identity::Identities,
-    kept::Kept, learned::Learned, limits::Limits, past::Past, policy::InForce, upload::Uploads,
+    kept::Kept, learned::Learned, limits::Limits, past::Past, policy::InForce, questions::Questions, upload::Uploads,
 };
 
 /// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
@@ -49,6 +50,7 @@ struct Sluice {
     kept: Kept,
     asking: Asking,
     learned: Learned,
+    questions: Questions,
     trace: Trace,
 }
 
@@ -68,6 +70,7 @@ static SLUICE: Sluice = Sluice {
     kept: Kept::new(),
     asking: Asking::new(),
     learned: Learned::new(),
+    questions: Questions::new(),
     trace: Trace::new(),
 };
 
@@ -88,10 +91,11 @@ fn begin(driver: &Driver) -> NtResult<()> {
     let device = device::create(driver)?;
     // First the policy, then the callouts: the first packet that they are asked about is decided by it.
     let restored = SLUICE.kept.restore(boot_start);
-    let prepared = SLUICE.events.start(&device).and_then(|()| SLUICE.asking.prepare(&device, fails_closed));
-    match prepared {
+    let started = SLUICE.events.start(&device).and_then(|()| SLUICE.questions.start(&device));
+    match started.and_then(|()| SLUICE.asking.prepare(&device, fails_closed)) {
         Ok(prepared) => SLUICE.asking.begin(device, prepared),
         Err(status) => {
+            SLUICE.questions.stop();
             SLUICE.events.stop();
             SLUICE.policy.clear();
             SLUICE.learned.clear();

@@ -5,7 +5,7 @@ use sluice_policy::Name;
 use sluice_protocol::{Event, event::flags, flows::Record};
 use zerocopy::IntoBytes;
 
-use crate::{SLUICE, events::set_decision, flow::FlowState};
+use crate::{SLUICE, callouts::settle, events::set_decision, flow::FlowState};
 
 /// Writes as many flows as fit, from this place on. PASSIVE_LEVEL.
 pub(crate) fn list(from: u64, output: &mut Output<'_>) {
@@ -23,6 +23,8 @@ fn record(number: u64, handle: u64, flow: &FlowState) -> Record {
     let mut event = Event { flow: handle, process_id: flow.process_id(), ..key.event() };
     if let Some(policy) = SLUICE.policy.read() {
         let decision = key.decide(&policy, &flow.owner(), name);
+        let (decision, asked) = settle(&policy, decision, flow.process_id(), flow.is_answered());
+        event.asked = asked;
         event.epoch = policy.epoch;
         set_decision(&mut event, &decision);
         if decision.needs_name {

@@ -31,6 +31,15 @@ pub(crate) const MAX_EPOCH: u32 = u32::MAX >> 2;
 pub(crate) struct Policy {
     pub(crate) image: Image<Vec<u8>>,
     pub(crate) epoch: u32,
+    /// Whether a rule asks.
+    pub(crate) asks: bool,
+}
+
+impl Policy {
+    /// Whether names that DNS tells are of use: to rules, or to whoever is asked.
+    pub(crate) fn wants_names(&self) -> bool {
+        self.asks || self.image.asks_for_names()
+    }
 }
 
 /// The slot that holds the policy in force. Readers never wait.
@@ -101,17 +110,19 @@ impl InForce {
         };
         // 0 means "no policy".
         let epoch = self.epoch() % MAX_EPOCH + 1;
-        if image.asks_for_names() {
+        let rules = image.rule_count();
+        let asks = image.asks();
+        let policy = try_box(Policy { image, epoch, asks })?;
+        if policy.wants_names() {
             SLUICE.learned.prepare();
         }
-        let rules = image.rule_count();
-        let policy = try_box(Policy { image, epoch })?;
         if let Some(before) = self.read() {
             PAST.keep(before.epoch, &before.image);
         }
         // Flows compare their generation with this one: they are decided again as soon as the new policy can be read,
         // not only when the last reader of the old one is done.
         self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
+        SLUICE.questions.policy_changed();
         SLUICE.counters.count(Counter::PoliciesLoaded);
         SLUICE.trace.policy_loaded(epoch, rules, size);
         Ok(PolicyReply::accepted(epoch))
@@ -121,6 +132,7 @@ impl InForce {
     pub(crate) fn clear(&self) {
         // Nobody else can replace it now: requests are handled one at a time, or the device is gone.
         let _ = self.policy.replace(None, || self.epoch.store(0, Ordering::Release));
+        SLUICE.questions.policy_changed();
         PAST.clear();
     }
 }

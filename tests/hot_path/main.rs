@@ -17,6 +17,8 @@ use support::Rig;
 
 /// Wakes those who wait for events (WdfDpcEnqueueTableIndex, wdffuncenum.h).
 const WDF_DPC_ENQUEUE: &str = "function 112 of the framework";
+/// Sets when a question is closed (WdfTimerStartTableIndex).
+const WDF_TIMER_START: &str = "function 319 of the framework";
 /// What any decision may ask the kernel for: its level, its processor, the time, to copy and compare bytes, and to wake
 /// those who wait.
 const ALWAYS: &[&str] = &[
@@ -37,8 +39,9 @@ const POOL: [&str; 2] = ["ExAllocatePool2", "ExFreePool"];
 
 /// What a place may ask for besides.
 const ALSO: &[(Point, &[&[&str]])] = &[
-    // When Windows asks again about a connection: is it in the short list of its handle?
-    (Point::Connect, &[&LOCK]),
+    // When Windows asks again about a connection: is it in the short list of its handle? And only where a rule asks: who
+    // asks is kept, the connection is held, and the time to answer in begins.
+    (Point::Connect, &[&LOCK, &POOL, &["FwpsPendOperation0", "KeQueryInterruptTimePrecise", WDF_TIMER_START]]),
     (Point::Accept, &[&LOCK]),
     // Once for each flow: its context is allocated and put into that list.
     (Point::Established, &[&LOCK, &POOL, &["FwpsFlowAssociateContext0", "FwpsFlowRemoveContext0", "FwpsFlowAbort0"]]),

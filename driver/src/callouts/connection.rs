@@ -2,7 +2,7 @@
 
 use kernel::wfp::{Callout, condition_flag, fields::Fields};
 use sluice_policy::{Direction, Name, Verdict};
-use sluice_protocol::{object::Point, status::Counter};
+use sluice_protocol::{event, object::Point, status::Counter};
 
 use super::{
     Request, fields_at, process_id,
@@ -13,6 +13,7 @@ use crate::{
     flow::{FlowState, Owner},
     inspection,
     learned::Kept,
+    questions::{Asked, Asking, Rule},
 };
 
 /// ALE_AUTH_CONNECT.
@@ -22,7 +23,9 @@ impl Callout for Connect {
     type Flow = FlowState;
 
     fn classify(request: &mut Request<'_>) {
-        classify(request, const { &fields_at(Point::Connect) }, Direction::Outbound);
+        classify(request, const { &fields_at(Point::Connect) }, Direction::Outbound, |request, asking| {
+            SLUICE.questions.ask(request, asking)
+        });
     }
 }
 
@@ -33,14 +36,16 @@ impl Callout for Accept {
     type Flow = FlowState;
 
     fn classify(request: &mut Request<'_>) {
-        classify(request, const { &fields_at(Point::Accept) }, Direction::Inbound);
+        classify(request, const { &fields_at(Point::Accept) }, Direction::Inbound, |_, _| {
+            Asked::Now(None, event::asked::TOO_LATE)
+        });
     }
 }
 
 /// Decides by the policy in force; without one everything passes, undecided. A connection whose name may still decide is
 /// let through: what is kept for its flow sees to the rest. Where DNS has told the names of the address, one that is
 /// blocked is refused here. IRQL <= DISPATCH_LEVEL.
-fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
+fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction, ask: Ask) {
     let flags = request.u32(fields.flags).unwrap_or(0);
     if flags & condition_flag::IS_REAUTHORIZE != 0 {
         SLUICE.counters.add(request.dispatch(), Counter::Reauthorizations, 1);
@@ -49,19 +54,38 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
     let owner = Owner::read(request, fields);
     let mut decision = key.decide(&policy, &owner, Name::Unknown);
     let mut learned = None;
-    let tracked = is_tracked(request, flags);
-    if decision.needs_name && tracked != Some(true) {
-        let unreadable = tracked == Some(false) || !inspection::is_possible(&key);
-        let by_name = SLUICE.learned.decide(&key, &policy, &owner, &decision);
-        match by_name.filter(|(by_name, _)| unreadable || by_name.verdict == Verdict::Block) {
-            Some((by_name, name)) => (decision, learned) = (by_name, Some(name)),
+    let known = Known::of(request, flags);
+    let tracked = matches!(known, Known::Tracked { .. });
+    if decision.needs_name && !tracked {
+        let unreadable = known == Known::Untracked || !inspection::is_possible(&key);
+        match SLUICE.learned.decide(&key, &policy, &owner, &decision) {
+            Some((by_name, name)) if unreadable || by_name.verdict == Verdict::Block || by_name.asks.is_some() => {
+                (decision, learned) = (by_name, Some(name));
+            }
             None if unreadable => decision = key.decide(&policy, &owner, Name::Undecidable),
+            // What a name permits is not asked about; its content has the last word.
+            Some(_) => decision.asks = None,
             None => {}
         }
     }
+    let process_id = process_id(request);
+    let rule = Rule::of(&policy, &decision);
     let epoch = policy.epoch;
     drop(policy);
-    if decision.verdict == Verdict::Block && !decision.needs_name && tracked == Some(true) {
+    let mut asked = event::asked::NO;
+    if let Some(rule) = rule {
+        let told = learned.or_else(|| SLUICE.learned.name_of(key.remote));
+        let again = flags & condition_flag::IS_REAUTHORIZE != 0;
+        let answer = match known {
+            Known::Tracked { answered: true } => Asked::Now(Some(Verdict::Permit), event::asked::ANSWERED),
+            _ => ask(request, &Asking { key: &key, process_id, owner: &owner, rule, name: told.as_ref(), again }),
+        };
+        match answer {
+            Asked::Held => return,
+            Asked::Now(verdict, why) => (decision, asked) = (decision.settled(verdict), why),
+        }
+    }
+    if decision.verdict == Verdict::Block && !decision.needs_name && tracked {
         // Windows ends the flow before a packet of it could be decided again.
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
     }
@@ -77,15 +101,32 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction) {
         (_, Verdict::Permit) => Counter::AcceptsPermitted,
         (_, Verdict::Block) => Counter::AcceptsBlocked,
     };
-    let process_id = process_id(request);
     let name = learned.as_ref().map_or(&[][..], Kept::as_bytes);
-    let subject = Subject { process_id, application: owner.application, name, ..Subject::packet(&key) };
+    let subject = Subject { process_id, application: owner.application, name, asked, ..Subject::packet(&key) };
     verdict::give(request, &subject, epoch, decision, counter, flags);
 }
 
-/// Whether an established flow that Windows asks about again has a context of ours, which knows its name; where it has
-/// none, nobody will look at its content. None for one that is not established.
-fn is_tracked(request: &Request<'_>, flags: u32) -> Option<bool> {
-    let asked_again = flags & condition_flag::IS_REAUTHORIZE != 0;
-    request.flow_handle().filter(|_| asked_again).map(|handle| SLUICE.flows.has(handle))
+/// What a layer can do where a rule asks. Only where connections are opened can they be held.
+type Ask = fn(&mut Request<'_>, &Asking<'_>) -> Asked;
+
+/// What is known of a connection from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// It is not established.
+    New,
+    /// It is, and has no context of ours: nobody will look at its content.
+    Untracked,
+    /// It has one, which knows its name, and whether an answer has permitted it.
+    Tracked { answered: bool },
+}
+
+impl Known {
+    fn of(request: &Request<'_>, flags: u32) -> Self {
+        let asked_again = flags & condition_flag::IS_REAUTHORIZE != 0;
+        let Some(handle) = request.flow_handle().filter(|_| asked_again) else { return Self::New };
+        match SLUICE.flows.with(handle, FlowState::is_answered) {
+            Some(answered) => Self::Tracked { answered },
+            None => Self::Untracked,
+        }
+    }
 }

@@ -4,10 +4,10 @@ use kernel::{
     status::{NtResult, NtStatus},
     wfp::{Answer, Callout, Flow, abort},
 };
-use sluice_policy::{Name, Verdict};
+use sluice_policy::{Direction, Name, Verdict};
 use sluice_protocol::{object::Point, status::Counter};
 
-use super::{Request, fields_at, flow_callouts, is_closing, process_id};
+use super::{Request, fields_at, flow_callouts, is_closing, process_id, verdict};
 use crate::{
     SLUICE,
     flow::{FlowKey, FlowState, Owner},
@@ -32,8 +32,12 @@ impl Callout for Established {
         };
         let owner = Owner::read(request, fields);
         let (awaits_name, learns) = purposes(&key, &owner);
-        let tracked =
-            if is_closing() { Err(NtStatus::DEVICE_BUSY) } else { track(request, key, &owner, awaits_name || learns) };
+        let answered = key.direction == Direction::Outbound && SLUICE.questions.established(process_id(request), &key);
+        let tracked = if is_closing() {
+            Err(NtStatus::DEVICE_BUSY)
+        } else {
+            track(request, key, &owner, awaits_name || learns, answered)
+        };
         let Err(status) = tracked else { return };
         untracked(request, status);
         if !awaits_name {
@@ -42,7 +46,9 @@ impl Callout for Established {
         SLUICE.counters.add(request.dispatch(), Counter::NamesNotLookedFor, 1);
         SLUICE.counters.add(request.dispatch(), Counter::NamesUndecidable, 1);
         let Some(policy) = SLUICE.policy.read() else { return };
-        if SLUICE.learned.or_undecidable(&key, &policy, &owner).0.verdict == Verdict::Block
+        let decision = SLUICE.learned.or_undecidable(&key, &policy, &owner).0;
+        let (decision, _) = verdict::settle(&policy, decision, process_id(request), answered);
+        if decision.verdict == Verdict::Block
             && let Some(handle) = request.flow_handle()
         {
             SLUICE.counters.add(request.dispatch(), Counter::FlowsBlockedByName, 1);
@@ -53,7 +59,7 @@ impl Callout for Established {
 
 /// Whether the flow's name may decide and can be looked for; and whether names can be learned from it.
 fn purposes(key: &FlowKey, owner: &Owner<'_>) -> (bool, bool) {
-    let policy = SLUICE.policy.read().filter(|policy| policy.image.asks_for_names() && inspection::is_possible(key));
+    let policy = SLUICE.policy.read().filter(|policy| policy.wants_names() && inspection::is_possible(key));
     policy.map_or((false, false), |policy| {
         (key.decide(&policy, owner, Name::Unknown).needs_name, inspection::dns::teaches(key))
     })
@@ -67,10 +73,10 @@ fn untracked(request: &Request<'_>, status: NtStatus) {
     }
 }
 
-fn track(request: &Request<'_>, key: FlowKey, owner: &Owner<'_>, looked_at: bool) -> NtResult<()> {
+fn track(request: &Request<'_>, key: FlowKey, owner: &Owner<'_>, looked_at: bool, answered: bool) -> NtResult<()> {
     let handle = request.flow_handle().ok_or(NtStatus::INVALID_PARAMETER)?;
     let process_id = process_id(request);
-    let state = FlowState::new(&key, Identity::of(process_id, owner)?, looked_at);
+    let state = FlowState::new(&key, Identity::of(process_id, owner)?, looked_at, answered);
     let flow = Flow::create(handle, state, SLUICE.limits.flows() as usize)?;
     for place in flow_callouts(&key, looked_at) {
         // If one association fails, the others are removed: half a flow would be counted wrong.

@@ -37,8 +37,10 @@ use crate::{
     flow::{FlowKey, FlowState},
 };
 
+pub(crate) use verdict::settle;
+
 /// One of our classify functions.
-type Request<'a> = Classify<'a, FlowState>;
+pub(crate) type Request<'a> = Classify<'a, FlowState>;
 
 /// The callout that a row of the table asks for.
 const fn entry(object: &CalloutObject) -> CalloutEntry {
@@ -129,9 +131,14 @@ fn flow_callouts(key: &FlowKey, looked_at: bool) -> impl Iterator<Item = usize> 
     })
 }
 
-/// Whether the policy in force asks for names: then answers of DNS are read.
+/// A UTF-16 path without its terminating NUL.
+pub(crate) fn trim_nul(path: &[u8]) -> &[u8] {
+    path.strip_suffix(&[0, 0]).unwrap_or(path)
+}
+
+/// Whether the policy in force has a use for names: then answers of DNS are read.
 fn asks_for_names() -> bool {
-    SLUICE.policy.read().is_some_and(|policy| policy.image.asks_for_names())
+    SLUICE.policy.read().is_some_and(|policy| policy.wants_names())
 }
 
 /// Ends the looking at a flow's content: the layers that only do that are not called for it again.

@@ -94,6 +94,7 @@ fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction
     }
     let Some((key, policy)) = verdict::decidable(request, fields, direction) else { return };
     let decision = key.decide(&policy, &Owner::read(request, fields), Name::Unknown);
+    let (decision, asked) = verdict::settle(&policy, decision, 0, false);
     let epoch = policy.epoch;
     drop(policy);
     let counter = match decision.verdict {
@@ -101,7 +102,7 @@ fn without_flow(request: &mut Request<'_>, fields: &Fields, direction: Direction
         Verdict::Block => Counter::PacketsBlocked,
     };
     let flags = request.u32(fields.flags).unwrap_or(0);
-    let subject = Subject::packet(&key);
+    let subject = Subject { asked, ..Subject::packet(&key) };
     verdict::give(request, &subject, epoch, decision, counter, flags);
 }
 
@@ -130,6 +131,7 @@ fn forbidden(request: &Request<'_>, fields: &Fields, direction: Direction) -> Op
     let [outbound, inbound] = [Direction::Outbound, Direction::Inbound]
         .map(|direction| FlowKey { direction, ..key }.decide(&policy, &owner, Name::Undecidable));
     let decision = if direction == Direction::Outbound { outbound } else { inbound };
-    let forbidden = outbound.verdict == Verdict::Block && inbound.verdict == Verdict::Block;
+    // One that a rule asks about may have been permitted.
+    let forbidden = outbound.verdict == Verdict::Block && outbound.asks.is_none() && inbound.verdict == Verdict::Block;
     forbidden.then_some((key, policy.epoch, decision))
 }

@@ -8,7 +8,7 @@ use kernel::{
 use sluice_policy::{Decision, Direction, Name, Verdict};
 use sluice_protocol::{Event, event, status::Counter};
 
-use super::Request;
+use super::{Request, trim_nul};
 use crate::{
     SLUICE,
     budget::Source,
@@ -16,6 +16,7 @@ use crate::{
     flow::{FlowKey, FlowState, Standing},
     learned::Kept,
     policy::Policy,
+    questions::Rule,
 };
 
 /// What a decision is about, as far as an event shows it.
@@ -27,17 +28,19 @@ pub(super) struct Subject<'a> {
     pub(super) application: Option<&'a [u8]>,
     /// The name that its content asks for; empty when not known.
     pub(super) name: &'a [u8],
+    /// What became of asking ([`event::asked`]).
+    pub(super) asked: u8,
 }
 
 impl<'a> Subject<'a> {
     /// A packet of which nothing but its headers is known.
     pub(super) const fn packet(key: &'a FlowKey) -> Self {
-        Self { key, process_id: 0, application: None, name: &[] }
+        Self { key, process_id: 0, application: None, name: &[], asked: event::asked::NO }
     }
 
     /// An established flow.
     fn of(flow: &'a FlowState, key: &'a FlowKey) -> Self {
-        Self { key, process_id: flow.process_id(), application: flow.owner().application, name: &[] }
+        Self { key, process_id: flow.process_id(), application: flow.owner().application, ..Self::packet(key) }
     }
 
     /// Records a decision under the policy of generation `epoch`, taken for `request`, if it is to be recorded.
@@ -65,6 +68,7 @@ impl<'a> Subject<'a> {
         event.process_id = self.process_id;
         event.epoch = epoch;
         event.layer = request.layer();
+        event.asked = self.asked;
         event.flags = flags | if decision.hard { event::flags::HARD } else { 0 };
         set_decision(event, &decision);
         event.set_name(self.name);
@@ -146,12 +150,13 @@ pub(super) fn standing(request: &Request<'_>, flow: &FlowState) -> Standing {
         Name::Undecidable => SLUICE.learned.or_undecidable(&key, &policy, &owner).0,
         name => key.decide(&policy, &owner, name),
     };
+    let (decision, asked) = settle(&policy, decision, flow.process_id(), flow.is_answered());
     let epoch = policy.epoch;
     drop(policy);
     let (standing, ours) = flow.replace_standing(token, epoch, Standing::of(&decision));
     if ours && standing == Standing::Revoked && last != Standing::Revoked {
         SLUICE.counters.add(request.dispatch(), Counter::FlowsRevoked, 1);
-        Subject::of(flow, &key).record(request, epoch, decision, event::flags::FLOW_REVOKED);
+        Subject { asked, ..Subject::of(flow, &key) }.record(request, epoch, decision, event::flags::FLOW_REVOKED);
     }
     standing
 }
@@ -204,6 +209,7 @@ fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option
         Name::Undecidable => SLUICE.learned.or_undecidable(&key, &policy, &owner),
         name => (key.decide(&policy, &owner, name), None),
     };
+    let (decision, asked) = settle(&policy, decision, flow.process_id(), flow.is_answered());
     let epoch = policy.epoch;
     drop(policy);
     let found = if matches!(name, Name::Known(_)) { Counter::NamesFound } else { Counter::NamesUndecidable };
@@ -218,11 +224,20 @@ fn by_content(request: &Request<'_>, flow: &FlowState, name: Name<'_>) -> Option
         }
         (_, None) => &[],
     };
-    Subject { name, ..Subject::of(flow, &key) }.record(request, epoch, decision, flags);
+    Subject { name, asked, ..Subject::of(flow, &key) }.record(request, epoch, decision, flags);
     Some((decision, epoch, learned))
 }
 
-/// A UTF-16 path without its terminating NUL.
-fn trim_nul(path: &[u8]) -> &[u8] {
-    path.strip_suffix(&[0, 0]).unwrap_or(path)
+/// The decision about what is established, or cannot be held, under a rule that asks: by the answer that permitted it
+/// (`answered`), by one for the life of its process, or as the rule says of none. Any IRQL.
+#[inline(never)] // it is seldom needed, and asked about in many places
+pub(crate) fn settle(policy: &Policy, decision: Decision, process_id: u32, answered: bool) -> (Decision, u8) {
+    let Some(rule) = Rule::of(policy, &decision) else { return (decision, event::asked::NO) };
+    if answered {
+        return (decision.settled(Some(Verdict::Permit)), event::asked::ANSWERED);
+    }
+    match SLUICE.questions.remembered(process_id, rule.tag) {
+        Some(verdict) => (decision.settled(Some(verdict)), event::asked::REMEMBERED),
+        None => (decision.settled(None), event::asked::TOO_LATE),
+    }
 }

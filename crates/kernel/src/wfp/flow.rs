@@ -102,20 +102,21 @@ impl<T: InSet> FlowSet<T> {
         self.living.load(Ordering::Acquire) == 0
     }
 
-    /// Whether the flow has a context. IRQL <= DISPATCH_LEVEL.
+    /// What `read` finds in the flow's context, None if it has none. IRQL <= DISPATCH_LEVEL; `read` runs at DISPATCH_LEVEL
+    /// with a lock held.
     #[must_use]
-    pub fn has(&self, handle: u64) -> bool {
+    pub fn with<R>(&self, handle: u64, read: impl FnOnce(&T) -> R) -> Option<R> {
         let head = self.shard(handle).lock();
         let mut current = head.0;
         // SAFETY: members of the list are alive while the lock is held: freeing one takes the lock first.
         while let Some(flow) = unsafe { current.as_ref() } {
             if flow.handle == handle && flow.associated.load(Ordering::Acquire) != 0 {
-                return true;
+                return Some(read(&flow.value));
             }
             // SAFETY: guarded by the lock held.
             current = unsafe { *flow.next.get() };
         }
-        false
+        None
     }
 
     /// Calls `visit` for every flow that lives throughout; no lock is held during the calls. IRQL <= DISPATCH_LEVEL.
