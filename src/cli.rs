@@ -171,6 +171,11 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Show the flows that live now: who talks with whom, how much each way, and what the policy says of it.
     Flows,
+    /// Answer what rules with `action = "ask"` ask: show who wants to connect where, and permit or block it.
+    ///
+    /// With --json for other programs: a line for each question and for each that is closed comes out, and a line like
+    /// {"id":1,"answer":"permit","scope":"once"} answers.
+    Ask(AskArgs),
     /// Show the names of addresses that the driver has learned from answers of DNS.
     Names {
         /// Forget all of them.
@@ -198,6 +203,16 @@ pub(crate) enum Command {
     /// Check, compile, show, compare, explain, test and import policies: needs no driver and no privileges.
     #[command(subcommand, after_help = crate::policy::EXIT_STATUS)]
     Policy(crate::policy::Command),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AskArgs {
+    /// Stop after the first answer.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Stop after this many seconds; with --once, fail if nothing was answered by then.
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

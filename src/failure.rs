@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// `events --count` ran into its timeout.
     #[error("{seen} of the {wanted} events came before the timeout")]
     FewerEvents { seen: u64, wanted: u64 },
+    /// `ask --once` ran into its timeout.
+    #[error("nothing was answered before the timeout")]
+    NothingAnswered,
     /// A policy that compiles has warnings.
     #[error("the policy has {count} warnings, and --deny-warnings allows none")]
     Warnings { count: usize },
@@ -58,7 +61,12 @@ impl Failure {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::NoMachine | Self::NoSource | Self::Usage(_) => 2,
-            Self::Netsh(_) | Self::NoDriver(_) | Self::FewerEvents { .. } | Self::Write { .. } | Self::Output(_) => 1,
+            Self::Netsh(_)
+            | Self::NoDriver(_)
+            | Self::FewerEvents { .. }
+            | Self::NothingAnswered
+            | Self::Write { .. }
+            | Self::Output(_) => 1,
             Self::Input { .. } | Self::NotInFile(_) | Self::Warnings { .. } => 4,
             Self::Control(error) => match error.kind() {
                 Kind::Refused => 1,
@@ -90,6 +98,7 @@ impl Failure {
             Self::Write { .. } => Some("nothing was written".to_owned()),
             Self::Netsh(_)
             | Self::FewerEvents { .. }
+            | Self::NothingAnswered
             | Self::Warnings { .. }
             | Self::Input { .. }
             | Self::Output(_) => None,

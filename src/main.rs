@@ -1,5 +1,6 @@
 //! The `sluice` command: installs the Sluicegate driver, loads policies into it, and shows what it does.
 
+mod ask;
 mod bundle;
 mod capture;
 mod cli;
@@ -104,6 +105,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Status => status::status(&*machine::open(cli)?, output),
         Command::Doctor { file } => doctor::doctor(cli, file.as_deref(), output),
         Command::Events(options) => events::events(&*machine::open(cli)?, options, output),
+        Command::Ask(options) => ask::ask(&*machine::open(cli)?, options, output),
         Command::Names { flush } => names::names(&*machine::open(cli)?, *flush, output),
         Command::Platform(command) => platform::run(cli, command, output),
         Command::Capture(what) => capture::capture(&*machine::open(cli)?, what, output),

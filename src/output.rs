@@ -35,6 +35,11 @@ impl Output {
         }
     }
 
+    /// Whether reports are JSON.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// From now on reports go to standard error.
     pub(crate) fn report_aside(&mut self) {
         self.to_stderr = true;

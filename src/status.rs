@@ -158,8 +158,9 @@ fn driver_text(driver: &DriverState, out: &mut dyn Write) -> io::Result<()> {
 
 /// The counters that a person looks for together, by how their names begin, in the order in which he asks; the rest comes
 /// last.
-const GROUPS: [(&str, &[&str]); 7] = [
+const GROUPS: [(&str, &[&str]); 8] = [
     ("decided", &["connects_", "accepts_", "packets_permitted", "packets_blocked", "forwards_"]),
+    ("asked", &["questions_", "connections_held", "not_asked_"]),
     ("silenced", &["discards_", "icmp_errors_"]),
     ("decisions", &["decisions_", "fields_", "reauthorizations"]),
     ("flows", &["flows_", "revoked_", "packets_", "bytes_"]),

@@ -1,7 +1,9 @@
 //! The driver's control device, with typed requests.
 
+use crate::ask::Answered;
 use crate::error::ControlError;
 use sluice_host::{Device, Host, HostError, HostResult, ServiceState, code};
+use sluice_protocol::ask;
 use sluice_protocol::filter::Filter;
 use sluice_protocol::flows;
 use sluice_protocol::names::Record;
@@ -209,6 +211,47 @@ impl Control {
     /// The driver refused.
     pub fn forget_names(&self) -> Result<(), ControlError> {
         self.ask("no more names", ioctl::FORGET_NAMES, &mut []).map(drop)
+    }
+
+    /// [`ioctl::ANSWER_QUESTIONS`], until this is dropped.
+    ///
+    /// # Errors
+    /// Another program answers, or the driver refused.
+    pub fn answer_questions(&self) -> Result<(), ControlError> {
+        self.0.control(ioctl::ANSWER_QUESTIONS, &[], &mut []).map(drop).map_err(|error| match error.code {
+            code::ERROR_BUSY => ControlError::AnsweredElsewhere,
+            _ => ControlError::step("asking the driver to be asked")(error),
+        })
+    }
+
+    /// [`ioctl::OPEN_QUESTIONS`], all at once.
+    ///
+    /// # Errors
+    /// The driver refused, or its answer is no whole number of questions.
+    pub fn questions(&self) -> Result<Vec<ask::Question>, ControlError> {
+        let mut output = vec![0; ask::MAX_QUESTIONS * size_of::<ask::Question>()];
+        let asking = ControlError::step("asking the driver for questions");
+        let from = ask::From::default();
+        let written = self.0.control(ioctl::OPEN_QUESTIONS, from.as_bytes(), &mut output).map_err(asking)?;
+        let (all, rest) = output.get(..written).unwrap_or_default().as_chunks::<{ size_of::<ask::Question>() }>();
+        if !rest.is_empty() {
+            let what = format!("{written} bytes that are no questions");
+            return Err(ControlError::Answer { request: "questions", what });
+        }
+        Ok(all.iter().filter_map(|bytes| ask::Question::read_from_bytes(bytes).ok()).collect())
+    }
+
+    /// [`ioctl::ANSWER`].
+    ///
+    /// # Errors
+    /// The driver refused for another reason than that the question is closed or there is no room.
+    pub fn answer(&self, answer: &ask::Answer) -> Result<Answered, ControlError> {
+        match self.0.control(ioctl::ANSWER, answer.as_bytes(), &mut []) {
+            Ok(_) => Ok(Answered::Yes),
+            Err(error) if error.code == code::ERROR_NOT_FOUND => Ok(Answered::Closed),
+            Err(error) if error.code == code::ERROR_NO_SYSTEM_RESOURCES => Ok(Answered::NotRemembered),
+            Err(error) => Err(ControlError::step("answering a question")(error)),
+        }
     }
 
     /// Reads events; 0 bytes when none came within `timeout`.

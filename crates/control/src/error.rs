@@ -116,6 +116,9 @@ pub enum ControlError {
     /// The driver is installed, and decides by its own policy.
     #[error("the driver is installed, and its policy decides")]
     DriverPresent,
+    /// One program at a time answers what rules ask.
+    #[error("another program answers what rules ask")]
+    AnsweredElsewhere,
     /// There is no policy to compare with.
     #[error("no policy is in force")]
     NoPolicy,
@@ -307,6 +310,7 @@ impl ControlError {
                 let remedies: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.remedy.as_str()).collect();
                 return Some(remedies.join("; then "));
             }
+            Self::AnsweredElsewhere => "end that program, or answer there",
             Self::Packaged { .. } => {
                 "remove the package first: `pnputil /enum-drivers` names it, `pnputil /delete-driver oemNN.inf /uninstall` \
                  removes it"

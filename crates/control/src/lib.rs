@@ -5,6 +5,7 @@
 //! up to the command. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
 
 mod apply;
+mod ask;
 mod bundle;
 pub mod device;
 mod disk;
@@ -33,6 +34,7 @@ pub mod watch;
 pub mod windows;
 
 pub use apply::{AppliedBundle, ApplyOptions, ApplyReport, apply};
+pub use ask::{Answered, Answerer, Question, Scope};
 pub use bundle::{CheckedBundle, Making, check_bundle, make_bundle, read_bundle};
 pub use disk::Disk;
 pub use doctor::{DoctorReport, Finding, doctor};

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use sluice_policy::{Direction, Essential, Flow};
-use sluice_protocol::event::{RULE_DEFAULT, RULE_ESSENTIAL, direction, flags, verdict};
+use sluice_protocol::event::{RULE_DEFAULT, RULE_ESSENTIAL, asked, direction, flags, verdict};
 use sluice_protocol::{Event, object};
 use std::borrow::Cow;
 use std::fmt;
@@ -79,13 +79,7 @@ impl From<&Event> for EventLine {
                 direction::FORWARD => "forward".into(),
                 other => format!("direction {other}").into(),
             },
-            protocol: match event.protocol {
-                1 => "icmp".into(),
-                6 => "tcp".into(),
-                17 => "udp".into(),
-                58 => "icmpv6".into(),
-                other => format!("protocol {other}").into(),
-            },
+            protocol: protocol(event.protocol),
             local_address: address(event.ip_version, event.local),
             local_port: event.local_port,
             remote_address: address(event.ip_version, event.remote),
@@ -103,7 +97,12 @@ impl From<&Event> for EventLine {
             },
             filter_id: event.filter_id,
             flow: (event.flow != 0).then_some(event.flow),
-            notes: NOTES.iter().filter(|(bit, _)| event.flags & bit != 0).map(|&(_, note)| note).collect(),
+            notes: NOTES
+                .iter()
+                .filter(|(bit, _)| event.flags & bit != 0)
+                .map(|&(_, note)| note)
+                .chain(ASKED.iter().filter(|(how, _)| event.asked == *how).map(|&(_, note)| note))
+                .collect(),
         }
     }
 }
@@ -130,6 +129,29 @@ const NOTES: [(u16, &str); 11] = [
     (flags::NAME_CUT, "name cut"),
     (flags::LEARNED, "learned"),
 ];
+
+/// What became of asking, where a rule asks.
+const ASKED: [(u8, &str); 8] = [
+    (asked::ANSWERED, "answered"),
+    (asked::REMEMBERED, "answered for the process"),
+    (asked::OWN, "answers itself"),
+    (asked::TIMED_OUT, "not answered in time"),
+    (asked::DROPPED, "not answered any more"),
+    (asked::NOBODY, "nobody to ask"),
+    (asked::NO_ROOM, "no room to ask"),
+    (asked::TOO_LATE, "too late to ask"),
+];
+
+/// `tcp`, `udp`, `icmp`, `icmpv6`, or the IANA number.
+pub(crate) fn protocol(number: u8) -> Cow<'static, str> {
+    match number {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        other => format!("protocol {other}").into(),
+    }
+}
 
 impl EventLine {
     fn is_icmp(&self) -> bool {
@@ -182,13 +204,13 @@ fn endpoint(f: &mut fmt::Formatter<'_>, address: IpAddr, port: u16) -> fmt::Resu
     }
 }
 
-fn address(ip_version: u8, bytes: [u8; 16]) -> IpAddr {
+pub(crate) fn address(ip_version: u8, bytes: [u8; 16]) -> IpAddr {
     let [a, b, c, d, ..] = bytes;
     if ip_version == 4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() }
 }
 
 /// A FILETIME, in 100 ns since 1601-01-01 UTC, if the calendar reaches that far.
-pub(super) fn timestamp(filetime: u64) -> Timestamp {
+pub(crate) fn timestamp(filetime: u64) -> Timestamp {
     /// 1601-01-01 to 1970-01-01 in 100 ns.
     const TO_UNIX: i128 = 116_444_736_000_000_000;
     Timestamp::from_nanosecond((i128::from(filetime) - TO_UNIX) * 100).unwrap_or(Timestamp::MAX)

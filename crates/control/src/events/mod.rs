@@ -10,6 +10,7 @@ mod line;
 
 pub use filter::EventFilter;
 pub use line::EventLine;
+pub(crate) use line::{address, protocol, timestamp};
 
 use crate::device::Control;
 use crate::error::ControlError;
@@ -245,7 +246,12 @@ impl RuleNames {
 
     /// The name of the rule that decided.
     pub(crate) fn name(&self, line: &EventLine) -> Option<String> {
-        self.0.get(&line.epoch)?.as_ref()?.get(line.rule? as usize).cloned()
+        self.of(line.epoch, line.rule?)
+    }
+
+    /// The name of a rule.
+    pub(crate) fn of(&self, epoch: u32, rule: u32) -> Option<String> {
+        self.0.get(&epoch)?.as_ref()?.get(rule as usize).cloned()
     }
 }
 
