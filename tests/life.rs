@@ -25,15 +25,16 @@ use ntsim::{
     machine::{Config, Machine},
 };
 use passing::{ALL, BY_POLICY, ESSENTIAL, FORBIDDEN, MANAGER, PERMITTED, POLICY, Passing, closed, passes};
-use shim::stack::Verdict;
+use shim::stack::Verdict as Passed;
 use sluice_control::{
-    ControlError, EventOptions, Loading, events,
+    Answerer, ControlError, EventOptions, Loading, Scope, events,
     install::{Options, install_with},
     load_with,
     objects::Fail,
     status, uninstall,
 };
 use sluice_host::{Host, ServiceConfig, ServiceState, StartType, code};
+use sluice_policy::Verdict;
 use sluice_protocol::{KEPT_POLICY, SERVICE_NAME};
 use support::{Rig, driver};
 use tempfile::TempDir;
@@ -41,13 +42,19 @@ use wire::{Segment, Tcp, Wire};
 
 const STEPS: usize = 300;
 /// The policies, with what passes under each.
-const POLICIES: [(&str, Passing); 3] = [
+const POLICIES: [(&str, Passing); 4] = [
     (POLICY, BY_POLICY),
     (
         "[default]\noutbound = \"block\"\ninbound = \"block\"\nforward = \"block\"\n",
         Passing { permitted: false, manager: false, ..BY_POLICY },
     ),
     ("[default]\noutbound = \"permit\"\ninbound = \"permit\"\nlog = true\n", ALL),
+    // Nobody answers while it is looked at what passes.
+    (
+        "[default]\nforward = \"block\"\n[[rule]]\nname = \"asks\"\naction = \"ask\"\ndirection = \"outbound\"\n\
+         answer-within = \"1s\"\nremote = [\"203.0.113.66\", \"2001:db8:1::66\"]\n",
+        BY_POLICY,
+    ),
 ];
 
 /// xorshift64*.
@@ -111,7 +118,7 @@ impl Life {
     }
 
     fn step(&mut self) {
-        let what = match self.random.below(20) {
+        let what = match self.random.below(22) {
             0..=4 => self.load(),
             5..=8 => self.traffic(),
             9 => self.read(),
@@ -122,6 +129,7 @@ impl Life {
             15 => self.damage(),
             16 => self.remove(),
             17 | 18 => self.without_memory(),
+            20 | 21 => self.ask(),
             _ => self.listen(),
         };
         self.log.steps.push(what);
@@ -143,9 +151,9 @@ impl Life {
     fn traffic(&mut self) -> String {
         let remote = [PERMITTED, FORBIDDEN, MANAGER][self.random.below(3)][self.random.below(2)];
         let (verdict, mut tcp) = self.wire.connect(remote, 443);
-        if verdict == Verdict::Forward
-            && self.wire.receive(&mut tcp, Segment::SynAck) == Verdict::Forward
-            && self.wire.send(&mut tcp, Segment::Ack) == Verdict::Forward
+        if verdict == Passed::Forward
+            && self.wire.receive(&mut tcp, Segment::SynAck) == Passed::Forward
+            && self.wire.send(&mut tcp, Segment::Ack) == Passed::Forward
         {
             self.open.push(tcp);
         }
@@ -180,6 +188,40 @@ impl Life {
         let what = self.traffic();
         reader.join().unwrap();
         format!("with a reader, {what}")
+    }
+
+    /// Somebody answers what is asked, or does not, while other things happen; then he ends.
+    fn ask(&mut self) -> String {
+        let mut answerer = match Answerer::begin(&self.host) {
+            Ok(answerer) => answerer,
+            Err(error) => return format!("nobody answers: {error}"),
+        };
+        let mut what = Vec::new();
+        for _ in 0..1 + self.random.below(6) {
+            what.push(match self.random.below(8) {
+                0 => self.load(),
+                1 => {
+                    self.host.machine().clock.push(Duration::from_millis(700));
+                    "time passed".to_owned()
+                }
+                2 => {
+                    self.host.machine().low_resources.enable(1);
+                    let traffic = self.traffic();
+                    self.host.machine().low_resources.disable();
+                    format!("with failing calls, {traffic}")
+                }
+                _ => self.traffic(),
+            });
+            for asked in answerer.open().expect("questions") {
+                let verdict = [Verdict::Permit, Verdict::Block][self.random.below(2)];
+                if self.random.below(2) == 0 {
+                    // Once, so that what passes afterwards is what the policy says.
+                    let answered = answerer.answer(asked.id, verdict, Scope::Once);
+                    what.push(format!("{verdict:?}: {answered:?}"));
+                }
+            }
+        }
+        format!("somebody answered: {}", what.join(", "))
     }
 
     fn service(&mut self) -> String {
