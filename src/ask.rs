@@ -12,6 +12,7 @@ use sluice_control::{Answered, Answerer, Question, Scope};
 use sluice_host::Host;
 use sluice_policy::Verdict;
 use std::io::BufRead;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -19,12 +20,14 @@ use std::time::{Duration, Instant};
 /// How long a question may stand unseen.
 const STEP: Duration = Duration::from_millis(100);
 
-/// What a person types, and what it means.
-const KEYS: [(&str, Verdict, Scope, &str); 4] = [
-    ("o", Verdict::Permit, Scope::Once, "permit once"),
-    ("p", Verdict::Permit, Scope::Process, "permit as long as the process lives"),
-    ("b", Verdict::Block, Scope::Once, "block once"),
-    ("k", Verdict::Block, Scope::Process, "block as long as the process lives"),
+/// What a person types, and what it means. The last two need a policy file.
+static KEYS: [(&str, Verdict, For, &str); 6] = [
+    ("o", Verdict::Permit, For::Once, "permit once"),
+    ("p", Verdict::Permit, For::Process, "permit as long as the process lives"),
+    ("b", Verdict::Block, For::Once, "block once"),
+    ("k", Verdict::Block, For::Process, "block as long as the process lives"),
+    ("a", Verdict::Permit, For::Rule, "permit always, by a rule"),
+    ("n", Verdict::Block, For::Rule, "permit never, by a rule"),
 ];
 
 /// A line that another program writes to answer.
@@ -44,12 +47,15 @@ enum Word {
     Block,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+/// For what an answer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum For {
     #[default]
     Once,
     Process,
+    /// For the same program, address, port and protocol, by a rule of the policy.
+    Rule,
 }
 
 /// What is told: one line of JSON each.
@@ -61,7 +67,7 @@ enum Told<'a> {
     /// It is open.
     Question(&'a Question),
     /// It was answered here.
-    Answered { id: u64, answer: Verdict, scope: Scope },
+    Answered { id: u64, answer: Verdict, scope: For },
     /// It is not open any more, and was not answered here.
     Closed { id: u64 },
     /// A line could not be used.
@@ -72,7 +78,8 @@ pub(crate) fn ask(host: &dyn Host, options: &AskArgs, output: &mut Output) -> Re
     let answerer = Answerer::begin(host)?;
     let lines = read_lines();
     let until = options.timeout.map(|timeout| Instant::now() + timeout);
-    let mut session = Session { answerer, open: Vec::new(), shown: None, output };
+    let policy = options.policy.as_deref();
+    let mut session = Session { host, policy, answerer, open: Vec::new(), shown: None, output };
     session.tell(&Told::Answers { within: options.timeout.map(|timeout| timeout.as_secs_f64()) }, true)?;
     loop {
         session.look()?;
@@ -110,6 +117,8 @@ fn read_lines() -> Receiver<String> {
 }
 
 struct Session<'a> {
+    host: &'a dyn Host,
+    policy: Option<&'a Path>,
     answerer: Answerer,
     open: Vec<Question>,
     /// The question that a person is asked now.
@@ -150,7 +159,7 @@ impl Session<'_> {
         }
         let (id, verdict, scope) = if self.output.is_json() {
             match serde_json::from_str::<Line>(line) {
-                Ok(Line { id, answer, scope }) => (id, answer.into(), scope.into()),
+                Ok(Line { id, answer, scope }) => (id, answer.into(), scope),
                 Err(error) => {
                     let why = format!("the line is no answer: {error}");
                     self.tell(&Told::Refused { why }, true)?;
@@ -158,7 +167,7 @@ impl Session<'_> {
                 }
             }
         } else {
-            let key = KEYS.iter().find(|(key, ..)| line.eq_ignore_ascii_case(key));
+            let key = self.keys().iter().find(|(key, ..)| line.eq_ignore_ascii_case(key));
             match (self.shown, key) {
                 (Some(id), Some((_, verdict, scope, _))) => (id, *verdict, *scope),
                 (None, _) => {
@@ -166,17 +175,22 @@ impl Session<'_> {
                     return Ok(false);
                 }
                 (Some(_), None) => {
-                    self.tell(&Told::Refused { why: format!("`{line}` is none of {}", keys()) }, true)?;
+                    self.tell(&Told::Refused { why: format!("`{line}` is none of {}", said(self.keys())) }, true)?;
                     return Ok(false);
                 }
             }
         };
-        let done = self.answerer.answer(id, verdict, scope)?;
+        let long = match scope {
+            For::Once => Scope::Once,
+            For::Process => Scope::Process,
+            For::Rule => return self.take_rule(id, verdict),
+        };
+        let done = self.answerer.answer(id, verdict, long)?;
         match done {
             Answered::Yes => {
                 // What is remembered answers what else the rule asks about the process.
                 let whose = |one: &Question| (one.process_id, one.rule_name.clone());
-                let same = self.open.iter().find(|one| one.id == id).map(whose).filter(|_| scope == Scope::Process);
+                let same = self.open.iter().find(|one| one.id == id).map(whose).filter(|_| scope == For::Process);
                 let (answered, open) = std::mem::take(&mut self.open)
                     .into_iter()
                     .partition(|one| one.id == id || Some(whose(one)) == same);
@@ -197,10 +211,40 @@ impl Session<'_> {
         Ok(done == Answered::Yes)
     }
 
+    /// Answers by a rule, which decides the question when its policy is loaded. A policy that cannot be loaded, or written, is
+    /// no reason to end.
+    fn take_rule(&mut self, id: u64, verdict: Verdict) -> Result<bool, Failure> {
+        let question = self.open.iter().find(|one| one.id == id);
+        let done = match (self.policy, question) {
+            (None, _) => Err("there is no policy file to write a rule into: --policy names it".to_owned()),
+            (_, None) => Err(format!("question {id} is not open")),
+            (Some(file), Some(question)) => {
+                sluice_control::answer_by_rule(self.host, file, question, verdict).map_err(|error| error.to_string())
+            }
+        };
+        match done {
+            Ok(_) => {
+                self.open.retain(|one| one.id != id);
+                self.shown = self.shown.filter(|shown| *shown != id);
+                self.tell(&Told::Answered { id, answer: verdict, scope: For::Rule }, true)?;
+                Ok(true)
+            }
+            Err(why) => {
+                self.tell(&Told::Refused { why }, true)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn keys(&self) -> &'static [(&'static str, Verdict, For, &'static str)] {
+        if self.policy.is_some() { &KEYS } else { &KEYS[..KEYS.len() - 2] }
+    }
+
     fn tell(&mut self, told: &Told<'_>, wanted: bool) -> Result<(), Failure> {
         if !wanted {
             return Ok(());
         }
+        let keys = said(self.keys());
         self.output.report(told, |out| match told {
             Told::Answers { within } => {
                 let until = within.map_or("Ctrl-C".to_owned(), |seconds| format!("{seconds} s, or Ctrl-C,"));
@@ -218,14 +262,18 @@ impl Session<'_> {
                     one.services.iter().try_for_each(|service| write!(out, ", service {service}"))?;
                     writeln!(out, "{}", one.package.iter().map(|sid| format!(", package {sid}")).collect::<String>())?;
                 }
-                writeln!(out, "  {}; {without} in {seconds} s without an answer", keys())
+                writeln!(out, "  {keys}; {without} in {seconds} s without an answer")
             }
             Told::Answered { id, answer, scope } => {
                 let (style, word) = match answer {
                     Verdict::Permit => (GOOD, "permitted"),
                     Verdict::Block => (BAD, "blocked"),
                 };
-                let long = if *scope == Scope::Process { ", as long as the process lives" } else { "" };
+                let long = match scope {
+                    For::Once => "",
+                    For::Process => ", as long as the process lives",
+                    For::Rule => ", by a rule of the policy",
+                };
                 writeln!(out, "{style}{word}{style:#} question {id}{long}")
             }
             Told::Closed { id } => writeln!(out, "{WARNING}question {id} is closed{WARNING:#}: there was no answer"),
@@ -235,8 +283,8 @@ impl Session<'_> {
 }
 
 /// What a person may type.
-fn keys() -> String {
-    KEYS.map(|(key, _, _, what)| format!("{key} {what}")).join(", ")
+fn said(keys: &[(&str, Verdict, For, &str)]) -> String {
+    keys.iter().map(|(key, _, _, what)| format!("{key} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 impl From<Word> for Verdict {
@@ -244,15 +292,6 @@ impl From<Word> for Verdict {
         match word {
             Word::Permit => Self::Permit,
             Word::Block => Self::Block,
-        }
-    }
-}
-
-impl From<For> for Scope {
-    fn from(long: For) -> Self {
-        match long {
-            For::Once => Self::Once,
-            For::Process => Self::Process,
         }
     }
 }

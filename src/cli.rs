@@ -210,6 +210,10 @@ pub(crate) struct AskArgs {
     /// Stop after the first answer.
     #[arg(long)]
     pub(crate) once: bool,
+    /// The policy file that asks: an answer may also be a rule, which is written into it before the rule that asks, and the
+    /// policy is loaded.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// Stop after this many seconds; with --once, fail if nothing was answered by then.
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,

@@ -137,6 +137,42 @@ fn a_person_answers_with_a_key() {
     served.is_clean();
 }
 
+/// A rule in the policy's file, before the one that asks, is an answer that stays.
+#[test]
+fn a_rule_is_written_into_the_policy_and_loaded() {
+    let served = asking();
+    let mut card = Card::new(&served.machine, PID);
+    let file = served.file("policy.toml", &format!("# mine\n{ASKS}"));
+    let mut ask = Ask::start(&served, &["ask", "--json", "--policy", &file]);
+    for (port, answer, expected, after) in
+        [(443, "permit", (1, 0), Stands::Sent), (80, "block", (0, 1), Stands::Refused)]
+    {
+        assert_eq!(card.connect(REMOTE, port).0, Stands::Held);
+        let id = ask.json()["question"]["id"].as_u64().unwrap();
+        ask.say(&format!("{{\"id\":{id},\"answer\":\"{answer}\",\"scope\":\"rule\"}}"));
+        assert_eq!(ask.json(), json!({"answered": {"id": id, "answer": answer, "scope": "rule"}}));
+        card.await_outcome(expected);
+        assert_eq!(card.connect(REMOTE, port).0, after, "nothing is asked any more");
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("# mine\n[[rule]]\nname = \"answered: curl to 203.0.113.10\"\n"), "{text}");
+    assert!(text.ends_with(ASKS) && text.contains("answered: curl to 203.0.113.10 (2)"), "{text}");
+    served.run(0, &["policy", "check", &file]);
+    // A file that is not the policy that asks stays as it is.
+    fs::write(&file, "[default]\noutbound = \"block\"\n").unwrap();
+    card.connect(REMOTE, 22);
+    let id = ask.json()["question"]["id"].as_u64().unwrap();
+    ask.say(&format!("{{\"id\":{id},\"answer\":\"permit\",\"scope\":\"rule\"}}"));
+    let refused = ask.json();
+    assert!(refused["refused"]["why"].as_str().unwrap().contains("no rule of the name"), "{refused}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "[default]\noutbound = \"block\"\n");
+    drop(ask);
+    card.await_outcome((0, 1));
+    card.finish();
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
 /// However it ends, what is open gets what the rule says, at once.
 #[test]
 fn who_ends_it_leaves_nothing_half_done() {

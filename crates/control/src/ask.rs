@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sluice_host::Host;
 use sluice_policy::{Verdict, model::SidBuf};
-use sluice_protocol::ask::{Question as Record, scope};
+use sluice_protocol::ask::{Question as Record, flags, scope};
 use sluice_protocol::event::verdict;
 use std::borrow::Cow;
 use std::fmt;
@@ -43,6 +43,9 @@ pub struct Question {
     /// The application's NT path; its end, if it is long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
+    /// Whether only the end of it is there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub application_cut: bool,
     /// The SID of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -187,6 +190,7 @@ fn question(record: &Record, names: &RuleNames) -> Question {
         process_created: (record.process_created != 0).then(|| timestamp(record.process_created)),
         parent_id: known(record.parent_id),
         application: (!application.is_empty()).then_some(application),
+        application_cut: record.flags & flags::APPLICATION_CUT != 0,
         user: sids.first().map(ToString::to_string),
         services: of("S-1-5-80-").collect(),
         package: of("S-1-15-2-").next(),

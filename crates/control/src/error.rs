@@ -119,6 +119,14 @@ pub enum ControlError {
     /// One program at a time answers what rules ask.
     #[error("another program answers what rules ask")]
     AnsweredElsewhere,
+    /// A question cannot be answered by a rule.
+    #[error("no rule can be written into {}: {why}", path.display())]
+    NoRuleToAnswer {
+        /// The policy file.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// There is no policy to compare with.
     #[error("no policy is in force")]
     NoPolicy,
@@ -310,6 +318,7 @@ impl ControlError {
                 let remedies: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.remedy.as_str()).collect();
                 return Some(remedies.join("; then "));
             }
+            Self::NoRuleToAnswer { .. } => "answer once, or as long as the process lives, or write the rule",
             Self::AnsweredElsewhere => "end that program, or answer there",
             Self::Packaged { .. } => {
                 "remove the package first: `pnputil /enum-drivers` names it, `pnputil /delete-driver oemNN.inf /uninstall` \

@@ -4,6 +4,7 @@
 //! Every verb takes the host first, changes all or nothing, and returns a report that a program can read; printing is
 //! up to the command. [`ControlError`] says what failed, where, and (through [`ControlError::advice`]) what to do.
 
+mod answer_rule;
 mod apply;
 mod ask;
 mod bundle;
@@ -33,6 +34,7 @@ pub mod watch;
 #[cfg(windows)]
 pub mod windows;
 
+pub use answer_rule::answer_by_rule;
 pub use apply::{AppliedBundle, ApplyOptions, ApplyReport, apply};
 pub use ask::{Answered, Answerer, Question, Scope};
 pub use bundle::{CheckedBundle, Making, check_bundle, make_bundle, read_bundle};
