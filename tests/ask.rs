@@ -459,9 +459,9 @@ fn only_who_answers_may_answer_and_only_what_is_open() {
     let answer = ask::Answer { id, verdict: verdict::PERMIT, scope: ask::scope::ONCE, reserved: [0; 6] };
     assert!(other.control(ioctl::ANSWER, answer.as_bytes(), &mut []).is_err(), "it does not answer");
     let mut output = [0; 4 * size_of::<ask::Question>()];
-    let seen = other.control(ioctl::OPEN_QUESTIONS, ask::From::default().as_bytes(), &mut output);
+    let seen = other.control(ioctl::OPEN_QUESTIONS, ioctl::From { number: 0 }.as_bytes(), &mut output);
     assert_eq!(seen, Ok(size_of::<ask::Question>()), "it may look");
-    let later = ask::From { id: id + 1 };
+    let later = ioctl::From { number: id + 1 };
     assert_eq!(other.control(ioctl::OPEN_QUESTIONS, later.as_bytes(), &mut output), Ok(0));
     drop(answerer);
     card.serve();
@@ -487,7 +487,7 @@ fn only_who_answers_may_answer_and_only_what_is_open() {
         assert!(other.control(ioctl::ANSWER, &bytes, &mut []).is_err(), "{length} bytes");
         assert_eq!(other.control(ioctl::ANSWER_QUESTIONS, &bytes, &mut []).is_ok(), length == 0);
         let asked = other.control(ioctl::OPEN_QUESTIONS, &bytes, &mut output);
-        assert_eq!(asked.is_ok(), length == size_of::<ask::From>(), "{length} bytes");
+        assert_eq!(asked.is_ok(), length == size_of::<ioctl::From>(), "{length} bytes");
         let short = other.control(ioctl::OPEN_QUESTIONS, &[0; 8], &mut vec![0; length * 4]);
         assert_eq!(short.is_ok(), length * 4 >= size_of::<ask::Question>());
     }

@@ -231,7 +231,7 @@ impl Control {
     pub fn questions(&self) -> Result<Vec<ask::Question>, ControlError> {
         let mut output = vec![0; ask::MAX_QUESTIONS * size_of::<ask::Question>()];
         let asking = ControlError::step("asking the driver for questions");
-        let from = ask::From::default();
+        let from = ioctl::From { number: 0 };
         let written = self.0.control(ioctl::OPEN_QUESTIONS, from.as_bytes(), &mut output).map_err(asking)?;
         let (all, rest) = output.get(..written).unwrap_or_default().as_chunks::<{ size_of::<ask::Question>() }>();
         if !rest.is_empty() {

@@ -31,14 +31,6 @@ pub const SIDS_BYTES: usize = 304;
 /// How many bytes of the name that DNS has told.
 pub const NAME_BYTES: usize = 104;
 
-/// The input of [`crate::ioctl::OPEN_QUESTIONS`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct From {
-    /// The first [`Question::id`] that is wanted.
-    pub id: u64,
-}
-
 /// One open question: 1024 bytes, little-endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

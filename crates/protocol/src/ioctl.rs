@@ -113,7 +113,7 @@ pub const FLOWS: u32 = code(0x812, FILE_READ_DATA);
 /// STATUS_DEVICE_BUSY while another handle answers. Asking again changes nothing.
 pub const ANSWER_QUESTIONS: u32 = code(0x820, FILE_WRITE_DATA);
 
-/// Input: an [`crate::ask::From`]. Output: as many [`crate::ask::Question`]s as fit, from that number on, in order; none when there
+/// Input: a [`From`]. Output: as many [`crate::ask::Question`]s as fit, from that number on, in order; none when there
 /// are no more. Whoever may read can look at them. A question that is not among them any more is closed: answered, out of
 /// time, of a process that has ended, or decided by a new policy. A buffer shorter than one record is
 /// STATUS_BUFFER_TOO_SMALL, another input is STATUS_INVALID_PARAMETER.

@@ -171,5 +171,4 @@ fn questions_and_answers_v9() {
     assert_eq!(question.as_bytes(), golden);
     let answer = ask::Answer { id: 7, verdict: verdict::PERMIT, scope: ask::scope::PROCESS, reserved: [0; 6] };
     assert_eq!(answer.as_bytes(), [7, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(ask::From { id: 7 }.as_bytes(), [7, 0, 0, 0, 0, 0, 0, 0]);
 }

@@ -5,7 +5,7 @@ use crate::objects::field;
 use sluice_host::{Condition, ConditionValue, Guid, MatchType};
 use sluice_policy::Direction;
 use sluice_policy::model::address::{AddressBits, Ranges};
-use sluice_policy::model::{NumberSet, Rule, SidBuf};
+use sluice_policy::model::{Action, NumberSet, Rule, SidBuf};
 
 /// One condition of a rule: alternatives on one field, one of which must hold.
 pub(super) type Group = Vec<Condition>;
@@ -47,7 +47,7 @@ pub(super) fn of(
     let Rule {
         name: _,
         note: _,
-        action: _,
+        action,
         hard: _,
         log: _,
         enabled: _,
@@ -70,6 +70,9 @@ pub(super) fn of(
         expectations: _,
         span: _,
     } = rule;
+    if matches!(action, Action::Ask(_)) {
+        return Err("asks somebody, and filters hold nothing until there is an answer".to_owned());
+    }
     if schedule.is_some() {
         return Err("has a schedule, and filters know no time".to_owned());
     }

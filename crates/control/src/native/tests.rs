@@ -92,6 +92,20 @@ fn what_no_filter_expresses_is_left_out_if_it_permits_and_refused_if_it_blocks()
     }
 }
 
+/// Without it what it asks about would go to later rules, and pass.
+#[test]
+fn a_policy_that_asks_is_refused() {
+    for unanswered in ["permit", "block"] {
+        let rule = format!(
+            "[[rule]]\nname = \"it\"\naction = \"ask\"\ndirection = \"outbound\"\nwhen-unanswered = \"{unanswered}\"\n"
+        );
+        let memory = Memory::new();
+        let error = load(&memory, file(&rule).path(), OPTIONS).unwrap_err();
+        assert!(error.to_string().contains("asks somebody") && error.kind() == Kind::Policy, "{error}");
+        assert_eq!(*memory.objects.borrow(), Objects::default());
+    }
+}
+
 #[test]
 fn another_load_replaces_all_at_once_and_unload_leaves_nothing() {
     let memory = Memory::new();

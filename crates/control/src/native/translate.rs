@@ -188,7 +188,8 @@ fn bare(layer: Guid, name: String, description: String, action: Action) -> Filte
         conditions: Vec::new(),
         action: match action {
             Action::Permit => FilterAction::Permit,
-            Action::Block | Action::Drop => FilterAction::Block,
+            // A rule that asks is left out, or refused with its policy.
+            Action::Block | Action::Drop | Action::Ask(_) => FilterAction::Block,
         },
     }
 }
@@ -214,7 +215,7 @@ fn notes(policy: &Policy) -> Vec<String> {
     if rules().any(|rule| rule.action == Action::Drop) || defaults.contains(&Action::Drop) {
         notes.push("`drop` is `block` here: only the driver keeps closed ports from answering".to_owned());
     }
-    if rules().any(|rule| rule.action != Action::Permit && !rule.hard) {
+    if rules().any(|rule| matches!(rule.action, Action::Block | Action::Drop) && !rule.hard) {
         notes.push("a soft block is hard here, as every filter's block is".to_owned());
     }
     if rules().any(|rule| rule.log) || log {
