@@ -158,14 +158,17 @@ impl Questions {
         if self.is_own(asking.process_id) {
             return Asked::Now(Some(Verdict::Permit), asked::OWN);
         }
+        // First: what is noted is not to stay when it has been answered.
+        if asking.again
+            && let Some(answer) = self.noted_answer(asking)
+        {
+            return answer;
+        }
         if let Some(verdict) = self.remembered(asking.process_id, asking.rule.tag) {
             return Asked::Now(Some(verdict), asked::REMEMBERED);
         }
         let (counter, why) = if asking.again {
-            match self.noted_answer(asking) {
-                Some(answer) => return answer,
-                None => (Counter::NotAskedTooLate, asked::TOO_LATE),
-            }
+            (Counter::NotAskedTooLate, asked::TOO_LATE)
         } else {
             match self.hold(request, asking) {
                 Ok(()) => {
