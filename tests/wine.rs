@@ -4,10 +4,18 @@
 //! pass; with `CI` set they fail instead.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+#[path = "wine/engine.rs"]
+mod engine;
+#[path = "wine/record.rs"]
+mod record;
+#[path = "wine/same.rs"]
+mod same;
+mod support;
+
 use std::{
     env,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::OnceLock,
 };
 
@@ -15,6 +23,33 @@ use tempfile::TempDir;
 
 /// Where Debian and other distributions put Wine.
 const WINE: [&str; 4] = ["/usr/lib/wine/wine64", "/usr/bin/wine64", "/usr/bin/wine", "/usr/local/bin/wine"];
+
+/// And its server, which a prefix's programs share.
+const SERVER: [&str; 4] =
+    ["/usr/lib/wine/wineserver64", "/usr/lib/wine/wineserver", "/usr/bin/wineserver", "/usr/local/bin/wineserver"];
+
+/// Where one of these is.
+fn found(places: &[&'static str]) -> Option<&'static Path> {
+    places.iter().copied().map(Path::new).find(|path| path.is_file())
+}
+
+/// Makes a prefix, and has its server and services stay for a while after each program instead of starting again for the
+/// next. They are started with no output of the test's own: who waits for the end of a program's output would wait for
+/// theirs.
+fn begin(prefix: &Path) {
+    let run = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).env("WINEPREFIX", prefix).env("WINEDEBUG", "-all").env_remove("DISPLAY");
+        command.env("WINEDLLOVERRIDES", "mscoree,mshtml=");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("Wine runs");
+    };
+    if let Some(server) = found(&SERVER) {
+        run(server, &["-p15"]);
+    }
+    // Windows 7 is what Wine is by default, and too old for sluice.exe.
+    let wine = found(&WINE).expect("Wine");
+    run(wine, &["reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f"]);
+}
 
 fn products() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sluice")
@@ -28,7 +63,7 @@ fn sluice() -> Option<Command> {
 /// A command that runs a Windows program, or `None` if that is not possible.
 fn wine(exe: &Path) -> Option<Command> {
     static PREFIX: OnceLock<TempDir> = OnceLock::new();
-    let wine = WINE.iter().map(Path::new).find(|path| path.is_file());
+    let wine = found(&WINE);
     let (Some(wine), true) = (wine, exe.is_file()) else {
         let missing = if wine.is_none() { "Wine".to_owned() } else { exe.display().to_string() };
         assert!(env::var_os("CI").is_none(), "{missing} is missing: run `./dev test`, which provides it");
@@ -36,7 +71,11 @@ fn wine(exe: &Path) -> Option<Command> {
         return None;
     };
     // Wine refuses a prefix in a folder of another user, and makes one on first use.
-    let prefix = PREFIX.get_or_init(|| TempDir::new().expect("a folder for Wine"));
+    let prefix = PREFIX.get_or_init(|| {
+        let folder = TempDir::new().expect("a folder for Wine");
+        begin(folder.path());
+        folder
+    });
     let mut command = Command::new(wine);
     command
         .arg(exe)
@@ -83,13 +122,15 @@ fn sluice_exe_runs_without_a_driver() {
 
 /// What sluice.exe may import at load time: libraries that Windows never searches for beside a program. These are the
 /// KnownDLLs with their own imports (bcryptprimitives.dll through rpcrt4.dll), and the names of API sets.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 8] = [
     "advapi32.dll",
     "api-ms-win-core-synch-l1-2-0.dll",
     "bcryptprimitives.dll",
     "kernel32.dll",
     "msvcrt.dll",
     "ntdll.dll",
+    "user32.dll",
+    "ws2_32.dll",
 ];
 
 /// What it loads at run time, or would with another build's imports.
