@@ -247,10 +247,20 @@ impl Questions {
         match request.pend() {
             Ok(pended) => {
                 let mut table = self.table.lock();
-                if table.hold(place, pended) {
-                    // It was closed meanwhile. Who pends does not complete as well: the timer does.
+                let closed = table.hold(place, pended);
+                // A policy that has come into force since may decide without asking, and has not seen this question.
+                let asked_by = asking.rule.epoch;
+                let passed_over = if SLUICE.policy.epoch() == asked_by {
+                    0
+                } else {
+                    table.close(&|one| one.rule.epoch == asked_by, None, asked::DROPPED)
+                };
+                if closed || passed_over != 0 {
+                    // Who pends does not complete as well: the timer does.
                     self.timer.start(0);
                 }
+                drop(table);
+                count(Counter::QuestionsDropped, passed_over);
             }
             Err(status) => {
                 let mut table = self.table.lock();
