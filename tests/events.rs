@@ -5,8 +5,10 @@ mod support;
 mod wire;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
     ops::ControlFlow,
+    os::unix::fs::FileExt,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -18,7 +20,7 @@ use sluice_control::{EventFilter, EventLine, EventOptions, EventReader, Item, ev
 use sluice_host::{Device, Host};
 use sluice_policy::Essential;
 use sluice_protocol::{
-    DEVICE_PATH, Event,
+    DEVICE_PATH, Event, SERVICE_NAME,
     event::verdict,
     filter::{Filter, by_rule},
     ioctl,
@@ -498,5 +500,48 @@ fn a_reader_of_one_rule_follows_it_from_policy_to_policy() {
     assert_eq!(found, expected);
     drop(reader);
     wire.finish();
+    rig.uninstall();
+}
+
+/// The image of the driver, with all its statics.
+fn statics(rig: &Rig) -> Vec<u8> {
+    let driver = rig.machine.drivers().into_iter().find(|driver| driver.name == SERVICE_NAME).expect("it is loaded");
+    let mut bytes = vec![0; driver.size as usize];
+    let memory = File::open("/proc/self/mem").expect("this process");
+    memory.read_exact_at(&mut bytes, driver.base).expect("its image");
+    bytes
+}
+
+/// What no benchmark on few processors shows: no cache line goes from one to the other.
+#[test]
+fn recording_writes_nothing_that_another_processor_writes() {
+    const LINE: usize = 64;
+    let machine = Machine::with(Config { processors: 4, ..Config::default() });
+    // Its clock goes on by readings alone: the driver's two are not compared meanwhile.
+    machine.hooks.schedule();
+    let rig = Rig::on(machine);
+    rig.load(BLOCK_ALL);
+    let reader = open(&rig);
+    reader.control(ioctl::RECORD_ALL, &[], &mut []).expect("every decision");
+    let lines_of = |_| {
+        let before = statics(&rig);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut wire = Wire::new(&rig.machine);
+                (0..30).for_each(|_| assert_eq!(wire.connect("203.0.113.66", 443).0, Verdict::Refuse));
+                wire.finish();
+            });
+        });
+        let after = statics(&rig);
+        let pairs = before.chunks(LINE).zip(after.chunks(LINE)).enumerate();
+        pairs.filter(|(_, (before, after))| before != after).map(|(line, _)| line).collect::<BTreeSet<_>>()
+    };
+    let [one, other] = [0, 1].map(lines_of);
+    let shared: Vec<_> = one.intersection(&other).map(|line| line * LINE).collect();
+    assert!(shared.is_empty(), "both write to the lines at {shared:#x?} of the image");
+    assert!(one.len() > 60 && other.len() > 60, "{} and {} lines of events", one.len(), other.len());
+    let rings: BTreeSet<u16> = take(&*reader).iter().map(|event| event.ring).collect();
+    assert_eq!(rings.len(), 2);
+    drop(reader);
     rig.uninstall();
 }
