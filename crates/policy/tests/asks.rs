@@ -2,8 +2,8 @@
 #![cfg(feature = "std")]
 
 use sluice_policy::{
-    AppId, CompileOptions, Decision, Direction, Flow, Image, InvalidImage, Name, Policy, Verdict, compile, lint, parse,
-    show, test,
+    AppId, CompileOptions, Decision, Direction, Flow, Image, InvalidImage, Name, Policy, Verdict, compile, diff, lint,
+    parse, show, test,
 };
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
@@ -107,6 +107,18 @@ fn a_policy_expects_to_be_asked() {
     };
     assert_eq!(expects("ask"), None);
     assert_eq!(expects("permit").as_deref(), Some("expected permit, the verdict is ask"));
+}
+
+/// Asking instead of blocking, another time to answer in, and another verdict without an answer are differences.
+#[test]
+fn what_is_asked_differently_is_a_difference() {
+    let asks = |keys: &str| read(&rule(&format!("direction = \"outbound\"\nremote-port = 443\n{keys}"))).unwrap();
+    let blocks = read("[[rule]]\naction = \"block\"\ndirection = \"outbound\"\nremote-port = 443\n").unwrap();
+    let differences = |old: &Policy, new: &Policy| diff(old, new, &options()).unwrap().pairs;
+    assert_eq!(differences(&asks(""), &asks("answer-within = \"30s\"\nwhen-unanswered = \"block\"")), 0);
+    for other in [&blocks, &asks("answer-within = \"31s\""), &asks("when-unanswered = \"permit\"")] {
+        assert_eq!((differences(&asks(""), other), differences(other, &asks(""))), (1, 1));
+    }
 }
 
 /// A program that is missing may come: it is asked about then, as one that is blocked is blocked.

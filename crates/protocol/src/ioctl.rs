@@ -90,7 +90,7 @@ pub const MAX_RECORD_ALL: usize = 8;
 /// STATUS_INVALID_PARAMETER.
 pub const GET_NAMES: u32 = code(0x810, FILE_READ_DATA);
 
-/// The input of [`GET_NAMES`] and [`FLOWS`]: 8 bytes, little-endian.
+/// The input of [`GET_NAMES`], [`FLOWS`] and [`OPEN_QUESTIONS`]: 8 bytes, little-endian.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct From {
