@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_control::service::{Kept, Notice, ServiceOptions, Source, run as keep};
-use sluice_control::{Item, local_moment, utc_now};
+use sluice_control::{Item, Timestamp, local_moment, utc_now};
 use sluice_files::{Lines, Written};
 use sluice_host::Host;
 use std::path::PathBuf;
@@ -138,7 +138,7 @@ struct Writer {
     #[cfg(windows)]
     log: Option<sluice_control::windows::EventLog>,
     /// The time and number of the last decision that an earlier run has written.
-    written: Option<(String, u64)>,
+    written: Option<(Timestamp, u64)>,
 }
 
 impl Writer {
@@ -163,8 +163,9 @@ impl Writer {
     /// Writes it, unless it is there already; returns what the caller should say about that.
     fn note(&mut self, notice: &Notice<'_>) -> Option<String> {
         if let (Notice::Item(Item::Event(event)), Some((time, sequence))) = (notice, &self.written) {
-            // The driver begins with the oldest that it holds.
-            if (event.time.to_string().as_str(), event.sequence) <= (time.as_str(), *sequence) {
+            // The driver begins with the oldest that it holds. Its numbers begin anew when it is loaded, and a clock can be
+            // set back; not both are expected at once.
+            if event.time <= *time && event.sequence <= *sequence {
                 return None;
             }
             self.written = None;
@@ -212,10 +213,10 @@ fn line(notice: &Notice<'_>) -> Option<String> {
 }
 
 /// The last decision in a file: when it was made, and its number.
-fn last_decision(lines: &Lines) -> Option<(String, u64)> {
+fn last_decision(lines: &Lines) -> Option<(Timestamp, u64)> {
     let events = lines.last().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
     let mut events = events.filter(|value| value["type"] == "event");
-    events.find_map(|event| Some((event["time"].as_str()?.to_owned(), event["sequence"].as_u64()?)))
+    events.find_map(|event| Some((event["time"].as_str()?.parse().ok()?, event["sequence"].as_u64()?)))
 }
 
 /// What `install` and `remove` report.
@@ -230,7 +231,7 @@ struct Changed {
 fn install(keeping: &Keeping, output: &mut Output) -> Result<ExitCode, Failure> {
     use sluice_control::windows::keeper;
     let host = sluice_control::windows::WindowsHost::open();
-    drop(host.map_err(|error| Failure::machine("checking the caller's privileges", error))?);
+    let host = host.map_err(|error| Failure::machine("checking the caller's privileges", error))?;
     let failed = |error| Failure::machine("installing the service", error);
     let mut arguments = vec!["service".to_owned(), "run".to_owned(), "--as-service".to_owned()];
     let mut keeping = keeping.clone();
@@ -242,6 +243,7 @@ fn install(keeping: &Keeping, output: &mut Output) -> Result<ExitCode, Failure> 
         None => keeper::decisions().map_err(failed)?,
     });
     arguments.extend(keeping.arguments());
+    sluice_control::remove_service(&host)?;
     let program = keeper::install(&arguments).map_err(failed)?;
     output.report(&Changed { service: sluice_protocol::KEEPER_NAME, changed: true }, |out| {
         writeln!(out, "{GOOD}installed{GOOD:#} the service {}, from {program}", sluice_protocol::KEEPER_NAME)
@@ -330,6 +332,20 @@ mod tests {
         for wrong in ["", "16", "MiB", "0MiB", "-1MiB", "16MB", "99999999999999999999GiB", "18446744073709551615KiB"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// Fractions of seconds have as many digits as they need: as texts they would be in another order.
+    #[test]
+    fn what_an_earlier_run_wrote_last_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("d.jsonl");
+        let event = |time: &str, sequence| format!("{{\"type\":\"event\",\"time\":\"{time}\",\"sequence\":{sequence}}}\n");
+        let text = event("2026-03-02T09:14:02.69Z", 7) + "half\n{\"type\":\"lost\",\"count\":3}\n";
+        std::fs::write(&file, text).unwrap();
+        let (time, sequence) = last_decision(&Lines::new(&file, 1000, 1)).unwrap();
+        assert_eq!(sequence, 7);
+        assert!("2026-03-02T09:14:02.6923Z".parse::<Timestamp>().unwrap() > time);
+        assert_eq!(last_decision(&Lines::new(&folder.path().join("none"), 1000, 1)), None);
     }
 
     #[test]

@@ -201,3 +201,66 @@ fn a_library_beside_the_program_is_not_loaded() {
         assert_eq!(loaded(folder.path()), [""; 0], "{arguments:?}");
     }
 }
+
+/// A bundle is the same bytes wherever it is made, and a secret key is not the folder's.
+#[test]
+fn bundles_are_those_of_linux() {
+    let Some(_) = sluice() else { return };
+    let files = TempDir::new().unwrap();
+    std::fs::write(files.path().join("p.toml"), "[default]\noutbound = \"block\"\n").unwrap();
+    let windows = |status, arguments: &[&str]| {
+        ended(&sluice().unwrap().args(arguments).current_dir(files.path()).output().unwrap(), status)
+    };
+    windows(0, &["bundle", "keygen", "f.key"]);
+    let secret = std::fs::read(files.path().join("f.key")).unwrap();
+    assert!(windows(1, &["bundle", "keygen", "f.key"]).1.contains("nothing was written"));
+    assert_eq!(std::fs::read(files.path().join("f.key")).unwrap(), secret);
+    {
+        // Wine shows others' rights by the descriptor that was asked for: nobody else has any.
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |name: &str| std::fs::metadata(files.path().join(name)).unwrap().permissions().mode();
+        assert_eq!((mode("f.key") & 0o007, mode("f.pub") & 0o004), (0, 0o004));
+    }
+    let make = |output| ["bundle", "make", "p.toml", "--version", "3", "--key", "f.key", "-o", output];
+    windows(0, &make("windows.bundle"));
+    let linux = Command::new(env!("CARGO_BIN_EXE_sluice")).args(make("linux.bundle")).current_dir(files.path()).output();
+    ended(&linux.unwrap(), 0);
+    let read = |name: &str| std::fs::read(files.path().join(name)).unwrap();
+    assert!(read("windows.bundle") == read("linux.bundle"), "they differ");
+    windows(0, &["bundle", "verify", "linux.bundle", "--key", "f.pub"]);
+}
+
+/// Wine's Service Control Manager starts it, it says in its file that there is no driver, and it goes away.
+#[test]
+fn the_service_is_installed_runs_and_is_removed() {
+    let Some(command) = sluice() else { return };
+    let prefix = command.get_envs().find(|(name, _)| *name == "WINEPREFIX").and_then(|(_, value)| value).unwrap();
+    let system = Path::new(prefix).join("drive_c/windows/system32");
+    let run = |status, arguments: &[&str]| ended(&sluice().unwrap().args(arguments).output().unwrap(), status).0;
+    run(0, &["--help"]); // makes the prefix
+    // A service does not get WINEPATH.
+    for entry in std::fs::read_dir(products().join("wine")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "dll") {
+            std::fs::copy(&path, system.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    for _ in 0..2 {
+        let out = run(0, &["service", "install", "--every", "1"]);
+        assert!(out.contains(r"from C:\Program Files\Sluicegate\sluice.exe"), "{out}");
+    }
+    let file = system.join("LogFiles/Sluicegate/decisions.jsonl");
+    let start = std::time::Instant::now();
+    let said = loop {
+        let said = std::fs::read_to_string(&file).unwrap_or_default();
+        if said.contains("the driver is not installed") {
+            break said;
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(60), "it has said nothing: {said:?}");
+        // Wine ends its services with the last program; this one has them started again.
+        run(0, &["--help"]);
+    };
+    assert!(said.lines().all(|line| line.starts_with(r#"{"type":"trouble","time":""#)), "{said}");
+    assert!(run(0, &["service", "remove"]).contains("removed"));
+    assert!(run(0, &["service", "remove"]).contains("there is no such service"));
+}

@@ -372,6 +372,28 @@ mod tests {
         load(&memory, policy.path()).unwrap();
     }
 
+    /// A policy that is installed is of no bundle; unless the installation fails, at whatever call.
+    #[test]
+    fn an_installation_that_fails_keeps_the_bundle() {
+        let (key, policy) = (SecretKey::generate().unwrap(), file(OTHER));
+        let (one, folder) = (bundle(POLICY, 1, &key), tempfile::tempdir().unwrap());
+        let driver = crate::testing::driver_file(folder.path(), 2);
+        let options = crate::install::Options { policy: Some(policy.path()), ..crate::install::Options::of(&driver) };
+        for call in 0.. {
+            let memory = machine();
+            apply(&memory, one.path(), ApplyOptions::DEFAULT).unwrap();
+            memory.calls.borrow_mut().clear();
+            memory.fail_at.set(Some(call));
+            let installed = crate::install::install_with(&memory, &options);
+            let bundle = memory.files.borrow().contains_key(BUNDLE_FILE);
+            if memory.calls.borrow().len() <= call {
+                assert!(installed.is_ok() && !bundle && call > 5, "{call} calls");
+                break;
+            }
+            assert_eq!(bundle, installed.is_err(), "call {call}: {installed:?}");
+        }
+    }
+
     /// Each call that changes something fails once; the next try finishes.
     #[test]
     fn what_fails_changes_nothing_or_says_that_it_is_not_kept() {

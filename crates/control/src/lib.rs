@@ -44,6 +44,7 @@ pub use error::{ControlError, Kind};
 pub use events::{EventFilter, EventLine, EventOptions, EventReader, Item, events, utc_now};
 pub use flows::{FlowLine, flows};
 pub use install::{InstallReport, UninstallReport, install, uninstall};
+pub use jiff::Timestamp;
 pub use names::{LearnedName, forget_names, names};
 pub use policy::{
     CheckReport, ListReport, LoadReport, Loading, check, diff_in_force, load, load_image, load_with, local_moment,

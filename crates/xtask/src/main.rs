@@ -70,6 +70,8 @@ enum Verb {
     Lint,
     /// Draws docs/driver.svg anew
     Picture,
+    /// Draws docs/pictures anew: what a terminal shows of some verbs, for README
+    Pictures,
     /// Checks that Windows would load a driver image and that this project would ship it
     CheckImage {
         /// The .sys file
@@ -140,8 +142,19 @@ fn run(verb: Verb) -> Result<(), Error> {
             let file = places.root.join("docs/driver.svg");
             fs::write(&file, picture::draw()).map_err(Error::file(file))
         }
+        Verb::Pictures => pictures(&places),
         Verb::CheckImage { file } => check_image(&file),
     }
+}
+
+/// The tests that compare the pictures write them.
+fn pictures(places: &Places) -> Result<(), Error> {
+    build::one(places, Product::DriverX64)?;
+    let mut programs = toolchain::host_cargo(places);
+    process::run(programs.args(["build", "-p", "ntsim", "-p", "sluice", "--bin", "ntsim", "--example", "demo"]))?;
+    let mut cargo = toolchain::host_cargo(places);
+    cargo.args(["test", "-p", "sluice", "--test", "pictures"]).env("SLUICE_PICTURES", "write");
+    Ok(process::run(&mut cargo)?)
 }
 
 /// `cargo bench` for benchmarks only: without target names it would also build every unit test, as "ignored".

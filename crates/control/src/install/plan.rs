@@ -181,6 +181,8 @@ pub(super) struct Plan {
     pub(super) running: Option<Vec<u8>>,
     /// The policy that is kept for the next start.
     pub(super) kept: Option<Vec<u8>>,
+    /// The bundle that was applied last.
+    pub(super) bundle: Option<Vec<u8>>,
     /// The policy that the caller named.
     pub(super) policy: Option<Prepared>,
     /// What is declared for a machine without the driver or a policy.
@@ -216,6 +218,7 @@ impl Plan {
             old: None,
             running: None,
             kept: None,
+            bundle: None,
             policy: None,
             objects: objects(host, &fail)?,
             declared,
@@ -260,13 +263,13 @@ impl Plan {
         }
         self.steps.extend(leftovers(host)?.into_iter().map(|file| Step::DeleteLeftover { file }));
         self.kept = host.read_driver(kept::FILE).map_err(ControlError::step("reading the drivers folder"))?;
+        self.bundle = kept::BUNDLE.read(host).map_err(ControlError::step("reading the drivers folder"))?;
         if service == ServiceState::Absent {
             // A new driver must not begin with a policy of an installation that is gone.
             if self.kept.take().is_some() {
                 self.steps.push(Step::DeleteLeftover { file: kept::FILE });
             }
-            let bundle = kept::BUNDLE.read(host).map_err(ControlError::step("reading the drivers folder"))?;
-            if bundle.is_some() {
+            if self.bundle.take().is_some() {
                 self.steps.push(Step::DeleteLeftover { file: kept::BUNDLE_FILE });
             }
         }

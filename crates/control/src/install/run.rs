@@ -209,7 +209,11 @@ impl Run<'_> {
                     .map_err(|error| format!("restoring the driver's policy: {error}")),
                 None => Ok(()),
             },
-            Undo::Keep => named("restoring the kept policy", kept::POLICY.restore(host, self.plan.kept.as_deref())),
+            Undo::Keep => {
+                let kept = kept::POLICY.restore(host, self.plan.kept.as_deref());
+                let bundle = kept::BUNDLE.restore(host, self.plan.bundle.as_deref());
+                named("restoring the kept policy", kept.and(bundle))
+            }
             Undo::DeleteService => named("deleting the service", host.delete_service(SERVICE_NAME)),
             Undo::SetStart(from) => {
                 named("restoring the service's start type", host.set_service_start(SERVICE_NAME, *from))

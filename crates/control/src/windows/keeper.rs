@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use windows_service::service::{
-    ServiceAccess, ServiceAction, ServiceActionType, ServiceControl, ServiceControlAccept, ServiceErrorControl,
+    Service, ServiceAccess, ServiceAction, ServiceActionType, ServiceControl, ServiceControlAccept, ServiceErrorControl,
     ServiceExitCode, ServiceFailureActions, ServiceFailureResetPeriod, ServiceInfo, ServiceStartType, ServiceState,
     ServiceStatus, ServiceType,
 };
@@ -77,8 +77,17 @@ pub fn install(arguments: &[String]) -> HostResult<String> {
         account_name: None,
         account_password: None,
     };
-    let access = ServiceAccess::CHANGE_CONFIG | ServiceAccess::START;
+    let access = ServiceAccess::CHANGE_CONFIG | ServiceAccess::START | ServiceAccess::DELETE;
     let service = manager.create_service(&info, access).map_err(failed("CreateServiceW"))?;
+    configured(&service).inspect_err(|_| {
+        // One that does not start is not left behind.
+        let _ = service.delete();
+    })?;
+    Ok(shown)
+}
+
+/// Says what the service is and that it is to be started again after a failure, and starts it.
+fn configured(service: &Service) -> HostResult<()> {
     service.set_description(KEEPER_DESCRIPTION).map_err(failed("ChangeServiceConfig2W"))?;
     let again = ServiceAction { action_type: ServiceActionType::Restart, delay: Duration::from_secs(5) };
     let actions = ServiceFailureActions {
@@ -88,8 +97,7 @@ pub fn install(arguments: &[String]) -> HostResult<String> {
         actions: Some(vec![again.clone(), again.clone(), again]),
     };
     service.update_failure_actions(actions).map_err(failed("ChangeServiceConfig2W"))?;
-    service.start::<&OsStr>(&[]).map_err(failed("StartServiceW"))?;
-    Ok(shown)
+    service.start::<&OsStr>(&[]).map_err(failed("StartServiceW"))
 }
 
 /// Takes back what [`install`] has registered besides the service. The copy of the program stays while it may run.
