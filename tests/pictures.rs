@@ -117,6 +117,16 @@ fn events_as_readme_shows_them() {
     served.is_clean();
 }
 
+/// `top` draws what its own tests hold fast, but for a name that these have made strange on purpose.
+#[test]
+fn top_as_readme_shows_it() {
+    let kept = "src/top/snapshots/sluice__top__tests__a_picture_of_80_by_24_has_everything.snap";
+    let kept = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(kept)).unwrap();
+    let drawn = kept.splitn(3, "---\n").nth(2).unwrap();
+    let drawn = drawn.replace(r"qua\u{1b}rantine", &format!("{:1$}", "quarantine", r"qua\u{1b}rantine".len()));
+    picture("top", &(typed("sluice top") + &drawn));
+}
+
 #[test]
 fn explain_as_readme_shows_it() {
     let command = "explain wfpstate.xml --udp 192.0.2.7:50000 198.51.100.53:53";
