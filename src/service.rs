@@ -339,7 +339,8 @@ mod tests {
     fn what_an_earlier_run_wrote_last_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("d.jsonl");
-        let event = |time: &str, sequence| format!("{{\"type\":\"event\",\"time\":\"{time}\",\"sequence\":{sequence}}}\n");
+        let event =
+            |time: &str, sequence| format!("{{\"type\":\"event\",\"time\":\"{time}\",\"sequence\":{sequence}}}\n");
         let text = event("2026-03-02T09:14:02.69Z", 7) + "half\n{\"type\":\"lost\",\"count\":3}\n";
         std::fs::write(&file, text).unwrap();
         let (time, sequence) = last_decision(&Lines::new(&file, 1000, 1)).unwrap();

@@ -223,7 +223,8 @@ fn bundles_are_those_of_linux() {
     }
     let make = |output| ["bundle", "make", "p.toml", "--version", "3", "--key", "f.key", "-o", output];
     windows(0, &make("windows.bundle"));
-    let linux = Command::new(env!("CARGO_BIN_EXE_sluice")).args(make("linux.bundle")).current_dir(files.path()).output();
+    let linux =
+        Command::new(env!("CARGO_BIN_EXE_sluice")).args(make("linux.bundle")).current_dir(files.path()).output();
     ended(&linux.unwrap(), 0);
     let read = |name: &str| std::fs::read(files.path().join(name)).unwrap();
     assert!(read("windows.bundle") == read("linux.bundle"), "they differ");
@@ -245,10 +246,8 @@ fn the_service_is_installed_runs_and_is_removed() {
             std::fs::copy(&path, system.join(path.file_name().unwrap())).unwrap();
         }
     }
-    for _ in 0..2 {
-        let out = run(0, &["service", "install", "--every", "1"]);
-        assert!(out.contains(r"from C:\Program Files\Sluicegate\sluice.exe"), "{out}");
-    }
+    let out = run(0, &["service", "install", "--every", "1"]);
+    assert!(out.contains(r"from C:\Program Files\Sluicegate\sluice.exe"), "{out}");
     let file = system.join("LogFiles/Sluicegate/decisions.jsonl");
     let start = std::time::Instant::now();
     let said = loop {

@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use windows_service::service::{
-    Service, ServiceAccess, ServiceAction, ServiceActionType, ServiceControl, ServiceControlAccept, ServiceErrorControl,
-    ServiceExitCode, ServiceFailureActions, ServiceFailureResetPeriod, ServiceInfo, ServiceStartType, ServiceState,
-    ServiceStatus, ServiceType,
+    Service, ServiceAccess, ServiceAction, ServiceActionType, ServiceControl, ServiceControlAccept,
+    ServiceErrorControl, ServiceExitCode, ServiceFailureActions, ServiceFailureResetPeriod, ServiceInfo,
+    ServiceStartType, ServiceState, ServiceStatus, ServiceType,
 };
 use windows_service::service_control_handler::{ServiceControlHandlerResult, register};
 use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
@@ -54,7 +54,7 @@ pub fn install(arguments: &[String]) -> HostResult<String> {
     let program = folder.join("sluice.exe");
     if program != here {
         std::fs::create_dir_all(&folder).map_err(|error| of_file("CreateDirectoryW", &error))?;
-        std::fs::copy(&here, &program).map_err(|error| of_file("CopyFileExW", &error))?;
+        copied(&here, &program).map_err(|error| of_file("CopyFileExW", &error))?;
     }
     let shown = program.display().to_string();
     EventLog::register(&shown)?;
@@ -84,6 +84,23 @@ pub fn install(arguments: &[String]) -> HostResult<String> {
         let _ = service.delete();
     })?;
     Ok(shown)
+}
+
+/// Copies a program over one that was the service's: that may still be ending when its service has stopped.
+fn copied(from: &Path, to: &Path) -> io::Result<()> {
+    const TRIES: usize = 50;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let in_use = |error: &io::Error| {
+        matches!(error.raw_os_error(), Some(32)) // ERROR_SHARING_VIOLATION
+        || error.kind() == io::ErrorKind::PermissionDenied
+    };
+    for _ in 1..TRIES {
+        match std::fs::copy(from, to) {
+            Err(error) if in_use(&error) => std::thread::sleep(PAUSE),
+            done => return done.map(drop),
+        }
+    }
+    std::fs::copy(from, to).map(drop)
 }
 
 /// Says what the service is and that it is to be started again after a failure, and starts it.
