@@ -234,11 +234,15 @@ fn bundles_are_those_of_linux() {
 /// Wine's Service Control Manager starts it, it says in its file that there is no driver, and it goes away.
 #[test]
 fn the_service_is_installed_runs_and_is_removed() {
-    let Some(command) = sluice() else { return };
-    let prefix = command.get_envs().find(|(name, _)| *name == "WINEPREFIX").and_then(|(_, value)| value).unwrap();
-    let system = Path::new(prefix).join("drive_c/windows/system32");
-    let run = |status, arguments: &[&str]| ended(&sluice().unwrap().args(arguments).output().unwrap(), status).0;
-    run(0, &["--help"]); // makes the prefix
+    let Some(_) = sluice() else { return };
+    // Of its own: other tests uninstall, which removes the service, too.
+    let prefix = TempDir::new().unwrap();
+    begin(prefix.path());
+    let system = prefix.path().join("drive_c/windows/system32");
+    let run = |status, arguments: &[&str]| {
+        let output = sluice().unwrap().args(arguments).env("WINEPREFIX", prefix.path()).output();
+        ended(&output.unwrap(), status).0
+    };
     // A service does not get WINEPATH.
     for entry in std::fs::read_dir(products().join("wine")).unwrap() {
         let path = entry.unwrap().path();
