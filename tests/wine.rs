@@ -265,5 +265,4 @@ fn the_service_is_installed_runs_and_is_removed() {
     };
     assert!(said.lines().all(|line| line.starts_with(r#"{"type":"trouble","time":""#)), "{said}");
     assert!(run(0, &["service", "remove"]).contains("removed"));
-    assert!(run(0, &["service", "remove"]).contains("there is no such service"));
 }

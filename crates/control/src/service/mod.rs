@@ -11,7 +11,7 @@ pub use upkeep::{Kept, Source};
 use crate::error::ControlError;
 use crate::events::{EventReader, Item};
 use crate::install::stopped;
-use sluice_host::{Host, ServiceState};
+use sluice_host::{Host, ServiceState, code};
 use sluice_policy::model::Moment;
 use sluice_protocol::{KEEPER_NAME, SERVICE_NAME};
 use std::ops::ControlFlow;
@@ -114,8 +114,11 @@ pub fn remove(host: &dyn Host) -> Result<bool, ControlError> {
         ServiceState::StopPending => drop(stopped(host, KEEPER_NAME)?),
         ServiceState::Stopped => {}
     }
-    host.delete_service(KEEPER_NAME).map_err(failed())?;
-    Ok(true)
+    match host.delete_service(KEEPER_NAME) {
+        // It goes with the last program that has it open.
+        Err(error) if error.code == code::ERROR_SERVICE_MARKED_FOR_DELETE => Ok(true),
+        deleted => deleted.map(|()| true).map_err(failed()),
+    }
 }
 
 fn passed(item: &Item, tell: &mut dyn FnMut(Notice<'_>)) -> ControlFlow<()> {
