@@ -14,6 +14,7 @@ pub mod condition_flag {
     pub const IS_LOOPBACK: u32 = 0x1;
     pub const IS_REAUTHORIZE: u32 = 0x4;
     pub const IS_WILDCARD_BIND: u32 = 0x8;
+    pub const IS_RAW_ENDPOINT: u32 = 0x10;
     pub const IS_FRAGMENT: u32 = 0x20;
     pub const REQUIRES_ALE_CLASSIFY: u32 = 0x100;
     pub const IS_REASSEMBLED: u32 = 0x400;
@@ -64,6 +65,8 @@ pub struct Indication<'a, F> {
     pub endpoint: u64,
     /// The callout that injected the data of a stream, 0 when none did: only lighter sublayers are evaluated.
     pub injected_by: u32,
+    /// ALE_PROMISCUOUS_MODE: the IOCTL by which a program asks for every packet, otherwise 0.
+    pub promiscuous: u32,
     /// The packet's bytes.
     pub data: Data<'a>,
 }
@@ -75,14 +78,17 @@ impl<F> Indication<'_, F> {
         self.key.version()
     }
 
-    /// The IRQL at which Windows makes this call: binding and connecting happen in the thread of the process that asks,
+    /// The IRQL at which Windows makes this call: binding, listening and connecting happen in the thread of the process that asks,
     /// everything else may happen in packet processing, at DISPATCH_LEVEL (the documentation promises no more than
     /// "IRQL <= DISPATCH_LEVEL" for classifyFn).
     #[must_use]
     pub const fn irql(&self) -> Irql {
         match self.layer {
             Layer::AleAuthConnect if self.flags & condition_flag::IS_REAUTHORIZE == 0 => Irql::PASSIVE,
-            Layer::AleResourceAssignment | Layer::AleConnectRedirect | Layer::AleBindRedirect => Irql::PASSIVE,
+            Layer::AleResourceAssignment
+            | Layer::AleAuthListen
+            | Layer::AleConnectRedirect
+            | Layer::AleBindRedirect => Irql::PASSIVE,
             _ => Irql::DISPATCH,
         }
     }

@@ -69,6 +69,13 @@ impl FlowKey {
         }
     }
 
+    /// The key of a socket that has no other side yet.
+    #[must_use]
+    pub fn of_socket(protocol: u8, local: SocketAddr) -> Self {
+        let v6 = local.is_ipv6();
+        Self { local: bits(local.ip()), remote: 0, local_port: local.port(), remote_port: 0, icmp_id: 0, protocol, v6 }
+    }
+
     /// The same flow with other endpoints; `None` when they are of another IP version.
     #[must_use]
     pub fn between(&self, local: SocketAddr, remote: SocketAddr) -> Option<Self> {
@@ -166,6 +173,17 @@ pub trait Endpoints {
 
     /// Whether there is a socket that a packet of this flow from the other side would reach.
     fn is_open(&mut self, _: &FlowKey) -> bool {
+        true
+    }
+
+    /// Where the socket that a flow from the other side would reach is bound: its address may be the unspecified one.
+    /// `None` when that is not known: then nothing is said of its bind() and listen().
+    fn waiting(&mut self, _: &FlowKey) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Whether a socket of which [`Endpoints::waiting`] told still waits there.
+    fn is_waiting(&mut self, _protocol: u8, _local: SocketAddr) -> bool {
         true
     }
 }

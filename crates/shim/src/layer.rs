@@ -56,6 +56,7 @@ pub enum Layer {
     InboundIcmpError,
     OutboundIcmpError,
     AleResourceAssignment,
+    AleAuthListen,
     AleAuthRecvAccept,
     AleAuthConnect,
     AleFlowEstablished,
@@ -67,7 +68,7 @@ pub enum Layer {
 
 impl Layer {
     /// Every layer the shim indicates to.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InboundIpPacket,
         Self::OutboundIpPacket,
         Self::IpForward,
@@ -79,6 +80,7 @@ impl Layer {
         Self::InboundIcmpError,
         Self::OutboundIcmpError,
         Self::AleResourceAssignment,
+        Self::AleAuthListen,
         Self::AleAuthRecvAccept,
         Self::AleAuthConnect,
         Self::AleFlowEstablished,
@@ -104,6 +106,7 @@ impl Layer {
             Self::InboundIcmpError => (28, 2),
             Self::OutboundIcmpError => (32, 2),
             Self::AleResourceAssignment => (36, 2),
+            Self::AleAuthListen => (40, 2),
             Self::AleAuthRecvAccept => (44, 2),
             Self::AleAuthConnect => (48, 2),
             Self::AleFlowEstablished => (52, 2),
@@ -144,6 +147,7 @@ impl Layer {
             Self::InboundIcmpError => by_version!("INBOUND_ICMP_ERROR"),
             Self::OutboundIcmpError => by_version!("OUTBOUND_ICMP_ERROR"),
             Self::AleResourceAssignment => by_version!("ALE_RESOURCE_ASSIGNMENT"),
+            Self::AleAuthListen => by_version!("ALE_AUTH_LISTEN"),
             Self::AleAuthRecvAccept => by_version!("ALE_AUTH_RECV_ACCEPT"),
             Self::AleAuthConnect => by_version!("ALE_AUTH_CONNECT"),
             Self::AleFlowEstablished => by_version!("ALE_FLOW_ESTABLISHED"),

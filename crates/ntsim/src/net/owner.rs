@@ -11,7 +11,7 @@ use procfs::{FromReadSI, current_system_info};
 use shim::flow::{Endpoints, FlowKey, Owner};
 use shim::packet::protocol;
 use std::ffi::OsStr;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,13 @@ struct Socket {
     local: SocketAddr,
     remote: SocketAddr,
     inode: u64,
+}
+
+impl Socket {
+    /// Whether it has no other side.
+    const fn waits(&self) -> bool {
+        self.remote.port() == 0
+    }
 }
 
 /// The processes of a network namespace. To be used on a thread inside that namespace.
@@ -68,6 +75,26 @@ impl Endpoints for Processes {
 
     fn is_open(&mut self, key: &FlowKey) -> bool {
         sockets(key.protocol).iter().any(|socket| rank(socket, key).is_some())
+    }
+
+    fn waiting(&mut self, key: &FlowKey) -> Option<SocketAddr> {
+        let fits = |socket: Socket| rank(&socket, key).map(|rank| (rank, socket.local));
+        let (_, local) =
+            sockets(key.protocol).into_iter().filter(Socket::waits).filter_map(fits).max_by_key(|found| found.0)?;
+        // A socket of IPv6 that takes IPv4 too is bound twice, once in each family.
+        let address = match (local.ip().to_canonical(), key.local()) {
+            (IpAddr::V6(every), IpAddr::V4(_)) if every.is_unspecified() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            (address, _) => address,
+        };
+        Some(SocketAddr::new(address, local.port()))
+    }
+
+    fn is_waiting(&mut self, protocol: u8, local: SocketAddr) -> bool {
+        sockets(protocol).iter().filter(|socket| socket.waits()).any(|socket| {
+            let address = socket.local.ip().to_canonical();
+            let same = address == local.ip() || address.is_unspecified() && local.ip().is_unspecified();
+            same && socket.local.port() == local.port()
+        })
     }
 
     fn retain_closed(&mut self, flows: &mut Vec<FlowKey>) {
@@ -121,7 +148,7 @@ pub fn bound_sockets(ancestors: &[u32]) -> usize {
     let bound: Vec<u64> = [protocol::TCP, protocol::UDP]
         .into_iter()
         .flat_map(sockets)
-        .filter(|socket| socket.local.port() != 0 && socket.remote.port() == 0)
+        .filter(|socket| socket.local.port() != 0 && socket.waits())
         .map(|socket| socket.inode)
         .collect();
     let members = processes.iter().filter(|(pid, ..)| family.contains(pid));
@@ -202,7 +229,7 @@ mod tests {
     use etherparse::PacketBuilder;
     use shim::layer::Direction;
     use shim::packet::Packet;
-    use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
 
     fn here() -> Processes {
         let namespace = std::fs::metadata("/proc/self/ns/net").expect("a network namespace").ino();

@@ -50,6 +50,7 @@ enum Fill {
     Reason,
     IcmpType,
     IcmpCode,
+    Promiscuous,
     Embedded(Embedded),
 }
 
@@ -81,6 +82,7 @@ impl Fill {
             "REAUTHORIZE_REASON" => Self::Reason,
             "ICMP_TYPE" => Self::IcmpType,
             "ICMP_CODE" => Self::IcmpCode,
+            "ALE_PROMISCUOUS_MODE" => Self::Promiscuous,
             "EMBEDDED_PROTOCOL" => Self::Embedded(Embedded::Protocol),
             "EMBEDDED_REMOTE_ADDRESS" => Self::Embedded(Embedded::RemoteAddress),
             "EMBEDDED_LOCAL_ADDRESS_TYPE" => Self::Embedded(Embedded::LocalAddressType),
@@ -148,7 +150,7 @@ fn carries(layer: Layer) -> u32 {
         Layer::DatagramData => FLOW | IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE | ICMP,
         Layer::InboundIcmpError => IP_HEADER | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT,
         Layer::OutboundIcmpError => TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | SCOPE,
-        Layer::AleResourceAssignment => PROCESS | ENDPOINT | COMPLETION,
+        Layer::AleResourceAssignment | Layer::AleAuthListen => PROCESS | ENDPOINT | COMPLETION,
         Layer::AleAuthRecvAccept => {
             COMPLETION | FLOW | IP_HEADER | PROCESS | TRANSPORT_HEADER | COMPARTMENT | ENDPOINT | DIRECTION | ICMP
         }
@@ -318,8 +320,7 @@ fn constant(incoming: &mut Incoming, index: usize, of: &Interface, layer: Layer,
         | "ALE_SIO_FIREWALL_SYSTEM_PORT"
         | "SIO_FIREWALL_SOCKET_PROPERTY"
         | "ALE_NAP_CONTEXT"
-        | "NAP_CONTEXT"
-        | "ALE_PROMISCUOUS_MODE" => incoming.u32(index, 0),
+        | "NAP_CONTEXT" => incoming.u32(index, 0),
         "ALE_PACKAGE_ID" => incoming.sid(index, Sid::null().bytes().into()),
         _ => {} // peer, effective and package names, remote identities, reserved fields: empty
     }
@@ -344,6 +345,11 @@ impl Slot {
         for &(index, fill) in &self.fills {
             match fill {
                 Fill::Protocol => incoming.u8(index, key.protocol),
+                // "If the local address is not specified in the bind() call, the local address field is set to FWP_EMPTY"
+                // ("ALE Layers"); what listens has the address that it was bound to.
+                Fill::LocalAddress if is_of_sockets(indication.layer) && key.local().is_unspecified() => {
+                    incoming.empty(index);
+                }
                 Fill::LocalAddress => put_address(incoming, index, key.local()),
                 Fill::RemoteAddress => put_address(incoming, index, key.remote()),
                 Fill::LocalAddressType => incoming.u8(index, AddressType::of(key.local()) as u8),
@@ -361,6 +367,7 @@ impl Slot {
                     None => incoming.empty(index),
                 },
                 Fill::Reason => incoming.u32(index, indication.reason),
+                Fill::Promiscuous => incoming.u32(index, indication.promiscuous),
                 Fill::Embedded(embedded) => match quoted {
                     // An error that comes in quotes a packet that went out: its source is local.
                     Some(quoted) => match embedded {
@@ -435,6 +442,11 @@ impl Slot {
         }
         metadata.current_metadata_values = carried;
     }
+}
+
+/// The layers of bind() and listen().
+const fn is_of_sockets(layer: Layer) -> bool {
+    matches!(layer, Layer::AleBindRedirect | Layer::AleResourceAssignment | Layer::AleAuthListen)
 }
 
 /// At ALE_FLOW_ESTABLISHED the direction is the flow's, elsewhere the data's.

@@ -1,6 +1,8 @@
 //! TCP segments.
 
-use super::{By, Context, Decision, Flow, FlowView, Head, Kind, Ledger, Output, Position, Relay, Stack, Verdict};
+use super::{
+    By, Context, Decision, Flow, FlowView, Head, Kind, Ledger, Output, Position, Relay, Stack, Verdict, Waits,
+};
 use crate::classifier::Classifier;
 use crate::flow::FlowKey;
 use crate::layer::{Direction, Layer};
@@ -59,10 +61,15 @@ impl<F> Stack<F> {
         let (flow, by) = match context.direction {
             Direction::Outbound => self.connect(context, kind, None)?,
             Direction::Inbound => {
-                let wanted = context.endpoints.is_open(&context.key);
-                context.arrive(FlowView::none(context.direction), wanted)?;
-                if !wanted {
-                    return Ok(context.discard().unwrap_or(Decision::FORWARD));
+                let waits = self.waits(context);
+                context.arrive(FlowView::none(context.direction), waits == Waits::Yes)?;
+                if waits != Waits::Yes {
+                    let silent = context.discard();
+                    if waits == Waits::Refused && silent.is_none() {
+                        reply::refuse_tcp(&mut self.output.to_remote, &context.packet);
+                        return Ok(Decision { verdict: Verdict::Drop, by: None, opened: false });
+                    }
+                    return Ok(silent.unwrap_or(Decision::FORWARD));
                 }
                 self.accept(context, kind)?
             }

@@ -1,6 +1,6 @@
 //! UDP, ICMP and every other protocol: "all non-TCP packet flows follow the same pattern as UDP packet flows".
 
-use super::{By, Context, Decision, FlowView, Kind, Position, Resumed, Stack, Verdict};
+use super::{By, Context, Decision, FlowView, Kind, Position, Resumed, Stack, Verdict, Waits};
 use crate::classifier::Classifier;
 use crate::flow::FlowKey;
 use crate::layer::{Direction, Layer};
@@ -42,19 +42,20 @@ impl<F> Stack<F> {
     ) -> Result<Option<By>, Decision> {
         let direction = context.direction;
         let key = self.flow_of(context);
+        let opens = !self.flows.contains_key(&key);
+        let begins = opens && direction == Direction::Inbound && context.packet.protocol == protocol::UDP;
+        let waits = if begins { self.waits(context) } else { Waits::Yes };
         let known = self.flows.get_mut(&key);
-        let opens = known.is_none();
         if direction == Direction::Inbound {
-            let unwanted =
-                opens && context.packet.protocol == protocol::UDP && !context.endpoints.is_open(&context.key);
             let (view, authorize) = match &known {
                 Some(flow) => (flow.head.view(), context.is_stale(&flow.head)),
-                None => (FlowView::none(direction), !unwanted),
+                None => (FlowView::none(direction), waits == Waits::Yes),
             };
             context.arrive(view, authorize)?;
-            if unwanted {
+            if waits != Waits::Yes {
                 context.discard();
-                return Ok(None);
+                let refused = Decision { verdict: Verdict::Drop, by: None, opened: false };
+                return if waits == Waits::Refused { Err(refused) } else { Ok(None) };
             }
         }
         let mut opened = None;

@@ -5,6 +5,7 @@ use crate::classifier::Classifier;
 use crate::flow::{Endpoints, FlowKey};
 use crate::packet::protocol;
 use std::cmp::Reverse;
+use std::net::IpAddr;
 use std::time::Duration;
 
 impl<F> Stack<F> {
@@ -44,6 +45,7 @@ impl<F> Stack<F> {
             return;
         }
         self.next_closed_check = now + CLOSED_CHECK;
+        self.close_gone(classifier, |protocol, local| endpoints.is_waiting(protocol, local));
         // A redirected flow's endpoint is not that of the program's socket.
         let asked = |key: &FlowKey| key.protocol == protocol::UDP && !self.redirects.leads_to(key);
         let mut closed: Vec<FlowKey> = self.flows.keys().copied().filter(asked).collect();
@@ -55,6 +57,18 @@ impl<F> Stack<F> {
         for key in closed {
             self.forget(classifier, &key);
         }
+    }
+
+    /// One of the machine's addresses goes, with its interface or alone. The stack closes the connections and the flows of
+    /// this address, in the order of their keys, and the sockets that are bound to it; nobody answers for it any more. A
+    /// socket of every address waits on.
+    pub fn lose_address<C: Classifier<Flow = F>>(&mut self, classifier: &mut C, address: IpAddr) {
+        let mut flows: Vec<FlowKey> = self.flows.keys().copied().filter(|key| key.local() == address).collect();
+        flows.sort_unstable();
+        for key in flows {
+            self.forget(classifier, &key);
+        }
+        self.close_bound_to(classifier, address);
     }
 
     /// Ends a flow and takes it out of the table.
@@ -76,5 +90,6 @@ impl<F> Stack<F> {
             self.ledger.close(classifier, &key, &mut flow);
         }
         self.ledger.deadlines.clear();
+        self.close_sockets(classifier);
     }
 }

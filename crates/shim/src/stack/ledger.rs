@@ -129,6 +129,7 @@ fn tell<C: Classifier>(classifier: &mut C, layer: Layer, key: &FlowKey, flow: &H
             owner: view.owner,
             endpoint: view.endpoint,
             injected_by: 0,
+            promiscuous: 0,
             data: Data::None,
         });
     }

@@ -6,6 +6,8 @@
 //!
 //! | event | layers |
 //! |---|---|
+//! | bind() | ALE_BIND_REDIRECT, ALE_RESOURCE_ASSIGNMENT |
+//! | listen() of TCP | ALE_AUTH_LISTEN |
 //! | TCP connect | ALE_BIND_REDIRECT, ALE_RESOURCE_ASSIGNMENT, ALE_CONNECT_REDIRECT, ALE_AUTH_CONNECT, SYN: OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET |
 //! | its SYN-ACK | INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_FLOW_ESTABLISHED |
 //! | TCP accept | SYN: INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT |
@@ -45,6 +47,7 @@ mod ledger;
 mod redirect;
 mod relay;
 mod relayed;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -63,6 +66,8 @@ use ledger::Ledger;
 use nt_abi::PacketBuffer;
 use redirect::Redirects;
 use relay::Relay;
+pub use socket::{Request, RequestKind};
+use socket::{Sockets, Waits};
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -178,6 +183,7 @@ pub struct Stack<F> {
     /// The flows with a relay; a flow without one may still be here.
     relays: Vec<FlowKey>,
     redirects: Redirects,
+    sockets: Sockets,
     /// Packets of the last decision.
     pub output: Output,
 }
@@ -316,6 +322,7 @@ impl<C: Classifier> Context<'_, C> {
             owner: flow.owner,
             endpoint: flow.endpoint,
             injected_by: 0,
+            promiscuous: 0,
             data,
         })
     }
@@ -411,6 +418,7 @@ impl<F> Stack<F> {
             held: Waiting::default(),
             relays: Vec::new(),
             redirects: Redirects::default(),
+            sockets: Sockets::default(),
             output: Output::default(),
         }
     }

@@ -55,6 +55,7 @@ impl<C: Classifier> Asker<'_, C> {
             owner: view.owner,
             endpoint: view.endpoint,
             injected_by,
+            promiscuous: 0,
             data: Data::Stream { data, flags },
         })
     }

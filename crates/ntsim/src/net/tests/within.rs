@@ -125,6 +125,56 @@ fn either_end_of_loopback_may_be_blocked() {
     assert_eq!(by, filters.into_iter().collect());
 }
 
+/// Linux has let the server listen by then, and the machine takes the socket away from the network.
+#[test]
+fn a_server_is_asked_about_and_one_that_may_not_listen_is_not_reached() {
+    let Some(network) = network_within() else { return };
+    let machine = Machine::new();
+    machine.wfp.engine.events.set_collect_allow(true);
+    let port = |number| [("IP_LOCAL_PORT", ConditionValue::Uint16(number))];
+    for layer in [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_AUTH_LISTEN_V6] {
+        filter(&machine, layer, FilterAction::Block, &port(66));
+        filter(&machine, layer, FilterAction::Permit, &port(67));
+    }
+    for layer in [LayerId::ALE_RESOURCE_ASSIGNMENT_V4, LayerId::ALE_RESOURCE_ASSIGNMENT_V6] {
+        filter(&machine, layer, FilterAction::Block, &port(68));
+    }
+    let running = network.start(machine.clone(), Verdicts::new(None)).expect("it starts");
+    inside(&network.client, || {
+        for own in OWN {
+            let [refused, served, datagrams] = [
+                TcpListener::bind((own, 66)).map(|_listener| TcpStream::connect((own, 66)).map(drop)),
+                TcpListener::bind((own, 67)).map(|_listener| TcpStream::connect((own, 67)).map(drop)),
+                UdpSocket::bind((own, 68)).map(|socket| {
+                    let client = UdpSocket::bind((own, 0)).expect("a port");
+                    client.send_to(b"question", (own, 68)).expect("it is sent");
+                    socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("a time");
+                    socket.recv(&mut [0; 64]).map(drop)
+                }),
+            ]
+            .map(|ran| ran.unwrap_or_else(|error| panic!("{own}: {error}")));
+            assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionRefused), "{own}");
+            assert!(served.is_ok(), "{own}: {served:?}");
+            assert_eq!(datagrams.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock), "{own}");
+        }
+    })
+    .join()
+    .expect("the client's assertions hold");
+    running.stop().expect("the wire was there").expect("no bugcheck");
+    let asked: BTreeSet<_> =
+        machine.wfp.engine.events.to_vec().iter().map(|event| (event.layer, event.local, event.local_port)).collect();
+    for own in OWN {
+        let own: IpAddr = own.parse().expect("an address");
+        let [listen, bind] = match own {
+            IpAddr::V4(_) => [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_RESOURCE_ASSIGNMENT_V4],
+            IpAddr::V6(_) => [LayerId::ALE_AUTH_LISTEN_V6, LayerId::ALE_RESOURCE_ASSIGNMENT_V6],
+        };
+        for (layer, port) in [(listen, 66), (listen, 67), (bind, 68)] {
+            assert!(asked.contains(&(layer, Some(own), Some(port))), "{own}, {port}: {asked:?}");
+        }
+    }
+}
+
 /// A proxy on the machine itself, to which a callout leads what was meant for others.
 #[test]
 fn a_connection_is_led_to_a_program_of_the_same_machine() {

@@ -241,3 +241,87 @@ fn a_blocked_accept_or_transport_is_silent() {
         );
     });
 }
+
+#[test]
+fn a_server_binds_listens_and_accepts() {
+    versions(|b| {
+        let local = if b.v6 { "[::]:80" } else { "0.0.0.0:80" }.parse().unwrap();
+        let request = Request { protocol: 6, local, owner: None, kind: RequestKind::Port };
+        let socket = b.stack.bind(&mut b.script, request).expect("nobody refuses it");
+        b.stack.listen(&mut b.script, socket).expect("nobody refuses it");
+        let syn = b.segment_between(Direction::Inbound, 50000, 80, SYN, 900, 0, b"");
+        assert_eq!(b.pass(Direction::Inbound, &syn).verdict, Verdict::Forward);
+        b.stack.close_socket(&mut b.script, socket);
+        assert_eq!(
+            b.asked(),
+            [
+                "ALE_BIND_REDIRECT",
+                "ALE_RESOURCE_ASSIGNMENT",
+                "ALE_AUTH_LISTEN",
+                "INBOUND_IPPACKET",
+                "INBOUND_TRANSPORT",
+                "ALE_AUTH_RECV_ACCEPT",
+                "ALE_RESOURCE_RELEASE"
+            ]
+        );
+        let passive = [Layer::AleBindRedirect, Layer::AleResourceAssignment, Layer::AleAuthListen];
+        assert!(b.script.irqls.iter().all(|(layer, irql)| !passive.contains(layer) || *irql == nt_abi::Irql::PASSIVE));
+    });
+}
+
+#[test]
+fn what_a_socket_asks_for_is_in_the_flags() {
+    let b = &mut Bench::new(false);
+    for (protocol, kind, flags) in [
+        (6, RequestKind::Port, 0),
+        (17, RequestKind::ChosenPort, condition_flag::IS_WILDCARD_BIND),
+        (1, RequestKind::Raw, condition_flag::IS_RAW_ENDPOINT),
+        (0, RequestKind::Promiscuous(0x9800_0001), condition_flag::IS_RAW_ENDPOINT),
+    ] {
+        b.script.flags.clear();
+        let request = Request { protocol, local: "0.0.0.0:1".parse().unwrap(), owner: None, kind };
+        b.stack.bind(&mut b.script, request).expect("nobody refuses it");
+        let redirects = matches!(protocol, 6 | 17).then_some((Layer::AleBindRedirect, 0));
+        let expected: Vec<_> = redirects.into_iter().chain([(Layer::AleResourceAssignment, flags)]).collect();
+        assert_eq!(b.script.flags, expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_bind_or_listen_that_is_refused_leaves_no_socket() {
+    let b = &mut Bench::new(false);
+    let request =
+        || Request { protocol: 6, local: "0.0.0.0:80".parse().unwrap(), owner: None, kind: RequestKind::Port };
+    b.script.block = vec![Layer::AleAuthListen];
+    let socket = b.stack.bind(&mut b.script, request()).expect("nobody refuses it");
+    let refused = b.stack.listen(&mut b.script, socket);
+    assert_eq!(refused, Err(By { layer: Layer::AleAuthListen, filter_id: 7 }));
+    b.script.block = vec![Layer::AleResourceAssignment];
+    let refused = b.stack.bind(&mut b.script, request());
+    assert_eq!(refused, Err(By { layer: Layer::AleResourceAssignment, filter_id: 7 }));
+    b.asked();
+    b.stack.finish(&mut b.script);
+    assert_eq!(b.asked(), ["ALE_RESOURCE_RELEASE"], "the one that is bound");
+}
+
+#[test]
+fn an_address_that_goes_takes_its_flows_and_sockets_along() {
+    versions(|b| {
+        let own: IpAddr = if b.v6 { CLIENT6.into() } else { CLIENT4.into() };
+        let bind = |b: &mut Bench, address: IpAddr| {
+            let request = Request { protocol: 17, local: (address, 53).into(), owner: None, kind: RequestKind::Port };
+            b.stack.bind(&mut b.script, request).expect("nobody refuses it")
+        };
+        let every: IpAddr = if b.v6 { [0; 16].into() } else { [0; 4].into() };
+        bind(b, own);
+        bind(b, every);
+        b.connected();
+        b.asked();
+        b.stack.lose_address(&mut b.script, [192, 0, 2, 1].into());
+        assert_eq!(b.asked(), [""; 0], "another address");
+        b.stack.lose_address(&mut b.script, own);
+        let asked = b.asked();
+        assert_eq!(b.stack.flow_count(), 0);
+        assert_eq!(asked, ["end of flow 1", "ALE_ENDPOINT_CLOSURE", "ALE_RESOURCE_RELEASE", "ALE_RESOURCE_RELEASE"]);
+    });
+}
