@@ -151,6 +151,18 @@ impl Machine {
         let _ = crate::cpu::enter(self, nt_abi::Irql::PASSIVE, || crate::fwpkclnt::fwpm::state_changed(state));
     }
 
+    /// The machine sleeps for so long, and works again. Drivers that have registered for \Callback\PowerState are told
+    /// before and after (PO_CB_SYSTEM_STATE_LOCK of wdm.h); the power callbacks of devices belong to plug and play devices,
+    /// which there are none of here. Nothing is simulated of what Windows does besides, such as bringing its network down.
+    pub fn sleep(self: &Arc<Self>, time: Duration) {
+        /// PO_CB_SYSTEM_STATE_LOCK: the second argument is whether the system is in its working state again.
+        const SYSTEM_STATE_LOCK: usize = 3;
+        const POWER_STATE: &str = r"\Callback\PowerState";
+        crate::nt::ex::callback::tell(self, POWER_STATE, SYSTEM_STATE_LOCK, 0);
+        self.clock.sleep(time);
+        crate::nt::ex::callback::tell(self, POWER_STATE, SYSTEM_STATE_LOCK, 1);
+    }
+
     /// A number that is unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {

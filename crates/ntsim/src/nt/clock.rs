@@ -2,7 +2,8 @@
 //!
 //! Three scales, as on Windows: system time (100 ns since 1601-01-01 UTC), interrupt time (100 ns since the machine
 //! started), and the performance counter, which ticks at 10 MHz as on every machine with an invariant TSC since
-//! Windows 10. All run with the host's clocks; a test can push them forward.
+//! Windows 10. All run with the host's clocks; a test can push them forward, let the machine sleep, and set the system
+//! time back.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,6 +18,8 @@ const EPOCH_DIFFERENCE: u64 = 11_644_473_600;
 pub struct Clock {
     started: Instant,
     pushed: AtomicU64,
+    /// How much of that the machine slept.
+    slept: AtomicU64,
     /// By how much the system time was set forward, or back.
     set: AtomicI64,
     /// How often [`Clock::read`] was called.
@@ -25,7 +28,13 @@ pub struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { started: Instant::now(), pushed: AtomicU64::new(0), set: AtomicI64::new(0), readings: AtomicU64::new(0) }
+        Self {
+            started: Instant::now(),
+            pushed: AtomicU64::new(0),
+            slept: AtomicU64::new(0),
+            set: AtomicI64::new(0),
+            readings: AtomicU64::new(0),
+        }
     }
 }
 
@@ -46,6 +55,19 @@ impl Clock {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unset = EPOCH_DIFFERENCE * PER_SECOND + units(since_1970) + self.pushed();
         unset.saturating_add_signed(self.set.load(Ordering::Acquire))
+    }
+
+    /// Interrupt time without that in which the machine slept ("KeQueryUnbiasedInterruptTime").
+    #[must_use]
+    pub fn unbiased_interrupt_time(&self) -> u64 {
+        self.interrupt_time() - self.slept.load(Ordering::Acquire)
+    }
+
+    /// The machine sleeps: the scales move on, but for that of the time in which it works. Whoever calls this tells the
+    /// drivers, see [`Machine::sleep`](crate::machine::Machine::sleep).
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.push(time);
+        self.slept.fetch_add(units(time), Ordering::AcqRel);
     }
 
     /// Sets the system time forward by so many 100 ns, or back, as an administrator or a time service does. The other scales

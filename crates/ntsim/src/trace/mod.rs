@@ -16,6 +16,7 @@ pub(crate) use record::{Argument, Callback};
 
 use crate::cpu;
 use crate::pe::gate::Description;
+use parking_lot::Mutex;
 use record::Sink;
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -29,6 +30,19 @@ static ON: AtomicBool = AtomicBool::new(false);
 pub struct Hooks {
     tracer: OnceLock<Tracer>,
     scheduled: AtomicBool,
+    then: OnceLock<Then>,
+}
+
+/// What is to be done when a function has returned, once.
+struct Then {
+    function: String,
+    what: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for Then {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Then").field("function", &self.function).finish_non_exhaustive()
+    }
 }
 
 impl Hooks {
@@ -48,6 +62,17 @@ impl Hooks {
         self.scheduled.store(true, Ordering::Release);
     }
 
+    /// Does this once, when a driver that is loaded from now on has called a function for the first time, before the
+    /// driver goes on: whatever others can do just then. It runs on the driver's thread, and must not use the machine
+    /// there; other threads may, and it may wait for them.
+    ///
+    /// # Panics
+    /// The second time on one machine.
+    pub fn after(&self, function: &str, what: impl FnOnce() + Send + 'static) {
+        let then = Then { function: function.to_owned(), what: Mutex::new(Some(Box::new(what))) };
+        assert!(self.then.set(then).is_ok(), "there is one such moment");
+    }
+
     /// Whether a schedule decides who runs.
     pub(crate) fn is_scheduled(&self) -> bool {
         self.scheduled.load(Ordering::Acquire)
@@ -61,7 +86,9 @@ impl Hooks {
 
     /// Whether an import gets a hooked gate.
     pub(crate) fn wants(&self, module: &str, name: &str) -> bool {
-        self.is_scheduled() || self.tracer.get().is_some_and(|tracer| tracer.wants(module, name))
+        self.is_scheduled()
+            || self.then.get().is_some_and(|then| then.function == name)
+            || self.tracer.get().is_some_and(|tracer| tracer.wants(module, name))
     }
 }
 
@@ -115,6 +142,17 @@ pub(crate) fn after(description: &'static Description, arguments: *const u64, re
             tracer.sink.returned(signature::of(description.name), arguments, result);
         }
     });
+    let then = cpu::with_machine(|machine| {
+        machine
+            .hooks
+            .then
+            .get()
+            .filter(|then| then.function == description.name)
+            .and_then(|then| then.what.lock().take())
+    });
+    if let Some(what) = then {
+        what();
+    }
 }
 
 /// Whether any machine is traced.

@@ -1,18 +1,20 @@
 //! Callback objects: named objects through which the system and drivers notify drivers.
 //!
 //! "ExCreateCallback", "ExRegisterCallback", "ExNotifyCallback", "ExUnregisterCallback" and "Using a System-Defined
-//! Callback Object" of the WDK documentation. The system's own objects exist from the start; they are never notified,
-//! because the simulated machine's time is never set, its power never changes and no processor is added.
+//! Callback Object" of the WDK documentation. The system's own objects exist from the start. Of these PowerState is
+//! notified when a test lets the machine sleep; the others never are.
 
 #![allow(non_snake_case, reason = "exports have their Windows names")]
 
 use crate::cpu::{self, code};
 use crate::export::exports;
+use crate::machine::Machine;
 use crate::nt::ob::ObjectAttributes;
 use crate::verifier::callback::{self, At};
 use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use nt_abi::Irql;
 use nt_abi::NtStatus;
 use nt_abi::UnicodeString;
 use parking_lot::Mutex;
@@ -71,6 +73,13 @@ impl Callbacks {
         self.0.lock().iter().find(|object| Arc::as_ptr(object) as u64 == address).map(Arc::clone)
     }
 
+    /// The address of the object with this name, if anybody would be told.
+    fn with_listeners(&self, name: &str) -> Option<u64> {
+        let objects = self.0.lock();
+        let object = objects.iter().find(|object| object.name == name && !object.registrations.lock().is_empty())?;
+        Some(Arc::as_ptr(object) as u64)
+    }
+
     /// The registrations of functions within `range`, as text.
     #[must_use]
     pub fn left_by(&self, range: &Range<u64>) -> Vec<String> {
@@ -81,6 +90,16 @@ impl Callbacks {
             theirs.map(|at| format!("callback routine {} of {}", cpu::frame_of(at), object.name)).collect::<Vec<_>>()
         };
         objects.iter().flat_map(of).collect()
+    }
+}
+
+/// Tells whoever registered for one of the system's objects. PASSIVE_LEVEL, though the page allows DISPATCH_LEVEL.
+pub(crate) fn tell(machine: &Arc<Machine>, name: &str, first: usize, second: usize) {
+    if let Some(object) = machine.executive.callbacks.with_listeners(name) {
+        // A driver that stops the machine there has stopped it: whoever uses it next is told.
+        let _ = cpu::enter(machine, Irql::PASSIVE, || {
+            ExNotifyCallback(object, first as *mut c_void, second as *mut c_void)
+        });
     }
 }
 
@@ -194,9 +213,7 @@ extern "win64" fn ExNotifyCallback(address: u64, first: *mut c_void, second: *mu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Machine;
     use crate::nt::ob::ObfDereferenceObject;
-    use nt_abi::Irql;
     use nt_abi::OwnedUnicodeString;
 
     /// Adds the arguments and its IRQL to the list at its context.
@@ -234,6 +251,28 @@ mod tests {
             assert!(machine.executive.callbacks.left_by(&(at..at + 1)).is_empty());
         })
         .unwrap();
+    }
+
+    /// A sleep takes all of a timer's time and none of that in which the machine works.
+    #[test]
+    fn a_sleep_is_told_before_and_after() {
+        let machine = Machine::new();
+        let list = Mutex::new(Vec::<(usize, usize, Irql)>::new());
+        let registration = cpu::enter(&machine, Irql::PASSIVE, || {
+            let object = open(r"\Callback\PowerState", false, true).unwrap();
+            ExRegisterCallback(object, heard, &raw const list as u64)
+        })
+        .unwrap();
+        let (system, worked) = (machine.clock.system_time(), machine.clock.unbiased_interrupt_time());
+        machine.sleep(std::time::Duration::from_secs(3600));
+        // PO_CB_SYSTEM_STATE_LOCK, about to leave S0 and back in it.
+        assert_eq!(*list.lock(), [(3, 0, Irql::PASSIVE), (3, 1, Irql::PASSIVE)]);
+        let hour = 3600 * crate::nt::clock::PER_SECOND;
+        assert!(machine.clock.system_time() - system >= hour && machine.clock.interrupt_time() >= hour);
+        assert!(machine.clock.unbiased_interrupt_time() - worked < hour);
+        cpu::enter(&machine, Irql::PASSIVE, || ExUnregisterCallback(registration)).unwrap();
+        machine.sleep(std::time::Duration::from_secs(1));
+        assert_eq!(list.lock().len(), 2);
     }
 
     #[test]

@@ -57,7 +57,7 @@ unsafe extern "win64" fn KeQueryInterruptTimePrecise(counter: *mut u64) -> u64 {
 }
 
 extern "win64" fn KeQueryUnbiasedInterruptTime() -> u64 {
-    interrupt_time()
+    cpu::with_machine(|machine| machine.clock.unbiased_interrupt_time())
 }
 
 unsafe extern "win64" fn KeQueryTickCount(count: *mut u64) {
