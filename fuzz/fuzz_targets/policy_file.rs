@@ -24,6 +24,14 @@ fuzz_target!(|text: &str| {
     let addresses: [IpAddr; 4] =
         ["203.0.113.9", "10.0.0.5", "2001:db8::9", "::1"].map(|text| text.parse().expect("an address"));
     for (local, remote) in [(1, 0), (0, 1), (3, 2), (2, 3)] {
+        for direction in [Direction::Listen, Direction::Bind] {
+            for protocol in [6, 17, 1] {
+                for chosen in [false, true] {
+                    let flow = Flow::of_endpoint(direction, protocol, addresses[local], 443).with_port_chosen(chosen);
+                    assert_eq!(image.decide(&flow), reference.decide(&flow), "{flow:?}");
+                }
+            }
+        }
         for direction in [Direction::Outbound, Direction::Inbound] {
             for protocol in [6, 17, 1] {
                 for name in [Name::Unknown, Name::Undecidable, Name::Known(b"www.example.com")] {

@@ -22,8 +22,12 @@ pub enum Essential {
     Igmp,
     /// From this machine to itself.
     Loopback,
-    /// How the machine gets its addresses: UDP 68 to 67, in IPv6 546 to 547, by an account of the system.
+    /// How the machine gets its addresses: UDP 68 to 67, in IPv6 546 to 547, by an account of the system. To bind the
+    /// client's port is part of it.
     Dhcp,
+    /// A port that the system chose, for a program that named none: what every connection that this machine opens begins
+    /// with, and which is decided then.
+    ChosenPort,
 }
 
 impl Essential {
@@ -37,14 +41,17 @@ impl Essential {
             Self::Igmp => "IGMP",
             Self::Loopback => "loopback",
             Self::Dhcp => "DHCP",
+            Self::ChosenPort => "port chosen by the system",
         }
     }
 
     /// Why this flow is; `None` for one that a default may decide.
     #[must_use]
     pub fn of(flow: &Flow<'_>) -> Option<Self> {
-        if flow.direction == Direction::Forward {
-            return None; // it is not this machine's
+        match flow.direction {
+            Direction::Outbound | Direction::Inbound => {}
+            Direction::Forward => return None, // it is not this machine's
+            Direction::Listen | Direction::Bind => return Self::of_endpoint(flow),
         }
         let of_protocol = match (flow.protocol, flow.remote, flow.local) {
             (1, IpAddr::V4(_), _) if matches!(flow.local_port, 3 | 11 | 12) => Some(Self::IcmpError),
@@ -63,12 +70,31 @@ impl Essential {
     }
 }
 
+impl Essential {
+    /// The same of what a program asks of this machine alone. What it may do with a port that the system chose, or within
+    /// the machine, is decided when it does it.
+    fn of_endpoint(flow: &Flow<'_>) -> Option<Self> {
+        if flow.local.to_canonical().is_loopback() {
+            return Some(Self::Loopback);
+        }
+        match (flow.direction, flow.protocol, flow.local, flow.local_port) {
+            (Direction::Bind, 17, IpAddr::V4(_), 68) | (Direction::Bind, 17, IpAddr::V6(_), 546) => of_system(flow),
+            (Direction::Bind, 6 | 17, ..) if flow.port_chosen => Some(Self::ChosenPort),
+            _ => None,
+        }
+    }
+}
+
 /// Any program may bind the client's port, so where the owner is known it must be the system: the DHCP client runs as
 /// LOCAL SERVICE.
 fn dhcp(flow: &Flow<'_>, client: u16, server: u16) -> Option<Essential> {
     if (flow.local_port, flow.remote_port) != (client, server) {
         return None;
     }
+    of_system(flow)
+}
+
+fn of_system(flow: &Flow<'_>) -> Option<Essential> {
     let (mut known, mut of_system) = (false, false);
     flow.identities(&mut |sid| {
         known = true;
@@ -159,6 +185,32 @@ mod tests {
         assert_eq!(Essential::of(&flow(17, "fe80::5", 546, "ff02::1:2", 547)), Some(Essential::Dhcp));
         assert_eq!(Essential::of(&flow(17, "10.0.0.5", 67, "10.0.0.9", 68)), None, "a server");
         assert_eq!(Essential::of(&flow(6, "10.0.0.5", 68, "10.0.0.9", 67)), None, "not of TCP");
+    }
+
+    #[test]
+    fn of_ports_those_within_the_machine_the_dhcp_clients_and_the_systems_choice_are() {
+        let of = |direction, protocol, local: &str, port| {
+            let flow = Flow::of_endpoint(direction, protocol, local.parse().unwrap(), port);
+            [flow, flow.with_port_chosen(true)].map(|flow| Essential::of(&flow))
+        };
+        use Direction::{Bind, Listen};
+        for direction in [Listen, Bind] {
+            for local in ["127.0.0.1", "::1", "::ffff:127.0.0.9"] {
+                assert_eq!(of(direction, 6, local, 80), [Some(Essential::Loopback); 2], "{local}");
+            }
+        }
+        for local in ["0.0.0.0", "10.0.0.5", "::", "2001:db8::5"] {
+            assert_eq!(of(Listen, 6, local, 80), [None; 2], "who listens was decided nowhere before");
+            assert_eq!(of(Bind, 6, local, 50_000), [None, Some(Essential::ChosenPort)]);
+            assert_eq!(of(Bind, 17, local, 50_000), [None, Some(Essential::ChosenPort)]);
+            assert_eq!(of(Bind, 1, local, 0), [None; 2], "a raw socket has no port");
+        }
+        assert_eq!(of(Bind, 17, "0.0.0.0", 68), [Some(Essential::Dhcp); 2]);
+        assert_eq!(of(Bind, 17, "::", 546), [Some(Essential::Dhcp); 2]);
+        assert_eq!(
+            (of(Bind, 17, "::", 68)[0], of(Bind, 6, "0.0.0.0", 68)[0], of(Bind, 17, "0.0.0.0", 67)[0]),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The input and output of a decision.
 
 use crate::essential::Essential;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Who opened the conversation, from this machine's view; or that it is not this machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,11 +14,27 @@ pub enum Direction {
     /// A packet that this machine passes on between others. Each is decided by itself: its source stands as `local`,
     /// its destination as `remote`.
     Forward,
+    /// A program asks to have TCP connections brought to a port: `listen()`. There is no other machine yet.
+    Listen,
+    /// A program asks for a port, or for packets of a protocol: `bind()`. There is no other machine yet.
+    Bind,
 }
 
 impl Direction {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Outbound, Self::Inbound, Self::Forward];
+    pub const ALL: [Self; 5] = [Self::Outbound, Self::Inbound, Self::Forward, Self::Listen, Self::Bind];
+
+    /// Whether it is that of conversations, of which there may be a name.
+    #[must_use]
+    pub const fn is_of_conversations(self) -> bool {
+        matches!(self, Self::Outbound | Self::Inbound)
+    }
+
+    /// Whether it is of what a program asks of this machine alone: the other side is then the unspecified address.
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        matches!(self, Self::Listen | Self::Bind)
+    }
 
     /// The word that policies use.
     #[must_use]
@@ -27,6 +43,8 @@ impl Direction {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",
             Self::Forward => "forward",
+            Self::Listen => "listen",
+            Self::Bind => "bind",
         }
     }
 }
@@ -123,6 +141,15 @@ pub const fn embedded_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from_bits(inside))
 }
 
+/// The unspecified address in the family of another.
+#[must_use]
+pub const fn unspecified(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
 /// A flow to decide: the fields of a classify call that rules can use.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -154,6 +181,8 @@ pub struct Flow<'a> {
     pub loopback: Option<bool>,
     /// What of the fields above could be read, for [`Direction::Forward`].
     pub headers: Headers,
+    /// The system has chosen the port, since the program named none, for [`Direction::Bind`].
+    pub port_chosen: bool,
 }
 
 impl<'a> Flow<'a> {
@@ -181,7 +210,21 @@ impl<'a> Flow<'a> {
             name: Name::Unknown,
             loopback: None,
             headers: Headers::Whole,
+            port_chosen: false,
         }
+    }
+
+    /// What a program asks of this machine alone; `direction` is one for which [`Direction::is_local`] holds.
+    #[must_use]
+    pub fn of_endpoint(direction: Direction, protocol: u8, local: IpAddr, local_port: u16) -> Self {
+        Self::new(direction, protocol, local, local_port, unspecified(local), 0)
+    }
+
+    /// The same, with a port that the system has chosen.
+    #[must_use]
+    pub fn with_port_chosen(mut self, port_chosen: bool) -> Self {
+        self.port_chosen = port_chosen;
+        self
     }
 
     /// The same, with no more of its headers read.

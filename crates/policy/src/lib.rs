@@ -54,7 +54,7 @@ pub use self::{
     diagnostic::{Diagnostic, Errors, Severity, render},
     diff::{Change, Difference, diff, diff_with_image},
     expect::{Tested, test},
-    file::{Files, parse, parse_flow},
+    file::{Files, parse, parse_endpoint, parse_flow},
     lint::lint,
     model::Policy,
     reference::{Explanation, Outcome, Reference, Tried},

@@ -21,6 +21,10 @@ pub struct Shown {
     pub essential: bool,
     /// What happens to forwarded packets no rule matches.
     pub default_forward: Said,
+    /// What happens to ports that programs want to listen on, where no rule matches.
+    pub default_listen: Said,
+    /// What happens to ports that programs ask for, where no rule matches.
+    pub default_bind: Said,
     /// Whether the IPv4 address inside a remote IPv6 one counts.
     pub embedded_ipv4: bool,
     /// Whether an address with names of several rules follows one that permits.
@@ -102,17 +106,20 @@ pub fn show<B: StableBytes>(image: &Image<B>) -> Shown {
         }
         ShownRule { name, said, entries, conditions: record.condition_count }
     });
+    let default = |direction| said(header.default_of(direction));
     let parts = sections.all().into_iter().zip(SECTION_NAMES).zip(RECORD_SIZES);
     Shown {
         identity: image.identity().iter().map(|byte| format!("{byte:02x}")).collect(),
         bytes: bytes.len(),
         version: VERSION,
-        default_outbound: said(header.defaults[0]),
-        default_inbound: said(header.defaults[1]),
+        default_outbound: default(Direction::Outbound),
+        default_inbound: default(Direction::Inbound),
         essential: [Direction::Outbound, Direction::Inbound]
             .iter()
             .all(|one| header.default_of(*one) & DEFAULT_SPARES_ESSENTIAL != 0),
-        default_forward: said(header.defaults[2]),
+        default_forward: default(Direction::Forward),
+        default_listen: default(Direction::Listen),
+        default_bind: default(Direction::Bind),
         embedded_ipv4: header.options & OPTION_EMBEDDED != 0,
         shared_permit: header.options & OPTION_SHARED_PERMIT != 0,
         rules: rules.collect(),

@@ -21,7 +21,7 @@ mod writer;
 
 use crate::{
     diagnostic::{Diagnostic, Errors, Severity},
-    flow::Verdict,
+    flow::{Direction, Verdict},
     image::{Image, InvalidImage, MOST_STEPS, SlowPart, layout::*},
     model::{Action, Moment, Policy},
 };
@@ -118,13 +118,14 @@ pub fn compile_with_warnings(policy: &Policy, options: &CompileOptions<'_>) -> R
     sources::write(policy, options, &mut parts.sources, &mut parts.source_text);
     let spares = if policy.defaults.essential { DEFAULT_SPARES_ESSENTIAL } else { 0 };
     let default = |action| flags(action, action != Action::Permit, policy.defaults.log);
-    let [outbound, inbound] = [policy.defaults.outbound, policy.defaults.inbound].map(|one| default(one) | spares);
+    let defaults = Direction::ALL.map(|direction| {
+        default(policy.defaults.of(direction)) | if direction == Direction::Forward { 0 } else { spares }
+    });
     let option = |set, option| if set { option } else { 0 };
     let wanted = option(policy.defaults.embedded_ipv4, OPTION_EMBEDDED)
         | option(policy.defaults.shared_permit, OPTION_SHARED_PERMIT);
-    let defaults = [outbound, inbound, default(policy.defaults.forward), wanted];
     let names = [resolved.undecidable, resolved.name_depths];
-    let image = writer.finish(defaults, options.key, roots, names).map_err(whole)?;
+    let image = writer.finish(defaults, wanted, options.key, roots, names).map_err(whole)?;
     match Image::validate(&image[..]) {
         Ok(_) => Ok(Compiled { image, warnings }),
         Err(InvalidImage::Steps { steps, part }) => Err(whole(too_slow(steps, part, &slowest))),

@@ -68,9 +68,14 @@ impl<A: AddressBits> Family<A> {
             return self.place_forward(rule, one);
         }
         let place = self.boxes.push(&one);
-        for direction in [Direction::Outbound, Direction::Inbound] {
+        for (direction, tree) in [
+            (Direction::Outbound, Tree::Outbound),
+            (Direction::Inbound, Tree::Inbound),
+            (Direction::Listen, Tree::Listen),
+            (Direction::Bind, Tree::Bind),
+        ] {
             if rule.is_for(direction) {
-                self.put(rule, if direction == Direction::Inbound { Tree::Inbound } else { Tree::Outbound }, place);
+                self.put(rule, tree, place);
             }
         }
         if rule.names.is_none() {

@@ -71,10 +71,12 @@ impl Writer {
         number
     }
 
-    /// The bytes. `defaults` are those of the directions, and the options. `names` are the class of undecidable names, and the label counts of listed ones.
+    /// The bytes. `defaults` are those of the directions, in their order. `names` are the class of undecidable names, and
+    /// the label counts of listed ones.
     pub(crate) fn finish(
         self,
-        defaults: [u8; 4],
+        [outbound, inbound, forward, listen, bind]: [u8; 5],
+        options: u8,
         key: [u8; 16],
         roots: [u64; ROOTS],
         names: [u32; 2],
@@ -96,7 +98,7 @@ impl Writer {
         put(&mut image, 0, &MAGIC);
         put(&mut image, 8, &VERSION.to_le_bytes());
         put(&mut image, 12, &total.to_le_bytes());
-        put(&mut image, 32, &defaults);
+        put(&mut image, 32, &[outbound, inbound, forward, options, listen, bind]);
         put(&mut image, 40, &key);
         for (index, root) in roots.iter().enumerate() {
             put(&mut image, ROOT_TABLE + index * 8, &root.to_le_bytes());

@@ -1,9 +1,13 @@
 //! Flows that no default decides.
 
-use crate::{essential::Essential, flow::Direction, model::FlowSpec};
+use crate::{
+    essential::Essential,
+    flow::{Direction, unspecified},
+    model::FlowSpec,
+};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// A flow of every kind that no default decides, to the machine and from it.
+/// A flow of every kind that no default decides, to the machine and from it; and what programs ask of it alone.
 pub(crate) fn essential() -> Vec<(Essential, FlowSpec)> {
     let four = [5, 9].map(|last| IpAddr::from([198, 51, 100, last]));
     let six = [5, 9].map(|last| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, last]));
@@ -34,5 +38,15 @@ pub(crate) fn essential() -> Vec<(Essential, FlowSpec)> {
             (kind, flow(direction, protocol, (local, own), (remote, other)))
         })
     };
-    [Direction::Outbound, Direction::Inbound].into_iter().flat_map(of).collect()
+    let endpoint =
+        |direction, protocol, local: IpAddr, port| flow(direction, protocol, (local, port), (unspecified(local), 0));
+    let [any4, any6] = [itself[0], six[0]].map(unspecified);
+    let endpoints = [
+        (Essential::Loopback, endpoint(Direction::Listen, 6, itself[0], 8080)),
+        (Essential::Loopback, endpoint(Direction::Bind, 6, itself[0], 8080)),
+        (Essential::Dhcp, endpoint(Direction::Bind, 17, any4, 68)),
+        (Essential::Dhcp, endpoint(Direction::Bind, 17, any6, 546)),
+        (Essential::ChosenPort, endpoint(Direction::Bind, 6, any4, 0)),
+    ];
+    [Direction::Outbound, Direction::Inbound].into_iter().flat_map(of).chain(endpoints).collect()
 }

@@ -7,7 +7,7 @@ use super::{BUDGET, Difference, Found, essential, image, witnesses};
 use crate::{
     compile::CompileOptions,
     diagnostic::Errors,
-    flow::Direction,
+    flow::{Direction, unspecified},
     image::{Image, layout::*},
     model::{FlowSpec, Policy},
 };
@@ -64,7 +64,11 @@ fn flows_of(image: &Image<Vec<u8>>) -> impl Iterator<Item = FlowSpec> + use<> {
             direction,
             protocol,
             local: (locals[corner], [tail.local_port.0, tail.local_port.1][corner]),
-            remote: (remotes[corner], [tail.remote_port.0, tail.remote_port.1][corner]),
+            remote: if direction.is_local() {
+                (unspecified(locals[corner]), 0)
+            } else {
+                (remotes[corner], [tail.remote_port.0, tail.remote_port.1][corner])
+            },
             application,
             users: Vec::new(),
             interface: None,

@@ -32,6 +32,8 @@ impl Extent {
                 Some(Direction::Inbound) => 2,
                 None => 3,
                 Some(Direction::Forward) => 4,
+                Some(Direction::Listen) => 8,
+                Some(Direction::Bind) => 16,
             },
             remote: Reach::of(rule.remote.as_deref()),
             local: Reach::of(rule.local.as_deref()),

@@ -1,10 +1,13 @@
 //! Flows to try: from the edges of what rules match.
 
 use crate::{
-    flow::Direction,
+    flow::{Direction, unspecified},
     model::{AddressSet, FlowSpec, NumberSet, Rule, SidBuf, names::Scope},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What alone listens.
+const TCP: u8 = 6;
 
 /// Flows tried for a pair, of each family.
 const TRIES: usize = 32;
@@ -75,17 +78,24 @@ pub(super) fn witnesses(first: Option<&Rule>, second: Option<&Rule>, give: &mut 
                 rules.iter().any(|rule| rule.remote_ports.is_some()),
             );
             let echo = if protocol == 1 { 8 } else { 128 };
-            // Of what is forwarded nothing is known but its headers.
-            let known = directions[direction] != Direction::Forward;
+            let direction = directions[direction];
+            // Of what is forwarded nothing is known but its headers; and of what a program asks for no other side.
+            let known = direction != Direction::Forward;
+            let other = !direction.is_local();
+            let protocol = if direction == Direction::Listen { TCP } else { protocol };
             give(FlowSpec {
-                direction: directions[direction],
+                direction,
                 protocol,
                 local: (locals[local], icmp(local_ports[local_port] as u16, own_asked, echo)),
-                remote: (remotes[remote], icmp(remote_ports[remote_port] as u16, other_asked, 0)),
+                remote: if other {
+                    (remotes[remote], icmp(remote_ports[remote_port] as u16, other_asked, 0))
+                } else {
+                    (unspecified(locals[local]), 0)
+                },
                 application: applications[any(applications.len(), 6)].clone().filter(|_| known),
                 users: if known { users[any(users.len(), 7)].clone() } else { Vec::new() },
-                interface: interfaces[any(interfaces.len(), 8)].filter(|_| known),
-                remote_name: names[any(names.len(), 9)].clone().filter(|_| known),
+                interface: interfaces[any(interfaces.len(), 8)].filter(|_| known && other),
+                remote_name: names[any(names.len(), 9)].clone().filter(|_| known && other),
             });
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     flow::Direction,
     model::{Decider, Expectation, FlowSpec, Rule, SidBuf, names, program},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 const ENDPOINT: &str =
     "an address without a zone, with or without a port: `203.0.113.9:443`, `[2001:db8::1]:443`, `10.0.0.5`";
@@ -25,16 +25,24 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
         }
         found
     };
-    let remote_item = reader.take("remote");
-    if remote_item.is_none() {
-        context.expected(&at, "the expectation has no `remote`", ENDPOINT);
-    }
-    let remote = remote_item.and_then(|item| endpoint(context, item));
-    let local_item = reader.take("local");
-    let local_at = local_item.as_ref().map(|item| item.at.clone());
-    let local = local_item.and_then(|item| endpoint(context, item));
     let directions = Direction::ALL.map(|direction| (direction.word(), direction));
     let direction = reader.take("direction").and_then(|item| item.choice(context, &directions));
+    let direction = direction.unwrap_or(Direction::Outbound);
+    let remote_item = reader.take("remote");
+    let local_item = reader.take("local");
+    let (wanted, has) = if direction.is_local() { ("local", &local_item) } else { ("remote", &remote_item) };
+    if has.is_none() {
+        context.expected(&at, format!("the expectation has no `{wanted}`"), ENDPOINT);
+    }
+    if let Some(item) = remote_item.as_ref().filter(|_| direction.is_local()) {
+        let message = format!("there is no `remote` when a program asks to {}", direction.word());
+        context.error_with_help(&item.at, message, "remove it: `local` is the address and port that it asks for");
+    }
+    let remote = remote_item.and_then(|item| endpoint(context, item));
+    let local_at = local_item.as_ref().map(|item| item.at.clone());
+    let local = local_item.and_then(|item| endpoint(context, item));
+    // The side that is not said is the unspecified one.
+    let remote = if direction.is_local() { local.map(|local| unspecified(local.0)) } else { remote };
     let protocol = match reader.take("protocol") {
         Some(item) => {
             let words = item.words(context, "one protocol");
@@ -91,25 +99,14 @@ pub(super) fn read(context: &mut Context<'_>, mut reader: Reader<'_>, rule: Opti
     if let Some(at) = local_at.filter(|_| local.0.is_ipv4() != remote.0.is_ipv4()) {
         context.error(&at, "`local` and `remote` are of different families");
     }
-    let flow = FlowSpec {
-        direction: direction.unwrap_or(Direction::Outbound),
-        protocol: protocol?,
-        local,
-        remote,
-        application,
-        users,
-        interface,
-        remote_name: name,
-    };
+    let flow =
+        FlowSpec { direction, protocol: protocol?, local, remote, application, users, interface, remote_name: name };
     Some(Expectation { flow, verdict, rule: decider, at: moment, span: at.span })
 }
 
-/// The unspecified address, in the family of another address.
-pub(crate) fn unspecified(other: IpAddr) -> (IpAddr, u16) {
-    match other {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
-        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), 0),
-    }
+/// The unspecified endpoint, in the family of another address.
+fn unspecified(other: IpAddr) -> (IpAddr, u16) {
+    (crate::flow::unspecified(other), 0)
 }
 
 /// Rules that expectations name must exist.
@@ -129,6 +126,26 @@ pub(super) fn check_names(context: &mut Context<'_>, rules: &[Rule], expectation
             "the name of a rule, `default` or `essential`",
         );
     }
+}
+
+/// What a program asks of this machine alone, from a command's arguments: the words of `--bind PROTOCOL LOCAL` and its
+/// companions. `direction` is one for which [`Direction::is_local`] holds.
+///
+/// # Errors
+/// Says which argument is wrong and what was expected.
+pub fn parse_endpoint(
+    protocol: &str,
+    local: &str,
+    direction: Direction,
+    application: Option<&str>,
+) -> Result<FlowSpec, String> {
+    let v6 = values::endpoint(local).is_some_and(|(address, _)| address.is_ipv6());
+    let remote = if v6 { "::" } else { "0.0.0.0" };
+    let flow = parse_flow(protocol, local, remote, Direction::Outbound, application, None, None, None)?;
+    if direction == Direction::Listen && flow.protocol != 6 {
+        return Err(format!("only TCP listens, and not `{protocol}`"));
+    }
+    Ok(FlowSpec { direction, ..flow })
 }
 
 /// A flow from a command's arguments: the words of `--tcp LOCAL REMOTE` and its companions.

@@ -18,7 +18,7 @@ use reader::{Context, Reader};
 use std::{io, path::Path, sync::Arc};
 use toml::de::DeTable;
 
-pub use expectation::parse_flow;
+pub use expectation::{parse_endpoint, parse_flow};
 pub(crate) use scope::BUILT_IN;
 
 /// The source of the files that a policy names.
@@ -100,6 +100,8 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
         outbound: Action::Permit,
         inbound: Action::Block,
         forward: Action::Permit,
+        listen: Action::Permit,
+        bind: Action::Permit,
         log: false,
         essential: true,
         embedded_ipv4: false,
@@ -110,7 +112,7 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
         context.expected(
             &item.at,
             "this is not a table",
-            "a table with `outbound`, `inbound`, `forward`, `log`, `essential` and `embedded-ipv4`",
+            "a table with `outbound`, `inbound`, `forward`, `listen`, `bind`, `log`, `essential` and `embedded-ipv4`",
         );
         return defaults;
     };
@@ -123,6 +125,12 @@ fn defaults(context: &mut Context<'_>, root: &mut Reader<'_>) -> Defaults {
     }
     if let Some(item) = reader.take("forward") {
         defaults.forward = default(context, &item).unwrap_or(defaults.forward);
+    }
+    if let Some(item) = reader.take("listen") {
+        defaults.listen = item.choice(context, &ACTIONS).unwrap_or(defaults.listen);
+    }
+    if let Some(item) = reader.take("bind") {
+        defaults.bind = item.choice(context, &ACTIONS).unwrap_or(defaults.bind);
     }
     if let Some(item) = reader.take("log") {
         defaults.log = item.flag(context).unwrap_or(defaults.log);

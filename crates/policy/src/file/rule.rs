@@ -18,11 +18,13 @@ const WITH_PORTS: [u64; 5] = [6, 17, 33, 132, 136];
 const ICMP: [u64; 2] = [1, 58];
 
 /// The words of a rule's direction.
-const DIRECTIONS: [(&str, Option<Direction>); 4] = [
+const DIRECTIONS: [(&str, Option<Direction>); 6] = [
     ("outbound", Some(Direction::Outbound)),
     ("inbound", Some(Direction::Inbound)),
     ("both", None),
     ("forward", Some(Direction::Forward)),
+    ("listen", Some(Direction::Listen)),
+    ("bind", Some(Direction::Bind)),
 ];
 
 /// Reads all rules. Names must differ, since events and expectations refer to rules by name.
@@ -110,8 +112,10 @@ fn rule(
     rule.aliases = aliases;
     let undecidable = reader.take("when-undecidable");
     protocols_and_ports(context, &mut reader, scope, &mut rule);
-    if rule.direction == Some(Direction::Forward) {
-        only_addresses_and_ports(context, &rule, &at);
+    match rule.direction {
+        Some(Direction::Forward) => only_addresses_and_ports(context, &rule, &at),
+        Some(direction) if direction.is_local() => only_this_machine(context, &rule, direction, &at),
+        _ => {}
     }
     if matches!(rule.action, Action::Ask(_)) && rule.direction != Some(Direction::Outbound) {
         context.expected(
@@ -190,12 +194,50 @@ fn only_addresses_and_ports(context: &mut Context<'_>, rule: &Rule, at: &At) {
         ("interface", interfaces.is_some() || !aliases.is_empty()),
         ("remote-name", names.is_some()),
     ];
-    for (key, _) in unknown.into_iter().filter(|(_, given)| *given) {
+    refuse(
+        context,
+        at,
+        &unknown,
+        "is not known of packets that are forwarded",
+        "addresses, ports and a protocol alone beside `direction = \"forward\"`",
+    );
+}
+
+/// When a program asks for a port, there is no other machine yet, and packets may come by any interface.
+fn only_this_machine(context: &mut Context<'_>, rule: &Rule, direction: Direction, at: &At) {
+    let Rule { remote, remote_ports, protocols, interfaces, aliases, names, .. } = rule;
+    let word = direction.word();
+    let unknown = [
+        ("remote", remote.is_some()),
+        ("remote-port", remote_ports.is_some()),
+        ("interface", interfaces.is_some() || !aliases.is_empty()),
+        ("remote-name", names.is_some()),
+    ];
+    refuse(
+        context,
+        at,
+        &unknown,
+        &format!("is not known when a program asks to {word}"),
+        &format!(
+            "`application`, `user`, `group`, `service`, `package`, `local`, `local-port` and `protocol` alone beside \
+             `direction = \"{word}\"`"
+        ),
+    );
+    let only = |of: &[u64]| protocols.as_ref().is_some_and(|set| of.iter().all(|one| !set.contains(*one)));
+    if direction == Direction::Listen && only(&[6]) {
         context.expected(
-            &At { key: format!("{}.{key}", at.key), span: at.span.clone() },
-            format!("`{key}` is not known of packets that are forwarded"),
-            "addresses, ports and a protocol alone beside `direction = \"forward\"`",
+            &At { key: format!("{}.protocol", at.key), span: at.span.clone() },
+            "only TCP listens, so the rule could never match",
+            "no `protocol`, or `direction = \"bind\"` for who may receive by others",
         );
+    }
+}
+
+/// Says of each key that is given that it has no meaning in this rule.
+fn refuse(context: &mut Context<'_>, at: &At, keys: &[(&str, bool)], why: &str, expected: &str) {
+    for (key, _) in keys.iter().filter(|(_, given)| *given) {
+        let at = At { key: format!("{}.{key}", at.key), span: at.span.clone() };
+        context.expected(&at, format!("`{key}` {why}"), expected);
     }
 }
 
@@ -238,6 +280,10 @@ fn protocols_and_ports(context: &mut Context<'_>, reader: &mut Reader<'_>, scope
     for (key, code) in [("icmp-type", false), ("icmp-code", true)] {
         let Some(item) = reader.take(key) else { continue };
         let numbers = scope.numbers(context, &item, 255);
+        if rule.direction.is_some_and(Direction::is_local) {
+            let message = format!("`{key}` is not known when a program asks for a port");
+            context.error_with_help(&item.at, message, "remove it, or decide the packets themselves");
+        }
         check(context, rule, &item.at, &ICMP, &ICMP, "ICMP types and codes");
         *(if code { &mut rule.remote_ports } else { &mut rule.local_ports }) = numbers;
     }

@@ -7,12 +7,13 @@
 //! 12   length of the image                      4
 //! 16   XXH3-128 of bytes 32..                   16
 //! 32   defaults: outbound, inbound, forward     3 (rule flags, and whether essential traffic is beyond them)
-//! 35   options                                  1, zero 4
+//! 35   options                                  1
+//! 36   defaults: listen, bind                   2, zero 2
 //! 40   key of the hashes                        16
 //! 56   roots of the forests                     ROOTS x 8
-//! 272  class of an undecidable name             4
-//! 276  how many labels listed names have        4: bit N for N labels, bit 31 for more
-//! 280  section table                            SECTIONS x (offset 4, length 4)
+//! 320  class of an undecidable name             4
+//! 324  how many labels listed names have        4: bit N for N labels, bit 31 for more
+//! 328  section table                            SECTIONS x (offset 4, length 4)
 //! ```
 
 use super::{
@@ -25,7 +26,7 @@ use crate::flow::Direction;
 /// The first eight bytes of every image.
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICEPI";
 /// Changes with every change of the layout or of its meaning.
-pub(crate) const VERSION: u32 = 8;
+pub(crate) const VERSION: u32 = 9;
 /// The offset of the roots.
 pub(crate) const ROOT_TABLE: usize = 56;
 /// A tree of a family's forest: the rules that it leads to.
@@ -50,9 +51,13 @@ pub(crate) enum Tree {
     ForwardNoPorts,
     /// Those of forwarded packets whose protocol cannot be read.
     ForwardNoProtocol,
+    /// Those of who listens.
+    Listen,
+    /// Those of who binds.
+    Bind,
 }
 /// How many there are.
-pub(crate) const TREES: usize = 9;
+pub(crate) const TREES: usize = 11;
 /// As what a flow's addresses are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -265,8 +270,8 @@ sections! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) checksum: [u8; 16],
-    /// Outbound, inbound, forward.
-    pub(crate) defaults: [u8; 3],
+    /// In the order of [`Direction::ALL`].
+    pub(crate) defaults: [u8; 5],
     pub(crate) options: u8,
     pub(crate) key: [u64; 2],
     pub(crate) roots: [u64; ROOTS],
@@ -297,23 +302,26 @@ impl Header {
     /// The flags of a direction's default.
     #[inline]
     pub(crate) fn default_of(&self, direction: Direction) -> u8 {
-        let [outbound, inbound, forward] = self.defaults;
+        let [outbound, inbound, forward, listen, bind] = self.defaults;
         match direction {
             Direction::Outbound => outbound,
             Direction::Inbound => inbound,
             Direction::Forward => forward,
+            Direction::Listen => listen,
+            Direction::Bind => bind,
         }
     }
 
     /// Reads a header; the caller made sure that [`HEADER_LENGTH`] bytes are there.
     pub(crate) fn read(bytes: &[u8]) -> Self {
         let [outbound, inbound, forward, options] = u32_at(bytes, 32).to_le_bytes();
+        let [listen, bind, ..] = u32_at(bytes, 36).to_le_bytes();
         let sections = Sections::read(bytes);
         let names = sections.name_records.of(bytes);
         let only_names = (names.len() == 8).then(|| [u32_at(names, 0), u32_at(names, 4)]);
         Self {
             checksum: u128_at(bytes, 16).to_le_bytes(),
-            defaults: [outbound, inbound, forward],
+            defaults: [outbound, inbound, forward, listen, bind],
             options,
             key: [u64_at(bytes, 40), u64_at(bytes, 48)],
             points: Points::new([u64_at(bytes, 40), u64_at(bytes, 48)]),

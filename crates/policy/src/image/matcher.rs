@@ -181,6 +181,8 @@ fn tree(flow: &Flow<'_>) -> (Tree, Ignored) {
     match (flow.direction, flow.headers) {
         (Direction::Outbound, _) => (Tree::Outbound, 0),
         (Direction::Inbound, _) => (Tree::Inbound, 0),
+        (Direction::Listen, _) => (Tree::Listen, 0),
+        (Direction::Bind, _) => (Tree::Bind, 0),
         (Direction::Forward, Headers::Whole) => (Tree::Forward, 0),
         (Direction::Forward, Headers::NoPorts) => (Tree::ForwardNoPorts, IGNORED_PORTS),
         (Direction::Forward, Headers::NoProtocol) => (Tree::ForwardNoProtocol, IGNORED_PORTS | IGNORED_PROTOCOL),
@@ -199,7 +201,7 @@ fn waiting(flow: &Flow<'_>, verdict: Verdict) -> Option<Tree> {
         (Direction::Outbound, Verdict::Block) => Some(Tree::OutboundPermitting),
         (Direction::Inbound, Verdict::Permit) => Some(Tree::InboundWaiting),
         (Direction::Inbound, Verdict::Block) => Some(Tree::InboundPermitting),
-        (Direction::Forward, _) => None,
+        (Direction::Forward | Direction::Listen | Direction::Bind, _) => None,
     }
 }
 

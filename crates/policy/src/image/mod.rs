@@ -17,8 +17,8 @@ pub(crate) mod v4;
 pub(crate) mod v6;
 mod validate;
 
-use crate::flow::{Decision, Flow};
-use layout::{Header, OPTION_SHARED_PERMIT, RuleRecord, Tree, View};
+use crate::flow::{Decision, Direction, Flow};
+use layout::{Header, OPTION_SHARED_PERMIT, RULE_PERMIT, RuleRecord, Tree, View};
 
 pub use budget::{LONGEST_PATH, MOST_SIDS, MOST_STEPS};
 #[cfg(feature = "fuzz")]
@@ -154,6 +154,26 @@ impl<B: StableBytes> Image<B> {
             let record = self.header.sections.rules.record::<{ RuleRecord::SIZE }>(bytes, rule).map(RuleRecord::read);
             record.is_some_and(|record| record.flags & layout::RULE_ASKS != 0)
         })
+    }
+
+    /// Whether a direction has rules, or a default that does not permit: of others there is nothing to decide.
+    #[must_use]
+    pub fn speaks_of(&self, direction: Direction) -> bool {
+        let tree = match direction {
+            Direction::Outbound => Tree::Outbound,
+            Direction::Inbound => Tree::Inbound,
+            Direction::Forward => Tree::Forward,
+            Direction::Listen => Tree::Listen,
+            Direction::Bind => Tree::Bind,
+        };
+        let has_rules = [View::V4, View::Inside, View::V6].into_iter().any(|view| self.header.root(view, tree) != 0);
+        has_rules || self.header.default_of(direction) & RULE_PERMIT == 0
+    }
+
+    /// Numbers that nobody foretells: the key of its hashes, which is random for every image in use.
+    #[must_use]
+    pub fn seed(&self) -> [u64; 2] {
+        self.header.key
     }
 
     /// Whether an address with names of several rules follows one that permits, and not one that blocks.

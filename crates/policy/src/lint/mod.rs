@@ -1,6 +1,7 @@
 //! Finds rules that can never match or change nothing, lists that overlap where it matters, paths that are no program's,
-//! tunnels that pass unnoticed, and policies that cut their machine off.
+//! tunnels that pass unnoticed, rules about ports that are passed by, and policies that cut their machine off.
 
+mod anywhere;
 mod cut_off;
 mod idle;
 mod paths;
@@ -28,6 +29,7 @@ pub fn lint(policy: &Policy) -> Vec<Diagnostic> {
     overlapping(policy, &mut found);
     tunnels::passing(policy, &mut found);
     cut_off::cut_off(policy, &mut found);
+    anywhere::missed(policy, &mut found);
     found
 }
 

@@ -108,6 +108,10 @@ pub struct Defaults {
     pub inbound: Action,
     /// For packets passed on between other machines.
     pub forward: Action,
+    /// For ports that programs want to listen on.
+    pub listen: Action,
+    /// For ports that programs ask for.
+    pub bind: Action,
     /// Whether they are logged.
     pub log: bool,
     /// Whether what is [`crate::essential`] passes though no rule matches it.
@@ -126,6 +130,8 @@ impl Defaults {
             Direction::Outbound => self.outbound,
             Direction::Inbound => self.inbound,
             Direction::Forward => self.forward,
+            Direction::Listen => self.listen,
+            Direction::Bind => self.bind,
         }
     }
 }
@@ -202,7 +208,7 @@ pub struct Rule {
     pub log: bool,
     /// Whether it is enabled.
     pub enabled: bool,
-    /// Outbound, inbound, both of these (`None`), or forward.
+    /// Outbound, inbound, both of these (`None`), or one of the others.
     pub direction: Option<Direction>,
     /// IP protocol numbers.
     pub protocols: Option<NumberSet>,
@@ -246,7 +252,7 @@ impl Rule {
     pub fn is_for(&self, direction: Direction) -> bool {
         match self.direction {
             Some(only) => only == direction,
-            None => direction != Direction::Forward,
+            None => direction.is_of_conversations(),
         }
     }
 

@@ -72,6 +72,8 @@ impl FlowSpec {
         let owner = Owner(&self.users);
         flow.others = (!self.users.is_empty()).then_some(&owner as &dyn Identities);
         flow.interface = self.interface;
+        // Who names no port gets one that the system chooses.
+        flow.port_chosen = self.direction == Direction::Bind && self.local.1 == 0;
         flow.name = match &self.remote_name {
             None => Name::Unknown,
             Some(None) => Name::Undecidable,
@@ -83,10 +85,8 @@ impl FlowSpec {
 
 impl fmt::Display for FlowSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (arrow, word) = match self.direction {
-            Direction::Outbound | Direction::Forward => ("->", self.direction.word()),
-            Direction::Inbound => ("<-", self.direction.word()),
-        };
+        let word = self.direction.word();
+        let arrow = if self.direction == Direction::Inbound { "<-" } else { "->" };
         let protocol = match self.protocol {
             1 => "icmp".to_owned(),
             6 => "tcp".to_owned(),
@@ -95,11 +95,13 @@ impl fmt::Display for FlowSpec {
             other => format!("protocol {other}"),
         };
         let icmp = matches!(self.protocol, 1 | 58);
-        if icmp {
+        let end = |(address, port): (IpAddr, u16)| std::net::SocketAddr::new(address, port);
+        if self.direction.is_local() {
+            write!(f, "{word} {protocol} {}", end(self.local))?;
+        } else if icmp {
             write!(f, "{word} {protocol} type {} code {} ", self.local.1, self.remote.1)?;
             write!(f, "{} {arrow} {}", self.local.0, self.remote.0)?;
         } else {
-            let end = |(address, port): (IpAddr, u16)| std::net::SocketAddr::new(address, port);
             write!(f, "{word} {protocol} {} {arrow} {}", end(self.local), end(self.remote))?;
         }
         if let Some(program) = &self.application {

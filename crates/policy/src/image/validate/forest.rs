@@ -38,7 +38,7 @@ pub(super) fn validate(bytes: &[u8], header: &Header) -> Result<u64, InvalidImag
         Tree::InboundPermitting,
     ));
     let forwarded = both(Tree::Forward).max(both(Tree::ForwardNoPorts)).max(both(Tree::ForwardNoProtocol));
-    Ok(named.max(forwarded))
+    Ok(named.max(forwarded).max(both(Tree::Listen)).max(both(Tree::Bind)))
 }
 
 /// The most steps from each root of a forest on.

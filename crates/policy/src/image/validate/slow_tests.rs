@@ -88,7 +88,7 @@ impl Deep {
         writer.parts.steps4 = said.iter().flat_map(|steps| steps.to_le_bytes()).collect();
         let mut roots = [0; ROOTS];
         (roots[0], roots[1]) = (root.pack(), root.pack());
-        writer.finish([RULE_PERMIT, RULE_PERMIT, RULE_PERMIT, 0], [7; 16], roots, [0; 2]).expect("it fits")
+        writer.finish([RULE_PERMIT; 5], 0, [7; 16], roots, [0; 2]).expect("it fits")
     }
 
     fn steps(&self) -> Result<u32, InvalidImage> {
