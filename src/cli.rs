@@ -319,6 +319,10 @@ pub(crate) enum EventDirection {
     In,
     /// What was to be passed on.
     Forward,
+    /// Who asked to listen.
+    Listen,
+    /// Who asked for a port.
+    Bind,
 }
 
 impl EventDirection {
@@ -328,6 +332,8 @@ impl EventDirection {
             Self::Out => "out",
             Self::In => "in",
             Self::Forward => "forward",
+            Self::Listen => "listen",
+            Self::Bind => "bind",
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What was decided and seen, counted per processor so that processors never wait for each other's cache lines. What
-//! living flows have carried is in the flows ([`Traffic`]).
+//! living flows have carried is in the flows.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::{
     irql::AtDispatch,
     processor::{Padded, SLOTS},
-    wfp::{FlowSet, Traffic, Way},
+    wfp::{FlowSet, Way},
 };
 use sluice_protocol::status::{Counter, Counters};
 
@@ -48,9 +48,9 @@ impl PerProcessor {
     }
 
     /// Adds what a flow has carried that is no more. IRQL <= DISPATCH_LEVEL.
-    pub(crate) fn add_traffic(&self, traffic: &Traffic) {
+    pub(crate) fn add_traffic(&self, flow: &FlowState) {
         let dispatch = AtDispatch::raise();
-        for (counter, amount) in carried(traffic) {
+        for (counter, amount) in carried(flow) {
             self.add(&dispatch, counter, amount);
         }
     }
@@ -65,7 +65,7 @@ impl PerProcessor {
             *sums.get_mut(counter) = values.map(|cell| cell.load(Ordering::Relaxed)).sum();
         }
         flows.for_each(|flow| {
-            for (counter, amount) in carried(flow.traffic()) {
+            for (counter, amount) in carried(flow) {
                 let sum = sums.get_mut(counter);
                 *sum = sum.saturating_add(amount);
             }
@@ -75,8 +75,8 @@ impl PerProcessor {
 }
 
 /// What a flow has carried, by the counters of all flows.
-fn carried(traffic: &Traffic) -> [(Counter, u64); 4] {
-    let [sent, received] = [Way::Out, Way::In].map(|way| traffic.total(way));
+fn carried(flow: &FlowState) -> [(Counter, u64); 4] {
+    let [sent, received] = [Way::Out, Way::In].map(|way| flow.carried(way));
     [
         (Counter::PacketsOut, sent.packets),
         (Counter::BytesOut, sent.bytes),

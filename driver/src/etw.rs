@@ -161,6 +161,8 @@ impl Trace {
         let direction: &[u8] = match decision.direction {
             event::direction::INBOUND => b"inbound\0",
             event::direction::FORWARD => b"forward\0",
+            event::direction::LISTEN => b"listen\0",
+            event::direction::BIND => b"bind\0",
             _ => b"outbound\0",
         };
         let local = SocketAddress::new(decision.ip_version, decision.local, decision.local_port);

@@ -13,7 +13,7 @@ use kernel::{
     memory::{try_box, try_copy},
     shared::Shared,
     stage::{Known, Stage},
-    wfp::{Call, DIRECTION_INBOUND, FlowSet, InSet, Traffic, condition_flag, fields::Fields},
+    wfp::{Call, DIRECTION_INBOUND, FlowSet, InSet, Moved, PacketTotals, Traffic, Way, condition_flag, fields::Fields},
 };
 use sluice_policy::{AppId, Decision, Direction, Flow as PolicyFlow, Identities, Name, Verdict};
 use sluice_protocol::{Event, event, status::Counter};
@@ -61,16 +61,7 @@ impl FlowKey {
 
     /// The policy's decision on it.
     pub(crate) fn decide(&self, policy: &Policy, owner: &Owner<'_>, name: Name<'_>) -> Decision {
-        let mut flow: PolicyFlow<'_> = self.flow().with_name(name);
-        flow.application = owner.application.map(AppId);
-        flow.others = owner.whose.is_known().then_some(&owner.whose as &dyn Identities);
-        flow.interface = owner.interface;
-        flow.loopback = Some(self.loopback);
-        let decision = policy.image.decide(&flow);
-        if decision.over_budget {
-            SLUICE.counters.count(Counter::DecisionsOverBudget);
-        }
-        decision
+        decide(policy, owner, self.flow().with_name(name).with_loopback(self.loopback))
     }
 
     /// An event for it, which the caller completes.
@@ -88,10 +79,24 @@ impl FlowKey {
             Direction::Outbound => event::direction::OUTBOUND,
             Direction::Inbound => event::direction::INBOUND,
             Direction::Forward => event::direction::FORWARD,
+            Direction::Listen => event::direction::LISTEN,
+            Direction::Bind => event::direction::BIND,
         };
         event.protocol = self.protocol;
         (event.local_port, event.remote_port) = (self.local_port, self.remote_port);
     }
+}
+
+/// A policy's decision on a conversation, or on what a program asks for, of this owner.
+pub(crate) fn decide<'a>(policy: &Policy, owner: &'a Owner<'a>, mut flow: PolicyFlow<'a>) -> Decision {
+    flow.application = owner.application.map(AppId);
+    flow.others = owner.whose.is_known().then_some(&owner.whose as &dyn Identities);
+    flow.interface = owner.interface;
+    let decision = policy.image.decide(&flow);
+    if decision.over_budget {
+        SLUICE.counters.count(Counter::DecisionsOverBudget);
+    }
+    decision
 }
 
 /// Whose conversation it is and where it leaves the machine, as far as the layer reports it.
@@ -133,13 +138,22 @@ pub(crate) struct FlowState {
     traffic: Traffic,
     /// The generation it was decided under, and in the lowest bits how it stands under that policy.
     standing: AtomicU32,
+    /// The second of [`crate::clock`] in which its last packet came.
+    last: AtomicU32,
+    moved: Moved,
     key: KeptKey,
+    /// The second in which it was established.
+    first: u32,
     /// Its owner and interface.
     identity: Shared<Identity>,
     /// The search for its name, and what that found. What was never looked for can no more be found: a flow's beginning
     /// is seen once.
     content: Stage<Progress, Vec<u8>>,
 }
+
+/// Read and written for every packet: in one cache line wherever the pool puts the context, since its blocks begin at a
+/// multiple of 16.
+const _: () = assert!(core::mem::offset_of!(FlowState, standing) == 16 && core::mem::offset_of!(FlowState, last) == 20);
 
 /// A flow takes 128 bytes of pool: these, what [`kernel::wfp::Flow`] keeps, and the pool's own 16. Beside them are, while
 /// its content is looked at, its progress, and afterwards the name that was found.
@@ -181,7 +195,9 @@ impl FlowState {
         SLUICE.counters.count(Counter::FlowsOpened);
         let standing = AtomicU32::new(pack(0, Standing::Permitted));
         let content = if looked_at { Stage::begun() } else { Stage::idle() };
-        Self { traffic: Traffic::new(), standing, key: KeptKey::of(key, answered), identity, content }
+        let first = SLUICE.policy.second();
+        let (traffic, moved, last) = (Traffic::new(), Moved::new(), AtomicU32::new(first));
+        Self { traffic, standing, last, moved, key: KeptKey::of(key, answered), first, identity, content }
     }
 
     pub(crate) fn key(&self) -> FlowKey {
@@ -202,9 +218,24 @@ impl FlowState {
         self.identity.process_id
     }
 
+    /// Counts what a packet carries, and notes when it came: a write once in a second, of the line that was read.
+    #[inline(always)]
+    pub(crate) fn count(&self, way: Way, totals: PacketTotals) {
+        self.traffic.add(&self.moved, way, totals);
+        let now = SLUICE.policy.second();
+        if self.last.load(Ordering::Relaxed) != now {
+            self.last.store(now, Ordering::Relaxed);
+        }
+    }
+
     /// How much it has carried.
-    pub(crate) const fn traffic(&self) -> &Traffic {
-        &self.traffic
+    pub(crate) fn carried(&self, way: Way) -> PacketTotals {
+        self.traffic.total(&self.moved, way)
+    }
+
+    /// The seconds in which it was established and in which its last packet came.
+    pub(crate) fn lived(&self) -> (u32, u32) {
+        (self.first, self.last.load(Ordering::Relaxed))
     }
 
     /// What is known of the name that its content asks for.
@@ -263,7 +294,7 @@ impl FlowState {
 
 impl Drop for FlowState {
     fn drop(&mut self) {
-        SLUICE.counters.add_traffic(&self.traffic);
+        SLUICE.counters.add_traffic(self);
         SLUICE.counters.count(Counter::FlowsClosed);
     }
 }

@@ -1,7 +1,11 @@
 //! Which names an address has, learned from the answers to this machine's own questions.
 //!
 //! A table of fixed size. Each address belongs to one bucket, whose entries are one name of one address each, so an
-//! address has at most as many names as a bucket has entries. A full bucket forgets the entry that would end first.
+//! address has at most as many names as a bucket has entries. A full bucket forgets the entry that would end first. Which
+//! bucket is that depends on a key, so that nobody chooses addresses that push another's entries out.
+//!
+//! Entries end by the system time. Time that the machine sleeps counts, as it does for who told the name. When the clock is
+//! set back, what would then last longer than any answer may counts as ended.
 //!
 //! Nobody waits. Whoever writes makes a bucket's version odd, if it is even; otherwise it leaves what it has to tell
 //! untold. Whoever reads copies, and reads again if the version was odd or has changed, a few times; then the names are
@@ -90,6 +94,7 @@ pub(crate) struct Entry {
 
 struct Table {
     words: Vec<AtomicU64>,
+    key: [u64; 2],
 }
 
 /// The table, once a policy has asked for names.
@@ -114,11 +119,12 @@ impl Learned {
         Self { table: Swap::new() }
     }
 
-    /// Makes the table, unless there is one; without memory for it names are not learned. PASSIVE_LEVEL.
-    pub(crate) fn prepare(&self) {
+    /// Makes the table, unless there is one; without memory for it names are not learned. `key` is from a source of random
+    /// numbers: an image has one. PASSIVE_LEVEL.
+    pub(crate) fn prepare(&self, key: [u64; 2]) {
         let buckets = SLUICE.limits.learned() / NAMES;
         if buckets > 0 && self.table.read().is_none() {
-            let made = Table::new(buckets).and_then(try_box);
+            let made = Table::new(buckets, key).and_then(try_box);
             // Another load cannot do the same: there is one at a time.
             let _ = made.and_then(|table| self.table.replace(Some(table), || {}));
         }
@@ -159,7 +165,7 @@ impl Learned {
             let mut entries = [None; NAMES];
             {
                 let _dispatch = AtDispatch::raise();
-                copy(bucket, &mut entries, |_, ends| ends > now);
+                copy(bucket, &mut entries, |_, ends| holds(ends, now));
             }
             for (number, entry) in entries.iter().enumerate() {
                 let number = (place * NAMES + number) as u64;
@@ -190,7 +196,7 @@ impl Learned {
         {
             let table = self.table.read()?;
             let (address, now) = (number(key.remote), now());
-            copy(table.bucket(address)?, &mut entries, |there, ends| there == address && ends > now);
+            copy(table.bucket(address)?, &mut entries, |there, ends| there == address && holds(ends, now));
         }
         let wins = if policy.image.shared_addresses_permit() { Verdict::Permit } else { Verdict::Block };
         let mut chosen: Option<(Decision, Kept)> = None;
@@ -229,18 +235,33 @@ impl Learned {
 }
 
 impl Table {
-    fn new(buckets: usize) -> NtResult<Self> {
+    fn new(buckets: usize, key: [u64; 2]) -> NtResult<Self> {
         let (length, mut words) = (buckets * BUCKET, Vec::new());
         words.try_reserve_exact(length).map_err(|_| NtStatus::INSUFFICIENT_RESOURCES)?;
         words.resize_with(length, || AtomicU64::new(0));
-        Ok(Self { words })
+        Ok(Self { words, key })
     }
 
     fn bucket(&self, address: u128) -> Option<&[AtomicU64; BUCKET]> {
         let buckets = self.words.as_chunks::<BUCKET>().0;
-        let mixed = ((address >> 64) as u64 ^ (address as u64).rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        buckets.get(((u128::from(mixed) * buckets.len() as u128) >> 64) as usize)
+        buckets.get(((u128::from(mix(address, self.key)) * buckets.len() as u128) >> 64) as usize)
     }
+}
+
+/// An address as a number that nobody foretells who has not the key: two multiplications with unknown numbers, of which both
+/// halves of the product count.
+const fn mix(address: u128, [first, second]: [u64; 2]) -> u64 {
+    const fn fold(a: u64, b: u64) -> u64 {
+        let product = a as u128 * b as u128;
+        (product >> 64) as u64 ^ product as u64
+    }
+    // An odd number is never 0, which would forget the other.
+    fold(fold((address >> 64) as u64 ^ second, first | 1) ^ address as u64, second | 1)
+}
+
+/// Whether an entry that ends then holds now.
+const fn holds(ends: u64, now: u64) -> bool {
+    ends > now && ends - now <= CEILING as u64
 }
 
 /// Changes a bucket's entries; false when somebody else does.
@@ -268,7 +289,12 @@ fn put(bucket: &[AtomicU64; BUCKET], now: u64, entry: &Entry) -> bool {
             there == entry.address
                 && name.iter().zip(&words).all(|(word, other)| word.load(Ordering::Relaxed) == *other)
         });
-        let first = || places.iter().min_by_key(|[_, _, time, ..]| (time.load(Ordering::Relaxed) >> 8).max(now));
+        let first = || {
+            places.iter().min_by_key(|[_, _, time, ..]| {
+                let ends = time.load(Ordering::Relaxed) >> 8;
+                if holds(ends, now) { ends } else { 0 }
+            })
+        };
         let Some([high, low, time, name @ ..]) = same.or_else(first) else { return };
         high.store((entry.address >> 64) as u64, Ordering::Relaxed);
         low.store(entry.address as u64, Ordering::Relaxed);

@@ -14,6 +14,7 @@ extern crate alloc;
 mod asking;
 mod budget;
 mod callouts;
+mod clock;
 mod counters;
 mod device;
 mod etw;
@@ -35,8 +36,9 @@ use kernel::{status::NtResult, utf16, wdf::Driver, wfp::FlowSet};
 use sluice_protocol::parameter::FAIL_CLOSED;
 
 use crate::{
-    asking::Asking, counters::PerProcessor, etw::Trace, events::Events, flow::FlowState, identity::Identities,
-    kept::Kept, learned::Learned, limits::Limits, past::Past, policy::InForce, questions::Questions, upload::Uploads,
+    asking::Asking, clock::Clock, counters::PerProcessor, etw::Trace, events::Events, flow::FlowState,
+    identity::Identities, kept::Kept, learned::Learned, limits::Limits, past::Past, policy::InForce,
+    questions::Questions, upload::Uploads,
 };
 
 /// Everything the callbacks share. A static, because the kernel's callbacks are plain functions.
@@ -52,6 +54,7 @@ struct Sluice {
     learned: Learned,
     questions: Questions,
     trace: Trace,
+    clock: Clock,
 }
 
 /// Apart from the rest, which begins as zeros and takes no room in the file: no upload is not zero.
@@ -72,6 +75,7 @@ static SLUICE: Sluice = Sluice {
     learned: Learned::new(),
     questions: Questions::new(),
     trace: Trace::new(),
+    clock: Clock::new(),
 };
 
 kernel::driver!(start: start, stop: stop);
@@ -91,12 +95,17 @@ fn begin(driver: &Driver) -> NtResult<()> {
     let device = device::create(driver)?;
     // First the policy, then the callouts: the first packet that they are asked about is decided by it.
     let restored = SLUICE.kept.restore(boot_start);
-    let started = SLUICE.events.start(&device).and_then(|()| SLUICE.questions.start(&device));
+    let started = SLUICE
+        .events
+        .start(&device)
+        .and_then(|()| SLUICE.questions.start(&device))
+        .and_then(|()| SLUICE.clock.start(&device));
     match started.and_then(|()| SLUICE.asking.prepare(&device, fails_closed)) {
         Ok(prepared) => SLUICE.asking.begin(device, prepared),
         Err(status) => {
             SLUICE.questions.stop();
             SLUICE.events.stop();
+            SLUICE.clock.stop();
             SLUICE.policy.clear();
             SLUICE.learned.clear();
             return Err(status); // the device goes with its owner

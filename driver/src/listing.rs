@@ -5,7 +5,7 @@ use sluice_policy::Name;
 use sluice_protocol::{Event, event::flags, flows::Record};
 use zerocopy::IntoBytes;
 
-use crate::{SLUICE, callouts::settle, events::set_decision, flow::FlowState};
+use crate::{SLUICE, callouts::settle, clock::filetime, events::set_decision, flow::FlowState};
 
 /// Writes as many flows as fit, from this place on. PASSIVE_LEVEL.
 pub(crate) fn list(from: u64, output: &mut Output<'_>) {
@@ -35,7 +35,8 @@ fn record(number: u64, handle: u64, flow: &FlowState) -> Record {
         event.set_name(name);
     }
     event.set_application(flow.owner().application.unwrap_or_default());
-    let [out, back] = [Way::Out, Way::In].map(|way| flow.traffic().total(way));
+    let [out, back] = [Way::Out, Way::In].map(|way| flow.carried(way));
+    let (first, last) = flow.lived();
     Record {
         flow: event,
         number,
@@ -43,5 +44,7 @@ fn record(number: u64, handle: u64, flow: &FlowState) -> Record {
         bytes_out: out.bytes,
         packets_in: back.packets,
         bytes_in: back.bytes,
+        first: filetime(first),
+        last: filetime(last),
     }
 }

@@ -45,13 +45,21 @@ impl Policy {
 /// The slot that holds the policy in force. Readers never wait.
 pub(crate) struct InForce {
     policy: Swap<Policy>,
+    present: Present,
+}
+
+/// What every packet reads, in one cache line.
+#[repr(align(8))]
+struct Present {
     /// The generation in force, which flows compare theirs with; 0 without a policy.
     epoch: AtomicU32,
+    /// The second that it is, by [`crate::clock`].
+    second: AtomicU32,
 }
 
 impl InForce {
     pub(crate) const fn new() -> Self {
-        Self { policy: Swap::new(), epoch: AtomicU32::new(0) }
+        Self { policy: Swap::new(), present: Present { epoch: AtomicU32::new(0), second: AtomicU32::new(0) } }
     }
 
     /// The policy in force. IRQL <= DISPATCH_LEVEL.
@@ -66,7 +74,17 @@ impl InForce {
 
     /// The generation in force. A flow decided under another one must be decided again. Any IRQL.
     pub(crate) fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::Acquire)
+        self.present.epoch.load(Ordering::Acquire)
+    }
+
+    /// The second that it is, since 1970. Any IRQL.
+    pub(crate) fn second(&self) -> u32 {
+        self.present.second.load(Ordering::Relaxed)
+    }
+
+    /// Notes the second that it is. Any IRQL.
+    pub(crate) fn note_second(&self, second: u32) {
+        self.present.second.store(second, Ordering::Relaxed);
     }
 
     /// [`Self::replace`], and has Windows reauthorize existing connections. PASSIVE_LEVEL.
@@ -114,14 +132,14 @@ impl InForce {
         let asks = image.asks();
         let policy = try_box(Policy { image, epoch, asks })?;
         if policy.wants_names() {
-            SLUICE.learned.prepare();
+            SLUICE.learned.prepare(policy.image.seed());
         }
         if let Some(before) = self.read() {
             PAST.keep(before.epoch, &before.image);
         }
         // Flows compare their generation with this one: they are decided again as soon as the new policy can be read,
         // not only when the last reader of the old one is done.
-        self.policy.replace(Some(policy), || self.epoch.store(epoch, Ordering::Release))?;
+        self.policy.replace(Some(policy), || self.present.epoch.store(epoch, Ordering::Release))?;
         SLUICE.questions.policy_changed();
         SLUICE.counters.count(Counter::PoliciesLoaded);
         SLUICE.trace.policy_loaded(epoch, rules, size);
@@ -131,7 +149,7 @@ impl InForce {
     /// Drops the policy. PASSIVE_LEVEL.
     pub(crate) fn clear(&self) {
         // Nobody else can replace it now: requests are handled one at a time, or the device is gone.
-        let _ = self.policy.replace(None, || self.epoch.store(0, Ordering::Release));
+        let _ = self.policy.replace(None, || self.present.epoch.store(0, Ordering::Release));
         SLUICE.questions.policy_changed();
         PAST.clear();
     }

@@ -17,13 +17,23 @@ use sluice_diagnose::record::{Direction as Way, Filter, Value};
 use sluice_diagnose::traffic::Traffic;
 use sluice_diagnose::{Answer, Platform, Sid, Verdict};
 use sluice_policy::model::FlowSpec;
-use sluice_policy::{CompileOptions, Decision, Direction, Reference};
+use sluice_policy::{CompileOptions, Decision, Direction, Reference, flow::unspecified};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn run(cli: &Cli, args: &ExplainArgs, output: &mut Output) -> Result<ExitCode, Failure> {
     let spec = crate::policy::flow_spec(&args.flow).map_err(Failure::Usage)?;
+    let opened = match spec.direction {
+        Direction::Outbound => Way::Out,
+        Direction::Inbound => Way::In,
+        Direction::Forward => Way::Forward,
+        Direction::Listen | Direction::Bind => {
+            let instead = "a whole flow is explained, with its bind and listen: say --tcp or --udp, with --inbound; \
+                           `sluice policy explain` says what a policy decides about a port alone";
+            return Err(Failure::Usage(instead.to_owned()));
+        }
+    };
     let decision = args.policy.as_deref().map(|policy| decided(policy, &spec)).transpose()?;
     let platform = source::platform(cli, args.file.as_deref())?;
     let mut assumed = vec![
@@ -32,11 +42,6 @@ pub(super) fn run(cli: &Cli, args: &ExplainArgs, output: &mut Output) -> Result<
     ];
     let app = spec.application.as_deref().map(|path| app(cli, args, &platform, path, &mut assumed)).transpose()?;
     let traffic = traffic(&spec, args, app, &mut assumed);
-    let opened = match spec.direction {
-        Direction::Outbound => Way::Out,
-        Direction::Inbound => Way::In,
-        Direction::Forward => Way::Forward,
-    };
     let explanation = explain(&platform, &traffic, opened, &|filter| answer(filter, decision.as_ref()));
     let title = title(&spec);
     if let Some(path) = &args.svg {
@@ -52,21 +57,46 @@ pub(super) fn run(cli: &Cli, args: &ExplainArgs, output: &mut Output) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a policy decides about the flow.
-fn decided(policy: &Path, spec: &FlowSpec) -> Result<Decision, Failure> {
+/// What a policy decides about the flow, and about the port that it begins with.
+struct Decided {
+    flow: Decision,
+    bind: Decision,
+    listen: Decision,
+}
+
+/// What a policy decides.
+fn decided(policy: &Path, spec: &FlowSpec) -> Result<Decided, Failure> {
     let policy = read_policy_elsewhere(policy)?;
     let options = CompileOptions { application: &assumed_app_id, key: [0; 16], at: None };
     let reference = Reference::new(&policy, &options);
-    spec.with(&assumed_app_id, |flow| reference.decide(flow))
-        .map_err(|problem| Failure::Usage(format!("--app: {problem}")))
+    let decide = |spec: &FlowSpec| {
+        spec.with(&assumed_app_id, |flow| reference.decide(flow))
+            .map_err(|problem| Failure::Usage(format!("--app: {problem}")))
+    };
+    // Who opens a connection mostly names no port of its own.
+    let port = if spec.direction == Direction::Outbound { 0 } else { spec.local.1 };
+    let socket = |direction| FlowSpec {
+        direction,
+        local: (spec.local.0, port),
+        remote: (unspecified(spec.local.0), 0),
+        ..spec.clone()
+    };
+    let (bind, listen) = (decide(&socket(Direction::Bind))?, decide(&socket(Direction::Listen))?);
+    Ok(Decided { flow: decide(spec)?, bind, listen })
 }
 
 /// What our driver's callout will say, by the policy. Until the content's name is known, that is open.
-fn answer(filter: &Filter, decision: Option<&Decision>) -> Option<Answer> {
+fn answer(filter: &Filter, decided: Option<&Decided>) -> Option<Answer> {
+    let layer = filter.layer.short();
+    let is = |name: &str| layer.starts_with(name);
+    let decision = decided.map(|decided| match () {
+        () if is("ALE_RESOURCE_ASSIGNMENT") => &decided.bind,
+        () if is("ALE_AUTH_LISTEN") => &decided.listen,
+        () => &decided.flow,
+    });
     let decision = decision.filter(|decision| ours::is_ours(filter) && !decision.needs_name)?;
     let blocks = decision.verdict == sluice_policy::Verdict::Block;
-    let layer = filter.layer.short();
-    let decides = layer.starts_with("ALE_AUTH_") || layer.starts_with("IPFORWARD");
+    let decides = is("ALE_AUTH_") || is("IPFORWARD") || is("ALE_RESOURCE_ASSIGNMENT");
     Some(match (decides, blocks) {
         (_, true) => Answer::Decides { verdict: Verdict::Block, hard: decision.hard },
         (true, false) => Answer::Decides { verdict: Verdict::Permit, hard: decision.hard },

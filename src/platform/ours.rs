@@ -5,7 +5,7 @@ use serde::Serialize;
 use sluice_control::read_policy_elsewhere;
 use sluice_diagnose::record::{Direction as Way, Ends, Filter, NetEvent};
 use sluice_policy::model::Decider;
-use sluice_policy::{AppId, CompileOptions, Direction, Flow, Policy, Reference, Verdict};
+use sluice_policy::{AppId, CompileOptions, Direction, Flow, Policy, Reference, Verdict, flow::unspecified};
 use sluice_protocol::object::{PROVIDER, native};
 use std::path::{Path, PathBuf};
 
@@ -67,10 +67,15 @@ impl Rules {
             layer if layer.starts_with("ALE_AUTH_CONNECT") => &[Direction::Outbound],
             layer if layer.starts_with("ALE_AUTH_RECV_ACCEPT") => &[Direction::Inbound],
             layer if layer.starts_with("IPFORWARD") => &[Direction::Forward],
+            layer if layer.starts_with("ALE_AUTH_LISTEN") => &[Direction::Listen],
+            layer if layer.starts_with("ALE_RESOURCE_ASSIGNMENT") => &[Direction::Bind],
             _ if event.direction == Some(Way::Forward) => &[Direction::Forward],
             _ => &[Direction::Outbound, Direction::Inbound],
         };
-        let ends = (event.local?, event.local_port.unwrap_or(0), event.remote?, event.remote_port.unwrap_or(0));
+        let local = event.local?;
+        // Who binds or listens has no other side.
+        let remote = event.remote.or_else(|| directions[0].is_local().then(|| unspecified(local)))?;
+        let ends = (local, event.local_port.unwrap_or(0), remote, event.remote_port.unwrap_or(0));
         let mut sides = vec![ends];
         if event.ends == Ends::SourceDestination {
             sides.push((ends.2, ends.3, ends.0, ends.1));
@@ -78,7 +83,9 @@ impl Rules {
         let mut rulings = Vec::new();
         for direction in directions {
             for (local, local_port, remote, remote_port) in &sides {
-                let mut flow = Flow::new(*direction, event.protocol?, *local, *local_port, *remote, *remote_port);
+                // Only TCP listens, and that layer's events need not say so.
+                let protocol = if *direction == Direction::Listen { 6 } else { event.protocol? };
+                let mut flow = Flow::new(*direction, protocol, *local, *local_port, *remote, *remote_port);
                 if let Some(app) = &app {
                     flow = flow.with_application(AppId(app));
                 }

@@ -109,7 +109,7 @@ pub(crate) struct At {
 
 /// A flow to explain.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("protocols").required(true).args(["tcp", "udp", "icmp", "protocol"])))]
+#[command(group(ArgGroup::new("protocols").required(true).args(["tcp", "udp", "icmp", "protocol", "listen", "bind"])))]
 pub(crate) struct Flow {
     /// A TCP flow: LOCAL and REMOTE, each ADDRESS:PORT.
     #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"])]
@@ -123,6 +123,12 @@ pub(crate) struct Flow {
     /// A flow of another protocol, by name or number.
     #[arg(long, num_args = 3, value_names = ["PROTOCOL", "LOCAL", "REMOTE"])]
     pub(crate) protocol: Option<Vec<String>>,
+    /// A program asks to listen on this ADDRESS:PORT of TCP; 0.0.0.0 or [::] is every address.
+    #[arg(long, value_name = "LOCAL", conflicts_with_all = ["inbound", "forward", "interface", "name"])]
+    pub(crate) listen: Option<String>,
+    /// A program asks for this ADDRESS:PORT; with port 0, for one that the system chooses.
+    #[arg(long, num_args = 2, value_names = ["PROTOCOL", "LOCAL"], conflicts_with_all = ["inbound", "forward", "interface", "name"])]
+    pub(crate) bind: Option<Vec<String>>,
     /// The flow is inbound: the remote machine opens it.
     #[arg(long, conflicts_with = "forward")]
     pub(crate) inbound: bool,

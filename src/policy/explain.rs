@@ -7,7 +7,9 @@ use crate::output::{BAD, GOOD, LABEL, Output};
 use serde_json::json;
 use sluice_control::{assumed_app_id, read_policy_elsewhere};
 use sluice_policy::model::{Decider, FlowSpec, Moment, SidBuf};
-use sluice_policy::{Decision, Direction, Outcome, Possible, Reference, Verdict, depends_on, parse_flow, possible};
+use sluice_policy::{
+    Decision, Direction, Outcome, Possible, Reference, Verdict, depends_on, parse_endpoint, parse_flow, possible,
+};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -105,15 +107,25 @@ pub(super) fn said(decision: &Decision) -> String {
 }
 
 pub(crate) fn spec(flow: &Flow) -> Result<FlowSpec, String> {
+    let spec = match (&flow.listen, flow.bind.as_deref()) {
+        (Some(local), _) => parse_endpoint("tcp", local, Direction::Listen, flow.app.as_deref())?,
+        (_, Some([protocol, local])) => parse_endpoint(protocol, local, Direction::Bind, flow.app.as_deref())?,
+        _ => between(flow)?,
+    };
+    owned(spec, flow)
+}
+
+/// A flow between two ends.
+fn between(flow: &Flow) -> Result<FlowSpec, String> {
     let ends = [("tcp", &flow.tcp), ("udp", &flow.udp), ("icmp", &flow.icmp)];
     let named = ends.into_iter().find_map(|(protocol, ends)| ends.as_deref().map(|ends| (protocol, ends)));
     let other = flow.protocol.as_deref().and_then(|words| words.split_first().map(|(one, ends)| (one.as_str(), ends)));
     let Some((protocol, [local, remote])) = named.or(other) else {
-        return Err("expected one of --tcp, --udp, --icmp and --protocol".to_owned());
+        return Err("expected one of --tcp, --udp, --icmp, --protocol, --listen and --bind".to_owned());
     };
     // An IPv6 address has at least two colons, an IPv4 endpoint at most one.
     let v6 = remote.bytes().filter(|byte| *byte == b':').count() > 1;
-    let mut spec = parse_flow(
+    parse_flow(
         if protocol == "icmp" && v6 { "icmpv6" } else { protocol },
         local,
         remote,
@@ -126,7 +138,11 @@ pub(crate) fn spec(flow: &Flow) -> Result<FlowSpec, String> {
         None,
         flow.interface.as_deref(),
         flow.name.as_deref(),
-    )?;
+    )
+}
+
+/// The same, of its owner.
+fn owned(mut spec: FlowSpec, flow: &Flow) -> Result<FlowSpec, String> {
     for user in &flow.user {
         let sid = SidBuf::parse(user);
         spec.users.push(sid.ok_or_else(|| format!("the user `{user}` is not valid: expected a SID"))?);

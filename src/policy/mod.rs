@@ -16,7 +16,7 @@ use sluice_host::Host;
 use sluice_policy::import::{Source, import, import_complete};
 use sluice_policy::model::Decider;
 use sluice_policy::text::{Encoding, NotText, decode};
-use sluice_policy::{CompileOptions, Diagnostic, Difference, Image, Policy, Verdict, diff, lint, show, test};
+use sluice_policy::{CompileOptions, Diagnostic, Difference, Image, Policy, Shown, Verdict, diff, lint, show, test};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -63,11 +63,13 @@ fn show_image(path: &Path, output: &mut Output) -> Result<ExitCode, Failure> {
     output.report(&shown, |out| {
         let (bytes, version) = (shown.bytes, shown.version);
         writeln!(out, "{LABEL}identity{LABEL:#}  {}, {bytes} bytes, version {version}", shown.identity)?;
-        let [outbound, inbound, forward] =
-            [shown.default_outbound, shown.default_inbound, shown.default_forward].map(|said| said.action);
+        let Shown { default_outbound, default_inbound, default_forward, default_listen, default_bind, .. } = shown;
+        let [outbound, inbound, forward, listen, bind] =
+            [default_outbound, default_inbound, default_forward, default_listen, default_bind].map(|said| said.action);
         let beyond = if shown.essential { "; essential traffic passes" } else { "" };
         let embedded = if shown.embedded_ipv4 { "; embedded IPv4 is seen" } else { "" };
-        write!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}, forward {forward}")?;
+        write!(out, "{LABEL}default{LABEL:#}   outbound {outbound}, inbound {inbound}, forward {forward}, ")?;
+        write!(out, "listen {listen}, bind {bind}")?;
         let shared = if shown.shared_permit { "; shared addresses follow a name that permits" } else { "" };
         writeln!(out, "{beyond}{embedded}{shared}")?;
         writeln!(out, "{LABEL}rules{LABEL:#}")?;

@@ -2,8 +2,8 @@
 
 use crate::device::Control;
 use crate::error::ControlError;
-use crate::events::EventLine;
-use crate::events::RuleNames;
+use crate::events::{EventLine, RuleNames, timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 use sluice_host::Host;
 use sluice_policy::Essential;
@@ -38,6 +38,10 @@ pub struct FlowLine {
     pub packets_in: u64,
     /// Their bytes.
     pub bytes_in: u64,
+    /// When it was established, to a second and a half.
+    pub first: Timestamp,
+    /// When its last packet came, to a second and a half.
+    pub last: Timestamp,
     /// What the policy in force says of it; none without a policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Cow<'static, str>>,
@@ -67,6 +71,8 @@ impl fmt::Display for FlowLine {
         write!(f, "{} {:3} {} {}", self.protocol, self.direction, SocketAddr::from(local), SocketAddr::from(remote))?;
         write!(f, " out {} B in {} packets", self.bytes_out, self.packets_out)?;
         write!(f, " in {} B in {} packets", self.bytes_in, self.packets_in)?;
+        let [first, last] = [self.first, self.last].map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ"));
+        write!(f, " since {first} last {last}")?;
         match (&self.verdict, &self.rule_name, self.rule) {
             (None, ..) => f.write_str(" no policy")?,
             (Some(verdict), Some(name), _) => write!(f, " {verdict} rule {name:?}")?,
@@ -118,6 +124,8 @@ fn line(record: &Record, names: &RuleNames) -> FlowLine {
         bytes_out: record.bytes_out,
         packets_in: record.packets_in,
         bytes_in: record.bytes_in,
+        first: timestamp(record.first),
+        last: timestamp(record.last),
         verdict: decided.then_some(said.verdict),
         rule: said.rule.filter(|_| decided),
         essential: said.essential,

@@ -189,6 +189,10 @@ pub mod direction {
     pub const INBOUND: u8 = 2;
     /// The packet was to be passed on: its source stands as local, its destination as remote.
     pub const FORWARD: u8 = 3;
+    /// A program asked to listen on the local port; there is no remote.
+    pub const LISTEN: u8 = 4;
+    /// A program asked for the local port, or for packets of the protocol; there is no remote.
+    pub const BIND: u8 = 5;
 }
 
 /// Values of [`Event::asked`]. From [`asked::TIMED_OUT`] on, what holds without an answer has decided.
@@ -237,6 +241,10 @@ pub mod flags {
     pub const NAME_CUT: u16 = 0x0200;
     /// The name is one that an answer of DNS gave the address.
     pub const LEARNED: u16 = 0x0400;
+    /// The program named no port: the system chose this one.
+    pub const PORT_CHOSEN: u16 = 0x0800;
+    /// The program asked for every packet of an interface, other programs' included (SIO_RCVALL).
+    pub const PROMISCUOUS: u16 = 0x1000;
 }
 
 #[cfg(test)]

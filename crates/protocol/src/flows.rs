@@ -3,7 +3,7 @@
 use crate::Event;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// One live flow: 296 bytes, little-endian, no padding.
+/// One live flow: 312 bytes, little-endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Record {
@@ -21,9 +21,14 @@ pub struct Record {
     pub packets_in: u64,
     /// Their bytes.
     pub bytes_in: u64,
+    /// When it was established, in 100 ns since 1601-01-01 UTC, as the machine's clock stood then. The driver notes the
+    /// time once a second, and Windows may put that off by half a second: so much earlier it may have been later.
+    pub first: u64,
+    /// When its last packet came, likewise; [`Record::first`] until the first one.
+    pub last: u64,
 }
 
-const _: () = assert!(size_of::<Record>() == 296);
+const _: () = assert!(size_of::<Record>() == 312);
 
 /// The lower half of [`Record::number`].
 pub const PLACE_BITS: u32 = 32;

@@ -21,7 +21,7 @@ pub use event::Event;
 pub use status::Status;
 
 /// Changes whenever the meaning of a record or an IOCTL changes. The driver reports it in [`Status`].
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// Build of the oldest Windows that the driver runs on: the first to export ExAllocatePool2. `cargo xtask check-image` derives
 /// it from the image's imports; the INF, the command and the documents say the same.

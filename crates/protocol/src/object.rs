@@ -44,6 +44,10 @@ pub enum Point {
     OutboundIcmpError,
     /// A datagram, both ways, of a flow whose content is looked at.
     Datagrams,
+    /// bind(), or what else gives a socket its port or its protocol.
+    Bind,
+    /// listen() of TCP.
+    Listen,
 }
 
 /// Which flows carry a context of ours to a layer.
@@ -125,7 +129,7 @@ macro_rules! layer {
 ///
 /// Derived from a row are the driver's callouts and their registration, the contexts of its flows, and the objects that
 /// `install` adds and `status` lists. A new row needs a [`Point`] and a file in the driver's `callouts/`.
-pub const LAYERS: [Layer; 10] = [
+pub const LAYERS: [Layer; 12] = [
     layer!(Connect ALE_AUTH_CONNECT Decide None
         V4 48 0xc38d57d1_05a7_4c33_904f_7fbceee60e82 V6 50 0x4a72393b_319f_44bc_84c3_ba54dcb3b6b4
         "decides a connection that this machine opens"),
@@ -156,6 +160,12 @@ pub const LAYERS: [Layer; 10] = [
     layer!(Datagrams DATAGRAM_DATA Decide LookedAtUdp
         V4 24 0x3d08bf4e_45f6_4930_a922_417098e20027 V6 26 0xfa45fe2f_3cba_4427_87fc_57b9a4b10d00
         "decides by a datagram's question or hello"),
+    layer!(Bind ALE_RESOURCE_ASSIGNMENT Decide None
+        V4 36 0x1247d66d_0b60_4a15_8d44_7155d0f53a0c V6 38 0x55a650e1_5f0a_4eca_a653_88f53b26aa8c
+        "decides who may have which port"),
+    layer!(Listen ALE_AUTH_LISTEN Decide None
+        V4 40 0x88bb5dad_76d7_4227_9c71_df0a3ed7be7e V6 42 0x7ac9de24_17dd_4814_b4bd_a9fbc95a321b
+        "decides who may listen on which port"),
 ];
 
 /// The row of a place.

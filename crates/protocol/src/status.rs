@@ -99,6 +99,14 @@ counters! {
     forwards_permitted: ForwardsPermitted,
     /// Packets blocked there.
     forwards_blocked: ForwardsBlocked,
+    /// Ports that programs were given at ALE_RESOURCE_ASSIGNMENT, where the policy speaks of that.
+    binds_permitted: BindsPermitted,
+    /// Ports that they were refused there.
+    binds_blocked: BindsBlocked,
+    /// Programs that may listen, at ALE_AUTH_LISTEN, where the policy speaks of that.
+    listens_permitted: ListensPermitted,
+    /// Programs that may not.
+    listens_blocked: ListensBlocked,
     /// Packets that no socket wanted and a `drop` forbids: no reset or ICMP error answers them.
     discards_silenced: DiscardsSilenced,
     /// ICMP errors about packets that a `drop` forbids: not sent.

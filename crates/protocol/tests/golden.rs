@@ -11,7 +11,7 @@ use sluice_protocol::{
 use zerocopy::IntoBytes;
 
 #[test]
-fn event_v9() {
+fn event_v10() {
     let mut event = Event {
         sequence: 0x0102_0304_0506_0708,
         time: 0x1112_1314_1516_1718,
@@ -53,12 +53,12 @@ fn event_v9() {
 
 /// A counter more or less is another version: a command of the other one reads a status of another length.
 #[test]
-fn counters_v9() {
-    assert_eq!((PROTOCOL_VERSION, Counter::COUNT), (9, 49));
+fn counters_v10() {
+    assert_eq!((PROTOCOL_VERSION, Counter::COUNT), (10, 53));
 }
 
 #[test]
-fn status_v9() {
+fn status_v10() {
     let mut status = Status {
         protocol_version: 1,
         epoch: 2,
@@ -80,7 +80,7 @@ fn status_v9() {
 }
 
 #[test]
-fn policy_reply_v9() {
+fn policy_reply_v10() {
     let reply = PolicyReply::refused(2, &"no");
     let mut golden = vec![2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'n', b'o'];
     golden.resize(256, 0);
@@ -88,7 +88,7 @@ fn policy_reply_v9() {
 }
 
 #[test]
-fn uploads_v9() {
+fn uploads_v10() {
     let begin = upload::Begin { bytes: 0x0102_0304_0506_0708 };
     assert_eq!(begin.as_bytes(), [8, 7, 6, 5, 4, 3, 2, 1]);
     let part = upload::Part { offset: 0x1112_1314_1516_1718 };
@@ -96,7 +96,7 @@ fn uploads_v9() {
 }
 
 #[test]
-fn names_v9() {
+fn names_v10() {
     let mut record = names::Record {
         number: 0x0102_0304_0506_0708,
         address: [9; 16],
@@ -116,7 +116,7 @@ fn names_v9() {
 }
 
 #[test]
-fn filter_v9() {
+fn filter_v10() {
     let filter = Filter {
         verdicts: 1 << verdict::BLOCK,
         directions: 1 << direction::OUTBOUND,
@@ -131,7 +131,7 @@ fn filter_v9() {
 }
 
 #[test]
-fn questions_and_answers_v9() {
+fn questions_and_answers_v10() {
     let mut question = ask::Question {
         id: 0x0102_0304_0506_0708,
         asked: 0x1112_1314_1516_1718,

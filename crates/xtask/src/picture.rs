@@ -7,26 +7,28 @@ use svg::{
 };
 
 const WIDTH: i32 = 1120;
-const HEIGHT: i32 = 640;
+const HEIGHT: i32 = 730;
 const BOX: (i32, i32) = (330, 64);
 /// Where the columns begin: what is sent, both ways, what is received.
 const COLUMNS: [i32; 3] = [30, 395, 760];
 /// Where the rows begin.
-const ROWS: [i32; 6] = [70, 160, 250, 340, 430, 520];
+const ROWS: [i32; 7] = [70, 160, 250, 340, 430, 520, 610];
 
 /// The first and last column and the row of a layer. A path leads down the first column and up the last.
 const fn place(point: Point) -> (usize, usize, usize) {
     match point {
-        Point::Connect => (0, 0, 0),
-        Point::Established => (1, 1, 0),
-        Point::Stream => (0, 2, 1),
-        Point::Datagrams => (0, 2, 2),
-        Point::OutboundTransport => (0, 0, 3),
-        Point::Accept => (2, 2, 3),
-        Point::OutboundIcmpError => (0, 0, 4),
-        Point::InboundDiscard => (1, 1, 4),
-        Point::InboundTransport => (2, 2, 4),
-        Point::Forward => (1, 1, 5),
+        Point::Bind => (0, 0, 0),
+        Point::Listen => (2, 2, 0),
+        Point::Connect => (0, 0, 1),
+        Point::Established => (1, 1, 1),
+        Point::Stream => (0, 2, 2),
+        Point::Datagrams => (0, 2, 3),
+        Point::OutboundTransport => (0, 0, 4),
+        Point::Accept => (2, 2, 4),
+        Point::OutboundIcmpError => (0, 0, 5),
+        Point::InboundDiscard => (1, 1, 5),
+        Point::InboundTransport => (2, 2, 5),
+        Point::Forward => (1, 1, 6),
     }
 }
 
@@ -63,19 +65,19 @@ pub fn draw() -> String {
     ));
     let middle = |column: usize| COLUMNS[column] + BOX.0 / 2;
     document.append(Rectangle::new().set("width", WIDTH).set("height", HEIGHT).set("fill", "#fff"));
-    document.append(text(middle(0), 40, "end", "a program connects or sends"));
-    document.append(text(middle(2), 40, "end", "a program receives"));
+    document.append(text(middle(0), 40, "end", "a program binds, connects or sends"));
+    document.append(text(middle(2), 40, "end", "a program listens, or receives"));
     document.append(text(middle(0), HEIGHT - 12, "end", "to the network"));
     document.append(text(middle(2), HEIGHT - 12, "end", "from the network"));
     arrow(&mut document, (middle(0), 48), (middle(0), HEIGHT - 30));
     arrow(&mut document, (middle(2), HEIGHT - 30), (middle(2), 48));
     // What leaves the way of a packet: the flow's context, a discarded packet, a packet that is passed on.
     let side = |row: usize| ROWS[row] + BOX.1 / 2;
-    arrow(&mut document, (COLUMNS[0] + BOX.0, side(0)), (COLUMNS[1], side(0)));
-    arrow(&mut document, (COLUMNS[2], side(4)), (COLUMNS[1] + BOX.0, side(4)));
-    arrow(&mut document, (COLUMNS[1], side(4)), (COLUMNS[0] + BOX.0, side(4)));
-    arrow(&mut document, (middle(2), side(5)), (COLUMNS[1] + BOX.0, side(5)));
-    arrow(&mut document, (COLUMNS[1], side(5)), (middle(0), side(5)));
+    arrow(&mut document, (COLUMNS[0] + BOX.0, side(0)), (COLUMNS[1], side(1)));
+    arrow(&mut document, (COLUMNS[2], side(5)), (COLUMNS[1] + BOX.0, side(5)));
+    arrow(&mut document, (COLUMNS[1], side(5)), (COLUMNS[0] + BOX.0, side(5)));
+    arrow(&mut document, (middle(2), side(6)), (COLUMNS[1] + BOX.0, side(6)));
+    arrow(&mut document, (COLUMNS[1], side(6)), (middle(0), side(6)));
     for layer in &LAYERS {
         let (first, last, row) = place(layer.point);
         let (x, y, width) = (COLUMNS[first], ROWS[row], COLUMNS[last] + BOX.0 - COLUMNS[first]);

@@ -80,7 +80,7 @@ fn learn(request: &Request<'_>, flow: &Flow<FlowState>, key: &FlowKey, Seen { di
     for packet in request.packets().into_iter().flat_map(PacketList::iter) {
         match direction {
             Direction::Inbound => dns::answer(flow.content(), request.dispatch(), packet),
-            Direction::Outbound | Direction::Forward => dns::ask(flow.content(), packet, header),
+            _ => dns::ask(flow.content(), packet, header),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | layer | file | what it does |
 //! |---|---|---|
 //! | ALE_AUTH_CONNECT, ALE_AUTH_RECV_ACCEPT | [`connection`] | decides a connection |
+//! | ALE_RESOURCE_ASSIGNMENT, ALE_AUTH_LISTEN | [`endpoint`] | decides who may have a port, and listen on it |
 //! | ALE_FLOW_ESTABLISHED | [`established`] | makes the flow context |
 //! | STREAM | [`stream`] | asks TCP data for a name, where the policy does, and decides by it |
 //! | DATAGRAM_DATA | [`datagram`] | the same for UDP |
@@ -15,6 +16,7 @@
 
 mod connection;
 mod datagram;
+mod endpoint;
 mod established;
 mod forward;
 mod silence;
@@ -55,6 +57,8 @@ const fn entry(object: &CalloutObject) -> CalloutEntry {
         Point::InboundDiscard => of::<silence::Discard>(object),
         Point::OutboundIcmpError => of::<silence::IcmpError>(object),
         Point::Datagrams => of::<datagram::Datagrams>(object),
+        Point::Bind => of::<endpoint::Bind>(object),
+        Point::Listen => of::<endpoint::Listen>(object),
     }
 }
 

@@ -61,7 +61,7 @@ impl Callout for Stream {
 fn look_at(request: &mut Request<'_>, flow: &Flow<FlowState>, without_name: Verdict) -> Option<Standing> {
     let client = match flow.key().direction {
         Direction::Outbound => StreamDirection::Outbound,
-        Direction::Inbound | Direction::Forward => StreamDirection::Inbound,
+        _ => StreamDirection::Inbound,
     };
     let Some(mut stream) = request.stream() else {
         request.answer(Answer::Continue);

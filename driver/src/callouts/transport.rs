@@ -48,11 +48,12 @@ impl Callout for Inbound {
 }
 
 /// A packet of a flow that the policy in force is known to permit: counts it and lets it pass. False for all others.
+#[inline(always)]
 fn pass(call: &mut Call<'_, FlowState>, way: Way) -> bool {
     let Some(flow) = call.flow().filter(|flow| flow.known_standing() == Some(Standing::Permitted)) else {
         return false;
     };
-    flow.traffic().add(way, totals(call, way));
+    flow.count(way, totals(call, way));
     call.answer(Answer::Continue);
     true
 }
@@ -73,7 +74,7 @@ fn totals(call: &Call<'_, FlowState>, way: Way) -> PacketTotals {
 fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction, way: Way) {
     let Some(flow) = request.flow() else { return without_flow(request, fields, direction) };
     let totals = totals(request, way);
-    flow.traffic().add(way, totals);
+    flow.count(way, totals);
     match verdict::standing(request, flow) {
         Standing::Permitted | Standing::Awaited(_) => {
             request.answer(Answer::Continue);

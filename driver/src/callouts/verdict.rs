@@ -51,7 +51,7 @@ impl<'a> Subject<'a> {
             SLUICE.trace.decision(&event);
         }
         let source = match (self.key.direction, self.process_id) {
-            (Direction::Outbound, process @ 1..) => Source::Process(process),
+            (Direction::Outbound | Direction::Listen | Direction::Bind, process @ 1..) => Source::Process(process),
             (Direction::Forward, _) => Source::Remote(self.key.local),
             _ => Source::Remote(self.key.remote),
         };
@@ -105,15 +105,28 @@ pub(super) fn give(
     counter: Counter,
     conditions: u32,
 ) {
+    give_noting(request, subject, epoch, decision, counter, conditions, 0);
+}
+
+/// The same, with flags of the event of the caller's own.
+pub(super) fn give_noting(
+    request: &mut Request<'_>,
+    subject: &Subject<'_>,
+    epoch: u32,
+    decision: Decision,
+    counter: Counter,
+    conditions: u32,
+    noted: u16,
+) {
     let answer = match decision.verdict {
         Verdict::Permit => Answer::Permit { hard: decision.hard },
         Verdict::Block => Answer::Block { hard: decision.hard },
     };
     let outcome = request.answer(answer);
     let (counter, mut flags) = match outcome {
-        Outcome::Written => (counter, 0),
-        Outcome::Veto => (counter, event::flags::VETO),
-        Outcome::NoRight => (Counter::DecisionsWithoutRight, event::flags::NO_RIGHT),
+        Outcome::Written => (counter, noted),
+        Outcome::Veto => (counter, noted | event::flags::VETO),
+        Outcome::NoRight => (Counter::DecisionsWithoutRight, noted | event::flags::NO_RIGHT),
     };
     SLUICE.counters.add(request.dispatch(), counter, 1);
     // Another's block stays as loud as it is.

@@ -56,6 +56,8 @@ impl EventFilter {
             Some("out") => 1 << direction::OUTBOUND,
             Some("in") => 1 << direction::INBOUND,
             Some("forward") => 1 << direction::FORWARD,
+            Some("listen") => 1 << direction::LISTEN,
+            Some("bind") => 1 << direction::BIND,
             _ => 0,
         };
         let Some(rule) = &self.rule else { return filter };
@@ -91,6 +93,7 @@ mod tests {
             EventFilter::default(),
             EventFilter { verdict: some("permit"), ..EventFilter::default() },
             EventFilter { direction: some("in"), ..EventFilter::default() },
+            EventFilter { direction: some("bind"), ..EventFilter::default() },
             EventFilter { application: some("CURL.exe"), ..EventFilter::default() },
             of_rule("a"),
             of_rule("twice"),
@@ -104,9 +107,7 @@ mod tests {
             for (rule, epoch) in
                 [0, 1, 2, 3, RULE_DEFAULT, RULE_ESSENTIAL].into_iter().flat_map(|rule| [(rule, 2), (rule, 3)])
             {
-                for (verdict, direction) in
-                    [(verdict::PERMIT, direction::INBOUND), (verdict::BLOCK, direction::OUTBOUND)]
-                {
+                for (verdict, direction) in [(verdict::PERMIT, direction::INBOUND), (verdict::BLOCK, direction::BIND)] {
                     let event = Event { rule, epoch, verdict, direction, ..sample() };
                     let mut line = EventLine::from(&event);
                     line.rule_name = line.rule.filter(|_| epoch == 2).map(|rule| names[rule as usize].clone());
@@ -119,7 +120,7 @@ mod tests {
             }
         }
         // Half of them by verdict and by direction; all but one of this generation by a rule, and all by one that is absent.
-        assert_eq!(refused, 12 + 12 + 10 + 10 + 12);
+        assert_eq!(refused, 12 + 12 + 12 + 10 + 10 + 12);
     }
 
     #[test]

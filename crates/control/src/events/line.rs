@@ -77,6 +77,8 @@ impl From<&Event> for EventLine {
                 direction::OUTBOUND => "out".into(),
                 direction::INBOUND => "in".into(),
                 direction::FORWARD => "forward".into(),
+                direction::LISTEN => "listen".into(),
+                direction::BIND => "bind".into(),
                 other => format!("direction {other}").into(),
             },
             protocol: protocol(event.protocol),
@@ -110,13 +112,19 @@ impl From<&Event> for EventLine {
 /// Why the driver called a flow essential: it says only that it did.
 fn essential(event: &Event) -> Option<Essential> {
     let [local, remote] = [event.local, event.remote].map(|octets| address(event.ip_version, octets));
-    let direction = if event.direction == direction::INBOUND { Direction::Inbound } else { Direction::Outbound };
+    let direction = match event.direction {
+        direction::INBOUND => Direction::Inbound,
+        direction::LISTEN => Direction::Listen,
+        direction::BIND => Direction::Bind,
+        _ => Direction::Outbound,
+    };
     let flow = Flow::new(direction, event.protocol, local, event.local_port, remote, event.remote_port)
-        .with_loopback(event.flags & flags::LOOPBACK != 0);
+        .with_loopback(event.flags & flags::LOOPBACK != 0)
+        .with_port_chosen(event.flags & flags::PORT_CHOSEN != 0);
     if event.rule == RULE_ESSENTIAL { Essential::of(&flow) } else { None }
 }
 
-const NOTES: [(u16, &str); 11] = [
+const NOTES: [(u16, &str); 13] = [
     (flags::HARD, "hard"),
     (flags::REAUTHORIZE, "reauthorized"),
     (flags::FLOW_REVOKED, "flow revoked"),
@@ -128,6 +136,8 @@ const NOTES: [(u16, &str); 11] = [
     (flags::BY_CONTENT, "by content"),
     (flags::NAME_CUT, "name cut"),
     (flags::LEARNED, "learned"),
+    (flags::PORT_CHOSEN, "port chosen by the system"),
+    (flags::PROMISCUOUS, "asks for every packet"),
 ];
 
 /// What became of asking, where a rule asks.
@@ -157,13 +167,20 @@ impl EventLine {
     fn is_icmp(&self) -> bool {
         self.protocol.starts_with("icmp")
     }
+
+    /// Whether it is about this machine alone.
+    fn is_local(&self) -> bool {
+        matches!(&*self.direction, "listen" | "bind")
+    }
 }
 
 impl fmt::Display for EventLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = self.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
         write!(f, "{time} {:6} {:3} {} ", self.verdict, self.direction, self.protocol)?;
-        if self.is_icmp() {
+        if self.is_local() {
+            endpoint(f, self.local_address, self.local_port)?;
+        } else if self.is_icmp() {
             let (kind, code) = (self.local_port, self.remote_port);
             write!(f, "{} {} type {kind} code {code}", self.local_address, self.remote_address)?;
         } else {

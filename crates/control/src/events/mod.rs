@@ -299,7 +299,7 @@ impl EventStream {
                 continue;
             }
             if event.verdict == verdict::NOT_RESTORED {
-                let (time, why) = (line::timestamp(event.time), status::at_start(event.rule, event.flow as u32));
+                let (time, why) = (timestamp(event.time), status::at_start(event.rule, event.flow as u32));
                 self.seen += 1;
                 if sink(&Item::NotRestored { time, why }).is_break() || self.seen == self.wanted {
                     return Ok(ControlFlow::Break(()));

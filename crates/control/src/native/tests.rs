@@ -77,6 +77,8 @@ fn what_no_filter_expresses_is_left_out_if_it_permits_and_refused_if_it_blocks()
         ("user = \"S-1-5-18\"\ngroup = \"S-1-5-32-545\"", "at once"),
         ("package = \"S-1-15-2-1\"", "every package"),
         ("direction = \"forward\"\nprotocol = \"tcp\"\nremote-port = 80", "what is forwarded"),
+        ("direction = \"listen\"\nlocal-port = 80", "who may have a port"),
+        ("direction = \"bind\"\nlocal-port = 80", "who may have a port"),
         ("schedule = \"s\"\n[schedule.s]\nhours = \"08:00-17:00\"", "has a schedule"),
     ] {
         let memory = Memory::new();
@@ -103,6 +105,19 @@ fn a_policy_that_asks_is_refused() {
         let error = load(&memory, file(&rule).path(), OPTIONS).unwrap_err();
         assert!(error.to_string().contains("asks somebody") && error.kind() == Kind::Policy, "{error}");
         assert_eq!(*memory.objects.borrow(), Objects::default());
+    }
+}
+
+/// Filters would let everybody have every port.
+#[test]
+fn a_default_about_ports_that_blocks_is_refused() {
+    for direction in ["listen", "bind"] {
+        let memory = Memory::new();
+        let policy = format!("[default]\n{direction} = \"block\"\n");
+        let error = load(&memory, file(&policy).path(), OPTIONS).unwrap_err();
+        assert!(error.to_string().contains(&format!("default of {direction}")), "{error}");
+        assert_eq!(*memory.objects.borrow(), Objects::default(), "nothing changes");
+        load(&memory, file(&policy.replace("block", "permit")).path(), OPTIONS).unwrap();
     }
 }
 

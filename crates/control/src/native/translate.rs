@@ -27,10 +27,17 @@ pub const MOST_CONDITIONS: usize = 65_536;
 /// The heaviest filter's weight; each one after it weighs one less.
 const HEAVIEST: u64 = 1 << 32;
 
-/// Where each direction is decided: at the layers of connections, or of packets that are passed on. A direction without a
-/// place would make its rules vanish.
-const PLACES: [(Direction, Point); Direction::ALL.len()] =
-    [(Direction::Outbound, Point::Connect), (Direction::Inbound, Point::Accept), (Direction::Forward, Point::Forward)];
+/// Where each direction is decided: at the layers of connections, or of packets that are passed on; `None` is left to the
+/// driver. A direction that is not here would make its rules vanish.
+const PLACES: [(Direction, Option<Point>); Direction::ALL.len()] = [
+    (Direction::Outbound, Some(Point::Connect)),
+    (Direction::Inbound, Some(Point::Accept)),
+    (Direction::Forward, Some(Point::Forward)),
+    (Direction::Listen, None),
+    (Direction::Bind, None),
+];
+/// Why a direction without a place is left out.
+const OF_THE_DRIVER: &str = "says who may have a port, which only the driver decides";
 
 /// A rule that no filter can express.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -110,6 +117,9 @@ impl Translation {
         applications: &[Vec<u8>],
         line: usize,
     ) -> Result<Vec<Filter>, String> {
+        if PLACES.iter().any(|(direction, place)| place.is_none() && rule.is_for(*direction)) {
+            return Err(OF_THE_DRIVER.to_owned());
+        }
         let embedded = policy.defaults.embedded_ipv4;
         let mut found = Vec::new();
         let (mut filters, mut conditions) = (0usize, 0usize);
@@ -155,6 +165,19 @@ impl Translation {
             let name = format!("default of {}", direction.word());
             self.push(bare(layer, name, description.clone(), action));
         }
+        for direction in PLACES.iter().filter(|(_, place)| place.is_none()).map(|(direction, _)| *direction) {
+            // Without a filter everything passes there.
+            let action = policy.defaults.of(direction);
+            if action != Action::Permit {
+                self.left.push(LeftOut {
+                    rule: format!("default of {}", direction.word()),
+                    file: policy.path.clone(),
+                    line: 1,
+                    action: action.word(),
+                    reason: OF_THE_DRIVER.to_owned(),
+                });
+            }
+        }
     }
 
     /// Adds the next lighter filter.
@@ -168,10 +191,10 @@ impl Translation {
 
 /// Every layer at which a direction is decided, with its IP version.
 fn layers() -> impl Iterator<Item = (Direction, u8, Guid)> {
-    PLACES.into_iter().flat_map(|(direction, point)| {
-        let Layer { v4, v6, .. } = object::layer(point);
-        [(direction, 4, Guid(v4.key)), (direction, 6, Guid(v6.key))]
-    })
+    PLACES
+        .into_iter()
+        .filter_map(|(direction, point)| Some((direction, object::layer(point?))))
+        .flat_map(|(direction, Layer { v4, v6, .. })| [(direction, 4, Guid(v4.key)), (direction, 6, Guid(v6.key))])
 }
 
 /// A filter that matches everything.
@@ -208,8 +231,18 @@ fn product(groups: &[Group]) -> Vec<Vec<Condition>> {
 fn notes(policy: &Policy) -> Vec<String> {
     let rules = || policy.rules.iter().filter(|rule| rule.enabled);
     // All by name: a new default does not compile until it is a filter, or noted.
-    let Defaults { outbound, inbound, forward, log, essential: _, embedded_ipv4: _, shared_permit: _ } =
-        policy.defaults;
+    // Those of ports are left out, aloud.
+    let Defaults {
+        outbound,
+        inbound,
+        forward,
+        listen: _,
+        bind: _,
+        log,
+        essential: _,
+        embedded_ipv4: _,
+        shared_permit: _,
+    } = policy.defaults;
     let defaults = [outbound, inbound, forward];
     let mut notes = Vec::new();
     if rules().any(|rule| rule.action == Action::Drop) || defaults.contains(&Action::Drop) {

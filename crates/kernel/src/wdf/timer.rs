@@ -1,4 +1,4 @@
-//! A function that runs once after a time.
+//! A function that runs after a time, once or again and again.
 
 use core::{
     ptr::null_mut,
@@ -34,10 +34,26 @@ impl Timer {
     /// # Errors
     /// The status of WdfTimerCreate.
     pub fn create<R: Routine, E: DeviceEvents>(&self, device: &ControlDevice<E>) -> NtResult<()> {
+        self.make::<R, E>(device, 0)
+    }
+
+    /// The same, and has the function run every `period` milliseconds from then on. Windows may put it off by half a
+    /// period to let a processor sleep, and does not wake a machine for it. IRQL = PASSIVE_LEVEL.
+    ///
+    /// # Errors
+    /// The status of WdfTimerCreate.
+    pub fn every<R: Routine, E: DeviceEvents>(&self, device: &ControlDevice<E>, period: u32) -> NtResult<()> {
+        self.make::<R, E>(device, period)?;
+        self.start(u64::from(period) * 10_000);
+        Ok(())
+    }
+
+    fn make<R: Routine, E: DeviceEvents>(&self, device: &ControlDevice<E>, period: u32) -> NtResult<()> {
         let mut config = WDF_TIMER_CONFIG {
             Size: size_of::<WDF_TIMER_CONFIG>() as u32,
             EvtTimerFunc: Some(on_timer::<R>),
-            Period: 0,
+            Period: period,
+            TolerableDelay: period / 2,
             AutomaticSerialization: 0, // the device's callbacks run at PASSIVE_LEVEL; a timer cannot join their lock
             ..WDF_TIMER_CONFIG::default()
         };

@@ -29,6 +29,8 @@ pub struct Fields {
     pub interface: u16,
     /// DIRECTION (FWP_DIRECTION), if the layer sees both.
     pub direction: u16,
+    /// ALE_PROMISCUOUS_MODE: SIO_RCVALL and its like where a program asks for every packet, otherwise 0.
+    pub promiscuous: u16,
 }
 
 impl Fields {
@@ -51,6 +53,7 @@ impl Fields {
             package: index(v4, v6, "ALE_PACKAGE_ID"),
             interface: index(v4, v6, "IP_LOCAL_INTERFACE"),
             direction: index(v4, v6, "DIRECTION"),
+            promiscuous: index(v4, v6, "ALE_PROMISCUOUS_MODE"),
         }
     }
 }

@@ -24,7 +24,7 @@ pub use pend::Pended;
 pub use reauthorize::reauthorize;
 pub use stream::{Stream, StreamDirection};
 pub use token::Token;
-pub use traffic::{Traffic, Way};
+pub use traffic::{Moved, Traffic, Way};
 
 /// A GUID from its 128 bits read in order.
 pub(crate) const fn guid(bits: u128) -> wdk_sys::GUID {
@@ -48,7 +48,8 @@ pub const DIRECTION_INBOUND: u32 = 1;
 /// Bits of the FLAGS field of a classify (FWP_CONDITION_FLAG_*, fwptypes.h).
 pub mod condition_flag {
     pub use wfp_sys::{
-        FWP_CONDITION_FLAG_IS_LOOPBACK as IS_LOOPBACK, FWP_CONDITION_FLAG_IS_REAUTHORIZE as IS_REAUTHORIZE,
+        FWP_CONDITION_FLAG_IS_LOOPBACK as IS_LOOPBACK, FWP_CONDITION_FLAG_IS_RAW_ENDPOINT as IS_RAW_ENDPOINT,
+        FWP_CONDITION_FLAG_IS_REAUTHORIZE as IS_REAUTHORIZE, FWP_CONDITION_FLAG_IS_WILDCARD_BIND as IS_WILDCARD_BIND,
     };
 }
 

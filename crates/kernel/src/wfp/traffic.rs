@@ -23,54 +23,70 @@ pub enum Way {
     In,
 }
 
-/// What went each way. Any IRQL, as nothing here calls the kernel.
+/// What went each way, but for what is [`Moved`]. Any IRQL, as nothing here calls the kernel.
 #[derive(Debug, Default)]
 pub struct Traffic {
     words: [AtomicU64; 2],
+}
+
+/// What was moved out of the words: apart from them, so that whoever lays a flow out decides what is beside either.
+#[derive(Debug, Default)]
+pub struct Moved {
     /// In units of [`MANY_PACKETS`]; stays at its largest, 2^39 packets.
     packets: [AtomicU16; 2],
     /// In units of [`MANY_BYTES`]; stays at its largest, 2^47 bytes.
     bytes: [AtomicU8; 2],
 }
 
+impl Moved {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { packets: [const { AtomicU16::new(0) }; 2], bytes: [const { AtomicU8::new(0) }; 2] }
+    }
+
+    fn of(&self, way: Way) -> (&AtomicU16, &AtomicU8) {
+        let ([packets_out, packets_in], [bytes_out, bytes_in]) = (&self.packets, &self.bytes);
+        match way {
+            Way::Out => (packets_out, bytes_out),
+            Way::In => (packets_in, bytes_in),
+        }
+    }
+}
+
 impl Traffic {
     /// Nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            words: [const { AtomicU64::new(0) }; 2],
-            packets: [const { AtomicU16::new(0) }; 2],
-            bytes: [const { AtomicU8::new(0) }; 2],
-        }
+        Self { words: [const { AtomicU64::new(0) }; 2] }
     }
 
-    /// Adds what a classify shows.
-    #[inline]
-    pub fn add(&self, way: Way, totals: PacketTotals) {
+    /// Adds what a classify shows; `moved` is the same for every call.
+    #[inline(always)]
+    pub fn add(&self, moved: &Moved, way: Way, totals: PacketTotals) {
         // One classify shows less than this by far; more would spill from one half of the word into the other.
         let packets = totals.packets.min(MANY_PACKETS - 1);
         let bytes = totals.bytes.min(MANY_BYTES - 1);
-        let (word, _, _) = self.of(way);
+        let word = self.of(way);
         let added = packets << BYTES | bytes;
         let now = word.fetch_add(added, Ordering::Relaxed).wrapping_add(added);
         if now & (MANY_PACKETS << BYTES | MANY_BYTES) != 0 {
-            self.carry(way);
+            self.carry(moved, way);
         }
     }
 
-    fn of(&self, way: Way) -> (&AtomicU64, &AtomicU16, &AtomicU8) {
-        let ([words_out, words_in], [packets_out, packets_in], [bytes_out, bytes_in]) =
-            (&self.words, &self.packets, &self.bytes);
+    const fn of(&self, way: Way) -> &AtomicU64 {
+        let [out, back] = &self.words;
         match way {
-            Way::Out => (words_out, packets_out, bytes_out),
-            Way::In => (words_in, packets_in, bytes_in),
+            Way::Out => out,
+            Way::In => back,
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn carry(&self, way: Way) {
-        let (word, packets, bytes) = self.of(way);
+    fn carry(&self, moved: &Moved, way: Way) {
+        let (word, (packets, bytes)) = (self.of(way), moved.of(way));
         let full = |now: u64, half: u64| (now & half != 0).then(|| now - half);
         if word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| full(now, MANY_PACKETS << BYTES)).is_ok() {
             let _ = packets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |many| many.checked_add(1));
@@ -82,9 +98,9 @@ impl Traffic {
 
     /// What went `way` so far; packets that pass meanwhile are in it or not.
     #[must_use]
-    pub fn total(&self, way: Way) -> PacketTotals {
-        let (word, packets, bytes) = self.of(way);
-        let word = word.load(Ordering::Relaxed);
+    pub fn total(&self, moved: &Moved, way: Way) -> PacketTotals {
+        let (packets, bytes) = moved.of(way);
+        let word = self.of(way).load(Ordering::Relaxed);
         PacketTotals {
             packets: u64::from(packets.load(Ordering::Relaxed)) * MANY_PACKETS + (word >> BYTES),
             bytes: u64::from(bytes.load(Ordering::Relaxed)) * MANY_BYTES + (word & ((1 << BYTES) - 1)),
@@ -103,45 +119,45 @@ mod tests {
 
     #[test]
     fn neither_half_of_the_word_spills_into_the_other() {
-        let traffic = Traffic::new();
+        let (traffic, moved) = (Traffic::new(), Moved::new());
         for (round, way) in [Way::Out, Way::In].into_iter().enumerate() {
             let (mut packets, mut bytes) = (0, 0);
             for step in 0..100 {
                 let (p, b) = (MANY_PACKETS - 1 - step, MANY_BYTES - 1 - 7 * step * (round as u64 + 1));
-                traffic.add(way, totals(p, b));
+                traffic.add(&moved, way, totals(p, b));
                 (packets, bytes) = (packets + p, bytes + b);
-                assert_eq!(traffic.total(way), totals(packets, bytes));
+                assert_eq!(traffic.total(&moved, way), totals(packets, bytes));
             }
         }
-        traffic.add(Way::In, totals(3, 40));
-        assert_eq!(traffic.total(Way::Out).packets, (0..100).map(|step| MANY_PACKETS - 1 - step).sum::<u64>());
+        traffic.add(&moved, Way::In, totals(3, 40));
+        assert_eq!(traffic.total(&moved, Way::Out).packets, (0..100).map(|step| MANY_PACKETS - 1 - step).sum::<u64>());
     }
 
     #[test]
     fn what_one_call_cannot_show_is_cut_off_and_the_largest_numbers_stay() {
-        let traffic = Traffic::new();
-        traffic.add(Way::Out, totals(u64::MAX, u64::MAX));
-        assert_eq!(traffic.total(Way::Out), totals(MANY_PACKETS - 1, MANY_BYTES - 1));
+        let (traffic, moved) = (Traffic::new(), Moved::new());
+        traffic.add(&moved, Way::Out, totals(u64::MAX, u64::MAX));
+        assert_eq!(traffic.total(&moved, Way::Out), totals(MANY_PACKETS - 1, MANY_BYTES - 1));
         for _ in 0..70_000 {
-            traffic.add(Way::Out, totals(u64::MAX, u64::MAX));
+            traffic.add(&moved, Way::Out, totals(u64::MAX, u64::MAX));
         }
-        let now = traffic.total(Way::Out);
+        let now = traffic.total(&moved, Way::Out);
         assert!(now.packets >= u64::from(u16::MAX) * MANY_PACKETS && now.bytes >= u64::from(u8::MAX) * MANY_BYTES);
-        assert_eq!(traffic.total(Way::In), totals(0, 0));
+        assert_eq!(traffic.total(&moved, Way::In), totals(0, 0));
     }
 
     #[test]
     fn nothing_is_lost_between_threads() {
-        let traffic = Traffic::new();
+        let (traffic, moved) = (Traffic::new(), Moved::new());
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..5_000 {
-                        traffic.add(Way::In, totals(MANY_PACKETS / 100, MANY_BYTES / 300));
+                        traffic.add(&moved, Way::In, totals(MANY_PACKETS / 100, MANY_BYTES / 300));
                     }
                 });
             }
         });
-        assert_eq!(traffic.total(Way::In), totals(20_000 * (MANY_PACKETS / 100), 20_000 * (MANY_BYTES / 300)));
+        assert_eq!(traffic.total(&moved, Way::In), totals(20_000 * (MANY_PACKETS / 100), 20_000 * (MANY_BYTES / 300)));
     }
 }

@@ -80,7 +80,7 @@ events! {
         field("Verdict", Kind::Word, "`permit` or `block`"),
         field("Rule", Kind::U32, "the rule's index; 4294967295 is the default, 4294967294 what no default decides"),
         GENERATION,
-        field("Direction", Kind::Word, "`outbound`, `inbound` or `forward`"),
+        field("Direction", Kind::Word, "`outbound`, `inbound`, `forward`, `listen` or `bind`"),
         field("Protocol", Kind::U8, "IANA's number"),
         field("Local", Kind::Address, "address and port here, or of a forwarded packet's source; with ICMP the port is the type"),
         field("Remote", Kind::Address, "address and port there; with ICMP the port is the code"),
