@@ -7,10 +7,16 @@ mod wire;
 use std::ops::ControlFlow;
 
 use nt_abi::NtStatus;
-use ntsim::host::LocalHost;
+use ntsim::{host::LocalHost, machine::Machine};
 use shim::stack::Verdict;
-use sluice_control::{EventOptions, Item, Loading, events, kept, load, load_with, status, uninstall};
-use sluice_host::{Host, ServiceState};
+use sluice_control::{
+    EventOptions, Item, Loading, events,
+    install::{Options, install_with},
+    kept, load, load_with,
+    objects::Fail,
+    status, uninstall,
+};
+use sluice_host::{Host, ServiceState, StartType};
 use sluice_protocol::{KEPT_POLICY, SERVICE_NAME};
 use support::{PERMIT_ALL, Rig};
 use wire::Wire;
@@ -105,6 +111,29 @@ fn a_policy_that_was_loaded_once_does_not() {
     assert!(!rig.status().keeps_what_is_in_force());
     let host = restarted(&rig.host);
     assert!(!connects(&host, "203.0.113.66"), "what was kept before holds again");
+    is_clean(&host);
+}
+
+/// The device can be opened a moment before DriverEntry is over. Whoever loads a policy then has it enforced: on a machine
+/// that fails closed it is what the callouts wait for.
+#[test]
+fn a_policy_that_is_loaded_while_the_driver_starts_is_asked_about() {
+    let host = LocalHost::new(Machine::new());
+    let (driver, fail) = (support::driver(), Fail::Closed { management: Vec::new() });
+    install_with(&host, &Options { start: Some(StartType::Demand), fail: Some(&fail), ..Options::of(&driver) })
+        .unwrap();
+    host.stop_service(SERVICE_NAME).unwrap();
+    assert!(!connects(&host, "203.0.113.10"), "it fails closed");
+    let files = tempfile::TempDir::new().unwrap();
+    let policy = files.path().join("policy.toml");
+    std::fs::write(&policy, QUARANTINE).unwrap();
+    let loader = host.clone();
+    host.machine().hooks.after("WdfControlFinishInitializing", move || {
+        std::thread::spawn(move || load(&loader, &policy).expect("it loads")).join().expect("it has loaded");
+    });
+    host.start_service(SERVICE_NAME).unwrap();
+    assert!(status(&host).unwrap().driver.unwrap().policy.is_some());
+    assert!(connects(&host, "203.0.113.10") && !connects(&host, "203.0.113.66"));
     is_clean(&host);
 }
 

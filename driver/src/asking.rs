@@ -57,10 +57,12 @@ impl Asking {
         Ok(Prepared { engine, callouts })
     }
 
-    /// Lets user mode open the device. PASSIVE_LEVEL.
+    /// Lets user mode open the device. A policy may be loaded as soon as that is done, and then finds what it needs.
+    /// PASSIVE_LEVEL.
     pub(crate) fn begin(&self, device: ControlDevice<Device>, Prepared { engine, callouts }: Prepared) {
-        device.open_for_requests();
+        let opening = device.opening();
         *self.registered.lock() = Some(Registered { engine, callouts, device });
+        opening.now();
     }
 
     /// A policy has come into force: if that was waited for, the driver is asked from now on. PASSIVE_LEVEL, by one caller at
@@ -90,6 +92,7 @@ impl Asking {
             drop(callouts);
             SLUICE.questions.stop();
             SLUICE.events.stop();
+            SLUICE.clock.stop();
             drop(device);
         }
     }

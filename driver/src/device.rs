@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{PAST, SLUICE, UPLOADS, learned, listing, upload::Uploads};
 
-/// Creates the device; nobody can open it before `open_for_requests`. PASSIVE_LEVEL.
+/// Creates the device; nobody can open it before its `opening`. PASSIVE_LEVEL.
 pub(crate) fn create(driver: &Driver) -> NtResult<ControlDevice<Device>> {
     let config = DeviceConfig { name: utf16!(DEVICE_NAME), link: utf16!(SYMBOLIC_LINK), sddl: utf16!(DEVICE_SDDL) };
     ControlDevice::create(driver, &config)

@@ -53,7 +53,7 @@ pub struct ControlDevice<E> {
 unsafe impl<E> Send for ControlDevice<E> {}
 
 impl<E: DeviceEvents> ControlDevice<E> {
-    /// Creates the device with its link and its default queue. Nothing arrives before [`Self::open_for_requests`].
+    /// Creates the device with its link and its default queue. Nothing arrives before its [`Opening`].
     ///
     /// # Errors
     /// The framework's status; nothing is left behind then.
@@ -104,10 +104,9 @@ impl<E: DeviceEvents> ControlDevice<E> {
         NtStatus::check(status)
     }
 
-    /// Lets user mode open the device.
-    pub fn open_for_requests(&self) {
-        // SAFETY: the device exists and its queues are set up.
-        unsafe { call_unsafe_wdf_function_binding!(WdfControlFinishInitializing, self.device) };
+    /// What lets user mode open the device, for when it is out of reach.
+    pub const fn opening(&self) -> Opening {
+        Opening(self.device)
     }
 
     pub(super) const fn handle(&self) -> WDFDEVICE {
@@ -118,6 +117,18 @@ impl<E: DeviceEvents> ControlDevice<E> {
     pub(crate) fn wdm_object(&self) -> *mut core::ffi::c_void {
         // SAFETY: the device exists.
         unsafe { call_unsafe_wdf_function_binding!(WdfDeviceWdmGetDeviceObject, self.device) }.cast()
+    }
+}
+
+/// What lets user mode open a device. To be used before the device can be deleted: while DriverEntry runs, unload does not.
+#[derive(Debug)]
+pub struct Opening(WDFDEVICE);
+
+impl Opening {
+    /// Lets user mode open the device. IRQL = PASSIVE_LEVEL.
+    pub fn now(self) {
+        // SAFETY: the device exists, and its queues are set up, since `ControlDevice::create` has returned it.
+        unsafe { call_unsafe_wdf_function_binding!(WdfControlFinishInitializing, self.0) };
     }
 }
 
