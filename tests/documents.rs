@@ -306,6 +306,10 @@ fn the_layers_are_those_of_the_driver() {
         "eighteen",
         "nineteen",
         "twenty",
+        "twenty-one",
+        "twenty-two",
+        "twenty-three",
+        "twenty-four",
     ];
     let count = words[CALLOUTS.len() - 10];
     let text = read("docs/sluice.md").replace('\n', " ");

@@ -4,11 +4,14 @@ mod support;
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use sluice_control::flows;
 use support::Rig;
-use wire::{APP_ID, PID, Segment, Wire};
+use wire::{APP_ID, PID, Segment, Tcp, Wire};
 
 const POLICY: &str =
     "[default]\noutbound = \"permit\"\n[[rule]]\nname = \"web\"\naction = \"permit\"\nremote-port = 80\nlog = true\n";
@@ -37,6 +40,41 @@ fn a_flow_says_what_it_carried_and_which_rule_stands_behind_it() {
     // What the policy in force says, and not that under which it began.
     rig.load("[default]\noutbound = \"block\"\n");
     assert!(flows(&rig.host).unwrap().iter().all(|flow| flow.verdict.as_deref() == Some("block")));
+    wire.finish();
+    rig.uninstall();
+}
+
+/// The clock of the driver has a resolution of a second and a half.
+#[test]
+fn a_flow_says_when_it_began_and_when_it_was_used_last() {
+    let rig = Rig::with_policy(POLICY);
+    let mut wire = Wire::new(&rig.machine);
+    let mut web = wire.establish("203.0.113.10", 80);
+    let idle = wire.establish("203.0.113.11", 80);
+    let lived = |rig: &Rig, port: &Tcp| {
+        let flows = flows(&rig.host).unwrap();
+        let flow = flows.iter().find(|flow| flow.remote_address == port.remote()).expect("it lives").clone();
+        (flow.first.as_second(), flow.last.as_second(), flow.to_string())
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let (first, last, line) = lived(&rig, &web);
+    assert!((first - now).abs() <= 3 && first <= last && last - first <= 2, "{first} {last} {now}");
+    assert!(line.contains(" since 20") && line.contains(" last 20"), "{line}");
+    // The machine sleeps for an hour. Its clock is right again as soon as the driver's timer has run.
+    rig.machine.sleep(Duration::from_secs(3600));
+    let begun = Instant::now();
+    let last = loop {
+        wire.send(&mut web, Segment::Data(b"more"));
+        let (same, last, _) = lived(&rig, &web);
+        assert_eq!(same, first, "when it began does not change");
+        if last >= now + 3600 || begun.elapsed() > Duration::from_secs(20) {
+            break last;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!((now + 3600..now + 3640).contains(&last), "{last} {now}");
+    let (same, unused, _) = lived(&rig, &idle);
+    assert!((same - first).abs() <= 2 && unused <= now + 3, "nobody used it since");
     wire.finish();
     rig.uninstall();
 }

@@ -257,6 +257,71 @@ fn a_name_that_moved_to_another_address_leaves_the_old_one() {
     rig.uninstall();
 }
 
+/// By the machine's clock: five minutes at least, a day at most, and in between as long as the answer says. Of a chain of
+/// aliases the least counts. What has ended decides nothing and is not listed.
+#[test]
+fn a_name_ends_when_its_time_is_over() {
+    let policy = ADS.replace(
+        "    [[rule]]",
+        "    [[rule]]\n    name = \"resolver\"\n    action = \"permit\"\n    remote-port = 53\n    [[rule]]",
+    );
+    let plain = |seconds| vec![("www.ads.example", A, seconds, bytes("198.51.100.5"))];
+    let chain = |[first, second, third]: [u32; 3]| {
+        vec![
+            ("www.ads.example", CNAME, first, labels("edge.cdn.example")),
+            ("edge.cdn.example", CNAME, second, labels("x.cdn.example")),
+            ("x.cdn.example", A, third, bytes("198.51.100.5")),
+        ]
+    };
+    for (records, lasts) in [
+        (plain(0), 300),
+        (plain(299), 300),
+        (plain(900), 900),
+        (plain(86_399), 86_399),
+        (plain(86_401), 86_400),
+        (plain(u32::MAX >> 1), 86_400),
+        (chain([7200, 600, 1200]), 600),
+        (chain([1, 7200, 7200]), 300),
+        (chain([100_000, 100_000, 1800]), 1800),
+    ] {
+        let rig = Rig::with_policy(&policy);
+        let mut wire = Wire::new(&rig.machine);
+        ask(&mut wire, RESOLVERS[0], &question(1, "www.ads.example"));
+        hear(&mut wire, RESOLVERS[0], &answer(1, "www.ads.example", &records));
+        // A few seconds either way: the test takes some, too.
+        rig.machine.clock.push(Duration::from_secs(lasts - 30));
+        assert_eq!(wire.connect("198.51.100.5", 443).0, Verdict::Refuse, "{lasts}: {records:?}");
+        assert_eq!(listed(&rig).len(), 1, "{lasts}: {records:?}");
+        rig.machine.clock.push(Duration::from_secs(31));
+        assert_eq!(wire.connect("198.51.100.5", 443).0, Verdict::Forward, "{lasts}: {records:?}");
+        assert_eq!(listed(&rig), [], "{lasts}: {records:?}");
+        wire.finish();
+        rig.uninstall();
+    }
+}
+
+/// A machine that slept has not heard what names became meanwhile; one whose clock is set back keeps none for years.
+#[test]
+fn names_end_while_the_machine_sleeps_and_when_its_clock_is_set_back() {
+    const DAY: i64 = 86_400;
+    let rig = Rig::with_policy(ONLY);
+    let mut wire = Wire::new(&rig.machine);
+    resolve(&mut wire, 1, "www.good.example", &["198.51.100.5"]);
+    rig.machine.sleep(Duration::from_secs(540));
+    assert_eq!(listed(&rig).len(), 1);
+    rig.machine.sleep(Duration::from_secs(61));
+    assert_eq!(listed(&rig), []);
+    resolve(&mut wire, 2, "www.good.example", &["198.51.100.5"]);
+    rig.machine.clock.set(-400 * DAY * 10_000_000);
+    assert_eq!(listed(&rig), [], "it would last for more than a year");
+    for id in 3..12 {
+        resolve(&mut wire, id, &format!("w{id}.good.example"), &["198.51.100.5"]);
+    }
+    assert_eq!(listed(&rig).len(), 8, "what has ended makes room");
+    wire.finish();
+    rig.uninstall();
+}
+
 /// However many names there are, they take the room that the table has; each address keeps eight.
 #[test]
 fn names_are_bounded() {
@@ -278,6 +343,30 @@ fn names_are_bounded() {
     assert!((40..=64).contains(&known), "{known}");
     assert!(rig.machine.pool.usage().1 - before < 64 * 129 + 8192, "{}", rig.machine.pool.usage().1 - before);
     wire.wait(Duration::from_secs(1));
+    wire.finish();
+    rig.uninstall();
+}
+
+/// All of these addresses would share one of the table's eight places by a hash without a key.
+#[test]
+fn an_attacker_does_not_choose_which_names_are_forgotten() {
+    let unkeyed = |address: [u8; 4]| {
+        let number = 0xffff_0000_0000 | u64::from(u32::from_be_bytes(address));
+        number.rotate_left(17).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61
+    };
+    let all = (0..=255u8).flat_map(|third| (1..=250u8).map(move |last| [198, 51, third, last]));
+    let chosen: Vec<[u8; 4]> = all.filter(|address| unkeyed(*address) == 3).take(40).collect();
+    let machine = Machine::new();
+    machine.set_parameter("Sluice", "MaxFlows", RegistryValue::dword(256));
+    let rig = Rig::on(machine);
+    rig.load(ADS);
+    let mut wire = Wire::new(&rig.machine);
+    for (id, [a, b, c, d]) in (0..).zip(chosen) {
+        resolve(&mut wire, id, &format!("host{id}.news.example"), &[&format!("{a}.{b}.{c}.{d}")]);
+    }
+    // One place would hold eight of them.
+    let known = listed(&rig).len();
+    assert!(known > 16, "{known}");
     wire.finish();
     rig.uninstall();
 }

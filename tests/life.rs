@@ -118,7 +118,7 @@ impl Life {
     }
 
     fn step(&mut self) {
-        let what = match self.random.below(22) {
+        let what = match self.random.below(25) {
             0..=4 => self.load(),
             5..=8 => self.traffic(),
             9 => self.read(),
@@ -130,6 +130,9 @@ impl Life {
             16 => self.remove(),
             17 | 18 => self.without_memory(),
             20 | 21 => self.ask(),
+            22 => self.sleep(),
+            23 => self.lose_address(),
+            24 => self.set_clock_back(),
             _ => self.listen(),
         };
         self.log.steps.push(what);
@@ -222,6 +225,27 @@ impl Life {
             }
         }
         format!("somebody answered: {}", what.join(", "))
+    }
+
+    fn sleep(&mut self) -> String {
+        let time = Duration::from_secs([1, 600, 40_000][self.random.below(3)]);
+        self.host.machine().sleep(time);
+        format!("slept {time:?}, then {}", self.traffic())
+    }
+
+    fn set_clock_back(&mut self) -> String {
+        let time = Duration::from_secs([1, 5000, 90_000_000][self.random.below(3)]);
+        self.host.machine().clock.set(-(time.as_secs() as i64) * 10_000_000);
+        format!("clock set back {time:?}, then {}", self.traffic())
+    }
+
+    /// The network card gets another address: the stack closes what the old one had.
+    fn lose_address(&mut self) -> String {
+        for address in ["10.77.0.2", "fd77::2"] {
+            self.wire.lose_address(address.parse().unwrap());
+        }
+        self.open.clear();
+        format!("another address, then {}", self.traffic())
     }
 
     fn service(&mut self) -> String {

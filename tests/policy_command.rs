@@ -417,7 +417,10 @@ fn what_no_default_decides_is_said_by_explain_test_and_show() {
     assert!(tested.contains("\n        essential: neighbour discovery\n1 of 1 expectations hold\n"), "{tested}");
     folder.run(0, &["compile", "policy.toml", "-o", "image", "--key", KEY]);
     let shown = folder.run(0, &["show", "image"]).out;
-    assert!(shown.contains("inbound block, forward permit; essential traffic passes\n"), "{shown}");
+    assert!(
+        shown.contains("inbound block, forward permit, listen permit, bind permit; essential traffic passes\n"),
+        "{shown}"
+    );
 
     folder.write("policy.toml", text.replace("[default]", "[default]\nessential = false").as_bytes());
     assert!(folder.run(0, &solicitation).out.ends_with("block (hard)\n"));

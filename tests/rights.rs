@@ -132,6 +132,8 @@ fn rights_are_honoured_in_every_combination() {
             Point::OutboundTransport => ("outbound", true),
             Point::InboundTransport => ("inbound", true),
             Point::Forward => ("forward", false),
+            Point::Bind => ("bind", false),
+            Point::Listen => ("listen", false),
             // Observes; decides by content or by what a packet quotes (tests of names, tests/attack).
             Point::Established
             | Point::Stream
@@ -168,5 +170,5 @@ fn rights_are_honoured_in_every_combination() {
             }
         }
     }
-    assert_eq!(combinations, 5 * 2 * 4 * 7);
+    assert_eq!(combinations, 7 * 2 * 4 * 7);
 }

@@ -1,7 +1,11 @@
 //! Packets on the wire of a [`Rig`], each passed through the simulated stack and the real driver.
 #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of this")]
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, PacketBuilderStep};
 use filter_engine::flow::Flow;
@@ -10,7 +14,7 @@ use ntsim::{cpu, machine::Machine, tcpip::engine::EngineClassifier};
 use shim::{
     flow::{Endpoints, FlowKey, Owner},
     layer::Direction,
-    stack::{Config, Decision, Stack, Verdict},
+    stack::{By, Config, Decision, Request, RequestKind, Stack, Verdict},
 };
 
 /// The process behind every local endpoint.
@@ -125,6 +129,29 @@ impl Wire {
         .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
     }
 
+    /// bind(): the socket's number, or who refuses it.
+    pub fn bind(&mut self, protocol: u8, local: SocketAddr, kind: RequestKind) -> Result<u64, By> {
+        let Self { machine, classifier, stack, owner, .. } = self;
+        let request = Request { protocol, local, owner: Some(owner.owner.clone()), kind };
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|classifier| stack.bind(classifier, request)))
+            .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
+    }
+
+    /// listen() of a socket that is bound.
+    pub fn listen(&mut self, socket: u64) -> Result<(), By> {
+        let Self { machine, classifier, stack, .. } = self;
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|classifier| stack.listen(classifier, socket)))
+            .unwrap_or_else(|bugcheck| panic!("{bugcheck}"))
+    }
+
+    /// The machine loses an address; with others it speaks by [`Tcp::from`].
+    #[allow(dead_code, reason = "not every test that includes this file changes addresses")]
+    pub fn lose_address(&mut self, address: IpAddr) {
+        let Self { machine, classifier, stack, .. } = self;
+        cpu::enter(machine, Irql::PASSIVE, || classifier.packet(|classifier| stack.lose_address(classifier, address)))
+            .unwrap_or_else(|bugcheck| panic!("{bugcheck}"));
+    }
+
     /// Ends every flow, as when the machine leaves the network.
     pub fn finish(&mut self) {
         let Self { machine, classifier, stack, .. } = self;
@@ -193,6 +220,22 @@ impl Tcp {
     pub fn new(remote: &str, remote_port: u16, local_port: u16) -> Self {
         let remote = remote.parse().unwrap();
         Self { local: local(remote), local_port, remote, remote_port, next: [1000, 9000] }
+    }
+
+    /// This end's port.
+    pub const fn local_port(&self) -> u16 {
+        self.local_port
+    }
+
+    /// The same from another address of this machine.
+    pub const fn from(mut self, local: IpAddr) -> Self {
+        self.local = local;
+        self
+    }
+
+    /// The other end's address.
+    pub const fn remote(&self) -> IpAddr {
+        self.remote
     }
 
     /// The next segment of one end.

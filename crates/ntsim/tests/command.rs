@@ -169,7 +169,8 @@ fn trace(options: &[&str]) -> Option<Output> {
 fn a_trace_shows_what_a_callout_was_asked_and_what_it_answered() {
     let Some(output) = trace(&[]) else { return };
     let text = stderr(&output);
-    let classify = text.lines().find(|line| line.contains("classifyFn(")).expect("a classify call");
+    let classify =
+        text.lines().find(|line| line.contains("classifyFn(layer=ALE_AUTH_CONNECT")).expect("a classify call");
     for part in [
         "-> classifyFn(layer=ALE_AUTH_CONNECT_V4, filterId=65537, flowContext=0x0, rights=WRITE, ",
         "IP_REMOTE_ADDRESS=203.0.113.66, IP_REMOTE_PORT=80",
