@@ -41,6 +41,8 @@ fn flow(number: u64, bytes: u64) -> FlowLine {
         bytes_out: bytes,
         packets_in: bytes,
         bytes_in: 2 * bytes,
+        first: Default::default(),
+        last: Default::default(),
         verdict: None,
         rule: None,
         essential: None,
