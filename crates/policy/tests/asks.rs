@@ -147,7 +147,7 @@ fn asking_for_names_is_not_cutting_a_machine_off() {
 fn an_image_whose_asking_makes_no_sense_is_refused() {
     let bytes = image(&rule("direction = \"outbound\"")).as_bytes().to_vec();
     // The rule's record is the first of the first section.
-    let header = u32::from_le_bytes(bytes[280..284].try_into().unwrap()) as usize;
+    let header = u32::from_le_bytes(bytes[328..332].try_into().unwrap()) as usize;
     let changed = |at: usize, to: u8| {
         let mut bytes = bytes.clone();
         bytes[at] = to;
@@ -164,5 +164,5 @@ fn an_image_whose_asking_makes_no_sense_is_refused() {
     }
     // Defaults cannot ask.
     assert!(matches!(changed(32, 32), Err(InvalidImage::Field { section: "defaults", .. })));
-    assert_eq!(changed(8, 7), Err(InvalidImage::Version(7)));
+    assert_eq!(changed(8, 8), Err(InvalidImage::Version(8)));
 }
