@@ -426,7 +426,12 @@ fn what_no_default_decides_is_said_by_explain_test_and_show() {
     assert!(folder.run(0, &solicitation).out.ends_with("block (hard)\n"));
     folder.run(1, &["test", "policy.toml"]);
     folder.run(0, &["compile", "policy.toml", "-o", "image", "--key", KEY]);
-    assert!(folder.run(0, &["show", "image"]).out.contains("outbound block, inbound block, forward permit\n"));
+    assert!(
+        folder
+            .run(0, &["show", "image"])
+            .out
+            .contains("outbound block, inbound block, forward permit, listen permit, bind permit\n")
+    );
 }
 
 #[test]
