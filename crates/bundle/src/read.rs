@@ -28,7 +28,7 @@ pub enum InvalidBundle {
     Key,
     /// Somebody else has signed it.
     #[error("it is signed by {0}")]
-    Signer(PublicKey),
+    Signer(Box<PublicKey>),
     /// The signature is of other bytes, or of somebody else.
     #[error("its signature is wrong: it was changed, or cut, after it was signed")]
     Signature,
@@ -88,7 +88,7 @@ impl Bundle {
         let key = bytes.get(at::KEY..HEADER).and_then(|key| key.first_chunk()).ok_or(InvalidBundle::Short)?;
         let signer = PublicKey::from_bytes(key).map_err(|_| InvalidBundle::Key)?;
         if trusted.is_some_and(|trusted| *trusted != signer) {
-            return Err(InvalidBundle::Signer(signer));
+            return Err(InvalidBundle::Signer(Box::new(signer)));
         }
         let (signed, signature) = bytes.split_last_chunk::<SIGNATURE>().ok_or(InvalidBundle::Short)?;
         if signed.len() < HEADER {

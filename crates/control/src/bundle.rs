@@ -87,7 +87,7 @@ pub fn read_bundle(file: &Path, trusted: Option<&PublicKey>) -> Result<Bundle, C
     };
     bundle.map_err(|source| match (source, trusted) {
         (InvalidBundle::Signer(signer), Some(trusted)) => {
-            ControlError::Untrusted { trusted: Box::new(*trusted), signer: Some(Box::new(signer)) }
+            ControlError::Untrusted { trusted: Box::new(*trusted), signer: Some(signer) }
         }
         (source, _) => ControlError::Bundle { path: file.to_owned(), source },
     })

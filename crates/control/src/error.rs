@@ -153,7 +153,7 @@ pub enum ControlError {
     #[error("{} is a bundle", .0.display())]
     BundleToLoad(PathBuf),
     /// The machine takes only what a key has signed.
-    #[error("this machine takes only bundles that {trusted} has signed, and this is {}", whose(signer.as_ref()))]
+    #[error("this machine takes only bundles that {trusted} has signed, and this is {}", whose(signer.as_deref()))]
     Untrusted {
         /// The key.
         trusted: Box<PublicKey>,
@@ -230,7 +230,7 @@ fn lost(lists: &[Shrunk]) -> String {
 }
 
 /// Who has signed what was not admitted.
-fn whose(signer: Option<&Box<PublicKey>>) -> String {
+fn whose(signer: Option<&PublicKey>) -> String {
     signer.map_or_else(|| "no bundle".to_owned(), |signer| format!("signed by {signer}"))
 }
 

@@ -72,7 +72,7 @@ impl<T> Swap<T> {
         self.read_in(processor::slot())
     }
 
-    /// The same where the processor is known: one call of the kernel less.
+    /// The same where the processor is known: one call of the kernel less. DISPATCH_LEVEL.
     pub fn read_at(&self, dispatch: &AtDispatch) -> Option<Guard<'_, T>> {
         self.read_in(dispatch.processor() % SLOTS)
     }

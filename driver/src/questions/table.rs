@@ -238,7 +238,7 @@ impl Table {
     pub(super) fn hold(&mut self, place: usize, pended: Pended) -> bool {
         let held = &mut self.held[place % MAX_HELD];
         // Nothing: a place is free only once what it held is completed.
-        core::mem::forget(core::mem::replace(&mut held.pended, Some(pended)));
+        core::mem::forget(held.pended.replace(pended));
         held.closed
     }
 
