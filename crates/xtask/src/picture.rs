@@ -72,12 +72,13 @@ pub fn draw() -> String {
     arrow(&mut document, (middle(0), 48), (middle(0), HEIGHT - 30));
     arrow(&mut document, (middle(2), HEIGHT - 30), (middle(2), 48));
     // What leaves the way of a packet: the flow's context, a discarded packet, a packet that is passed on.
-    let side = |row: usize| ROWS[row] + BOX.1 / 2;
-    arrow(&mut document, (COLUMNS[0] + BOX.0, side(0)), (COLUMNS[1], side(1)));
-    arrow(&mut document, (COLUMNS[2], side(5)), (COLUMNS[1] + BOX.0, side(5)));
-    arrow(&mut document, (COLUMNS[1], side(5)), (COLUMNS[0] + BOX.0, side(5)));
-    arrow(&mut document, (middle(2), side(6)), (COLUMNS[1] + BOX.0, side(6)));
-    arrow(&mut document, (COLUMNS[1], side(6)), (middle(0), side(6)));
+    let side = |point: Point| ROWS[place(point).2] + BOX.1 / 2;
+    arrow(&mut document, (COLUMNS[0] + BOX.0, side(Point::Connect)), (COLUMNS[1], side(Point::Established)));
+    let (discard, forward) = (side(Point::InboundDiscard), side(Point::Forward));
+    arrow(&mut document, (COLUMNS[2], discard), (COLUMNS[1] + BOX.0, discard));
+    arrow(&mut document, (COLUMNS[1], discard), (COLUMNS[0] + BOX.0, discard));
+    arrow(&mut document, (middle(2), forward), (COLUMNS[1] + BOX.0, forward));
+    arrow(&mut document, (COLUMNS[1], forward), (middle(0), forward));
     for layer in &LAYERS {
         let (first, last, row) = place(layer.point);
         let (x, y, width) = (COLUMNS[first], ROWS[row], COLUMNS[last] + BOX.0 - COLUMNS[first]);
