@@ -20,7 +20,7 @@ use sluice_host::{Device, Host, ServiceState};
 use sluice_policy::Verdict;
 use sluice_protocol::{DEVICE_PATH, SERVICE_NAME, ask, event::verdict, ioctl};
 use support::Rig;
-use wire::{APP_ID, udp};
+use wire::{APP_ID, Segment, udp};
 use zerocopy::IntoBytes;
 
 const ASKS: &str = r#"
@@ -635,5 +635,53 @@ fn nothing_is_lost_when_everything_happens_at_once() {
     let ended = ["questions_answered", "questions_timed_out", "questions_dropped"].map(|name| rig.counter(name));
     assert!(asked > 0);
     assert_eq!(asked, ended.iter().sum::<u64>(), "every question ends once: {ended:?}");
+    rig.uninstall();
+}
+
+/// A rule without a name is called by its place, where another one is in the next policy.
+#[test]
+fn an_answer_under_a_rule_without_a_name_ends_with_its_policy() {
+    let asks = |port| format!("[[rule]]\naction = \"ask\"\ndirection = \"outbound\"\nremote-port = {port}\n");
+    let rig = Rig::with_policy(&format!("{}{}", asks(443), asks(22)));
+    let mut card = Card::new(&rig.machine, PID);
+    let mut answerer = Answerer::begin(&rig.host).expect("it may answer");
+    assert_eq!(card.connect(REMOTE[0], 22).0, Stands::Held);
+    let asked = only(&mut answerer);
+    give(&mut answerer, asked.id, Verdict::Permit, Scope::Process);
+    card.await_outcome((1, 0));
+    assert_eq!(card.connect(REMOTE[0], 22).0, Stands::Sent, "it holds as long as the policy does");
+    let first = "[[rule]]\naction = \"permit\"\ndirection = \"outbound\"\nremote-port = 8080\n";
+    rig.load(&format!("{first}{}{}", asks(443), asks(22)));
+    assert_eq!(card.connect(REMOTE[0], 443).0, Stands::Held, "nobody has answered this");
+    drop(answerer);
+    card.serve();
+    card.finish();
+    rig.uninstall();
+}
+
+/// What its name permits is not asked about, also when a new policy asks about the rest.
+#[test]
+fn a_flow_that_its_name_permits_goes_on_under_a_policy_that_asks_about_the_rest() {
+    let named = "[[rule]]\nname = \"named\"\naction = \"permit\"\ndirection = \"outbound\"\n\
+                 remote-name = \"www.example.com\"\n";
+    let rig = Rig::with_policy(&format!("{named}{}", ASKS.replace("ask", "block")));
+    let mut card = Card::new(&rig.machine, PID);
+    let (stands, mut tcp) = card.connect(REMOTE[0], 443);
+    assert_eq!(stands, Stands::Sent, "its name decides");
+    let hello: &'static [u8] = Box::leak(hello::hello("www.example.com", 9999).into());
+    for (segment, direction) in [
+        (Segment::SynAck, Direction::Inbound),
+        (Segment::Ack, Direction::Outbound),
+        (Segment::Data(hello), Direction::Outbound),
+    ] {
+        let packet = tcp.packet(segment, direction);
+        assert!(matches!(card.pass(&packet, direction), Passed::Forward | Passed::Relayed));
+    }
+    assert!(card.says(&mut tcp), "it is permitted");
+    rig.load(&format!("{named}{ASKS}"));
+    assert!(card.says(&mut tcp), "it still is");
+    rig.load(ASKS);
+    assert!(!card.says(&mut tcp), "nobody can be asked about it any more");
+    card.finish();
     rig.uninstall();
 }

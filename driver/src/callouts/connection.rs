@@ -56,7 +56,10 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction, as
     let mut learned = None;
     let known = Known::of(request, flags);
     let tracked = matches!(known, Known::Tracked { .. });
-    if decision.needs_name && !tracked {
+    if decision.needs_name && tracked {
+        // Its context knows its name, or looks for it: its packets are decided by that, and by its answer.
+        decision.asks = None;
+    } else if decision.needs_name {
         let unreadable = known == Known::Untracked || !inspection::is_possible(&key);
         match SLUICE.learned.decide(&key, &policy, &owner, &decision) {
             Some((by_name, name)) if unreadable || by_name.verdict == Verdict::Block || by_name.asks.is_some() => {

@@ -92,10 +92,15 @@ impl Rule {
     }
 }
 
-/// FNV-1a of a rule's name.
+/// FNV-1a of a rule's name. One without a name is called by its place (`rule 3`), which is another one's in another policy:
+/// there the policy's generation counts as well.
 fn tag(policy: &Policy, rule: u32) -> u64 {
-    let name = policy.image.rule_name(rule).unwrap_or_default().as_bytes();
-    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    let name = policy.image.rule_name(rule).unwrap_or_default();
+    let is_place = name.strip_prefix("rule ").is_some_and(|place| place.bytes().all(|digit| digit.is_ascii_digit()));
+    let epoch = if is_place { policy.epoch.to_le_bytes() } else { [0; 4] };
+    name.bytes()
+        .chain(epoch)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// What becomes of a connection that a rule asks about.
