@@ -378,10 +378,10 @@ fn an_unload_waits_for_whoever_answers_and_leaves_nothing() {
     let rig = Rig::with_policy(ASKS);
     let mut card = Card::new(&rig.machine, PID);
     let mut answerer = Answerer::begin(&rig.host).expect("it may answer");
-    for port in 1..20 {
-        assert_eq!(card.connect(REMOTE[0], port).0, Stands::Held);
+    for number in 0..19 {
+        assert_eq!(card.connect(REMOTE[0], 1 + number % 12).0, Stands::Held);
     }
-    assert_eq!(open(&mut answerer), 19);
+    assert_eq!(open(&mut answerer), 12);
     let _ = rig.host.stop_service(SERVICE_NAME);
     assert_eq!(rig.host.service_state(SERVICE_NAME), Ok(ServiceState::StopPending));
     drop(answerer);
@@ -635,6 +635,69 @@ fn nothing_is_lost_when_everything_happens_at_once() {
     let ended = ["questions_answered", "questions_timed_out", "questions_dropped"].map(|name| rig.counter(name));
     assert!(asked > 0);
     assert_eq!(asked, ended.iter().sum::<u64>(), "every question ends once: {ended:?}");
+    rig.uninstall();
+}
+
+/// A connection that was permitted and came to nothing leaves its answer to no later one from the same port.
+#[test]
+fn an_answer_is_not_for_a_later_connection_from_the_same_port() {
+    for (policy, unanswered) in [(ASKS, (0, 1)), (PERMITS_UNANSWERED, (1, 0))] {
+        let rig = Rig::with_policy(policy);
+        let mut card = Card::new(&rig.machine, PID);
+        let mut answerer = Answerer::begin(&rig.host).expect("it may answer");
+        for (verdict, outcome) in [(Verdict::Permit, (1, 0)), (Verdict::Block, (0, 1)), (Verdict::Permit, (1, 0))] {
+            let (stands, mut tcp) = card.connect_from(60_000, REMOTE[0], 443);
+            assert_eq!(stands, Stands::Held);
+            let asked = only(&mut answerer);
+            give(&mut answerer, asked.id, verdict, Scope::Once);
+            card.await_outcome(outcome);
+            card.pass(&tcp.packet(Segment::Rst, Direction::Inbound), Direction::Inbound);
+        }
+        // Nor does it answer for nobody.
+        let (stands, _) = card.connect_from(60_000, REMOTE[0], 443);
+        assert_eq!(stands, Stands::Held);
+        rig.machine.clock.push(Duration::from_secs(31));
+        card.await_outcome(unanswered);
+        drop(answerer);
+        card.finish();
+        rig.uninstall();
+    }
+}
+
+/// What is answered late in a long time is known as long as what is answered at once.
+#[test]
+fn a_late_answer_is_not_forgotten_before_windows_asks_again() {
+    let rig = Rig::with_policy(&PERMITS_UNANSWERED.replace("5s", "120s"));
+    let mut card = Card::new(&rig.machine, PID);
+    let mut answerer = Answerer::begin(&rig.host).expect("it may answer");
+    card.connect(REMOTE[0], 443);
+    let asked = only(&mut answerer);
+    rig.machine.clock.push(Duration::from_secs(100));
+    give(&mut answerer, asked.id, Verdict::Block, Scope::Once);
+    assert_eq!(card.connect(REMOTE[1], 443).0, Stands::Held, "it looks for room");
+    card.await_outcome((0, 1));
+    drop(answerer);
+    card.finish();
+    rig.uninstall();
+}
+
+/// One program's questions leave room for others'.
+#[test]
+fn one_process_cannot_fill_the_table_of_questions() {
+    let rig = Rig::with_policy(ASKS);
+    let mut card = Card::new(&rig.machine, PID);
+    let mut answerer = Answerer::begin(&rig.host).expect("it may answer");
+    for port in 1..=ask::MAX_QUESTIONS_OF_ONE as u16 {
+        assert_eq!(card.connect(REMOTE[0], port).0, Stands::Held);
+    }
+    assert_eq!(card.connect(REMOTE[0], 1000).0, Stands::Refused);
+    assert_eq!(card.connect(REMOTE[0], 1).0, Stands::Held, "that is asked already");
+    card.becomes(PID + 4);
+    assert_eq!(card.connect(REMOTE[0], 1000).0, Stands::Held, "another has room");
+    assert_eq!(rig.counter("not_asked_for_want_of_room"), 1);
+    drop(answerer);
+    card.serve();
+    card.finish();
     rig.uninstall();
 }
 

@@ -108,7 +108,12 @@ impl Card {
     /// A connect() to this address from a port of its own, and how it stands.
     pub fn connect(&mut self, remote: &str, remote_port: u16) -> (Stands, Tcp) {
         self.port = self.port.checked_add(1).unwrap_or(50_000);
-        let mut tcp = Tcp::new(remote, remote_port, self.port);
+        self.connect_from(self.port, remote, remote_port)
+    }
+
+    /// The same from this port.
+    pub fn connect_from(&mut self, port: u16, remote: &str, remote_port: u16) -> (Stands, Tcp) {
+        let mut tcp = Tcp::new(remote, remote_port, port);
         let syn = tcp.packet(Segment::Syn, Direction::Outbound);
         (self.sides.sent, self.sides.told) = Default::default();
         let verdict = self.pass(&syn, Direction::Outbound);

@@ -47,6 +47,7 @@ pub enum Segment {
     Data(&'static [u8]),
     Urgent(&'static [u8]),
     Fin,
+    Rst,
 }
 
 /// One processor's stack.
@@ -251,6 +252,7 @@ impl Tcp {
             Segment::Syn => step.syn(),
             Segment::SynAck => step.syn().ack(self.next[other]),
             Segment::Fin => step.fin().ack(self.next[other]),
+            Segment::Rst => step.rst().ack(self.next[other]),
             Segment::Ack | Segment::Data(_) => step.ack(self.next[other]),
             Segment::Urgent(data) => step.ack(self.next[other]).urg(data.len() as u16),
         };

@@ -5,13 +5,17 @@
 //! long as its handle is open: when that is closed, which Windows does when a process ends however it ends, every open
 //! question gets what its rule says of no answer, and none is asked until another program answers.
 //!
-//! What the driver keeps is bounded: [`MAX_QUESTIONS`] open questions, [`MAX_HELD`] connections, of which one process has at
-//! most [`MAX_HELD_BY_ONE`], and [`MAX_REMEMBERED`] answers for the life of a process.
+//! What the driver keeps is bounded: [`MAX_QUESTIONS`] open questions, of which one process has at most
+//! [`MAX_QUESTIONS_OF_ONE`], [`MAX_HELD`] connections, of which it has at most [`MAX_HELD_BY_ONE`], and [`MAX_REMEMBERED`]
+//! answers for the life of a process.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// How many questions can be open.
 pub const MAX_QUESTIONS: usize = 64;
+
+/// How many of them one process can have.
+pub const MAX_QUESTIONS_OF_ONE: usize = 16;
 
 /// How many connections can be held, and permitted by an answer and not established yet.
 pub const MAX_HELD: usize = 256;

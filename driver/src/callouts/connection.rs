@@ -72,13 +72,16 @@ fn classify(request: &mut Request<'_>, fields: &Fields, direction: Direction, as
         }
     }
     let process_id = process_id(request);
+    let again = flags & condition_flag::IS_REAUTHORIZE != 0;
+    if direction == Direction::Outbound && !again {
+        SLUICE.questions.begins(process_id, &key);
+    }
     let rule = Rule::of(&policy, &decision);
     let epoch = policy.epoch;
     drop(policy);
     let mut asked = event::asked::NO;
     if let Some(rule) = rule {
         let told = learned.or_else(|| SLUICE.learned.name_of(key.remote));
-        let again = flags & condition_flag::IS_REAUTHORIZE != 0;
         let answer = match known {
             Known::Tracked { answered: true } => Asked::Now(Some(Verdict::Permit), event::asked::ANSWERED),
             _ => ask(request, &Asking { key: &key, process_id, owner: &owner, rule, name: told.as_ref(), again }),

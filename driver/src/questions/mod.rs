@@ -197,6 +197,17 @@ impl Questions {
         self.remembered.verdict(process_id, tag)
     }
 
+    /// A connection begins, and is not one that was held and goes on: it inherits no answer from an earlier one between the
+    /// same two ends. IRQL <= DISPATCH_LEVEL.
+    pub(crate) fn begins(&self, process_id: u32, key: &FlowKey) {
+        if self.noted.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut table = self.table.lock();
+        table.begins(process_id, key);
+        self.note(&table);
+    }
+
     /// A connection is established: whether an answer has permitted it, which is noted no longer. IRQL <= DISPATCH_LEVEL.
     pub(crate) fn established(&self, process_id: u32, key: &FlowKey) -> bool {
         if self.is_own(process_id) {
@@ -379,14 +390,16 @@ impl Questions {
             let closed = table.close(&|one| one.deadline <= now, None, asked::TIMED_OUT);
             table.forget_old(now);
             self.note(&table);
-            self.set_timer(&table, now);
             closed
         };
         count(Counter::QuestionsTimedOut, closed);
         self.finish();
+        // Afterwards: what waits to be completed would start it again at once.
+        self.set_timer(&self.table.lock(), time::interrupt_time());
     }
 
-    /// Has [`Self::expire`] run when the next question's time is up. The lock is held, so that of two the later does not win.
+    /// Has [`Self::expire`] run when the next question's time is up, or at once for what waits to be completed. The lock is
+    /// held, so that of two the later does not win.
     fn set_timer(&self, table: &Table, now: u64) {
         if let Some(deadline) = table.next_deadline() {
             self.timer.start(deadline.saturating_sub(now));

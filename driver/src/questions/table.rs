@@ -1,8 +1,8 @@
 //! The open questions and the connections that are held. All of it begins as zeros, so that it takes no room in the file.
 
-use kernel::{shared::Shared, wfp::Pended};
+use kernel::{shared::Shared, time, wfp::Pended};
 use sluice_policy::{Direction, Verdict};
-use sluice_protocol::ask::{MAX_HELD, MAX_HELD_BY_ONE, MAX_QUESTIONS};
+use sluice_protocol::ask::{MAX_HELD, MAX_HELD_BY_ONE, MAX_QUESTIONS, MAX_QUESTIONS_OF_ONE};
 
 use super::{Asking, Rule};
 use crate::{
@@ -54,7 +54,7 @@ struct Held {
     question: u64,
     key: FlowKey,
     process_id: u32,
-    /// Interrupt time of its last change.
+    /// Interrupt time at which its question was closed.
     since: u64,
 }
 
@@ -183,9 +183,11 @@ impl Table {
         self.held.iter().filter(|one| one.used).count()
     }
 
-    /// The earliest time at which a question is to be closed.
+    /// The earliest time at which a question is to be closed; 0 while a connection waits to be completed, so that no later
+    /// question takes its turn away.
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        self.open().map(|question| question.deadline).min()
+        let waits = self.held.iter().any(|one| one.used && one.closed && one.pended.is_some());
+        if waits { Some(0) } else { self.open().map(|question| question.deadline).min() }
     }
 
     fn open(&self) -> impl Iterator<Item = &Question> {
@@ -203,6 +205,8 @@ impl Table {
         if of_process >= MAX_HELD_BY_ONE {
             return Room::None;
         }
+        let of_one = |one: &&Question| one.id != 0 && one.process_id == process_id;
+        let has_asked_enough = self.questions.iter().filter(of_one).count() >= MAX_QUESTIONS_OF_ONE;
         let free = |(_, one): &(usize, &mut Held)| !one.used;
         let Some((place, held)) = self.held.iter_mut().enumerate().find(free) else { return Room::None };
         let same = |one: &&Question| {
@@ -214,7 +218,8 @@ impl Table {
         let (id, is_new) = match self.questions.iter().find(same) {
             Some(question) => (question.id, false),
             None => {
-                let Some(question) = self.questions.iter_mut().find(|one| one.id == 0) else { return Room::None };
+                let free = self.questions.iter_mut().find(|one| one.id == 0 && !has_asked_enough);
+                let Some(question) = free else { return Room::None };
                 self.last = self.last.wrapping_add(1);
                 *question = Question {
                     id: self.last,
@@ -256,13 +261,14 @@ impl Table {
 
     /// Closes the questions that are `picked`, with an answer or none; returns how many.
     pub(super) fn close(&mut self, picked: &dyn Fn(&Question) -> bool, answer: Option<Verdict>, why: u8) -> usize {
+        let now = time::interrupt_time();
         let mut closed = 0usize;
         for question in self.questions.iter_mut().filter(|one| one.id != 0) {
             if picked(question) {
                 for held in
                     self.held.iter_mut().filter(|held| held.used && !held.closed && held.question == question.id)
                 {
-                    (held.closed, held.answer, held.why) = (true, Answered::of(answer), why);
+                    (held.closed, held.answer, held.why, held.since) = (true, Answered::of(answer), why, now);
                 }
                 *question = Question::NONE;
                 closed = closed.saturating_add(1);
@@ -289,10 +295,22 @@ impl Table {
         self.held.iter_mut().find(|one| one.used && one.closed && one.pended.is_some())?.pended.take()
     }
 
-    /// What was answered about a connection, and why.
+    /// What was answered about a connection, and why. An older note is of an earlier one from the same port, which was given
+    /// up while it waited.
     pub(super) fn answer_of(&self, process_id: u32, key: &FlowKey) -> Option<(Option<Verdict>, u8)> {
-        let found = self.held.iter().find(|one| one.is_answered() && one.is(process_id, key))?;
+        let its = self.held.iter().filter(|one| one.is_answered() && one.is(process_id, key));
+        let found = its.max_by_key(|one| (one.key.local == key.local, one.question))?;
         Some((found.answer.verdict(), found.why))
+    }
+
+    /// A connection begins: an answer that has permitted an earlier one between the same two ends, which was never
+    /// established, is not about this one.
+    pub(super) fn begins(&mut self, process_id: u32, key: &FlowKey) {
+        for held in self.held.iter_mut().filter(|one| one.is_answered() && one.answer == Answered::Permit) {
+            if held.is(process_id, key) && held.key.local == key.local {
+                held.used = false;
+            }
+        }
     }
 
     /// Removes the note of a connection that is decided with this answer; whether there was one.
