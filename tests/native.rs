@@ -36,9 +36,20 @@ use wire::Wire;
 
 const OPTIONS: NativeOptions = NativeOptions { leave_out_blocks: false, test: true };
 
-/// What rules and traffic are made of: few values, so that they meet.
-const ADDRESSES: [&str; 8] =
-    ["192.0.2.1", "192.0.2.77", "198.51.100.7", "255.255.255.255", "2001:db8::1", "2001:db8::ff", "fe80::1", "ff02::1"];
+/// What rules and traffic are made of: few values, so that they meet; of networks also the first address behind them.
+const ADDRESSES: [&str; 11] = [
+    "192.0.2.1",
+    "192.0.2.77",
+    "192.0.3.0",
+    "198.51.100.7",
+    "198.51.100.8",
+    "255.255.255.255",
+    "2001:db8::1",
+    "2001:db8::ff",
+    "2001:db8:0:1::",
+    "fe80::1",
+    "ff02::1",
+];
 const SETS: [&str; 8] = [
     "\"192.0.2.0/24\"",
     "\"192.0.2.77\"",
