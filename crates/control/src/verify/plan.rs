@@ -86,6 +86,9 @@ fn expected(
     if let Some(rule) = policy.rules.iter().find(|rule| asks_for_its_own_side(rule)) {
         return Ok((None, format!("rule `{}` asks for a local address or port", rule.name)));
     }
+    if first.decision.asks.is_some() {
+        return Ok((None, format!("depends on who answers rule `{}`", first.rule.as_deref().unwrap_or_default())));
+    }
     let verdict = if first.decision.verdict == Verdict::Permit { "permit" } else { "block" };
     Ok((Some(verdict), Decider::of(&first.decision, first.rule.as_deref()).to_string()))
 }

@@ -45,6 +45,21 @@ fn planned(given: &[&str], allowed: &[&str]) -> Vec<Endpoint> {
     plan(&policy, &options, Some(r"C:\sluice.exe"), &given, &allowed).unwrap()
 }
 
+/// Whoever is asked may permit what is blocked without an answer, and block what is not.
+#[test]
+fn what_a_rule_asks_about_is_not_judged() {
+    for unanswered in ["permit", "block"] {
+        let asks = format!(
+            "[[rule]]\nname = \"asks\"\naction = \"ask\"\ndirection = \"outbound\"\nwhen-unanswered = \"{unanswered}\"\n"
+        );
+        let policy = read_policy_elsewhere(file(&asks).path()).unwrap();
+        let options = CompileOptions { application: &assumed_app_id, key: [0; 16], at: None };
+        let endpoints = plan(&policy, &options, None, &["192.0.2.1:443".parse().unwrap()], &[]).unwrap();
+        let [one] = endpoints.as_slice() else { panic!("{endpoints:?}") };
+        assert_eq!((one.expected, one.by.as_str()), (None, "depends on who answers rule `asks`"));
+    }
+}
+
 #[test]
 fn endpoints_come_from_expectations_and_rules_and_only_those_allowed_are_connected_to() {
     let endpoints = planned(&["10.9.9.9:22"], &["192.0.2.0/28"]);
