@@ -79,7 +79,7 @@ pub(crate) fn ask(host: &dyn Host, options: &AskArgs, output: &mut Output) -> Re
     let lines = read_lines();
     let until = options.timeout.map(|timeout| Instant::now() + timeout);
     let policy = options.policy.as_deref();
-    let mut session = Session { host, policy, answerer, open: Vec::new(), shown: None, output };
+    let mut session = Session { host, policy, answerer, open: Vec::new(), shown: None, gone: None, output };
     session.tell(&Told::Answers { within: options.timeout.map(|timeout| timeout.as_secs_f64()) }, true)?;
     loop {
         session.look()?;
@@ -123,6 +123,8 @@ struct Session<'a> {
     open: Vec<Question>,
     /// The question that a person is asked now.
     shown: Option<u64>,
+    /// The one that closed while it was shown: what is typed next may have been meant for it.
+    gone: Option<u64>,
     output: &'a mut Output,
 }
 
@@ -134,6 +136,7 @@ impl Session<'_> {
         let is_in = |all: &[Question], id: u64| all.iter().any(|one| one.id == id);
         let closed: Vec<u64> = before.iter().map(|one| one.id).filter(|id| !is_in(&self.open, *id)).collect();
         for id in closed {
+            self.gone = self.shown.filter(|shown| *shown == id).or(self.gone);
             self.tell(&Told::Closed { id }, self.shown == Some(id) || self.output.is_json())?;
         }
         self.shown = self.shown.filter(|id| is_in(&self.open, *id));
@@ -167,6 +170,11 @@ impl Session<'_> {
                 }
             }
         } else {
+            if let (Some(gone), Some(shown)) = (self.gone.take(), self.shown) {
+                let why = format!("question {gone} has closed: type it again if it is about question {shown}");
+                self.tell(&Told::Refused { why }, true)?;
+                return Ok(false);
+            }
             let key = self.keys().iter().find(|(key, ..)| line.eq_ignore_ascii_case(key));
             match (self.shown, key) {
                 (Some(id), Some((_, verdict, scope, _))) => (id, *verdict, *scope),

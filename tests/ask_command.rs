@@ -137,6 +137,31 @@ fn a_person_answers_with_a_key() {
     served.is_clean();
 }
 
+/// A question that closes gives its place to another, which may be there before the person's answer is.
+#[test]
+fn what_was_typed_for_a_question_that_closed_answers_no_other() {
+    let served = asking();
+    let mut card = Card::new(&served.machine, PID);
+    let mut ask = Ask::start(&served, &["ask", "--once"]);
+    assert_eq!(card.connect(REMOTE, 443).0, Stands::Held);
+    assert!([ask.line(), ask.line(), ask.line()][0].contains("question 1"));
+    served.run(0, &["load", &served.file("none.toml", "[default]\noutbound = \"permit\"\n")]);
+    assert!(ask.line().contains("question 1 is closed"));
+    served.run(0, &["load", &served.file("policy.toml", ASKS)]);
+    card.becomes(PID + 4);
+    assert_eq!(card.connect(REMOTE, 443).0, Stands::Held);
+    assert!([ask.line(), ask.line(), ask.line()][0].contains("question 2"));
+    ask.say("o");
+    let refused = ask.line();
+    assert!(refused.contains("question 1 has closed: type it again if it is about question 2"), "{refused}");
+    ask.say("b");
+    assert!(ask.line().starts_with("blocked question 2"));
+    assert!(ask.child.0.wait().unwrap().success());
+    card.finish();
+    served.run(0, &["uninstall"]);
+    served.is_clean();
+}
+
 /// A rule in the policy's file, before the one that asks, is an answer that stays.
 #[test]
 fn a_rule_is_written_into_the_policy_and_loaded() {
