@@ -46,7 +46,7 @@ $OldestBuild = 19041
 $ServiceName = 'Sluice'
 $ProviderKey = 'b24b702c-4e2a-4a61-9888-2076da07973f'
 # How many layers have a callout and a filter of ours.
-$LayerCount = 20
+$LayerCount = 24
 # Where a blocked connect() is dropped: the layer as `sluice status` names it, and its run-time id.
 $ConnectLayer = @{ IPv4 = 'ALE_AUTH_CONNECT_V4'; IPv6 = 'ALE_AUTH_CONNECT_V6' }
 $ConnectLayerId = @{ IPv4 = '48'; IPv6 = '50' }
