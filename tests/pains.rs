@@ -77,7 +77,7 @@ fn an_unload_that_races_with_flow_deletion_frees_everything_once() {
                 let (machine, established, unloading) = (&machine, &established, &unloading);
                 scope.spawn(move || {
                     let mut wire = Wire::new(machine);
-                    (0..60).for_each(|port| drop(wire.establish(REMOTE, number * 100 + port)));
+                    (0..60).for_each(|port| _ = wire.establish(REMOTE, number * 100 + port));
                     established.wait();
                     unloading.wait();
                     wire.finish();
