@@ -73,7 +73,7 @@ pub(crate) enum Command {
         /// The policy file (TOML).
         file: PathBuf,
         #[command(flatten)]
-        flow: Flow,
+        flow: Box<Flow>,
         #[command(flatten)]
         at: At,
     },
